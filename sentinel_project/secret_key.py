@@ -1,0 +1,29 @@
+"""Django's SECRET_KEY, without one in the repository."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def secret_key(folder: Path) -> str:
+    """Return `SECRET_KEY` from the environment, else the one kept in `folder`, made at the first start.
+
+    The kept one starts with `django-insecure-`, by which `check --deploy` asks for a real one. Safe when several
+    workers start at once: all get the same.
+    """
+    if key := os.environ.get("SECRET_KEY"):
+        return key
+    path = folder / "secret_key"
+    draft = folder / f"secret_key.{os.getpid()}"
+    if not path.exists():
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(f"django-insecure-{secrets.token_urlsafe(50)}")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another worker was first
+        finally:
+            draft.unlink()
+    return path.read_text()

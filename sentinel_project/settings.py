@@ -1,0 +1,139 @@
+"""Settings of the gateway, all from the environment; the README lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from environ import Env
+
+from sentinel_project import embedded, environment
+from sentinel_project.gateway.providers import load_providers
+from sentinel_project.secret_key import secret_key
+from sessions_sticky.caches import cache_config
+from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl_seconds
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+DATA_DIR = Path(environment.read("SENTINEL_DATA_DIR", str, default=str(BASE_DIR / "var"), allowed="a folder"))
+DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+DEBUG = environment.boolean("DEBUG", default=False)
+SECRET_KEY = secret_key(DATA_DIR)
+ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+
+INSTALLED_APPS = [
+    "sessions_sticky",
+    "sentinel_project.gateway",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "sentinel_project.urls"
+WSGI_APPLICATION = "sentinel_project.wsgi.application"
+ASGI_APPLICATION = "sentinel_project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+TEST_RUNNER = "sentinel_project.test_runner.PytestRunner"
+
+# Stores
+
+DATABASES = {
+    "default": environment.read_url(
+        "DATABASE_URL",
+        Env.db_url_config,
+        default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}",
+        allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
+    ),
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+CACHES = {
+    "default": environment.read_url(
+        "REDIS_URL",
+        cache_config,
+        default=embedded.url(DATA_DIR),
+        allowed="redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+    ),
+}
+
+# Sticky sessions
+
+SESSION_TTL_SECONDS = environment.read(
+    "SESSION_TTL_SECONDS",
+    parse_ttl_seconds,
+    default=DEFAULT_TTL_SECONDS,
+    allowed=f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}",
+)
+SESSIONS_STICKY = {
+    "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
+}
+REST_FRAMEWORK = {
+    # Tokens first: their 401 tells a client what to send; with sessions first it would be a bare 403.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+}
+
+# Gateway
+
+SENTINEL_PROVIDERS = environment.read_providers("SENTINEL_PROVIDERS", load_providers)
+SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
+SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
+    "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
+)
+DATA_UPLOAD_MAX_MEMORY_SIZE = environment.number(
+    "SENTINEL_MAX_BODY_BYTES", default=20 * 2**20, least=1024, most=2**31 - 1
+)
+
+# Web
+
+LANGUAGE_CODE = "en"
+USE_TZ = True
+TIME_ZONE = "UTC"
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "sessions_sticky": {"handlers": ["console"], "level": "INFO"},
+        "sentinel_project": {"handlers": ["console"], "level": "INFO"},
+    },
+}
+if environment.boolean("SENTINEL_HTTPS", default=False):
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+    CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host != "*"]

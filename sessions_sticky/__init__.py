@@ -1,0 +1,67 @@
+"""Session affinity for LLM gateways: a conversation stays on the provider and model it began with.
+
+Add `"sessions_sticky"` to INSTALLED_APPS, then:
+
+    from sessions_sticky import sessions
+    session, outcome = sessions.resolve("conv-123", provider="openai", model="gpt-4", external_id="user-456")
+
+Importing the package reads no settings, opens no connection and loads none of its modules: names are loaded when used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sessions_sticky import keys as keys
+    from sessions_sticky.caches import cache_config as cache_config
+    from sessions_sticky.exceptions import InvalidConversationId as InvalidConversationId
+    from sessions_sticky.exceptions import InvalidSession as InvalidSession
+    from sessions_sticky.exceptions import SessionConflict as SessionConflict
+    from sessions_sticky.exceptions import SessionError as SessionError
+    from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
+    from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
+    from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
+    from sessions_sticky.manager import Outcome as Outcome
+    from sessions_sticky.manager import Resolution as Resolution
+    from sessions_sticky.manager import SessionManager as SessionManager
+    from sessions_sticky.manager import sessions as sessions
+    from sessions_sticky.selection import rendezvous as rendezvous
+    from sessions_sticky.session import Entry as Entry
+    from sessions_sticky.session import Session as Session
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "cache_config": "caches",
+    "InvalidConversationId": "exceptions",
+    "InvalidSession": "exceptions",
+    "SessionConflict": "exceptions",
+    "SessionError": "exceptions",
+    "SessionNotSupported": "exceptions",
+    "SessionOwnerMismatch": "exceptions",
+    "SessionStoreUnavailable": "exceptions",
+    "Outcome": "manager",
+    "Resolution": "manager",
+    "SessionManager": "manager",
+    "sessions": "manager",
+    "rendezvous": "selection",
+    "Entry": "session",
+    "Session": "session",
+}
+__all__ = ["keys", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "keys":
+        return import_module("sessions_sticky.keys")
+    if name in _HOME:
+        value = getattr(import_module(f"sessions_sticky.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,145 @@
+"""Redis on the event loop: commands that arrive in one tick share a pipeline.
+
+A connection belongs to the loop that opened it. Servers have one loop for life; tests and `async_to_sync` make many,
+and each must find its connections closed when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
+
+MAX_PIPELINES = 4
+"""Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
+
+
+class Command(NamedTuple):
+    """A Redis command; `options` steer redis-py's reading of the reply."""
+
+    args: tuple[Any, ...]
+    options: dict[str, Any] = {}
+
+
+class AsyncRedis:
+    """The asynchronous twin of a django-redis cache's native client, usable from any event loop."""
+
+    def __init__(self, cache: RedisCache) -> None:
+        self._cache = cache
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+
+    async def execute(self, command: Command) -> Any:
+        """Send one command and return redis-py's reading of its reply.
+
+        Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
+        disturbs no other command. The cache's socket timeouts bound the wait.
+        """
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop) or await self._open(loop)
+        return await line.execute(command)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Line:
+        for other in [other for other in self._lines if other.is_closed()]:
+            del self._lines[other]  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
+        client = Redis(connection_pool=_connection_pool(self._cache))
+        line = self._lines[loop] = _Line(client, loop)
+        line.lifetime = self._close_with(loop, client)
+        await anext(line.lifetime)
+        return line
+
+    async def _close_with(self, loop: asyncio.AbstractEventLoop, client: Redis) -> AsyncGenerator[None]:
+        # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this
+        # generator in its `finally`, while connections can still be closed in an orderly way.
+        try:
+            yield
+        finally:
+            self._lines.pop(loop, None)
+            await client.aclose(close_connection_pool=True)
+
+
+class _Line:
+    """The commands of one event loop on their way to Redis."""
+
+    lifetime: AsyncGenerator[None]
+
+    def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._pipelines: set[asyncio.Task[None]] = set()
+
+    def execute(self, command: Command) -> asyncio.Future[Any]:
+        future = self._loop.create_future()
+        if not self._queue:
+            self._loop.call_soon(self._flush)
+        self._queue.append((command, future))
+        return future
+
+    def _flush(self) -> None:
+        if self._queue and len(self._pipelines) < MAX_PIPELINES:
+            batch, self._queue = self._queue, []
+            task = self._loop.create_task(self._exchange(batch))
+            self._pipelines.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._pipelines.discard(task)
+        self._flush()
+
+    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+        replies: Sequence[Any] = ()
+        try:
+            replies = await self._send([command for command, _ in batch])
+        except (RedisError, OSError) as exc:
+            replies = [exc] * len(batch)
+        finally:
+            for (_, future), reply in zip(batch, replies, strict=False):
+                if future.done():
+                    continue  # its caller was cancelled
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+            if not replies:  # the loop is shutting down
+                for _, future in batch:
+                    future.cancel()
+
+    async def _send(self, commands: list[Command]) -> Sequence[Any]:
+        if len(commands) == 1:
+            (command,) = commands
+            return [await self._client.execute_command(*command.args, **command.options)]
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command.args, **command.options)
+        return await pipeline.execute(raise_on_error=False)
+
+
+def _connection_pool(cache: RedisCache) -> ConnectionPool:
+    """Build the asynchronous pool with what the cache's own factory gives the synchronous one."""
+    client = cache.client
+    factory = client.connection_factory
+    params = {**factory.make_connection_params(client._server[0]), **getattr(factory, "pool_cls_kwargs", {})}
+    del params["parser_class"]
+    if "retry" in params:
+        params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    if "connection_class" in params:
+        params["connection_class"] = _async_connection_class(params["connection_class"])
+    return ConnectionPool.from_url(**params)
+
+
+def _async_connection_class(sync_class: type) -> type:
+    name = sync_class.__name__
+    if name.startswith("Fake"):
+        from fakeredis import FakeAsyncRedisConnection
+
+        return FakeAsyncRedisConnection
+    return {cls.__name__: cls for cls in (Connection, SSLConnection, UnixDomainSocketConnection)}[name]

@@ -1,0 +1,105 @@
+"""System checks: what `manage.py check` says about the settings.
+
+| id | says |
+| --- | --- |
+| sessions_sticky.E001 | a setting has a value that the app cannot use |
+| sessions_sticky.E002 | `SESSIONS_STICKY` has an unknown key |
+| sessions_sticky.E003 | the django-redis cache changes keys or values: other programs could not read the sessions |
+| sessions_sticky.E004 | the cache keeps nothing |
+| sessions_sticky.W001 | no socket timeout: a Redis that stalls would stall every chat |
+| sessions_sticky.W002 | another alias with the same LOCATION may impose its own timeouts (django-redis #685) |
+| sessions_sticky.W003 | the cache lives inside one process (`check --deploy` only) |
+| sessions_sticky.W004 | the cache throws out live sessions beyond MAX_ENTRIES (`check --deploy` only) |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django_redis.cache import RedisCache
+
+from sessions_sticky import keys
+from sessions_sticky.conf import Conf, conf, unknown_options
+from sessions_sticky.session import Session
+
+USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting CACHES entry."
+
+
+@register(Tags.caches)
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """Check every setting of the app."""
+    messages: list[CheckMessage] = []
+    for name in [name for name, value in vars(Conf).items() if isinstance(value, property)]:
+        try:
+            getattr(conf, name)
+        except ImproperlyConfigured as exc:
+            messages.append(Error(str(exc), id="sessions_sticky.E001"))
+    for key, resembles in unknown_options().items():
+        hint = f"Did you mean {resembles!r}?" if resembles else None
+        messages.append(Error(f"Unknown key {key!r} in SESSIONS_STICKY", hint=hint, id="sessions_sticky.E002"))
+    return messages
+
+
+@register(Tags.caches)
+def check_cache(**kwargs: Any) -> list[CheckMessage]:
+    """Check that the configured cache can keep the wire format."""
+    cache = _configured_cache()
+    if isinstance(cache, RedisCache):
+        return list(_check_redis(cache))
+    if isinstance(cache, DummyCache):
+        return [Error("The session cache keeps nothing.", hint=USE_CACHE_CONFIG, id="sessions_sticky.E004")]
+    return []
+
+
+@register(Tags.caches, deploy=True)
+def check_production_cache(**kwargs: Any) -> list[CheckMessage]:
+    """Check for caches that do for development only."""
+    cache = _configured_cache()
+    if cache is None or isinstance(cache, (RedisCache, DummyCache)):
+        return []
+    if isinstance(cache, LocMemCache):
+        message = "The session cache lives inside one process: workers would not see each other's sessions."
+        return [Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W003")]
+    if hasattr(cache, "_cull") or isinstance(cache, FileBasedCache):
+        message = f"The session cache throws out live sessions beyond {cache._max_entries} entries."
+        return [Warning(message, hint="Raise OPTIONS['MAX_ENTRIES'].", id="sessions_sticky.W004")]
+    return []
+
+
+def _configured_cache() -> Any:
+    try:
+        return caches[conf.cache]
+    except ImproperlyConfigured:
+        return None  # check_settings reports it
+
+
+def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
+    sample = Session("conv-123", "openai", "gpt-4", "user-456", 1_700_000_000)
+    key = keys.session(sample.id)
+    if str(cache.client.make_key(key)) != key:
+        yield Error(
+            f"The session cache writes the key {key!r} as {str(cache.client.make_key(key))!r}.",
+            hint=USE_CACHE_CONFIG,
+            id="sessions_sticky.E003",
+        )
+    if cache.client.encode(sample) != sample.to_json():
+        message = "The session cache does not write values as compact JSON."
+        yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E003")
+    options = cache._params.get("OPTIONS", {})
+    if not {"SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"} <= options.keys():
+        message = "The session cache has no SOCKET_TIMEOUT or no SOCKET_CONNECT_TIMEOUT: a stalled Redis stalls chats."
+        yield Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W001")
+    location = cache._server
+    for alias, entry in settings.CACHES.items():
+        if alias != conf.cache and entry.get("LOCATION") == location and entry.get("OPTIONS") != options:
+            message = f"Cache {alias!r} has the same LOCATION as the session cache, but other OPTIONS."
+            hint = "django-redis gives both one connection pool, the first one's; let the LOCATIONs differ."
+            yield Warning(message, hint=hint, id="sessions_sticky.W002")

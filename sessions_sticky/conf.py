@@ -1,0 +1,102 @@
+"""The app's settings, read from Django at the moment of use, so that `override_settings` works.
+
+The only module that reads Django settings. A value is validated here and nowhere else; the system checks report what
+this module raises.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Literal, cast
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+DEFAULT_TTL_SECONDS = 86_400
+MAX_TTL_SECONDS = 2**31 - 1
+"""68 years. Redis itself takes up to 9.2e15 s, but no calendar date lies that far ahead."""
+
+DEFAULTS: dict[str, Any] = {
+    "CACHE": "default",
+    "ON_STORE_ERROR": "degrade",
+    "API_THROTTLE_RATE": "600/min",
+}
+"""The keys of `SESSIONS_STICKY` with their defaults."""
+
+
+def check_ttl_seconds(value: object) -> int:
+    """Return an idle time in seconds as it came, or raise `ValueError` saying the value and what is allowed."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
+        raise ValueError(
+            f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
+        )
+    return value
+
+
+def parse_ttl_seconds(text: str) -> int:
+    """Read an idle time from an environment variable; raises `ValueError` as `check_ttl_seconds` does."""
+    return check_ttl_seconds(int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text)
+
+
+class Conf:
+    """Typed access to the settings; each property raises `ImproperlyConfigured` for a value it cannot use."""
+
+    @property
+    def ttl_seconds(self) -> int:
+        """Idle time of a session in seconds: `SESSION_TTL_SECONDS`."""
+        try:
+            return check_ttl_seconds(getattr(settings, "SESSION_TTL_SECONDS", DEFAULT_TTL_SECONDS))
+        except ValueError as exc:
+            raise ImproperlyConfigured(str(exc)) from exc
+
+    @property
+    def cache(self) -> str:
+        """Alias of the Django cache that holds the sessions."""
+        alias = self._option("CACHE")
+        if alias not in settings.CACHES:
+            allowed = ", ".join(map(repr, settings.CACHES))
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['CACHE']: {alias!r}; allowed is an alias in CACHES: {allowed}"
+            )
+        return cast("str", alias)
+
+    @property
+    def on_store_error(self) -> Literal["degrade", "raise"]:
+        """What `resolve` does when the store is unreachable: answer as DEGRADED, or raise."""
+        value = self._option("ON_STORE_ERROR")
+        if value not in ("degrade", "raise"):
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['ON_STORE_ERROR']: {value!r}; allowed is 'degrade' or 'raise'"
+            )
+        return cast("Literal['degrade', 'raise']", value)
+
+    @property
+    def api_throttle_rate(self) -> str | None:
+        """Requests that one user may make to the admin API, as `"600/min"`; None is without limit."""
+        rate = self._option("API_THROTTLE_RATE")
+        if rate is not None and not (
+            isinstance(rate, str) and re.fullmatch(r"[1-9][0-9]*/(s|sec|m|min|h|hour|d|day)", rate)
+        ):
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['API_THROTTLE_RATE']: {rate!r};"
+                " allowed is a number and a period (sec, min, hour, day) as in '600/min', or None"
+            )
+        return cast("str | None", rate)
+
+    @staticmethod
+    def _option(name: str) -> Any:
+        options = getattr(settings, "SESSIONS_STICKY", {})
+        if not isinstance(options, dict):
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY: {options!r}; allowed is a dict")
+        return options.get(name, DEFAULTS[name])
+
+
+def unknown_options() -> dict[str, str | None]:
+    """Return the keys of `SESSIONS_STICKY` that mean nothing, each with the known key it resembles, or None."""
+    options = getattr(settings, "SESSIONS_STICKY", {})
+    unknown = [key for key in options if key not in DEFAULTS] if isinstance(options, dict) else []
+    return {key: next(iter(difflib.get_close_matches(str(key).upper(), DEFAULTS)), None) for key in unknown}
+
+
+conf = Conf()

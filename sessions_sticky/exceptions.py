@@ -1,0 +1,66 @@
+"""Everything the app raises; catch `SessionError` to catch it all.
+
+Messages never contain an owner (`external_id`): they end up in logs and in answers to other tenants.
+Arguments are the attributes, so that every error survives pickling (Celery, multiprocessing).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sessions_sticky.session import Session
+
+
+class SessionError(Exception):
+    """Root of all errors of sessions_sticky."""
+
+
+class InvalidConversationId(SessionError, ValueError):
+    """A conversation id is empty, too long, not a string, or holds control characters or lone surrogates."""
+
+
+class InvalidSession(SessionError, ValueError):
+    """Bytes are not a session, or a session's fields do not fit the wire format."""
+
+
+class SessionNotSupported(SessionError):
+    """The configured cache cannot keep this promise; django-redis can."""
+
+
+class SessionStoreUnavailable(SessionError):
+    """The store did not answer, or refused; says nothing about whether a session exists.
+
+    The cause (`__cause__`) is the cache's own error.
+    """
+
+
+class SessionOwnerMismatch(SessionError):
+    """The conversation belongs to another owner."""
+
+    def __init__(self, conversation_id: str) -> None:
+        super().__init__(conversation_id)
+        self.conversation_id = conversation_id
+
+    def __str__(self) -> str:
+        return f"Conversation {self.conversation_id!r} belongs to another owner"
+
+
+class SessionConflict(SessionError):
+    """The binding is no longer the one the caller meant to change.
+
+    `current` is the binding found instead; None when the conversation is not bound (any more).
+    """
+
+    def __init__(self, conversation_id: str, current: Session | None) -> None:
+        super().__init__(conversation_id, current)
+        self.conversation_id = conversation_id
+        self.current = current
+
+    def __str__(self) -> str:
+        if self.current is None:
+            return f"Conversation {self.conversation_id!r} is not bound any more"
+        return (
+            f"Conversation {self.conversation_id!r} is meanwhile bound to"
+            f" {self.current.provider!r}, model {self.current.model!r}"
+        )

@@ -1,0 +1,34 @@
+"""Which provider a conversation goes to when nothing else has decided; pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+
+def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
+    """Rank provider names for a conversation by weighted rendezvous hashing, best first.
+
+    The ranking depends on the names, the weights and the id alone, not on the mapping's order, the process, the
+    machine or the Python version; so processes that have never spoken agree. Over many ids each name comes first
+    in proportion to its weight, and adding or removing a name moves only the conversations that it gains or loses.
+    A weight of 0 leaves a name out (it is being drained). Raises `ValueError` for a weight that is negative,
+    infinite or not a number.
+
+    Score, to be followed by other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits of
+    SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.
+    Source: Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005), logarithmic method.
+    """
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"Invalid weight {weight!r} of provider {name!r}: allowed is a finite number from 0 up")
+    scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}
+    return sorted(scores, key=lambda name: (-scores[name], name))
+
+
+def _score(conversation_id: str, name: str, weight: float) -> float:
+    digest = hashlib.sha256(f"{name}\0{conversation_id}".encode()).digest()
+    # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and no rounding differs by platform.
+    h = int.from_bytes(digest[:8], "big") >> 12
+    return -weight / math.log((h + 0.5) / 2**52)

@@ -1,0 +1,59 @@
+"""The session record and its wire format."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from sessions_sticky.exceptions import InvalidSession
+
+_INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The binding of a conversation to a provider and a model, for an owner. Immutable.
+
+    Fields are in wire order. `created_at` is in Unix seconds (int64). Values are checked when the session is
+    written (`to_json`) or read (`from_json`), not when it is constructed.
+    """
+
+    id: str
+    provider: str
+    model: str
+    external_id: str
+    created_at: Annotated[int, _INT64]
+
+    def to_json(self) -> bytes:
+        """Encode as compact UTF-8 JSON, byte for byte as serde_json writes it.
+
+        Raises `InvalidSession` when a field has the wrong type, is out of range or has no UTF-8 form.
+        """
+        try:
+            encoded = _ENCODER.encode(self)
+            _DECODER.decode(encoded)
+        except (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError) as exc:
+            raise InvalidSession(f"Cannot be written as a session: {exc}") from exc
+        return encoded
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Session:
+        """Decode; field order, white space and unknown fields do not matter. Raises `InvalidSession`."""
+        try:
+            return _DECODER.decode(data)
+        except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError) as exc:
+            raise InvalidSession(f"Not a session: {exc}") from exc
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Session)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A session as an operator sees it.
+
+    `expires_in` is the idle time left in seconds, rounded up; None where the cache cannot tell.
+    """
+
+    session: Session
+    expires_in: int | None
