@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -12,18 +13,20 @@ T = TypeVar("T")
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str) -> T:
+def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | None = None) -> T:
     """Return variable `name` as read by `parse`, or `default` when it is not set.
 
-    When `parse` raises `ValueError` the program ends, saying the name, the value and what is `allowed`.
+    When `parse` raises `ValueError` the program ends with one line: the name, the value and what is `allowed`; the
+    error's own words where that is None.
     """
     text = os.environ.get(name)
     if text is None:
         return default
     try:
         return parse(text)
-    except ValueError:
-        raise SystemExit(f"Invalid {name}: {text!r}; allowed is {allowed}") from None
+    except ValueError as exc:
+        reason = f"{text!r}; allowed is {allowed}" if allowed else str(exc)
+        raise SystemExit(f"Invalid {name}: {reason}") from None
 
 
 def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str) -> T:
@@ -58,6 +61,13 @@ def choice(name: str, options: tuple[str, ...], *, default: str) -> str:
     return read(name, lambda text: options[options.index(text)], default=default, allowed=" or ".join(options))
 
 
-def items(name: str, *, default: list[str]) -> list[str]:
-    """Return variable `name`, a list with commas between its items."""
-    return read(name, lambda text: [item.strip() for item in text.split(",") if item.strip()], default=default, allowed="")
+def items(name: str, *, default: Sequence[str], pattern: str, allowed: str) -> list[str]:
+    """Return variable `name`, a list with commas between its items, each of which matches `pattern`."""
+
+    def parse(text: str) -> list[str]:
+        found = [item.strip() for item in text.split(",") if item.strip()]
+        if not found or not all(re.fullmatch(pattern, item) for item in found):
+            raise ValueError
+        return found
+
+    return read(name, parse, default=list(default), allowed=allowed)

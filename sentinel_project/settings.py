@@ -7,7 +7,8 @@ from pathlib import Path
 from environ import Env
 
 from sentinel_project import embedded, environment
-from sentinel_project.gateway.providers import load_providers
+from sentinel_project.gateway.conversation import DEFAULT_SOURCES
+from sentinel_project.gateway.providers import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
 from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl_seconds
@@ -18,7 +19,12 @@ DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 DEBUG = environment.boolean("DEBUG", default=False)
 SECRET_KEY = secret_key(DATA_DIR)
-ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+ALLOWED_HOSTS = environment.items(
+    "ALLOWED_HOSTS",
+    default=["localhost", "127.0.0.1", "[::1]"],
+    pattern=r"[^\s/]+",
+    allowed="host names with commas between them",
+)
 
 INSTALLED_APPS = [
     "sessions_sticky",
@@ -103,7 +109,13 @@ REST_FRAMEWORK = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read_providers("SENTINEL_PROVIDERS", load_providers)
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)
+SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
+    "SENTINEL_CONVERSATION_ID_SOURCES",
+    default=DEFAULT_SOURCES,
+    pattern=r"(body|header)\.[!-~]+",
+    allowed="places such as body.conversation_id or header.x-session-id (with * for any part) with commas between them",
+)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400

@@ -33,34 +33,41 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
+__all__ = [
+    "Entry",
+    "InvalidConversationId",
+    "InvalidSession",
+    "Outcome",
+    "Resolution",
+    "Session",
+    "SessionConflict",
+    "SessionError",
+    "SessionManager",
+    "SessionNotSupported",
+    "SessionOwnerMismatch",
+    "SessionStoreUnavailable",
+    "cache_config",
+    "keys",
+    "rendezvous",
+    "sessions",
+]
+
+_MODULE_OF = {
     "cache_config": "caches",
-    "InvalidConversationId": "exceptions",
-    "InvalidSession": "exceptions",
-    "SessionConflict": "exceptions",
-    "SessionError": "exceptions",
-    "SessionNotSupported": "exceptions",
-    "SessionOwnerMismatch": "exceptions",
-    "SessionStoreUnavailable": "exceptions",
-    "Outcome": "manager",
-    "Resolution": "manager",
-    "SessionManager": "manager",
-    "sessions": "manager",
     "rendezvous": "selection",
-    "Entry": "session",
-    "Session": "session",
+    **dict.fromkeys(("Entry", "Session"), "session"),
+    **dict.fromkeys(("Outcome", "Resolution", "SessionManager", "sessions"), "manager"),
 }
-__all__ = ["keys", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "keys":
         return import_module("sessions_sticky.keys")
-    if name in _HOME:
-        value = getattr(import_module(f"sessions_sticky.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"sessions_sticky.{_MODULE_OF.get(name, 'exceptions')}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -14,4 +14,5 @@ class SessionsStickyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        """Register."""
         from sessions_sticky import checks  # noqa: F401

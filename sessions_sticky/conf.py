@@ -82,7 +82,7 @@ class Conf:
                 f"Invalid SESSIONS_STICKY['API_THROTTLE_RATE']: {rate!r};"
                 " allowed is a number and a period (sec, min, hour, day) as in '600/min', or None"
             )
-        return cast("str | None", rate)
+        return rate
 
     @staticmethod
     def _option(name: str) -> Any:

@@ -28,9 +28,7 @@ def check(conversation_id: str) -> None:
     terminals) and without lone surrogates (they have no UTF-8 form, hence no key).
     """
     if not isinstance(conversation_id, str):
-        raise InvalidConversationId(
-            f"A conversation id is a string, not {type(conversation_id).__name__}"
-        )
+        raise InvalidConversationId(f"A conversation id is a string, not {type(conversation_id).__name__}")
     if not 1 <= len(conversation_id) <= MAX_CONVERSATION_ID_LENGTH:
         raise InvalidConversationId(
             f"A conversation id has 1 to {MAX_CONVERSATION_ID_LENGTH} characters, not {len(conversation_id)}"

@@ -20,3 +20,6 @@ class Session(models.Model):
         managed = False
         verbose_name = _("session")
         verbose_name_plural = _("sessions")
+
+    def __str__(self) -> str:
+        return self.id

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, TypeVar
 
@@ -244,11 +244,11 @@ def for_cache(cache: BaseCache) -> Store[Any]:
     return RedisStore(cache) if isinstance(cache, RedisCache) else PortableStore(lambda: cache)
 
 
-@lru_cache(maxsize=None)
+@cache
 def for_alias(alias: str) -> Store[Any]:
     """Return the store on a cache of `CACHES`; one for each alias and process, whatever the thread."""
-    cache = caches[alias]
-    return RedisStore(cache) if isinstance(cache, RedisCache) else PortableStore(partial(caches.__getitem__, alias))
+    held = caches[alias]
+    return RedisStore(held) if isinstance(held, RedisCache) else PortableStore(partial(caches.__getitem__, alias))
 
 
 def _forget_stores(*, setting: str, **kwargs: Any) -> None:

@@ -1,0 +1,14 @@
+"""The ASGI application: Django, with a short way in for the chat API."""
+
+from __future__ import annotations
+
+import os
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
+django.setup(set_prefix=False)
+
+from sentinel_project.gateway.handler import GatewayHandler  # noqa: E402
+
+application = GatewayHandler()

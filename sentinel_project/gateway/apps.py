@@ -1,0 +1,13 @@
+"""The gateway's Django app: API keys and the chat API."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class GatewayConfig(AppConfig):
+    """Named `gateway` in the database and the admin."""
+
+    name = "sentinel_project.gateway"
+    verbose_name = _("Gateway")

@@ -1,0 +1,88 @@
+"""Whose key is it: API keys, held in memory so that no chat waits for the database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, close_old_connections
+from django.db.models import Count, Max
+
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.models import ApiKey, digest
+
+logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 10
+MAX_AGE_SECONDS = 25
+"""A revoked key must stop working within 30 s: what is older is not used before it was refreshed."""
+
+
+class KeyRing:
+    """The live keys of this process.
+
+    `refresh_forever` keeps them fresh in the background. A key that is not known is looked up at once, so a new key
+    works immediately. While the database is unreachable the keys known last go on working: nobody can revoke one.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self._version: Any = None
+        self._refreshed = float("-inf")
+
+    async def owner(self, key: str) -> str | None:
+        """Return the owner of a live key; None for any other. Raises `ApiError` when that cannot be known."""
+        if time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
+            await self.refresh()
+        name = digest(key)
+        if name not in self._owners:
+            await self.refresh()
+        return self._owners.get(name)
+
+    async def refresh(self) -> None:
+        """Read the keys again if any has changed. Raises `ApiError` when they could never be read."""
+        try:
+            await sync_to_async(self._read)()
+        except DatabaseError as exc:
+            logger.error("API keys could not be read: %s", type(exc).__name__)
+            if self._version is None:
+                message = "API keys cannot be checked at the moment"
+                raise ApiError(503, message, type="service_unavailable", headers={"Retry-After": "1"}) from exc
+        self._refreshed = time.monotonic()
+
+    async def refresh_forever(self) -> None:
+        """Keep the keys fresh until cancelled."""
+        while True:
+            with contextlib.suppress(ApiError):  # logged; the chats that need a key say so
+                await self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    def _read(self) -> None:
+        close_old_connections()
+        version = ApiKey.objects.aggregate(Count("pk"), Max("changed_at"))
+        if version != self._version:
+            self._owners = dict(ApiKey.objects.filter(revoked_at=None).values_list("digest", "owner"))
+            self._version = version
+
+
+keys = KeyRing()
+
+
+async def authenticate(authorization: str) -> str:
+    """Return the owner for an `Authorization` header; raises `ApiError` 401."""
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise _unauthorized("Send your API key as 'Authorization: Bearer KEY'")
+    owner = await keys.owner(key.strip())
+    if owner is None:
+        raise _unauthorized("The API key is not valid: it does not exist or was revoked")
+    return owner
+
+
+def _unauthorized(message: str) -> ApiError:
+    headers = {"WWW-Authenticate": "Bearer"}
+    return ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=headers)

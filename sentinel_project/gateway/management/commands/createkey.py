@@ -1,0 +1,25 @@
+"""`manage.py createkey OWNER`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from sentinel_project.gateway.models import ApiKey
+
+
+class Command(BaseCommand):
+    """Prints the new key alone on the last line of standard output."""
+
+    help = "Make an API key for an owner and print it. It is shown this once: only its hash is stored."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the owner."""
+        parser.add_argument("owner", help="whose conversations the key opens, 1 to 256 characters")
+
+    def handle(self, *args: Any, owner: str, **options: Any) -> None:
+        """Make the key."""
+        if not 1 <= len(owner) <= 256 or not owner.isprintable():
+            raise CommandError(f"Invalid owner {owner!r}: allowed are 1 to 256 printable characters")
+        self.stdout.write(ApiKey.objects.issue(owner))

@@ -1,0 +1,60 @@
+"""API keys. The key itself is never stored, only its SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+KEY_PREFIX = "sk-sentinel-"
+
+
+def digest(key: str) -> str:
+    """Return what is stored of a key. One SHA-256 is enough: a key is 256 random bits, not a password."""
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+class ApiKeyManager(models.Manager["ApiKey"]):
+    """Makes and looks up keys."""
+
+    def issue(self, owner: str) -> str:
+        """Make a key for an owner and return it; this is the only time it can be seen."""
+        key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
+        self.create(owner=owner, digest=digest(key), hint=f"{key[: len(KEY_PREFIX) + 4]}...")
+        return key
+
+    def is_live(self, key: str) -> bool:
+        """Tell whether a key exists and is not revoked."""
+        return self.filter(digest=digest(key), revoked_at=None).exists()
+
+
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    """A set of keys."""
+
+    def revoke(self) -> int:
+        """Revoke those that are not revoked yet; returns how many. They stop working within 30 seconds."""
+        now = timezone.now()
+        return self.filter(revoked_at=None).update(revoked_at=now, changed_at=now)
+
+
+class ApiKey(models.Model):
+    """A key with which an owner calls the chat API. `revoked_at` is None while it works."""
+
+    owner = models.CharField(_("owner"), max_length=256, help_text=_("Whose conversations the key opens."))
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    hint = models.CharField(_("key"), max_length=32, editable=False)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    changed_at = models.DateTimeField(auto_now=True, db_index=True)
+    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True, editable=False)
+
+    objects = ApiKeyManager.from_queryset(ApiKeyQuerySet)()
+
+    class Meta:
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+
+    def __str__(self) -> str:
+        return f"{self.hint} ({self.owner})"

@@ -1,0 +1,120 @@
+"""The routes: parse, call the manager, show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import NotFound
+from rest_framework.parsers import JSONParser
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from sessions_sticky.api.paths import conversation_id as id_of
+from sessions_sticky.api.paths import session_path
+from sessions_sticky.api.permissions import SessionPermission, has_permission
+from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
+from sessions_sticky.api.throttling import SessionThrottle
+from sessions_sticky.exceptions import SessionConflict, SessionOwnerMismatch
+from sessions_sticky.manager import Outcome, sessions
+from sessions_sticky.session import Entry
+
+
+class AdminView(APIView):
+    """JSON in and out, problem details for errors. How users log in is the project's choice."""
+
+    parser_classes = (JSONParser,)
+    renderer_classes = (JSONRenderer,)
+    permission_classes = (SessionPermission,)
+    throttle_classes = (SessionThrottle,)
+
+    def get_exception_handler(self) -> Callable[..., Response | None]:
+        """Return the handler of this API, whatever the project's is."""
+        return problem_handler
+
+
+class SessionsView(AdminView):
+    """All sessions."""
+
+    permission = "add"
+
+    def post(self, request: Request) -> Response:
+        """Bind a conversation that is not bound yet."""
+        proposal = _validated(SessionSerializer(data=request.data))
+        conversation_id = proposal["id"]
+        # A look first: `resolve` would extend a session that is there. What it finds nevertheless came in between.
+        if sessions.inspect(conversation_id):
+            raise _taken(request, conversation_id)
+        try:
+            session, outcome = sessions.resolve(conversation_id, **{**proposal)
+        except SessionOwnerMismatch as exc:
+            raise _taken(request, conversation_id) from exc
+        if outcome is Outcome.HIT:
+            raise _taken(request, conversation_id)
+        if outcome is Outcome.DEGRADED:
+            raise StoreUnavailable
+        entry = Entry(session, sessions.ttl_seconds)
+        return Response(SessionSerializer(entry).data, 201, headers={"Location": session_path(session.id)})
+
+
+class SessionView(AdminView):
+    """One session."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, path: str, **kwargs: Any) -> HttpResponseBase:
+        """Find the conversation id in the path."""
+        return super().dispatch(request, *args, conversation_id=id_of(path), **kwargs)
+
+    def get(self, request: Request, conversation_id: str) -> Response:
+        """Show a session without extending it."""
+        return Response(SessionSerializer(_find(conversation_id)).data)
+
+    def delete(self, request: Request, conversation_id: str) -> Response:
+        """Unbind a conversation."""
+        if not sessions.delete(conversation_id):
+            raise _not_bound(conversation_id)
+        return Response(status=204)
+
+
+class ActionView(SessionView):
+    """`{id}/{action}/`: POST is the action on `{id}`; any other method means the session `{id}/{action}`."""
+
+    action: ClassVar[str]
+
+    def dispatch(self, request: HttpRequest, *args: Any, path: str, **kwargs: Any) -> HttpResponseBase:
+        """Find the conversation id in the path, of which the action is a part unless it is called."""
+        whole = path if request.method == "POST" else f"{path}/{self.action}"
+        return super().dispatch(request, *args, path=whole, **kwargs)
+
+
+class TouchView(ActionView):
+    """Touch one session."""
+
+    action = "touch"
+
+    def post(self, request: Request, conversation_id: str) -> Response:
+        """Set the idle time back to full."""
+        sessions.touch(conversation_id)
+        return Response(SessionSerializer(_find(conversation_id)).data)
+
+
+class RebindView(ActionView):
+    """Rebind one session."""
+
+    action = "rebind"
+
+    def post(self, request: Request, conversation_id: str) -> Response:
+        """Move a conversation to another provider or model."""
+        wanted = _validated(RebindSerializer(data=request.data))
+        found = _find(conversation_id)
+        if wanted.pop("from_provider", found.session.provider) != found.session.provider:
+            raise _moved(conversation_id, found)
+        try:
+            session = sessions.rebind(found.session, **wanted)
+        except SessionConflict as exc:
+            raise _moved(conversation_id, sessions.inspect(conversation_id)) from exc
+        return Response(SessionSerializer(Entry(session, found.expires_in)).data)
