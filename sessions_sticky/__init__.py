@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
     from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
-    from sessions_sticky.manager import Outcome as Outcome
-    from sessions_sticky.manager import Resolution as Resolution
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
+    from sessions_sticky.operations import Outcome as Outcome
+    from sessions_sticky.operations import Resolution as Resolution
     from sessions_sticky.selection import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
     from sessions_sticky.session import Session as Session
@@ -56,7 +56,8 @@ _MODULE_OF = {
     "cache_config": "caches",
     "rendezvous": "selection",
     **dict.fromkeys(("Entry", "Session"), "session"),
-    **dict.fromkeys(("Outcome", "Resolution", "SessionManager", "sessions"), "manager"),
+    **dict.fromkeys(("SessionManager", "sessions"), "manager"),
+    **dict.fromkeys(("Outcome", "Resolution"), "operations"),
 }
 
 

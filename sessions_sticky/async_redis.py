@@ -14,7 +14,7 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, Unix
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import ResponseError
 
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
@@ -48,8 +48,8 @@ class AsyncRedis:
         return await line.execute(command)
 
     async def _open(self, loop: asyncio.AbstractEventLoop) -> _Line:
-        for other in [other for other in self._lines if other.is_closed()]:
-            del self._lines[other]  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
+        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
+            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
         client = Redis(connection_pool=_connection_pool(self._cache))
         line = self._lines[loop] = _Line(client, loop)
         line.lifetime = self._close_with(loop, client)
@@ -99,7 +99,9 @@ class _Line:
         replies: Sequence[Any] = ()
         try:
             replies = await self._send([command for command, _ in batch])
-        except (RedisError, OSError) as exc:
+        except Exception as exc:  # whatever it is, a caller waits for it
+            if not isinstance(exc, ResponseError):  # no answer: what queued up meanwhile need not wait for another
+                batch, self._queue = [*batch, *self._queue], []
             replies = [exc] * len(batch)
         finally:
             for (_, future), reply in zip(batch, replies, strict=False):
@@ -128,7 +130,8 @@ def _connection_pool(cache: RedisCache) -> ConnectionPool:
     client = cache.client
     factory = client.connection_factory
     params = {**factory.make_connection_params(client._server[0]), **getattr(factory, "pool_cls_kwargs", {})}
-    del params["parser_class"]
+    for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; here MAX_PIPELINES is the bound
+        params.pop(name, None)
     if "retry" in params:
         params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
     if "connection_class" in params:

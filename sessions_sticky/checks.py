@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -37,7 +38,7 @@ USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Check every setting of the app."""
     messages: list[CheckMessage] = []
-    for name in [name for name, value in vars(Conf).items() if isinstance(value, property)]:
+    for name in [name for name, value in vars(Conf).items() if isinstance(value, cached_property)]:
         try:
             getattr(conf, name)
         except ImproperlyConfigured as exc:
@@ -81,6 +82,13 @@ def _configured_cache() -> Any:
         return None  # check_settings reports it
 
 
+def _encoded(cache: RedisCache, sample: Session) -> Any:
+    try:
+        return cache.client.encode(sample)
+    except Exception:  # each serializer has errors of its own for what it does not know
+        return None
+
+
 def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
     sample = Session("conv-123", "openai", "gpt-4", "user-456", 1_700_000_000)
     key = keys.session(sample.id)
@@ -90,7 +98,7 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
             hint=USE_CACHE_CONFIG,
             id="sessions_sticky.E003",
         )
-    if cache.client.encode(sample) != sample.to_json():
+    if _encoded(cache, sample) != sample.to_json():
         message = "The session cache does not write values as compact JSON."
         yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E003")
     options = cache._params.get("OPTIONS", {})

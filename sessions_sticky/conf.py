@@ -1,4 +1,4 @@
-"""The app's settings, read from Django at the moment of use, so that `override_settings` works.
+"""The app's settings, read from Django when first used and again after every change, so that `override_settings` works.
 
 The only module that reads Django settings. A value is validated here and nowhere else; the system checks report what
 this module raises.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import cached_property
 from typing import Any, Literal, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 
 DEFAULT_TTL_SECONDS = 86_400
 MAX_TTL_SECONDS = 2**31 - 1
@@ -20,6 +22,7 @@ MAX_TTL_SECONDS = 2**31 - 1
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
     "ON_STORE_ERROR": "degrade",
+    "LAST_SEEN_SIZE": 10_000,
     "API_THROTTLE_RATE": "600/min",
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
@@ -42,7 +45,7 @@ def parse_ttl_seconds(text: str) -> int:
 class Conf:
     """Typed access to the settings; each property raises `ImproperlyConfigured` for a value it cannot use."""
 
-    @property
+    @cached_property
     def ttl_seconds(self) -> int:
         """Idle time of a session in seconds: `SESSION_TTL_SECONDS`."""
         try:
@@ -50,18 +53,18 @@ class Conf:
         except ValueError as exc:
             raise ImproperlyConfigured(str(exc)) from exc
 
-    @property
+    @cached_property
     def cache(self) -> str:
         """Alias of the Django cache that holds the sessions."""
         alias = self._option("CACHE")
-        if alias not in settings.CACHES:
+        if not isinstance(alias, str) or alias not in settings.CACHES:
             allowed = ", ".join(map(repr, settings.CACHES))
             raise ImproperlyConfigured(
                 f"Invalid SESSIONS_STICKY['CACHE']: {alias!r}; allowed is an alias in CACHES: {allowed}"
             )
-        return cast("str", alias)
+        return alias
 
-    @property
+    @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:
         """What `resolve` does when the store is unreachable: answer as DEGRADED, or raise."""
         value = self._option("ON_STORE_ERROR")
@@ -71,7 +74,17 @@ class Conf:
             )
         return cast("Literal['degrade', 'raise']", value)
 
-    @property
+    @cached_property
+    def last_seen_size(self) -> int:
+        """How many sessions a process remembers for the time that the store is down; about 500 bytes each."""
+        size = self._option("LAST_SEEN_SIZE")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['LAST_SEEN_SIZE']: {size!r}; allowed is a whole number from 0 up"
+            )
+        return size
+
+    @cached_property
     def api_throttle_rate(self) -> str | None:
         """Requests that one user may make to the admin API, as `"600/min"`; None is without limit."""
         rate = self._option("API_THROTTLE_RATE")
@@ -100,3 +113,10 @@ def unknown_options() -> dict[str, str | None]:
 
 
 conf = Conf()
+
+
+def _forget(**kwargs: Any) -> None:
+    vars(conf).clear()
+
+
+setting_changed.connect(_forget)

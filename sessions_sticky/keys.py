@@ -10,6 +10,7 @@ import re
 from sessions_sticky.exceptions import InvalidConversationId
 
 SESSION_PREFIX = "sentinel:session:"
+DELETED_PREFIX = "sentinel:deleted:"
 MAX_CONVERSATION_ID_LENGTH = 256
 """Unicode code points, not bytes."""
 
@@ -19,6 +20,11 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def session(conversation_id: str) -> str:
     """Return the key of a session, whatever the id; it is not checked."""
     return SESSION_PREFIX + conversation_id
+
+
+def deleted(conversation_id: str) -> str:
+    """Return the key that says a session was deleted, and not lost by the store; it lives as long as an idle time."""
+    return DELETED_PREFIX + conversation_id
 
 
 def check(conversation_id: str) -> None:

@@ -31,9 +31,11 @@ class Session(msgspec.Struct, frozen=True):
         """
         try:
             encoded = _ENCODER.encode(self)
-            _DECODER.decode(encoded)
-        except (msgspec.MsgspecError, UnicodeError, TypeError, OverflowError) as exc:
+            decoded = _DECODER.decode(encoded)
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
             raise InvalidSession(f"Cannot be written as a session: {exc}") from exc
+        if decoded != self:  # bytes, UUIDs and dates have a JSON form, but come back as text
+            raise InvalidSession("Cannot be written as a session: a field has the wrong type")
         return encoded
 
     @classmethod

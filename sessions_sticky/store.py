@@ -18,10 +18,12 @@ from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 from django_redis.cache import RedisCache
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sessions_sticky.async_redis import AsyncRedis, Command
+from sessions_sticky.breaker import Breaker
 from sessions_sticky.exceptions import SessionError, SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.last_seen import LastSeen
 
 if TYPE_CHECKING:
     import redis
@@ -31,12 +33,17 @@ RequestT = TypeVar("RequestT")
 WRONG_TYPE = b""
 """What reading a key of another Redis type gives: an empty value, which is no session either."""
 
+ADD_ATTEMPTS = 10
+"""How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
+
 NO_KEY = -2
 """Redis's PTTL of a key that does not exist."""
 
 
 class Store(Protocol[RequestT]):
-    """What the manager needs of a store. Keys are session keys, `ttl` is in whole seconds."""
+    """What the manager needs of a store. Keys are whole keys, `ttl` is in whole seconds."""
+
+    last_seen: LastSeen
 
     def read(self, key: str) -> RequestT:
         """The value, or None."""
@@ -99,8 +106,10 @@ class RedisStore:
     """Sessions in Redis through django-redis's native clients; see `Store`."""
 
     def __init__(self, cache: RedisCache) -> None:
+        self.last_seen = LastSeen()
         self._client: redis.Redis = cache.client.get_client(write=True)
         self._async_client = AsyncRedis(cache)
+        self._breaker = Breaker()
 
     def read(self, key: str) -> Command:
         return Command(("GET", key))
@@ -130,33 +139,48 @@ class RedisStore:
         return Command(("PTTL", key))
 
     def send(self, request: Command) -> Any:
+        self._admit()
         try:
             try:
-                return self._client.execute_command(*request.args, **request.options)
+                reply = self._client.execute_command(*request.args, **request.options)
             except NoScriptError:
-                return self._client.execute_command(*Script.with_source(request).args)
+                reply = self._client.execute_command(*Script.with_source(request).args)
         except (RedisError, OSError) as exc:
-            return _read_error(exc)
+            return self._read_error(exc)
+        self._breaker.answered()
+        return reply
 
     async def asend(self, request: Command) -> Any:
+        self._admit()
         try:
             try:
-                return await self._async_client.execute(request)
+                reply = await self._async_client.execute(request)
             except NoScriptError:
-                return await self._async_client.execute(Script.with_source(request))
+                reply = await self._async_client.execute(Script.with_source(request))
         except (RedisError, OSError) as exc:
-            return _read_error(exc)
+            return self._read_error(exc)
+        self._breaker.answered()
+        return reply
 
+    def _admit(self) -> None:
+        if not self._breaker.admit():
+            raise SessionStoreUnavailable("The session store did not answer a moment ago; not tried again yet")
 
-def _read_error(exc: Exception) -> bytes:
-    """Tell a poisoned key, which is an answer, from a store that gives none."""
-    if str(exc).startswith("WRONGTYPE"):
-        return WRONG_TYPE
-    raise _unavailable(exc) from exc
+    def _read_error(self, exc: Exception) -> bytes:
+        """Tell a poisoned key, which is an answer, from a store that gives none."""
+        if isinstance(exc, ResponseError):
+            self._breaker.answered()  # refusing costs no time: the next caller may ask
+            if str(exc).startswith("WRONGTYPE"):
+                return WRONG_TYPE
+        else:
+            self._breaker.failed()
+        raise _unavailable(exc) from exc
 
 
 def _unavailable(exc: Exception) -> SessionStoreUnavailable:
-    return SessionStoreUnavailable(f"The session store did not answer: {type(exc).__name__}: {exc}")
+    # Redis repeats the arguments, which hold the owner, of a command that it does not know (renamed, or a proxy's).
+    reason = str(exc).partition(", with args beginning with")[0]
+    return SessionStoreUnavailable(f"The session store did not answer: {type(exc).__name__}: {reason}")
 
 
 class PortableStore:
@@ -167,6 +191,7 @@ class PortableStore:
     """
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
+        self.last_seen = LastSeen()
         # Looked up for each request: Django keeps one cache object for each thread.
         self._get_cache = get_cache
 
@@ -186,7 +211,12 @@ class PortableStore:
     def add(self, key: str, value: bytes, ttl: int) -> Callable[[], Any]:
         def request() -> Any:
             cache, name = self._get_cache(), _portable(key)
-            return None if cache.add(name, value, ttl) else cache.get(name)
+            for _ in range(ADD_ATTEMPTS):
+                if cache.add(name, value, ttl):
+                    return None
+                if (found := cache.get(name)) is not None:
+                    return found
+            raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
 
         return request
 

@@ -30,11 +30,11 @@ def endpoint(method: str) -> Callable[[View], View]:
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
-        async def handle(request: HttpRequest, *args: Any) -> HttpResponseBase:
+        async def handle(request: HttpRequest, **captured: str) -> HttpResponseBase:
             try:
                 if request.method != method:
                     raise ApiError(405, f"{request.method} is not allowed here, {method} is", headers={"Allow": method})
-                return await view(request, *args)
+                return await view(request, **captured)
             except ApiError as exc:
                 return exc.response()
             except SessionStoreUnavailable:
@@ -135,7 +135,8 @@ def _headers(request: HttpRequest) -> dict[str, str]:
     scope = getattr(request, "scope", None)
     if scope is None:
         return {name.lower(): value for name, value in request.headers.items()}
-    return {name.decode("latin-1").lower(): value.decode(errors="replace") for name, value in scope["headers"]}
+    # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
+    return {name.decode("latin-1").lower(): value.decode(errors="surrogateescape") for name, value in scope["headers"]}
 
 
 def _chat_body(request: HttpRequest) -> dict[str, Any]:

@@ -21,6 +21,6 @@ def session_path(conversation_id: str) -> str:
     return f"{reverse('sessions_sticky:sessions')}{quote(segment, safe='')}/"
 
 
-def conversation_id(segment: str) -> str:
+def id_in(segment: str) -> str:
     """Return the id that a decoded path segment stands for, as `session_path` wrote it; it is not checked."""
     return segment[1:] if segment.startswith("~") and _DOTS.fullmatch(segment) else segment

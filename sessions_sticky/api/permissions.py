@@ -21,7 +21,7 @@ class SessionPermission(BasePermission):
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Tell whether the user has the permission for this method."""
-        action = NEEDED.get(str(request.method)) or getattr(view, "permission", "change")
+        action: str = NEEDED.get(str(request.method), getattr(view, "permission", "change"))
         return bool(request.user and request.user.is_authenticated and has_permission(request.user, action))
 
 

@@ -17,12 +17,12 @@ from sessions_sticky.session import Entry
 
 MAX_LENGTH = 256
 """Of names and owners, in characters; the wire format itself knows no limit."""
-MAX_REASON_LENGTH = 500
 
 not_blank = RegexValidator(r"\S", "This field may not be blank.", code="blank")
 no_control_characters = RegexValidator(
     r"[\x00-\x1f\x7f-\x9f]", "Control characters are not allowed.", code="control_characters", inverse_match=True
 )
+TEXT = (not_blank, no_control_characters)
 
 
 def valid_conversation_id(value: str) -> None:
@@ -46,25 +46,18 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
-class NameField(TextField):
-    """The name of a provider or a model."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=MAX_LENGTH, validators=[not_blank, no_control_characters], **kwargs)
-
-
-class SessionSerializer(serializers.Serializer[Entry]):
+class SessionSerializer(serializers.Serializer[Any]):
     """A session; written from an `Entry`, read as the arguments of `resolve`."""
 
     id = TextField(
         validators=[valid_conversation_id],
         help_text=f"Conversation id: 1 to {keys.MAX_CONVERSATION_ID_LENGTH} characters, no control characters.",
     )
-    provider = NameField(help_text="Name of the provider that serves the conversation.")
-    model = NameField(help_text="Name of the model that serves the conversation.")
+    provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider that serves the conversation.")
+    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
     external_id = TextField(
-        allow_blank=True,
         max_length=MAX_LENGTH,
+        allow_blank=True,
         validators=[no_control_characters],
         help_text="Owner of the conversation; may be blank.",
     )
@@ -90,20 +83,16 @@ class SessionSerializer(serializers.Serializer[Entry]):
         return super().to_representation({**session, **expiry, "url": session_path(session["id"])})
 
 
-class RebindSerializer(serializers.Serializer[None]):
+class RebindSerializer(serializers.Serializer[Any]):
     """Where to move a conversation."""
 
-    provider = NameField(help_text="Name of the provider to move to.")
-    model = NameField(help_text="Name of the model to move to.")
-    reason = TextField(
-        max_length=MAX_REASON_LENGTH,
-        validators=[not_blank, no_control_characters],
-        help_text="Why; kept for operators.",
-    )
+    provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider to move to.")
+    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model to move to.")
+    reason = TextField(max_length=500, validators=TEXT, help_text="Why; kept for operators.")
     from_provider = TextField(
         required=False,
         allow_blank=True,
-        help_text="The provider it must still be on; otherwise nothing is moved. Without it: whichever it is on.",
+        help_text="Provider that it must still be on, otherwise nothing moves; left out: any.",
     )
 
 

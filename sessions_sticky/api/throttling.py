@@ -34,8 +34,3 @@ class SessionThrottle(SimpleRateThrottle):
         except Exception as exc:  # each cache backend has errors of its own
             logger.warning("admin API not throttled: %s", exc)
             return True
-
-    def wait(self) -> float:
-        """Return the seconds until a call is allowed again; DRF's own knows none after the rate was lowered."""
-        assert self.num_requests and self.duration
-        return float(self.duration - (self.now - self.history[self.num_requests - 1]))

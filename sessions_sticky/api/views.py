@@ -12,16 +12,17 @@ from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
-from sessions_sticky.api.paths import conversation_id as id_of
-from sessions_sticky.api.paths import session_path
+from sessions_sticky.api.paths import id_in, session_path
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
 from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.exceptions import SessionConflict, SessionOwnerMismatch
-from sessions_sticky.manager import Outcome, sessions
+from sessions_sticky.manager import sessions
+from sessions_sticky.operations import Outcome
 from sessions_sticky.session import Entry
 
 
@@ -46,18 +47,19 @@ class SessionsView(AdminView):
     def post(self, request: Request) -> Response:
         """Bind a conversation that is not bound yet."""
         proposal = _validated(SessionSerializer(data=request.data))
-        conversation_id = proposal["id"]
+        conversation_id = proposal.pop("id")
         # A look first: `resolve` would extend a session that is there. What it finds nevertheless came in between.
         if sessions.inspect(conversation_id):
             raise _taken(request, conversation_id)
         try:
-            session, outcome = sessions.resolve(conversation_id, **{**proposal)
+            session, outcome = sessions.resolve(conversation_id, **proposal)
         except SessionOwnerMismatch as exc:
             raise _taken(request, conversation_id) from exc
-        if outcome is Outcome.HIT:
-            raise _taken(request, conversation_id)
         if outcome is Outcome.DEGRADED:
             raise StoreUnavailable
+        # CREATED may also be a binding that the store had lost and this process made again.
+        if outcome is Outcome.HIT or (session.provider, session.model) != (proposal["provider"], proposal["model"]):
+            raise _taken(request, conversation_id)
         entry = Entry(session, sessions.ttl_seconds)
         return Response(SessionSerializer(entry).data, 201, headers={"Location": session_path(session.id)})
 
@@ -67,7 +69,7 @@ class SessionView(AdminView):
 
     def dispatch(self, request: HttpRequest, *args: Any, path: str, **kwargs: Any) -> HttpResponseBase:
         """Find the conversation id in the path."""
-        return super().dispatch(request, *args, conversation_id=id_of(path), **kwargs)
+        return super().dispatch(request, *args, conversation_id=id_in(path), **kwargs)
 
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
@@ -118,3 +120,43 @@ class RebindView(ActionView):
         except SessionConflict as exc:
             raise _moved(conversation_id, sessions.inspect(conversation_id)) from exc
         return Response(SessionSerializer(Entry(session, found.expires_in)).data)
+
+
+class NoSlashView(AdminView):
+    """Paths that name nothing. Django would redirect, but clients resolve the dots in `a/../b` when they follow."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse every method."""
+        super().initial(request, *args, **kwargs)
+        raise NotFound("The path of a session ends with a slash.")
+
+
+def _validated(serializer: BaseSerializer[Any]) -> dict[str, Any]:
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def _find(conversation_id: str) -> Entry:
+    entry = sessions.inspect(conversation_id)
+    if entry is None:
+        raise _not_bound(conversation_id)
+    return entry
+
+
+def _not_bound(conversation_id: str) -> NotFound:
+    return NotFound(f"Conversation {conversation_id!r} is not bound.")
+
+
+def _taken(request: Request, conversation_id: str) -> Conflict:
+    detail = f"Conversation {conversation_id!r} is already bound."
+    if has_permission(request.user, "view") or has_permission(request.user, "change"):
+        return _conflict(detail, sessions.inspect(conversation_id))
+    return Conflict(detail)  # who may only add must not read what others added
+
+
+def _moved(conversation_id: str, current: Entry | None) -> Conflict:
+    return _conflict(str(SessionConflict(conversation_id, current.session if current else None)), current)
+
+
+def _conflict(detail: str, current: Entry | None) -> Conflict:
+    return Conflict(detail, current=SessionSerializer(current).data if current else None)

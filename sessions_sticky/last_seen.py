@@ -1,0 +1,38 @@
+"""What this process remembers of the sessions it has resolved; pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+
+from sessions_sticky.session import Session
+
+
+class LastSeen:
+    """The most recently used sessions, at most `size` of them. Safe between threads.
+
+    Times are `time.monotonic()` seconds, taken before the store was asked: by then an expired session is never
+    younger here than in the store.
+    """
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def remember(self, session: Session, asked_at: float, size: int) -> None:
+        """Keep a session as last seen, forgetting the least recently seen beyond `size`."""
+        with self._lock:
+            self._entries[session.id] = (session, asked_at)
+            self._entries.move_to_end(session.id)
+            while len(self._entries) > size:
+                self._entries.popitem(last=False)
+
+    def recall(self, conversation_id: str, not_before: float) -> Session | None:
+        """Return the session if it was seen at `not_before` or later, so that it cannot have expired since."""
+        session, asked_at = self._entries.get(conversation_id, (None, 0.0))
+        return session if asked_at >= not_before else None
+
+    def forget(self, conversation_id: str) -> None:
+        """Drop a session, if it is there."""
+        with self._lock:
+            self._entries.pop(conversation_id, None)
