@@ -6,7 +6,7 @@ from pathlib import Path
 
 from environ import Env
 
-from sentinel_project import embedded, environment
+from sentinel_project import embedded, environment, metrics_folder
 from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.providers import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
@@ -16,6 +16,7 @@ from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(environment.read("SENTINEL_DATA_DIR", str, default=str(BASE_DIR / "var"), allowed="a folder"))
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+metrics_folder.prepare(DATA_DIR / "metrics")
 
 DEBUG = environment.boolean("DEBUG", default=False)
 SECRET_KEY = secret_key(DATA_DIR)
@@ -95,6 +96,7 @@ SESSION_TTL_SECONDS = environment.read(
     allowed=f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}",
 )
 SESSIONS_STICKY = {
+    "METRICS": True,
     "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
 }
 REST_FRAMEWORK = {
@@ -120,6 +122,8 @@ SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", 
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )
+SENTINEL_IDLE_TIMEOUT_SECONDS = environment.number("SENTINEL_IDLE_TIMEOUT_SECONDS", default=60, least=1, most=86_400)
+SENTINEL_COOLDOWN_SECONDS = environment.number("SENTINEL_COOLDOWN_SECONDS", default=30, least=0, most=300)
 DATA_UPLOAD_MAX_MEMORY_SIZE = environment.number(
     "SENTINEL_MAX_BODY_BYTES", default=20 * 2**20, least=1024, most=2**31 - 1
 )
@@ -135,9 +139,16 @@ WHITENOISE_USE_FINDERS = True
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "json": {"format": "%(message)s"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line"},
+        "requests": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"},
+    },
     "loggers": {
+        "sentinel_project.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
         "sessions_sticky": {"handlers": ["console"], "level": "INFO"},
         "sentinel_project": {"handlers": ["console"], "level": "INFO"},
     },

@@ -1,8 +1,10 @@
-"""A circuit breaker: after the store has failed to answer, nobody waits for it again for a while; pure."""
+"""A circuit breaker: after the store has failed to answer, nobody waits for it again for a while."""
 
 from __future__ import annotations
 
 import time
+
+from sessions_sticky import metrics
 
 RETRY_SECONDS = 1.0
 """How long after a failure the next caller tries the store again, alone."""
@@ -13,11 +15,6 @@ class Breaker:
 
     def __init__(self) -> None:
         self._open_until: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the store is taken to be down."""
-        return self._open_until is not None
 
     def admit(self) -> bool:
         """Whether a caller may ask the store now; while open, one caller may in each interval."""
@@ -32,7 +29,10 @@ class Breaker:
     def failed(self) -> None:
         """Open: the store did not answer."""
         self._open_until = time.monotonic() + RETRY_SECONDS
+        metrics.breaker(is_open=True)
 
     def answered(self) -> None:
         """Close: the store answered, be it with an error."""
-        self._open_until = None
+        if self._open_until is not None:
+            self._open_until = None
+            metrics.breaker(is_open=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Literal, cast
 
 from django.conf import settings
@@ -23,6 +24,7 @@ DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
+    "METRICS": False,
     "API_THROTTLE_RATE": "600/min",
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
@@ -83,6 +85,19 @@ class Conf:
                 f"Invalid SESSIONS_STICKY['LAST_SEEN_SIZE']: {size!r}; allowed is a whole number from 0 up"
             )
         return size
+
+    @cached_property
+    def metrics(self) -> bool:
+        """Whether to keep Prometheus metrics (needs the extra `metrics`)."""
+        value = self._option("METRICS")
+        if not isinstance(value, bool):
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY['METRICS']: {value!r}; allowed is True or False")
+        if value and find_spec("prometheus_client") is None:
+            raise ImproperlyConfigured(
+                "Invalid SESSIONS_STICKY['METRICS']: True; allowed with prometheus-client:"
+                " pip install 'sessions_sticky[metrics]'"
+            )
+        return value
 
     @cached_property
     def api_throttle_rate(self) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 
-from sessions_sticky import keys
+from sessions_sticky import keys, metrics
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import (
     InvalidSession,
@@ -109,6 +109,7 @@ class Operations:
             bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
         self._remember(bound, asked_at)
+        metrics.resolved(outcome.value, bound.provider, time.monotonic() - asked_at)
         if bound.external_id != external_id:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome.value, conversation_id)
@@ -129,6 +130,7 @@ class Operations:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding, as another program writes it
         self._remember(moved, asked_at)
+        metrics.rebound(reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),

@@ -20,6 +20,7 @@ from django.core.signals import setting_changed
 from django_redis.cache import RedisCache
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from sessions_sticky import metrics
 from sessions_sticky.async_redis import AsyncRedis, Command
 from sessions_sticky.breaker import Breaker
 from sessions_sticky.exceptions import SessionError, SessionNotSupported, SessionStoreUnavailable
@@ -178,6 +179,7 @@ class RedisStore:
 
 
 def _unavailable(exc: Exception) -> SessionStoreUnavailable:
+    metrics.store_failed(type(exc).__name__)
     # Redis repeats the arguments, which hold the owner, of a command that it does not know (renamed, or a proxy's).
     reason = str(exc).partition(", with args beginning with")[0]
     return SessionStoreUnavailable(f"The session store did not answer: {type(exc).__name__}: {reason}")

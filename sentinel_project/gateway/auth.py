@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, close_old_connections
+from django.db import Error, close_old_connections
 from django.db.models import Count, Max
 
 from sentinel_project.gateway.errors import ApiError
@@ -47,7 +47,7 @@ class KeyRing:
         """Read the keys again if any has changed. Raises `ApiError` when they could never be read."""
         try:
             await sync_to_async(self._read)()
-        except DatabaseError as exc:
+        except Error as exc:
             logger.error("API keys could not be read: %s", type(exc).__name__)
             if self._version is None:
                 message = "API keys cannot be checked at the moment"
@@ -63,7 +63,8 @@ class KeyRing:
 
     def _read(self) -> None:
         close_old_connections()
-        version = ApiKey.objects.aggregate(Count("pk"), Max("changed_at"))
+        # The counts as well: the clock of the host that changes a key may be behind those before it.
+        version = ApiKey.objects.aggregate(Count("pk"), Count("revoked_at"), Max("pk"), Max("changed_at"))
         if version != self._version:
             self._owners = dict(ApiKey.objects.filter(revoked_at=None).values_list("digest", "owner"))
             self._version = version

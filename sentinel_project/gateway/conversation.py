@@ -34,7 +34,7 @@ def find(sources: Sequence[str], headers: Mapping[str, str], body: dict[str, Any
     """
     for source in sources:
         place, _, path = source.partition(".")
-        value = _in_headers(path, headers) if place == "header" else _in_body(path, body)
+        value = _in_headers(path.lower(), headers) if place == "header" else _in_body(path, body)
         if value is None:
             continue
         try:

@@ -13,15 +13,18 @@ from io import BytesIO
 from typing import Any, cast
 
 from django.conf import settings
+from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import resolve
 
+from sentinel_project.gateway import routing
 from sentinel_project.gateway.auth import keys
 from sentinel_project.gateway.errors import ApiError, too_large
+from sentinel_project.gateway.shared_health import probe_forever, share_forever
 
 
 class GatewayHandler(ASGIHandler):
-    """Serves HTTP and the lifespan protocol, which keeps API keys fresh."""
+    """Serves HTTP and the lifespan protocol."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection."""
@@ -33,11 +36,19 @@ class GatewayHandler(ASGIHandler):
             await super().__call__(scope, receive, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
+        """Keep in the background what the chats need at hand: API keys, and the condition of providers."""
         await receive()
-        refreshing = asyncio.create_task(keys.refresh_forever())
+        health, providers = routing.health, settings.SENTINEL_PROVIDERS
+        background = [
+            asyncio.create_task(keys.refresh_forever()),
+            asyncio.create_task(share_forever(health, providers, DEFAULT_CACHE_ALIAS)),
+            asyncio.create_task(probe_forever(health, providers)),
+        ]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        refreshing.cancel()
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:

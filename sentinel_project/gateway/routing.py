@@ -1,92 +1,148 @@
-"""Which provider serves a request, and why."""
+"""Which providers may serve a request, in which order, and what becomes of the conversation's binding."""
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Sequence
-from typing import NamedTuple
+import math
+import uuid
+from typing import NamedTuple, NoReturn
+
+from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.health import Health
 from sentinel_project.gateway.providers import Provider
-from sessions_sticky import Session, SessionConflict, SessionOwnerMismatch, rendezvous, sessions
+from sessions_sticky import (
+    Session,
+    SessionConflict,
+    SessionOwnerMismatch,
+    SessionStoreUnavailable,
+    rendezvous,
+    sessions,
+)
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 30
+health = Health(settings.SENTINEL_COOLDOWN_SECONDS)
 
 
-class Route(NamedTuple):
-    """Where a request goes. `expires_in` is the session's idle time in seconds; None without a session."""
+class Plan(NamedTuple):
+    """Who is asked, first to last, and for what model.
 
-    provider: Provider
+    `session` None: the request belongs to no conversation. `outcome` holds if the session's provider answers.
+    `move_reason`: the session's provider is out, so whoever answers gets the conversation; None while it is not.
+    """
+
     model: str
+    candidates: list[Provider]
+    session: Session | None
     outcome: str
-    expires_in: int | None = None
+    move_reason: str | None = None
 
 
-def eligible(providers: Sequence[Provider], model: str) -> list[Provider]:
-    """Return the providers that may serve a model. The one answer for every path: first bind, hit and rebind."""
-    return [provider for provider in providers if model in provider.models]
+class Settled(NamedTuple):
+    """How a conversation came to its answer. `reason` is that of a rebind, else None."""
+
+    outcome: str
+    reason: str | None = None
 
 
-async def route(providers: Sequence[Provider], *, conversation_id: str | None, model: str, owner: str) -> Route:
-    """Choose the provider and model: the session's where there is one, else a fresh choice that becomes it.
+def serving(model: str) -> list[Provider]:
+    """Return the providers that are configured for a model."""
+    return [provider for provider in settings.SENTINEL_PROVIDERS if model in provider.models]
+
+
+def eligible(model: str) -> list[Provider]:
+    """Return the providers that may serve a model now: configured for it and not cooling down.
+
+    The one answer for every path: first bind, hit, spill-over and rebind.
+    """
+    return [provider for provider in serving(model) if not health.is_cooling(provider.name)]
+
+
+async def plan(*, conversation_id: str | None, model: str, owner: str) -> Plan:
+    """Bind the conversation, or find its binding, and say who may serve it.
 
     `conversation_id` None is a request of its own: nothing is bound. Raises `ApiError`: 404 for a model that no
-    provider serves, 403 for another owner's conversation, 503 when nobody can serve the session's model.
+    provider serves, 403 for another owner's conversation, 503 when nobody can serve now.
     """
-    candidates = eligible(providers, model)
-    if not candidates:
-        raise ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
+    if not serving(model):
+        raise unknown_model(model)
     if conversation_id is None:
-        return Route(_any(candidates, model), model, "none")
-    first = _ranked(conversation_id, candidates, model)
+        return Plan(model, _ranked(uuid.uuid4().hex, model) or nobody(model), None, "none")
+    session, outcome = await _bound(conversation_id, model, owner)
+    if session.model != model:
+        logger.info("conversation %r keeps model %r (asked for %r)", conversation_id, session.model, model)
+    ranking = _ranked(conversation_id, session.model)
+    own = [provider for provider in eligible(session.model) if provider.name == session.provider]
+    candidates = own + [provider for provider in ranking if provider.name != session.provider]
+    return Plan(session.model, candidates or nobody(session.model), session, outcome, _move_reason(session))
+
+
+async def settle(plan: Plan, answered: Provider, refusal: str | None) -> Settled:
+    """Decide what the answer means for the binding: kept, or moved to who answered.
+
+    `refusal` says that the session's own provider refused to serve it; None when it did not.
+    """
+    session = plan.session
+    if session is None or answered.name == session.provider:
+        return Settled(plan.outcome)
+    reason = plan.move_reason or refusal
+    if reason is None:
+        return Settled("spilled")
     try:
-        session, outcome = await sessions.aresolve(conversation_id, provider=first.name, model=model, external_id=owner)
+        await sessions.arebind(session, provider=answered.name, model=session.model, reason=reason)
+    except (SessionConflict, SessionStoreUnavailable) as exc:
+        logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
+        return Settled("spilled")
+    return Settled("rebound", reason)
+
+
+async def _bound(conversation_id: str, model: str, owner: str) -> tuple[Session, str]:
+    ranking = _ranked(conversation_id, model)
+    proposed = ranking[0].name if ranking else await _known_provider(conversation_id, model)
+    try:
+        session, outcome = await sessions.aresolve(conversation_id, provider=proposed, model=model, external_id=owner)
     except SessionOwnerMismatch as exc:
         headers = {"x-should-retry": "false"}
         message, code = "The conversation belongs to another owner", "conversation_owner_mismatch"
         raise ApiError(403, message, type="permission_error", code=code, headers=headers) from exc
-    if session.model != model:
-        logger.info("conversation %r keeps model %r (asked for %r)", conversation_id, session.model, model)
-    return await _served(providers, session, outcome.value)
+    return session, outcome.value
 
 
-async def _served(providers: Sequence[Provider], session: Session, outcome: str) -> Route:
-    """Route to the session's provider; rebind first when it is no longer configured for the session's model."""
-    while True:
-        candidates = eligible(providers, session.model)
-        if provider := next((each for each in candidates if each.name == session.provider), None):
-            return Route(provider, session.model, outcome, sessions.ttl_seconds)
-        moved_to = _ranked(session.id, candidates, session.model)
-        try:
-            session = await sessions.arebind(
-                session, provider=moved_to.name, model=session.model, reason="provider not configured"
-            )
-        except SessionConflict as conflict:
-            if conflict.current is None:
-                raise _nobody(session.model) from conflict
-            session = conflict.current  # another worker has moved it; follow
-        outcome = "rebound"
+async def _known_provider(conversation_id: str, model: str) -> str:
+    """While nobody can serve the model, serve only conversations that exist: theirs may be another one."""
+    try:
+        known = await sessions.aget(conversation_id)
+    except SessionStoreUnavailable:
+        known = None
+    return known.provider if known else nobody(model)
 
 
-def _ranked(conversation_id: str, candidates: Sequence[Provider], model: str) -> Provider:
-    """The first of the rendezvous ranking, on which all workers agree."""
-    ranking = rendezvous(conversation_id, {provider.name: provider.weight for provider in candidates})
-    if not ranking:
-        raise _nobody(model)
-    return next(provider for provider in candidates if provider.name == ranking[0])
+def _move_reason(session: Session) -> str | None:
+    if session.provider not in [provider.name for provider in serving(session.model)]:
+        return "provider not configured for the model"
+    if health.is_lost(session.provider):
+        return "provider gave no sign of life for 90 s"
+    return None
 
 
-def _any(candidates: Sequence[Provider], model: str) -> Provider:
-    weights = [provider.weight for provider in candidates]
-    if not sum(weights):
-        raise _nobody(model)
-    return random.choices(candidates, weights)[0]  # noqa: S311 - a choice of provider is no secret
+def _ranked(conversation_id: str, model: str) -> list[Provider]:
+    """The eligible providers that take new conversations, in the order on which all workers agree."""
+    providers = {provider.name: provider for provider in eligible(model)}
+    ranking = rendezvous(conversation_id, {name: provider.weight for name, provider in providers.items()})
+    return [providers[name] for name in ranking]
 
 
-def _nobody(model: str) -> ApiError:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+def unknown_model(model: str) -> ApiError:
+    """Return the error for a model that no provider is configured for."""
+    return ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
+
+
+def nobody(model: str) -> NoReturn:
+    """Raise the `ApiError` for a model that nobody can serve now, saying when somebody may."""
+    left = [health.seconds_left(provider.name) for provider in serving(model)]
+    wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
     message = f"No provider serves the model {model!r} at the moment"
-    return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
+    headers = {"Retry-After": str(max(1, wait))}
+    raise ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)

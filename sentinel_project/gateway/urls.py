@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from sentinel_project.gateway import views
+from sentinel_project.gateway import status, views
 
 urlpatterns = [
     path("v1/chat/completions", views.chat_completions),
     path("v1/models", views.models),
     path("v1/models/<path:name>", views.model),
     re_path(r"^v1/", views.unknown),
-    path("healthz", views.healthz),
-    path("readyz", views.readyz),
+    path("healthz", status.healthz),
+    path("readyz", status.readyz),
+    path("metrics", status.prometheus),
 ]

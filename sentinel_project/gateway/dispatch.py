@@ -1,0 +1,56 @@
+"""Sending a request to the providers of its plan until one answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, NamedTuple
+
+from sentinel_project.gateway import metrics, routing, upstream
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers import Provider
+
+logger = logging.getLogger(__name__)
+
+
+class Served(NamedTuple):
+    """An answer, who gave it, and how the conversation came to it."""
+
+    answer: upstream.Answer
+    provider: Provider
+    settled: routing.Settled
+
+
+async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
+    """Ask the candidates one after the other; the first answer counts.
+
+    Raises `ApiError`: what the first candidate said when all fail or refuse, or at once an error that is the
+    request's own.
+    """
+    first_error: ApiError | None = None
+    refusal: str | None = None
+    for provider in plan.candidates:
+        routing.health.begin(provider.name)
+        started = time.perf_counter()
+        try:
+            answer = await upstream.call(provider, {**body, "model": plan.model})
+        except upstream.Failed as exc:
+            metrics.upstream_failures.labels(provider.name, exc.code).inc()
+            routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
+            logger.warning("provider %r failed: %s", provider.name, exc)
+            first_error = first_error or exc
+        except upstream.Refused as exc:
+            logger.warning("provider %r refused: %s", provider.name, exc)
+            if plan.session is not None and provider.name == plan.session.provider:
+                refusal = f"provider answered {exc.provider_status}"
+            first_error = first_error or exc
+        except ApiError:
+            routing.health.answered(provider.name)
+            raise
+        else:
+            stream = "no" if isinstance(answer.body, bytes) else "yes"
+            metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
+            routing.health.answered(provider.name)
+            return Served(answer, provider, await routing.settle(plan, provider, refusal))
+    assert first_error is not None  # noqa: S101 - a plan has at least one candidate
+    raise first_error

@@ -1,0 +1,79 @@
+"""What all endpoints of the chat API have in common."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
+
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.request_log import RequestLog
+from sessions_sticky import SessionError, SessionStoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+
+class Call(HttpRequest):
+    """A request with all its `lower_headers` (names in lower case) and its `log`; never made, only annotated."""
+
+    lower_headers: dict[str, str]
+    log: RequestLog
+
+
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+
+def endpoint(method: str) -> Callable[[View], View]:
+    """Make an API endpoint: one method, every error in the OpenAI shape, a request id, a line in the log."""
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        async def handle(request: HttpRequest, **captured: str) -> HttpResponseBase:
+            call = cast("Call", request)
+            call.lower_headers = _headers(request)
+            call.log = RequestLog(call.lower_headers)
+            if request.method == method:
+                response = await _answer(view, call, captured)
+            else:
+                message = f"{request.method} is not allowed here, {method} is"
+                response = ApiError(405, message, headers={"Allow": method}).response()
+            response["X-Request-Id"] = call.log.request_id
+            if isinstance(response, StreamingHttpResponse):
+                chunks = cast("AsyncIterator[bytes]", response.streaming_content)
+                response.streaming_content = call.log.until_end(response.status_code, chunks)
+            else:
+                call.log.write(response.status_code)
+            return response
+
+        return csrf_exempt(handle)
+
+    return decorate
+
+
+async def _answer(view: View, call: Call, captured: dict[str, str]) -> HttpResponseBase:
+    try:
+        return await view(call, **captured)
+    except ApiError as exc:
+        error = exc
+    except SessionStoreUnavailable:
+        message, headers = "The session store is unavailable", {"Retry-After": "1"}
+        error = ApiError(503, message, type="service_unavailable", headers=headers)
+    except SessionError as exc:
+        error = ApiError(400, str(exc))
+    except Exception:
+        logger.exception("%s %s failed", call.method, call.path)
+        error = ApiError(500, "The gateway failed; its log says why", type="server_error")
+    return error.response()
+
+
+def _headers(request: HttpRequest) -> dict[str, str]:
+    """All headers: also those with an underscore in the name, which Django drops."""
+    scope = getattr(request, "scope", None)
+    if scope is None:
+        return {name.lower(): value for name, value in request.headers.items()}
+    # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
+    return {name.decode("latin-1").lower(): value.decode(errors="surrogateescape") for name, value in scope["headers"]}

@@ -1,0 +1,127 @@
+"""`manage.py run`."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.migrations.executor import MigrationExecutor
+
+from sentinel_project import embedded, locks
+from sentinel_project.gateway import demo
+from sentinel_project.serving import listen, serve
+
+if TYPE_CHECKING:
+    import socket
+
+
+class Command(BaseCommand):
+    """The whole project in one command."""
+
+    help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Take the address and the number of processes."""
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on, 127.0.0.1 by default")
+        parser.add_argument("--port", type=int, default=8000, help="port to listen on, 8000 by default; 0: a free one")
+        parser.add_argument("--workers", type=int, default=1, help="number of processes that serve, 1 by default")
+
+    def handle(self, *args: Any, host: str, port: int, workers: int, **options: Any) -> None:
+        """Serve until told to stop."""
+        if workers < 1:
+            raise CommandError(f"Invalid --workers: {workers}; allowed is 1 or more")
+        if not 0 <= port < 2**16:  # some systems would take the rest of a division
+            raise CommandError(f"Invalid --port: {port}; allowed is 0 to {2**16 - 1}")
+        with suppress(KeyboardInterrupt), ExitStack() as stack:
+            listener = stack.enter_context(_listen(host, port))
+            if "REDIS_URL" not in os.environ:
+                try:
+                    stack.enter_context(embedded.running(settings.DATA_DIR))
+                except embedded.StartFailed as exc:
+                    raise CommandError(f"The embedded store did not start: {exc}") from exc
+            # Another `run` of this project may be starting: two would migrate and make keys at the same time.
+            with locks.exclusive(settings.DATA_DIR / "start.lock"):
+                self._migrate()
+                lines = _introduction(listener, host)
+            connections.close_all()
+            served = serve(listener, workers=workers, debug=settings.DEBUG, ready=lambda: self._say(lines))
+            if not served:
+                raise CommandError("The gateway did not start; the reason is above")
+
+    def _migrate(self) -> None:
+        try:
+            executor = MigrationExecutor(connection)
+            if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+                with _all_or_nothing():
+                    call_command("migrate", interactive=False, verbosity=0)
+                self._say([f"Database: {len(plan)} migrations applied"])
+        except DatabaseError as exc:
+            raise CommandError(f"The database could not be migrated: {str(exc).strip()}") from exc
+
+    def _say(self, lines: list[str]) -> None:
+        self.stdout.write("\n".join(lines))
+        self.stdout.flush()  # a pipe would keep it until the end
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """Make one transaction of several migrations, on SQLite.
+
+    Django commits most migrations before it notes that they are applied; killed in between, it never gets over it.
+    """
+    if connection.vendor != "sqlite":
+        yield
+        return
+    with connection.constraint_checks_disabled(), transaction.atomic():  # SQLite can disable them only outside
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            raise CommandError(f"Port {port} is in use on {host}; choose another with --port") from exc
+        raise CommandError(f"Cannot listen on {host}, port {port}: {exc.strerror}") from exc
+
+
+def _introduction(listener: socket.socket, host: str) -> list[str]:
+    """Return what the user is told; on loopback this makes the demo credentials."""
+    address, port = listener.getsockname()[:2]
+    site = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    lines = ["", f"Serving on {site}, Ctrl-C to stop", f"Store: {_without_password(_store_url())}"]
+    if not ipaddress.ip_address(address).is_loopback:
+        return [*lines, "API keys: manage.py createkey OWNER", f"Admin: {site}/admin/ (manage.py createsuperuser)"]
+    kept = demo.ensure_credentials(settings.DATA_DIR / "demo.json")
+    password = f"password {kept.admin_password}" if kept.admin_password else "(password changed)"
+    return [*lines, f"Admin: {site}/admin/ user {demo.ADMIN} {password}", "Try:", _curl(site, kept.api_key), ""]
+
+
+def _curl(site: str, api_key: str) -> str:
+    body = {
+        "model": settings.SENTINEL_PROVIDERS[0].models[0],
+        "conversation_id": "demo",
+        "messages": [{"role": "user", "content": "Hello"}],
+    }
+    headers = ["-H", f"Authorization: Bearer {api_key}", "-H", "Content-Type: application/json"]
+    return shlex.join(["curl", f"{site}/v1/chat/completions", *headers, "-d", json.dumps(body)])
+
+
+def _store_url() -> str:
+    return os.environ.get("REDIS_URL") or embedded.url(settings.DATA_DIR)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,70 @@
+"""The gateway's Prometheus metrics; those of resolving are sessions_sticky's own.
+
+| metric | labels |
+| --- | --- |
+| `sentinel_requests_total` | `status`, `outcome` |
+| `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
+| `sentinel_upstream_failures_total` | `provider`, `code` |
+| `sentinel_streams_in_flight` | |
+| `sentinel_provider_cooling` (1 while a provider cools down) | `provider` |
+
+Workers on one machine write to files in PROMETHEUS_MULTIPROC_DIR, so any of them answers for all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+UPSTREAM_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""Seconds: from a local model's first token to the longest answers."""
+
+requests = Counter("sentinel_requests_total", "Chat requests.", ["status", "outcome"])
+upstream_seconds = Histogram(
+    "sentinel_upstream_seconds",
+    "Time to a provider's answer, or to the first byte of a stream.",
+    ["provider", "stream"],
+    buckets=UPSTREAM_BUCKETS,
+)
+upstream_failures = Counter("sentinel_upstream_failures_total", "Providers' failures.", ["provider", "code"])
+streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.", multiprocess_mode="livesum")
+provider_cooling = Gauge(
+    "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"
+)
+
+
+def render() -> tuple[bytes, str]:
+    """Return the metrics of all workers of this machine, and their content type."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return generate_latest(), CONTENT_TYPE_LATEST
+    for pid in {_pid(file) for file in Path(folder).glob("gauge_live*.db")}:
+        if not _is_alive(pid):
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+def _pid(file: Path) -> int:
+    return int(file.stem.rpartition("_")[2])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,46 @@
+"""One line of JSON for each chat request; never a key, never a message's text, never an owner."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from sentinel_project.gateway import metrics
+
+logger = logging.getLogger("sentinel_project.requests")
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+class RequestLog:
+    """What is to be said of one request. `request_id` is the `X-Request-Id` that came, if usable, else a new one."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        given = headers.get("x-request-id", "")
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.fields: dict[str, Any] = {}
+        self._started = time.perf_counter()
+
+    def write(self, status: int) -> None:
+        """Write the line, and count the request."""
+        metrics.requests.labels(status, self.fields.get("outcome", "none")).inc()
+        if logger.isEnabledFor(logging.INFO):
+            latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
+            line = {"request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
+            logger.info("%s", msgspec.json.encode(line).decode())
+
+    async def until_end(self, status: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass a stream on, and write the line at its end, whoever ends it."""
+        metrics.streams_in_flight.inc()
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            metrics.streams_in_flight.dec()
+            self.write(status)

@@ -1,0 +1,46 @@
+"""The state of the process, for load balancers and for Prometheus."""
+
+from __future__ import annotations
+
+from asgiref.sync import sync_to_async
+from django.db import Error, connection
+from django.http import HttpRequest, HttpResponse
+
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.errors import json_response
+from sessions_sticky import SessionError, sessions
+
+
+async def healthz(request: HttpRequest) -> HttpResponse:
+    """Say that the process answers."""
+    return json_response({"status": "ok"})
+
+
+async def readyz(request: HttpRequest) -> HttpResponse:
+    """Say whether store and database answer; 503 when one does not."""
+    parts = {"store": await _store_state(), "database": await sync_to_async(_database_state)()}
+    ready = set(parts.values()) == {"ok"}
+    return json_response({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+
+
+async def prometheus(request: HttpRequest) -> HttpResponse:
+    """Give the metrics."""
+    body, content_type = metrics.render()
+    return HttpResponse(body, content_type=content_type)
+
+
+async def _store_state() -> str:
+    try:
+        await sessions.aget("readyz")
+    except SessionError:
+        return "unavailable"
+    return "ok"
+
+
+def _database_state() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Error:
+        return "unavailable"
+    return "ok"

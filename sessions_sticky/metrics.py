@@ -1,0 +1,82 @@
+"""Prometheus metrics, when `SESSIONS_STICKY["METRICS"]` is on; prometheus-client is not imported otherwise.
+
+| metric | labels |
+| --- | --- |
+| `sessions_sticky_resolutions_total` | `outcome`, `provider` |
+| `sessions_sticky_resolve_seconds` (histogram) | |
+| `sessions_sticky_rebinds_total` | `reason` |
+| `sessions_sticky_store_errors_total` | `error` |
+| `sessions_sticky_breaker_open` (1 while the store is taken to be down) | |
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from sessions_sticky.conf import conf
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Seconds: from a Redis on the same machine (75 us) to one that runs into its timeout (250 ms)."""
+MAX_LABELS = 100
+"""Values of one label that each process tells apart: providers and reasons come from outside, and each costs memory."""
+
+
+class _Metrics(NamedTuple):
+    resolutions: Counter
+    resolve_seconds: Histogram
+    rebinds: Counter
+    store_errors: Counter
+    breaker_open: Gauge
+
+
+@cache
+def _metrics() -> _Metrics:
+    from prometheus_client import Counter, Gauge, Histogram
+
+    return _Metrics(
+        Counter("sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]),
+        Histogram("sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS),
+        Counter("sessions_sticky_rebinds_total", "Conversations moved to another provider or model.", ["reason"]),
+        Counter("sessions_sticky_store_errors_total", "Requests that the session store did not answer.", ["error"]),
+        Gauge("sessions_sticky_breaker_open", "Whether the store is taken to be down.", multiprocess_mode="livemax"),
+    )
+
+
+def resolved(outcome: str, provider: str, seconds: float) -> None:
+    """Count a resolution."""
+    if conf.metrics:
+        _metrics().resolutions.labels(outcome, _bounded("provider", provider)).inc()
+        _metrics().resolve_seconds.observe(seconds)
+
+
+def rebound(reason: str) -> None:
+    """Count a rebind."""
+    if conf.metrics:
+        _metrics().rebinds.labels(_bounded("reason", reason)).inc()
+
+
+def store_failed(error: str) -> None:
+    """Count a store error, by the name of its exception."""
+    if conf.metrics:
+        _metrics().store_errors.labels(error).inc()
+
+
+def breaker(*, is_open: bool) -> None:
+    """Tell the state of the breaker."""
+    if conf.metrics:
+        _metrics().breaker_open.set(is_open)
+
+
+_seen: dict[str, set[str]] = {}
+
+
+def _bounded(label: str, value: str) -> str:
+    seen = _seen.setdefault(label, set())
+    if value not in seen and len(seen) >= MAX_LABELS:
+        return "other"
+    seen.add(value)
+    return value
