@@ -135,6 +135,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)  # WhiteNoise warns without; it finds the files in the apps, no collectstatic needed
 WHITENOISE_USE_FINDERS = True
 LOGGING = {
     "version": 1,

@@ -1,0 +1,171 @@
+"""A conversation is served whatever its provider does, and moves for a reason only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sentinel_project.gateway import routing
+from sentinel_project.gateway.providers import Provider
+from sessions_sticky import keys, sessions
+from tests.gateway.asgi import Call, ask, chat
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import answers, breaks_off, fails
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    import redis
+    from pytest_django import Settings
+
+    from tests.gateway.upstreams import Behaviour, Upstream
+
+FAILURES = {status: fails(status) for status in (500, 502, 503, 504, 529, 429)}
+
+
+@pytest.fixture
+def bound_to_north(gateway: Settings, session_cache: redis.Redis) -> str:
+    """A conversation of ann's, bound to north."""
+    sessions.create("conv", "north", "model-a", "ann")
+    return "conv"
+
+
+async def say(conversation_id: str, **fields: object) -> Call:
+    return await ask(chat(conversation_id=conversation_id, **fields))
+
+
+def told(call: Call) -> tuple[int, str, str]:
+    return call.status, call.headers["x-session-outcome"], call.headers["x-session-provider"]
+
+
+@pytest.mark.parametrize("status", FAILURES)
+async def test_spills_over_and_keeps_the_binding_when_its_provider_fails(
+    bound_to_north: str, north: Upstream, south: Upstream, status: int
+) -> None:
+    north.then(FAILURES[status])
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert (await sessions.aget(bound_to_north)).provider == "north"
+
+
+async def test_spills_over_when_its_provider_cannot_be_reached(
+    bound_to_north: str, gateway: Settings, south: Upstream
+) -> None:
+    closed = f"http://127.0.0.1:{free_port()}/v1"
+    dead = Provider(name="north", base_url=closed, api_key=None, models=("model-a",), weight=1)
+    gateway.SENTINEL_PROVIDERS = (dead, provider(south))
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+
+
+async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
+    bound_to_north: str, north: Upstream
+) -> None:
+    north.then(fails(500))
+    await say(bound_to_north)
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert len(north.exchanges) == 1
+    routing.health.answered("north")
+    assert told(await say(bound_to_north)) == (200, "hit", "north")
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+async def test_rebinds_with_its_reason_when_its_provider_refuses(
+    bound_to_north: str, north: Upstream, session_cache: redis.Redis, status: int
+) -> None:
+    north.then(fails(status))
+    answered = await say(bound_to_north)
+    assert told(answered) == (200, "rebound", "south")
+    assert answered.headers["x-session-rebind-reason"] == f"provider answered {status}"
+    assert told(await say(bound_to_north)) == (200, "hit", "south")
+    assert 0 < session_cache.pttl(keys.session(bound_to_north)) <= 86_400_000
+
+
+async def test_rebinds_when_its_provider_is_lost(bound_to_north: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing.health, "is_lost", lambda name: name == "north")
+    monkeypatch.setattr(routing.health, "is_cooling", lambda name: name == "north")
+    answered = await say(bound_to_north)
+    assert told(answered) == (200, "rebound", "south")
+    assert "90 s" in answered.headers["x-session-rebind-reason"]
+
+
+async def test_keeps_the_binding_when_every_provider_refuses(
+    bound_to_north: str, north: Upstream, south: Upstream
+) -> None:
+    """Then it is the request that is wrong, and no reason to move."""
+    north.then(fails(404, {"error": {"message": "no such file"}}))
+    south.then(fails(404))
+    answered = await say(bound_to_north)
+    assert answered.status == 404
+    assert answered.error["message"] == "no such file"
+    assert (await sessions.aget(bound_to_north)).provider == "north"
+
+
+async def test_asks_nobody_else_when_the_request_is_wrong(
+    bound_to_north: str, north: Upstream, south: Upstream
+) -> None:
+    north.then(fails(400, {"error": {"message": "no"}}))
+    assert (await say(bound_to_north)).status == 400
+    assert south.exchanges == []
+    assert not routing.health.is_cooling("north")
+
+
+async def test_answers_503_at_once_when_all_providers_cool_down(
+    bound_to_north: str, north: Upstream, south: Upstream
+) -> None:
+    north.then(fails(500))
+    south.then(fails(500))
+    assert (await say(bound_to_north)).status == 500
+    answered = await say(bound_to_north)
+    assert answered.status == 503
+    assert 0 < int(answered.headers["retry-after"]) <= 30
+    fresh = await say("fresh")
+    assert fresh.status == 503
+    assert await sessions.aget("fresh") is None
+    assert len(north.exchanges) == len(south.exchanges) == 1
+
+
+async def test_never_changes_the_model_when_it_fails_over(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
+) -> None:
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, models=("model-b",)))
+    north.then(fails(500))
+    assert (await say(bound_to_north)).status == 500
+    assert south.exchanges == []
+    assert (await say(bound_to_north, model="model-b")).status == 503  # the session's model is model-a
+
+
+@pytest.mark.parametrize("behaviour", [fails(500), breaks_off()], ids=["status", "no first byte"])
+async def test_fails_over_when_a_stream_fails_before_its_first_byte(
+    bound_to_north: str, north: Upstream, behaviour: Behaviour
+) -> None:
+    north.then(behaviour)
+    answered = await say(bound_to_north, stream=True)
+    assert told(answered) == (200, "spilled", "south")
+    assert answered.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
+    gateway: Settings, north: Upstream, south: Upstream
+) -> None:
+    north.then(*[fails(500)] * 20)
+    answered = [await ask(chat()) for _ in range(20)]
+    assert {told(call) for call in answered} == {(200, "none", "south")}
+    assert len(north.exchanges) <= 1
+
+
+async def test_moves_no_conversation_when_a_provider_flaps(
+    gateway: Settings, session_cache: redis.Redis, north: Upstream
+) -> None:
+    ids = [f"conv-{n}" for n in range(30)]
+    at_first = {call.headers["x-session-provider"] for call in await asyncio.gather(*map(say, ids))}
+    assert at_first == {"north", "south"}
+    before = {each: (await sessions.aget(each)).provider for each in ids}
+    for _ in range(5):
+        north.then(fails(503))
+        assert {call.status for call in await asyncio.gather(*map(say, ids))} == {200}
+        routing.health.answered("north")
+    north.clear()
+    north.then(*[answers] * 5)
+    after = {each: (await say(each)).headers["x-session-provider"] for each in ids}
+    assert after == before

@@ -1,0 +1,72 @@
+"""Calls of the admin API, by name; ids that are hard to write in a path."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.test import APIClient
+
+BASE = "/api/sessions/"
+
+
+class Call(NamedTuple):
+    """One way of calling; `permission` is what it needs, `status` what it answers when all is well."""
+
+    method: str
+    path: str
+    permission: str
+    status: int
+    body: dict[str, Any] | None = None
+
+    def by(self, client: APIClient, **headers: str) -> Any:
+        return client.generic(
+            self.method, self.path, *body_of(self.body), **{f"HTTP_{name}": value for name, value in headers.items()}
+        )
+
+
+def body_of(body: Any) -> tuple[Any, ...]:
+    """The arguments of `client.generic` for a JSON body."""
+    return () if body is None else (json.dumps(body), "application/json")
+
+
+PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "external_id": "user-7"}
+MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
+
+CALLS = {
+    "retrieve": Call("GET", f"{BASE}conv-1/", "view", 200),
+    "head": Call("HEAD", f"{BASE}conv-1/", "view", 200),
+    "options": Call("OPTIONS", f"{BASE}conv-1/", "view", 200),
+    "create": Call("POST", BASE, "add", 201, PROPOSAL),
+    "touch": Call("POST", f"{BASE}conv-1/touch/", "change", 200),
+    "rebind": Call("POST", f"{BASE}conv-1/rebind/", "change", 200, MOVE),
+    "delete": Call("DELETE", f"{BASE}conv-1/", "delete", 204),
+    "put": Call("PUT", f"{BASE}conv-1/", "change", 405, PROPOSAL),
+    "patch": Call("PATCH", f"{BASE}conv-1/", "change", 405, PROPOSAL),
+    "list": Call("GET", BASE, "view", 405),
+    "post to a session": Call("POST", f"{BASE}conv-1/", "change", 405, PROPOSAL),
+    "no slash": Call("GET", f"{BASE}conv-1", "view", 404),
+}
+STORE_CALLS = {name: CALLS[name] for name in ("retrieve", "head", "create", "touch", "rebind", "delete")}
+
+HOSTILE_IDS = [
+    *(".", "..", "...", "~", "~.", "~..", "~~.", "~~..", "~...", "~a", ".~", "..;", "./", "../", "/.", "/..", "./a"),
+    *("a/..", "a/../b", "a/./b", "../../admin", "/", "//", "///", "/a", "a/", "//a", "a//b", "a//"),
+    *("touch", "rebind", "touch/", "/touch", "../touch", "~./touch"),
+    *("a/touch", "a/touch/", "a/rebind", "a/touch/touch"),
+    *("%", "%2F", "%2e%2e", "%2E", "%25", "%zz", "a%", "%00", "%E4", "a%2Ftouch", "a+b", "a b", " ", " a ", "+"),
+    *("?", "a?b=c", "#", "a#b", "a&b=c", "a;b", "a:b", "http://x/y", "//evil.example/", "a@b", "a\\b", "..\\.."),
+    *("{a}", "*?[]\\", "<a>", "\"'`", "$a", "^a$", "|", "a,b", "a=b", "(a)", "[::1]", "!", "null", "0", "a.json"),
+    *("äöü", "日本語", "😀", "👩‍👩‍👧", "e\u0301", "\u00e9", "ﬀ", "İ"),
+    *("\u2028", "\u200b", "\ufeff", "\ufffd", "\U0010ffff"),
+    *("x" * 256, "😀" * 256, "/" * 256, "." * 256, "~" * 256, "%" * 256),
+]
+
+
+class Anyone(BaseAuthentication):
+    """Takes every caller for one who may do everything."""
+
+    def authenticate(self, request: Any) -> tuple[Any, None]:
+        return SimpleNamespace(is_authenticated=True, pk=1, has_perm=lambda permission: True), None

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sessions_sticky import cache_config
+from tests.servers import free_port
+from tests.sessions_sticky.api.calls import BASE, CALLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+    from django.contrib.auth.models import User
+    from rest_framework.test import APIClient
+
+
+def test_call_answers_429_when_one_user_is_over_the_rate(
+    bound: bytes,
+    session_cache: redis.Redis,
+    settings: Any,
+    make_user: Callable[..., User],
+    by_token: Callable[[User], APIClient],
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/min"}
+    user = make_user("view")
+    client, other = by_token(user), by_token(make_user("view", name="other"))
+    assert [CALLS["retrieve"].by(client).status_code for _ in range(2)] == [200, 200]
+    response = CALLS["retrieve"].by(client)
+    problem = response.json()
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert 55 <= int(response.headers["Retry-After"]) <= 60
+    assert (problem["status"], problem["title"]) == (429, "Too Many Requests")
+    assert CALLS["retrieve"].by(other).status_code == 200
+    assert 0 < session_cache.pttl(f"sentinel:throttle:{user.pk}") <= 60_000
+
+
+def test_call_is_not_throttled_when_the_rate_is_none(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}
+    assert {CALLS["retrieve"].by(api).status_code for _ in range(5)} == {200}
+    assert not session_cache.keys("sentinel:throttle:*")
+
+
+def test_call_is_throttled_when_no_rate_is_set(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any
+) -> None:
+    settings.SESSIONS_STICKY = {}
+    assert CALLS["retrieve"].by(api).status_code == 200
+    assert len(session_cache.keys("sentinel:throttle:*")) == 1
+
+
+def test_refused_call_is_not_counted_when_the_caller_has_no_permission(
+    bound: bytes, session_cache: redis.Redis, make_user: Callable[..., User], by_token: Callable[[User], APIClient]
+) -> None:
+    assert CALLS["retrieve"].by(by_token(make_user())).status_code == 403
+    assert not session_cache.keys("sentinel:throttle:*")
+
+
+@pytest.mark.parametrize("state", ["down", "poisoned"])
+def test_call_goes_through_with_a_warning_when_the_counting_cache_fails(
+    api: APIClient,
+    bound: bytes,
+    session_cache: redis.Redis,
+    valkey_url: str,
+    settings: Any,
+    caplog: pytest.LogCaptureFixture,
+    state: str,
+) -> None:
+    settings.SESSIONS_STICKY = {"CACHE": "sessions", "API_THROTTLE_RATE": "1/min"}
+    url = f"redis://127.0.0.1:{free_port()}/0" if state == "down" else valkey_url
+    settings.CACHES = {"default": cache_config(url), "sessions": cache_config(valkey_url)}
+    if state == "poisoned":
+        CALLS["retrieve"].by(api)
+        (key,) = session_cache.keys("sentinel:throttle:*")
+        session_cache.delete(key)
+        session_cache.rpush(key, "a list")
+    assert {api.get(f"{BASE}conv-1/").status_code for _ in range(3)} == {200}
+    assert "admin API not throttled" in caplog.text

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from sessions_sticky import Session, SessionManager, sessions
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
+from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+
+KEY = "sentinel:session:conv-1"
+SHOWN = {
+    "id": "conv-1",
+    "provider": "openai",
+    "model": "gpt-4",
+    "external_id": "user-456",
+    "created_at": 1700000000,
+    "url": "/api/sessions/conv-1/",
+}
+
+
+def checked(body: dict[str, Any], *, left: int) -> dict[str, Any]:
+    """A session as shown, without its expiry, which must be `left` seconds from now."""
+    assert body.pop("expires_in") == left
+    expires_at = body.pop("expires_at")
+    assert expires_at.endswith("Z")
+    assert abs(datetime.fromisoformat(expires_at) - datetime.now(UTC)).total_seconds() == pytest.approx(left, abs=2)
+    return body
+
+
+@pytest.fixture
+def after_inspect(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Let something happen after the next look at a session, before anything is done."""
+    inspect = SessionManager.inspect
+
+    def let(happen: Callable[[], Any]) -> None:
+        def inspect_once(self: SessionManager, conversation_id: str) -> Any:
+            seen = inspect(self, conversation_id)
+            monkeypatch.setattr(SessionManager, "inspect", inspect)
+            happen()
+            return seen
+
+        monkeypatch.setattr(SessionManager, "inspect", inspect_once)
+
+    return let
+
+
+def test_create_binds_when_the_conversation_is_new(api: APIClient, session_cache: redis.Redis) -> None:
+    before = int(time.time())
+    response = api.post(BASE, PROPOSAL, format="json")
+    body = checked(response.json(), left=86_400)
+    created_at = body["created_at"]
+    assert response.status_code == 201
+    assert response.headers["Location"] == "/api/sessions/conv-2/"
+    assert body == PROPOSAL | {"created_at": created_at, "url": "/api/sessions/conv-2/"}
+    assert before <= created_at <= time.time()
+    assert (
+        session_cache.get("sentinel:session:conv-2")
+        == json.dumps(PROPOSAL | {"created_at": created_at}, separators=(",", ":")).encode()
+    )
+    assert 86_399_000 < session_cache.pttl("sentinel:session:conv-2") <= 86_400_000
+
+
+def test_create_keeps_every_character_when_there_are_spaces_and_more(
+    api: APIClient, session_cache: redis.Redis
+) -> None:
+    proposal = {"id": " ä ", "provider": " p ", "model": "日本\u2028", "external_id": "", "created_at": 5, "else": []}
+    body = api.post(BASE, proposal, format="json").json()
+    assert {name: body[name] for name in ("id", "provider", "model", "external_id")} == {
+        name: proposal[name] for name in ("id", "provider", "model", "external_id")
+    }
+    assert body["created_at"] > 5
+    assert Session.from_json(session_cache.get("sentinel:session: ä ")).model == "日本\u2028"
+
+
+@pytest.mark.parametrize("owner", ["user-456", "somebody else"])
+def test_create_answers_409_and_extends_nothing_when_already_bound(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, owner: str
+) -> None:
+    response = api.post(BASE, PROPOSAL | {"id": "conv-1", "external_id": owner}, format="json")
+    problem = response.json()
+    assert checked(problem.pop("current"), left=100) == SHOWN
+    assert problem == {
+        "type": "about:blank",
+        "title": "Conflict",
+        "status": 409,
+        "detail": "Conversation 'conv-1' is already bound.",
+    }
+    assert session_cache.get(KEY) == bound
+    assert session_cache.pttl(KEY) <= 100_000
+
+
+@pytest.mark.parametrize("owner", ["user-456", "somebody else"])
+def test_create_answers_409_when_another_process_binds_first(
+    api: APIClient, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None], owner: str
+) -> None:
+    after_inspect(lambda: sessions.create("conv-1", "google", "gemini", "user-456"))
+    response = api.post(BASE, PROPOSAL | {"id": "conv-1", "external_id": owner}, format="json")
+    assert (response.status_code, response.json()["current"]["provider"]) == (409, "google")
+    assert Session.from_json(session_cache.get(KEY)).provider == "google"
+
+
+def test_create_answers_409_when_another_process_binds_the_same_first(
+    api: APIClient, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None]
+) -> None:
+    after_inspect(lambda: sessions.create("conv-2", "anthropic", "claude", "user-7"))
+    assert CALLS["create"].by(api).status_code == 409
+
+
+def test_create_gives_one_201_when_many_race(session_cache: redis.Redis, no_login: None) -> None:
+    def create(conversation_id: str, provider: str) -> Any:
+        return APIClient().post(BASE, PROPOSAL | {"id": conversation_id, "provider": provider}, format="json")
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(10):
+            answers = list(threads.map(create, [f"race-{number}"] * 8, map(str, range(8))))
+            (winner,) = [answer.json()["provider"] for answer in answers if answer.status_code == 201]
+            losers = [answer.json() for answer in answers if answer.status_code == 409]
+            assert [problem["current"]["provider"] for problem in losers] == [winner] * 7
+
+
+def test_create_answers_409_when_a_lost_binding_is_made_again(api: APIClient, session_cache: redis.Redis) -> None:
+    sessions.create("conv-2", "google", "gemini", "user-7")
+    session_cache.delete("sentinel:session:conv-2")
+    response = api.post(BASE, PROPOSAL, format="json")
+    assert (response.status_code, response.json()["current"]["provider"]) == (409, "google")
+
+
+def test_retrieve_shows_the_session_and_does_not_extend_it_when_bound(
+    api: APIClient, bound: bytes, session_cache: redis.Redis
+) -> None:
+    response = api.get(f"{BASE}conv-1/")
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "application/json"
+    assert checked(response.json(), left=100) == SHOWN
+    assert api.head(f"{BASE}conv-1/").status_code == 200
+    assert 98_000 < session_cache.pttl(KEY) <= 100_000
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(None, None), (9_000_000_000_000, 9_000_000_000_000)])
+def test_retrieve_shows_no_date_when_there_is_none(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, seconds: int | None, shown: int | None
+) -> None:
+    session_cache.set(KEY, bound, ex=seconds)
+    body = api.get(f"{BASE}conv-1/").json()
+    assert (body["expires_in"], body["expires_at"]) == (shown, None)
+
+
+def test_touch_sets_the_idle_time_back_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
+    response = api.post(f"{BASE}conv-1/touch/")
+    assert response.status_code == 200
+    assert checked(response.json(), left=86_400) == SHOWN
+    assert session_cache.get(KEY) == bound
+    assert session_cache.pttl(KEY) > 86_399_000
+
+
+def test_rebind_moves_and_keeps_the_rest_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
+    response = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": "openai"}, format="json")
+    assert response.status_code == 200
+    assert checked(response.json(), left=100) == SHOWN | {"provider": "mistral", "model": "large"}
+    assert session_cache.get(KEY) == bound.replace(b"openai", b"mistral").replace(b"gpt-4", b"large")
+    assert 98_000 < session_cache.pttl(KEY) <= 100_000
+
+
+def test_rebind_moves_from_a_blank_provider_when_another_program_wrote_one(
+    api: APIClient, bound: bytes, session_cache: redis.Redis
+) -> None:
+    session_cache.set(KEY, bound.replace(b"openai", b""))
+    response = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": ""}, format="json")
+    assert (response.status_code, response.json()["provider"]) == (200, "mistral")
+
+
+def test_rebind_answers_409_when_moved_since_the_operator_looked(
+    api: APIClient, bound: bytes, session_cache: redis.Redis
+) -> None:
+    problem = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": "anthropic"}, format="json").json()
+    assert checked(problem.pop("current"), left=100) == SHOWN
+    assert problem == {
+        "type": "about:blank",
+        "title": "Conflict",
+        "status": 409,
+        "detail": "Conversation 'conv-1' is meanwhile bound to 'openai', model 'gpt-4'",
+    }
+    assert session_cache.get(KEY) == bound
+
+
+def test_rebind_answers_409_when_another_process_moves_first(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None]
+) -> None:
+    moved = bound.replace(b"openai", b"google")
+    after_inspect(lambda: session_cache.set(KEY, moved, keepttl=True))
+    response = api.post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    assert (response.status_code, response.json()["current"]["provider"]) == (409, "google")
+    assert session_cache.get(KEY) == moved
+
+
+def test_rebind_answers_409_and_revives_nothing_when_deleted_meanwhile(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None]
+) -> None:
+    after_inspect(lambda: session_cache.delete(KEY))
+    response = api.post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    assert response.status_code == 409
+    assert response.json()["detail"] == "Conversation 'conv-1' is not bound any more"
+    assert response.json()["current"] is None
+    assert not session_cache.exists(KEY)
+
+
+def test_touch_answers_404_and_revives_nothing_when_deleted_meanwhile(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = SessionManager.touch
+    monkeypatch.setattr(SessionManager, "touch", lambda self, id: touch(self, id) and session_cache.delete(KEY))
+    assert api.post(f"{BASE}conv-1/touch/").status_code == 404
+    assert not session_cache.exists(KEY)
+
+
+def test_delete_unbinds_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
+    response = api.delete(f"{BASE}conv-1/")
+    assert (response.status_code, response.content) == (204, b"")
+    assert not session_cache.exists(KEY)
+
+
+@pytest.mark.parametrize("name", ["retrieve", "touch", "rebind", "delete"])
+def test_every_call_answers_404_when_not_bound(api: APIClient, session_cache: redis.Redis, name: str) -> None:
+    response = CALLS[name].by(api)
+    assert response.status_code == 404
+    assert response.json() == {
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "Conversation 'conv-1' is not bound.",
+    }
+
+
+POISON = [
+    b"",
+    b"not json",
+    b"1700000000",
+    b"\x80\x05N.",
+    b"[]",
+    b'{"id":"conv-1"}',
+    b'{"id":"other","provider":"p","model":"m","external_id":"o","created_at":1}',
+]
+
+
+@pytest.mark.parametrize("poison", [*POISON, None], ids=ascii)
+@pytest.mark.parametrize(
+    ("name", "status"), [("retrieve", 404), ("touch", 404), ("rebind", 404), ("create", 201), ("delete", 204)]
+)
+def test_every_call_takes_poison_for_no_session_when_a_value_is_unreadable(
+    api: APIClient, session_cache: redis.Redis, poison: bytes | None, name: str, status: int
+) -> None:
+    key = "sentinel:session:conv-2" if name == "create" else KEY
+    session_cache.rpush(key, "a list") if poison is None else session_cache.set(key, poison, ex=100)
+    assert CALLS[name].by(api).status_code == status
+
+
+def test_portable_cache_tells_no_expiry_and_cannot_rebind_when_configured(api: APIClient, settings: Any) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    assert api.post(BASE, PROPOSAL, format="json").json()["expires_in"] == 86_400
+    for shown in (api.get(f"{BASE}conv-2/"), api.post(f"{BASE}conv-2/touch/")):
+        assert (shown.status_code, shown.json()["expires_in"], shown.json()["expires_at"]) == (200, None, None)
+    assert api.post(f"{BASE}conv-2/rebind/", MOVE, format="json").json() == {
+        "type": "about:blank",
+        "title": "Not Implemented",
+        "status": 501,
+        "detail": "LocMemCache cannot replace a binding atomically; django-redis can",
+    }
+    assert api.delete(f"{BASE}conv-2/").status_code == 204
+    assert sessions.get("conv-2") is None
+
+
+@pytest.mark.parametrize("serializer", [SessionSerializer, RebindSerializer])
+def test_serializer_explains_every_field_when_asked(serializer: type[SessionSerializer | RebindSerializer]) -> None:
+    assert all(field.help_text for field in serializer().fields.values())
+
+
+def test_options_describes_the_route_when_asked(api: APIClient, session_cache: redis.Redis) -> None:
+    assert api.options(f"{BASE}conv-1/").headers["Allow"] == "GET, DELETE, HEAD, OPTIONS"
+    assert api.options(f"{BASE}conv-1/touch/").headers["Allow"] == "GET, POST, DELETE, HEAD, OPTIONS"
