@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 from environ import Env
 
@@ -14,7 +15,7 @@ from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl_seconds
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = Path(environment.read("SENTINEL_DATA_DIR", str, default=str(BASE_DIR / "var"), allowed="a folder"))
+DATA_DIR = environment.read("SENTINEL_DATA_DIR", Path, default=BASE_DIR / "var", allowed="a folder").resolve()
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 metrics_folder.prepare(DATA_DIR / "metrics")
 
@@ -73,7 +74,7 @@ DATABASES = {
     "default": environment.read_url(
         "DATABASE_URL",
         Env.db_url_config,
-        default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}",
+        default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
         allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),
 }

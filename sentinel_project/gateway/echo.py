@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ def completion(provider: str, body: dict[str, Any]) -> bytes:
     return msgspec.json.encode(_envelope(body, "chat.completion", [choice], usage=_usage(body, text)))
 
 
-async def stream(provider: str, body: dict[str, Any]) -> AsyncIterator[bytes]:
+async def stream(provider: str, body: dict[str, Any]) -> AsyncGenerator[bytes]:
     """Yield the same answer as server-sent events, a word each."""
     text = _answer(provider, body)
     first = _envelope(body, "chat.completion.chunk", [])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
-from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from sentinel_project.gateway.errors import ApiError
@@ -42,10 +42,7 @@ def endpoint(method: str) -> Callable[[View], View]:
                 message = f"{request.method} is not allowed here, {method} is"
                 response = ApiError(405, message, headers={"Allow": method}).response()
             response["X-Request-Id"] = call.log.request_id
-            if isinstance(response, StreamingHttpResponse):
-                chunks = cast("AsyncIterator[bytes]", response.streaming_content)
-                response.streaming_content = call.log.until_end(response.status_code, chunks)
-            else:
+            if not response.streaming:  # a stream writes its line at its end
                 call.log.write(response.status_code)
             return response
 

@@ -32,7 +32,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     base_url: str
     models: Annotated[tuple[Token, ...], msgspec.Meta(min_length=1)]
     api_key_env: str | None = None
-    weight: Annotated[float, msgspec.Meta(ge=0)] = 1
+    weight: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 1
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,9 +63,9 @@ def load_providers(path: str) -> tuple[Provider, ...]:
 
 def _provider(path: str, entry: _Entry) -> Provider:
     where = f"{path}: provider {entry.name!r}"
-    url = urlsplit(entry.base_url)
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
-        raise ValueError(f"{where}: base_url {entry.base_url!r}; allowed is http:// or https://, a host and a path")
+    if not _is_base_url(entry.base_url):
+        shown = re.sub("//.*@", "//...@", entry.base_url)
+        raise ValueError(f"{where}: base_url {shown!r}; allowed is http:// or https://, a host and a path")
     api_key = None
     if entry.api_key_env is not None:
         api_key = os.environ.get(entry.api_key_env, "")
@@ -78,3 +78,14 @@ def _provider(path: str, entry: _Entry) -> Provider:
         models=entry.models,
         weight=entry.weight,
     )
+
+
+def _is_base_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        if url.port == 0 or url.scheme not in ("http", "https"):
+            return False
+    except ValueError:  # brackets without an IPv6 address, a port that is no number
+        return False
+    # Its key goes into `api_key_env`: aiohttp does not take credentials in both places.
+    return bool(url.hostname) and not (url.query or url.fragment or "@" in url.netloc)

@@ -6,7 +6,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -35,12 +36,13 @@ class RequestLog:
             line = {"request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
             logger.info("%s", msgspec.json.encode(line).decode())
 
-    async def until_end(self, status: int, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def until_end(self, status: int, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """Pass a stream on, and write the line at its end, whoever ends it."""
         metrics.streams_in_flight.inc()
         try:
-            async for chunk in chunks:
-                yield chunk
+            async with aclosing(chunks):  # or its request to the provider would go on until garbage is collected
+                async for chunk in chunks:
+                    yield chunk
         finally:
             metrics.streams_in_flight.dec()
             self.write(status)

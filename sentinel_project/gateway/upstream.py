@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
     """A provider's successful answer; `body` is an iterator when it is a stream."""
 
     content_type: str
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | AsyncGenerator[bytes]
 
 
 class Failed(ApiError):

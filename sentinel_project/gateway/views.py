@@ -41,7 +41,8 @@ async def chat_completions(call: Call) -> HttpResponseBase:
         return HttpResponse(answer.body, content_type=answer.content_type, headers=headers)
     # Proxies such as nginx would otherwise hold a stream back until it ends.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(answer.body, content_type=answer.content_type, headers=headers)
+    chunks = call.log.until_end(200, answer.body)
+    return StreamingHttpResponse(chunks, content_type=answer.content_type, headers=headers)
 
 
 @endpoint("GET")

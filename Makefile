@@ -1,0 +1,31 @@
+# make run | test | quick | lint. Each makes .venv first when it is missing or requirements.txt has changed.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/requirements-installed
+
+.PHONY: run test quick lint
+
+run: $(READY)
+	@exec $(BIN)/python manage.py run $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+quick: $(READY)
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(READY)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/python -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+# Programs of the .venv run by `python -m`: their own first lines hold a path that is wrong once the folder is moved.
+$(READY): requirements.txt
+	@$(PYTHON) -c "import sys; sys.version_info >= (3, 11) or sys.exit('Python 3.11 or newer is needed: make PYTHON=python3.13 ...')"
+	@echo "Installing requirements.txt into $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@

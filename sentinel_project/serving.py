@@ -1,0 +1,97 @@
+"""Serves the ASGI application with uvicorn, in this process or in several."""
+
+from __future__ import annotations
+
+import ipaddress
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+BACKLOG = 2048
+GRACE_SECONDS = 10
+"""How long answers that are being given may go on once the server is told to stop."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens already: of two commands on one port the later fails, and early requests wait.
+
+    Port 0 takes a free one. Raises `OSError`.
+    """
+    family, _, _, _, address = min(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE))
+    return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+
+
+def serve(listener: socket.socket, *, workers: int, debug: bool, ready: Callable[[], None]) -> bool:
+    """Serve until SIGINT, SIGTERM or SIGHUP; return whether it could. Calls `ready` once requests are answered."""
+    config = uvicorn.Config(
+        "sentinel_project.asgi:application" if workers == 1 else f"{__name__}:worker",
+        factory=workers > 1,
+        workers=workers,
+        lifespan="on",
+        access_log=False,
+        log_level="info" if debug else "warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    nohup = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    run = _in_this_process(config, listener) if workers == 1 else _in_workers(config, listener)
+    if hasattr(signal, "SIGHUP"):
+        # Not what uvicorn makes of it, a restart of its workers: they would outlive the terminal.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else lambda *_: signal.raise_signal(signal.SIGTERM))
+    threading.Thread(target=_call_when_answering, args=[ready, *listener.getsockname()[:2]], daemon=True).start()
+    return run()
+
+
+def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> None:
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "localhost"
+    with suppress(OSError, HTTPException), closing(HTTPConnection(host, port)) as client:
+        client.request("GET", "/healthz")  # waits in the backlog until somebody serves
+        client.getresponse()
+        ready()
+
+
+def _in_this_process(config: uvicorn.Config, listener: socket.socket) -> Callable[[], bool]:
+    server = uvicorn.Server(config)
+    # uvicorn does the same a little later. A signal in between must not raise: anywhere, that can be swallowed.
+    signal.signal(signal.SIGINT, server.handle_exit)
+    signal.signal(signal.SIGTERM, server.handle_exit)
+
+    def run() -> bool:
+        server.run([listener])
+        return server.started
+
+    return run
+
+
+def _in_workers(config: uvicorn.Config, listener: socket.socket) -> Callable[[], bool]:
+    supervisor = Multiprocess(config, [listener])
+
+    def run() -> bool:
+        supervisor.run()
+        return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
+
+    return run
+
+
+def worker() -> Any:
+    """Return the application for a worker process, which then ends with the process that started it, also by -9."""
+    from sentinel_project.asgi import application
+
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    return application
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,307 @@
+"""`manage.py run` as a user starts it: a process of its own, with a data folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from sentinel_project import embedded
+
+ROOT = Path(__file__).parent.parent
+OURS = ("SENTINEL_", "REDIS_", "DATABASE_", "DJANGO_", "DEBUG", "ALLOWED_HOSTS", "SESSION_", "SECRET_KEY")
+DIE_IN_MIGRATION = """
+import os, sys
+from django.core.management import execute_from_command_line
+from django.db.migrations.recorder import MigrationRecorder
+
+record = MigrationRecorder.record_applied
+MigrationRecorder.record_applied = lambda *args: os._exit(9) if args[1] == "auth" else record(*args)
+os.environ["DJANGO_SETTINGS_MODULE"] = "sentinel_project.settings"
+execute_from_command_line(sys.argv[1:])
+"""
+pytestmark = pytest.mark.slow
+
+
+def clean_environment(data: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**kept, "SENTINEL_DATA_DIR": str(data)}
+
+
+class Gateway:
+    """A started command and what it printed until it was ready."""
+
+    def __init__(self, data: Path, *args: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "run", "--port", "0", *args],
+            cwd=ROOT,
+            env={**clean_environment(data), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.printed = ""
+
+    def wait_until_ready(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.printed += line
+            if line.startswith("curl") or "createsuperuser" in line:
+                return
+        raise AssertionError(f"did not start: {self.process.stderr and self.process.stderr.read()}")
+
+    @property
+    def curl(self) -> str:
+        return next(line for line in self.printed.splitlines() if line.startswith("curl"))
+
+    @property
+    def site(self) -> str:
+        return re.search(r"Serving on (\S+),", self.printed)[1]
+
+    def ask(self) -> tuple[str, str]:
+        """Send what the printed curl line sends; return the answer's text and the session's outcome."""
+        _, url, _, *rest = shlex.split(self.curl)
+        authorization, _, kind, _, body = rest
+        headers = dict(line.split(": ", 1) for line in (authorization, kind))
+        with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=20) as response:
+            content = json.load(response)["choices"][0]["message"]["content"]
+            return content, response.headers["X-Session-Outcome"]
+
+    def stop(self, signum: int = signal.SIGTERM) -> str:
+        """Return what it wrote to standard error."""
+        self.process.send_signal(signum)
+        return self.process.communicate(timeout=20)[1]
+
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.site}/healthz", timeout=5).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def started(data: Path, *args: str, **environment: str) -> Iterator[Gateway]:
+    gateway = Gateway(data, *args, **environment)
+    try:
+        gateway.wait_until_ready()
+        yield gateway
+    finally:
+        if gateway.process.poll() is None:
+            gateway.process.kill()
+        gateway.process.communicate()
+
+
+def failure(data: Path, *args: str, **environment: str) -> str:
+    """Return what a command that must not start writes to standard error."""
+    gateway = Gateway(data, *args, **environment)
+    try:
+        printed, errors = gateway.process.communicate(timeout=20)
+    finally:
+        gateway.process.kill()
+        gateway.process.communicate()
+    assert gateway.process.returncode == 1
+    assert printed == ""
+    assert errors.count("\n") == 1
+    assert not store_answers(data)
+    return errors
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that a command has been started in before: most tests need no new database."""
+    data = tmp_path_factory.mktemp("prepared")
+    with started(data) as gateway:
+        gateway.stop()
+    return data
+
+
+@pytest.fixture
+def data(tmp_path: Path, prepared: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def store_answers(data: Path) -> bool:
+    with redis.Redis.from_url(embedded.url(data), retry=None) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+def test_run_answers_the_printed_curl_line_when_started_for_the_first_time(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as gateway:
+        assert re.search(r"Database: \d+ migrations applied", gateway.printed)
+        assert re.search(r"Admin: http://127.0.0.1:\d+/admin/ user admin password \S{16}\n", gateway.printed)
+        assert f"Store: {embedded.url(tmp_path / 'data')}\n" in gateway.printed
+        content, outcome = gateway.ask()
+        assert content.endswith("heard: Hello")
+        assert outcome == "created"
+        if shutil.which("curl"):
+            answer = subprocess.run(["sh", "-c", f"{gateway.curl} -sS"], capture_output=True, text=True, check=True)
+            assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == content
+
+
+def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> None:
+    with started(data) as gateway:
+        first = gateway.ask()
+        gateway.stop()
+    with started(data) as again:
+        assert "migrations" not in again.printed
+        assert re.findall(r"password \S+|Bearer \S+", again.printed) == re.findall(
+            r"password \S+|Bearer \S+", gateway.printed
+        )
+        assert again.ask() == (first[0], "hit")
+
+
+def test_run_says_so_when_the_admin_changed_the_password(data: Path) -> None:
+    kept = json.loads((data / "demo.json").read_bytes())
+    (data / "demo.json").write_text(json.dumps({**kept, "admin_password": "another"}))
+
+    with started(data) as gateway:
+        assert "user admin (password changed)\n" in gateway.printed
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_run_ends_gateway_and_store_when_it_is_stopped(data: Path, workers: str, signum: signal.Signals) -> None:
+    with started(data, "--workers", workers) as gateway:
+        assert gateway.ask()[0].endswith("Hello")
+
+        assert "Traceback" not in gateway.stop(signum)
+
+        assert gateway.process.returncode == 0
+        assert not gateway.answers()
+        assert not store_answers(data)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_run_ends_gateway_and_store_when_it_is_killed(data: Path, workers: str) -> None:
+    with started(data, "--workers", workers) as gateway:
+        assert gateway.ask()[0].endswith("Hello")
+
+        gateway.process.kill()
+
+        wait_until(lambda: not gateway.answers())
+        wait_until(lambda: not store_answers(data))
+
+
+def test_run_serves_on_when_the_store_ends(data: Path) -> None:
+    with started(data) as gateway:
+        content, _ = gateway.ask()
+        with redis.Redis.from_url(embedded.url(data)) as client:
+            client.shutdown()
+
+        assert gateway.ask() == (content, "degraded")
+        assert "Traceback" not in gateway.stop()
+
+
+def test_run_shares_store_and_credentials_when_two_start_at_once(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with ExitStack() as stack:
+        both = [Gateway(data) for _ in range(2)]
+        for gateway in both:
+            stack.callback(gateway.process.communicate)
+            stack.callback(gateway.process.kill)
+        for gateway in both:
+            gateway.wait_until_ready()
+        keys = {re.search(r"Bearer (\S+)'", gateway.curl)[1] for gateway in both}
+        assert len(keys) == 1
+        assert sorted(gateway.ask()[1] for gateway in both) == ["created", "hit"]
+
+        both[0].stop()
+        assert both[1].ask()[1] == "hit"
+        both[1].stop()
+        wait_until(lambda: not store_answers(data))
+
+
+def test_run_fails_in_one_line_when_the_port_is_in_use(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        expected = f"CommandError: Port {port} is in use on 127.0.0.1; choose another with --port\n"
+        assert failure(data, "--port", str(port)) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--port", "70000"], "Invalid --port: 70000; allowed is 0 to 65535"),
+        (["--workers", "0"], "Invalid --workers: 0; allowed is 1 or more"),
+        (["--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 0: "),
+    ],
+)
+def test_run_fails_in_one_line_when_an_option_cannot_be(data: Path, args: list[str], message: str) -> None:
+    assert failure(data, *args).startswith(f"CommandError: {message}")
+
+
+def test_run_fails_in_one_line_when_the_store_does_not_start(data: Path, tmp_path: Path) -> None:
+    server = tmp_path / "valkey-server"
+    server.write_text("#!/bin/sh\ntest $1 = --version && echo v=9.9 && exit\necho out of luck\n")
+    server.chmod(0o755)
+
+    errors = failure(data, PATH=f"{tmp_path}:{os.environ['PATH']}")
+
+    assert errors == f"CommandError: The embedded store did not start: {server} ended: out of luck\n"
+
+
+def test_run_fails_in_one_line_when_the_database_cannot_be_used(data: Path, tmp_path: Path) -> None:
+    errors = failure(data, DATABASE_URL=f"sqlite:///{tmp_path}/missing/db.sqlite3")
+
+    assert errors.startswith("CommandError: The database could not be migrated: ")
+
+
+def test_run_migrates_when_it_was_killed_while_it_did(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DIE_IN_MIGRATION, "manage.py", "run", "--port", "0"]
+    died = subprocess.run(command, cwd=ROOT, env=clean_environment(tmp_path), capture_output=True, check=False)
+    assert died.returncode == 9
+
+    with started(tmp_path) as gateway:
+        assert gateway.ask()[0].endswith("Hello")
+
+
+def test_run_uses_that_store_when_redis_url_is_set(data: Path, valkey_url: str) -> None:
+    (data / "users.lock").unlink()
+    url = valkey_url.replace("unix://", "unix://default:secret@")
+    with redis.Redis.from_url(valkey_url) as client:
+        client.config_set("requirepass", "secret")
+        try:
+            with started(data, REDIS_URL=url) as gateway:
+                assert gateway.ask()[1] == "created"
+                assert "secret" not in gateway.printed
+                assert re.search(r"^Store: unix:///", gateway.printed, re.MULTILINE)
+        finally:
+            client.config_set("requirepass", "")
+    assert not (data / "users.lock").exists()
+    assert not store_answers(data)
+
+
+def test_run_makes_no_credentials_when_others_can_reach_it(data: Path) -> None:
+    kept = (data / "demo.json").read_bytes()
+    (data / "demo.json").unlink()
+    with started(data, "--host", "0.0.0.0") as gateway:
+        assert "createkey OWNER" in gateway.printed
+        assert "sk-" not in gateway.printed
+        assert json.loads(kept)["admin_password"] not in gateway.printed
+    assert not (data / "demo.json").exists()
