@@ -76,13 +76,24 @@ class _Line:
         self._loop = loop
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._pipelines: set[asyncio.Task[None]] = set()
+        self._alone = False
 
-    def execute(self, command: Command) -> asyncio.Future[Any]:
+    async def execute(self, command: Command) -> Any:
+        if not (self._alone or self._pipelines or self._queue):
+            return await self._execute_alone(command)
         future = self._loop.create_future()
         if not self._queue:
             self._loop.call_soon(self._flush)
         self._queue.append((command, future))
-        return future
+        return await future
+
+    async def _execute_alone(self, command: Command) -> Any:
+        """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
+        self._alone = True
+        try:
+            return await self._client.execute_command(*command.args, **command.options)
+        finally:
+            self._alone = False
 
     def _flush(self) -> None:
         if self._queue and len(self._pipelines) < MAX_PIPELINES:

@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from sessions_sticky.conf import conf
@@ -33,8 +35,16 @@ class _Metrics(NamedTuple):
     breaker_open: Gauge
 
 
-@cache
+_registering = Lock()
+
+
 def _metrics() -> _Metrics:
+    with _registering:  # two threads at the first resolve would register twice, which prometheus-client refuses
+        return _register()
+
+
+@cache
+def _register() -> _Metrics:
     from prometheus_client import Counter, Gauge, Histogram
 
     return _Metrics(
@@ -46,11 +56,11 @@ def _metrics() -> _Metrics:
     )
 
 
-def resolved(outcome: str, provider: str, seconds: float) -> None:
-    """Count a resolution."""
+def resolved(outcome: str, provider: str, asked_at: float) -> None:
+    """Count a resolution that began at `asked_at`, in `time.monotonic()` seconds."""
     if conf.metrics:
         _metrics().resolutions.labels(outcome, _bounded("provider", provider)).inc()
-        _metrics().resolve_seconds.observe(seconds)
+        _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
 
 
 def rebound(reason: str) -> None:

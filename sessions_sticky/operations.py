@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from enum import Enum
+from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from sessions_sticky import keys, metrics
@@ -29,7 +29,7 @@ T = TypeVar("T")
 Operation = Generator[Any, Any, T]
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How `resolve` came by its session."""
 
     HIT = "hit"
@@ -109,10 +109,10 @@ class Operations:
             bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
         self._remember(bound, asked_at)
-        metrics.resolved(outcome.value, bound.provider, time.monotonic() - asked_at)
+        metrics.resolved(outcome, bound.provider, asked_at)
         if bound.external_id != external_id:
             raise SessionOwnerMismatch(conversation_id)
-        _log(outcome.value, conversation_id)
+        _log(outcome, conversation_id)
         return Resolution(bound, outcome)
 
     def rebind(self, session: Session, provider: str, model: str, reason: str) -> Operation[Session]:
@@ -192,4 +192,5 @@ def _readable(conversation_id: str, raw: bytes | None) -> Session | None:
 
 
 def _log(event: str, conversation_id: str) -> None:
-    logger.debug("%s %r", event, conversation_id, extra={"conversation_id": conversation_id})
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s %r", event, conversation_id, extra={"conversation_id": conversation_id})

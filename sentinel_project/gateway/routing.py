@@ -107,7 +107,7 @@ async def _bound(conversation_id: str, model: str, owner: str) -> tuple[Session,
         headers = {"x-should-retry": "false"}
         message, code = "The conversation belongs to another owner", "conversation_owner_mismatch"
         raise ApiError(403, message, type="permission_error", code=code, headers=headers) from exc
-    return session, outcome.value
+    return session, str(outcome)
 
 
 async def _known_provider(conversation_id: str, model: str) -> str:
