@@ -11,10 +11,10 @@ run: $(READY)
 	@exec $(BIN)/python manage.py run $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 quick: $(READY)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -35,7 +35,19 @@ def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str
     try:
         return parse(url)
     except Exception:  # each URL parser has errors of its own
-        raise SystemExit(f"Invalid {name}: {urlsplit(url).scheme}://...; allowed is {allowed}") from None
+        scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
+        raise SystemExit(f"Invalid {name}: {scheme[0] if scheme else ''}...; allowed is {allowed}") from None
+
+
+def folder(name: str, *, default: Path) -> Path:
+    """Return variable `name` as a folder, made for its owner alone when missing."""
+    path = read(name, Path, default=default).resolve()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        reason = f"{str(path)!r}: {exc.strerror}; allowed is a folder that can be made"
+        raise SystemExit(f"Invalid {name}: {reason}") from None
+    return path
 
 
 def boolean(name: str, *, default: bool) -> bool:
@@ -48,10 +60,9 @@ def number(name: str, *, default: int, least: int, most: int) -> int:
     """Return variable `name` as a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
             raise ValueError
-        return value
+        return int(text)
 
     return read(name, parse, default=default, allowed=f"a whole number from {least} to {most}")
 

@@ -16,7 +16,7 @@ def secret_key(folder: Path) -> str:
     if key := os.environ.get("SECRET_KEY"):
         return key
     path = folder / "secret_key"
-    draft = folder / f"secret_key.{os.getpid()}"
+    draft = folder / f"secret_key.{secrets.token_hex(8)}"  # containers that share the folder share process ids too
     if not path.exists():
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(f"django-insecure-{secrets.token_urlsafe(50)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from environ import Env
 
@@ -15,8 +16,7 @@ from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl_seconds
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-DATA_DIR = environment.read("SENTINEL_DATA_DIR", Path, default=BASE_DIR / "var", allowed="a folder").resolve()
-DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+DATA_DIR = environment.folder("SENTINEL_DATA_DIR", default=BASE_DIR / "var")
 metrics_folder.prepare(DATA_DIR / "metrics")
 
 DEBUG = environment.boolean("DEBUG", default=False)
@@ -70,10 +70,19 @@ TEST_RUNNER = "sentinel_project.test_runner.PytestRunner"
 
 # Stores
 
+
+def database_config(url: str) -> dict[str, Any]:
+    """Read a database URL. django-environ takes an unknown scheme for a module's name."""
+    if urlsplit(url).scheme not in Env.DB_SCHEMES:
+        raise ValueError
+    config: dict[str, Any] = Env.db_url_config(url)
+    return config
+
+
 DATABASES = {
     "default": environment.read_url(
         "DATABASE_URL",
-        Env.db_url_config,
+        database_config,
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
         allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentParser
 from typing import Any
 
 import pytest
@@ -13,6 +14,12 @@ class PytestRunner:
     def __init__(self, *, verbosity: int = 1, failfast: bool = False, keepdb: bool = False, **options: Any) -> None:
         self._flags = ["-v"] * (verbosity > 1) + ["-q"] * (verbosity < 1) + ["-x"] * failfast
         self._flags += ["--reuse-db"] * keepdb
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        """Take the flags of Django's own runner that pytest has a word for."""
+        parser.add_argument("--failfast", action="store_true", help="stop at the first failure")
+        parser.add_argument("--keepdb", action="store_true", help="keep the test database")
 
     def run_tests(self, test_labels: list[str], **options: Any) -> int:
         """Run and return the exit status, 0 when all passed."""

@@ -21,7 +21,11 @@ def cache_config(url: str) -> dict[str, Any]:
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
-    scheme = urlsplit(url).scheme
+    try:
+        parts = urlsplit(url)
+        scheme, _ = parts.scheme, parts.port
+    except ValueError:  # brackets without an IPv6 address, a port that is no number
+        raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
     if scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")

@@ -87,10 +87,14 @@ class Health:
             self._set(name, HEALTHY)
 
     def probed(self, name: str, *, alive: bool) -> None:
-        """Note whether a provider that is cooling down gives a sign of life; the cooldown stays."""
+        """Note whether a provider that is cooling down gives a sign of life; the cooldown stays.
+
+        Not told to others, who look for themselves: it would put what this process knows of the cooldown, old as it
+        may be, in the place of what another has learned since.
+        """
         condition, now = self._of(name), self._now()
         since = 0 if alive else condition.failing_since or now
-        self._set(name, msgspec.structs.replace(condition, failing_since=since, failed_at=now))
+        self.conditions[name] = msgspec.structs.replace(condition, failing_since=since, failed_at=now)
 
     def learn(self, name: str, condition: Condition) -> None:
         """Take over what another process knows, if it is newer."""

@@ -15,6 +15,7 @@ from sentinel_project.gateway.providers import Provider
 from sessions_sticky import (
     Session,
     SessionConflict,
+    SessionNotSupported,
     SessionOwnerMismatch,
     SessionStoreUnavailable,
     rendezvous,
@@ -92,7 +93,7 @@ async def settle(plan: Plan, answered: Provider, refusal: str | None) -> Settled
         return Settled("spilled")
     try:
         await sessions.arebind(session, provider=answered.name, model=session.model, reason=reason)
-    except (SessionConflict, SessionStoreUnavailable) as exc:
+    except (SessionConflict, SessionNotSupported, SessionStoreUnavailable) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return Settled("spilled")
     return Settled("rebound", reason)

@@ -15,7 +15,7 @@ from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.dispatch import dispatch
 from sentinel_project.gateway.endpoint import Call, endpoint
 from sentinel_project.gateway.errors import ApiError, json_response, too_large
-from sessions_sticky import sessions
+from sessions_sticky import Outcome, sessions
 
 
 @endpoint("POST")
@@ -96,7 +96,7 @@ def _invalid(param: str, value: Any, allowed: str) -> ApiError:
 
 def _session_headers(plan: routing.Plan, provider: str, settled: routing.Settled) -> dict[str, str]:
     headers = {"X-Session-Outcome": settled.outcome, "X-Session-Provider": provider, "X-Session-Model": plan.model}
-    if plan.session is not None:
+    if plan.session is not None and plan.outcome != Outcome.DEGRADED:
         headers["X-Session-Expires-In"] = str(sessions.ttl_seconds)
     if settled.reason is not None:
         headers["X-Session-Rebind-Reason"] = settled.reason

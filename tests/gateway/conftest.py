@@ -1,0 +1,115 @@
+"""The gateway, in this process and as a real server, over real upstreams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sentinel_project.gateway import auth, routing
+from sentinel_project.gateway.health import Health
+from sentinel_project.gateway.models import digest
+from sentinel_project.gateway.providers import Provider
+from tests.gateway.asgi import OWNERS
+from tests.gateway.live import LiveGateway
+from tests.gateway.upstreams import Upstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import redis
+    from pytest_django import Settings
+
+MODELS = ("model-a", "model-b")
+NORTH_KEY = "the-key-of-north"
+
+
+@pytest.fixture(autouse=True)
+def _static_root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """WhiteNoise warns about a folder that is not there."""
+    settings.STATIC_ROOT = tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="session")
+def _north() -> Iterator[Upstream]:
+    with Upstream("north") as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def _south() -> Iterator[Upstream]:
+    with Upstream("south") as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def north(_north: Upstream) -> Upstream:
+    """One upstream; it has got nothing yet."""
+    _north.clear()
+    return _north
+
+
+@pytest.fixture
+def south(_south: Upstream) -> Upstream:
+    """The other upstream."""
+    _south.clear()
+    return _south
+
+
+def provider(upstream: Upstream, *, models: tuple[str, ...] = MODELS, weight: float = 1) -> Provider:
+    """Return an upstream's entry in the gateway's configuration."""
+    api_key = NORTH_KEY if upstream.name == "north" else None
+    return Provider(name=upstream.name, base_url=upstream.url, api_key=api_key, models=models, weight=weight)
+
+
+class FixedKeys(auth.KeyRing):
+    """A key ring that knows `OWNERS` without a database."""
+
+    def _read(self) -> None:
+        self._owners = {digest(key): owner for key, owner in OWNERS.items()}
+        self._version = 1
+
+
+@pytest.fixture
+def gateway(
+    session_cache: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch, north: Upstream, south: Upstream
+) -> Settings:
+    """The gateway in this process, over two upstreams and an empty store; returns the settings to change."""
+    monkeypatch.setattr(auth, "keys", FixedKeys())
+    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS))  # all providers are well
+    settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
+    return settings
+
+
+@pytest.fixture
+def only_north(gateway: Settings, north: Upstream) -> Upstream:
+    """The gateway in this process over one upstream: what it answers goes to the client."""
+    gateway.SENTINEL_PROVIDERS = (provider(north),)
+    return north
+
+
+@pytest.fixture(scope="session")
+def _live(
+    valkey_url: str, tmp_path_factory: pytest.TempPathFactory, _north: Upstream, _south: Upstream
+) -> Iterator[LiveGateway]:
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    file = folder / "providers.toml"
+    file.write_text(
+        "".join(
+            f'[[provider]]\nname = "{upstream.name}"\nbase_url = "{upstream.url}"\napi_key_env = "UPSTREAM_KEY"\n'
+            f'models = ["model-a", "model-b", "only-{upstream.name}"]\n'
+            for upstream in (_north, _south)
+        )
+    )
+    # A database of its own: other tests empty theirs.
+    store = valkey_url.replace("db=0", "db=1")
+    variables = {"REDIS_URL": store, "SENTINEL_PROVIDERS": str(file), "UPSTREAM_KEY": NORTH_KEY}
+    with LiveGateway(folder, **variables, SENTINEL_MAX_BODY_BYTES="100000") as live:
+        yield live
+
+
+@pytest.fixture
+def live(_live: LiveGateway, north: Upstream, south: Upstream) -> LiveGateway:
+    """The gateway as a server of its own, over two upstreams; its sessions stay from test to test."""
+    return _live

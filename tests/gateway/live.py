@@ -1,0 +1,104 @@
+"""The gateway as its users run it: `uvicorn sentinel_project.asgi:application`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tests.servers import free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_SECONDS = 20.0
+PREPARE = """
+import os, django
+from django.core.management import call_command
+os.environ["DJANGO_SETTINGS_MODULE"] = "sentinel_project.settings"
+django.setup()
+call_command("migrate", verbosity=0)
+call_command("createkey", "ann")
+call_command("createkey", "ben")
+"""
+"""As `manage.py` would, in one process, for the start of one takes most of the time."""
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Return an environment with nothing of this one but where programs are."""
+    return {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(ROOT),
+        "SENTINEL_DATA_DIR": str(folder),
+        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "SECRET_KEY": "only-for-the-tests-" + 40 * "x",
+        **variables,
+    }
+
+
+def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `manage.py` to its end."""
+    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+
+
+class LiveGateway:
+    """One uvicorn process; a context manager. `key` and `other_key` belong to two owners, ann and ben."""
+
+    def __init__(self, folder: Path, **variables: str) -> None:
+        self.env = environment(folder, **variables)
+        self.folder = folder
+        self.log = folder / "log"
+        self.key, self.other_key = self._run(PREPARE).split()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        (folder / "static").mkdir(exist_ok=True)  # without it WhiteNoise warns, and a warning is an error here
+        uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(
+                [*uvicorn, "--port", str(port), "--timeout-graceful-shutdown", "1"],
+                env=self.env,
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
+        self._wait()
+
+    def create_key(self, owner: str) -> str:
+        """Return a new key."""
+        done = manage("createkey", owner, env=self.env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()[-1]
+
+    def _run(self, program: str) -> str:
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def count_requests(self) -> int:
+        """Return how many requests the server's log tells of so far."""
+        return self.log.read_text().count(' HTTP/1.1" ')
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
+                return
+            except urllib.error.URLError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.02)
+
+    def __enter__(self) -> LiveGateway:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        finally:
+            self.process.kill()

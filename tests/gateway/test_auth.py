@@ -1,0 +1,180 @@
+"""Who may chat: API keys."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from sentinel_project.gateway import auth
+from sentinel_project.gateway.auth import KeyRing
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.models import ApiKey
+from tests.gateway.asgi import KEY, ask, chat
+
+# The key ring reads in another thread, which would not see the rows of a test's own transaction.
+database = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", "Bearer ", KEY, f"Basic {KEY}", f"Bearer{KEY}", "Bearer sk-no", f"Bearer {KEY}x", b"\xff"],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/models/model-a")],
+)
+async def test_request_is_refused_when_its_key_is_not_valid(north, south, method, path, authorization):
+    headers = [] if authorization is None else [("Authorization", authorization)]
+    answer = await ask(chat(), path=path, method=method, headers=headers, key=None)
+    assert answer.status == 401
+    assert answer.error["type"] == "authentication_error"
+    assert answer.error["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert not north.exchanges + south.exchanges
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize("authorization", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY} "])
+async def test_request_is_served_when_its_key_is_valid(authorization):
+    assert (await ask(chat(), headers=[("Authorization", authorization)], key=None)).status == 200
+
+
+@pytest.mark.usefixtures("gateway")
+async def test_refusal_comes_before_the_body_is_judged_when_the_key_is_not_valid():
+    assert (await ask(b"{", key="sk-unknown")).status == 401
+
+
+class Clock:
+    """`time.monotonic` of the key ring, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(auth, "time", clock)
+    return clock
+
+
+issue = sync_to_async(ApiKey.objects.issue)
+
+
+@sync_to_async
+def revoke(owner: str) -> int:
+    return ApiKey.objects.filter(owner=owner).revoke()
+
+
+@database
+async def test_owner_is_known_at_once_when_the_key_is_new(clock: Clock):
+    ring = KeyRing()
+    assert await ring.owner("sk-sentinel-unknown") is None
+    key = await issue("ann")
+    assert await ring.owner(key) == "ann"
+
+
+@database
+async def test_owner_is_none_within_30_seconds_when_the_key_was_revoked(clock: Clock):
+    ring, key, kept = KeyRing(), await issue("ann"), await issue("ben")
+    assert await ring.owner(key) == "ann"
+    assert await revoke("ann") == 1
+    clock.now += 29.9
+    assert await ring.owner(key) is None
+    assert await ring.owner(kept) == "ben"
+
+
+@database
+async def test_owner_is_none_when_the_key_was_deleted(clock: Clock):
+    ring, key = KeyRing(), await issue("ann")
+    assert await ring.owner(key) == "ann"
+    await ApiKey.objects.all().adelete()
+    clock.now += 29.9
+    assert await ring.owner(key) is None
+
+
+@database
+async def test_owner_is_none_when_a_key_is_revoked_by_a_host_whose_clock_is_behind(clock: Clock):
+    ring, key = KeyRing(), await issue("ann")
+    await issue("ben")
+    await ApiKey.objects.filter(owner="ben").aupdate(changed_at=timezone.now() + timedelta(minutes=5))
+    assert await ring.owner(key) == "ann"
+    await revoke("ann")
+    clock.now += 29.9
+    assert await ring.owner(key) is None
+
+
+@database
+async def test_refresh_runs_one_query_when_nothing_has_changed(clock: Clock):
+    ring = KeyRing()
+    await issue("ann")
+    await ring.refresh()
+
+    @sync_to_async
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            ring._read()
+        return len(captured)
+
+    assert await queries() == 1
+    await issue("ben")
+    assert await queries() == 2
+
+
+@database
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeypatch: pytest.MonkeyPatch, error):
+    ring, key = KeyRing(), await issue("ann")
+    assert await ring.owner(key) == "ann"
+    monkeypatch.setattr(ring, "_read", fails_with(error))
+    for _ in range(3):
+        clock.now += 60
+        assert await ring.owner(key) == "ann"
+    assert await ring.owner("sk-sentinel-unknown") is None
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+async def test_owner_raises_503_when_the_keys_could_never_be_read(monkeypatch: pytest.MonkeyPatch, error):
+    ring = KeyRing()
+    monkeypatch.setattr(ring, "_read", fails_with(error))
+    with pytest.raises(ApiError, match="API keys cannot be checked") as caught:
+        await ring.owner("sk-sentinel-unknown")
+    assert caught.value.status == 503
+    assert caught.value.headers["Retry-After"] == "1"
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+async def test_refresh_forever_goes_on_when_the_database_is_gone_for_a_while(monkeypatch: pytest.MonkeyPatch, error):
+    ring, read = KeyRing(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    replies = [fails_with(error), fails_with(error)]
+
+    def reply() -> None:
+        if replies:
+            replies.pop()()
+        loop.call_soon_threadsafe(read.set)
+
+    monkeypatch.setattr(ring, "_read", reply)
+    monkeypatch.setattr(auth, "REFRESH_SECONDS", 0)
+    refreshing = asyncio.create_task(ring.refresh_forever())
+    try:
+        await asyncio.wait_for(read.wait(), 5)
+    finally:
+        refreshing.cancel()
+
+
+def fails_with(error: type[Exception]):
+    def read() -> None:
+        raise error("server closed the connection")
+
+    return read

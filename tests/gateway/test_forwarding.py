@@ -1,0 +1,98 @@
+"""What the upstream is sent."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.gateway.asgi import KEY, MESSAGES, ask, chat
+from tests.gateway.conftest import NORTH_KEY, provider
+from tests.gateway.upstreams import Upstream
+
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 0.1, "top_p": 1.0, "seed": -5, "n": 2, "stop": None, "logprobs": False},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look"}}},
+        {"a_field_of_tomorrow": {"nested": [[[{"deep": [1, 2.5, "x", None, True]}]]]}},
+        {"seed": 2**63, "big": 2**64 - 1, "small": -(2**63)},
+        {"beyond": 2**64, "far": 10**40, "below": -(10**40)},
+        {"tiny": 5e-324, "huge": 1.7976931348623157e308, "third": 0.30000000000000004, "zero": -0.0},
+        {"text": 'Grüße 🙂 \u2028 \x00 "quoted" \\ /', "ключ": "значение"},
+        {"user": "ann", "safety_identifier": "s-1", "metadata": {"conversation_id": "conv-1", "topic": "x"}},
+        {"session_id": "conv-1", "prompt_cache_key": "conv-2", "store": True},
+    ],
+)
+async def test_chat_forwards_fields_unchanged_when_they_are_not_the_gateways(only_north: Upstream, fields):
+    answer = await ask(chat(**fields))
+    assert answer.status == 200, answer.body
+    sent = json.loads(only_north.exchanges[0].body)
+    assert sent == chat(**fields)
+    assert repr(sent) == repr(chat(**fields))  # 1 is not 1.0, 0.0 is not -0.0, and the order stays
+
+
+async def test_chat_forwards_messages_unchanged_when_they_have_parts(only_north: Upstream):
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "type": "function", "function": {}}]},
+        {"role": "tool", "tool_call_id": "c", "content": ""},
+    ]
+    await ask({"model": "model-a", "messages": messages})
+    assert only_north.sent[0]["messages"] == messages
+
+
+async def test_chat_keeps_conversation_id_to_itself_when_it_forwards(only_north: Upstream):
+    await ask(chat(conversation_id="conv-1"), headers=[("X-Conversation-Id", "conv-2"), ("X-Session-Id", "conv-3")])
+    (exchange,) = only_north.exchanges
+    assert exchange.json == chat()
+    assert "conv-" not in f"{exchange.headers}{exchange.body!r}"
+
+
+async def test_chat_sends_the_providers_key_and_not_the_clients_when_it_forwards(gateway, north, south):
+    for upstream in (north, south):
+        gateway.SENTINEL_PROVIDERS = (provider(upstream),)
+        await ask(chat(), headers=[("Cookie", "sessionid=secret"), ("OpenAI-Organization", "org-of-the-client")])
+    (to_north,), (to_south,) = north.exchanges, south.exchanges
+    assert to_north.headers["Authorization"] == f"Bearer {NORTH_KEY}"
+    assert "Authorization" not in to_south.headers  # it has no key
+    for exchange in (to_north, to_south):
+        assert KEY not in str(exchange.headers)
+        assert "Cookie" not in exchange.headers
+        assert exchange.headers["Content-Type"] == "application/json"
+        assert exchange.path == "/v1/chat/completions"
+
+
+async def test_chat_forwards_the_sessions_model_when_another_was_asked_for(only_north: Upstream):
+    await ask(chat("model-a", conversation_id="conv-1"))
+    await ask(chat("model-b", conversation_id="conv-1", temperature=0.5))
+    assert only_north.sent[1] == chat("model-a", temperature=0.5)
+
+
+async def test_chat_logs_the_difference_when_another_model_was_asked_for(only_north: Upstream, caplog):
+    await ask(chat("model-a", conversation_id="conv-1"))
+
+    def differences() -> list[str]:
+        return [record.message for record in caplog.records if record.name == "sentinel_project.gateway.routing"]
+
+    with caplog.at_level("INFO", "sentinel_project"):
+        await ask(chat("model-a", conversation_id="conv-1"))
+        assert not differences()
+        await ask(chat("model-b", conversation_id="conv-1"))
+    (message,) = differences()
+    assert "'conv-1'" in message
+    assert "'model-a'" in message
+    assert "'model-b'" in message
+
+
+async def test_chat_passes_the_answer_on_unchanged_when_the_upstream_answers(only_north: Upstream):
+    body = b'{"id": "x",  "choices": [], "their_field": 1.0}\n'
+    only_north.then(lambda exchange: exchange.send(200, body, content_type="application/json; charset=utf-8"))
+    answer = await ask({"model": "model-a", "messages": MESSAGES})
+    assert answer.body == body
+    assert answer.headers["content-type"].startswith("application/json")
+    assert answer.headers["content-length"] == str(len(body))

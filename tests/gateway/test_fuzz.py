@@ -1,0 +1,83 @@
+"""Whatever a client sends, the gateway does not fail: the answer is 200 or a 4xx in OpenAI's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sentinel_project.gateway.providers import ECHO
+from tests.gateway.asgi import CHAT, Call, ask
+
+FUZZ = settings(
+    max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner), max_leaves=12
+)
+IDS = st.text(max_size=300) | JSON
+MESSAGES = st.lists(st.fixed_dictionaries({}, optional={"role": JSON, "content": JSON, "tool_calls": JSON}), max_size=3)
+CHATS = st.fixed_dictionaries(
+    {"model": st.sampled_from(["echo-small", "echo-large"]) | JSON, "messages": MESSAGES | JSON},
+    optional={
+        "stream": st.booleans() | JSON,
+        "stream_options": st.just({"include_usage": True}) | JSON,
+        "conversation_id": IDS,
+        "session_id": IDS,
+        "prompt_cache_key": IDS,
+        "metadata": st.fixed_dictionaries({}, optional={"conversation_id": IDS, "session_id": IDS}) | JSON,
+        "user": JSON,
+    },
+)
+
+
+@pytest.fixture
+def runner(gateway):
+    """One event loop for all examples of a test; the gateway has the echo providers."""
+    gateway.SENTINEL_PROVIDERS = ECHO
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+def check(answer: Call) -> None:
+    if answer.status == 200:
+        return
+    assert 400 <= answer.status < 500, answer.body
+    assert answer.error["message"]
+
+
+@FUZZ
+@given(body=CHATS)
+def test_chat_never_fails_when_fields_are_anything(runner, body):
+    check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"))))
+
+
+@FUZZ
+@given(body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_chat_never_fails_when_the_body_is_anything(runner, body):
+    check(runner.run(ask(body)))
+
+
+HEADER_NAMES = st.sampled_from(["x-session-id", "session_id", "x-a-session-id", "content-type"])
+
+
+@FUZZ
+@given(headers=st.lists(st.tuples(HEADER_NAMES, st.binary(max_size=300)), max_size=4), authorization=st.binary())
+def test_chat_never_fails_when_headers_are_anything(runner, headers, authorization):
+    body = {"model": "echo-small", "messages": [{}]}
+    check(runner.run(ask(body, headers=headers)))
+    answer = runner.run(ask(body, headers=[("Authorization", authorization)], key=None))
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+
+
+@FUZZ
+@given(path=st.text(max_size=60), method=st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "BREW"]))
+def test_api_never_fails_when_the_path_is_anything(runner, path, method):
+    check(runner.run(ask({}, path=f"/v1/{path}", method=method)))
+    check(runner.run(ask({}, path=f"{CHAT}{path}", method=method)))
+    check(runner.run(ask({}, path=f"/v1/models/{path}", method=method)))

@@ -1,0 +1,77 @@
+"""The pages for those who watch the gateway, and the root."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import InterfaceError, OperationalError
+
+from sentinel_project.gateway import status
+from tests.gateway.asgi import Call
+
+
+async def test_healthz_is_ok_when_the_process_answers(async_client):
+    answer = await async_client.get("/healthz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ok")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("session_cache")
+async def test_readyz_is_ok_when_store_and_database_answer(async_client):
+    answer = await async_client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "store": "ok", "database": "ok"}
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+@pytest.mark.usefixtures("session_cache")
+async def test_readyz_is_unavailable_when_the_database_does_not_answer(async_client, monkeypatch, error):
+    class Gone:
+        def cursor(self):
+            raise error("connection refused")
+
+    monkeypatch.setattr(status, "connection", Gone())
+    answer = await async_client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "unavailable", "store": "ok", "database": "unavailable"}
+
+
+async def test_readyz_leaves_no_session_when_it_looks(async_client, session_cache, db):
+    await async_client.get("/readyz")
+    assert session_cache.dbsize() == 0
+
+
+def test_root_leads_to_the_admin_when_visited(client):
+    answer = client.get("/")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+@pytest.mark.parametrize(("path", "expected"), [("/healthz", 200), ("/nothing", 404), ("/", 302), ("/v1", 301)])
+async def test_handler_takes_the_long_way_when_the_path_is_not_below_v1(path, expected):
+    call = Call(path=path, method="GET")
+    await call.start()
+    call._take(call.outgoing.get_nowait())
+    assert call.status == expected
+
+
+async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
+    import asyncio
+
+    from sentinel_project.gateway import auth
+    from tests.gateway.asgi import handler
+    from tests.gateway.conftest import FixedKeys
+
+    ring = FixedKeys()
+    monkeypatch.setattr("sentinel_project.gateway.handler.keys", ring)
+    monkeypatch.setattr(auth, "keys", ring)
+    incoming, outgoing = asyncio.Queue(), asyncio.Queue()
+    incoming.put_nowait({"type": "lifespan.startup"})
+    living = asyncio.create_task(handler()({"type": "lifespan"}, incoming.get, outgoing.put))
+    assert (await outgoing.get())["type"] == "lifespan.startup.complete"
+    async with asyncio.timeout(5):
+        while not ring._owners:  # noqa: ASYNC110 - made so by a thread
+            await asyncio.sleep(0.001)
+    incoming.put_nowait({"type": "lifespan.shutdown"})
+    assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
+    await asyncio.wait_for(living, 1)
+    await asyncio.sleep(0)
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]

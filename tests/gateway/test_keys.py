@@ -1,0 +1,138 @@
+"""Making keys, and the admin's page of them."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from sentinel_project.gateway.models import ApiKey, digest
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/gateway/apikey/"
+
+
+def user_with(*permissions: str, staff: bool = True) -> Client:
+    """Return the browser of a user who has these permissions."""
+    user = User.objects.create_user("eve", is_staff=staff)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="gateway"))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def revoke(client: Client, *keys: ApiKey):
+    """Choose keys on the admin's page and revoke them."""
+    chosen = [key.pk for key in keys]
+    return client.post(LIST, {"action": "revoke", "_selected_action": chosen}, follow=True)
+
+
+@pytest.fixture
+def key() -> ApiKey:
+    ApiKey.objects.issue("ann")
+    return ApiKey.objects.get()
+
+
+def test_createkey_prints_the_key_alone_on_the_last_line_when_run(capsys):
+    call_command("createkey", "ann")
+    printed = capsys.readouterr().out.splitlines()[-1]
+    stored = ApiKey.objects.get()
+    assert printed.startswith("sk-sentinel-")
+    assert (stored.owner, stored.digest, stored.revoked_at) == ("ann", digest(printed), None)
+    assert printed not in "".join(map(str, ApiKey.objects.values_list("owner", "digest", "hint").get()))
+
+
+def test_createkey_makes_another_key_when_the_owner_has_one(capsys):
+    call_command("createkey", "ann")
+    call_command("createkey", "ann")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first != second
+    assert ApiKey.objects.filter(owner="ann").count() == 2
+
+
+@pytest.mark.parametrize("owner", ["", 257 * "x", "a\nb", "a\x00b", "\x1b[2J"])
+def test_createkey_refuses_and_makes_nothing_when_the_owner_is_not_allowed(owner):
+    with pytest.raises(CommandError, match="allowed are 1 to 256 printable characters"):
+        call_command("createkey", owner)
+    assert not ApiKey.objects.exists()
+
+
+@pytest.mark.parametrize("owner", [256 * "é", "user@example.org", "Ann Ö. 🙂"])
+def test_createkey_takes_an_owner_when_it_is_printable(owner, capsys):
+    call_command("createkey", owner)
+    assert ApiKey.objects.get().owner == owner
+
+
+def test_revoke_leaves_the_date_when_the_key_is_revoked_already(key: ApiKey):
+    assert ApiKey.objects.all().revoke() == 1
+    at = ApiKey.objects.get().revoked_at
+    assert ApiKey.objects.all().revoke() == 0
+    assert ApiKey.objects.get().revoked_at == at
+
+
+def test_is_live_tells_when_a_key_works():
+    key = ApiKey.objects.issue("ann")
+    assert ApiKey.objects.is_live(key)
+    assert not ApiKey.objects.is_live(key + "x")
+    ApiKey.objects.all().revoke()
+    assert not ApiKey.objects.is_live(key)
+
+
+def test_admin_lists_keys_without_what_they_open_when_the_user_may_view(key: ApiKey):
+    page = user_with("view_apikey").get(LIST).content.decode()
+    assert "ann" in page
+    assert key.hint in page
+    assert key.digest not in page
+    assert "Revoke selected" not in page
+
+
+@pytest.mark.parametrize("path", [LIST, f"{LIST}?q=ann", f"{LIST}?revoked_at__isempty=1"])
+def test_admin_finds_keys_when_asked(key: ApiKey, path):
+    assert key.hint in user_with("view_apikey", "change_apikey").get(path).content.decode()
+
+
+def test_admin_revokes_and_logs_when_the_user_may_change(key: ApiKey):
+    other = ApiKey.objects.get(digest=digest(ApiKey.objects.issue("ben")))
+    page = revoke(user_with("view_apikey", "change_apikey"), key)
+    assert "1 API key was revoked." in page.content.decode()
+    key.refresh_from_db()
+    other.refresh_from_db()
+    assert key.revoked_at is not None
+    assert other.revoked_at is None
+    (entry,) = LogEntry.objects.all()
+    assert (entry.user.username, entry.object_id, entry.change_message) == ("eve", str(key.pk), "Revoked.")
+
+
+@pytest.mark.parametrize("permissions", [[], ["view_apikey"], ["view_apikey", "delete_apikey"]])
+def test_admin_revokes_nothing_when_the_user_may_not_change(key: ApiKey, permissions):
+    revoke(user_with(*permissions), key)
+    key.refresh_from_db()
+    assert key.revoked_at is None
+    assert not LogEntry.objects.exists()
+
+
+def test_admin_shows_nothing_when_the_user_is_no_staff(key: ApiKey):
+    for client in (Client(), user_with("view_apikey", "change_apikey", staff=False)):
+        answer = client.get(LIST)
+        assert answer.status_code == 302
+        assert "/admin/login/" in answer["Location"]
+
+
+def test_admin_revokes_nothing_when_the_request_is_forged(key: ApiKey):
+    forged = Client(enforce_csrf_checks=True)
+    forged.cookies = user_with("view_apikey", "change_apikey").cookies
+    assert revoke(forged, key).status_code == 403
+    key.refresh_from_db()
+    assert key.revoked_at is None
+
+
+def test_admin_offers_no_form_to_make_or_edit_when_the_user_may_do_all(key: ApiKey):
+    client = user_with("view_apikey", "change_apikey", "add_apikey", "delete_apikey")
+    assert client.get(f"{LIST}add/").status_code == 403
+    client.post(f"{LIST}{key.pk}/change/", {"owner": "eve", "digest": "x", "revoked_at": ""})
+    key.refresh_from_db()
+    assert key.owner == "ann"
+    assert key.digest not in client.get(f"{LIST}{key.pk}/change/").content.decode()

@@ -1,0 +1,89 @@
+"""The session store fails: chats go on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sessions_sticky import cache_config
+from tests.gateway.asgi import ask, chat
+from tests.servers import Server, start_server
+
+
+@pytest.fixture
+def store() -> Iterator[Server]:
+    """A Valkey of this test's own, to be stopped and killed."""
+    with start_server() as server:
+        yield server
+
+
+@pytest.fixture
+def down(gateway, store: Server) -> Server:
+    """The gateway over a store that a test may kill."""
+    gateway.CACHES = {"default": cache_config(store.url)}  # with the timeouts of production
+    return store
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_chat_is_served_as_degraded_when_the_store_is_down(down: Server, stream):
+    first = await ask(chat("model-a", conversation_id="conv-1"))
+    down.kill()
+    second = await ask(chat("model-b", conversation_id="conv-1", stream=stream))
+    assert second.status == 200
+    assert second.headers["x-session-outcome"] == "degraded"
+    assert second.headers["x-session-provider"] == first.headers["x-session-provider"]
+    new = await ask(chat("model-b", conversation_id="conv-2"))
+    assert (new.status, new.headers["x-session-outcome"]) == (200, "degraded")
+    assert (await ask(chat())).headers["x-session-outcome"] == "none"
+
+
+@pytest.mark.slow
+async def test_chat_is_served_within_its_bound_when_the_store_stalls(down: Server):
+    await ask(chat("model-a", conversation_id="conv-1"))
+    down.stop()
+    try:
+        begun = time.monotonic()
+        answer = await ask(chat("model-a", conversation_id="conv-1"))
+        assert time.monotonic() - begun < 1.5
+        assert answer.headers["x-session-outcome"] == "degraded"
+    finally:
+        down.cont()
+
+
+async def test_chat_answers_503_when_the_store_is_down_and_the_setting_says_raise(gateway, down: Server):
+    gateway.SESSIONS_STICKY = {"ON_STORE_ERROR": "raise"}
+    down.kill()
+    answer = await ask(chat(conversation_id="conv-1"))
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert answer.error["type"] == "service_unavailable"
+    assert (await ask(chat())).status == 200  # without a conversation no store is needed
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_readyz_tells_the_store_while_healthz_is_well_when_it_is_down(down: Server, async_client):
+    down.kill()
+    ready = await async_client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json() == {"status": "unavailable", "store": "unavailable", "database": "ok"}
+    assert (await async_client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_chat_binds_again_when_the_store_comes_back(down: Server, async_client):
+    await ask(chat("model-a", conversation_id="conv-1"))
+    down.kill()
+    assert (await ask(chat("model-b", conversation_id="conv-1"))).headers["x-session-outcome"] == "degraded"
+    down.start()
+    async with asyncio.timeout(5):
+        answer = await ask(chat(conversation_id="conv-1"))
+        while answer.headers["x-session-outcome"] == "degraded":
+            await asyncio.sleep(0.02)
+            answer = await ask(chat(conversation_id="conv-1"))
+    answer = await ask(chat("model-b", conversation_id="conv-1"))
+    assert answer.headers["x-session-outcome"] == "hit"
+    assert answer.headers["x-session-model"] == "model-a"  # the binding that the store lost is the one made again
+    assert (await async_client.get("/readyz")).status_code == 200

@@ -1,0 +1,94 @@
+"""Streams that go wrong after they have begun."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.gateway.asgi import ask, chat
+from tests.gateway.upstreams import Exchange, Upstream, breaks_off, streams_and_stalls
+
+FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"first"}}]}\n\n'
+
+
+def events(body: bytes) -> list[str]:
+    """Return the data of each event, as a client reads them: an event ends with an empty line."""
+    blocks = body.decode().replace("\r\n", "\n").split("\n\n")
+    return [
+        "\n".join(line.removeprefix("data:").strip() for line in block.split("\n") if line.startswith("data:"))
+        for block in blocks
+        if block.strip()
+    ]
+
+
+async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Upstream):
+    only_north.then(breaks_off(FIRST))
+    answer = await ask(chat(stream=True))
+    assert answer.status == 200
+    first, error = events(answer.body)
+    assert "first" in first
+    assert json.loads(error)["error"]["code"] == "upstream_unreachable"
+    assert json.loads(error)["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("half", [FIRST[:30], FIRST[:-1], FIRST[:3]])
+async def test_stream_ends_with_a_readable_error_event_when_it_breaks_off_within_an_event(only_north: Upstream, half):
+    only_north.then(breaks_off(FIRST, half))
+    answer = await ask(chat(stream=True))
+    parsed = [json.loads(event) for event in events(answer.body)]  # as the SDK does, which fails on half an event
+    assert parsed[-1]["error"]["code"] == "upstream_unreachable"
+
+
+async def test_stream_ends_with_an_error_event_when_it_stalls(gateway, only_north: Upstream):
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    only_north.then(streams_and_stalls)
+    first, error = events((await ask(chat(stream=True))).body)
+    assert "first" in first
+    assert json.loads(error)["error"]["code"] == "upstream_timeout"
+
+
+async def test_stream_goes_on_when_it_is_slow_but_never_stalls(gateway, only_north: Upstream):
+    def slow(exchange: Exchange) -> None:
+        exchange.begin()
+        for number in range(8):
+            exchange.event({"content": str(number)})
+            time.sleep(0.05)
+        exchange.end()
+
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.3
+    only_north.then(slow)
+    assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
+
+
+async def test_stream_passes_bytes_on_unchanged_when_they_are_not_utf8_aligned(only_north: Upstream):
+    first = 'data: {"choices":[{"index":0,"delta":{"content":"Grüße 🙂"}}]}'.encode()
+    whole = first + b"\r\n\r\n: comment\n\ndata: [DONE]\n\n"
+
+    def bytewise(exchange: Exchange) -> None:
+        exchange.begin("text/event-stream; charset=utf-8")
+        for at in range(len(whole)):
+            exchange.chunk(whole[at : at + 1])
+        exchange.chunk(b"")
+
+    only_north.then(bytewise)
+    answer = await ask(chat(stream=True))
+    assert answer.body == whole
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert "content-length" not in answer.headers
+
+
+async def test_stream_does_not_buffer_when_events_are_long(only_north: Upstream):
+    long = b'data: {"choices":[{"index":0,"delta":{"content":"' + 500_000 * b"x" + b'"}}]}\n\n'
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(long)
+        exchange.end()
+
+    only_north.then(behave)
+    answer = await ask(chat(stream=True))
+    assert answer.body.startswith(long)
+    assert answer.body.endswith(b"data: [DONE]\n\n")

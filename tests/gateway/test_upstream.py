@@ -1,0 +1,202 @@
+"""Providers that fail: what the client is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import msgspec
+import pytest
+
+from tests.gateway.asgi import Call, ask, chat
+from tests.gateway.conftest import NORTH_KEY, provider
+from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, stalls, streams_and_stalls
+from tests.servers import free_port
+
+ERROR = {"message": "Slow down", "type": "rate_limit_error", "param": "messages", "code": "rate_limit_exceeded"}
+streaming = pytest.mark.parametrize("stream", [False, True])
+
+
+@streaming
+async def test_chat_answers_502_when_nobody_listens_at_the_provider(gateway, north: Upstream, stream):
+    gone = msgspec.structs.replace(provider(north), base_url=f"http://127.0.0.1:{free_port()}/v1")
+    gateway.SENTINEL_PROVIDERS = (gone,)
+    answer = await ask(chat(stream=stream))
+    assert answer.status == 502
+    assert answer.error["code"] == "upstream_unreachable"
+    assert "'north'" in answer.error["message"]
+    assert answer.headers["x-session-provider"] == "north"
+
+
+@streaming
+async def test_chat_answers_504_when_the_provider_stalls(gateway, only_north: Upstream, stream):
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.1
+    only_north.then(stalls)
+    answer = await ask(chat(stream=stream))
+    assert answer.status == 504
+    assert answer.error["code"] == "upstream_timeout"
+    assert only_north.exchanges[0].ended.wait(1)
+    assert only_north.exchanges[0].left_early
+
+
+@streaming
+async def test_chat_answers_502_when_the_provider_hangs_up(only_north: Upstream, stream):
+    only_north.then(Exchange.cut)
+    answer = await ask(chat(stream=stream))
+    assert answer.status == 502
+    assert answer.error["message"]
+
+
+async def test_chat_answers_502_when_the_provider_breaks_off_a_plain_answer(only_north: Upstream):
+    only_north.then(breaks_off(b'{"id": '))
+    answer = await ask(chat())
+    assert answer.status == 502
+    assert "broke off" in answer.error["message"]
+
+
+@streaming
+@pytest.mark.parametrize("status", [400, 404, 413, 422, 429, 500, 503])
+async def test_chat_passes_the_error_on_when_the_provider_gives_one(only_north: Upstream, status, stream):
+    only_north.then(fails(status, {"error": ERROR}, Retry_After="7"))
+    answer = await ask(chat(conversation_id="conv-1", stream=stream))
+    assert answer.status == status
+    assert answer.error == ERROR
+    if status in (429, 503):
+        assert answer.headers["retry-after"] == "7"
+    assert answer.headers["x-session-provider"] == "north"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Bad Gateway</html>",
+        b"\xff\xfe",
+        b"[]",
+        b"null",
+        b'{"detail": "no"}',
+        b'{"error": "no"}',
+        b'{"error": null}',
+        b'{"error": {}}',
+        b'{"error": {"message": null, "type": null, "param": null, "code": null}}',
+        300_000 * b"[",
+    ],
+)
+async def test_chat_passes_the_status_on_when_the_error_is_of_another_shape(only_north: Upstream, body):
+    only_north.then(fails(500, body))
+    answer = await ask(chat())
+    assert answer.status == 500
+    assert answer.error["message"] == "Provider 'north' answered 500"
+    assert answer.error["type"] == "upstream_error"
+
+
+async def test_chat_passes_the_error_on_when_its_fields_have_other_types(only_north: Upstream):
+    only_north.then(fails(400, {"error": {"message": ["a"], "type": 1, "param": {"x": 1}, "code": 17, "more": 1}}))
+    answer = await ask(chat())
+    assert answer.error == {"message": "['a']", "type": "1", "param": "{'x': 1}", "code": 17}
+
+
+async def test_chat_passes_the_error_on_when_it_arrives_in_pieces(only_north: Upstream):
+    whole = json.dumps({"error": {**ERROR, "message": "long " * 2000}}).encode()
+
+    def in_pieces(exchange: Exchange) -> None:
+        exchange.send_response(400)
+        exchange.send_header("Content-Length", str(len(whole)))
+        exchange.end_headers()
+        for at in range(0, len(whole), 4000):
+            exchange.wfile.write(whole[at : at + 4000])
+            time.sleep(0.01)
+
+    only_north.then(in_pieces)
+    answer = await ask(chat())
+    assert answer.error["message"] == "long " * 2000
+
+
+@streaming
+@pytest.mark.parametrize("status", [401, 402, 403])
+async def test_chat_answers_502_when_the_provider_refuses_the_gateways_key(only_north: Upstream, status, stream):
+    said = {"error": {"message": f"Incorrect API key provided: {NORTH_KEY}", "type": "invalid_request_error"}}
+    only_north.then(fails(status, said))
+    answer = await ask(chat(stream=stream))
+    assert answer.status == 502
+    assert answer.error["code"] == "upstream_refused"
+    assert "credentials" in answer.error["message"]
+    assert NORTH_KEY not in f"{answer.body!r}{answer.headers}"
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+async def test_error_does_not_show_the_gateways_key_when_the_provider_repeats_it(only_north: Upstream, status):
+    error = {"message": f"{NORTH_KEY} may not", "param": NORTH_KEY, "code": NORTH_KEY}
+    only_north.then(fails(status, {"error": error}))
+    answer = await ask(chat())
+    assert NORTH_KEY not in f"{answer.body!r}{answer.headers}"
+    assert answer.status == status
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_chat_answers_502_when_the_provider_sends_elsewhere(only_north: Upstream, south: Upstream, status):
+    only_north.then(fails(status, Location=f"{south.url}/chat/completions"))
+    answer = await ask(chat())
+    assert answer.status == 502
+    assert answer.error["message"]
+    assert "location" not in answer.headers
+    assert not south.exchanges
+
+
+@streaming
+async def test_upstream_request_ends_within_a_second_when_the_client_leaves(only_north: Upstream, stream):
+    only_north.then(streams_and_stalls if stream else stalls)
+    call = Call(chat(stream=stream))
+    serving = call.start()
+    if stream:
+        assert b'"first"' in await call.next()
+    exchange = await asyncio.to_thread(only_north.wait_for_request)
+    call.leave()
+    left = time.monotonic()
+    assert await asyncio.to_thread(exchange.ended.wait, 5)
+    assert time.monotonic() - left < 1
+    assert exchange.left_early
+    await asyncio.wait_for(serving, 1)
+    if not stream:
+        assert call.outgoing.empty()
+
+
+async def test_upstream_request_ends_within_a_second_when_a_client_leaves_that_reads_no_more(only_north: Upstream):
+    only_north.then(streams_and_stalls)
+    call = Call(chat(stream=True))
+    full = asyncio.Event()
+
+    async def send(message) -> None:
+        if message.get("body"):
+            full.set()
+            await asyncio.Event().wait()  # as a server does while the client's window is closed
+
+    call.outgoing.put = send
+    serving = call.start()
+    await asyncio.wait_for(full.wait(), 5)
+    call.leave()
+    left = time.monotonic()
+    assert await asyncio.to_thread(only_north.exchanges[0].ended.wait, 5)
+    assert time.monotonic() - left < 1
+    await asyncio.wait_for(serving, 1)
+
+
+async def test_request_is_dropped_when_the_client_leaves_before_its_body_is_there(only_north: Upstream):
+    call = Call(pieces=[b'{"model":', b""])
+    call._incoming.get_nowait(), call._incoming.get_nowait()
+    call._incoming.put_nowait({"type": "http.request", "body": b'{"model":', "more_body": True})
+    call.leave()
+    await asyncio.wait_for(call.answer(), 1)
+    assert call.status == 0
+    assert not only_north.exchanges
+
+
+async def test_serving_is_cancelled_when_the_server_stops(only_north: Upstream):
+    only_north.then(stalls)
+    serving = Call(chat()).start()
+    exchange = await asyncio.to_thread(only_north.wait_for_request)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert await asyncio.to_thread(exchange.ended.wait, 1)

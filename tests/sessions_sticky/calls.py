@@ -1,0 +1,25 @@
+"""One call of each method of the manager, for tests of what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sessions_sticky import Session
+
+PROPOSAL = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+OTHER = {"provider": "anthropic", "model": "claude", "external_id": "user-456"}
+MOVE = {"provider": "mistral", "model": "large", "reason": "a test"}
+
+METHODS = ("get", "inspect", "create", "touch", "resolve", "rebind", "delete")
+
+
+def arguments(method: str, session: Session) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments by which `method` acts on a session: reads it, moves it, makes it anew."""
+    proposal = {"provider": session.provider, "model": session.model, "external_id": session.external_id}
+    keywords: dict[str, dict[str, Any]] = {"create": proposal, "resolve": proposal, "rebind": MOVE}
+    return (session if method == "rebind" else session.id,), keywords.get(method, {})
+
+
+def sample(conversation_id: Any = "conv-123", **fields: Any) -> Session:
+    """Return the design's example of a session, with other fields where given."""
+    return Session(**{"id": conversation_id, **PROPOSAL, "created_at": 1_700_000_000, **fields})

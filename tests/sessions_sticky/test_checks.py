@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import tempfile
+
+import pytest
+from django.core.cache import cache
+from django.core.checks import Tags, run_checks
+
+from sessions_sticky import cache_config
+
+URL = "redis://127.0.0.1:1/0"
+FILES = "django.core.cache.backends.filebased.FileBasedCache"
+LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+
+
+def entry(**changes):
+    """A fitting CACHES entry with changes; OPTIONS are merged, and None leaves one out."""
+    config = cache_config(URL)
+    options = {**config["OPTIONS"], **changes.pop("OPTIONS", {})}
+    merged = {**config, **changes, "OPTIONS": {name: value for name, value in options.items() if value is not None}}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def messages(*, deploy=False):
+    found = run_checks(tags=[Tags.caches], include_deployment_checks=deploy)
+    return [message for message in found if message.id.startswith("sessions_sticky.")]
+
+
+def ids(*, deploy=False):
+    return [message.id.removeprefix("sessions_sticky.") for message in messages(deploy=deploy)]
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+@pytest.mark.parametrize("url", [URL, "rediss://:pw@127.0.0.1:1/0", "unix:///nowhere/s?db=0"])
+def test_check_is_silent_when_cache_config_made_the_entry(settings, url, deploy):
+    settings.CACHES = {"default": cache_config(url)}
+    assert messages(deploy=deploy) == []
+
+
+@pytest.mark.parametrize("value", ["abc", 0, -5, 1.5, "", True, None, 2**31])
+def test_check_gives_E001_when_the_ttl_is_bad(settings, value):
+    settings.SESSION_TTL_SECONDS = value
+    (message,) = messages()
+    assert message.id == "sessions_sticky.E001"
+    assert message.is_serious()
+    assert message.msg.startswith(f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is ")
+
+
+@pytest.mark.parametrize(
+    "options", [{"CACHE": "nowhere"}, {"CACHE": ["default"]}, {"ON_STORE_ERROR": "explode"}, {"API_THROTTLE_RATE": "x"}]
+)
+def test_check_gives_E001_once_when_an_option_is_bad(settings, options):
+    settings.SESSIONS_STICKY = options
+    assert ids(deploy=True) == ["E001"]
+
+
+def test_check_gives_E001_when_the_setting_is_no_dict(settings):
+    settings.SESSIONS_STICKY = ["CACHE"]
+    assert set(ids(deploy=True)) == {"E001"}
+
+
+def test_check_gives_E002_with_a_suggestion_when_a_key_is_unknown(settings):
+    settings.SESSIONS_STICKY = {"ON_STORE_EROR": "raise", "COLOUR": "red"}
+    assert [(message.id, message.hint) for message in messages()] == [
+        ("sessions_sticky.E002", "Did you mean 'ON_STORE_ERROR'?"),
+        ("sessions_sticky.E002", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"KEY_FUNCTION": None}, 1),
+        ({"KEY_FUNCTION": None, "KEY_PREFIX": "app"}, 1),
+        ({"OPTIONS": {"SERIALIZER": None}}, 1),
+        ({"OPTIONS": {"SERIALIZER": "django_redis.serializers.json.JSONSerializer"}}, 1),
+        ({"OPTIONS": {"COMPRESSOR": "django_redis.compressors.zlib.ZlibCompressor"}}, 1),
+        ({"KEY_FUNCTION": None, "OPTIONS": {"SERIALIZER": None}}, 2),
+    ],
+)
+def test_check_gives_E003_when_the_cache_changes_keys_or_values(settings, changes, count):
+    settings.CACHES = {"default": entry(**changes)}
+    assert ids() == ["E003"] * count
+
+
+def test_check_gives_E004_when_the_cache_keeps_nothing(settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
+    assert ids(deploy=True) == ["E004"]
+
+
+@pytest.mark.parametrize("option", ["SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"])
+def test_check_gives_W001_when_a_timeout_is_missing(settings, option):
+    settings.CACHES = {"default": entry(OPTIONS={option: None})}
+    assert ids() == ["W001"]
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (entry(), []),
+        (entry(OPTIONS={"SOCKET_TIMEOUT": 30}), ["W002"]),
+        ({"BACKEND": "django_redis.cache.RedisCache", "LOCATION": URL}, ["W002"]),
+        (entry(LOCATION="redis://127.0.0.1:1/1", OPTIONS={"SOCKET_TIMEOUT": 30}), []),
+        (LOCMEM, []),
+    ],
+)
+def test_check_gives_W002_when_another_alias_shares_the_location_with_other_options(settings, other, expected):
+    settings.CACHES = {"default": entry(), "other": other}
+    assert ids() == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (LOCMEM, ["W003"]),
+        ({"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "t"}, ["W004"]),
+        (
+            {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": tempfile.gettempdir()},
+            ["W004"],
+        ),
+        ({"BACKEND": "django.core.cache.backends.memcached.PyMemcacheCache", "LOCATION": "127.0.0.1:1"}, []),
+    ],
+)
+def test_check_warns_for_deployment_alone_when_the_cache_does_for_development(settings, config, expected):
+    if "PyMemcache" in config["BACKEND"]:
+        pytest.importorskip("pymemcache")
+    settings.CACHES = {"default": config}
+    assert ids() == []
+    assert ids(deploy=True) == expected
+
+
+def test_check_opens_no_connection(settings):
+    settings.CACHES = {"default": cache_config(URL)}
+    messages(deploy=True)
+    assert cache.client.get_client().connection_pool._created_connections == 0
+
+
+def test_check_looks_at_the_configured_alias(settings):
+    settings.CACHES = {"default": entry(KEY_FUNCTION=None), "kept": entry(LOCATION="redis://127.0.0.1:1/1")}
+    settings.SESSIONS_STICKY = {"CACHE": "kept"}
+    assert ids(deploy=True) == []

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from sessions_sticky import SessionManager, sessions
+from sessions_sticky.conf import MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
+from tests.sessions_sticky.calls import PROPOSAL
+
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+BAD_TTLS = ["abc", "60", "", 0, -5, 1.5, 60.0, True, False, None, MAX_TTL_SECONDS + 1, 10**30, [60], b"60"]
+
+
+@pytest.fixture
+def two_caches(settings):
+    settings.CACHES = {name: {"BACKEND": LOCMEM, "LOCATION": f"conf-{name}"} for name in ("default", "other")}
+
+
+def test_ttl_seconds_is_a_day_when_not_set(settings):
+    del settings.SESSION_TTL_SECONDS
+    assert conf.ttl_seconds == sessions.ttl_seconds == 86_400
+
+
+@pytest.mark.parametrize("value", [1, 60, MAX_TTL_SECONDS])
+def test_ttl_seconds_follows_the_setting_at_once(settings, value):
+    settings.SESSION_TTL_SECONDS = value
+    assert conf.ttl_seconds == sessions.ttl_seconds == value
+    assert SessionManager(ttl_seconds=5).ttl_seconds == 5
+
+
+@pytest.mark.parametrize("value", BAD_TTLS, ids=repr)
+def test_ttl_seconds_raises_with_value_and_what_is_allowed_when_the_setting_is_bad(settings, value):
+    settings.SESSION_TTL_SECONDS = value
+    with pytest.raises(ImproperlyConfigured) as caught:
+        _ = conf.ttl_seconds
+    assert str(caught.value).startswith(f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number")
+
+
+@pytest.mark.parametrize("value", [value for value in BAD_TTLS if value is not None], ids=repr)
+def test_manager_raises_when_its_ttl_seconds_is_bad(value):
+    with pytest.raises(ValueError, match="Invalid SESSION_TTL_SECONDS: "):
+        SessionManager(ttl_seconds=value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", 1), ("86400", 86_400), ("007", 7), (str(MAX_TTL_SECONDS), MAX_TTL_SECONDS)]
+)
+def test_parse_ttl_seconds_reads_whole_numbers(text, value):
+    assert parse_ttl_seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["abc", "", " ", "0", "-5", "1.5", "1e3", "+5", "0x10", "1_000", "٣", "60 ", "2147483648", "9" * 5000]
+)
+def test_parse_ttl_seconds_raises_in_one_line_when_the_text_is_bad(text):
+    with pytest.raises(ValueError, match=r"^Invalid SESSION_TTL_SECONDS: .*; allowed is a whole number of seconds"):
+        parse_ttl_seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "good", "bad"),
+    [
+        ("cache", "CACHE", ["default"], ["nowhere", "", None, 7, ["default"], {}]),
+        ("on_store_error", "ON_STORE_ERROR", ["degrade", "raise"], ["", "RAISE", None, True, ["raise"]]),
+        (
+            "api_throttle_rate",
+            "API_THROTTLE_RATE",
+            ["1/s", "600/min", "5/hour", "10000/day", None],
+            ["", "600", "0/min", "600/", "600/fortnight", "-1/s", "1.5/s", 600, "600/min\n"],
+        ),
+    ],
+)
+def test_option_takes_what_is_allowed_and_says_so_otherwise(settings, name, option, good, bad):
+    for value in good:
+        settings.SESSIONS_STICKY = {option: value}
+        assert getattr(conf, name) == value
+    for value in bad:
+        settings.SESSIONS_STICKY = {option: value}
+        with pytest.raises(ImproperlyConfigured) as caught:
+            getattr(conf, name)
+        assert str(caught.value).startswith(f"Invalid SESSIONS_STICKY['{option}']: {value!r}; allowed is ")
+
+
+@pytest.mark.parametrize("value", [None, [], "CACHE"])
+def test_option_raises_when_the_setting_is_no_dict(settings, value):
+    settings.SESSIONS_STICKY = value
+    with pytest.raises(ImproperlyConfigured, match=r"Invalid SESSIONS_STICKY: .*; allowed is a dict"):
+        _ = conf.cache
+    assert unknown_options() == {}
+
+
+def test_option_has_its_default_when_not_set(settings):
+    del settings.SESSIONS_STICKY
+    assert (conf.cache, conf.on_store_error, conf.api_throttle_rate) == ("default", "degrade", "600/min")
+
+
+def test_unknown_options_suggests_the_name_that_was_meant(settings):
+    settings.SESSIONS_STICKY = {"CACHE": "default", "cache": "x", "ON_STORE_EROR": "raise", "COLOUR": 1, 7: 2}
+    assert unknown_options() == {"cache": "CACHE", "ON_STORE_EROR": "ON_STORE_ERROR", "COLOUR": None, 7: None}
+
+
+def test_manager_follows_the_cache_alias_at_once(settings, two_caches):
+    settings.SESSIONS_STICKY = {"CACHE": "other"}
+    sessions.create("conv-123", **PROPOSAL)
+    assert SessionManager("other").get("conv-123") is not None
+    assert SessionManager("default").get("conv-123") is None
+    settings.SESSIONS_STICKY = {}
+    assert sessions.get("conv-123") is None
+
+
+@pytest.mark.parametrize("location", ["conf-a", "conf-b"])
+def test_manager_follows_caches_at_once(settings, location):
+    settings.CACHES = {"default": {"BACKEND": LOCMEM, "LOCATION": "conf-first"}}
+    sessions.create("conv-123", **PROPOSAL)
+    settings.CACHES = {"default": {"BACKEND": LOCMEM, "LOCATION": location}}
+    assert sessions.get("conv-123") is None

@@ -1,0 +1,209 @@
+"""What the manager promises on every cache, sync and async."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from sessions_sticky import (
+    InvalidConversationId,
+    InvalidSession,
+    Outcome,
+    SessionConflict,
+    SessionManager,
+    SessionNotSupported,
+    SessionOwnerMismatch,
+)
+from tests.conftest import PORTABLE_STORES, REDIS_STORES
+from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
+
+HOSTILE_IDS = [
+    "a:b/c.d{e}*?[]\\",
+    "../../etc/passwd",
+    "*",
+    "with spaces  and 'quotes\"",
+    "%2F%00",
+    "é日本",
+    "\u202eright to left \u05d0",
+    "😀" * 256,
+    "x" * 256,
+]
+INVALID_IDS = ["", "x" * 257, "a\nb", "a\x00b", "\x7f", "\x85", "\ud800", None, 7, b"conv-123"]
+on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
+on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
+
+
+def test_resolve_creates_when_there_is_none(call):
+    before = int(time.time())
+    session, outcome = call("resolve", "conv-123", **PROPOSAL)
+    assert outcome is Outcome.CREATED
+    assert session == sample(created_at=session.created_at)
+    assert before <= session.created_at <= time.time()
+    assert call("get", "conv-123") == session
+
+
+def test_resolve_hits_and_keeps_the_first_binding_when_another_is_proposed(call):
+    first = call("resolve", "conv-123", **PROPOSAL).session
+    assert call("resolve", "conv-123", **OTHER) == (first, Outcome.HIT)
+    assert call("get", "conv-123") == first
+
+
+def test_resolve_raises_and_changes_nothing_when_another_owns_it(call):
+    first = call("resolve", "conv-123", **PROPOSAL).session
+    with pytest.raises(SessionOwnerMismatch):
+        call("resolve", "conv-123", **{**PROPOSAL, "external_id": "user-789"})
+    assert call("get", "conv-123") == first
+
+
+def test_resolve_creates_when_it_was_deleted(call):
+    call("resolve", "conv-123", **PROPOSAL)
+    call("delete", "conv-123")
+    assert call("resolve", "conv-123", **OTHER).outcome is Outcome.CREATED
+    assert call("get", "conv-123").provider == OTHER["provider"]
+
+
+def test_reading_gives_none_when_there_is_none(call):
+    assert call("get", "conv-123") is None
+    assert call("inspect", "conv-123") is None
+
+
+def test_create_replaces_what_there_is(call):
+    call("create", "conv-123", **PROPOSAL)
+    second = call("create", "conv-123", **{**OTHER, "external_id": "user-789"})
+    assert second.external_id == "user-789"
+    assert call("get", "conv-123") == second
+
+
+def test_touch_tells_whether_there_was_a_session(call):
+    assert call("touch", "conv-123") is False
+    session = call("create", "conv-123", **PROPOSAL)
+    assert call("touch", "conv-123") is True
+    assert call("get", "conv-123") == session
+
+
+def test_delete_tells_whether_there_was_a_session(call):
+    assert call("delete", "conv-123") is False
+    call("create", "conv-123", **PROPOSAL)
+    assert call("delete", "conv-123") is True
+    assert call("delete", "conv-123") is False
+    assert call("get", "conv-123") is None
+
+
+def test_touch_revives_nothing_when_it_was_deleted(call):
+    call("create", "conv-123", **PROPOSAL)
+    call("delete", "conv-123")
+    assert call("touch", "conv-123") is False
+    assert call("get", "conv-123") is None
+
+
+@on_redis
+def test_inspect_tells_what_is_left_when_on_redis(call, settings):
+    settings.SESSION_TTL_SECONDS = 60
+    session = call("create", "conv-123", **PROPOSAL)
+    entry = call("inspect", "conv-123")
+    assert entry.session == session
+    assert 55 < entry.expires_in <= 60
+
+
+@on_portable
+def test_inspect_tells_no_time_when_the_cache_cannot(call):
+    session = call("create", "conv-123", **PROPOSAL)
+    entry = call("inspect", "conv-123")
+    assert (entry.session, entry.expires_in) == (session, None)
+
+
+@on_redis
+def test_rebind_keeps_id_owner_and_birth_when_it_moves(call):
+    call("create", "conv-123", **PROPOSAL)
+    session = call("get", "conv-123")
+    moved = call("rebind", session, **MOVE)
+    assert moved == sample(provider=MOVE["provider"], model=MOVE["model"], created_at=session.created_at)
+    assert call("get", "conv-123") == moved
+    assert call("resolve", "conv-123", **PROPOSAL) == (moved, Outcome.HIT)
+
+
+@on_redis
+@pytest.mark.parametrize(
+    "now", [None, sample(provider="elsewhere"), sample(external_id="user-789"), sample(created_at=1)]
+)
+def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw, now):
+    if now:
+        raw.set("sentinel:session:conv-123", now.to_json(), ex=60)
+    with pytest.raises(SessionConflict) as caught:
+        call("rebind", sample(), **MOVE)
+    assert caught.value.current == now
+    assert call("get", "conv-123") == now
+
+
+@on_portable
+def test_rebind_raises_and_changes_nothing_when_the_cache_cannot(call):
+    session = call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(SessionNotSupported, match="cannot replace a binding atomically"):
+        call("rebind", session, **MOVE)
+    assert call("get", "conv-123") == session
+
+
+@pytest.mark.parametrize("conversation_id", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
+def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation_id, recwarn):
+    neighbour = call("create", "neighbour", **PROPOSAL)
+    session = call("resolve", conversation_id, **PROPOSAL).session
+    assert session.id == conversation_id
+    assert call("get", conversation_id) == call("inspect", conversation_id).session == session
+    assert call("touch", conversation_id)
+    if store_name in REDIS_STORES:
+        assert call("rebind", session, **MOVE).id == conversation_id
+    assert call("delete", conversation_id)
+    assert call("get", conversation_id) is None
+    assert call("get", "neighbour") == neighbour
+    assert not recwarn.list
+
+
+def test_ids_are_told_apart_when_they_are_nearly_the_same(call):
+    near = ["x" * 255, "x" * 256, " x", "x", "x ", "X", "é", "e\u0301", "sha256:x"]
+    made = [call("create", conversation_id, **PROPOSAL) for conversation_id in near]
+    assert [call("get", conversation_id) for conversation_id in near] == made
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_raises_when_the_id_is_invalid(call, method):
+    for conversation_id in INVALID_IDS:
+        args, kwargs = arguments(method, sample(conversation_id))
+        with pytest.raises(InvalidConversationId):
+            call(method, *args, **kwargs)
+
+
+@on_redis
+def test_nothing_is_written_when_the_id_is_invalid(call, raw):
+    for method in METHODS:
+        for conversation_id in INVALID_IDS:
+            args, kwargs = arguments(method, sample(conversation_id))
+            with pytest.raises(InvalidConversationId):
+                call(method, *args, **kwargs)
+    assert raw.keys() == []
+
+
+@pytest.mark.parametrize("method", ["create", "resolve"])
+@pytest.mark.parametrize("value", [None, 7, b"bytes", "\ud800"])
+@pytest.mark.parametrize("field", ["provider", "model", "external_id"])
+def test_binding_raises_and_writes_nothing_when_a_field_does_not_fit(call, method, field, value):
+    with pytest.raises(InvalidSession):
+        call(method, "conv-123", **{**PROPOSAL, field: value})
+    assert call("get", "conv-123") is None
+
+
+@pytest.mark.slow
+def test_session_outlives_its_ttl_when_used_and_is_gone_when_left_alone(store_name, manager):
+    manager = SessionManager(ttl_seconds=2)
+    session = manager.create("conv-123", **PROPOSAL)
+    started = time.monotonic()
+    while time.monotonic() < started + 2.8:
+        time.sleep(0.35)
+        assert manager.touch("conv-123")
+        time.sleep(0.35)
+        assert manager.resolve("conv-123", **OTHER) == (session, Outcome.HIT)
+    last_used = time.monotonic()
+    while manager.get("conv-123"):
+        assert time.monotonic() < last_used + 2.5
+        time.sleep(0.05)
+    assert manager.touch("conv-123") is False

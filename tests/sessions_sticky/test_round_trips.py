@@ -1,0 +1,75 @@
+"""How often an operation goes to Redis and back, as the server counts it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sessions_sticky import Outcome, sessions
+from tests.conftest import patient_config
+from tests.servers import VALKEY, start_server
+from tests.sessions_sticky.calls import MOVE, PROPOSAL
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def counted(request, settings):
+    """Run a coroutine function or a function; return its result and the round trips it took.
+
+    On a server of one's own, which nobody else talks to. The server counts what it reads: a command, or a pipeline,
+    of this size is one read.
+    """
+    program = VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
+    with start_server(program) as server, server.client() as client:
+        settings.CACHES = {"default": patient_config(server.url)}
+
+        def reads():
+            return client.info("stats")["total_reads_processed"]
+
+        async def run(function):
+            warm_up = sessions.aget if asyncio.iscoroutinefunction(function) else sessions.get
+            result = warm_up("warm-up")  # connect, and say hello
+            if asyncio.iscoroutine(result):
+                await result
+            before = reads()
+            result = function()
+            if asyncio.iscoroutine(result):
+                result = await result
+            return result, reads() - before - 1  # the counting itself is one
+
+        yield run
+
+
+@pytest.fixture(params=["sync", "async"])
+def once(request, counted):
+    """Count the round trips of one method, or of its twin."""
+
+    async def run(method, *args, **kwargs):
+        if request.param == "sync":
+            return await counted(lambda: getattr(sessions, method)(*args, **kwargs))
+
+        async def call():
+            return await getattr(sessions, f"a{method}")(*args, **kwargs)
+
+        return await counted(call)
+
+    return run
+
+
+async def test_resolve_takes_two_round_trips_when_it_binds_and_one_when_it_hits(once):
+    (_, outcome), trips = await once("resolve", "conv-123", **PROPOSAL)
+    assert (outcome, trips) == (Outcome.CREATED, 2)
+    for _ in range(3):
+        (_, outcome), trips = await once("resolve", "conv-123", **PROPOSAL)
+        assert (outcome, trips) == (Outcome.HIT, 1)
+
+
+async def test_reading_and_writing_take_one_round_trip(once):
+    session, trips = await once("create", "conv-123", **PROPOSAL)
+    assert trips == 1
+    assert await once("get", "conv-123") == (session, 1)
+    assert await once("touch", "conv-123") == (True, 1)
+    await once("rebind", session, **MOVE)  # teaches the server the script
+    moved = sessions.get("conv-123")
+    _, trips = await once("rebind", moved, **{**MOVE, "provider": "xai"})
+    assert trips == 1

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions_sticky import rendezvous
+
+WEIGHTS = {"anthropic": 1, "mistral": 2.5, "openai": 1, "xai": 0.5, "é": 4}
+IDS = [f"conv-{n}" for n in range(100_000)]
+MAPPINGS = st.dictionaries(st.text("abcé", min_size=1), st.floats(0.001, 1000), min_size=1, max_size=6)
+
+
+# Golden values: processes of other Python versions, and other programs, must rank the same.
+@pytest.mark.parametrize(
+    ("conversation_id", "ranking"),
+    [
+        ("conv-123", "é mistral xai anthropic openai"),
+        ("conv-124", "é mistral anthropic xai openai"),
+        ("é😀", "é mistral openai anthropic xai"),
+        ("", "é openai mistral anthropic xai"),
+        ("x" * 256, "openai mistral anthropic xai é"),
+        ("a:b/{c}", "é xai mistral anthropic openai"),
+    ],
+)
+def test_rendezvous_ranks_as_ever(conversation_id, ranking):
+    assert rendezvous(conversation_id, WEIGHTS) == ranking.split()
+
+
+def test_rendezvous_ranks_a_thousand_conversations_as_ever():
+    firsts = "".join(rendezvous(conversation_id, WEIGHTS)[0] for conversation_id in IDS[:1000])
+    assert hashlib.sha256(firsts.encode()).hexdigest()[:16] == "48e79a4728590c37"
+
+
+@given(st.text(max_size=20), MAPPINGS, st.randoms())
+def test_rendezvous_ranks_every_name_once_whatever_the_order_of_the_mapping(conversation_id, weights, random):
+    shuffled = random.sample(list(weights.items()), len(weights))
+    ranking = rendezvous(conversation_id, dict(shuffled))
+    assert ranking == rendezvous(conversation_id, weights)
+    assert sorted(ranking) == sorted(weights)
+
+
+def test_rendezvous_shares_conversations_by_weight():
+    weights = {"big": 3, "small": 1, "tiny": 0.5}
+    firsts = Counter(rendezvous(conversation_id, weights)[0] for conversation_id in IDS)
+    for name, weight in weights.items():
+        assert firsts[name] / len(IDS) == pytest.approx(weight / 4.5, rel=0.02)
+
+
+@given(st.text(max_size=20), MAPPINGS, st.floats(0.001, 1000))
+def test_rendezvous_keeps_the_order_of_the_others_when_a_name_comes_or_goes(conversation_id, weights, weight):
+    longer = rendezvous(conversation_id, {**weights, "new": weight})
+    assert [name for name in longer if name != "new"] == rendezvous(conversation_id, weights)
+
+
+@given(st.text(max_size=20), MAPPINGS, st.floats(1, 10))
+def test_rendezvous_never_ranks_a_name_lower_when_its_weight_grows(conversation_id, weights, factor):
+    name = min(weights)
+    before = rendezvous(conversation_id, weights).index(name)
+    assert rendezvous(conversation_id, {**weights, name: weights[name] * factor}).index(name) <= before
+
+
+def test_rendezvous_leaves_a_name_out_when_its_weight_is_0():
+    assert rendezvous("conv-123", {"a": 0, "b": 1, "c": 0.0}) == ["b"]
+    assert rendezvous("conv-123", {"a": 0}) == rendezvous("conv-123", {}) == []
+
+
+@pytest.mark.parametrize("weight", [-1, -0.001, math.inf, -math.inf, math.nan])
+def test_rendezvous_names_provider_and_value_when_a_weight_is_invalid(weight):
+    with pytest.raises(ValueError, match=rf"Invalid weight {weight!r} of provider 'b'"):
+        rendezvous("conv-123", {"a": 1, "b": weight})

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from django.core.cache.backends.locmem import LocMemCache
+
+from sessions_sticky import (
+    InvalidSession,
+    Outcome,
+    SessionConflict,
+    SessionManager,
+    SessionOwnerMismatch,
+    SessionStoreUnavailable,
+    breaker,
+    cache_config,
+    sessions,
+)
+from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
+from tests.servers import VALKEY, free_port, start_server
+from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
+
+BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
+"""Connecting, asking, and the pauses of a busy machine."""
+
+
+@pytest.fixture(scope="module", params=["closed port", "killed", "stalled", "no socket"])
+def dead_url(request, tmp_path_factory):
+    """The address of a store that is not there, or does not answer."""
+    if request.param == "closed port":
+        yield f"redis://127.0.0.1:{free_port()}/0"
+    elif request.param == "no socket":
+        yield "unix:///nowhere/at/all.sock?db=0"
+    else:
+        with start_server(VALKEY, tcp=request.param == "killed") as server:
+            server.kill() if request.param == "killed" else server.stop()
+            yield server.url
+
+
+@pytest.fixture
+def manager(settings):
+    """Takes the place of the fixture that `call` uses, which has a live store."""
+    return SessionManager()
+
+
+@pytest.fixture
+def down(dead_url, settings):
+    settings.CACHES = {"default": cache_config(dead_url)}
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request, settings):
+    """A server that the test may kill, as the default cache."""
+    program = VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
+    with start_server(program, tcp=request.param == "redis") as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        yield server
+
+
+def timed(call, *args, **kwargs):
+    started = time.monotonic()
+    try:
+        return call(*args, **kwargs)
+    finally:
+        assert time.monotonic() - started < BOUND_SECONDS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_raises_in_time_when_the_store_is_down(down, call, settings, method):
+    settings.SESSIONS_STICKY = {"ON_STORE_ERROR": "raise"}
+    args, kwargs = arguments(method, sample())
+    for _ in range(2):  # the second meets the breaker
+        with pytest.raises(SessionStoreUnavailable):
+            timed(call, method, *args, **kwargs)
+
+
+def test_resolve_degrades_to_the_proposal_in_time_when_the_store_is_down(down, call, caplog):
+    session, outcome = timed(call, "resolve", "conv-123", **PROPOSAL)
+    assert outcome is Outcome.DEGRADED
+    assert session == sample(created_at=session.created_at)
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert (record.name, record.conversation_id) == ("sessions_sticky", "conv-123")
+
+
+def test_resolve_degrades_for_all_at_once_within_the_bound_when_the_store_is_down(down):
+    async def main():
+        return await asyncio.gather(*(sessions.aresolve(f"conv-{n}", **PROPOSAL) for n in range(200)))
+
+    answers = timed(asyncio.run, main())
+    assert {outcome for _, outcome in answers} == {Outcome.DEGRADED}
+
+
+def test_resolve_refuses_an_invalid_proposal_when_the_store_is_down(down, call):
+    with pytest.raises(InvalidSession):
+        call("resolve", "conv-123", **{**PROPOSAL, "model": None})
+
+
+@pytest.mark.parametrize("failure", ["kill", "stop"])
+def test_resolve_keeps_to_the_session_last_seen_when_the_store_goes_down(server, call, failure):
+    bound = call("resolve", "conv-123", **PROPOSAL).session
+    getattr(server, failure)()
+    assert timed(call, "resolve", "conv-123", **OTHER) == (bound, Outcome.DEGRADED)
+    with pytest.raises(SessionOwnerMismatch):
+        call("resolve", "conv-123", **{**OTHER, "external_id": "user-789"})
+
+
+def test_resolve_binds_again_what_the_store_has_lost(server, call):
+    bound = call("resolve", "conv-123", **PROPOSAL).session
+    server.restart()  # empty
+    assert call("resolve", "conv-123", **OTHER) == (bound, Outcome.CREATED)
+    assert call("get", "conv-123") == bound
+
+
+def test_resolve_binds_anew_when_the_session_was_deleted_by_another_process(server, call):
+    call("resolve", "conv-123", **PROPOSAL)
+    with server.client() as client:
+        SessionManager().delete("conv-123")
+        call("create", "conv-123", **PROPOSAL)  # this process remembers it again
+        client.set("sentinel:deleted:conv-123", 1, ex=60)  # and another one deletes it
+        client.delete("sentinel:session:conv-123")
+    session, outcome = call("resolve", "conv-123", **OTHER)
+    assert (session.provider, outcome) == (OTHER["provider"], Outcome.CREATED)
+
+
+def test_connections_cut_by_a_restart_heal_without_an_error(server):
+    async def main():
+        await sessions.acreate("conv-123", **PROPOSAL)
+        server.restart()
+        assert await sessions.aget("conv-123") is None
+        server.restart()
+        assert await asyncio.gather(*(sessions.aget("conv-123") for _ in range(20))) == [None] * 20
+
+    asyncio.run(main())
+    sessions.create("conv-123", **PROPOSAL)
+    server.restart()
+    assert sessions.get("conv-123") is None
+
+
+@pytest.mark.parametrize(("failure", "repair"), [("kill", "start"), ("stop", "cont")])
+def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
+    server, call, monkeypatch, failure, repair
+):
+    monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.3)
+    call("create", "conv-123", **PROPOSAL)
+    getattr(server, failure)()
+    with pytest.raises(SessionStoreUnavailable):
+        call("get", "conv-123")
+    getattr(server, repair)()
+    deadline = time.monotonic() + breaker.RETRY_SECONDS + BOUND_SECONDS
+    while call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    session = call("create", "conv-123", **PROPOSAL)
+    assert call("get", "conv-123") == session
+    assert call("touch", "conv-123")
+    assert call("delete", "conv-123")
+    with pytest.raises(SessionConflict):
+        call("rebind", session, **MOVE)
+
+
+class SilentlyFailing(LocMemCache):
+    """Fails as caches do that hide their errors (Memcached clients, the database cache): takes nothing, has nothing."""
+
+    def add(self, *args, **kwargs):
+        return False
+
+
+def test_resolve_claims_no_binding_when_the_cache_takes_and_has_nothing(settings):
+    settings.SESSIONS_STICKY = {"ON_STORE_ERROR": "raise"}
+    manager = SessionManager(SilentlyFailing("silent", {}))
+    with pytest.raises(SessionStoreUnavailable):
+        manager.resolve("conv-123", **PROPOSAL)
+    settings.SESSIONS_STICKY = {}
+    assert manager.resolve("conv-123", **PROPOSAL).outcome is Outcome.DEGRADED

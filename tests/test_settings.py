@@ -1,0 +1,229 @@
+"""The settings, all from the environment: what it may say, and the one line that a mistake ends the start with."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.live import ROOT, environment, manage
+
+PROVIDER = '[[provider]]\nname = "one"\nbase_url = "https://host/v1"\nmodels = ["m"]\n'
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Read the settings anew under an environment, in this process."""
+
+    def load(**variables: str) -> dict[str, Any]:
+        monkeypatch.setattr(os, "environ", {})
+        for name, value in {**environment(tmp_path), **variables}.items():
+            os.environ[name] = value
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        return runpy.run_path(str(ROOT / "sentinel_project" / "settings.py"))
+
+    return load
+
+
+@pytest.fixture
+def refused(load):
+    """Return the line that ends the start."""
+
+    def refused(**variables: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            load(**variables)
+        assert isinstance(caught.value.code, str)
+        assert "\n" not in caught.value.code
+        return caught.value.code
+
+    return refused
+
+
+TTLS = ["abc", "0", "-5", "1.5", "", "99999999999999999999", "2147483648", " 5", "1e3", "٣", "1_000"]
+
+
+@pytest.mark.parametrize("value", TTLS)
+def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
+    assert refused(SESSION_TTL_SECONDS=value) == (
+        f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number of seconds from 1 to 2147483647"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("DEBUG", "maybe", "true or false"),
+        ("DEBUG", "", "true or false"),
+        ("SENTINEL_HTTPS", "2", "true or false"),
+        ("ALLOWED_HOSTS", "", "host names"),
+        ("ALLOWED_HOSTS", "https://gw.example.org", "host names"),
+        ("SENTINEL_CONVERSATION_SCOPE", "x", "shared or owner"),
+        ("SENTINEL_CONVERSATION_SCOPE", "", "shared or owner"),
+        ("SENTINEL_MAX_BODY_BYTES", "-1", "a whole number from 1024"),
+        ("SENTINEL_MAX_BODY_BYTES", "20MB", "a whole number from 1024"),
+        ("SENTINEL_UPSTREAM_TIMEOUT_SECONDS", "0", "a whole number from 1"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "user", "body.conversation_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "", "body.conversation_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.conversation_id"),
+        ("SENTINEL_ON_STORE_ERROR", "ignore", "degrade or raise"),
+    ],
+)
+def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allowed):
+    line = refused(**{name: value})
+    assert line.startswith(f"Invalid {name}: {value!r}; allowed is ")
+    assert allowed in line
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "allowed"),
+    [
+        ("REDIS_URL", "http://user:secret@host", "redis://host:6379/0"),
+        ("REDIS_URL", "http://[secret", "redis://host:6379/0"),
+        ("REDIS_URL", "", "redis://host:6379/0"),
+        ("REDIS_URL", "redis://:secret@host:port/0", "redis://host:6379/0"),
+        ("REDIS_URL", "redis://:secret@host:99999/0", "redis://host:6379/0"),
+        ("DATABASE_URL", "nonsense://user:secret@x", "postgres://"),
+        ("DATABASE_URL", "", "postgres://"),
+        ("DATABASE_URL", "postgres://user:secret@host:port/name", "postgres://"),
+        ("DATABASE_URL", "//user:secret@host/name", "postgres://"),
+    ],
+)
+def test_start_is_refused_without_the_password_when_a_url_cannot_be_used(refused, recwarn, name, url, allowed):
+    line = refused(**{name: url})
+    assert line.startswith(f"Invalid {name}: ")
+    assert allowed in line
+    assert "secret" not in f"{line}{[str(warning.message) for warning in recwarn]}"
+
+
+PROVIDER_FILES = {
+    "not toml [": "",
+    "": "provider",
+    "provider = []": "provider",
+    PROVIDER.replace("models", "modles"): "modles",
+    PROVIDER + 'region = "eu"': "region",
+    PROVIDER + PROVIDER: "'one'",
+    PROVIDER + 'api_key_env = "NOT_SET"': "NOT_SET",
+    PROVIDER + 'api_key_env = "EMPTY"': "EMPTY",
+    PROVIDER.replace("https://host/v1", "ftp://host/v1"): "ftp://host/v1",
+    PROVIDER.replace("https://host/v1", "host/v1"): "host/v1",
+    PROVIDER.replace("https://host/v1", "https:///v1"): "https:///v1",
+    PROVIDER.replace("https://host/v1", "https://host/v1?key=x"): "https://host/v1",
+    PROVIDER.replace("https://host/v1", "https://[host/v1"): "base_url",
+    PROVIDER.replace("https://host/v1", "https://host:port/v1"): "base_url",
+    PROVIDER.replace('["m"]', "[]"): "models",
+    PROVIDER.replace('["m"]', '"m"'): "models",
+    PROVIDER.replace('["m"]', '["a b"]'): "models",
+    PROVIDER.replace('"one"', '""'): "name",
+    PROVIDER.replace('"one"', '"é"'): "name",
+    PROVIDER + "weight = -1": "weight",
+    PROVIDER + "weight = inf": "weight",
+    PROVIDER + "weight = nan": "weight",
+    PROVIDER + 'weight = "1"': "weight",
+}
+
+
+@pytest.mark.parametrize(("text", "named"), PROVIDER_FILES.items())
+def test_start_is_refused_when_the_file_of_providers_is_wrong(refused, tmp_path, text, named):
+    file = tmp_path / "providers.toml"
+    file.write_text(text)
+    line = refused(SENTINEL_PROVIDERS=str(file), EMPTY="")
+    assert line.startswith(f"Invalid SENTINEL_PROVIDERS: {file}: ")
+    assert named in line
+
+
+def test_start_is_refused_without_the_password_when_a_providers_url_cannot_be_used(refused, tmp_path):
+    file = tmp_path / "providers.toml"
+    file.write_text(PROVIDER.replace("https://host/v1", "https://user:secret@host/v1"))
+    line = refused(SENTINEL_PROVIDERS=str(file))
+    assert "'https://...@host/v1'" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize("path", ["/nowhere/providers.toml", "", "."])
+def test_start_is_refused_when_there_is_no_file_of_providers(refused, path):
+    line = refused(SENTINEL_PROVIDERS=path)
+    assert line.startswith(f"Invalid SENTINEL_PROVIDERS: {path}")
+    assert "directory" in line
+
+
+def test_start_is_refused_when_the_file_of_providers_is_not_utf8(refused, tmp_path):
+    file = tmp_path / "providers.toml"
+    file.write_bytes(b'[[provider]]\nname = "\xff"\n')
+    assert refused(SENTINEL_PROVIDERS=str(file)).startswith(f"Invalid SENTINEL_PROVIDERS: {file}: ")
+
+
+def test_start_is_refused_when_the_data_folder_cannot_be_made(refused, tmp_path):
+    (tmp_path / "file").touch()
+    line = refused(SENTINEL_DATA_DIR=str(tmp_path / "file" / "data"))
+    assert line.startswith("Invalid SENTINEL_DATA_DIR: ")
+
+
+def test_providers_are_read_when_the_file_is_right(load, tmp_path):
+    file = tmp_path / "providers.toml"
+    file.write_text(
+        '[[provider]]\nname = "one"\nbase_url = "https://host/v1/"\nmodels = ["m", "org/m:free"]\n'
+        'api_key_env = "ONE_KEY"\nweight = 0.5\n[[provider]]\nname = "two"\nbase_url = "http://[::1]:8080"\n'
+        'models = ["m"]\n'
+    )
+    one, two = load(SENTINEL_PROVIDERS=str(file), ONE_KEY="sk-1")["SENTINEL_PROVIDERS"]
+    assert (one.name, one.base_url, one.models, one.weight) == ("one", "https://host/v1", ("m", "org/m:free"), 0.5)
+    assert (one.api_key, two.api_key) == ("sk-1", None)
+    assert (two.base_url, two.weight) == ("http://[::1]:8080", 1)
+    assert "sk-1" not in f"{one!r} {one}"
+
+
+def test_settings_are_those_for_a_first_run_when_nothing_is_set(load):
+    found = load()
+    assert found["DEBUG"] is False
+    assert found["SESSION_TTL_SECONDS"] == 86_400
+    assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
+    assert {provider.name for provider in found["SENTINEL_PROVIDERS"]} == {"echo-one", "echo-two", "echo-three"}
+    assert all(provider.base_url is None for provider in found["SENTINEL_PROVIDERS"])
+    assert found["SENTINEL_CONVERSATION_SCOPE"] == "shared"
+    assert found["CACHES"]["default"]["BACKEND"] == "django_redis.cache.RedisCache"
+
+
+def test_settings_follow_the_environment_when_it_is_set(load):
+    found = load(
+        SESSION_TTL_SECONDS="2147483647",
+        DEBUG="1",
+        ALLOWED_HOSTS="a.example, b.example",
+        REDIS_URL="rediss://:p@host:6380/2",
+        DATABASE_URL="postgres://user:pass@host:5433/name",
+        SENTINEL_CONVERSATION_ID_SOURCES="body.thread.id, header.x-*-id",
+        SENTINEL_MAX_BODY_BYTES="1024",
+        SENTINEL_HTTPS="yes",
+    )
+    assert found["SESSION_TTL_SECONDS"] == 2_147_483_647
+    assert found["DEBUG"] is True
+    assert found["ALLOWED_HOSTS"] == ["a.example", "b.example"]
+    assert found["CACHES"]["default"]["LOCATION"] == "rediss://:p@host:6380/2"
+    database = found["DATABASES"]["default"]
+    assert (database["ENGINE"], database["HOST"], database["PORT"]) == ("django.db.backends.postgresql", "host", 5433)
+    assert found["SENTINEL_CONVERSATION_ID_SOURCES"] == ["body.thread.id", "header.x-*-id"]
+    assert found["DATA_UPLOAD_MAX_MEMORY_SIZE"] == 1024
+    assert found["SECURE_SSL_REDIRECT"] is True
+    assert found["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "https://b.example"]
+
+
+BAD = [
+    {"SESSION_TTL_SECONDS": "abc"},
+    {"REDIS_URL": "http://user:secret@host"},
+    {"SENTINEL_PROVIDERS": "/nowhere/providers.toml"},
+]
+
+
+def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda bad: manage("check", env=environment(tmp_path, **bad)), BAD))
+    for bad, done in zip(BAD, runs, strict=True):
+        (name,) = bad
+        assert done.returncode == 1
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"Invalid {name}: ")
+        assert "secret" not in line
