@@ -35,12 +35,12 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
         try:
             answer = await upstream.call(provider, {**body, "model": plan.model})
         except upstream.Failed as exc:
-            metrics.upstream_failures.labels(provider.name, exc.code).inc()
+            metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
-            logger.warning("provider %r failed: %s", provider.name, exc)
+            logger.warning("provider %r failed: %s", provider.name, exc.reason)
             first_error = first_error or exc
         except upstream.Refused as exc:
-            logger.warning("provider %r refused: %s", provider.name, exc)
+            logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
             if plan.session is not None and provider.name == plan.session.provider:
                 refusal = f"provider answered {exc.provider_status}"
             first_error = first_error or exc

@@ -30,9 +30,11 @@ class Answer(NamedTuple):
 class Failed(ApiError):
     """The provider failed: no connection, no answer in time, 5xx or 429. Another one may well answer.
 
+    `reason` is its status or the error's code, never its own words: they may be anything, the message's text too.
     `retry_after` is its own wish in seconds, if it has one; `alive` tells that it did answer.
     """
 
+    reason: str = ""
     retry_after: float | None = None
     alive: bool = False
 
@@ -140,6 +142,7 @@ async def _refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiE
     if status < 500 and status != 429:
         return ApiError(status if status >= 400 else 502, message, headers=headers, **own_words)
     failed = Failed(status, message, headers=headers, **own_words)
+    failed.reason = str(status)
     failed.alive = status == 429
     failed.retry_after = _seconds(headers.get("Retry-After"))
     return failed
@@ -169,13 +172,14 @@ def _openai_error(text: bytes) -> dict[str, Any]:
 
 
 def _failure(provider: Provider, exc: Exception) -> Failed:
+    status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
     if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
-        message = f"Provider {provider.name!r} did not answer in time"
-        return Failed(504, message, type="upstream_error", code="upstream_timeout")
-    message = f"Provider {provider.name!r} cannot be reached"
-    if isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+        status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
+    elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         message = f"Provider {provider.name!r} broke off its answer"
-    return Failed(502, message, type="upstream_error", code="upstream_unreachable")
+    failed = Failed(status, message, type="upstream_error", code=code)
+    failed.reason = code
+    return failed
 
 
 _clients: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}

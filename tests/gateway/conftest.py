@@ -25,12 +25,6 @@ MODELS = ("model-a", "model-b")
 NORTH_KEY = "the-key-of-north"
 
 
-@pytest.fixture(autouse=True)
-def _static_root(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """WhiteNoise warns about a folder that is not there."""
-    settings.STATIC_ROOT = tmp_path_factory.getbasetemp()
-
-
 @pytest.fixture(scope="session")
 def _north() -> Iterator[Upstream]:
     with Upstream("north") as upstream:

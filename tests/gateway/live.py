@@ -54,7 +54,6 @@ class LiveGateway:
         self.key, self.other_key = self._run(PREPARE).split()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        (folder / "static").mkdir(exist_ok=True)  # without it WhiteNoise warns, and a warning is an error here
         uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(

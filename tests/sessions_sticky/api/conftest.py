@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     import redis
 
 
-@pytest.fixture(autouse=True)
-def static_root(tmp_path_factory: pytest.TempPathFactory, settings: Any) -> None:
-    """A folder that exists: whitenoise warns where there is none, and warnings are errors."""
-    settings.STATIC_ROOT = tmp_path_factory.getbasetemp()
-
-
 @pytest.fixture
 def make_user(db: None) -> Callable[..., User]:
     """Make a user who has the given permissions on sessions (`"view"`, `"add"`, `"change"`, `"delete"`)."""
