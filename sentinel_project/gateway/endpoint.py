@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from sentinel_project.gateway.errors import ApiError
@@ -15,6 +16,9 @@ from sentinel_project.gateway.request_log import RequestLog
 from sessions_sticky import SessionError, SessionStoreUnavailable
 
 logger = logging.getLogger(__name__)
+
+LEFT = 499
+"""The log's status for a client that left before its answer; nginx's."""
 
 
 class Call(HttpRequest):
@@ -24,6 +28,7 @@ class Call(HttpRequest):
     log: RequestLog
 
 
+ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
@@ -36,19 +41,30 @@ def endpoint(method: str) -> Callable[[View], View]:
             call = cast("Call", request)
             call.lower_headers = _headers(request)
             call.log = RequestLog(call.lower_headers)
-            if request.method == method:
-                response = await _answer(view, call, captured)
-            else:
+            if request.method != method:
                 message = f"{request.method} is not allowed here, {method} is"
-                response = ApiError(405, message, headers={"Allow": method}).response()
-            response["X-Request-Id"] = call.log.request_id
-            if not response.streaming:  # a stream writes its line at its end
-                call.log.write(response.status_code)
-            return response
+                return _told(call.log, ApiError(405, message, headers={"Allow": method}).response())
+            try:
+                return _told(call.log, await _answer(view, call, captured))
+            except asyncio.CancelledError:
+                call.log.write(LEFT)
+                raise
 
         return csrf_exempt(handle)
 
     return decorate
+
+
+def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
+    """Answer a request that does not get to its endpoint: with a request id and a line in the log all the same."""
+    return _told(RequestLog(_headers(request)), error.response())
+
+
+def _told(log: RequestLog, response: ResponseT) -> ResponseT:
+    response["X-Request-Id"] = log.request_id
+    if not response.streaming:  # a stream writes its line at its end
+        log.write(response.status_code)
+    return response
 
 
 async def _answer(view: View, call: Call, captured: dict[str, str]) -> HttpResponseBase:

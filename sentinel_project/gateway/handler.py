@@ -19,6 +19,7 @@ from django.urls import resolve
 
 from sentinel_project.gateway import routing
 from sentinel_project.gateway.auth import keys
+from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shared_health import probe_forever, share_forever
 
@@ -63,7 +64,7 @@ class GatewayHandler(ASGIHandler):
                 response["Content-Length"] = str(len(response.content))  # else the server sends chunks
             await self.send_response(response, send)
         except ApiError as exc:
-            await self.send_response(exc.response(), send)
+            await self.send_response(refuse(ASGIRequest(scope, BytesIO()), exc), send)
         except _Left:
             pass
         except asyncio.CancelledError:

@@ -13,6 +13,6 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "DEBUG"},
     "loggers": {
         "sentinel_project.requests": {"handlers": ["requests"], "level": "DEBUG", "propagate": False},
-        **{name: {"level": "DEBUG"} for name in ("django", "sessions_sticky", "sentinel_project", "asyncio", "aiohttp")},
+        **{name: {"level": "DEBUG"} for name in ("django", "sessions_sticky", "sentinel_project", "asyncio")},
     },
 }

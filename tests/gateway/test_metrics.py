@@ -1,0 +1,159 @@
+"""What /metrics tells of several workers, and that the dashboard and the alerts ask for what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import aiohttp
+import pytest
+
+import sessions_sticky.metrics
+from sentinel_project.gateway import metrics
+from tests.gateway.asgi import CHAT, chat
+from tests.gateway.live import ROOT
+from tests.gateway.load import Clients, failed
+from tests.gateway.upstream_process import UpstreamProcess
+from tests.gateway.workers import Workers, names, providers_file, total
+from tests.servers import Server, start_server
+
+pytestmark = pytest.mark.slow
+
+REQUESTS, RESOLUTIONS = "sentinel_requests_total", "sessions_sticky_resolutions_total"
+METRIC = r"\b(?:sessions_sticky|sentinel)_[a-z_]+"
+
+
+class Ground(NamedTuple):
+    """Two workers over two upstreams. Providers do not cool down."""
+
+    workers: Workers
+    store: Server
+    upstreams: UpstreamProcess
+
+    def clients(self) -> Clients:
+        return Clients(self.workers.urls, self.workers.key)
+
+
+@pytest.fixture(scope="module")
+def upstreams() -> Iterator[UpstreamProcess]:
+    with UpstreamProcess("north", "south") as upstreams:
+        yield upstreams
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Server]:
+    with start_server() as store:
+        yield store
+
+
+def start_workers(folder: Path, store: Server, upstreams: UpstreamProcess) -> Workers:
+    file = providers_file(folder, upstreams.urls)
+    return Workers(folder, 2, REDIS_URL=store.url, SENTINEL_PROVIDERS=file, SENTINEL_COOLDOWN_SECONDS="0")
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory, store: Server, upstreams: UpstreamProcess) -> Iterator[Ground]:
+    with start_workers(tmp_path_factory.mktemp("workers"), store, upstreams) as workers:
+        yield Ground(workers, store, upstreams)
+
+
+def documented() -> set[str]:
+    """The metrics in the tables of both modules."""
+    tables = f"{sessions_sticky.metrics.__doc__}{metrics.__doc__}"
+    return set(re.findall(rf"^\| `({METRIC})`", tables, re.MULTILINE))
+
+
+def asked_for() -> set[str]:
+    """The metrics in the expressions of the dashboard and of the alerts."""
+    panels = json.loads((ROOT / "docs" / "grafana.json").read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    alerts = (ROOT / "docs" / "alerts.yml").read_text()
+    rules = alerts.split("- alert:")[1:]
+    assert len(rules) >= 6
+    for rule in rules:
+        expression = re.search(r"expr:(.*?)\n +(?:for|labels|annotations):", rule, re.DOTALL)
+        assert expression
+        expressions.append(expression[1])
+    assert len(expressions) >= 14
+    return {name for each in expressions for name in re.findall(METRIC, each)}
+
+
+async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> None:
+    async with ground.clients() as clients:
+        (first, *_) = await clients.visit(["conv-1"], 0)
+        own = [first.provider]
+        await clients.visit(["conv-1"], stream=True)
+        await clients.visit(["conv-1"], 0, test={"status": 500})  # all fail
+        assert (await clients.ask("conv-1", test={"refuse": own})).outcome == "rebound"
+        ground.store.kill()
+        assert (await clients.ask("conv-1")).outcome == "degraded"
+        ground.store.start()
+    samples = ground.workers.each[1].metrics()
+    there = names(samples)
+    assert documented() <= there | {name.removesuffix("_bucket") for name in there}
+    assert len(documented()) == 10
+    assert asked_for() <= there
+    assert total(samples, "sessions_sticky_rebinds_total", 'reason="provider answered 404"') == 1
+    assert total(samples, "sessions_sticky_store_errors_total", "ConnectionError") >= 1
+    assert total(samples, "sentinel_upstream_seconds_count", 'stream="yes"') == 2
+
+
+async def test_counts_are_the_sum_of_all_workers_whichever_answers(ground: Ground) -> None:
+    one, other = ground.workers.each
+    before = one.metrics()
+    async with ground.clients() as clients:
+        assert not failed(await clients.visit([f"sum-{number}" for number in range(30)], 0))
+        assert not failed(await clients.visit([f"sum-{number}" for number in range(20)], 1))
+    for samples in (one.metrics(), other.metrics()):
+        for name in (REQUESTS, RESOLUTIONS, "sessions_sticky_resolve_seconds_count"):
+            assert total(samples, name) - total(before, name) == 50
+        assert total(samples, "sentinel_streams_in_flight") == 0
+
+
+async def test_labels_stay_few_when_providers_make_up_error_codes(ground: Ground) -> None:
+    async with ground.clients() as clients:
+        for number in range(30):
+            await clients.ask(f"code-{number}", test={"status": 500, "code": f"made-up-{number}"})
+    samples = ground.workers.each[0].metrics()
+    codes = {re.findall('code="([^"]*)"', sample)[0] for sample in samples if "upstream_failures_total" in sample}
+    assert codes == {"500"}
+
+
+async def test_metrics_tell_no_owner_and_no_conversation(ground: Ground) -> None:
+    async with ground.clients() as clients:
+        await clients.ask("a-conversation-to-look-for")
+    text = "\n".join(ground.workers.each[0].metrics())
+    assert "a-conversation-to-look-for" not in text
+    assert '"ann"' not in text
+
+
+async def test_metrics_go_on_when_a_worker_is_killed_and_begin_at_zero_when_all_are_new(
+    tmp_path: Path, store: Server, upstreams: UpstreamProcess
+) -> None:
+    with start_workers(tmp_path, store, upstreams) as workers:
+        doomed, survivor = workers.each
+        headers = {"Authorization": f"Bearer {workers.key}"}
+        async with Clients(workers.urls, workers.key) as clients:
+            await clients.visit([f"kept-{number}" for number in range(10)])
+            async with aiohttp.ClientSession(headers=headers) as http:
+                body = chat(stream=True, test={"chunks": 30, "pause": 1})
+                async with http.post(f"{doomed.url}{CHAT}", json=body) as answer:
+                    await answer.content.readany()
+                    assert survivor.metrics()["sentinel_streams_in_flight"] == 1
+                    before = survivor.metrics()
+                    doomed.kill()
+        samples = survivor.metrics()
+        assert samples["sentinel_streams_in_flight"] == 0
+        workers.each.remove(doomed)
+        newcomer = workers.add()
+        counts = {name: value for name, value in before.items() if "_total{" in name or "_count" in name}
+        assert counts
+        for told in (samples, survivor.metrics(), newcomer.metrics()):
+            assert total(told, REQUESTS) == 20
+            assert all(told[name] >= value for name, value in counts.items())
+    with start_workers(tmp_path, store, upstreams) as workers:
+        samples = workers.each[0].metrics()
+        assert total(samples, REQUESTS) == total(samples, RESOLUTIONS) == 0

@@ -1,0 +1,160 @@
+"""What one worker learns of a provider, the others know within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sentinel_project.gateway import shared_health
+from sentinel_project.gateway.health import Health
+from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.shared_health import probe_forever, share_forever
+from sessions_sticky import cache_config
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import Upstream, fails
+from tests.servers import free_port, start_server
+
+if TYPE_CHECKING:
+    import redis
+    from pytest_django import Settings
+
+KEY = "sentinel:provider:north"
+
+
+@pytest.fixture
+def north_alone(north: Upstream) -> list[Provider]:
+    return [provider(north)]
+
+
+@asynccontextmanager
+async def sharing(providers: list[Provider], *healths: Health) -> AsyncIterator[None]:
+    """Share between workers, each of which has one `Health`."""
+    tasks = [asyncio.create_task(share_forever(health, providers, "default")) for health in healths]
+    await asyncio.sleep(0)  # they have begun
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - made so by a thread
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: list[Provider]) -> None:
+    one, other = Health(30), Health(30)
+    async with sharing(north_alone, one, other):
+        one.failed("north", retry_after=100)
+        await until(lambda: other.is_cooling("north"))
+        assert 98 < other.seconds_left("north") <= 100
+        other.answered("north")
+        await until(lambda: not one.is_cooling("north"))
+
+
+async def test_newcomer_knows_at_once_when_others_have_told(
+    session_cache: redis.Redis, north_alone: list[Provider]
+) -> None:
+    one, newcomer = Health(30), Health(30)
+    async with sharing(north_alone, one):
+        one.failed("north")
+        await until(lambda: session_cache.exists(KEY))
+    assert 0 < session_cache.ttl(KEY) <= shared_health.KEEP_SECONDS
+    async with sharing(north_alone, newcomer):
+        await until(lambda: newcomer.is_cooling("north"))
+
+
+@pytest.mark.parametrize("junk", [b"[]", b'{"failures": "x"}', b"3", b'"text"', b"null"])
+async def test_junk_is_passed_over_when_another_program_wrote_it(
+    session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
+) -> None:
+    session_cache.set(KEY, junk)
+    one, other = Health(30), Health(30)
+    async with sharing(north_alone, one, other):
+        one.failed("north")
+        await until(lambda: other.is_cooling("north"))
+
+
+async def test_workers_agree_again_when_the_cache_is_back(
+    settings: Settings, north_alone: list[Provider], caplog: pytest.LogCaptureFixture
+) -> None:
+    with start_server() as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        one, other = Health(30), Health(30)
+        async with sharing(north_alone, one, other):
+            server.kill()
+            with caplog.at_level(logging.WARNING):
+                one.failed("north")
+                await until(lambda: len(caplog.records) == 2)
+            assert one.is_cooling("north")
+            assert not other.is_cooling("north")
+            server.start()
+            await until(lambda: other.is_cooling("north"), 2)
+        assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_recovery_is_not_undone_when_a_worker_that_has_not_heard_of_it_probes(
+    north_alone: list[Provider],
+) -> None:
+    one, other = Health(30), Health(30)
+    async with sharing(north_alone, one, other):
+        one.failed("north", retry_after=100)
+        await until(lambda: other.is_cooling("north"))
+        one.answered("north")
+        other.probed("north", alive=True)
+        await until(lambda: not other.is_cooling("north"))
+        await asyncio.sleep(0.1)
+        assert not one.is_cooling("north")
+
+
+async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> None:
+    one, other = Health(30), Health(30)
+    one.failed("north")
+    other.learn("north", one.conditions["north"])
+    one.failed("north", retry_after=1000)
+    other.probed("north", alive=True)
+    one.learn("north", other.conditions["north"])
+    assert one.seconds_left("north") > 900
+
+
+@pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
+async def test_probe_takes_any_answer_below_500_for_life(
+    north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
+) -> None:
+    monkeypatch.setattr(shared_health, "PROBE_SECONDS", 0.01)
+    health = Health(30)
+    health.failed("north")
+    before = health.conditions["north"]
+    north.then(*[fails(answer)] * 1000)
+    task = asyncio.create_task(probe_forever(health, north_alone))
+    await until(lambda: health.conditions["north"] is not before)
+    task.cancel()
+    assert (health.conditions["north"].failing_since == 0) is alive
+    assert health.is_cooling("north")  # the cooldown stays
+    assert north.exchanges[0].path == "/v1/models"
+    assert north.exchanges[0].command == "GET"
+
+
+async def test_probe_asks_only_those_that_fail(
+    north: Upstream, south: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_health, "PROBE_SECONDS", 0.01)
+    health = Health(30)
+    dead = Provider(name="dead", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key=None, models=("m",), weight=1)
+    health.failed("dead")
+    before = health.conditions["dead"]
+    task = asyncio.create_task(probe_forever(health, [provider(north), dead, provider(south)]))
+    await until(lambda: health.conditions["dead"] is not before)
+    task.cancel()
+    assert health.conditions["dead"].failing_since > 0
+    assert north.exchanges == south.exchanges == []

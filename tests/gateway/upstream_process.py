@@ -1,0 +1,156 @@
+"""Upstreams in a process of their own: quick, good for a thousand streams, and killed at will.
+
+As a program: `python -m tests.gateway.upstream_process NAME:PORT...`, one upstream on each port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import Any
+
+from aiohttp import web
+
+from tests.gateway.live import ROOT
+from tests.servers import free_port
+
+START_SECONDS = 20.0
+
+
+class UpstreamProcess:
+    """A process with an upstream for each name; a context manager that kills it in the end."""
+
+    def __init__(self, *names: str) -> None:
+        self._ports = {name: free_port() for name in names}
+        self.urls = {name: f"http://127.0.0.1:{port}/v1" for name, port in self._ports.items()}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start, and wait until it answers. It is well, and has counted nothing."""
+        addresses = [f"{name}:{port}" for name, port in self._ports.items()]
+        command = [sys.executable, "-m", "tests.gateway.upstream_process", *addresses]
+        self._process = subprocess.Popen(command, cwd=ROOT)
+        deadline = time.monotonic() + START_SECONDS
+        for name in self._ports:
+            while True:
+                try:
+                    self.stats(name)
+                    break
+                except OSError:
+                    assert self._process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def behave(self, name: str, **how: Any) -> None:
+        """Answer so from now on: `status`, `headers`, `delay` in seconds before the answer; nothing: as usual."""
+        self._call(name, "behave", json.dumps(how).encode())
+
+    def stats(self, name: str) -> dict[str, int]:
+        """Return `requests` so far, and how many are `active`."""
+        return dict(self._call(name, "stats"))
+
+    def _call(self, name: str, path: str, data: bytes | None = None) -> Any:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/{path}", data, timeout=5) as answer:
+            return json.load(answer)
+
+    def __enter__(self) -> UpstreamProcess:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.kill()
+
+
+class Upstream:
+    """One upstream. A request's field `test` overrides how it behaves; `refuse` lists those that answer 404."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.how: dict[str, Any] = {}
+        self.requests = self.active = 0
+
+    def application(self) -> web.Application:
+        """Return its pages."""
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self.chat)
+        app.router.add_get("/v1/models", self.models)
+        app.router.add_post("/behave", self.behave)
+        app.router.add_get("/stats", self.stats)
+        return app
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        """Answer a chat."""
+        body = await request.json()
+        how = {**self.how, **body.get("test", {})}
+        self.requests += 1
+        self.active += 1
+        try:
+            await asyncio.sleep(how.get("delay", 0))
+            status = 404 if self.name in how.get("refuse", ()) else how.get("status", 200)
+            if status != 200:
+                error = {"message": how.get("message", "as told"), "code": how.get("code")}
+                return web.json_response({"error": error}, status=status, headers=how.get("headers"))
+            if body.get("stream"):
+                return await self.stream(request, body, how)
+            return web.json_response({**_envelope(body), "choices": [{"index": 0, "message": _said(self.name)}]})
+        finally:
+            self.active -= 1
+
+    async def stream(self, request: web.Request, body: dict[str, Any], how: dict[str, Any]) -> web.StreamResponse:
+        """Send `chunks` (3) with a `pause` (0) in seconds before each but the first; stall before `stall_at`."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for number in range(how.get("chunks", 3)):
+            if number == how.get("stall_at"):
+                await asyncio.sleep(60)
+            if number:
+                await asyncio.sleep(how.get("pause", 0))
+            event = {**_envelope(body), "choices": [{"index": 0, "delta": _said(f"{self.name} {number} ")}]}
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def models(self, request: web.Request) -> web.Response:
+        """Answer a probe, as it answers chats."""
+        return web.json_response({"data": []}, status=self.how.get("status", 200))
+
+    async def behave(self, request: web.Request) -> web.Response:
+        """Take instructions."""
+        self.how = await request.json()
+        return web.json_response({})
+
+    async def stats(self, request: web.Request) -> web.Response:
+        """Tell the counts."""
+        return web.json_response({"requests": self.requests, "active": self.active})
+
+
+def _envelope(body: dict[str, Any]) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": body["model"]}
+
+
+def _said(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+async def _serve(*addresses: str) -> None:
+    for address in addresses:
+        name, port = address.split(":")
+        runner = web.AppRunner(Upstream(name).application(), access_log=None, handler_cancellation=True)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", int(port), backlog=2048).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(*sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""Several workers of the gateway, each a uvicorn process on a port of its own, over one Redis and one database."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.gateway.live import PREPARE, ROOT, environment
+from tests.servers import free_port
+
+START_SECONDS = 30.0
+MODELS = ("model-a", "model-b")
+
+
+@cache
+def _database() -> tuple[bytes, str]:
+    """A migrated database with a key, made once; and the key."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = environment(Path(folder))
+        command = [sys.executable, "-c", PREPARE]
+        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return Path(folder, "db.sqlite3").read_bytes(), done.stdout.split()[0]
+
+
+def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None = None) -> str:
+    """Write the configuration of some upstreams; return its path."""
+    key = f'api_key_env = "{key_env}"\n' if key_env else ""
+    models = json.dumps(MODELS)
+    file = folder / f"{'-'.join(urls)}.toml"
+    file.write_text(
+        "".join(
+            f'[[provider]]\nname = "{name}"\nbase_url = "{url}"\nmodels = {models}\n{key}' for name, url in urls.items()
+        )
+    )
+    return str(file)
+
+
+class Worker:
+    """One process; a context manager that ends it."""
+
+    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = folder / f"log-{port}"
+        command = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
+        command += ["--port", str(port), "--timeout-graceful-shutdown", "1", "--no-access-log", "--backlog", "2048"]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
+                return
+            except urllib.error.URLError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.02)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the samples of /metrics, by name with labels in alphabetical order."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in samples}
+
+    def status(self, field: str) -> int:
+        """Return a number from /proc/PID/status: `Threads`, `VmRSS` in KiB."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(rf"^{field}:\s+(\d+)", text, re.MULTILINE)
+        assert found
+        return int(found[1])
+
+    def request_lines(self) -> list[dict[str, Any]]:
+        """Return what it has written of requests, one object each."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        finally:
+            self.kill()
+
+
+class Workers:
+    """Workers on common ground; a context manager. `key` is ann's."""
+
+    def __init__(self, folder: Path, count: int, **variables: str) -> None:
+        database, self.key = _database()
+        self.folder = folder
+        self._variables = variables
+        (folder / "db.sqlite3").write_bytes(database)
+        self.each: list[Worker] = [self._start() for _ in range(count)]
+        for worker in self.each:
+            worker.wait()
+
+    @property
+    def urls(self) -> list[str]:
+        """Where they answer."""
+        return [worker.url for worker in self.each]
+
+    def add(self, **variables: str) -> Worker:
+        """Start one more, with other variables."""
+        worker = self._start(**variables)
+        self.each.append(worker)
+        worker.wait()
+        return worker
+
+    def replace(self, worker: Worker, **variables: str) -> Worker:
+        """Stop one and start another in its place."""
+        self.each.remove(worker)
+        worker.__exit__()
+        return self.add(**variables)
+
+    def _start(self, **variables: str) -> Worker:
+        return Worker(self.folder, environment(self.folder, **{**self._variables, **variables}))
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for worker in self.each:
+            worker.process.send_signal(signal.SIGTERM)
+        for worker in self.each:
+            worker.__exit__()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> float:
+    """Wait until it holds; return how many seconds that took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "in vain"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def total(samples: Mapping[str, float], name: str, *parts: str) -> float:
+    """Add up the samples of a metric whose labels contain all `parts`."""
+    return sum(
+        value for sample, value in samples.items() if _is(sample, name) and all(part in sample for part in parts)
+    )
+
+
+def _is(sample: str, name: str) -> bool:
+    return sample == name or sample.startswith(name + "{")
+
+
+def names(samples: Iterable[str]) -> set[str]:
+    """Return the names of samples without their labels."""
+    return {sample.partition("{")[0] for sample in samples}

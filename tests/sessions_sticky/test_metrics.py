@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessions_sticky import metrics
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = """
+import sys
+from django.conf import settings
+from tests.sessions_sticky.calls import MOVE, PROPOSAL
+settings.configure(
+    CACHES={{"default": {{"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}}},
+    SESSIONS_STICKY={{"METRICS": {on}}},
+)
+from sessions_sticky import sessions
+for _ in range(3):
+    sessions.resolve("conv-123", **PROPOSAL)
+print("prometheus_client" in sys.modules)
+if {on}:
+    from prometheus_client import generate_latest
+    print(generate_latest().decode())
+"""
+
+
+def run(*, on: bool) -> str:
+    """Run a program of its own, without a folder for several processes; return what it prints."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM.format(on=on)]
+    done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_prometheus_client_is_not_imported_when_metrics_are_off():
+    assert run(on=False) == "False\n"
+
+
+def test_resolutions_are_counted_and_timed_when_metrics_are_on():
+    told = run(on=True)
+    assert 'sessions_sticky_resolutions_total{outcome="created",provider="openai"} 1.0' in told
+    assert 'sessions_sticky_resolutions_total{outcome="hit",provider="openai"} 2.0' in told
+    assert "sessions_sticky_resolve_seconds_count 3.0" in told
+    assert "sessions_sticky_breaker_open 0.0" in told
+    assert "user-456" not in told
+    assert "conv-123" not in told
+
+
+def test_labels_become_other_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metrics, "_seen", {})
+    values = [f"provider-{number}" for number in range(metrics.MAX_LABELS + 50)]
+    told = [metrics._bounded("provider", value) for value in values]
+    assert told == values[: metrics.MAX_LABELS] + 50 * ["other"]
+    assert metrics._bounded("provider", "provider-7") == "provider-7"  # one that it knows
+    assert metrics._bounded("reason", "another label") == "another label"
