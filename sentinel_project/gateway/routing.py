@@ -71,10 +71,12 @@ async def plan(*, conversation_id: str | None, model: str, owner: str) -> Plan:
         raise unknown_model(model)
     if conversation_id is None:
         return Plan(model, _ranked(uuid.uuid4().hex, model) or nobody(model), None, "none")
-    session, outcome = await _bound(conversation_id, model, owner)
+    ranking = _ranked(conversation_id, model)
+    proposed = ranking[0].name if ranking else await _known_provider(conversation_id, model)
+    session, outcome = await _bound(conversation_id, proposed, model, owner)
     if session.model != model:
         logger.info("conversation %r keeps model %r (asked for %r)", conversation_id, session.model, model)
-    ranking = _ranked(conversation_id, session.model)
+        ranking = _ranked(conversation_id, session.model)
     own = [provider for provider in eligible(session.model) if provider.name == session.provider]
     candidates = own + [provider for provider in ranking if provider.name != session.provider]
     return Plan(session.model, candidates or nobody(session.model), session, outcome, _move_reason(session))
@@ -99,9 +101,7 @@ async def settle(plan: Plan, answered: Provider, refusal: str | None) -> Settled
     return Settled("rebound", reason)
 
 
-async def _bound(conversation_id: str, model: str, owner: str) -> tuple[Session, str]:
-    ranking = _ranked(conversation_id, model)
-    proposed = ranking[0].name if ranking else await _known_provider(conversation_id, model)
+async def _bound(conversation_id: str, proposed: str, model: str, owner: str) -> tuple[Session, str]:
     try:
         session, outcome = await sessions.aresolve(conversation_id, provider=proposed, model=model, external_id=owner)
     except SessionOwnerMismatch as exc:
