@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,7 +26,7 @@ MAX_PIPELINES = 4
 
 
 class Command(NamedTuple):
-    """A Redis command; `options` steer redis-py's reading of the reply."""
+    """A Redis command; `options` tell redis-py's `execute_command` how to read the reply."""
 
     args: tuple[Any, ...]
     options: dict[str, Any] = {}
@@ -38,7 +40,7 @@ class AsyncRedis:
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
     async def execute(self, command: Command) -> Any:
-        """Send one command and return redis-py's reading of its reply.
+        """Send one command and return its reply, as Redis gives it or as redis-py reads it.
 
         Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
         disturbs no other command. The cache's socket timeouts bound the wait.
@@ -127,13 +129,33 @@ class _Line:
                     future.cancel()
 
     async def _send(self, commands: list[Command]) -> Sequence[Any]:
-        if len(commands) == 1:
-            (command,) = commands
-            return [await self._client.execute_command(*command.args, **command.options)]
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command.args, **command.options)
-        return await pipeline.execute(raise_on_error=False)
+        """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        packed = b"".join(pack_command(command.args) for command in commands)
+
+        async def exchange() -> list[Any]:
+            await connection.send_packed_command(packed)
+            return [await _reply(connection) for _ in commands]
+
+        async def hang_up(error: Exception) -> None:
+            await connection.disconnect()
+
+        try:
+            replies: list[Any] = await connection.retry.call_with_retry(exchange, hang_up)
+            return replies
+        except BaseException:  # cancelled half-way: the replies that are still to come would be taken for others
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:
+        return exc
 
 
 def _connection_pool(cache: RedisCache) -> ConnectionPool:

@@ -34,6 +34,13 @@ class SessionStoreUnavailable(SessionError):
     The cause (`__cause__`) is the cache's own error.
     """
 
+    @classmethod
+    def because(cls, exc: Exception) -> SessionStoreUnavailable:
+        """Return the error for a cache's own one, whose words it repeats but for what may be secret."""
+        # Redis repeats the arguments, which hold the owner, of a command that it does not know (renamed, or a proxy's).
+        reason = str(exc).partition(", with args beginning with")[0]
+        return cls(f"The session store did not answer: {type(exc).__name__}: {reason}")
+
 
 class SessionOwnerMismatch(SessionError):
     """The conversation belongs to another owner."""

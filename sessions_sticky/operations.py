@@ -25,6 +25,9 @@ from sessions_sticky.store import NO_KEY, Store
 
 logger = logging.getLogger("sessions_sticky")
 
+MAX_UNREADABLE = 5
+"""Unreadable values that are replaced before a bind gives up: more come only from a store that is out of order."""
+
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]
 
@@ -151,7 +154,7 @@ class Operations:
     def _bind(self, proposal: Session, unreadable: bytes | None) -> Operation[Session]:
         """Store the proposal unless a session is there by now; return whichever is stored."""
         key, value = keys.session(proposal.id), proposal.to_json()
-        while True:
+        for _ in range(MAX_UNREADABLE):
             if unreadable is None:
                 found = yield self._store.add(key, value, self._ttl_seconds)
             else:
@@ -161,6 +164,7 @@ class Operations:
             if winner := _readable(proposal.id, found):
                 return winner
             unreadable = found
+        raise SessionStoreUnavailable(f"The session store gave {MAX_UNREADABLE} unreadable values in a row")
 
     def _was_deleted(self, conversation_id: str) -> Operation[bool]:
         """Tell a session that somebody deleted from one that the store has lost."""

@@ -1,0 +1,106 @@
+"""Sessions in any Django cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from asgiref.sync import sync_to_async
+
+from sessions_sticky import metrics
+from sessions_sticky.exceptions import SessionError, SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.last_seen import LastSeen
+
+if TYPE_CHECKING:
+    from django.core.cache.backends.base import BaseCache
+
+ADD_ATTEMPTS = 10
+"""How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
+
+
+class PortableStore:
+    """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
+
+    First writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
+    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None.
+    """
+
+    def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
+        self.last_seen = LastSeen()
+        # Looked up for each request: Django keeps one cache object for each thread.
+        self._get_cache = get_cache
+
+    def read(self, key: str) -> Callable[[], Any]:
+        return lambda: self._get_cache().get(_portable(key))
+
+    def read_and_touch(self, key: str, ttl: int) -> Callable[[], Any]:
+        def request() -> Any:
+            cache, name = self._get_cache(), _portable(key)
+            value = cache.get(name)
+            if value is not None:
+                cache.touch(name, ttl)
+            return value
+
+        return request
+
+    def add(self, key: str, value: bytes, ttl: int) -> Callable[[], Any]:
+        def request() -> Any:
+            cache, name = self._get_cache(), _portable(key)
+            for _ in range(ADD_ATTEMPTS):
+                if cache.add(name, value, ttl):
+                    return None
+                if (found := cache.get(name)) is not None:
+                    return found
+            raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
+
+        return request
+
+    def write(self, key: str, value: bytes, ttl: int) -> Callable[[], Any]:
+        return lambda: self._get_cache().set(_portable(key), value, ttl)
+
+    def touch(self, key: str, ttl: int) -> Callable[[], Any]:
+        return lambda: self._get_cache().touch(_portable(key), ttl)
+
+    def delete(self, key: str) -> Callable[[], Any]:
+        return lambda: self._get_cache().delete(_portable(key))
+
+    def replace(self, key: str, expected: bytes, value: bytes, ttl: int) -> NoReturn:
+        raise SessionNotSupported(
+            f"{type(self._get_cache()).__name__} cannot replace a binding atomically; django-redis can"
+        )
+
+    def heal(self, key: str, unreadable: bytes, value: bytes, ttl: int) -> Callable[[], Any]:
+        add = self.add(key, value, ttl)
+
+        def request() -> Any:
+            self._get_cache().delete(_portable(key))
+            return add()
+
+        return request
+
+    def expiry(self, key: str) -> Callable[[], None]:
+        return lambda: None
+
+    def send(self, request: Callable[[], Any]) -> Any:
+        try:
+            return request()
+        except SessionError:
+            raise
+        except Exception as exc:  # each cache backend has errors of its own
+            metrics.store_failed(type(exc).__name__)
+            raise SessionStoreUnavailable.because(exc) from exc
+
+    async def asend(self, request: Callable[[], Any]) -> Any:
+        return await sync_to_async(self.send)(request)
+
+
+def _portable(key: str) -> str:
+    """A key that Memcached and a database column take: keys they might refuse go by their SHA-256.
+
+    Django's limit is 250 characters without spaces and controls; 180 leaves room for a KEY_PREFIX.
+    No session key starts with `sentinel:sha256:`, so the two forms cannot meet.
+    """
+    if len(key) <= 180 and key.isascii() and key.isprintable() and " " not in key:
+        return key
+    return f"sentinel:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
