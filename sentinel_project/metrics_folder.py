@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -14,16 +15,22 @@ def prepare(folder: Path) -> None:
     """
     folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(folder)))
     folder.mkdir(parents=True, exist_ok=True)
-    files = {file: int(file.stem.rpartition("_")[2]) for file in folder.glob("*_[0-9]*.db")}
-    if not any(_is_another(pid) for pid in files.values()):
+    files = {file: process_of(file) for file in folder.glob("*_[0-9]*.db")}
+    # Not this process's own number: in a container each start has the same.
+    if not any(pid != os.getpid() and is_alive(pid) for pid in files.values()):
         for file in files:
             file.unlink(missing_ok=True)
 
 
-def _is_another(pid: int) -> bool:
-    """Whether a process lives and is not this one: in a container each start has the same number."""
-    if pid == os.getpid():
-        return False
+def process_of(file: Path) -> int:
+    """Return the number of the process that writes a file of counts."""
+    return int(file.stem.rpartition("_")[2])
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process lives; on Windows, where asking would end it, it is taken to."""
+    if sys.platform == "win32":
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

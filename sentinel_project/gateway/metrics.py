@@ -27,6 +27,8 @@ from prometheus_client import (
     values,
 )
 
+from sentinel_project.metrics_folder import is_alive, process_of
+
 # prometheus-client asks the system for the process's number at each count, which was 6 % of a request.
 _process = [os.getpid()]
 if hasattr(os, "register_at_fork"):
@@ -56,23 +58,9 @@ def render() -> tuple[bytes, str]:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not folder:
         return generate_latest(), CONTENT_TYPE_LATEST
-    for pid in {_pid(file) for file in Path(folder).glob("gauge_live*.db")}:
-        if not _is_alive(pid):
+    for pid in {process_of(file) for file in Path(folder).glob("gauge_live*.db")}:
+        if not is_alive(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-def _pid(file: Path) -> int:
-    return int(file.stem.rpartition("_")[2])
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
