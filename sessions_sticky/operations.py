@@ -108,7 +108,9 @@ class Operations:
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
-            logger.warning("degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
+            # Without a cause nobody asked: the breaker is open, and whoever opened it has warned.
+            level = logging.WARNING if exc.__cause__ else logging.DEBUG
+            logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
             bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
         self._remember(bound, asked_at)

@@ -173,3 +173,11 @@ def test_resolve_claims_no_binding_when_the_cache_takes_and_has_nothing(settings
         manager.resolve("conv-123", **PROPOSAL)
     settings.SESSIONS_STICKY = {}
     assert manager.resolve("conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
+
+
+def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, caplog):
+    """A line for each chat would be thousands a second for as long as the store is down."""
+    for number in range(20):
+        assert call("resolve", f"conv-{number}", **PROPOSAL).outcome is Outcome.DEGRADED
+    warned = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 1 <= len(warned) <= 3  # once a second
