@@ -14,7 +14,7 @@ from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.providers import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
 from sessions_sticky.caches import cache_config
-from sessions_sticky.conf import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS, parse_ttl_seconds
+from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.folder("SENTINEL_DATA_DIR", default=BASE_DIR / "var")
@@ -104,7 +104,7 @@ SESSION_TTL_SECONDS = environment.read(
     "SESSION_TTL_SECONDS",
     parse_ttl_seconds,
     default=DEFAULT_TTL_SECONDS,
-    allowed=f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}",
+    allowed=ALLOWED_TTL,
 )
 SESSIONS_STICKY = {
     "METRICS": True,

@@ -19,6 +19,8 @@ from django.core.signals import setting_changed
 DEFAULT_TTL_SECONDS = 86_400
 MAX_TTL_SECONDS = 2**31 - 1
 """68 years. Redis itself takes up to 9.2e15 s, but no calendar date lies that far ahead."""
+ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
+"""In words, for whoever gave another."""
 
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
@@ -33,9 +35,7 @@ DEFAULTS: dict[str, Any] = {
 def check_ttl_seconds(value: object) -> int:
     """Return an idle time in seconds as it came, or raise `ValueError` saying the value and what is allowed."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
-        raise ValueError(
-            f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
-        )
+        raise ValueError(f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is {ALLOWED_TTL}")
     return value
 
 

@@ -36,10 +36,8 @@ class KeyRing:
 
     async def owner(self, key: str) -> str | None:
         """Return the owner of a live key; None for any other. Raises `ApiError` when that cannot be known."""
-        if time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
-            await self.refresh()
         name = digest(key)
-        if name not in self._owners:
+        if name not in self._owners or time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
             await self.refresh()
         return self._owners.get(name)
 

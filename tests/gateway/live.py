@@ -44,6 +44,19 @@ def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
+    """Wait until a server answers; fail with its log when it ends or takes too long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+            return
+        except urllib.error.URLError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.02)
+
+
 class LiveGateway:
     """One uvicorn process; a context manager. `key` and `other_key` belong to two owners, ann and ben."""
 
@@ -63,7 +76,7 @@ class LiveGateway:
                 stdout=log,
                 stderr=log,
             )
-        self._wait()
+        wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
 
     def create_key(self, owner: str) -> str:
         """Return a new key."""
@@ -80,17 +93,6 @@ class LiveGateway:
     def count_requests(self) -> int:
         """Return how many requests the server's log tells of so far."""
         return self.log.read_text().count(' HTTP/1.1" ')
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
-                return
-            except urllib.error.URLError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.02)
 
     def __enter__(self) -> LiveGateway:
         return self

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.live import PREPARE, ROOT, environment
+from tests.gateway.live import PREPARE, ROOT, environment, wait_until_healthy
 from tests.servers import free_port
 
 START_SECONDS = 30.0
@@ -61,15 +61,7 @@ class Worker:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/healthz", timeout=5).close()
-                return
-            except urllib.error.URLError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.02)
+        wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
 
     def metrics(self) -> dict[str, float]:
         """Return the samples of /metrics, by name with labels in alphabetical order."""
