@@ -17,28 +17,42 @@ if TYPE_CHECKING:
     from sessions_sticky import keys as keys
     from sessions_sticky.caches import cache_config as cache_config
     from sessions_sticky.exceptions import InvalidConversationId as InvalidConversationId
+    from sessions_sticky.exceptions import InvalidCursor as InvalidCursor
     from sessions_sticky.exceptions import InvalidSession as InvalidSession
     from sessions_sticky.exceptions import SessionConflict as SessionConflict
     from sessions_sticky.exceptions import SessionError as SessionError
     from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
     from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
+    from sessions_sticky.history import Event as Event
+    from sessions_sticky.listing import HourStats as HourStats
+    from sessions_sticky.listing import Page as Page
+    from sessions_sticky.listing import RouteStats as RouteStats
+    from sessions_sticky.listing import Stats as Stats
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
-    from sessions_sticky.operations import Outcome as Outcome
-    from sessions_sticky.operations import Resolution as Resolution
     from sessions_sticky.selection import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
+    from sessions_sticky.session import Outcome as Outcome
+    from sessions_sticky.session import Resolution as Resolution
     from sessions_sticky.session import Session as Session
+    from sessions_sticky.signals import session_created as session_created
+    from sessions_sticky.signals import session_deleted as session_deleted
+    from sessions_sticky.signals import session_rebound as session_rebound
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Entry",
+    "Event",
+    "HourStats",
     "InvalidConversationId",
+    "InvalidCursor",
     "InvalidSession",
     "Outcome",
+    "Page",
     "Resolution",
+    "RouteStats",
     "Session",
     "SessionConflict",
     "SessionError",
@@ -46,18 +60,24 @@ __all__ = [
     "SessionNotSupported",
     "SessionOwnerMismatch",
     "SessionStoreUnavailable",
+    "Stats",
     "cache_config",
     "keys",
     "rendezvous",
+    "session_created",
+    "session_deleted",
+    "session_rebound",
     "sessions",
 ]
 
 _MODULE_OF = {
+    "Event": "history",
     "cache_config": "caches",
     "rendezvous": "selection",
-    **dict.fromkeys(("Entry", "Session"), "session"),
+    **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
-    **dict.fromkeys(("Outcome", "Resolution"), "operations"),
+    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "listing"),
+    **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
@@ -18,18 +18,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from sessions_sticky.commands import Command
+
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
-
-
-class Command(NamedTuple):
-    """A Redis command; `options` tell redis-py's `execute_command` how to read the reply."""
-
-    args: tuple[Any, ...]
-    options: dict[str, Any] = {}
 
 
 class AsyncRedis:
@@ -45,11 +40,16 @@ class AsyncRedis:
         Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
         disturbs no other command. The cache's socket timeouts bound the wait.
         """
-        loop = asyncio.get_running_loop()
-        line = self._lines.get(loop) or await self._open(loop)
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
         return await line.execute(command)
 
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> _Line:
+    async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together and return their replies; in the place of each that failed, its error."""
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        return await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
+
+    async def _open(self) -> _Line:
+        loop = asyncio.get_running_loop()
         for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
             self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
         client = Redis(connection_pool=_connection_pool(self._cache))
@@ -83,11 +83,15 @@ class _Line:
     async def execute(self, command: Command) -> Any:
         if not (self._alone or self._pipelines or self._queue):
             return await self._execute_alone(command)
+        return await self.enqueue(command)
+
+    def enqueue(self, command: Command) -> asyncio.Future[Any]:
+        """Put a command into the next pipeline."""
         future = self._loop.create_future()
         if not self._queue:
             self._loop.call_soon(self._flush)
         self._queue.append((command, future))
-        return await future
+        return future
 
     async def _execute_alone(self, command: Command) -> Any:
         """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
@@ -130,9 +134,9 @@ class _Line:
 
     async def _send(self, commands: list[Command]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
+        packed = b"".join(pack_command(command.args) for command in commands)
         pool = self._client.connection_pool
         connection = await pool.get_connection()
-        packed = b"".join(pack_command(command.args) for command in commands)
 
         async def exchange() -> list[Any]:
             await connection.send_packed_command(packed)

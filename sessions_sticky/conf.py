@@ -22,10 +22,15 @@ MAX_TTL_SECONDS = 2**31 - 1
 ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
 """In words, for whoever gave another."""
 
+MAX_NUMBER = 2**31 - 1
+"""Of entries kept; more than any machine holds."""
+
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
+    "INDEX": True,
+    "HISTORY_LENGTH": 10_000,
     "METRICS": False,
     "API_THROTTLE_RATE": "600/min",
 }
@@ -79,19 +84,22 @@ class Conf:
     @cached_property
     def last_seen_size(self) -> int:
         """How many sessions a process remembers for the time that the store is down; about 500 bytes each."""
-        size = self._option("LAST_SEEN_SIZE")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['LAST_SEEN_SIZE']: {size!r}; allowed is a whole number from 0 up"
-            )
-        return size
+        return self._number("LAST_SEEN_SIZE")
+
+    @cached_property
+    def index(self) -> bool:
+        """Whether to keep the index, which listing, counting and bulk operations need."""
+        return self._flag("INDEX")
+
+    @cached_property
+    def history_length(self) -> int:
+        """How many events the history keeps; 0 keeps none."""
+        return self._number("HISTORY_LENGTH")
 
     @cached_property
     def metrics(self) -> bool:
         """Whether to keep Prometheus metrics (needs the extra `metrics`)."""
-        value = self._option("METRICS")
-        if not isinstance(value, bool):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY['METRICS']: {value!r}; allowed is True or False")
+        value = self._flag("METRICS")
         if value and find_spec("prometheus_client") is None:
             raise ImproperlyConfigured(
                 "Invalid SESSIONS_STICKY['METRICS']: True; allowed with prometheus-client:"
@@ -111,6 +119,20 @@ class Conf:
                 " allowed is a number and a period (sec, min, hour, day) as in '600/min', or None"
             )
         return rate
+
+    def _flag(self, name: str) -> bool:
+        value = self._option(name)
+        if not isinstance(value, bool):
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is True or False")
+        return value
+
+    def _number(self, name: str) -> int:
+        value = self._option(name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a whole number from 0 to {MAX_NUMBER}"
+            )
+        return value
 
     @staticmethod
     def _option(name: str) -> Any:

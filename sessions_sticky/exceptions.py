@@ -24,6 +24,10 @@ class InvalidSession(SessionError, ValueError):
     """Bytes are not a session, or a session's fields do not fit the wire format."""
 
 
+class InvalidCursor(SessionError, ValueError):
+    """A cursor is none that `page` gave for the same filters."""
+
+
 class SessionNotSupported(SessionError):
     """The configured cache cannot keep this promise; django-redis can."""
 

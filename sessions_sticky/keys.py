@@ -5,12 +5,21 @@ The keys are a contract with other programs: they change only together with docs
 
 from __future__ import annotations
 
+import json
 import re
+from functools import lru_cache
 
 from sessions_sticky.exceptions import InvalidConversationId
 
 SESSION_PREFIX = "sentinel:session:"
 DELETED_PREFIX = "sentinel:deleted:"
+INDEX_PREFIX = "sentinel:{index}:"
+"""Redis Cluster keeps keys with the same text in braces together, so a script may work on several of them."""
+INDEX_ALL = f"{INDEX_PREFIX}all"
+INDEX_ROUTES = f"{INDEX_PREFIX}routes"
+INDEX_WALKS = f"{INDEX_PREFIX}walks"
+HISTORY = "sentinel:history:{index}"
+JOBS = "sentinel:jobs"
 MAX_CONVERSATION_ID_LENGTH = 256
 """Unicode code points, not bytes."""
 
@@ -25,6 +34,32 @@ def session(conversation_id: str) -> str:
 def deleted(conversation_id: str) -> str:
     """Return the key that says a session was deleted, and not lost by the store; it lives as long as an idle time."""
     return DELETED_PREFIX + conversation_id
+
+
+def owner(external_id: str) -> str:
+    """Return the key of the index of an owner's sessions."""
+    return f"{INDEX_PREFIX}owner:{external_id}"
+
+
+@lru_cache(maxsize=1_000)
+def route_name(provider: str, model: str) -> str:
+    """Return the name of a route in the index: a JSON list, as both may contain any character."""
+    return json.dumps([provider, model], ensure_ascii=False, separators=(",", ":"))
+
+
+def route(provider: str, model: str) -> str:
+    """Return the key of the index of a route's sessions."""
+    return f"{INDEX_PREFIX}route:{route_name(provider, model)}"
+
+
+def created(period: str, number: int) -> str:
+    """Return the key of how many sessions were created in the `number`th `"minute"` or `"hour"` since 1970."""
+    return f"sentinel:created:{{index}}:{period}:{number}"
+
+
+def job(key: str) -> str:
+    """Return the key of the record of a bulk operation that runs by itself."""
+    return f"sentinel:job:{key}"
 
 
 def check(conversation_id: str) -> None:

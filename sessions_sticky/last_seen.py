@@ -27,6 +27,12 @@ class LastSeen:
             while len(self._entries) > size:
                 self._entries.popitem(last=False)
 
+    def correct(self, session: Session) -> None:
+        """Put a session in the place of what is remembered of its conversation, if anything is."""
+        with self._lock:
+            if entry := self._entries.get(session.id):
+                self._entries[session.id] = (session, entry[1])
+
     def recall(self, conversation_id: str, not_before: float) -> Session | None:
         """Return the session if it was seen at `not_before` or later, so that it cannot have expired since."""
         session, asked_at = self._entries.get(conversation_id, (None, 0.0))

@@ -7,18 +7,15 @@ through a thread).
 
 from __future__ import annotations
 
-from typing import Any
+from copy import copy
+from typing import Self
 
-from django.core.cache.backends.base import BaseCache
-
-from sessions_sticky import store
-from sessions_sticky.conf import check_ttl_seconds, conf
-from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.operations import Operation, Operations, Resolution, T
-from sessions_sticky.session import Entry, Session
+from sessions_sticky.operations import Operations
+from sessions_sticky.operator_methods import OperatorMethods
+from sessions_sticky.session import Entry, Resolution, Session
 
 
-class SessionManager:
+class SessionManager(OperatorMethods):
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
     `cache` is a Django cache or an alias; None takes `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
@@ -28,16 +25,6 @@ class SessionManager:
     Every method raises `InvalidConversationId` for an id that cannot name a conversation, and, except where it says
     otherwise, `SessionStoreUnavailable` when the store does not answer within the cache's timeout.
     """
-
-    def __init__(self, cache: BaseCache | str | None = None, ttl_seconds: int | None = None) -> None:
-        self._alias = cache if isinstance(cache, str) else None
-        self._fixed_store = store.for_cache(cache) if isinstance(cache, BaseCache) else None
-        self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
-
-    @property
-    def ttl_seconds(self) -> int:
-        """The idle time of a session in seconds."""
-        return conf.ttl_seconds if self._ttl_seconds is None else self._ttl_seconds
 
     def get(self, conversation_id: str) -> Session | None:
         """Return the session without extending it; None when it is missing, expired or unreadable."""
@@ -115,39 +102,15 @@ class SessionManager:
         """Async twin of `delete`."""
         return await self._arun(self._operations.delete(conversation_id))
 
-    @property
-    def _store(self) -> store.Store[Any]:
-        return self._fixed_store or store.for_alias(self._alias or conf.cache)
+    def acting_as(self, actor: str) -> Self:
+        """Return this manager for somebody else than the `gateway`: the history names `actor` for its changes."""
+        manager = copy(self)
+        manager._actor = actor
+        return manager
 
     @property
     def _operations(self) -> Operations:
-        return Operations(self._store, self.ttl_seconds)
-
-    def _run(self, operation: Operation[T]) -> T:
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    reply = self._store.send(request)
-                except SessionStoreUnavailable as exc:
-                    request = operation.throw(exc)
-                else:
-                    request = operation.send(reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
-
-    async def _arun(self, operation: Operation[T]) -> T:
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    reply = await self._store.asend(request)
-                except SessionStoreUnavailable as exc:
-                    request = operation.throw(exc)
-                else:
-                    request = operation.send(reply)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+        return Operations(self._store, self.ttl_seconds, self._actor)
 
 
 sessions = SessionManager()

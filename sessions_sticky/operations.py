@@ -1,7 +1,8 @@
-"""The policy: what each method of `SessionManager` does, without the doing.
+"""The policy: what each method of `SessionManager` that concerns one session does, without the doing.
 
 An operation is a generator: it yields requests of the store and is resumed with their replies (or with
-`SessionStoreUnavailable`), so the same lines serve the blocking methods and their async twins.
+`SessionStoreUnavailable`), so the same lines serve the blocking methods and their async twins. It also yields signals
+to be sent.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from enum import StrEnum
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from sessions_sticky import keys, metrics
+from django.dispatch import Signal
+
+from sessions_sticky import index, keys, metrics
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import (
     InvalidSession,
@@ -20,7 +22,8 @@ from sessions_sticky.exceptions import (
     SessionOwnerMismatch,
     SessionStoreUnavailable,
 )
-from sessions_sticky.session import Entry, Session
+from sessions_sticky.session import Entry, Outcome, Resolution, Session
+from sessions_sticky.signals import Announcement, session_created, session_deleted, session_rebound
 from sessions_sticky.store import NO_KEY, Store
 
 logger = logging.getLogger("sessions_sticky")
@@ -28,38 +31,27 @@ logger = logging.getLogger("sessions_sticky")
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up: more come only from a store that is out of order."""
 
+REMADE = "lost by the store"
+"""The reason of a binding that was made again as it was."""
+
 T = TypeVar("T")
 Operation = Generator[Any, Any, T]
 
 
-class Outcome(StrEnum):
-    """How `resolve` came by its session."""
-
-    HIT = "hit"
-    CREATED = "created"
-    DEGRADED = "degraded"
-
-
-class Resolution(NamedTuple):
-    """What `resolve` answers."""
-
-    session: Session
-    outcome: Outcome
-
-
 class Operations:
-    """The operations on one store with one idle time."""
+    """The operations on one store with one idle time; `actor` is who the history says made the changes."""
 
-    def __init__(self, store: Store[Any], ttl_seconds: int) -> None:
+    def __init__(self, store: Store[Any], ttl_seconds: int, actor: str) -> None:
         self._store = store
         self._ttl_seconds = ttl_seconds
+        self._actor = actor
         self._seen = store.last_seen
 
     def get(self, conversation_id: str) -> Operation[Session | None]:
         """Read."""
         keys.check(conversation_id)
         raw = yield self._store.read(keys.session(conversation_id))
-        return _readable(conversation_id, raw)
+        return readable(conversation_id, raw)
 
     def inspect(self, conversation_id: str) -> Operation[Entry | None]:
         """Read with the idle time left."""
@@ -76,17 +68,25 @@ class Operations:
         keys.check(conversation_id)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, external_id)
-        yield self._store.write(keys.session(conversation_id), session.to_json(), self._ttl_seconds)
+        raw = yield self._store.put(session, self._ttl_seconds, actor=self._actor)
+        former = readable(conversation_id, raw)
+        if former is not None and conf.index and index.zsets(former) != index.zsets(session):
+            yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, before=former)
         self._remember(session, asked_at)
+        self._note_refreshed(session)
         _log("created", conversation_id)
+        yield from announce(session_created, session=session, actor=self._actor)
         return session
 
     def touch(self, conversation_id: str) -> Operation[bool]:
         """Extend."""
         keys.check(conversation_id)
-        found = yield self._store.touch(keys.session(conversation_id), self._ttl_seconds)
-        _log("touched" if found else "miss", conversation_id)
-        return bool(found)
+        raw = yield self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds)
+        session = readable(conversation_id, raw)
+        if session is not None:
+            yield from self._refresh_when_due(session, raw)
+        _log("touched" if session else "miss", conversation_id)
+        return session is not None
 
     def resolve(self, conversation_id: str, provider: str, model: str, external_id: str) -> Operation[Resolution]:
         """Return the binding, or make it."""
@@ -94,16 +94,18 @@ class Operations:
         asked_at = time.monotonic()
         seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
         proposal = None
+        reason = ""
         try:
             raw = yield self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds)
-            bound = _readable(conversation_id, raw)
+            bound = readable(conversation_id, raw)
             if bound is None:
                 _log("miss", conversation_id)
                 if seen is not None and (yield from self._was_deleted(conversation_id)):
                     seen = None
                 # A binding that the store has lost (restart, failover) is made again as it was.
                 proposal = seen or _proposal(conversation_id, provider, model, external_id)
-                bound = yield from self._bind(proposal, raw)
+                reason = REMADE if seen else ""
+                bound = yield from self._bind(proposal, raw, reason)
             outcome = Outcome.CREATED if bound is proposal else Outcome.HIT
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
@@ -115,6 +117,10 @@ class Operations:
             outcome = Outcome.DEGRADED
         self._remember(bound, asked_at)
         metrics.resolved(outcome, bound.provider, asked_at)
+        if outcome is Outcome.CREATED:
+            yield from announce(session_created, session=bound, actor=self._actor)
+        elif outcome is Outcome.HIT:
+            yield from self._refresh_when_due(bound, raw, seen)
         if bound.external_id != external_id:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
@@ -124,13 +130,15 @@ class Operations:
         """Move by compare-and-set."""
         keys.check(session.id)
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
-        key, value, expected = keys.session(session.id), moved.to_json(), session.to_json()
+        expected = session.to_json()
         while True:
             asked_at = time.monotonic()
-            done, found = yield self._store.replace(key, expected, value, self._ttl_seconds)
+            done, found = yield self._store.replace(
+                session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor
+            )
             if done:
                 break
-            current = _readable(session.id, found)
+            current = readable(session.id, found)
             if current != session:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding, as another program writes it
@@ -141,32 +149,54 @@ class Operations:
             *(session.id, session.provider, session.model, provider, model, reason),
             extra={"conversation_id": session.id},
         )
+        yield from announce(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
         return moved
 
     def delete(self, conversation_id: str) -> Operation[bool]:
         """Unbind, for every process that remembers the session too."""
         keys.check(conversation_id)
-        # First, so that no process finds the session gone without finding out why.
-        yield self._store.write(keys.deleted(conversation_id), b"1", self._ttl_seconds)
-        found = yield self._store.delete(keys.session(conversation_id))
+        raw = yield self._store.read(keys.session(conversation_id))
+        done = False
+        while raw is not None and not done:
+            session = readable(conversation_id, raw)
+            done, found = yield self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
+            raw = found if not done else raw
+        if not done:
+            yield self._store.mark_deleted(conversation_id, self._ttl_seconds)
         self._seen.forget(conversation_id)
-        _log("deleted" if found else "miss", conversation_id)
-        return bool(found)
+        _log("deleted" if done else "miss", conversation_id)
+        if done:
+            yield from announce(session_deleted, conversation_id=conversation_id, session=session, actor=self._actor)
+        return bool(done)
 
-    def _bind(self, proposal: Session, unreadable: bytes | None) -> Operation[Session]:
+    def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> Operation[Session]:
         """Store the proposal unless a session is there by now; return whichever is stored."""
-        key, value = keys.session(proposal.id), proposal.to_json()
         for _ in range(MAX_UNREADABLE):
-            if unreadable is None:
-                found = yield self._store.add(key, value, self._ttl_seconds)
-            else:
-                found = yield self._store.heal(key, unreadable, value, self._ttl_seconds)
+            found = yield self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             if found is None:
+                self._note_refreshed(proposal)
                 return proposal
-            if winner := _readable(proposal.id, found):
+            if winner := readable(proposal.id, found):
                 return winner
             unreadable = found
         raise SessionStoreUnavailable(f"The session store gave {MAX_UNREADABLE} unreadable values in a row")
+
+    def _refresh_when_due(self, session: Session, raw: bytes | None, seen: Session | None = None) -> Operation[None]:
+        """Bring the index up to date, once in a while; without it a chat goes on as well.
+
+        Where `raw` is not what `session` was read from, somebody else has bound it, and entered it, just now.
+        """
+        refreshed = self._store.refreshed
+        if conf.index and refreshed is not None and refreshed.is_due(session.id, time.monotonic()):
+            self._note_refreshed(session)
+            try:
+                yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, raw=raw or b"", before=seen)
+            except SessionStoreUnavailable as exc:
+                logger.warning("index not refreshed: %s", exc)
+
+    def _note_refreshed(self, session: Session) -> None:
+        if self._store.refreshed is not None:
+            self._store.refreshed.note(session.id, time.monotonic())
 
     def _was_deleted(self, conversation_id: str) -> Operation[bool]:
         """Tell a session that somebody deleted from one that the store has lost."""
@@ -183,7 +213,7 @@ def _proposal(conversation_id: str, provider: str, model: str, external_id: str)
     return session
 
 
-def _readable(conversation_id: str, raw: bytes | None) -> Session | None:
+def readable(conversation_id: str, raw: bytes | None) -> Session | None:
     """Decode a stored value; None, and an error in the log, for what is no session of this conversation."""
     if raw is None:
         return None
@@ -195,6 +225,12 @@ def _readable(conversation_id: str, raw: bytes | None) -> Session | None:
         logger.error("unreadable %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
         return None
     return session
+
+
+def announce(signal: Signal, **arguments: Any) -> Operation[None]:
+    """Send a signal, if anybody listens."""
+    if signal.receivers:  # `has_listeners()` overlooks receivers of one sender
+        yield Announcement(signal, arguments)
 
 
 def _log(event: str, conversation_id: str) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import sync_to_async
 
-from sessions_sticky import metrics
+from sessions_sticky import keys, metrics
 from sessions_sticky.exceptions import SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.last_seen import LastSeen
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
+
+    from sessions_sticky.session import Session
 
 ADD_ATTEMPTS = 10
 """How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
@@ -23,8 +25,11 @@ class PortableStore:
     """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
 
     First writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
-    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None.
+    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None, and `remove`
+    deletes whatever is there. There is no index and no history.
     """
+
+    refreshed: None = None
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
@@ -44,40 +49,45 @@ class PortableStore:
 
         return request
 
-    def add(self, key: str, value: bytes, ttl: int) -> Callable[[], Any]:
-        def request() -> Any:
-            cache, name = self._get_cache(), _portable(key)
+    def bind(
+        self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
+    ) -> Callable[[], bytes | None]:
+        name, value = _portable(keys.session(session.id)), session.to_json()
+
+        def request() -> bytes | None:
+            cache = self._get_cache()
+            if unreadable is not None:
+                cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
                     return None
                 if (found := cache.get(name)) is not None:
-                    return found
+                    return found  # type: ignore[no-any-return]
             raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
 
         return request
 
-    def write(self, key: str, value: bytes, ttl: int) -> Callable[[], Any]:
-        return lambda: self._get_cache().set(_portable(key), value, ttl)
+    def put(self, session: Session, ttl: int, *, actor: str) -> Callable[[], None]:
+        return lambda: self._get_cache().set(_portable(keys.session(session.id)), session.to_json(), ttl)
 
-    def touch(self, key: str, ttl: int) -> Callable[[], Any]:
-        return lambda: self._get_cache().touch(_portable(key), ttl)
-
-    def delete(self, key: str) -> Callable[[], Any]:
-        return lambda: self._get_cache().delete(_portable(key))
-
-    def replace(self, key: str, expected: bytes, value: bytes, ttl: int) -> NoReturn:
+    def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> NoReturn:
         raise SessionNotSupported(
             f"{type(self._get_cache()).__name__} cannot replace a binding atomically; django-redis can"
         )
 
-    def heal(self, key: str, unreadable: bytes, value: bytes, ttl: int) -> Callable[[], Any]:
-        add = self.add(key, value, ttl)
+    def remove(
+        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
+    ) -> Callable[[], tuple[bool, None]]:
+        mark = self.mark_deleted(conversation_id, ttl)
 
-        def request() -> Any:
-            self._get_cache().delete(_portable(key))
-            return add()
+        def request() -> tuple[bool, None]:
+            mark()  # first, so that no process finds the session gone without finding out why
+            return self._get_cache().delete(_portable(keys.session(conversation_id))), None
 
         return request
+
+    def mark_deleted(self, conversation_id: str, ttl: int) -> Callable[[], None]:
+        return lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl)
 
     def expiry(self, key: str) -> Callable[[], None]:
         return lambda: None

@@ -1,8 +1,9 @@
-"""The session record and its wire format."""
+"""The session record, its wire format, and what the manager answers with it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -59,3 +60,18 @@ class Entry(msgspec.Struct, frozen=True):
 
     session: Session
     expires_in: int | None
+
+
+class Outcome(StrEnum):
+    """How `resolve` came by its session."""
+
+    HIT = "hit"
+    CREATED = "created"
+    DEGRADED = "degraded"
+
+
+class Resolution(NamedTuple):
+    """What `resolve` answers."""
+
+    session: Session
+    outcome: Outcome

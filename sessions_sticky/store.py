@@ -8,16 +8,20 @@ what the reply means is the business of operations.py. Values are the wire forma
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 from django_redis.cache import RedisCache
 
+from sessions_sticky.index import Refreshed
 from sessions_sticky.last_seen import LastSeen
 from sessions_sticky.portable_store import PortableStore
 from sessions_sticky.redis_store import RedisStore
+
+if TYPE_CHECKING:
+    from sessions_sticky.session import Session
 
 RequestT = TypeVar("RequestT")
 
@@ -26,9 +30,17 @@ NO_KEY = -2
 
 
 class Store(Protocol[RequestT]):
-    """What the manager needs of a store. Keys are whole keys, `ttl` is in whole seconds."""
+    """What the manager needs of a store.
+
+    Keys are whole keys, `ttl` is in whole seconds, `actor` and `reason` are for the history. On Redis a change of a
+    session, its history and its index are one atomic step; other caches keep neither history nor index.
+    """
 
     last_seen: LastSeen
+
+    @property
+    def refreshed(self) -> Refreshed | None:
+        """When this process refreshed index entries; None where there is no index."""
 
     def read(self, key: str) -> RequestT:
         """The value, or None."""
@@ -36,23 +48,23 @@ class Store(Protocol[RequestT]):
     def read_and_touch(self, key: str, ttl: int) -> RequestT:
         """The value, its expiry set to `ttl`; or None."""
 
-    def add(self, key: str, value: bytes, ttl: int) -> RequestT:
-        """None when there was nothing and `value` was stored; else what is there. Atomic: one of many wins."""
+    def bind(self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str) -> RequestT:
+        """None when there was nothing, or the value `unreadable`, and `session` was stored; else what is there.
 
-    def write(self, key: str, value: bytes, ttl: int) -> RequestT:
-        """Store `value`, whatever was there."""
+        One of many wins.
+        """
 
-    def touch(self, key: str, ttl: int) -> RequestT:
-        """Set the expiry; whether there was anything. Never brings a deleted key back."""
+    def put(self, session: Session, ttl: int, *, actor: str) -> RequestT:
+        """Store `session`, whatever was there: that value, or None when there was nothing or it is not known."""
 
-    def delete(self, key: str) -> RequestT:
-        """Remove; whether there was anything."""
+    def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> RequestT:
+        """Put `after` in the place of the value `raw`, which is `before`; keep the expiry: `[done, value found]`."""
 
-    def heal(self, key: str, unreadable: bytes, value: bytes, ttl: int) -> RequestT:
-        """As `add`, over a value that is no session. Atomic on Redis."""
+    def remove(self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str) -> RequestT:
+        """Remove the value `raw`, which is `before`, or unreadable, and mark it deleted: `[done, the value found]`."""
 
-    def replace(self, key: str, expected: bytes, value: bytes, ttl: int) -> RequestT:
-        """Put `value` in the place of `expected`, keeping the expiry: `[done, the value found]`. Atomic."""
+    def mark_deleted(self, conversation_id: str, ttl: int) -> RequestT:
+        """Say that the session was deleted, and not lost."""
 
     def expiry(self, key: str) -> RequestT:
         """Milliseconds until the key expires, `NO_KEY`; another negative number or None: not known."""

@@ -116,3 +116,14 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
     client: redis.Redis = cache.client.get_client()
     client.flushdb()
     return client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to the whole suite what runs on Redis, but on Valkey as well: the quick part is to stay quick."""
+    for item in items:
+        if isinstance(item, pytest.Function) and any(param == "redis" for param in _params(item)):
+            item.add_marker("slow")
+
+
+def _params(item: pytest.Function) -> list[object]:
+    return list(item.callspec.params.values()) if hasattr(item, "callspec") else []

@@ -30,7 +30,7 @@ async def bound(session_cache, body=None, headers=()) -> list[str]:
     """Return the ids of the conversations that a chat binds."""
     answer = await ask(chat(**(body or {})), headers=headers)
     assert answer.status == 200, answer.body
-    found = [key.decode() for key in session_cache.keys("*")]
+    found = [key.decode() for key in session_cache.keys("sentinel:session:*")]
     assert answer.headers["x-session-outcome"] == ("created" if found else "none")
     return [key.removeprefix("sentinel:session:") for key in found]
 

@@ -69,6 +69,13 @@ async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
     assert told(await say(bound_to_north)) == (200, "hit", "north")
 
 
+async def last_move(conversation_id: str) -> tuple[str | None, str, str, str]:
+    """Return what the history says of the last change: from, to, why, by whom."""
+    event = (await sessions.ahistory(conversation_id))[-1]
+    assert event.kind == "rebound"
+    return event.from_provider, event.provider, event.reason, event.actor
+
+
 @pytest.mark.parametrize("status", [401, 402, 403, 404])
 async def test_rebinds_with_its_reason_when_its_provider_refuses(
     bound_to_north: str, north: Upstream, session_cache: redis.Redis, status: int
@@ -76,7 +83,9 @@ async def test_rebinds_with_its_reason_when_its_provider_refuses(
     north.then(fails(status))
     answered = await say(bound_to_north)
     assert told(answered) == (200, "rebound", "south")
-    assert answered.headers["x-session-rebind-reason"] == f"provider answered {status}"
+    reason = answered.headers["x-session-rebind-reason"]
+    assert reason == f"provider answered {status}"
+    assert await last_move(bound_to_north) == ("north", "south", reason, "gateway")
     assert told(await say(bound_to_north)) == (200, "hit", "south")
     assert 0 < session_cache.pttl(keys.session(bound_to_north)) <= 86_400_000
 
@@ -86,7 +95,9 @@ async def test_rebinds_when_its_provider_is_lost(bound_to_north: str, monkeypatc
     monkeypatch.setattr(routing.health, "is_cooling", lambda name: name == "north")
     answered = await say(bound_to_north)
     assert told(answered) == (200, "rebound", "south")
-    assert "90 s" in answered.headers["x-session-rebind-reason"]
+    reason = answered.headers["x-session-rebind-reason"]
+    assert "90 s" in reason
+    assert await last_move(bound_to_north) == ("north", "south", reason, "gateway")
 
 
 async def test_keeps_the_binding_when_every_provider_refuses(

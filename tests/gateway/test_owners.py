@@ -39,15 +39,16 @@ async def test_chats_have_a_session_for_each_owner_when_the_scope_is_owner(gatew
             how = {} if key is None else {"key": key}
             answer = await ask(chat(conversation_id=conversation_id), **how)
             assert (answer.status, answer.headers["x-session-outcome"]) == (200, outcome)
-    stored = [json.loads(session_cache.get(key)) for key in session_cache.keys("sentinel:session:*")]
+    found = session_cache.keys("sentinel:session:*")
+    stored = [json.loads(session_cache.get(key)) for key in found]
     assert sorted(session["external_id"] for session in stored) == ["ann", "ben"]
-    assert {f"sentinel:session:{session['id']}".encode() for session in stored} == set(session_cache.keys("*"))
+    assert {f"sentinel:session:{session['id']}".encode() for session in stored} == set(found)
 
 
 async def test_chats_cannot_meet_when_an_owner_imitates_anothers_id(gateway, session_cache):
     gateway.SENTINEL_CONVERSATION_SCOPE = "owner"
     await ask(chat(conversation_id="conv-1"))
-    (key,) = session_cache.keys("*")
+    (key,) = session_cache.keys("sentinel:session:*")
     imitated = key.decode().removeprefix("sentinel:session:")
     answer = await ask(chat(conversation_id=imitated), key=OTHER_KEY)
     assert (answer.status, answer.headers["x-session-outcome"]) == (200, "created")

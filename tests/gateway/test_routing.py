@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from sessions_sticky import sessions
 from tests.gateway.asgi import ask, chat
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream
@@ -40,6 +41,9 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-b",)), provider(south))
     answer = await ask(chat("model-b", conversation_id="conv-1"))
     assert (answer.said, answer.headers["x-session-outcome"]) == ("south as model-a", "rebound")
+    (event,) = await sessions.ahistory("conv-1")  # another program has bound it
+    assert (event.kind, event.from_provider, event.provider) == ("rebound", "north", "south")
+    assert event.reason == answer.headers["x-session-rebind-reason"]
 
 
 @pytest.mark.parametrize("asked", ["model-b", "model-a"])

@@ -45,6 +45,6 @@ def test_cache_set_writes_the_wire_format(session_cache, as_value):
 
 def test_cache_keys_are_the_redis_keys(session_cache):
     sessions.create("conv-123", **PROPOSAL)
-    assert session_cache.keys() == [b"sentinel:session:conv-123"]
-    assert caches["default"].keys("*") == ["sentinel:session:conv-123"]
+    assert session_cache.keys("sentinel:session:*") == [b"sentinel:session:conv-123"]
+    assert caches["default"].keys("sentinel:session:*") == ["sentinel:session:conv-123"]
     assert verbatim_reverse_key("a:1:b") == "a:1:b"

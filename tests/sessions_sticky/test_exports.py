@@ -10,7 +10,9 @@ import sessions_sticky
 PUBLIC = {
     *("Session", "SessionManager", "sessions", "Outcome", "Resolution", "Entry", "rendezvous", "keys", "cache_config"),
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
-    *("SessionStoreUnavailable", "SessionNotSupported"),
+    *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
+    *("HourStats",),
+    *("session_created", "session_rebound", "session_deleted"),
 }
 
 

@@ -65,7 +65,7 @@ def test_every_method_has_an_answer_when_the_value_is_unreadable(call, raw, pois
     with pytest.raises(SessionConflict) as caught:
         call("rebind", sample(), **MOVE)
     assert caught.value.current is None
-    assert call("touch", "conv-123") is True
+    assert call("touch", "conv-123") is False
     assert call("delete", "conv-123") is True
     POISON[poison](raw)
     session, outcome = call("resolve", "conv-123", **PROPOSAL)

@@ -27,10 +27,11 @@ def counted(request, settings):
             return client.info("stats")["total_reads_processed"]
 
         async def run(function):
-            warm_up = sessions.aget if asyncio.iscoroutinefunction(function) else sessions.get
-            result = warm_up("warm-up")  # connect, and say hello
-            if asyncio.iscoroutine(result):
-                await result
+            # Connect, say hello, and teach the server the scripts.
+            if asyncio.iscoroutinefunction(function):
+                await sessions.aresolve("warm-up", **PROPOSAL)
+            else:
+                sessions.resolve("warm-up", **PROPOSAL)
             before = reads()
             result = function()
             if asyncio.iscoroutine(result):
@@ -65,6 +66,7 @@ async def test_resolve_takes_two_round_trips_when_it_binds_and_one_when_it_hits(
 
 
 async def test_reading_and_writing_take_one_round_trip(once):
+    await once("create", "conv-124", **PROPOSAL)  # teaches the server the script
     session, trips = await once("create", "conv-123", **PROPOSAL)
     assert trips == 1
     assert await once("get", "conv-123") == (session, 1)

@@ -1,0 +1,49 @@
+"""Redis commands and scripts, as data; pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, ClassVar, NamedTuple
+
+from redis.exceptions import NoScriptError
+
+
+class Command(NamedTuple):
+    """A Redis command; `options` tell redis-py's `execute_command` how to read the reply."""
+
+    args: tuple[Any, ...]
+    options: dict[str, Any] = {}
+
+
+class Batch(NamedTuple):
+    """Commands that go out together and are answered together, in no transaction."""
+
+    commands: list[Command]
+
+
+class Script:
+    """A Lua script made of files in `scripts/`; called by its SHA-1, under which Redis caches it."""
+
+    sources: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, *names: str) -> None:
+        folder = resources.files(__package__).joinpath("scripts")
+        source = "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in names)
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.sources[self.sha] = source
+
+    def call(self, keys: Sequence[str | bytes], *args: Any) -> Command:
+        """Return the call of the script on these keys."""
+        return Command(("EVALSHA", self.sha, len(keys), *keys, *args))
+
+    @classmethod
+    def with_source(cls, call: Command, exc: NoScriptError) -> Command:
+        """The same call for a Redis that has not seen the script yet, or was restarted since.
+
+        Raises `exc` when the command called no script: then the reply was not meant for it.
+        """
+        if call.args[0] != "EVALSHA":
+            raise exc
+        return Command(("EVAL", cls.sources[call.args[1]], *call.args[2:]))

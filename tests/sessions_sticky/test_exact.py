@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import cache
+
+from sessions_sticky import InvalidConversationId, SessionConflict, SessionManager, exact, keys, session_deleted
+from tests.conftest import REDIS_STORES
+from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.indexed import ids, on_valkey, write_raw
+
+if TYPE_CHECKING:
+    import redis
+
+on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
+
+
+@on_redis
+@pytest.mark.parametrize("value", [b'{"id" : 1}', b"\xff\x00", b""])
+def test_stored_gives_the_bytes_when_there_are_any(manager: SessionManager, raw: redis.Redis, value: bytes) -> None:
+    raw.set(keys.session("conv-1"), value, ex=100)
+    assert exact.stored("conv-1", manager) == value
+    assert 0 < raw.pttl(keys.session("conv-1")) <= 100_000
+
+
+def test_stored_gives_none_when_there_is_no_session(manager: SessionManager) -> None:
+    assert exact.stored("conv-1", manager) is None
+
+
+def test_release_unbinds_when_the_session_is_as_it_was_seen(manager: SessionManager) -> None:
+    session = manager.create("conv-1", **PROPOSAL)
+    exact.release(session, manager)
+    assert manager.get("conv-1") is None
+    assert cache.get(keys.deleted("conv-1"), default=b"") is not None
+
+
+def test_release_conflicts_when_the_session_is_another_by_now(manager: SessionManager) -> None:
+    seen = manager.create("conv-1", **PROPOSAL)
+    current = manager.create("conv-1", **{**PROPOSAL, "provider": "mistral"})
+    with pytest.raises(SessionConflict) as caught:
+        exact.release(seen, manager)
+    assert caught.value.current == current
+    assert manager.get("conv-1") == current
+
+
+def test_release_conflicts_when_the_session_is_gone(manager: SessionManager) -> None:
+    with pytest.raises(SessionConflict) as caught:
+        exact.release(sample("conv-1"), manager)
+    assert caught.value.current is None
+
+
+def test_release_refuses_an_impossible_id(manager: SessionManager) -> None:
+    for look in (exact.stored, lambda conversation_id, manager: exact.release(sample(conversation_id), manager)):
+        with pytest.raises(InvalidConversationId):
+            look("", manager)
+
+
+@on_redis
+def test_release_unbinds_when_another_program_wrote_the_same_session_otherwise(
+    manager: SessionManager, raw: redis.Redis
+) -> None:
+    seen = write_raw(raw, "conv-1")
+    raw.set(keys.session("conv-1"), b" " + seen.to_json().replace(b'","', b'" , "'), ex=100)
+    exact.release(seen, manager)
+    assert not raw.exists(keys.session("conv-1"))
+    assert raw.exists(keys.deleted("conv-1"))
+
+
+@on_redis
+@pytest.mark.parametrize("same", [False, True])
+def test_release_never_removes_what_was_bound_between_looking_and_removing(
+    manager: SessionManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    seen = manager.create("conv-1", **PROPOSAL)
+    store, bound = manager._store, []
+    remove = store.remove
+
+    def race(*args: Any, **kwargs: Any) -> Any:
+        request = remove(*args, **kwargs)
+        if not bound:  # after the look, before the compare-and-set
+            bound.append(write_raw(raw, "conv-1", created_at=seen.created_at, provider="openai" if same else "mistral"))
+            raw.set(keys.session("conv-1"), bound[0].to_json().replace(b":", b": ", 1), ex=100)
+        return request
+
+    monkeypatch.setattr(store, "remove", race, raising=False)
+    if same:
+        exact.release(seen, manager)
+        assert manager.get("conv-1") is None
+        return
+    with pytest.raises(SessionConflict) as caught:
+        exact.release(seen, manager)
+    assert caught.value.current == bound[0] == manager.get("conv-1")
+
+
+@on_valkey
+def test_release_is_in_the_index_the_history_and_the_signals_when_done(manager: SessionManager) -> None:
+    heard: list[dict[str, Any]] = []
+
+    def hear(**arguments: Any) -> None:
+        heard.append(arguments)
+
+    session = manager.create("conv-1", **PROPOSAL)
+    session_deleted.connect(hear)
+    try:
+        exact.release(session, manager.acting_as("ada"))
+    finally:
+        session_deleted.disconnect(hear)
+    assert [(each["conversation_id"], each["session"], each["actor"]) for each in heard] == [("conv-1", session, "ada")]
+    assert ids([entry.session for entry in manager.page().sessions]) == []
+    assert [(event.kind, event.actor) for event in manager.history("conv-1")][-1] == ("deleted", "ada")
+    assert manager.resolve("conv-1", **{**PROPOSAL, "provider": "mistral"}).session.provider == "mistral"

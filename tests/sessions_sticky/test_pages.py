@@ -1,0 +1,163 @@
+"""Pages: what they show, in which order, and which cursors and limits they take."""
+
+from __future__ import annotations
+
+import base64
+import json
+from itertools import product
+
+import pytest
+
+from sessions_sticky import InvalidCursor, keys
+from tests.sessions_sticky.indexed import (
+    HOSTILE,
+    entries,
+    fill,
+    forget_refreshes,
+    ids,
+    on_real,
+    on_redis,
+    on_valkey,
+    pager,
+    walk,
+)
+
+ALL = keys.INDEX_ALL
+
+
+@on_redis
+def test_page_shows_the_latest_used_first_when_sessions_are_used(call, manager, raw):
+    fill(manager, 4)
+    for number, conversation_id in enumerate(["conv-2", "conv-0", "conv-3", "conv-1"]):
+        for key in entries(raw):
+            if b"conv-0" in dict(raw.zrange(key, 0, -1, withscores=True)):
+                raw.zincrby(key, 10 * number - 40, conversation_id)
+    assert ids(walk(pager(call))) == ["conv-1", "conv-3", "conv-0", "conv-2"]
+    forget_refreshes(manager)
+    manager.touch("conv-2")
+    page = call("page", limit=2)
+    assert [(entry.session.id, entry.expires_in) for entry in page.sessions] == [("conv-2", 86_400), ("conv-1", 86_400)]
+    assert page.next_cursor
+
+
+@on_real
+def test_page_tells_the_idle_time_left(call, manager, raw):
+    fill(manager, 2)
+    raw.pexpire(keys.session("conv-0"), 7_500)
+    raw.persist(keys.session("conv-1"))
+    left = {entry.session.id: entry.expires_in for entry in call("page").sessions}
+    assert left == {"conv-0": 8, "conv-1": None}
+
+
+@on_redis
+def test_page_is_empty_when_there_is_nothing(call, raw):
+    for filters in ({}, {"provider": "a"}, {"model": "a"}, {"external_id": "a"}, {"provider": "a", "external_id": "b"}):
+        assert call("page", **filters) == ([], None)
+        assert call("count", **filters) == 0
+    assert not raw.keys("sentinel:*")
+
+
+@on_real
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_walk_finds_what_each_combination_of_filters_means(call, manager, limit):
+    made = [
+        manager.create(f"conv-{p}{m}{o}{n}", p, m, o)
+        for p, m, o, n in product(["p1", "p2"], ["m1", "m2"], ["o1", "o2"], range(2))
+    ]
+    for provider, model, owner in product(["p1", None, "no"], ["m2", None, "no"], ["o1", None, "no"]):
+        given = {"provider": provider, "model": model, "external_id": owner}
+        filters = {name: value for name, value in given.items() if value is not None}
+        meant = [s for s in made if all(getattr(s, name) == value for name, value in filters.items())]
+        found = walk(pager(call), limit=limit, **filters)
+        assert sorted(ids(found)) == sorted(ids(meant))
+        assert call("count", **filters) == len(meant)
+
+
+@on_real
+def test_walk_finds_each_hostile_name_once(call, manager, raw):
+    made = [manager.create(name, HOSTILE[-n], name, HOSTILE[(n + 3) % len(HOSTILE)]) for n, name in enumerate(HOSTILE)]
+    for key in entries(raw):
+        if key != keys.INDEX_ROUTES:
+            raw.zadd(key, dict.fromkeys(raw.zrange(key, 0, -1), 4e9))  # ties: only the bytes tell them apart
+    assert ids(walk(pager(call), limit=2)) == sorted(HOSTILE, key=str.encode, reverse=True)
+    for session in made:
+        for filters in (
+            {"provider": session.provider},
+            {"model": session.model},
+            {"external_id": session.external_id},
+            {"provider": session.provider, "model": session.model, "external_id": session.external_id},
+        ):
+            meant = [s.id for s in made if all(getattr(s, name) == value for name, value in filters.items())]
+            assert sorted(ids(walk(pager(call), limit=1, **filters))) == sorted(meant)
+            assert call("count", **filters) == len(meant)
+
+
+@on_valkey
+@pytest.mark.parametrize("filters", [{"provider": "\ud800", "model": "x"}, {"external_id": "\udfff"}])
+def test_page_is_empty_when_a_filter_has_no_utf8_form(call, manager, filters):
+    fill(manager, 1)
+    assert call("page", **filters) == ([], None)
+    assert call("count", **filters) == 0
+    assert call("delete_all", **filters) == 0
+
+
+@on_valkey
+@pytest.mark.parametrize("limit", [0, -1, 1001, True, "5", 1.5, None])
+def test_page_refuses_a_limit_out_of_range(call, limit):
+    with pytest.raises(ValueError, match="Invalid limit"):
+        call("page", limit=limit)
+
+
+# Cursors.
+
+
+@on_valkey
+def test_page_refuses_a_cursor_of_other_filters(call, manager):
+    fill(manager, 3)
+    cursor = call("page", limit=1, provider="openai").next_cursor
+    for filters in ({}, {"provider": "mistral"}, {"model": "gpt-4"}, {"provider": "openai", "external_id": "user-456"}):
+        with pytest.raises(InvalidCursor):
+            call("page", cursor=cursor, **filters)
+
+
+@on_valkey
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"missed": 10**30},
+        {"missed": 2**63},
+        {"missed": -1},
+        {"token": "x"},
+        {"token": "../all" + "0" * 10},
+        {"token": ""},
+        {"score": "1 1"},
+        {"score": "nan"},
+        {"score": "("},
+        {"score": "1" * 21},
+        {"score": 5},
+        {"member": None},
+    ],
+)
+def test_page_refuses_a_cursor_that_was_tampered_with(call, manager, fields):
+    fill(manager, 3)
+    cursor = json.loads(base64.urlsafe_b64decode(call("page", limit=1).next_cursor))
+    names = ["filters", "token", "score", "member", "missed"]
+    forged = [fields.get(name, value) for name, value in zip(names, cursor, strict=True)]
+    with pytest.raises(InvalidCursor):
+        call("page", cursor=base64.urlsafe_b64encode(json.dumps(forged).encode()).decode())
+
+
+@on_valkey
+@pytest.mark.parametrize(
+    "fields",
+    [{"token": "0" * 16}, {"missed": 0}, {"missed": 2**31 - 1}, {"score": "1"}, {"score": "-inf"}, {"member": ""}],
+)
+def test_page_stays_with_the_keys_of_the_app_when_a_forged_cursor_is_well_formed(call, manager, raw, fields):
+    fill(manager, 3)
+    raw.set("foreign", "untouched")
+    cursor = json.loads(base64.urlsafe_b64decode(call("page", limit=1).next_cursor))
+    names = ["filters", "token", "score", "member", "missed"]
+    forged = [fields.get(name, value) for name, value in zip(names, cursor, strict=True)]
+    page = call("page", cursor=base64.urlsafe_b64encode(json.dumps(forged).encode()).decode())
+    assert {entry.session.provider for entry in page.sessions} <= {"openai"}
+    assert [key for key in raw.scan_iter() if not key.startswith(b"sentinel:")] == [b"foreign"]
