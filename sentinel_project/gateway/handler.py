@@ -14,6 +14,7 @@ from functools import lru_cache
 from io import BytesIO
 from typing import Any, cast
 
+from asgiref.sync import AsyncToSync, sync_to_async
 from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -39,6 +40,12 @@ class GatewayHandler(ASGIHandler):
             await self._serve_api(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Let the whole chain run in one thread: mixed, Django hops to one and back for each middleware."""
+        super().load_middleware(is_async=False)
+        chain = self._middleware_chain
+        self._middleware_chain = chain.awaitable if isinstance(chain, AsyncToSync) else sync_to_async(chain)
 
     async def _live(self, receive: Any, send: Any) -> None:
         """Keep in the background what the chats need at hand: API keys, and the condition of providers."""

@@ -1,8 +1,12 @@
 """Conversation ids in URL paths.
 
 Any id may stand in a path, percent-encoded as one segment. Servers decode `%2F` before Django sees the path, so the
-routes take whatever comes. Only `.` and `..` need more: HTTP clients resolve them away, encoded or not. Ids of dots
-therefore get a `~` in front, and so do those that would then be mistaken for one (`~.`); all others stay as they are.
+routes take whatever comes. Two kinds of ids need more, a `~` in front of what follows their last `/`:
+
+- those that end in `.` or `..`, which HTTP clients resolve away, encoded or not;
+- those that a route for reading has taken: `stats`, `x/history`, `operations`, `operations/{32 hexadecimal digits}`.
+
+So do those that would then be mistaken for one of them (`~.`, `x/~history`); all others stay as they are.
 """
 
 from __future__ import annotations
@@ -12,15 +16,30 @@ from urllib.parse import quote
 
 from django.urls import reverse
 
-_DOTS = re.compile(r"~*\.\.?")
+_TAKEN = {".", "..", "stats", "history", "operations"}
+_OPERATION = re.compile(r"[0-9a-f]{32}")
 
 
-def session_path(conversation_id: str) -> str:
-    """Return the absolute path of a session's resource."""
-    segment = f"~{conversation_id}" if _DOTS.fullmatch(conversation_id) else conversation_id
-    return f"{reverse('sessions_sticky:sessions')}{quote(segment, safe='')}/"
+def sessions_path() -> str:
+    """Return the absolute path of all sessions."""
+    return reverse("sessions_sticky:sessions")
+
+
+def session_path(conversation_id: str, *, under: str | None = None) -> str:
+    """Return the absolute path of a session's resource; `under` is `sessions_path()`, for those who have it."""
+    before, slash, last = conversation_id.rpartition("/")
+    mark = "~" if _is_taken(before, last) else ""
+    return f"{sessions_path() if under is None else under}{quote(f'{before}{slash}{mark}{last}', safe='')}/"
 
 
 def id_in(segment: str) -> str:
     """Return the id that a decoded path segment stands for, as `session_path` wrote it; it is not checked."""
-    return segment[1:] if segment.startswith("~") and _DOTS.fullmatch(segment) else segment
+    before, slash, last = segment.rpartition("/")
+    if last.startswith("~") and _is_taken(before, last):
+        return f"{before}{slash}{last[1:]}"
+    return segment
+
+
+def _is_taken(before: str, last: str) -> bool:
+    bare = last.lstrip("~")
+    return bare in _TAKEN or (before == "operations" and _OPERATION.fullmatch(bare) is not None)

@@ -12,6 +12,7 @@ from rest_framework.views import exception_handler
 
 from sessions_sticky.exceptions import (
     InvalidConversationId,
+    InvalidCursor,
     InvalidSession,
     SessionNotSupported,
     SessionStoreUnavailable,
@@ -63,8 +64,8 @@ def problem_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
 
 def _as_api_exception(exc: Exception) -> Exception:
     match exc:
-        case InvalidConversationId():
-            return ValidationError({"id": [str(exc)]})
+        case InvalidConversationId() | InvalidCursor():
+            return ValidationError({"cursor" if isinstance(exc, InvalidCursor) else "id": [str(exc)]})
         case InvalidSession():
             return ParseError(str(exc))
         case RecursionError():  # only the JSON parser recurses

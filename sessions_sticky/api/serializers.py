@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
-import msgspec
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from sessions_sticky import keys
-from sessions_sticky.api.paths import session_path
+from sessions_sticky.api.paths import session_path, sessions_path
 from sessions_sticky.exceptions import InvalidConversationId
+from sessions_sticky.history import Kind
 from sessions_sticky.session import Entry
 
 MAX_LENGTH = 256
@@ -20,9 +21,9 @@ MAX_LENGTH = 256
 
 not_blank = RegexValidator(r"\S", "This field may not be blank.", code="blank")
 no_control_characters = RegexValidator(
-    r"[\x00-\x1f\x7f-\x9f]", "Control characters are not allowed.", code="control_characters", inverse_match=True
+    r"\A[^\x00-\x1f\x7f-\x9f]*\Z", "Control characters are not allowed.", code="control_characters"
 )
-TEXT = (not_blank, no_control_characters)
+TEXT = (no_control_characters, not_blank)
 
 
 def valid_conversation_id(value: str) -> None:
@@ -47,7 +48,7 @@ class TextField(serializers.CharField):
 
 
 class SessionSerializer(serializers.Serializer[Any]):
-    """A session; written from an `Entry`, read as the arguments of `resolve`."""
+    """The binding of a conversation to a provider and a model."""
 
     id = TextField(
         validators=[valid_conversation_id],
@@ -70,17 +71,13 @@ class SessionSerializer(serializers.Serializer[Any]):
     expires_at = serializers.DateTimeField(
         read_only=True,
         allow_null=True,
-        format="iso-8601",
-        default_timezone=UTC,
         help_text="When it expires unless it is used before, in UTC; null where the cache cannot tell.",
     )
     url = serializers.CharField(read_only=True, help_text="Path of this session; ready for use, whatever the id.")
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
         """Return the session's fields, its expiry and its path."""
-        session = msgspec.structs.asdict(instance.session)
-        expiry = {"expires_in": instance.expires_in, "expires_at": _expires_at(instance.expires_in)}
-        return super().to_representation({**session, **expiry, "url": session_path(session["id"])})
+        return _shown(instance, sessions_path(), int(time.time()))
 
 
 class RebindSerializer(serializers.Serializer[Any]):
@@ -96,10 +93,69 @@ class RebindSerializer(serializers.Serializer[Any]):
     )
 
 
-def _expires_at(expires_in: int | None) -> datetime | None:
+class RouteStatsSerializer(serializers.Serializer[Any]):
+    """The sessions of one provider and model."""
+
+    provider = serializers.CharField(help_text="Provider of these sessions.")
+    model = serializers.CharField(help_text="Model of these sessions.")
+    sessions = serializers.IntegerField(help_text="How many there are now.")
+    created_last_hour = serializers.IntegerField(help_text="Created in the last hour, those that are gone included.")
+    created_last_day = serializers.IntegerField(help_text="Created in the last day, those that are gone included.")
+
+
+class StatsSerializer(serializers.Serializer[Any]):
+    """How many sessions there are."""
+
+    sessions = serializers.IntegerField(help_text="How many there are now.")
+    routes = RouteStatsSerializer(many=True, help_text="The same for each provider and model, sorted by them.")
+
+
+class InstantField(serializers.DateTimeField):
+    """A UTC time to the millisecond."""
+
+    def to_representation(self, value: datetime) -> str:
+        """Return it in ISO 8601, with a `Z`."""
+        return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+
+
+class EventSerializer(serializers.Serializer[Any]):
+    """One change of a conversation's binding."""
+
+    kind = serializers.ChoiceField(choices=get_args(Kind), help_text="What happened.")
+    at = InstantField(help_text="When, in UTC.")
+    provider = serializers.CharField(help_text="Provider after it; before it when deleted; empty where unreadable.")
+    model = serializers.CharField(help_text="Model after it; before it when deleted; empty where unreadable.")
+    from_provider = serializers.CharField(allow_null=True, help_text="Provider before a rebind, else null.")
+    from_model = serializers.CharField(allow_null=True, help_text="Model before a rebind, else null.")
+    reason = serializers.CharField(help_text="Why; may be empty.")
+    actor = serializers.CharField(help_text="Who: `gateway`, or a user's name.")
+
+
+def shown_all(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return what `SessionSerializer` shows of each; the path's beginning and the time are found once."""
+    under, now = sessions_path(), int(time.time())
+    return [_shown(entry, under, now) for entry in entries]
+
+
+def _shown(entry: Entry, under: str, now: int) -> dict[str, Any]:
+    # By hand: DRF takes field by field, 30 times as long, and a page may have 1,000 sessions.
+    session = entry.session
+    return {
+        "id": session.id,
+        "provider": session.provider,
+        "model": session.model,
+        "external_id": session.external_id,
+        "created_at": session.created_at,
+        "expires_in": entry.expires_in,
+        "expires_at": _expires_at(entry.expires_in, now),
+        "url": session_path(session.id, under=under),
+    }
+
+
+def _expires_at(expires_in: int | None, now: int) -> str | None:
     if expires_in is None:
         return None
     try:
-        return datetime.fromtimestamp(int(time.time()) + expires_in, UTC)
+        return f"{datetime.fromtimestamp(now + expires_in, UTC).replace(tzinfo=None).isoformat()}Z"
     except (ValueError, OverflowError):
         return None  # another program set an expiry beyond the calendar

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import NotFound
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
@@ -15,15 +16,30 @@ from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
+from sessions_sticky import audit
+from sessions_sticky.api.listing import ListQuerySerializer, last_of, links, parameters
 from sessions_sticky.api.paths import id_in, session_path
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
-from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
+from sessions_sticky.api.serializers import (
+    EventSerializer,
+    RebindSerializer,
+    SessionSerializer,
+    StatsSerializer,
+    shown_all,
+)
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.exceptions import SessionConflict, SessionOwnerMismatch
-from sessions_sticky.manager import sessions
-from sessions_sticky.operations import Outcome
-from sessions_sticky.session import Entry
+from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.session import Entry, Outcome
+
+
+class JSONAlone(DefaultContentNegotiation):
+    """Knows no `?format=`, which asks for other renderers and answers 404 without."""
+
+    def filter_renderers(self, renderers: Any, format: str) -> Any:
+        """Return them all."""
+        return renderers
 
 
 class AdminView(APIView):
@@ -31,8 +47,14 @@ class AdminView(APIView):
 
     parser_classes = (JSONParser,)
     renderer_classes = (JSONRenderer,)
+    content_negotiation_class = JSONAlone
     permission_classes = (SessionPermission,)
     throttle_classes = (SessionThrottle,)
+
+    @property
+    def manager(self) -> SessionManager:
+        """The sessions; the history names the user for what is changed."""
+        return sessions.acting_as(self.request.user.get_username())
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
         """Return the handler of this API, whatever the project's is."""
@@ -44,15 +66,23 @@ class SessionsView(AdminView):
 
     permission = "add"
 
+    def get(self, request: Request) -> Response:
+        """List sessions, most recently active first."""
+        asked = parameters(request, ListQuerySerializer)
+        cursor, limit = asked.pop("cursor", None), asked.pop("limit")
+        page = self.manager.page(**asked, cursor=last_of(cursor), limit=limit)
+        listed = {"results": shown_all(page.sessions), **links(request, cursor, page.next_cursor)}
+        return Response({**listed, "count": self.manager.count(**asked)})
+
     def post(self, request: Request) -> Response:
         """Bind a conversation that is not bound yet."""
         proposal = _validated(SessionSerializer(data=request.data))
         conversation_id = proposal.pop("id")
         # A look first: `resolve` would extend a session that is there. What it finds nevertheless came in between.
-        if sessions.inspect(conversation_id):
+        if self.manager.inspect(conversation_id):
             raise _taken(request, conversation_id)
         try:
-            session, outcome = sessions.resolve(conversation_id, **proposal)
+            session, outcome = self.manager.resolve(conversation_id, **proposal)
         except SessionOwnerMismatch as exc:
             raise _taken(request, conversation_id) from exc
         if outcome is Outcome.DEGRADED:
@@ -60,16 +90,17 @@ class SessionsView(AdminView):
         # CREATED may also be a binding that the store had lost and this process made again.
         if outcome is Outcome.HIT or (session.provider, session.model) != (proposal["provider"], proposal["model"]):
             raise _taken(request, conversation_id)
-        entry = Entry(session, sessions.ttl_seconds)
+        audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
+        entry = Entry(session, self.manager.ttl_seconds)
         return Response(SessionSerializer(entry).data, 201, headers={"Location": session_path(session.id)})
 
 
 class SessionView(AdminView):
     """One session."""
 
-    def dispatch(self, request: HttpRequest, *args: Any, path: str, **kwargs: Any) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
         """Find the conversation id in the path."""
-        return super().dispatch(request, *args, conversation_id=id_in(path), **kwargs)
+        return super().dispatch(request, *args, conversation_id=id_in(id), **kwargs)
 
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
@@ -77,20 +108,44 @@ class SessionView(AdminView):
 
     def delete(self, request: Request, conversation_id: str) -> Response:
         """Unbind a conversation."""
-        if not sessions.delete(conversation_id):
+        if not self.manager.delete(conversation_id):
             raise _not_bound(conversation_id)
+        audit.record_release(request, conversation_id)
         return Response(status=204)
 
 
+class StatsView(SessionView):
+    """Statistics; DELETE means the session `stats`."""
+
+    def get(self, request: Request, conversation_id: str) -> Response:
+        """Count the sessions of each provider and model."""
+        parameters(request)
+        return Response(StatsSerializer(self.manager.stats()).data)
+
+
 class ActionView(SessionView):
-    """`{id}/{action}/`: POST is the action on `{id}`; any other method means the session `{id}/{action}`."""
+    """`{id}/{action}/`: some methods do the action with `{id}`; any other means the session `{id}/{action}`."""
 
     action: ClassVar[str]
+    action_methods: ClassVar[tuple[str, ...]] = ("POST",)
 
-    def dispatch(self, request: HttpRequest, *args: Any, path: str, **kwargs: Any) -> HttpResponseBase:
+    def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
         """Find the conversation id in the path, of which the action is a part unless it is called."""
-        whole = path if request.method == "POST" else f"{path}/{self.action}"
-        return super().dispatch(request, *args, path=whole, **kwargs)
+        whole = id if request.method in self.action_methods else f"{id}/{self.action}"
+        return super().dispatch(request, *args, id=whole, **kwargs)
+
+
+class HistoryView(ActionView):
+    """The history of one conversation, whether or not it is bound now."""
+
+    action = "history"
+    action_methods = ("GET", "HEAD")
+
+    def get(self, request: Request, conversation_id: str) -> Response:
+        """Show what happened to a conversation, oldest first."""
+        parameters(request)
+        events = self.manager.history(conversation_id)
+        return Response({"results": EventSerializer(events, many=True).data})
 
 
 class TouchView(ActionView):
@@ -100,7 +155,8 @@ class TouchView(ActionView):
 
     def post(self, request: Request, conversation_id: str) -> Response:
         """Set the idle time back to full."""
-        sessions.touch(conversation_id)
+        if self.manager.touch(conversation_id):
+            audit.record_touch(request, conversation_id)
         return Response(SessionSerializer(_find(conversation_id)).data)
 
 
@@ -116,9 +172,10 @@ class RebindView(ActionView):
         if wanted.pop("from_provider", found.session.provider) != found.session.provider:
             raise _moved(conversation_id, found)
         try:
-            session = sessions.rebind(found.session, **wanted)
+            session = self.manager.rebind(found.session, **wanted)
         except SessionConflict as exc:
             raise _moved(conversation_id, sessions.inspect(conversation_id)) from exc
+        audit.record_move(request, found.session, session, wanted["reason"])
         return Response(SessionSerializer(Entry(session, found.expires_in)).data)
 
 

@@ -45,17 +45,30 @@ CALLS = {
     "delete": Call("DELETE", f"{BASE}conv-1/", "delete", 204),
     "put": Call("PUT", f"{BASE}conv-1/", "change", 405, PROPOSAL),
     "patch": Call("PATCH", f"{BASE}conv-1/", "change", 405, PROPOSAL),
-    "list": Call("GET", BASE, "view", 405),
+    "list": Call("GET", BASE, "view", 200),
+    "head of list": Call("HEAD", BASE, "view", 200),
+    "stats": Call("GET", f"{BASE}stats/", "view", 200),
+    "history": Call("GET", f"{BASE}conv-1/history/", "view", 200),
+    "delete all": Call("DELETE", BASE, "delete", 405),
+    "delete stats": Call("DELETE", f"{BASE}stats/", "delete", 404),
+    "delete history": Call("DELETE", f"{BASE}conv-1/history/", "delete", 404),
     "post to a session": Call("POST", f"{BASE}conv-1/", "change", 405, PROPOSAL),
     "no slash": Call("GET", f"{BASE}conv-1", "view", 404),
 }
-STORE_CALLS = {name: CALLS[name] for name in ("retrieve", "head", "create", "touch", "rebind", "delete")}
+INDEX_CALLS = {name: CALLS[name] for name in ("list", "head of list", "stats", "history")}
+STORE_CALLS = {name: CALLS[name] for name in ("retrieve", "head", "create", "touch", "rebind", "delete", *INDEX_CALLS)}
 
+HEX = "0123456789abcdef" * 2
 HOSTILE_IDS = [
     *(".", "..", "...", "~", "~.", "~..", "~~.", "~~..", "~...", "~a", ".~", "..;", "./", "../", "/.", "/..", "./a"),
     *("a/..", "a/../b", "a/./b", "../../admin", "/", "//", "///", "/a", "a/", "//a", "a//b", "a//"),
     *("touch", "rebind", "touch/", "/touch", "../touch", "~./touch"),
     *("a/touch", "a/touch/", "a/rebind", "a/touch/touch"),
+    *("stats", "~stats", "~~stats", "stats/", "/stats", "a/stats", "stats/a", "stats/history"),
+    *("history", "~history", "a/history", "a/~history", "a/~~history", "a/history/", "a/history/history", "/history"),
+    *("operations", "~operations", "operations/", f"operations/{HEX}", f"operations/~{HEX}", f"~operations/{HEX}"),
+    *(f"operations/{HEX}/", f"operations/{HEX}/history", f"a/operations/{HEX}", HEX, f"operations/{HEX[1:]}"),
+    *("delete", "a/delete", "rebind/", f"operations/{HEX}/stop", f"operations/{HEX}/resume"),
     *("%", "%2F", "%2e%2e", "%2E", "%25", "%zz", "a%", "%00", "%E4", "a%2Ftouch", "a+b", "a b", " ", " a ", "+"),
     *("?", "a?b=c", "#", "a#b", "a&b=c", "a;b", "a:b", "http://x/y", "//evil.example/", "a@b", "a\\b", "..\\.."),
     *("{a}", "*?[]\\", "<a>", "\"'`", "$a", "^a$", "|", "a,b", "a=b", "(a)", "[::1]", "!", "null", "0", "a.json"),
@@ -69,4 +82,6 @@ class Anyone(BaseAuthentication):
     """Takes every caller for one who may do everything."""
 
     def authenticate(self, request: Any) -> tuple[Any, None]:
-        return SimpleNamespace(is_authenticated=True, pk=1, has_perm=lambda permission: True), None
+        return SimpleNamespace(
+            is_authenticated=True, pk=1, has_perm=lambda permission: True, get_username=lambda: "anyone"
+        ), None

@@ -9,21 +9,26 @@ import aiohttp
 import pytest
 import uvicorn
 from django.core.asgi import get_asgi_application
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_sticky.api.paths import id_in, session_path
 from tests.servers import free_port
-from tests.sessions_sticky.api.calls import BASE, HOSTILE_IDS, MOVE, body_of
+from tests.sessions_sticky.api.calls import BASE, HEX, HOSTILE_IDS, MOVE, body_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
+    from django.test import Client
     from rest_framework.test import APIClient
 
 
-@given(st.text(alphabet=st.sampled_from("~./a%"), min_size=1) | st.text(min_size=1))
+PARTS = ["~", "/", ".", "..", "a", "%", "stats", "history", "operations", HEX, "touch", "rebind", "delete", "stop"]
+hostile = st.lists(st.sampled_from(PARTS), min_size=1, max_size=8).map("".join)
+
+
+@given(hostile | st.text(min_size=1))
 def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> None:
     if any("\ud800" <= char <= "\udfff" for char in conversation_id):
         return
@@ -48,6 +53,20 @@ def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> Non
         ("~", "~"),
         ("~a", "~a"),
         ("ä b", "%C3%A4%20b"),
+        ("stats", "~stats"),
+        ("~stats", "~~stats"),
+        ("stats/", "stats%2F"),
+        ("a/..", "a%2F~.."),
+        ("a/history", "a%2F~history"),
+        ("a/~history", "a%2F~~history"),
+        ("history/a", "history%2Fa"),
+        ("operations", "~operations"),
+        (f"operations/{HEX}", f"operations%2F~{HEX}"),
+        (f"operations/~{HEX}", f"operations%2F~~{HEX}"),
+        (f"a/operations/{HEX}", f"a%2Foperations%2F{HEX}"),
+        (f"operations/{HEX[1:]}", f"operations%2F{HEX[1:]}"),
+        (HEX, HEX),
+        ("history2", "history2"),
     ],
 )
 def test_session_path_escapes_as_documented_when_hostile(conversation_id: str, segment: str) -> None:
@@ -78,10 +97,35 @@ def test_api_reaches_the_session_when_its_id_is_hostile(
     assert (moved["id"], moved["provider"]) == (conversation_id, "mistral")
     assert api.delete(url).status_code == 204
     assert not session_cache.exists(key)
+    kinds = [event["kind"] for event in api.get(f"{url}history/").json()["results"]]
+    assert kinds == ["created", "rebound", "deleted"]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(conversation_id=hostile.filter(lambda text: len(text) <= 256))
+@pytest.mark.slow
+def test_api_reaches_the_session_and_its_history_when_the_id_looks_like_a_path(
+    client: Client, session_cache: redis.Redis, no_login: None, no_throttle: None, conversation_id: str
+) -> None:
+    session_cache.flushdb()
+    body = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    url = client.post(BASE, body, content_type="application/json").json()["url"]
+    assert client.get(url).json()["id"] == conversation_id
+    assert client.post(f"{url}touch/").json()["id"] == conversation_id
+    assert client.post(f"{url}rebind/", MOVE, content_type="application/json").json()["id"] == conversation_id
+    assert client.delete(url).status_code == 204
+    assert not session_cache.exists(f"sentinel:session:{conversation_id}")
+    results = client.get(f"{url}history/").json()["results"]
+    assert [event["kind"] for event in results] == ["created", "rebound", "deleted"]
 
 
 @pytest.fixture
-def live(session_cache: redis.Redis, no_login: None) -> Iterator[str]:
+def no_throttle(settings: Any) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}
+
+
+@pytest.fixture
+def live(session_cache: redis.Redis, no_login: None, no_throttle: None) -> Iterator[str]:
     """The address of an ASGI server in a thread."""
     config = uvicorn.Config(get_asgi_application(), port=free_port(), log_level="critical", lifespan="off")
     server = uvicorn.Server(config)
@@ -114,6 +158,7 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
             assert (await call("POST", f"{url}touch/", 200))["id"] == conversation_id
             assert (await call("POST", f"{url}rebind/", 200, MOVE))["id"] == conversation_id
             await call("DELETE", url, 204)
+            assert len((await call("GET", f"{url}history/", 200))["results"]) == 3
             assert not session_cache.exists(f"sentinel:session:{conversation_id}")
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +35,29 @@ def test_call_answers_429_when_one_user_is_over_the_rate(
     assert (problem["status"], problem["title"]) == (429, "Too Many Requests")
     assert CALLS["retrieve"].by(other).status_code == 200
     assert 0 < session_cache.pttl(f"sentinel:throttle:{user.pk}") <= 60_000
+
+
+def test_period_begins_again_when_the_last_one_is_over(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/min"}
+    now = time.time()
+    answers = []
+    for at in (0, 30, 59.9, 60.1, 61, 62, -3600):  # the last: somebody has set the clock back
+        monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda at=at: now + at)
+        answers.append(CALLS["retrieve"].by(api))
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200, 429, 200]
+    assert [answers[at].headers["Retry-After"] for at in (2, 5)] == ["1", "59"]
+
+
+def test_call_costs_the_same_when_there_were_many_before(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "1000/min"}
+    for _ in range(50):
+        assert CALLS["retrieve"].by(api).status_code == 200
+    (key,) = session_cache.keys("sentinel:throttle:*")
+    assert session_cache.strlen(key) < 50
 
 
 def test_call_is_not_throttled_when_the_rate_is_none(

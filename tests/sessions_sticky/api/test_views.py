@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -10,13 +11,15 @@ import pytest
 from rest_framework.test import APIClient
 
 from sessions_sticky import Session, SessionManager, sessions
-from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
+from sessions_sticky.api.listing import ListQuerySerializer
+from sessions_sticky.api.serializers import EventSerializer, RebindSerializer, SessionSerializer, StatsSerializer
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
+    from rest_framework.serializers import Serializer
 
 KEY = "sentinel:session:conv-1"
 SHOWN = {
@@ -280,8 +283,58 @@ def test_portable_cache_tells_no_expiry_and_cannot_rebind_when_configured(api: A
     assert sessions.get("conv-2") is None
 
 
-@pytest.mark.parametrize("serializer", [SessionSerializer, RebindSerializer])
-def test_serializer_explains_every_field_when_asked(serializer: type[SessionSerializer | RebindSerializer]) -> None:
+def test_stats_count_by_route_when_there_are_sessions(api: APIClient, session_cache: redis.Redis) -> None:
+    for number in range(5):
+        sessions.create(f"conv-{number}", f"p{number % 2}", "m", "o")
+    sessions.delete("conv-1")
+    shared = {"model": "m"}
+    assert api.get(f"{BASE}stats/").json() == {
+        "sessions": 4,
+        "routes": [
+            {"provider": "p0", **shared, "sessions": 3, "created_last_hour": 3, "created_last_day": 3},
+            {"provider": "p1", **shared, "sessions": 1, "created_last_hour": 2, "created_last_day": 2},
+        ],
+    }
+
+
+def test_stats_are_empty_when_there_are_no_sessions(api: APIClient, session_cache: redis.Redis) -> None:
+    assert api.get(f"{BASE}stats/").json() == {"sessions": 0, "routes": []}
+
+
+def test_history_tells_everything_when_the_session_is_gone(api: APIClient, session_cache: redis.Redis) -> None:
+    before = datetime.now(UTC)
+    sessions.create("conv-1", "openai", "gpt-4", "user-456")
+    CALLS["rebind"].by(api)
+    CALLS["delete"].by(api)
+    results = CALLS["history"].by(api).json()["results"]
+    for event in results:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["at"])
+        assert abs(datetime.fromisoformat(event.pop("at")) - before).total_seconds() < 30
+    moved = {"provider": "mistral", "model": "large"}
+    nowhere = {"from_provider": None, "from_model": None, "reason": ""}
+    assert results == [
+        {"kind": "created", "provider": "openai", "model": "gpt-4", **nowhere, "actor": "gateway"},
+        {
+            "kind": "rebound",
+            **moved,
+            "from_provider": "openai",
+            "from_model": "gpt-4",
+            "reason": "openai is being drained",
+            "actor": "user",
+        },
+        {"kind": "deleted", **moved, **nowhere, "actor": "user"},
+    ]
+
+
+def test_history_is_empty_when_nothing_is_known(api: APIClient, session_cache: redis.Redis) -> None:
+    response = CALLS["history"].by(api)
+    assert (response.status_code, response.json()) == (200, {"results": []})
+
+
+@pytest.mark.parametrize(
+    "serializer", [SessionSerializer, RebindSerializer, StatsSerializer, EventSerializer, ListQuerySerializer]
+)
+def test_serializer_explains_every_field_when_asked(serializer: type[Serializer[Any]]) -> None:
     assert all(field.help_text for field in serializer().fields.values())
 
 

@@ -1,0 +1,167 @@
+"""Changing many sessions: the routes that begin it, and the operations that come of it.
+
+A path of this module with another method than its own means a session, as everywhere in this API.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from sessions_sticky import audit
+from sessions_sticky.api.bulk_serializers import (
+    CountSerializer,
+    DeleteAllSerializer,
+    OperationSerializer,
+    RebindAllSerializer,
+    operation_path,
+)
+from sessions_sticky.api.listing import parameters
+from sessions_sticky.api.permissions import SessionPermission, has_permission
+from sessions_sticky.api.views import SessionView
+from sessions_sticky.job_records import Job, Kind
+from sessions_sticky.jobs import Changed, Jobs
+
+WAIT_SECONDS = 1.0
+"""How long a request waits for its operation to end."""
+
+PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
+
+jobs = Jobs()
+
+
+class BulkView(SessionView):
+    """Begins a bulk operation."""
+
+    serializer_class: ClassVar[type[DeleteAllSerializer]]
+
+    def post(self, request: Request, conversation_id: str) -> Response:
+        """Count, or begin and wait a moment."""
+        parameters(request)
+        asked = self.serializer_class(data=request.data)
+        asked.is_valid(raise_exception=True)
+        if asked.validated_data["dry_run"]:
+            return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
+        job = jobs.start(asked.plan(), actor=request.user.get_username())
+        audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+        return _answer(job)
+
+
+class DeleteAllView(BulkView):
+    """Deletes many sessions."""
+
+    permission = "delete"
+    serializer_class = DeleteAllSerializer
+
+
+class RebindAllView(BulkView):
+    """Moves many sessions."""
+
+    permission = "change"
+    serializer_class = RebindAllSerializer
+
+
+class OperationsView(SessionView):
+    """The operations that changed last."""
+
+    def get(self, request: Request, conversation_id: str) -> Response:
+        """List them, the last begun first."""
+        parameters(request)
+        return Response({"results": OperationSerializer(jobs.recent(), many=True).data})
+
+
+class OperationPermission(SessionPermission):
+    """Let those act on an operation who may begin one of its kind."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        """Tell whether the user may act on operations of any kind."""
+        if request.method != "POST":
+            return super().has_permission(request, view)
+        user = request.user
+        return bool(
+            user and user.is_authenticated and any(has_permission(user, needed) for needed in PERMISSION.values())
+        )
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Job) -> bool:
+        """Tell whether the user may act on this operation."""
+        return has_permission(request.user, PERMISSION[obj.kind])
+
+
+class KeyView(SessionView):
+    """A path with the key of an operation in it."""
+
+    ending: ClassVar[str] = ""
+
+    def dispatch(self, request: HttpRequest, *args: Any, id: str = "", **kwargs: Any) -> HttpResponseBase:
+        """Find the key in the path, and the conversation id that it might be."""
+        self.key = kwargs.pop("key")
+        return super().dispatch(request, *args, id=f"operations/{self.key}{self.ending}", **kwargs)
+
+    def check(self, request: Request) -> None:
+        """Refuse a call that has parameters, no operation, or a user who may not act on it."""
+        parameters(request)
+        job = jobs.peek(self.key)
+        if job is None:
+            raise _unknown(self.key)
+        self.check_object_permissions(request, job)
+
+
+class OperationView(KeyView):
+    """One operation."""
+
+    def get(self, request: Request, conversation_id: str) -> Response:
+        """Show how far it is; goes on with it when the worker that did is gone."""
+        parameters(request)
+        job = jobs.get(self.key)
+        if job is None:
+            raise _unknown(self.key)
+        return Response(OperationSerializer(job).data)
+
+
+class StopView(KeyView):
+    """Stops one operation."""
+
+    ending = "/stop"
+    permission_classes = (OperationPermission,)
+
+    def post(self, request: Request, conversation_id: str) -> Response:
+        """Stop it, unless it has ended."""
+        self.check(request)
+        return Response(OperationSerializer(_changed(request, self.key, jobs.stop(self.key), "Stopped")).data)
+
+
+class ResumeView(KeyView):
+    """Resumes one operation."""
+
+    ending = "/resume"
+    permission_classes = (OperationPermission,)
+
+    def post(self, request: Request, conversation_id: str) -> Response:
+        """Go on with it and wait a moment, if it was stopped or has failed."""
+        self.check(request)
+        return _answer(_changed(request, self.key, jobs.resume(self.key), "Resumed"))
+
+
+def _answer(job: Job) -> Response:
+    job = jobs.wait(job, WAIT_SECONDS)
+    if job.state != "running":
+        return Response(OperationSerializer(job).data)
+    return Response(OperationSerializer(job).data, 202, headers={"Location": operation_path(job.key)})
+
+
+def _changed(request: Request, key: str, found: Changed | None, what: str) -> Job:
+    if found is None:
+        raise _unknown(key)
+    if found.changed:
+        audit.record_job(request, found.job, f"{what}, {found.job.done} of {found.job.expected} sessions done")
+    return found.job
+
+
+def _unknown(key: str) -> NotFound:
+    return NotFound(f"There is no operation {key}; they are kept for a day.")

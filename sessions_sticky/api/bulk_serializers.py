@@ -1,0 +1,148 @@
+"""What the bulk routes read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import msgspec
+from django.urls import reverse
+from rest_framework import serializers
+
+from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, TextField, not_blank
+from sessions_sticky.bulk import Move
+from sessions_sticky.job_records import Job, Kind, Plan, State
+from sessions_sticky.listing import Filters
+
+
+class FlagField(serializers.BooleanField):
+    """A JSON boolean; `"false"` and 1 are none."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Return the boolean as it came."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=ascii(data)[:100])
+        return data
+
+
+class DeleteAllSerializer(serializers.Serializer[Any]):
+    """Which sessions are meant: those that fit all the filters given, or everything."""
+
+    provider = TextField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_LENGTH,
+        validators=[not_blank],
+        help_text="Only sessions on this provider.",
+    )
+    model = TextField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_LENGTH,
+        validators=[not_blank],
+        help_text="Only sessions on this model.",
+    )
+    external_id = TextField(
+        required=False,
+        allow_null=True,
+        allow_blank=True,
+        max_length=MAX_LENGTH,
+        help_text="Only sessions of this owner; empty: of the blank one.",
+    )
+    everything = FlagField(default=False, help_text="True in the place of a filter: all sessions.")
+    dry_run = FlagField(default=False, help_text="True only counts.")
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Refuse unknown fields: a misspelt filter must not mean everything."""
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+            message = f"Unknown field; allowed: {', '.join(self.fields)}."
+            raise serializers.ValidationError({ascii(name)[1:-1][:100]: [message] for name in unknown[:10]})
+        return super().to_internal_value(data)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse what has no filter and does not say `everything`, and what has both."""
+        given = self._filters(attrs) != Filters()
+        if given and attrs["everything"]:
+            raise serializers.ValidationError("Filters and everything exclude each other.")
+        if not given and not attrs["everything"]:
+            raise serializers.ValidationError("Give a filter (provider, model, external_id), or everything: true.")
+        return attrs
+
+    def plan(self) -> Plan:
+        """Return what is to be done, once the input is valid."""
+        data = self.validated_data
+        return Plan(self._filters(data), self._move(data), data["everything"])
+
+    @staticmethod
+    def _filters(data: dict[str, Any]) -> Filters:
+        return Filters(data.get("provider"), data.get("model"), data.get("external_id"))
+
+    def _move(self, data: dict[str, Any]) -> Move | None:
+        return None
+
+
+class RebindAllSerializer(DeleteAllSerializer):
+    """Which sessions are meant, as for deleting, and where to move them."""
+
+    to_provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider to move to.")
+    to_model = TextField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_LENGTH,
+        validators=TEXT,
+        help_text="Model to move to; left out: each keeps its own.",
+    )
+    reason = TextField(max_length=500, validators=TEXT, help_text="Why; kept for operators.")
+
+    def _move(self, data: dict[str, Any]) -> Move | None:
+        return Move(data["to_provider"], data.get("to_model"), data["reason"])
+
+
+class CountSerializer(serializers.Serializer[Any]):
+    """What a dry run tells."""
+
+    count = serializers.IntegerField(help_text="How many sessions it would change, by the index.")
+
+
+class OperationSerializer(serializers.Serializer[Any]):
+    """A bulk operation. Kept for a day after its last change."""
+
+    url = serializers.CharField(read_only=True, help_text="Path of this operation, to see how far it is.")
+    kind = serializers.ChoiceField(get_args(Kind), read_only=True, help_text="What it does.")
+    state = serializers.ChoiceField(
+        get_args(State), read_only=True, help_text="A stopped or failed one may be resumed, and does the rest."
+    )
+    done = serializers.IntegerField(read_only=True, help_text="Sessions changed so far.")
+    expected = serializers.IntegerField(
+        read_only=True, help_text="Sessions it was expected to change when it began or was last resumed."
+    )
+    provider = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
+    model = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
+    external_id = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
+    everything = serializers.BooleanField(read_only=True, help_text="Whether it means all sessions.")
+    to_provider = serializers.CharField(
+        read_only=True, allow_null=True, help_text="Where it moves sessions; null for deleting."
+    )
+    to_model = serializers.CharField(
+        read_only=True, allow_null=True, help_text="Model to move to; null: each keeps its own."
+    )
+    reason = serializers.CharField(read_only=True, help_text="Why; empty for deleting.")
+    actor = serializers.CharField(read_only=True, help_text="Who began it.")
+    detail = serializers.CharField(read_only=True, help_text="Why it failed; empty otherwise.")
+    started_at = serializers.IntegerField(read_only=True, help_text="When it began, in Unix seconds.")
+    updated_at = serializers.IntegerField(read_only=True, help_text="Its last sign of life, in Unix seconds.")
+
+    def to_representation(self, instance: Job) -> dict[str, Any]:
+        """Return the job's fields and its path."""
+        return super().to_representation({**msgspec.structs.asdict(instance), "url": operation_path(instance.key)})
+
+
+class OperationsSerializer(serializers.Serializer[Any]):
+    """The operations that changed last."""
+
+    results = OperationSerializer(many=True, read_only=True, help_text="At most 100, the last begun first.")
+
+
+def operation_path(key: str) -> str:
+    """Return the absolute path of an operation's resource."""
+    return reverse("sessions_sticky:operation", kwargs={"key": key})

@@ -1,0 +1,98 @@
+"""Who changed what through the admin API or Django admin: Django's `LogEntry`, which its admin shows."""
+
+from __future__ import annotations
+
+import logging
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.db import router, transaction
+from django.http import HttpRequest
+
+from sessions_sticky.job_records import Job, Kind
+from sessions_sticky.models import Session as SessionModel
+
+if TYPE_CHECKING:
+    from rest_framework.request import Request
+
+    from sessions_sticky.session import Session
+
+logger = logging.getLogger("sessions_sticky")
+
+MAX_REPR_LENGTH = 200
+"""Of `LogEntry.object_repr`, in characters."""
+
+
+class Flag(IntEnum):
+    """What happened, with the numbers of `LogEntry.action_flag`."""
+
+    ADDITION = 1
+    CHANGE = 2
+    DELETION = 3
+
+
+FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
+"""Of a job's kind."""
+
+
+def record(request: HttpRequest | Request, flag: Flag, conversation_id: str | None, message: str) -> None:
+    """Add a `LogEntry` of the request's user; nothing without `django.contrib.admin`.
+
+    `conversation_id` None stands for many sessions. The change has happened by now: a failure is logged as an error,
+    never raised.
+    """
+    if not apps.is_installed("django.contrib.admin"):
+        return
+    from django.contrib.admin.models import LogEntry  # a model: importable only where its app is installed
+
+    shown = str(SessionModel._meta.verbose_name_plural) if conversation_id is None else conversation_id
+    try:
+        # Of a request that is one transaction (ATOMIC_REQUESTS) a failure must undo nothing else.
+        with transaction.atomic(router.db_for_write(LogEntry)):
+            LogEntry.objects.create(
+                user_id=request.user.pk,  # type: ignore[misc]  # of a user who is logged in
+                content_type=ContentType.objects.get_for_model(SessionModel),
+                object_id=conversation_id,
+                object_repr=shown[:MAX_REPR_LENGTH],
+                action_flag=flag,
+                change_message=message,
+            )
+    except Exception as exc:  # the database's, or of a user that is none of its rows
+        logger.error("not recorded, %s %r by %s: %s: %s", flag.name, shown, request.user, message, exc)
+
+
+def record_touch(request: HttpRequest | Request, conversation_id: str) -> None:
+    """Record that an idle time was set back to full."""
+    record(request, Flag.CHANGE, conversation_id, "Idle time set back to full")
+
+
+def record_move(request: HttpRequest | Request, before: Session, after: Session, reason: str) -> None:
+    """Record that a conversation was moved."""
+    where = f"from {before.provider}, {before.model} to {after.provider}, {after.model}"
+    record(request, Flag.CHANGE, before.id, f"Moved {where}: {reason}")
+
+
+def record_release(request: HttpRequest | Request, conversation_id: str) -> None:
+    """Record that a conversation was unbound."""
+    record(request, Flag.DELETION, conversation_id, "Unbound")
+
+
+def record_job(request: HttpRequest | Request, job: Job, what: str) -> None:
+    """Record what was done about a bulk operation: begun, stopped, resumed, how far it was."""
+    record(request, FLAG[job.kind], None, f"{what}: {_described(job)} (operation {job.key})")
+
+
+def _described(job: Job) -> str:
+    """Say what an operation does, as people would."""
+    named = [
+        f"{name} {value!r}"
+        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.external_id))
+        if value is not None
+    ]
+    which = f"sessions of {', '.join(named)}" if named else "all sessions"
+    if job.kind == "delete":
+        return f"delete {which}"
+    model = "" if job.to_model is None else f", model {job.to_model!r}"
+    return f"move {which} to {job.to_provider!r}{model}: {job.reason}"

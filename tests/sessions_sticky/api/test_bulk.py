@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+
+from sessions_sticky import job_runner, sessions
+from sessions_sticky.api import bulk
+from sessions_sticky.bulk import BATCH_SIZE
+from tests.sessions_sticky.api.calls import BASE, HEX
+from tests.sessions_sticky.job_calls import (
+    SECONDS,
+    abandoned,
+    fill,
+    finished,
+    gate,
+    quick_ticks,  # noqa: F401
+    threads,
+    until,
+)
+
+if TYPE_CHECKING:
+    import redis
+    from rest_framework.test import APIClient
+
+pytestmark = pytest.mark.usefixtures("quick_ticks")
+
+DRAIN = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
+OPERATIONS = f"{BASE}operations/"
+
+
+def post(api: APIClient, path: str, body: Any = None) -> Any:
+    return api.post(f"{BASE}{path}", body, format="json")
+
+
+def entries() -> list[tuple[str, int, Any, str]]:
+    found = LogEntry.objects.order_by("pk").values_list("user__username", "action_flag", "object_id", "change_message")
+    return [(who, flag, id, message.partition(" (operation ")[0]) for who, flag, id, message in found]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "count"),
+    [
+        ("delete/", {"provider": "openai"}, 4),
+        ("delete/", {"everything": True}, 7),
+        ("delete/", {"model": "gpt-4", "provider": "anthropic"}, 3),
+        ("delete/", {"external_id": "nobody"}, 0),
+        ("rebind/", DRAIN, 4),
+        ("rebind/", {"everything": True, "to_provider": "openai", "reason": "r"}, 3),
+        ("rebind/", {"everything": True, "to_provider": "openai", "to_model": "gpt-5", "reason": "r"}, 7),
+    ],
+)
+def test_dry_run_counts_and_changes_nothing(
+    api: APIClient, session_cache: redis.Redis, path: str, body: dict[str, Any], count: int
+) -> None:
+    fill(4)
+    fill(3, "other", provider="anthropic")
+    before = {key: session_cache.get(key) for key in session_cache.keys("sentinel:session:*")}
+    response = post(api, path, body | {"dry_run": True})
+    assert (response.status_code, response.json()) == (200, {"count": count})
+    assert before == {key: session_cache.get(key) for key in session_cache.keys("sentinel:session:*")}
+    assert not session_cache.keys("sentinel:job*")
+    assert (threads(), entries()) == ([], [])
+    assert post(api, path, body | {"dry_run": False}).json()["done"] == count
+
+
+def test_delete_answers_200_with_the_operation_when_it_is_done_in_time(
+    api: APIClient, session_cache: redis.Redis
+) -> None:
+    fill(4)
+    fill(3, "other", provider="anthropic")
+    response = post(api, "delete/", {"provider": "openai", "model": None, "external_id": "user-456"})
+    assert response.status_code == 200
+    operation = dict(response.json())
+    assert 0 <= operation.pop("updated_at") - operation.pop("started_at") <= 2
+    url = operation["url"]
+    assert session_cache.exists(f"sentinel:job:{url.removeprefix(OPERATIONS).removesuffix('/')}")
+    assert operation == {
+        **{"url": url, "kind": "delete", "state": "done", "done": 4, "expected": 4},
+        **{"provider": "openai", "model": None, "external_id": "user-456", "everything": False},
+        **{"to_provider": None, "to_model": None, "reason": "", "actor": "user", "detail": ""},
+    }
+    assert api.get(url).json() == response.json()
+    assert len(session_cache.keys("sentinel:session:*")) == 3
+    assert sessions.history("conv-0")[-1].actor == "user"
+    assert entries() == [
+        ("user", DELETION, None, "Begun, 4 sessions expected: delete sessions of provider 'openai', owner 'user-456'")
+    ]
+
+
+def test_rebind_answers_200_with_the_operation_when_it_is_done_in_time(
+    api: APIClient, session_cache: redis.Redis
+) -> None:
+    fill(4)
+    operation = post(api, "rebind/", DRAIN | {"to_model": "large"}).json()
+    assert [operation[name] for name in ("kind", "state", "done", "to_provider", "to_model", "reason")] == [
+        *("rebind", "done", 4, "mistral", "large", "maintenance"),
+    ]
+    (session, event) = sessions.get("conv-1"), sessions.history("conv-1")[-1]
+    assert session is not None
+    assert (session.provider, session.model) == ("mistral", "large")
+    assert (event.kind, event.actor, event.reason) == ("rebound", "user", "maintenance")
+    message = "Begun, 4 sessions expected: move sessions of provider 'openai' to 'mistral', model 'large': maintenance"
+    assert entries() == [("user", CHANGE, None, message)]
+
+
+def test_delete_answers_202_with_its_place_when_it_takes_longer(
+    api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "WAIT_SECONDS", 0.1)
+    fill(BATCH_SIZE + 1)
+    with gate(1) as held:
+        response = post(api, "delete/", {"everything": True})
+        assert (response.status_code, response.json()["state"]) == (202, "running")
+        url = response.headers["Location"]
+        assert url == response.json()["url"]
+        held.reached.wait(SECONDS)
+        shown = api.get(url).json()
+        assert (shown["state"], shown["done"]) == ("running", BATCH_SIZE)
+        assert entries() == [
+            ("user", DELETION, None, f"Begun, {BATCH_SIZE + 1} sessions expected: delete all sessions")
+        ]
+    shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
+    assert (shown["state"], shown["done"], shown["expected"]) == ("done", BATCH_SIZE + 1, BATCH_SIZE + 1)
+
+
+def test_delete_waits_a_second_at_most(api: APIClient, session_cache: redis.Redis) -> None:
+    fill(1)
+    with gate(1) as held:
+        threading.Timer(0.3, held.open.set).start()
+        assert post(api, "delete/", {"everything": True}).status_code == 200
+    assert bulk.WAIT_SECONDS == 1
+
+
+def test_operation_is_stopped_and_resumed(
+    api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "WAIT_SECONDS", 0)
+    number = 2 * BATCH_SIZE
+    fill(number)
+    with gate(1) as held:
+        url = post(api, "rebind/", DRAIN).headers["Location"]
+        held.reached.wait(SECONDS)
+        threading.Timer(0.1, held.open.set).start()
+        stopped = api.post(f"{url}stop/")
+        assert stopped.status_code == 200
+        assert (stopped.json()["state"], stopped.json()["done"]) == ("stopped", BATCH_SIZE)
+    assert api.post(f"{url}stop/").json() == stopped.json() == api.get(url).json()
+    assert sessions.count(provider="openai") == BATCH_SIZE
+    resumed = api.post(f"{url}resume/")
+    assert resumed.status_code == 202
+    assert (resumed.json()["state"], resumed.headers["Location"]) == ("running", url)
+    shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
+    assert (shown["state"], shown["done"], shown["expected"]) == ("done", number, number)
+    again = api.post(f"{url}resume/")
+    assert (again.status_code, again.json()) == (200, shown)
+    what = "move sessions of provider 'openai' to 'mistral': maintenance"
+    assert entries() == [
+        ("user", CHANGE, None, f"Begun, {number} sessions expected: {what}"),
+        ("user", CHANGE, None, f"Stopped, {BATCH_SIZE} of {number} sessions done: {what}"),
+        ("user", CHANGE, None, f"Resumed, {BATCH_SIZE} of {number} sessions done: {what}"),
+    ]
+
+
+def test_get_goes_on_when_the_worker_is_gone_but_stop_does_not(
+    api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(3)
+    key = abandoned()
+    with monkeypatch.context() as patch:
+        patch.setattr(job_runner, "Thread", None)
+        assert api.post(f"{OPERATIONS}{key}/stop/").json()["state"] == "stopped"
+    assert sessions.count() == 3
+    assert api.post(f"{OPERATIONS}{key}/resume/").json()["done"] == 3
+    fill(3)
+    session_cache.delete(f"sentinel:job:{key}")
+    abandoned()
+    assert api.get(f"{OPERATIONS}{key}/").status_code == 200
+    assert finished(key).state == "done"
+    assert sessions.count() == 0
+
+
+def test_operations_are_listed_with_the_last_begun_first(api: APIClient, session_cache: redis.Redis) -> None:
+    assert api.get(OPERATIONS).json() == {"results": []}
+    done = [post(api, "delete/", {"provider": name}).json() for name in ("a", "b")]
+    listed = api.get(OPERATIONS)
+    assert listed.status_code == 200
+    assert sorted(listed.json()["results"], key=lambda operation: operation["provider"]) == done
+
+
+@pytest.mark.parametrize(
+    "method_and_path",
+    [("GET", ""), ("POST", "stop/"), ("POST", "resume/")],
+    ids="".join,
+)
+def test_call_answers_404_when_there_is_no_such_operation(
+    api: APIClient, session_cache: redis.Redis, method_and_path: tuple[str, str]
+) -> None:
+    method, path = method_and_path
+    response = api.generic(method, f"{OPERATIONS}{HEX}/{path}")
+    assert response.status_code == 404
+    assert response.json()["detail"] == f"There is no operation {HEX}; they are kept for a day."
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        *("delete", "rebind", "operations", f"operations/{HEX}", f"operations/{HEX[1:]}", f"operations/{HEX}0"),
+        *(f"operations/{HEX.upper()}", f"operations/{HEX}/stop", f"operations/{HEX}/resume"),
+    ],
+)
+def test_session_is_reached_when_its_id_is_a_bulk_path(api: APIClient, session_cache: redis.Redis, id: str) -> None:
+    proposal = {"id": id, "provider": "p", "model": "m", "external_id": "o"}
+    url = post(api, "", proposal).json()["url"]
+    assert api.get(url).json()["id"] == id
+    assert api.post(f"{url}touch/").json()["id"] == id
+    move = {"provider": "q", "model": "m", "reason": "r"}
+    assert api.post(f"{url}rebind/", move, format="json").json()["id"] == id
+    assert [event["kind"] for event in api.get(f"{url}history/").json()["results"]] == ["created", "rebound"]
+    assert api.delete(url).status_code == 204
+    assert not session_cache.exists(f"sentinel:session:{id}")
+    assert not session_cache.keys("sentinel:job*")
+
+
+@pytest.mark.parametrize("name", ["*?[]\\", "😀" * 256, "<script>'\"", "a/../b", "%00", "\u202eevil", "{index}"])
+def test_operation_takes_names_as_they_are_when_they_are_hostile(
+    api: APIClient, session_cache: redis.Redis, name: str
+) -> None:
+    fill(2, provider=name, model=name, external_id=name)
+    fill(2, "other")
+    filters = {"provider": name, "model": name, "external_id": name}
+    body = filters | {"to_provider": name, "to_model": "to", "reason": name}
+    operation = post(api, "rebind/", body).json()
+    assert operation | body == operation
+    assert (operation["state"], operation["done"]) == ("done", 2)
+    assert sessions.count(provider=name, model="to") == 2
+    assert api.get(OPERATIONS).json()["results"] == [operation]

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.core.management import call_command
+from drf_spectacular.generators import SchemaGenerator
+
+from tests.sessions_sticky.api.calls import CALLS
+
+if TYPE_CHECKING:
+    import redis
+    from django.test import Client
+    from rest_framework.test import APIClient
+
+OPERATIONS = [
+    "GET /api/sessions/",
+    "POST /api/sessions/",
+    "GET /api/sessions/stats/",
+    "GET /api/sessions/{id}/",
+    "DELETE /api/sessions/{id}/",
+    "GET /api/sessions/{id}/history/",
+    "POST /api/sessions/{id}/touch/",
+    "POST /api/sessions/{id}/rebind/",
+    "POST /api/sessions/delete/",
+    "POST /api/sessions/rebind/",
+    "GET /api/sessions/operations/",
+    "GET /api/sessions/operations/{key}/",
+    "POST /api/sessions/operations/{key}/stop/",
+    "POST /api/sessions/operations/{key}/resume/",
+]
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return SchemaGenerator().get_schema(public=True)
+
+
+def operations(document: Any) -> dict[str, Any]:
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_document_is_valid_and_without_warnings_when_generated() -> None:
+    out = StringIO()
+    call_command("spectacular", validate=True, fail_on_warn=True, stdout=out)
+    assert out.getvalue().startswith("openapi: 3.1.0\n")
+
+
+def test_document_has_every_route_when_generated(document: Any) -> None:
+    assert operations(document).keys() == set(OPERATIONS)
+    named = [operation["operationId"] for operation in operations(document).values()]
+    assert len(set(named)) == len(named)
+    assert all(operation["summary"] and operation["tags"] for operation in operations(document).values())
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_document_tells_the_shape_of_every_problem_when_one_is_answered(document: Any, label: str) -> None:
+    answers = operations(document)[label]["responses"]
+    assert {"401", "403", "406", "429", "503"} <= answers.keys()
+    for status, answer in answers.items():
+        assert answer["description"]
+        if status >= "400":
+            (shape,) = {content["schema"]["$ref"].rpartition("/")[2] for content in answer["content"].values()}
+            assert list(answer["content"]) == ["application/problem+json"]
+            assert shape == ("Conflict" if status == "409" else "Problem")
+    assert all("Retry-After" in answers[status]["headers"] for status in ("429", "503"))
+
+
+def test_document_tells_the_list_parameters_when_generated(document: Any) -> None:
+    parameters = {parameter["name"]: parameter for parameter in operations(document)[OPERATIONS[0]]["parameters"]}
+    assert parameters.keys() == {"provider", "model", "external_id", "cursor", "limit"}
+    assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
+    assert all(parameter["description"] for parameter in parameters.values())
+
+
+def test_document_limits_what_is_read_but_not_what_is_shown_when_other_programs_write(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    limits = {"minLength", "maxLength", "pattern", "oneOf"}
+    assert not any(limits & field.keys() for field in schemas["Session"]["properties"].values())
+    written = schemas["SessionRequest"]["properties"]
+    assert {name: field["maxLength"] for name, field in written.items()} == dict.fromkeys(written, 256)
+    assert "minLength" not in written["external_id"]
+
+
+def test_document_has_every_field_that_is_shown_when_generated(
+    document: Any, api: APIClient, bound: bytes, session_cache: redis.Redis
+) -> None:
+    schemas = document["components"]["schemas"]
+    body = CALLS["retrieve"].by(api).json()
+    assert body.keys() == schemas["Session"]["properties"].keys() == set(schemas["Session"]["required"])
+    CALLS["rebind"].by(api)
+    (event,) = CALLS["history"].by(api).json()["results"]
+    assert event.keys() == schemas["Event"]["properties"].keys() == set(schemas["Event"]["required"])
+
+
+@pytest.mark.parametrize("path", ["/api/schema/", "/api/docs/"])
+def test_document_is_public_when_nobody_is_logged_in(client: Client, path: str) -> None:
+    assert client.get(path).status_code == 200
+    assert client.get(path, headers={"authorization": "Token wrong"}).status_code == 200
+
+
+def test_docs_load_nothing_from_elsewhere_when_opened(client: Client) -> None:
+    page = client.get("/api/docs/").text
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(loaded) == 4
+    assert all(url.startswith("/static/drf_spectacular_sidecar/swagger-ui-dist/") for url in loaded)
+    assert all(finders.find(url.removeprefix("/static/")) for url in loaded)
+    assert "https://" not in page
+
+
+def test_api_works_when_drf_spectacular_is_not_there() -> None:
+    code = (
+        "import sys; sys.modules['drf_spectacular'] = None\n"
+        "from django.conf import settings; import django\n"
+        "settings.configure(INSTALLED_APPS=['django.contrib.auth', 'django.contrib.contenttypes', 'sessions_sticky'],"
+        " ROOT_URLCONF='sessions_sticky.api.urls',"
+        " CACHES={'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}})\n"
+        "django.setup()\n"
+        "from django.urls import resolve; print(resolve('/stats/').func.view_class.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("StatsView\n", "")
