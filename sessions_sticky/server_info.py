@@ -1,0 +1,117 @@
+"""What Redis's INFO means for sessions: findings, each with how to mend it; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from django.utils.formats import number_format
+from django.utils.translation import gettext
+
+MAX_MEMORY_USED = 0.8
+OLDEST = {"Redis": 7, "Valkey": 8}
+"""The first major version that is supported."""
+
+
+class Level(StrEnum):
+    """How bad a finding is; a note is no fault."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Finding(NamedTuple):
+    """What was found out about one subject; `hint` says how to mend it, or is empty."""
+
+    level: Level
+    subject: str
+    message: str
+    hint: str = ""
+
+
+def judged(level: Level | None, subject: str, message: str, hint: str) -> Finding:
+    """Return a finding that is fine when `level` is None, and then needs no hint."""
+    return Finding(level, subject, message, hint) if level else Finding(Level.OK, subject, message)
+
+
+def figure(number: float, decimals: int = 0) -> str:
+    """Return a number as people of the active language write it."""
+    return number_format(number, decimals, force_grouping=True)
+
+
+def read_info(reply: Any) -> dict[str, str]:
+    """Read INFO's reply: text, or what redis-py makes of it."""
+    if isinstance(reply, dict):
+        return {name: str(value) for name, value in reply.items()}
+    lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
+    return {name: value for name, colon, value in lines if colon}
+
+
+def judge(info: dict[str, str]) -> Iterator[Finding]:
+    """Judge all that INFO tells, but for persistence."""
+    yield _version(info)
+    yield _eviction(info)
+    yield _memory(info)
+    yield _role(info)
+
+
+def _version(info: dict[str, str]) -> Finding:
+    kind = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get(f"{kind.lower()}_version", "")
+    major = version.partition(".")[0]
+    if major.isdigit() and int(major) >= OLDEST[kind]:
+        return Finding(Level.OK, "version", f"{kind} {version}")
+    message = gettext("%(name)s %(version)s is not supported") % {"name": kind, "version": version}
+    return Finding(Level.ERROR, "version", message, gettext("Use Redis 7, Valkey 8 or newer"))
+
+
+def _eviction(info: dict[str, str]) -> Finding:
+    policy = info.get("maxmemory_policy", "not known")
+    if policy.startswith(("volatile-", "allkeys-")):
+        message = gettext("maxmemory-policy %s throws out live sessions, without a word, when memory is full") % policy
+        return Finding(Level.WARNING, "eviction", message, gettext("Set maxmemory-policy noeviction"))
+    return Finding(Level.OK, "eviction", f"maxmemory-policy {policy}")
+
+
+def _memory(info: dict[str, str]) -> Finding:
+    limit = int(info.get("maxmemory", 0))
+    if not limit:
+        used = info.get("used_memory_human", "?")
+        return Finding(Level.OK, "memory", gettext("%s is used; maxmemory is not set") % used)
+    share = int(info.get("used_memory", 0)) / limit
+    level = Level.WARNING if share > MAX_MEMORY_USED else None
+    message = gettext("%s of maxmemory is used") % f"{share:.0%}"
+    return judged(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
+
+
+def _role(info: dict[str, str]) -> Finding:
+    replicas = int(info.get("connected_slaves", 0))
+    if info.get("role") == "slave":
+        message = gettext("the server is a replica: it takes no writes")
+        return Finding(Level.ERROR, "role", message, gettext("Give the address of the primary"))
+    if replicas and "min_slaves_good_slaves" not in info:  # told only where min-replicas-to-write is set
+        message = gettext("primary with %d replicas: a failover may lose writes that it has confirmed") % replicas
+        return Finding(Level.NOTE, "role", message, gettext("Setting min-replicas-to-write 1 loses fewer"))
+    return Finding(Level.OK, "role", gettext("primary"))
+
+
+def persistence(info: dict[str, str]) -> Finding | None:
+    """Judge what a restart leaves; None where INFO does not tell: then by `snapshots`."""
+    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name) == "err"]
+    if failed:
+        message = gettext("the last save failed (%s): the server may refuse writes") % ", ".join(failed)
+        return Finding(Level.ERROR, "persistence", message, gettext("See the server's log; often the disk is full"))
+    if info.get("aof_enabled") == "1":
+        return Finding(Level.OK, "persistence", gettext("append-only file"))
+    return None
+
+
+def snapshots(save: str) -> Finding:
+    """Judge the server's configuration `save`; empty takes no snapshots."""
+    if save:
+        return Finding(Level.OK, "persistence", gettext("snapshots: a crash loses what came after the last one"))
+    message = gettext("none: a restart loses all sessions but those that gateway processes remember")
+    return Finding(Level.WARNING, "persistence", message, gettext("Set appendonly yes"))

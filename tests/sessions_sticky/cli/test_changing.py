@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import getpass
+import json
+
+import pytest
+
+from sessions_sticky import Session, SessionConflict, sessions
+from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.cli.conftest import run
+
+ACTOR = f"cli:{getpass.getuser()}"
+DRAIN = ("drain", "a", "--to-provider", "b")
+
+
+@pytest.fixture(autouse=True)
+def some(manager):
+    """Four sessions on provider a, two on b."""
+    for number in range(6):
+        manager.create(f"conv-{number}", "a" if number < 4 else "b", f"m{number % 2}", "ann")
+
+
+def places():
+    return {session.id: (session.provider, session.model) for session, *_ in all_entries()}
+
+
+def all_entries():
+    return [(entry.session, entry.expires_in) for entry in sessions.page(limit=1000).sessions]
+
+
+def everything(raw):
+    """All that the store has, but for what walks leave behind."""
+    return {key: raw.dump(key) for key in raw.scan_iter() if not key.startswith(b"sentinel:{index}:walks")}
+
+
+def test_touch_extends_sessions_and_names_the_missing(raw):
+    raw.expire("sentinel:session:conv-0", 100)
+    found = run("touch", "conv-0", "nobody")
+    assert (found.code, found.out) == (1, "Touched 1 conversation\n")
+    assert found.err == "there is no session 'nobody'"
+    assert raw.ttl("sentinel:session:conv-0") > 86_000
+    assert run("touch", "conv-0", "conv-1", "conv-0").out == "Touched 2 conversations\n"
+
+
+def test_rebind_moves_a_conversation_and_says_who_and_why():
+    found = run("rebind", "conv-0", "--to-provider", "z", "--reason", "by hand")
+    assert found.code == 0
+    assert found.out == "Moved 1 conversation from a, model m0 to z, model m0\n"
+    event = sessions.history("conv-0")[-1]
+    assert (event.provider, event.model, event.reason, event.actor) == ("z", "m0", "by hand", ACTOR)
+    document = json.loads(
+        run("rebind", "conv-0", "--to-provider", "y", "--to-model", "n", "--reason", "x", "--json").out
+    )
+    assert document["session"] | {"created_at": 0} == {
+        **{"id": "conv-0", "provider": "y", "model": "n", "external_id": "ann", "created_at": 0}
+    }
+    assert places()["conv-0"] == ("y", "n")
+
+
+def test_rebind_changes_nothing_when_the_conversation_is_there_already():
+    events = len(sessions.history("conv-0"))
+    found = run("rebind", "conv-0", "--to-provider", "a", "--reason", "x")
+    assert (found.code, found.out) == (0, "It is bound to a, model m0 already\n")
+    assert len(sessions.history("conv-0")) == events
+
+
+def test_rebind_fails_when_the_conversation_is_missing_or_moves_meanwhile(monkeypatch, manager):
+    assert run("rebind", "nobody", "--to-provider", "z", "--reason", "x").code == 1
+
+    def conflict(*_, **__):
+        raise SessionConflict("conv-0", sample("conv-0", provider="elsewhere"))
+
+    monkeypatch.setattr(type(manager), "rebind", conflict)
+    found = run("rebind", "conv-0", "--to-provider", "z", "--reason", "x")
+    assert (found.code, found.out) == (1, "")
+    assert "meanwhile bound to 'elsewhere'" in found.err
+
+
+def test_delete_removes_sessions_by_id():
+    found = run("delete", "conv-0", "nobody", "conv-5", "--json")
+    assert found.code == 1
+    assert json.loads(found.out) == {"dry_run": False, "deleted": 2, "missing": ["nobody"]}
+    assert set(places()) == {"conv-1", "conv-2", "conv-3", "conv-4"}
+    assert sessions.history("conv-0")[-1].actor == ACTOR
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        (["--provider", "a"], {"conv-4", "conv-5"}),
+        (["--provider", "a", "--model", "m1"], {"conv-0", "conv-2", "conv-4", "conv-5"}),
+        (["--owner", "ann", "--model", "m0"], {"conv-1", "conv-3", "conv-5"}),
+        (["--everything"], set()),
+    ],
+)
+def test_delete_removes_what_the_filters_mean(options, left):
+    found = run("delete", *options, "--yes")
+    assert found.code == 0
+    assert found.out.startswith(f"Deleted {6 - len(left)} conversations of ")
+    assert set(places()) == left
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["conv-0", "--provider", "a"], ["conv-0", "--everything"], ["--provider", "a", "--everything"]]
+)
+def test_delete_refuses_when_it_is_not_clear_which(arguments):
+    found = run("delete", *arguments, "--yes")
+    assert (found.code, found.out) == (2, "")
+    assert len(places()) == 6
+
+
+def test_drain_moves_a_provider_or_one_of_its_models():
+    found = run(*DRAIN, "--model", "m1", "--to-model", "m9", "--yes")
+    assert (found.code, found.out) == (0, "Moved 2 conversations from a, model m1 to b, model m9\n")
+    assert run(*DRAIN, "--yes", "--json", "--reason", "maintenance").out == '{"dry_run": false, "moved": 2}\n'
+    assert set(places().values()) == {("b", "m0"), ("b", "m1"), ("b", "m9")}
+    assert sessions.history("conv-1")[-1].reason == "drain"
+    event = sessions.history("conv-0")[-1]
+    assert (event.reason, event.actor) == ("maintenance", ACTOR)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--to-provider", "a"], ["--to-provider", "a", "--model", "m0", "--to-model", "m0"]]
+)
+def test_drain_refuses_when_nothing_would_move(arguments):
+    assert run("drain", "a", *arguments, "--yes").code == 2
+
+
+def test_drain_moves_to_another_model_of_the_same_provider():
+    assert run("drain", "a", "--to-provider", "a", "--to-model", "m0", "--yes").out.startswith("Moved 2 ")
+
+
+@pytest.mark.parametrize("arguments", [("drain", "nobody", "--to-provider", "b"), ("delete", "--provider", "nobody")])
+def test_a_bulk_change_fails_when_the_index_has_nothing_of_it(arguments):
+    found = run(*arguments, "--yes")
+    assert found.code == 1
+    assert "no conversations of provider nobody" in found.err
+
+
+def test_delete_everything_is_done_when_there_is_nothing(raw):
+    raw.flushdb()
+    assert run("delete", "--everything", "--yes")[:2] == (0, "Deleted 0 conversations of all providers\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "document"),
+    [
+        (["touch", "conv-0", "nobody"], "Would touch 1 conversation\n", {"touched": 1, "missing": ["nobody"]}),
+        (["delete", "conv-0"], "Would delete 1 conversation\n", {"deleted": 1, "missing": []}),
+        (["delete", "--owner", "ann"], "Would delete 6 conversations of owner ann\n", {"deleted": 6}),
+        (["delete", "--everything"], "Would delete 6 conversations of all providers\n", {"deleted": 6}),
+        ([*DRAIN], "Would move 4 conversations from a to b\n", {"moved": 4}),
+        (
+            ["rebind", "conv-0", "--to-provider", "b", "--reason", "x"],
+            "Would move 1 conversation from a, model m0 to b, model m0\n",
+            {"moved": 1, "session": {"id": "conv-0", "provider": "b", "model": "m0", "external_id": "ann"}},
+        ),
+    ],
+)
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(raw, arguments, said, document):
+    raw.expire("sentinel:session:conv-0", 1000)
+    before = everything(raw)
+    assert run(*arguments, "--dry-run").out == said
+    told = json.loads(run(*arguments, "--dry-run", "--json").out)
+    told.get("session", {}).pop("created_at", None)
+    assert told == {"dry_run": True, **document}
+    assert everything(raw) == before
+    assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
+
+
+@pytest.mark.parametrize("arguments", [[*DRAIN], ["delete", "--everything"]])
+def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments):
+    found = process(*arguments)
+    assert (found.code, found.out) == (2, "")
+    assert "--yes" in found.err
+    assert list(places().values()).count(("a", "m0")) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "moved"), [("y", 0, 4), ("YES", 0, 4), ("n", 1, 0), ("", 1, 0), ("yo", 1, 0)]
+)
+def test_a_bulk_change_asks_on_a_terminal(terminal, answer, code, moved):
+    shown = terminal(*DRAIN)
+    shown.wait_for("Move 4 conversations from a to b? [y/N] ")
+    shown.type(f"{answer}\n")
+    assert shown.finish() == code
+    assert [provider for provider, _ in places().values()].count("b") == 2 + moved
+    assert ("nothing was changed" in shown.text) == (not moved)
+
+
+def test_a_question_is_answered_by_ctrl_c_with_no(terminal):
+    shown = terminal("delete", "--everything")
+    shown.wait_for("Delete 6 conversations of all providers? [y/N] ")
+    shown.type("\x03")
+    assert shown.finish() == 130
+    assert len(places()) == 6
+
+
+def test_reindex_finds_what_another_program_wrote(raw):
+    raw.set("sentinel:session:theirs", Session("theirs", **PROPOSAL, created_at=1_700_000_000).to_json(), ex=100)
+    raw.delete("sentinel:{index}:all")
+    found = run("reindex")
+    assert (found.code, found.out) == (0, "The index has 7 conversations\n")
+    assert set(places()) == {"theirs", *(f"conv-{number}" for number in range(6))}
+    assert json.loads(run("reindex", "--json").out) == {"sessions": 7}
+
+
+def test_the_actor_goes_without_a_name_when_the_system_knows_none(monkeypatch):
+    def nobody():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    run("delete", "conv-0")
+    assert sessions.history("conv-0")[-1].actor == "cli"

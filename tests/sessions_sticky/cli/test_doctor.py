@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.core.management.color import color_style
+
+from sessions_sticky import cache_config
+from tests.servers import free_port
+from tests.sessions_sticky.cli.conftest import run
+
+
+def test_doctor_prints_a_line_for_each_finding(manager):
+    found = run("doctor")
+    assert (found.code, found.err) == (0, "")
+    *lines, sums = found.out.splitlines()
+    assert {line.split()[0] for line in lines} == {"OK", "WARNING"}
+    assert "OK       version: Valkey " in found.out
+    assert "WARNING  persistence: none: a restart loses all sessions" in found.out
+    assert "remember. Set appendonly yes\n" in found.out
+    assert sums == "0 errors, 1 warning"
+
+
+def test_doctor_gives_its_findings_as_json(manager):
+    findings = json.loads(run("doctor", "--json").out)["findings"]
+    assert all(set(finding) == {"level", "subject", "message", "hint"} for finding in findings)
+    assert [finding["subject"] for finding in findings if finding["level"] == "warning"] == ["persistence"]
+
+
+def test_doctor_fails_when_it_found_an_error(settings):
+    settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
+    found = run("doctor")
+    assert (found.code, found.err) == (5, "doctor found 1 error")
+    assert "ERROR    reachable: The session store did not answer" in found.out
+    assert json.loads(run("doctor", "--json").out)["findings"][-1]["level"] == "error"
+
+
+def test_doctor_runs_when_the_settings_are_wrong(manager, settings):
+    settings.SESSIONS_STICKY = {"CACHE": "nowhere", "INDEKS": True}
+    found = run("doctor")
+    assert found.code == 5
+    assert "ERROR    settings: Unknown key 'INDEKS' in SESSIONS_STICKY. Did you mean 'INDEX'?\n" in found.out
+
+
+@pytest.mark.parametrize("store_name", ["locmem"])
+def test_doctor_says_what_a_portable_cache_is_good_for(manager):
+    found = run("doctor")
+    assert found.code == 0
+    assert "NOTE     cache: LocMemCache binds, reads and deletes sessions; it cannot list or move them" in found.out
+
+
+def test_doctor_colors_the_levels_on_a_terminal(terminal):
+    shown = terminal("doctor")
+    assert shown.finish() == 0
+    assert "\x1b[32;1mOK" in shown.text
+    assert "\x1b[33;1mWARNING" in shown.text
+
+
+def test_doctor_sends_no_colors_elsewhere_than_to_a_terminal(manager, monkeypatch):
+    monkeypatch.setattr("sessions_sticky.cli.examining.color_style", lambda: color_style(force_color=True))
+    assert "\x1b" not in run("doctor").out
+
+
+def test_doctor_reports_what_the_system_checks_would_stop_other_commands_for(process):
+    found = process("doctor", settings="tests.sessions_sticky.cli.wrong_settings")
+    assert found.code == 5
+    assert "Unknown key 'INDEKS'" in found.out
+    assert found.err == "Error: doctor found 1 error\n"

@@ -1,0 +1,206 @@
+"""Drains and the like of many sessions: interrupted, repeated, watched."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import signal
+import threading
+
+import pytest
+
+from sessions_sticky import Session, SessionStoreUnavailable, keys, sessions
+from sessions_sticky.cli import progress
+from sessions_sticky.cli.endings import Error
+from sessions_sticky.cli.progress import reporting
+from sessions_sticky.cli.screen import Screen
+
+MANY = 24_000
+
+
+@pytest.fixture
+def many(manager, raw):
+    """As many sessions on provider a, written by another program and then indexed."""
+    with raw.pipeline(transaction=False) as pipeline:
+        for number in range(MANY):
+            session = Session(f"conv-{number}", "a", f"m{number % 3}", f"user-{number % 7}", 1_700_000_000)
+            pipeline.set(keys.session(session.id), session.to_json(), ex=3600)
+        pipeline.execute()
+    assert manager.reindex() == MANY
+    return manager
+
+
+def truth(raw):
+    """The number of sessions on each provider, by the session keys alone."""
+    values = raw.mget([keys.session(f"conv-{number}") for number in range(MANY)])
+    providers = [json.loads(value)["provider"] for value in values if value]
+    return {provider: providers.count(provider) for provider in set(providers)}
+
+
+def index_misses(raw):
+    """What the index has too much or too little of, by comparing it with the session keys."""
+    wrong = []
+    for number, value in enumerate(raw.mget([keys.session(f"conv-{number}") for number in range(MANY)])):
+        if value:
+            session = Session.from_json(value)
+            wrong.append((keys.route(session.provider, session.model), f"conv-{number}"))
+    there = {
+        (key.decode(), member.decode())
+        for key in raw.scan_iter(match="sentinel:{index}:route:*", count=1000)
+        for member in raw.zrange(key, 0, -1)
+    }
+    return there ^ set(wrong)
+
+
+def moves(raw):
+    """The events of the history that tell of a move."""
+    events = [json.loads([*fields.values()][1]) for _, fields in raw.xrange(keys.HISTORY)]
+    return [event for event in events if event["kind"] == "rebound"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_drain_stops_at_ctrl_c_and_goes_on_when_run_again(many, raw, terminal, settings, rich):
+    shown = terminal("drain", "a", "--to-provider", "b", "--yes", rich=rich)
+    shown.wait_for(f",000 of {MANY:,}")
+    shown.type("\x03")
+    assert shown.finish() == 130
+    (done,) = re.findall(rf"interrupted, ([0-9,]+) of {MANY:,} done; run it again to go on", shown.text)
+    moved = int(done.replace(",", ""))
+    assert 0 < moved < MANY
+    assert truth(raw) == {"a": MANY - moved, "b": moved}
+    assert (many.count(provider="a"), many.count(provider="b")) == (MANY - moved, moved)
+    assert index_misses(raw) == set()
+    assert len(moves(raw)) == min(moved, settings.SESSIONS_STICKY.get("HISTORY_LENGTH", 10_000))
+    assert "Traceback" not in shown.text
+
+    again = terminal("drain", "a", "--to-provider", "b", "--yes", rich=rich)
+    assert again.finish() == 0
+    assert f"Moved {MANY - moved:,} conversations from a to b" in again.text
+    assert truth(raw) == {"b": MANY}
+    assert index_misses(raw) == set()
+    assert {len(many.history(f"conv-{number}")) for number in (0, MANY - 1)} <= {0, 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rich", "drawn"), [(True, "━━━"), (False, "\r")])
+def test_a_long_operation_shows_rate_and_time_left_on_a_terminal(many, terminal, rich, drawn):
+    shown = terminal("delete", "--everything", "--yes", rich=rich)
+    assert shown.finish() == 0
+    assert re.search(rf"[0-9],[05]00 of {MANY:,}, [0-9,]+/s, 0:00:0[0-9] left", shown.text)
+    assert re.search(rf"{MANY:,} of {MANY:,}, [0-9,]+/s", shown.text)
+    assert drawn in shown.text
+    assert ("\x1b" in shown.text) == rich
+    assert many.count() == 0
+
+
+def test_a_long_operation_writes_quiet_lines_without_a_terminal(many, process):
+    found = process("drain", "a", "--to-provider", "b", "--model", "m0", "--yes", "--json")
+    assert json.loads(found.out) == {"dry_run": False, "moved": MANY // 3}
+    assert re.fullmatch(rf"{MANY // 3:,} of {MANY // 3:,}, [0-9,]+/s\n", found.err)
+
+
+@pytest.fixture
+def screen():
+    return Screen(io.StringIO(), io.StringIO())
+
+
+def test_quiet_lines_come_now_and_then(screen, monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    with reporting(screen) as report:
+        report(1, 3)
+        report(2, 3)
+    assert [line.split(",")[0] for line in screen.err.getvalue().splitlines()] == ["1 of 3", "2 of 3", "2 of 3"]
+
+
+def test_quiet_lines_are_few(screen):
+    with reporting(screen) as report:
+        for done in range(1, 100):
+            report(done, 99)
+    assert len(screen.err.getvalue().splitlines()) == 1
+
+
+def test_nothing_is_reported_when_nothing_was_done(screen):
+    with reporting(screen):
+        pass
+    assert screen.err.getvalue() == ""
+
+
+def failure_of(screen, work):
+    """The error that an operation ends with."""
+    with pytest.raises(Error) as raised:
+        operate(screen, work)
+    return str(raised.value), raised.value.returncode
+
+
+def operate(screen, work):
+    with reporting(screen) as report:
+        work(report)
+
+
+def test_an_operation_says_how_far_it_came_when_the_store_goes_away(screen):
+    def work(report):
+        report(1_500, 3_000)
+        raise SessionStoreUnavailable("no answer")
+
+    assert failure_of(screen, work) == ("no answer; 1,500 of 3,000 done; run it again to go on", 3)
+
+
+def test_ctrl_c_waits_for_the_batch_under_way(screen):
+    batches = []
+
+    def work(report):
+        for done in (500, 1_000):
+            signal.raise_signal(signal.SIGINT)
+            batches.append(done)
+            report(done, 1_500)
+
+    assert failure_of(screen, work) == ("interrupted, 500 of 1,500 done; run it again to go on", 130)
+    assert batches == [500]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_waits_for_nothing(screen):
+    def work(report):
+        report(500, 1_500)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("went on")
+
+    assert failure_of(screen, work)[1] == 130
+
+
+def test_ctrl_c_stays_ignored_when_the_process_ignores_it(screen):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with reporting(screen) as report:
+            signal.raise_signal(signal.SIGINT)
+            report(1, 1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_operation_is_reported_in_a_thread_other_than_the_main_one(screen):
+    def work():
+        with reporting(screen) as report:
+            report(1, 1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert screen.err.getvalue().startswith("1 of 1")
+
+
+@pytest.mark.slow
+def test_a_killed_drain_goes_on_when_run_again(many, raw, terminal):
+    shown = terminal("drain", "a", "--to-provider", "b", "--yes")
+    shown.wait_for(f",000 of {MANY:,}")
+    shown.process.kill()
+    shown.finish()
+    moved = truth(raw)["b"]
+    assert 0 < moved < MANY
+    assert index_misses(raw) == set()
+    assert terminal("drain", "a", "--to-provider", "b", "--yes").finish() == 0
+    assert truth(raw) == {"b": MANY}
+    assert sessions.count(provider="b") == MANY

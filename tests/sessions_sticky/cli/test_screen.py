@@ -1,0 +1,133 @@
+"""What reaches the terminal, with rich and without, and what reaches a pipe."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from sessions_sticky import sessions
+from tests.sessions_sticky.cli.conftest import run
+
+LONG = "x" * 256
+HOSTILE = {
+    "\u202eevil": ("a\x1b[31m", "m", "own\x1b]0;title\x07er"),
+    "[red]id[/red]": ("[/]", "m\nm", "[link=x]"),
+    LONG: ("p" * 200, "m", "o" * 200),
+    "日本語" * 40: ("a", "m", "\u2067rtl\u2069"),
+}
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
+"""What rich itself may send with a table."""
+
+
+@pytest.fixture(autouse=True)
+def hostile(manager):
+    for conversation_id, place in HOSTILE.items():
+        manager.create(conversation_id, *place)
+    manager.acting_as("\x1b[5mme").rebind(
+        sessions.get("\u202eevil"), provider="b\x1b[0m", model="m", reason="\x1b]8;;http://x\x07why\u202e"
+    )
+
+
+RUNS = [
+    ["list"],
+    ["list", "--all"],
+    ["show", "\u202eevil"],
+    ["show", LONG],
+    ["show", "nobody\u202e"],
+    ["stats"],
+    ["tail"],
+    ["delete", "--provider", "\x1b[2J\u202e", "--yes"],
+    ["delete", "--owner", "\u2067rtl\u2069", "--dry-run"],
+    ["touch", "nobody\u202e"],
+    ["touch", "\x1b[2J"],
+    ["rebind", "\u202eevil", "--to-provider", "\x1b[31m", "--reason", "x", "--dry-run"],
+]
+
+
+@pytest.mark.parametrize("rich", [True, False])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "\u202eevil"], ["tail"], ["stats"], ["touch", "nobody\u202e"]]
+)
+def test_nothing_hostile_reaches_a_terminal(terminal, arguments, rich):
+    shown = terminal(*arguments, rich=rich)
+    shown.finish()
+    text = STYLES.sub("", shown.text).replace("\r\n", "")
+    assert text.isprintable(), repr(text)
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize("arguments", RUNS)
+def test_nothing_hostile_reaches_a_pipe(arguments, as_json):
+    found = run(*arguments, *as_json)
+    text = (found.out + found.err).replace("\n", "")
+    assert text.isprintable(), repr(text)
+
+
+def test_a_plain_table_has_all_of_every_value():
+    rows = {line.split()[0]: line.split()[1:4] for line in run("list").out.splitlines()}
+    assert rows[LONG] == ["p" * 200, "m", "o" * 200]
+    assert rows["[red]id[/red]"] == ["[/]", r"m\nm", "[link=x]"]
+    assert "日本語" * 40 in rows
+
+
+def test_json_has_the_values_as_they_are():
+    found = json.loads(run("list", "--json").out)["sessions"]
+    assert {one["id"]: (one["provider"], one["model"], one["external_id"]) for one in found} == {
+        **HOSTILE,
+        "\u202eevil": ("b\x1b[0m", "m", "own\x1b]0;title\x07er"),
+    }
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_a_terminal_gets_rows_that_fit_it(terminal, rich):
+    shown = terminal("list", rich=rich)
+    assert shown.finish() == 0
+    titles, *rows = STYLES.sub("", shown.text).splitlines()
+    assert titles.startswith("CONVERSATION")
+    assert len(rows) == len(HOSTILE)
+    assert max(map(len, [titles, *rows])) <= 100
+    assert "…" in shown.text
+    assert ("\x1b[1m" in shown.text) == rich
+
+
+def test_rich_leaves_every_column_its_place_when_an_id_is_long(terminal):
+    shown = terminal("list")
+    shown.finish()
+    row = next(line for line in STYLES.sub("", shown.text).splitlines() if "xxx" in line)
+    conversation, provider, model, owner, created, left = row.split()
+    assert conversation.startswith("xxxx")
+    assert provider.startswith("pppp")
+    assert (model, owner[:4]) == ("m", "oooo")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", created)
+    assert re.fullmatch(r"\d+:\d\d:\d\d", left)
+
+
+@pytest.mark.parametrize("rich", [True, False])
+def test_show_cuts_no_field_on_a_terminal(terminal, rich):
+    shown = terminal("show", LONG, rich=rich)
+    shown.finish()
+    fields = shown.text.partition("AT")[0]
+    assert fields.count("x") == len(LONG)
+    assert fields.count("p") == 200 + "field provider".count("p")
+
+
+def test_no_color_is_sent_when_none_is_wanted(terminal):
+    def colors(*arguments):
+        shown = terminal(*arguments)
+        assert shown.finish() == 0
+        return "\x1b[3" in shown.text
+
+    assert colors("doctor")
+    assert colors("reindex")
+    assert not colors("--no-color", "doctor")
+    assert not colors("--no-color", "reindex")
+
+
+def test_a_pipe_gets_escapes_for_what_its_encoding_lacks(process, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    found = process("list")
+    assert (found.code, found.err) == (0, "")
+    assert r"\u65e5\u672c" in found.out
