@@ -3,7 +3,16 @@
 import sys
 import zipfile
 
-NEEDED = {"py.typed", "scripts/heal.lua", "scripts/replace.lua", "migrations/0001_initial.py", "api/views.py"}
+NEEDED = {
+    "py.typed",
+    "scripts/replace.lua",
+    "migrations/0001_initial.py",
+    "api/views.py",
+    "admin/pages.py",
+    "static/sessions_sticky/admin.css",
+    "templates/admin/sessions_sticky/base.html",
+    "locale/de/LC_MESSAGES/django.mo",
+}
 
 names = zipfile.ZipFile(sys.argv[1]).namelist()
 foreign = [name for name in names if not name.startswith("sessions_sticky/") and ".dist-info/" not in name]

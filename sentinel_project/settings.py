@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit
 
 from environ import Env
 
+import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
 from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.providers import ECHO, load_providers
@@ -34,6 +35,8 @@ INSTALLED_APPS = [
     "sentinel_project.gateway",
     "rest_framework",
     "rest_framework.authtoken",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -45,6 +48,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "servestatic.middleware.ServeStaticMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -118,6 +122,21 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+}
+SPECTACULAR_SETTINGS = {
+    "OAS_VERSION": "3.1.0",
+    "TITLE": "Sticky sessions",
+    "VERSION": sessions_sticky.__version__,
+    "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    # The document says what the public source says; nobody has to log in to read it.
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_INCLUDE_SCHEMA": False,
+    # Swagger UI from the wheel, not from the Internet.
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
 }
 
 # Gateway
@@ -142,6 +161,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = environment.number(
 # Web
 
 LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "static/"

@@ -39,10 +39,7 @@ class Driver:
             request = next(operation)
             while True:
                 try:
-                    if isinstance(request, Announcement):
-                        reply = self._announce(request)
-                    else:
-                        reply = self._store.send(request)
+                    reply = self._announce(request) if isinstance(request, Announcement) else self._store.send(request)
                 except SessionStoreUnavailable as exc:
                     request = operation.throw(exc)
                 else:

@@ -39,7 +39,7 @@ def judged(level: Level | None, subject: str, message: str, hint: str) -> Findin
 
 def figure(number: float, decimals: int = 0) -> str:
     """Return a number as people of the active language write it."""
-    return number_format(number, decimals, force_grouping=True)
+    return number_format(round(number, decimals), decimals, force_grouping=True)
 
 
 def read_info(reply: Any) -> dict[str, str]:

@@ -13,6 +13,7 @@ from django.db import Error, close_old_connections
 from django.db.models import Count, Max
 
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.key_uses import KeyUses
 from sentinel_project.gateway.models import ApiKey, digest
 
 logger = logging.getLogger(__name__)
@@ -25,21 +26,26 @@ MAX_AGE_SECONDS = 25
 class KeyRing:
     """The live keys of this process.
 
-    `refresh_forever` keeps them fresh in the background. A key that is not known is looked up at once, so a new key
-    works immediately. While the database is unreachable the keys known last go on working: nobody can revoke one.
+    `refresh_forever` keeps them fresh in the background, and writes when they were used. A key that is not known is
+    looked up at once, so a new key works immediately. While the database is unreachable the keys known last go on
+    working: nobody can revoke one.
     """
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
         self._version: Any = None
         self._refreshed = float("-inf")
+        self._uses = KeyUses()
 
     async def owner(self, key: str) -> str | None:
         """Return the owner of a live key; None for any other. Raises `ApiError` when that cannot be known."""
         name = digest(key)
         if name not in self._owners or time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
             await self.refresh()
-        return self._owners.get(name)
+        owner = self._owners.get(name)
+        if owner is not None:
+            self._uses.note(name)
+        return owner
 
     async def refresh(self) -> None:
         """Read the keys again if any has changed. Raises `ApiError` when they could never be read."""
@@ -53,11 +59,22 @@ class KeyRing:
         self._refreshed = time.monotonic()
 
     async def refresh_forever(self) -> None:
-        """Keep the keys fresh until cancelled."""
-        while True:
-            with contextlib.suppress(ApiError):  # logged; the chats that need a key say so
-                await self.refresh()
-            await asyncio.sleep(REFRESH_SECONDS)
+        """Keep the keys fresh until cancelled, and write when they were used."""
+        try:
+            while True:
+                with contextlib.suppress(ApiError):  # logged; the chats that need a key say so
+                    await self.refresh()
+                await self.write_uses()
+                await asyncio.sleep(REFRESH_SECONDS)
+        finally:
+            await self.write_uses()
+
+    async def write_uses(self) -> None:
+        """Write to the database when keys were last used; a database that fails is logged, never raised."""
+        try:
+            await sync_to_async(self._uses.write)()
+        except Error as exc:
+            logger.error("the last use of API keys could not be written: %s", type(exc).__name__)
 
     def _read(self) -> None:
         close_old_connections()

@@ -44,7 +44,7 @@ class GatewayHandler(ASGIHandler):
     def load_middleware(self, is_async: bool = False) -> None:
         """Let the whole chain run in one thread: mixed, Django hops to one and back for each middleware."""
         super().load_middleware(is_async=False)
-        chain = self._middleware_chain
+        chain = vars(self)["_middleware_chain"]
         self._middleware_chain = chain.awaitable if isinstance(chain, AsyncToSync) else sync_to_async(chain)
 
     async def _live(self, receive: Any, send: Any) -> None:

@@ -40,6 +40,11 @@ class Condition(msgspec.Struct, frozen=True):
 HEALTHY = Condition()
 
 
+def is_lost(condition: Condition) -> bool:
+    """Whether a provider has given no sign of life for so long that its conversations should move."""
+    return condition.failing_since > 0 and condition.failed_at - condition.failing_since >= LOST_SECONDS
+
+
 class Health:
     """The condition of every provider, by name. `on_change` is called with the name of one that has changed."""
 
@@ -59,8 +64,7 @@ class Health:
 
     def is_lost(self, name: str) -> bool:
         """Whether it has given no sign of life for so long that its conversations should move."""
-        condition = self._of(name)
-        return condition.failing_since > 0 and condition.failed_at - condition.failing_since >= LOST_SECONDS
+        return is_lost(self._of(name))
 
     def begin(self, name: str) -> None:
         """Note that a request goes there: after a cooldown it is the trial, and the others are held back."""

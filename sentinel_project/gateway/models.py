@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 KEY_PREFIX = "sk-sentinel-"
+MAX_OWNER_LENGTH = 256
 
 
 def digest(key: str) -> str:
@@ -17,13 +18,19 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
+def is_owner(text: str) -> bool:
+    """Tell whether a key may be made for such an owner: 1 to 256 printable characters, the others break terminals."""
+    return 1 <= len(text) <= MAX_OWNER_LENGTH and text.isprintable()
+
+
 class ApiKeyManager(models.Manager["ApiKey"]):
     """Makes and looks up keys."""
 
     def issue(self, owner: str) -> str:
         """Make a key for an owner and return it; this is the only time it can be seen."""
-        key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
-        self.create(owner=owner, digest=digest(key), hint=f"{key[: len(KEY_PREFIX) + 4]}...")
+        made = self.model(owner=owner)
+        key = made.draw()
+        made.save(force_insert=True)
         return key
 
     def is_live(self, key: str) -> bool:
@@ -41,13 +48,17 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
 
 class ApiKey(models.Model):
-    """A key with which an owner calls the chat API. `revoked_at` is None while it works."""
+    """A key with which an owner calls the chat API.
 
-    owner = models.CharField(_("owner"), max_length=256, help_text=_("Whose conversations the key opens."))
+    `revoked_at` is None while it works; `last_used_at` is known to the minute, and None when it was never used.
+    """
+
+    owner = models.CharField(_("owner"), max_length=MAX_OWNER_LENGTH, help_text=_("Whose conversations the key opens."))
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField(_("key"), max_length=32, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     changed_at = models.DateTimeField(auto_now=True, db_index=True)
+    last_used_at = models.DateTimeField(_("last use"), null=True, blank=True, editable=False)
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True, editable=False)
 
     objects = ApiKeyManager.from_queryset(ApiKeyQuerySet)()
@@ -58,3 +69,9 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hint} ({self.owner})"
+
+    def draw(self) -> str:
+        """Give a row that is not saved yet a new key, and return it."""
+        key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
+        self.digest, self.hint = digest(key), f"{key[: len(KEY_PREFIX) + 4]}..."
+        return key

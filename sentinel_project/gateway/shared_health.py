@@ -76,10 +76,14 @@ async def probe_forever(health: Health, providers: Sequence[Provider]) -> None:
 
 
 def _exchange(alias: str, mine: dict[str, Condition], names: list[str]) -> dict[str, Condition]:
-    cache = caches[alias]
     for name, condition in mine.items():
-        cache.set(_key(name), msgspec.to_builtins(condition), KEEP_SECONDS)
-    stored = {name: _condition(cache.get(_key(name))) for name in names}
+        caches[alias].set(_key(name), msgspec.to_builtins(condition), KEEP_SECONDS)
+    return read(alias, names)
+
+
+def read(alias: str, names: list[str]) -> dict[str, Condition]:
+    """Return what is shared of some providers, by name; raises the cache's own errors."""
+    stored = {name: _condition(caches[alias].get(_key(name))) for name in names}
     return {name: condition for name, condition in stored.items() if condition is not None}
 
 

@@ -11,8 +11,9 @@
 -- entry looked at; whether there are more; how many have moved up past the walk. The walk's position is noted in the
 -- same step, for record.lua to tell which entries it has yet to come by. Returns nil when routes have come or gone: a
 -- session may have moved to one that is not among the ZSETs.
-local CHUNK, MAX_WALKS = 50, 32
+local MAX_WALKS = 32
 local limit, budget, taking = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+local chunk = math.max(10, math.ceil(limit / taking))
 local score, member = ARGV[3], ARGV[4]
 local missed_key, met_key = KEYS[1] .. ':' .. ARGV[6] .. ':missed', KEYS[1] .. ':' .. ARGV[6] .. ':met'
 
@@ -47,8 +48,8 @@ end
 
 local function head(source)
   if source.buffer and not source.buffer[source.at] then
-    source.buffer = redis.call('ZREVRANGE', source.key, source.rank, source.rank + CHUNK - 1, 'WITHSCORES')
-    source.rank, source.at = source.rank + CHUNK, 1
+    source.buffer = redis.call('ZREVRANGE', source.key, source.rank, source.rank + chunk - 1, 'WITHSCORES')
+    source.rank, source.at = source.rank + chunk, 1
     if #source.buffer == 0 then
       source.buffer = nil
     end

@@ -89,7 +89,7 @@ def test_admin_lists_keys_without_what_they_open_when_the_user_may_view(key: Api
     assert "Revoke selected" not in page
 
 
-@pytest.mark.parametrize("path", [LIST, f"{LIST}?q=ann", f"{LIST}?revoked_at__isempty=1"])
+@pytest.mark.parametrize("path", [LIST, f"{LIST}?q=ann", f"{LIST}?state=live"])
 def test_admin_finds_keys_when_asked(key: ApiKey, path):
     assert key.hint in user_with("view_apikey", "change_apikey").get(path).content.decode()
 
@@ -129,10 +129,9 @@ def test_admin_revokes_nothing_when_the_request_is_forged(key: ApiKey):
     assert key.revoked_at is None
 
 
-def test_admin_offers_no_form_to_make_or_edit_when_the_user_may_do_all(key: ApiKey):
+def test_admin_edits_nothing_when_the_user_may_do_all(key: ApiKey):
     client = user_with("view_apikey", "change_apikey", "add_apikey", "delete_apikey")
-    assert client.get(f"{LIST}add/").status_code == 403
-    client.post(f"{LIST}{key.pk}/change/", {"owner": "eve", "digest": "x", "revoked_at": ""})
+    assert client.post(f"{LIST}{key.pk}/change/", {"owner": "eve", "digest": "x", "revoked_at": ""}).status_code == 403
     key.refresh_from_db()
     assert key.owner == "ann"
     assert key.digest not in client.get(f"{LIST}{key.pk}/change/").content.decode()

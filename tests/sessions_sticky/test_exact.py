@@ -32,6 +32,7 @@ def test_release_unbinds_when_the_session_is_as_it_was_seen(manager: SessionMana
     session = manager.create("conv-1", **PROPOSAL)
     exact.release(session, manager)
     assert manager.get("conv-1") is None
+    assert manager._store.last_seen.recall("conv-1", 0) is None
     assert cache.get(keys.deleted("conv-1"), default=b"") is not None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from sentinel_project.gateway.models import ApiKey
+from sentinel_project.gateway.models import ApiKey, is_owner
 
 
 class Command(BaseCommand):
@@ -20,6 +20,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, owner: str, **options: Any) -> None:
         """Make the key."""
-        if not 1 <= len(owner) <= 256 or not owner.isprintable():
+        if not is_owner(owner):
             raise CommandError(f"Invalid owner {owner!r}: allowed are 1 to 256 printable characters")
         self.stdout.write(ApiKey.objects.issue(owner))

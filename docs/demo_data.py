@@ -1,0 +1,106 @@
+"""Fills a store with what a gateway in use would have there; run by screenshots.py with the server's environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from contextlib import suppress
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
+django.setup()
+
+from django.core.cache import cache  # noqa: E402
+
+from sentinel_project.gateway.models import ApiKey  # noqa: E402
+from sessions_sticky import SessionStoreUnavailable, keys, sessions  # noqa: E402
+from sessions_sticky.bulk import Move  # noqa: E402
+from sessions_sticky.job_records import Plan  # noqa: E402
+from sessions_sticky.jobs import Jobs  # noqa: E402
+from sessions_sticky.listing import Filters  # noqa: E402
+
+ROUTES = {
+    ("openai", "gpt-5"): 920,
+    ("anthropic", "claude-sonnet-4-5"): 730,
+    ("openai", "gpt-5-mini"): 410,
+    ("azure-eu", "gpt-5"): 260,
+    ("mistral", "mistral-large"): 120,
+    ("google", "gemini-3-pro"): 60,
+}
+OWNERS = ["acme", "globex", "initech", "support-desk", "research", "mobile-app", "umbrella"]
+WORDS = ["chat", "thread", "ticket", "agent", "review", "draft"]
+REASONS = {
+    "provider not configured for the model": 9,
+    "provider gave no sign of life for 90 s": 23,
+    "azure-eu is over its quota": 41,
+    "planned maintenance": 14,
+}
+MANY = 40_000
+SHOWN = "ticket-20871"
+"""The conversation whose page is shown."""
+
+
+def fill() -> None:
+    """Make the sessions, what happened to them, and API keys."""
+    random.seed(5)
+    for (provider, model), number in ROUTES.items():
+        for _ in range(number):
+            sessions.create(
+                f"{random.choice(WORDS)}-{random.randrange(10**6):06}", provider, model, random.choice(OWNERS)
+            )
+    _count_the_day()
+    for reason, number in REASONS.items():
+        for session in [entry.session for entry in sessions.page(provider="azure-eu", limit=number).sessions]:
+            sessions.rebind(session, provider="openai", model=session.model, reason=reason)
+    _live_one_conversation()
+    for owner in OWNERS[:4]:
+        ApiKey.objects.issue(owner)
+    jobs = Jobs()
+    plan = Plan(Filters("google"), Move("mistral", "mistral-large", "contract ended"))
+    jobs.wait(jobs.start(plan, actor="ann"), 10)
+
+
+def _count_the_day() -> None:
+    """Give the hours before this one their share, as a day in an office has it."""
+    client, hour = cache.client.get_client(), int(time.time()) // 3600
+    for ago in range(1, 24):
+        busy = math.exp(-(((hour - ago) % 24 - 13.5) ** 2) / 18)
+        for (provider, model), number in ROUTES.items():
+            created = int(number * (0.05 + busy) * random.uniform(0.4, 0.6))
+            client.hset(keys.created("hour", hour - ago), keys.route_name(provider, model), created)
+
+
+def _live_one_conversation() -> None:
+    session = sessions.create(SHOWN, "azure-eu", "gpt-5", "support-desk")
+    session = sessions.rebind(
+        session, provider="openai", model="gpt-5", reason="provider gave no sign of life for 90 s"
+    )
+    manager = sessions.acting_as("ann")
+    session = manager.rebind(session, provider="anthropic", model="claude-sonnet-4-5", reason="customer asked for it")
+    manager.rebind(session, provider="openai", model="gpt-5-mini", reason="planned maintenance")
+
+
+def trouble() -> None:
+    """Let a provider cool down."""
+    now = time.time()
+    condition = {"failures": 3, "cooled_at": now - 40, "cooling_until": now + 80, "failing_since": now - 70}
+    cache.set("sentinel:provider:mistral", {**condition, "failed_at": now - 3, "at": now}, 300)
+
+
+def many() -> None:
+    """Give one provider many sessions."""
+    for number in range(MANY):
+        with suppress(SessionStoreUnavailable):  # a busy machine may be late with one
+            sessions.create(f"batch-{number:06}", "azure-eu", "gpt-5", "research")
+
+
+if __name__ == "__main__":
+    if "many" in sys.argv:
+        many()
+    else:
+        fill()
+        trouble()

@@ -1,0 +1,153 @@
+"""Releasing and moving the sessions that an operator chose, after a page that says how many they are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from sessions_sticky import audit, exact
+from sessions_sticky.admin.chosen import Chosen, jobs
+from sessions_sticky.admin.filtering import Count, names_in_use
+from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.admin.pages import page
+from sessions_sticky.bulk import Move
+from sessions_sticky.exceptions import SessionConflict
+
+if TYPE_CHECKING:
+    from sessions_sticky.admin.model_admin import SessionAdmin
+    from sessions_sticky.session import Session
+
+MAX_TOLD = 10
+"""Of the sessions that were left alone; the rest is a number."""
+
+
+@page("delete", "POST")
+def release(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask, then unbind."""
+    chosen = Chosen.read(request.POST)
+    if not chosen:
+        return _nothing_chosen(admin, request, chosen)
+    if "confirmed" not in request.POST or _is_unsure(request, chosen):
+        title = _("Release sessions")
+        return _ask(admin, request, template="release.html", chosen=chosen, count=chosen.how_many(), title=title)
+    if chosen.all_matching:
+        return _start(admin, request, chosen, None)
+    _release_each(admin, request, chosen.bindings)
+    return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
+
+
+@page("change", "POST")
+def move(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask where to and, for all that match, whether; then move."""
+    chosen = Chosen.read(request.POST)
+    if not chosen:
+        return _nothing_chosen(admin, request, chosen)
+    form = MoveForm(request.POST if MoveForm.is_in(request.POST) else None)
+    ask = partial(_ask, admin, request, chosen=chosen, form=form)
+    if not form.is_valid():
+        return ask(template="move.html", count=chosen.how_many(), title=_("Move sessions"))
+    if chosen.all_matching and ("confirmed" not in request.POST or _is_unsure(request, chosen)):
+        count, title = chosen.how_many(form.move), _("Move these sessions?")
+        return ask(template="move_all.html", count=count, title=title, move=form.move)
+    if chosen.all_matching:
+        return _start(admin, request, chosen, form.move)
+    _move_each(admin, request, chosen.bindings, form.move)
+    back = admin.url("changelist") + chosen.query
+    return HttpResponseRedirect(
+        admin.back(request, admin.session_url(chosen.bindings[0].id) if chosen.on_detail else back)
+    )
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [admin.path("release/", release, name="release"), admin.path("move/", move, name="move")]
+
+
+def _nothing_chosen(admin: SessionAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:
+    messages.warning(request, _("No session was selected, so nothing was changed."))
+    return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
+
+
+def _is_unsure(request: HttpRequest, chosen: Chosen) -> bool:
+    return chosen.everything and "everything" not in request.POST
+
+
+def _ask(
+    admin: SessionAdmin, request: HttpRequest, *, template: str, chosen: Chosen, count: Count, **context: Any
+) -> HttpResponse:
+    where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url("changelist") + chosen.query
+    shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
+    return admin.render(request, template, {**shared, **context})
+
+
+def _start(admin: SessionAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
+    job = jobs.start(chosen.plan(move), actor=request.user.get_username())
+    audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+    return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
+
+
+def _release_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session]) -> None:
+    done, left = 0, []
+    for binding in bindings:
+        try:
+            exact.release(binding, admin.manager(request))
+        except SessionConflict as exc:
+            left.append(exc)
+        else:
+            done += 1
+            audit.record_release(request, binding.id)
+    if done:
+        text = ngettext("%(number)d session was released.", "%(number)d sessions were released.", done)
+        messages.success(request, text % {"number": done})
+    _tell_left_alone(request, left)
+
+
+def _move_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session], move: Move) -> None:
+    done, there, left = 0, 0, []
+    for binding in bindings:
+        wanted = move.of(binding)
+        if wanted == binding:
+            there += 1
+            continue
+        try:
+            moved = admin.manager(request).rebind(
+                binding, provider=wanted.provider, model=wanted.model, reason=move.reason
+            )
+        except SessionConflict as exc:
+            left.append(exc)
+        else:
+            done += 1
+            audit.record_move(request, binding, moved, move.reason)
+    if done:
+        text = ngettext(
+            "%(number)d session was moved to %(provider)s.", "%(number)d sessions were moved to %(provider)s.", done
+        )
+        messages.success(request, text % {"number": done, "provider": move.provider})
+    if there:
+        text = ngettext("%(number)d session was there already.", "%(number)d sessions were there already.", there)
+        messages.info(request, text % {"number": there})
+    _tell_left_alone(request, left)
+
+
+def _tell_left_alone(request: HttpRequest, conflicts: list[SessionConflict]) -> None:
+    for conflict in conflicts[:MAX_TOLD]:
+        messages.warning(request, _left_alone(conflict))
+    more = len(conflicts[MAX_TOLD:])
+    if more:
+        text = ngettext("%(number)d more session was left alone.", "%(number)d more sessions were left alone.", more)
+        messages.warning(request, text % {"number": more})
+
+
+def _left_alone(conflict: SessionConflict) -> str:
+    if conflict.current is None:
+        return _("Conversation “%(id)s” was left alone: it is not bound any more.") % {"id": conflict.conversation_id}
+    return _(
+        "Conversation “%(id)s” was left alone: it is meanwhile bound to %(provider)s, model %(model)s, and not as it"
+        " was shown to you."
+    ) % {"id": conflict.conversation_id, "provider": conflict.current.provider, "model": conflict.current.model}

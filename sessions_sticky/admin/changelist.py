@@ -1,0 +1,101 @@
+"""The list of sessions, and the search in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.timezone import get_current_timezone_name
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_sticky.admin.filtering import count_of, fields_of, filters_in, names_in_use, query_of
+from sessions_sticky.admin.pages import Section, page
+from sessions_sticky.admin.shown import shown_all
+from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
+from sessions_sticky.listing import Filters
+from sessions_sticky.manager import sessions
+
+if TYPE_CHECKING:
+    from sessions_sticky.admin.model_admin import SessionAdmin
+
+PAGE_SIZE = 50
+
+SECTION = Section("changelist", gettext_lazy("Sessions"))
+
+
+@page("view")
+def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """List sessions, most recently active first."""
+    filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
+    try:
+        listed = sessions.page(**filters._asdict(), cursor=cursor or None, limit=PAGE_SIZE)
+    except InvalidCursor:
+        messages.warning(request, _("That page does not exist. This is the first one."))
+        return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
+    entries = [(entry, admin.session_url(entry.session.id)) for entry in listed.sessions]
+    context = {
+        "title": _("Sessions"),
+        "rows": shown_all(entries, sessions.ttl_seconds),
+        "count": count_of(filters),
+        "filters": filters,
+        "fields": {**fields_of(filters), "cursor": cursor},
+        **names_in_use(filters),
+        "first_query": query_of(filters) if cursor else None,
+        "next_query": query_of(filters, cursor=listed.next_cursor) if listed.next_cursor else None,
+        "timezone": get_current_timezone_name(),
+    }
+    return admin.render(request, "list.html", context)
+
+
+@page("view")
+def find(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """Go to the session, or the sessions of the owner, that the text in `q` names exactly."""
+    text = request.GET.get("q", "")
+    for wanted in dict.fromkeys([text, text.strip()]):
+        if wanted and (url := _found(admin, request, wanted)):
+            return HttpResponseRedirect(url)
+    if text.strip():
+        problem = _("Nothing found: “%(text)s” is neither the id of a conversation nor an owner of sessions.")
+        messages.warning(request, problem % {"text": text})
+    return HttpResponseRedirect(admin.url("changelist"))
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
+
+
+def _found(admin: SessionAdmin, request: HttpRequest, text: str) -> str | None:
+    by_owner = admin.url("changelist") + query_of(Filters(external_id=text))
+    is_owner = _is_owner(text)
+    if _is_bound(text):
+        if is_owner:
+            messages.info(request, _("There is an owner of this name, too: filter the list to see their sessions."))
+        return admin.session_url(text)
+    if is_owner:
+        return by_owner
+    return admin.session_url(text) if _has_history(text) else None
+
+
+def _is_bound(conversation_id: str) -> bool:
+    try:
+        return sessions.inspect(conversation_id) is not None
+    except InvalidConversationId:
+        return False
+
+
+def _is_owner(external_id: str) -> bool:
+    try:
+        return sessions.count(external_id=external_id) > 0
+    except SessionNotSupported:
+        return False
+
+
+def _has_history(conversation_id: str) -> bool:
+    try:
+        return bool(sessions.history(conversation_id))
+    except (InvalidConversationId, SessionNotSupported):
+        return False

@@ -1,0 +1,79 @@
+"""Bars and columns as numbers for SVG attributes: drawn on the server, no scripts, no styles; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 720, 160
+"""Of the drawing with the columns, in its own units."""
+GAP = 4
+LABEL_EVERY = 6
+"""Columns from one label to the next."""
+LEAST = 2.0
+"""The height of a column, or width in percent of a bar, that stands for more than nothing."""
+
+
+class Bar(NamedTuple):
+    """A horizontal bar; `percent` is its width, as an attribute."""
+
+    label: str
+    number: int
+    percent: str
+
+
+class Column(NamedTuple):
+    """A column for one hour; in the drawing's units. `labelled` is whether its time is written below."""
+
+    began_at: datetime
+    number: int
+    x: str
+    y: str
+    width: str
+    height: str
+    middle: str
+    labelled: bool
+
+
+class Columns(NamedTuple):
+    """A drawing of columns, its size and its largest number."""
+
+    columns: list[Column]
+    most: int
+    width: int
+    height: int
+
+
+def percent(number: int, most: int) -> str:
+    """Return a number's part of the largest as SVG wants it; more than nothing is seen as such."""
+    part = 100 * number / most if most else 0
+    return f"{max(part, LEAST) if number else 0:.1f}%"
+
+
+def bars(numbers: Sequence[tuple[str, int]]) -> list[Bar]:
+    """Return horizontal bars."""
+    most = max((number for _, number in numbers), default=0)
+    return [Bar(label, number, percent(number, most)) for label, number in numbers]
+
+
+def columns(numbers: Sequence[tuple[datetime, int]]) -> Columns:
+    """Return columns side by side, the first at the left."""
+    most = max((number for _, number in numbers), default=0)
+    step = WIDTH / max(len(numbers), 1)
+    drawn = [_column(place, step, most, *each) for place, each in enumerate(numbers)]
+    return Columns(drawn, most, WIDTH, HEIGHT)
+
+
+def _column(place: int, step: float, most: int, began_at: datetime, number: int) -> Column:
+    height = max(HEIGHT * number / most, LEAST) if number else 0
+    return Column(
+        began_at=began_at,
+        number=number,
+        x=f"{place * step + GAP / 2:.1f}",
+        y=f"{HEIGHT - height:.1f}",
+        width=f"{step - GAP:.1f}",
+        height=f"{height:.1f}",
+        middle=f"{(place + 0.5) * step:.1f}",
+        labelled=place % LABEL_EVERY == 2,
+    )

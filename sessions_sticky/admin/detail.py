@@ -1,0 +1,102 @@
+"""The page of one session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import messages
+from django.contrib.admin.utils import quote
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.timezone import get_current_timezone_name
+from django.utils.translation import gettext as _
+
+from sessions_sticky import audit, exact, keys
+from sessions_sticky.admin import ids  # noqa: F401  # the converter `quoted_id`
+from sessions_sticky.admin.filtering import names_in_use
+from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.admin.pages import page
+from sessions_sticky.admin.shown import duration_formats, shown_all
+from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
+from sessions_sticky.history import Event
+from sessions_sticky.manager import sessions
+
+if TYPE_CHECKING:
+    from sessions_sticky.admin.model_admin import SessionAdmin
+
+MAX_EVENTS = 200
+MAX_RAW_LENGTH = 10_000
+"""Of the stored value as it is shown, in characters."""
+
+
+@page("view")
+def show(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+    """Show a session without extending it; one that is gone with what its history still has, as 404."""
+    _check(conversation_id)
+    raw = exact.stored(conversation_id)
+    entry = sessions.inspect(conversation_id)
+    shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
+    context = {
+        "title": _("Session") if shown else _("This conversation is not bound"),
+        "conversation_id": conversation_id,
+        "shown": shown,
+        "raw": None if raw is None else _text(raw),
+        "ttl_seconds": sessions.ttl_seconds,
+        "formats": duration_formats(),
+        "form": MoveForm(),
+        **names_in_use(),
+        "quoted_id": quote(conversation_id),
+        "timezone": get_current_timezone_name(),
+        **_history(conversation_id),
+    }
+    return admin.render(request, "detail.html", context, status=200 if shown else 404)
+
+
+@page("change", "POST")
+def touch(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+    """Set the idle time back to full."""
+    _check(conversation_id)
+    if admin.manager(request).touch(conversation_id):
+        audit.record_touch(request, conversation_id)
+        messages.success(request, _("The session is kept alive: its idle time is back to full."))
+    else:
+        messages.warning(request, _("The conversation is not bound any more, so there was nothing to keep alive."))
+    return HttpResponseRedirect(admin.back(request, admin.session_url(conversation_id)))
+
+
+@page("view")
+def changes(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+    """Show what users changed, as Django admin records it."""
+    _check(conversation_id)
+    return admin.history_view(request, quote(conversation_id))
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [
+        admin.path("<quoted_id:conversation_id>/change/", show, name="change"),
+        admin.path("<quoted_id:conversation_id>/touch/", touch, name="touch"),
+        admin.path("<quoted_id:conversation_id>/history/", changes, name="history"),
+    ]
+
+
+def _check(conversation_id: str) -> None:
+    try:
+        keys.check(conversation_id)
+    except InvalidConversationId as exc:
+        raise Http404(str(exc)) from exc
+
+
+def _history(conversation_id: str) -> dict[str, Any]:
+    """Return the last events, the newest first, and how many are left out; None where none are kept."""
+    try:
+        events: list[Event] = sessions.history(conversation_id)
+    except SessionNotSupported:
+        return {"events": None}
+    return {"events": events[: -MAX_EVENTS - 1 : -1], "left_out": max(0, len(events) - MAX_EVENTS)}
+
+
+def _text(raw: Any) -> str:
+    """Return a stored value for the eye; another program may have put anything there."""
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else repr(raw)
+    return text if len(text) <= MAX_RAW_LENGTH else f"{text[:MAX_RAW_LENGTH]}…"

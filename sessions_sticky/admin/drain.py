@@ -1,0 +1,113 @@
+"""Draining a provider: where its conversations go, how many they are, begin; and what was done lately."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.urls import URLPattern
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_sticky import audit
+from sessions_sticky.admin import hooks
+from sessions_sticky.admin.chosen import jobs
+from sessions_sticky.admin.forms import MoveForm, NameField
+from sessions_sticky.admin.operation import described
+from sessions_sticky.admin.pages import Section, page
+from sessions_sticky.job_records import Plan
+from sessions_sticky.listing import Filters
+from sessions_sticky.manager import sessions
+
+if TYPE_CHECKING:
+    from sessions_sticky.admin.model_admin import SessionAdmin
+
+MAX_OPERATIONS = 20
+"""How many of the recent operations the page lists."""
+
+SECTION = Section("drain", gettext_lazy("Drain"))
+
+
+class DrainForm(MoveForm):
+    """What to drain, where to, and why."""
+
+    prefix = None  # type: ignore[assignment]  # it shares its page with no other fields
+    from_provider = NameField(
+        label=gettext_lazy("Provider to drain"),
+        widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
+    )
+    from_model = NameField(
+        label=gettext_lazy("Only this model"),
+        required=False,
+        help_text=gettext_lazy("Left empty, all its models."),
+        widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
+    )
+    field_order = ["from_provider", "from_model", "provider", "model", "reason"]
+
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data)
+        self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a drain that goes nowhere."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        stays = data.get("from_provider") and data.get("from_provider") == data.get("provider")
+        if stays and data.get("model") in ("", data.get("from_model")):
+            self.add_error("provider", _("That is where these conversations are. Choose another provider or model."))
+        return data
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be done, once the form is valid."""
+        data = self.cleaned_data
+        return Plan(Filters(data["from_provider"], data["from_model"] or None), self.move)
+
+
+@page("view", "GET", "HEAD", "POST")
+def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask what to drain; count it; begin when posted."""
+    if request.method == "POST":
+        return _start(admin, request)
+    form = DrainForm(request.GET if "from_provider" in request.GET else None)
+    return _show(admin, request, form)
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [admin.path("drain/", show, name="drain")]
+
+
+def _start(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    if not admin.allows(request, "change"):
+        raise PermissionDenied
+    form = DrainForm(request.POST)
+    if not form.is_valid():
+        return _show(admin, request, form)
+    job = jobs.start(form.plan, actor=request.user.get_username())
+    audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+    return HttpResponseRedirect(admin.url("operation", job.key))
+
+
+def _show(admin: SessionAdmin, request: HttpRequest, form: DrainForm) -> HttpResponse:
+    routes = hooks.routes()
+    known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
+    context = {
+        "title": _("Drain a provider"),
+        "form": form,
+        "providers": sorted({route[0] for route in known}),
+        "models": sorted({route[1] for route in known}),
+        "operations": [described(job) for job in jobs.recent()[:MAX_OPERATIONS]],
+    }
+    if form.is_bound and form.is_valid() and admin.allows(request, "change"):
+        context |= {"preview": form.plan, "count": jobs.count(form.plan), "unknown": _unknown(form.plan, routes)}
+    return admin.render(request, "drain.html", context)
+
+
+def _unknown(plan: Plan, routes: set[tuple[str, str]]) -> bool:
+    """Tell whether the project says what providers it has, and this target is none of them."""
+    if not routes or plan.move is None:
+        return False
+    provider, model = plan.move.provider, plan.move.model or plan.filters.model
+    return not any(provider == each and model in (None, its_model) for each, its_model in routes)

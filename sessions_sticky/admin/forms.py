@@ -1,0 +1,58 @@
+"""The forms of the pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.validators import RegexValidator
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+
+from sessions_sticky.bulk import Move
+
+MAX_NAME_LENGTH = 256
+MAX_REASON_LENGTH = 500
+
+no_control_characters = RegexValidator(r"\A[^\x00-\x1f\x7f-\x9f]*\Z", _("Control characters are not allowed."))
+
+
+class NameField(forms.CharField):
+    """One line of text as a session's names may be; blank space around it is a slip."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=kwargs.pop("max_length", MAX_NAME_LENGTH), **kwargs)
+        self.validators.append(no_control_characters)
+
+
+class MoveForm(forms.Form):
+    """Where to move sessions, and why. Its fields have a prefix: forms post it together with the filters."""
+
+    prefix = "to"
+
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data, label_suffix="")
+
+    provider = NameField(
+        label=_("Provider"),
+        help_text=_("The provider to move to."),
+        widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
+    )
+    model = NameField(
+        label=_("Model"),
+        required=False,
+        help_text=_("Left empty, each keeps its own."),
+        widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
+    )
+    reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("For the history."))
+
+    @classmethod
+    def is_in(cls, posted: QueryDict) -> bool:
+        """Tell whether the form was posted."""
+        return f"{cls.prefix}-provider" in posted
+
+    @property
+    def move(self) -> Move:
+        """Where to and why, once the form is valid."""
+        data = self.cleaned_data
+        return Move(data["provider"], data["model"] or None, data["reason"])

@@ -1,0 +1,146 @@
+"""The overview: how many sessions are where, what was created and moved, how the store is."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_sticky.admin import charts, hooks
+from sessions_sticky.admin.charts import Bar
+from sessions_sticky.admin.filtering import query_of
+from sessions_sticky.admin.pages import Section, page
+from sessions_sticky.diagnosis import Doctor
+from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.listing import Filters, RouteStats, Stats
+from sessions_sticky.manager import sessions
+from sessions_sticky.server_info import Finding, Level
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+    from sessions_sticky.admin.model_admin import SessionAdmin
+
+logger = logging.getLogger("sessions_sticky")
+
+MAX_ROUTES = 40
+"""How many routes the page shows; the list of sessions finds the others."""
+MAX_REASONS = 12
+MAX_EVENTS = 1_000
+"""How many of the last events are looked through for rebinds."""
+REFRESH_SECONDS = 5
+
+
+BADGES: dict[Level, StrOrPromise] = {
+    Level.OK: gettext_lazy("OK"),
+    Level.NOTE: gettext_lazy("Note"),
+    Level.WARNING: gettext_lazy("Warning"),
+    Level.ERROR: gettext_lazy("Error"),
+}
+SUBJECTS: dict[str, StrOrPromise] = {
+    "cache": gettext_lazy("Cache"),
+    "clients": gettext_lazy("Clients"),
+    "clock": gettext_lazy("Clock"),
+    "eviction": gettext_lazy("Eviction"),
+    "expiry": gettext_lazy("Expiry"),
+    "history": gettext_lazy("History"),
+    "index": gettext_lazy("Index"),
+    "latency": gettext_lazy("Latency"),
+    "memory": gettext_lazy("Memory"),
+    "persistence": gettext_lazy("Persistence"),
+    "reachable": gettext_lazy("Reachable"),
+    "role": gettext_lazy("Role"),
+    "server": gettext_lazy("Server"),
+    "sessions": gettext_lazy("Sessions"),
+    "settings": gettext_lazy("Settings"),
+    "values": gettext_lazy("Values"),
+    "version": gettext_lazy("Version"),
+}
+"""What the doctor calls what it looks at; a subject that is not here is shown as it is."""
+
+
+class RouteRow(NamedTuple):
+    """A provider and model on the page; `query` finds its sessions in the list."""
+
+    stats: RouteStats
+    percent: str
+    query: str
+
+
+class Rebinds(NamedTuple):
+    """The rebinds among the last `events` events, by reason; `since` is when the first of these was."""
+
+    number: int
+    events: int
+    since: datetime | None
+    reasons: list[Bar]
+
+
+@page("view")
+def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+    """Show the figures; with `?fragment` just these, for the page that asks every few seconds."""
+    template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
+    context = {"title": _("Overview"), "refresh_seconds": REFRESH_SECONDS, "now": timezone.now()}
+    try:
+        figures = _figures(request)
+    except SessionStoreUnavailable as exc:
+        logger.warning("admin: %s", exc)
+        return admin.render(request, template, {**context, "down": True}, status=503)
+    return admin.render(request, template, {**context, **figures})
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [admin.path("overview/", show, name="overview")]
+
+
+SECTION = Section("overview", gettext_lazy("Overview"))
+
+
+def _figures(request: HttpRequest) -> dict[str, Any]:
+    stats = sessions.stats()
+    hours = sessions.created_per_hour()
+    return {
+        "sessions": stats.sessions,
+        "created_last_hour": sum(route.created_last_hour for route in stats.routes),
+        "created_last_day": sum(hour.created for hour in hours),
+        "routes": route_rows(stats),
+        "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
+        "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
+        "rebinds": _rebinds(),
+        "findings": [_finding(finding) for finding in Doctor().findings()],
+        "panels": hooks.panels(request),
+    }
+
+
+def route_rows(stats: Stats) -> list[RouteRow]:
+    """Return the routes with the most sessions, each with its part of the largest."""
+    routes = sorted(stats.routes, key=lambda route: (-route.sessions, -route.created_last_day))[:MAX_ROUTES]
+    most = max((route.sessions for route in routes), default=0)
+    return [
+        RouteRow(route, charts.percent(route.sessions, most), query_of(Filters(route.provider, route.model)))
+        for route in routes
+    ]
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    subject = SUBJECTS.get(finding.subject, finding.subject)
+    return {**finding._asdict(), "subject": subject, "badge": BADGES[finding.level]}
+
+
+def _rebinds() -> Rebinds | None:
+    """Count the last rebinds by reason; None where no history is kept."""
+    try:
+        events = sessions.recent(limit=MAX_EVENTS)
+    except SessionNotSupported:
+        return None
+    reasons = Counter(event.reason for event in events if event.kind == "rebound")
+    bars = charts.bars(reasons.most_common(MAX_REASONS))
+    return Rebinds(reasons.total(), len(events), events[0].at if events else None, bars)

@@ -1,0 +1,111 @@
+"""A real browser before a real server with a real Valkey.
+
+The fixtures of Playwright end with each module: while they live, Django takes their event loop for one of its own, and
+asynchronous tests find it running.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.auth.models import Permission, User
+from django.test import Client, override_settings
+from playwright.sync_api import sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from tests.sessions_sticky.admin.pages import wait_for_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, ConsoleMessage, Page
+
+CSP = "tests.browser.strict_csp.strict_csp"
+TIMEOUT_MS = 20_000
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium; it may be missing, but not in CI."""
+    program = shutil.which("chromium")
+    if not program:
+        reason = "no chromium on PATH"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def live_server(django_db_setup: None) -> Iterator[LiveServer]:
+    """pytest-django's server, with a strict Content-Security-Policy."""
+    with override_settings(MIDDLEWARE=[CSP, *django_settings.MIDDLEWARE]):
+        server = LiveServer("localhost")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def make_operator(transactional_db: None) -> Callable[..., User]:
+    """Make a user of the admin with permissions on sessions; without any, one who may do everything."""
+
+    def make(*actions: str, name: str = "ada") -> User:
+        user = User.objects.create_user(name, is_staff=True, is_superuser=not actions)
+        wanted = [f"{action}_session" for action in actions]
+        user.user_permissions.set(
+            Permission.objects.filter(codename__in=wanted, content_type__app_label="sessions_sticky")
+        )
+        return user
+
+    return make
+
+
+class Watched:
+    """A page, and what the browser complained of: errors in the console, broken scripts, refused content."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.route("**/favicon.ico", lambda route: route.fulfill(status=204))
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+def browse(
+    chromium: Browser, live_server: LiveServer, session_cache: Any, make_operator: Callable[..., User]
+) -> Iterator[Callable[..., Watched]]:
+    """Open a page in which a user is logged in; other arguments are those of a browser context."""
+    opened: list[Watched] = []
+
+    def open_page(*actions: str, name: str = "ada", **options: Any) -> Watched:
+        client = Client()
+        client.force_login(make_operator(*actions, name=name))
+        context = chromium.new_context(base_url=live_server.url, **options)
+        context.set_default_timeout(TIMEOUT_MS)
+        cookie = client.cookies[django_settings.SESSION_COOKIE_NAME]
+        context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
+        opened.append(Watched(context.new_page()))
+        return opened[-1]
+
+    yield open_page
+    for each in opened:
+        each.page.context.close()
+    wait_for_jobs()
+    assert [each.complaints for each in opened if each.complaints] == []
+
+
+@pytest.fixture
+def page(browse: Callable[..., Watched]) -> Page:
+    """A page of somebody who may do everything."""
+    return browse().page

@@ -1,0 +1,107 @@
+"""Draining a provider in a browser: preview, progress, stopping, going on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from sessions_sticky import sessions
+from tests.browser.test_accessibility import violations
+from tests.sessions_sticky.admin.pages import BASE
+from tests.sessions_sticky.job_calls import DRAIN, abandoned, fill, gate, jobs, quick_ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from playwright.sync_api import Page
+
+__all__ = ["quick_ticks"]
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_ticks")]
+
+PAGE = f"{BASE}drain/"
+
+
+def ask(page: Page) -> None:
+    page.goto(PAGE)
+    page.get_by_label("Provider to drain").fill("openai")
+    page.get_by_label("Move to provider").fill("echo-one")
+    page.get_by_label("Reason").fill("maintenance")
+    page.get_by_role("button", name="Count").click()
+
+
+def bar(page: Page) -> Any:
+    return page.get_by_role("progressbar")
+
+
+def test_drain_is_stopped_and_continued_over_a_reload(page: Page) -> None:
+    fill(1_200)
+    ask(page)
+    expect(page.get_by_text("1,200 sessions will move.")).to_be_visible()
+    with gate(500):
+        page.get_by_role("button", name="Start").click()
+        expect(bar(page)).to_have_attribute("value", "500")
+        expect(page.get_by_text("500 of 1,200 sessions (41 %)")).to_be_visible()
+        page.reload()
+        expect(bar(page)).to_have_attribute("value", "500")
+        page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped: 500 of 1,200 sessions")).to_be_visible()
+    page.reload()
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_text("Done: 1,200 of 1,200 sessions (100 %)")).to_be_visible()
+    expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    assert sessions.count(provider="echo-one") == 1_200
+    page.get_by_role("link", name="Recent operations").click()
+    expect(page.get_by_role("link", name="openai → echo-one")).to_be_visible()
+
+
+def test_progress_goes_on_without_a_reload_and_says_when_it_is_done(page: Page) -> None:
+    fill(1_200)
+    ask(page)
+    with gate(500):
+        page.get_by_role("button", name="Start").click()
+        expect(bar(page)).to_have_attribute("value", "500")
+        page.evaluate("window.neverReloaded = true")
+    expect(page.get_by_role("status")).to_have_text("Done")
+    expect(bar(page)).to_have_attribute("value", "1200")
+    assert page.evaluate("window.neverReloaded")
+
+
+def test_page_goes_on_with_an_operation_when_its_worker_died(page: Page) -> None:
+    fill(3)
+    page.goto(f"{BASE}operations/{abandoned(DRAIN)}/")
+    expect(page.get_by_text("Done: 3 of 3 sessions")).to_be_visible()
+
+
+def test_viewer_sees_the_progress_and_no_button(browse: Callable[..., Any]) -> None:
+    fill(1)
+    key = abandoned(state="stopped")
+    page = browse("view").page
+    page.goto(PAGE)
+    expect(page.get_by_role("button", name="Count")).to_have_count(0)
+    page.get_by_role("link", name="openai").click()
+    expect(page.get_by_text("Stopped: 0 of 1 session")).to_be_visible()
+    expect(page.get_by_role("button", name="Continue")).to_have_count(0)
+    assert jobs.peek(key).state == "stopped"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1_300, 390])
+def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., Any], scheme: str, width: int) -> None:
+    fill(3)
+    key = abandoned(DRAIN, state="stopped")
+    page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page
+    page.goto(PAGE)
+    assert violations(page) == []
+    page.get_by_role("button", name="Count").evaluate("each => { each.form.noValidate = true }")
+    page.get_by_role("button", name="Count").click()
+    expect(page.locator(".sticky-errors")).to_have_count(3)
+    assert violations(page) == []
+    ask(page)
+    expect(page.get_by_role("button", name="Start")).to_be_visible()
+    assert violations(page) == []
+    page.goto(f"{BASE}operations/{key}/")
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,0 +1,66 @@
+"""Fixtures for the pages in Django admin: users, and sessions to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from sessions_sticky import sessions
+from tests.sessions_sticky.admin.pages import wait_for_jobs
+from tests.sessions_sticky.indexed import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+
+    from sessions_sticky import Session
+
+
+@pytest.fixture(autouse=True)
+def jobs_have_ended() -> Iterator[None]:
+    """No job of one test goes on in the next."""
+    yield
+    wait_for_jobs()
+
+
+@pytest.fixture
+def make_user(db: None) -> Callable[..., User]:
+    """Make a user, staff unless told otherwise, with permissions on sessions (`"view"`, `"change"`, `"delete"`)."""
+
+    def make(*actions: str, name: str = "ada", **flags: Any) -> User:
+        user = User.objects.create_user(name, **{"is_staff": True, **flags})
+        wanted = [f"{action}_session" for action in actions]
+        user.user_permissions.set(
+            Permission.objects.filter(codename__in=wanted, content_type__app_label="sessions_sticky")
+        )
+        return user
+
+    return make
+
+
+@pytest.fixture
+def login(make_user: Callable[..., User]) -> Callable[..., Client]:
+    """A browser in which a user with permissions, as `make_user` makes, is logged in."""
+
+    def log_in(*actions: str, **flags: Any) -> Client:
+        client = Client()
+        client.force_login(make_user(*actions, **flags))
+        return client
+
+    return log_in
+
+
+@pytest.fixture
+def ada(login: Callable[..., Client]) -> Client:
+    """A browser of somebody who may do everything."""
+    return login(is_superuser=True)
+
+
+@pytest.fixture
+def chosen(session_cache: redis.Redis) -> list[Session]:
+    """Three sessions, as the list shows them."""
+    return fill(sessions, 3)

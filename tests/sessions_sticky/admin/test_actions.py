@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from sessions_sticky import sessions
+from tests.sessions_sticky.admin.pages import (
+    BASE,
+    CONFIRMED,
+    MOVE,
+    RELEASE,
+    TARGET,
+    hidden_fields,
+    logged,
+    page_of,
+    query,
+    selected,
+    told,
+)
+from tests.sessions_sticky.indexed import fill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+    from django.test import Client
+
+    from sessions_sticky import Session
+
+
+def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(RELEASE, {**selected(chosen), "provider": "openai", "cursor": "x"})
+    assert response.status_code == 200
+    assert "<strong>3</strong> sessions will be released." in response.text
+    expected = {**selected(chosen), "provider": ["openai"], "cursor": ["x"]}
+    assert hidden_fields(response) == expected
+    assert response.context["cancel_url"] == query(provider="openai", cursor="x")
+    assert sessions.count() == 3
+    assert not logged()
+
+
+def test_release_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(RELEASE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
+    assert response.url == query(provider="openai")
+    assert told(ada.get(response.url)) == ["2 sessions were released."]
+    assert [entry.session.id for entry in sessions.page().sessions] == ["conv-2"]
+    assert logged() == {("conv-0", 3, "Unbound"), ("conv-1", 3, "Unbound")}
+    assert [event.actor for event in sessions.history("conv-0")] == ["gateway", "ada"]
+
+
+def test_release_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Client, chosen: list[Session]) -> None:
+    moved = sessions.rebind(chosen[0], provider="mistral", model="<large>", reason="faster")
+    sessions.delete("conv-1")
+    response = ada.post(RELEASE, {**selected(chosen), **CONFIRMED}, follow=True)
+    assert told(response) == [
+        "1 session was released.",
+        "Conversation “conv-0” was left alone: it is meanwhile bound to mistral, model <large>, and not as it was shown"
+        " to you.",
+        "Conversation “conv-1” was left alone: it is not bound any more.",
+    ]
+    assert "<large>, and" not in response.text
+    assert sessions.get("conv-0") == moved
+    assert logged() == {("conv-2", 3, "Unbound")}
+
+
+def test_release_says_how_many_more_when_very_many_were_left_alone(ada: Client, session_cache: redis.Redis) -> None:
+    shown = fill(sessions, 13)
+    sessions.delete_all(everything=True)
+    messages = told(ada.post(RELEASE, {**selected(shown), **CONFIRMED}, follow=True))
+    assert len(messages) == 11
+    assert messages[-1] == "3 more sessions were left alone."
+
+
+def test_move_asks_where_to_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(MOVE, selected(chosen))
+    assert "<strong>3</strong> sessions to move" in response.text
+    assert hidden_fields(response) == selected(chosen)
+    assert '<option value="openai"></option>' in response.text
+    assert "errors" not in response.text.partition("<form")[2].partition("sticky-errors")[1]
+
+
+def test_move_moves_those_selected_when_the_target_is_given(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(MOVE, {**selected(chosen[:2]), **TARGET, "owner": "user-456"})
+    assert response.url == query(owner="user-456")
+    assert told(ada.get(response.url)) == ["2 sessions were moved to mistral."]
+    found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.page().sessions}
+    assert found == {"conv-0": ("mistral", "large"), "conv-1": ("mistral", "large"), "conv-2": ("openai", "gpt-4")}
+    message = "Moved from openai, gpt-4 to mistral, large: openai is being drained"
+    assert logged() == {("conv-0", 2, message), ("conv-1", 2, message)}
+    last = sessions.history("conv-0")[-1]
+    assert (last.actor, last.reason) == ("ada", "openai is being drained")
+
+
+def test_move_keeps_the_model_when_none_is_given(ada: Client, chosen: list[Session]) -> None:
+    ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "to-model": ""})
+    assert sessions.get("conv-0").model == "gpt-4"
+
+
+def test_move_tells_when_a_session_is_there_already(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "to-provider": "openai", "to-model": ""}, follow=True)
+    assert told(response) == ["1 session was there already."]
+    assert len(sessions.history("conv-0")) == 1
+    assert not logged()
+
+
+def test_move_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Client, chosen: list[Session]) -> None:
+    moved = sessions.rebind(chosen[0], provider="azure", model="gpt-4", reason="faster")
+    response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET}, follow=True)
+    assert told(response) == [
+        "Conversation “conv-0” was left alone: it is meanwhile bound to azure, model gpt-4, and not as it was shown to"
+        " you."
+    ]
+    assert sessions.get("conv-0") == moved
+    assert not logged()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("to-provider", " ", "This field is required."),
+        ("to-provider", "x" * 257, "at most 256 characters"),
+        ("to-provider", "a\x1bb", "Control characters are not allowed."),
+        ("to-provider", "a\x00b", "Null characters are not allowed."),
+        ("to-model", "x" * 257, "at most 256 characters"),
+        ("to-reason", "", "This field is required."),
+        ("to-reason", "x" * 501, "at most 500 characters"),
+    ],
+)
+@pytest.mark.parametrize("all_matching", [False, True])
+def test_move_shows_the_form_again_when_a_field_is_wrong(
+    ada: Client, chosen: list[Session], field: str, value: str, error: str, all_matching: bool
+) -> None:
+    which = {"all": "1", "provider": "openai"} if all_matching else selected(chosen)
+    response = ada.post(MOVE, {**which, **TARGET, field: value, **CONFIRMED})
+    assert response.status_code == 200
+    assert error in response.text
+    assert 'aria-invalid="true"' in response.text
+    assert sessions.count(provider="openai") == 3
+
+
+def test_move_goes_back_to_the_session_when_it_was_chosen_there(ada: Client, chosen: list[Session]) -> None:
+    assert ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "on_detail": "1"}).url == page_of("conv-0")
+    asked = ada.post(RELEASE, {**selected(chosen[1:2]), "on_detail": "1"})
+    assert asked.context["cancel_url"] == page_of("conv-1")
+    assert ada.post(RELEASE, {**hidden_fields(asked), **CONFIRMED}).url == BASE
+
+
+@pytest.mark.parametrize("path", [MOVE, RELEASE])
+def test_action_says_so_when_nothing_is_selected(ada: Client, chosen: list[Session], path: str) -> None:
+    response = ada.post(path, {**TARGET, **CONFIRMED, "provider": "openai"}, follow=True)
+    assert response.redirect_chain == [(query(provider="openai"), 302)]
+    assert told(response) == ["No session was selected, so nothing was changed."]
+    assert sessions.count(provider="openai") == 3
+
+
+@pytest.mark.parametrize("path", [MOVE, RELEASE])
+@pytest.mark.parametrize(
+    "value", ["", "x", "{}", '{"id":"","provider":"a","model":"b","external_id":"c","created_at":1}', "\x00"]
+)
+def test_action_answers_400_when_what_was_selected_is_no_session(
+    ada: Client, chosen: list[Session], path: str, value: str
+) -> None:
+    assert ada.post(path, {"selected": value, **TARGET, **CONFIRMED}).status_code == 400
+    assert sessions.count(provider="openai") == 3
+
+
+@pytest.mark.parametrize("path", [MOVE, RELEASE])
+def test_action_goes_to_the_front_page_when_the_user_may_not_view(
+    login: Callable[..., Client], chosen: list[Session], path: str
+) -> None:
+    client = login("change", "delete")
+    assert client.post(path, {**selected(chosen[:1]), **TARGET, **CONFIRMED}).url == "/admin/"
+    assert client.post(path, {}).url == "/admin/"
+    assert client.post(page_of("conv-2", "touch")).url == "/admin/"
+
+
+def test_action_is_done_and_logged_as_an_error_when_the_database_fails(
+    ada: Client, chosen: list[Session], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from django.db import DatabaseError
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise DatabaseError("disk full")
+
+    monkeypatch.setattr(LogEntry.objects, "create", fail)
+    ada.post(RELEASE, {**selected(chosen), **CONFIRMED})
+    assert sessions.count() == 0
+    assert "not recorded, DELETION 'conv-0' by ada: Unbound: disk full" in caplog.text

@@ -1,0 +1,104 @@
+"""Releasing and moving all sessions that match the filters."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sessions_sticky import sessions
+from sessions_sticky.jobs import Jobs
+from tests.sessions_sticky.admin.pages import CONFIRMED, MOVE, RELEASE, TARGET, hidden_fields, logged, selected
+
+if TYPE_CHECKING:
+    from django.test import Client
+
+    from sessions_sticky import Session
+
+
+def job_at(url: str) -> Any:
+    """The job whose page a redirect leads to, once it has ended."""
+    job = Jobs().get(url.rstrip("/").rpartition("/")[2])
+    return job and Jobs().wait(job, 10)
+
+
+def test_release_shows_the_count_first_when_all_that_match_are_meant(ada: Client, chosen: list[Session]) -> None:
+    sessions.create("other", "mistral", "large", "user-7")
+    response = ada.post(RELEASE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
+    assert "<strong>3</strong> sessions will be released." in response.text
+    assert hidden_fields(response) == {"all": ["1"], "provider": ["openai"]}
+    assert sessions.count() == 4
+
+
+def test_release_begins_a_job_when_all_that_match_are_meant(ada: Client, chosen: list[Session]) -> None:
+    sessions.create("other", "mistral", "large", "user-7")
+    response = ada.post(RELEASE, {"all": "1", "provider": "openai", **CONFIRMED})
+    assert response.status_code == 302
+    job = job_at(response.url)
+    assert (job.kind, job.provider, job.everything, job.actor) == ("delete", "openai", False, "ada")
+    assert (job.state, job.done) == ("done", 3)
+    assert sessions.count() == 1
+    message = f"Begun, 3 sessions expected: delete sessions of provider 'openai' (operation {job.key})"
+    assert logged() == {(None, 3, message)}
+
+
+def test_move_shows_the_target_and_the_count_first_when_all_that_match_are_meant(
+    ada: Client, chosen: list[Session]
+) -> None:
+    sessions.create("there", "mistral", "large", "user-456")
+    asked = ada.post(MOVE, {"all": "1", "owner": "user-456"})
+    assert "<strong>4</strong> sessions to move" in asked.text
+    preview = ada.post(MOVE, {**hidden_fields(asked), **TARGET})
+    assert "<strong>3</strong> sessions will move." in preview.text
+    assert hidden_fields(preview) == {"all": ["1"], "owner": ["user-456"], **{k: [v] for k, v in TARGET.items()}}
+    assert sessions.count(provider="mistral") == 1
+    job = job_at(ada.post(MOVE, {**hidden_fields(preview), **CONFIRMED}).url)
+    assert (job.kind, job.external_id, job.to_provider, job.to_model) == ("rebind", "user-456", "mistral", "large")
+    assert (job.reason, job.state, job.done) == ("openai is being drained", "done", 3)
+    assert sessions.count(provider="mistral") == 4
+    assert [flag for _, flag, _ in logged()] == [2]
+
+
+def test_move_keeps_each_ones_model_when_all_are_meant_and_no_model_is_given(
+    ada: Client, chosen: list[Session]
+) -> None:
+    response = ada.post(MOVE, {"all": "1", "provider": "openai", **TARGET, "to-model": ""})
+    assert "Each keeps its own" in response.text
+    assert job_at(ada.post(MOVE, {**hidden_fields(response), **CONFIRMED}).url).to_model is None
+    assert sessions.count(provider="mistral", model="gpt-4") == 3
+
+
+@pytest.mark.parametrize(("path", "more"), [(RELEASE, {}), (MOVE, TARGET)])
+def test_action_wants_to_be_told_twice_when_it_means_all_sessions(
+    ada: Client, chosen: list[Session], path: str, more: dict[str, str]
+) -> None:
+    response = ada.post(path, {"all": "1", **more, **CONFIRMED})
+    assert response.status_code == 200
+    assert 'name="everything" value="1" required' in response.text
+    assert sessions.count(provider="openai") == 3
+    job = job_at(ada.post(path, {"all": "1", **more, **CONFIRMED, "everything": "1"}).url)
+    assert (job.everything, job.done) == (True, 3)
+
+
+def test_action_means_the_blank_owner_when_filtered_so(ada: Client, chosen: list[Session]) -> None:
+    sessions.create("ownerless", "openai", "gpt-4", "")
+    response = ada.post(RELEASE, {"all": "1", "no_owner": "1"})
+    assert "<strong>1</strong> session will be released." in response.text
+    job_at(ada.post(RELEASE, {**hidden_fields(response), **CONFIRMED}).url)
+    assert sessions.count() == 3
+
+
+def test_action_says_at_most_when_counting_would_take_long(
+    ada: Client, chosen: list[Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions_sticky.admin.filtering.MAX_COUNTED", 1)
+    response = ada.post(RELEASE, {"all": "1", "provider": "openai", "owner": "user-456"})
+    assert "At most <strong>3</strong> sessions will be released." in response.text
+
+
+def test_job_page_is_asked_for_by_its_key_when_a_job_has_begun(ada: Client, chosen: list[Session]) -> None:
+    url = ada.post(RELEASE, {"all": "1", "provider": "openai", **CONFIRMED}).url
+    assert ada.get(url).status_code == 200
+    job = job_at(url)
+    assert job.started_at == pytest.approx(time.time(), abs=60)

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from sessions_sticky import keys, sessions
+from tests.sessions_sticky.admin.pages import BASE, PROPOSED, page_of, told
+from tests.sessions_sticky.indexed import write_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+    from django.test import Client
+    from pytest_django import Settings
+
+BOUND = (
+    b'{"created_at": 1700000000, "id":"conv-1","provider":"openai","model":"gpt-4","external_id":"user-456","more":[1]}'
+)
+
+
+def test_detail_shows_every_field_and_the_value_as_stored_when_bound(ada: Client, session_cache: redis.Redis) -> None:
+    session_cache.set(keys.session("conv-1"), BOUND, ex=3_725)
+    response = ada.get(page_of("conv-1"))
+    assert response.status_code == 200
+    assert response.context["raw"] == BOUND.decode()
+    text = response.text
+    for shown in ("conv-1", "openai", "gpt-4", "user-456", "2023-11-14 22:13:20", "UTC", "&quot;more&quot;:[1]"):
+        assert shown in text
+    assert "<span>1 h 2 min<" in text
+    assert 'data-sticky-left="3725"' in text
+    assert f'href="{BASE}?owner=user-456"' in text
+    assert f'href="{page_of("conv-1", "history")}"' in text
+
+
+def test_detail_leaves_the_idle_time_when_looked_at(ada: Client, session_cache: redis.Redis) -> None:
+    write_raw(session_cache, "conv-1", 100)
+    ada.get(page_of("conv-1"))
+    assert 0 < session_cache.pttl(keys.session("conv-1")) <= 100_000
+
+
+def test_detail_tells_what_when_whence_whither_why_and_who_when_there_is_a_history(
+    ada: Client, session_cache: redis.Redis
+) -> None:
+    bob = sessions.acting_as("bob")
+    session = sessions.create("conv-1", **PROPOSED)
+    moved = bob.rebind(session, provider="mistral", model="large", reason="<openai> is slow")
+    bob.delete(moved.id)
+    sessions.create("conv-1", **PROPOSED)
+    response = ada.get(page_of("conv-1"))
+    assert [event.kind for event in response.context["events"]] == ["created", "deleted", "rebound", "created"]
+    text = response.text
+    assert "Bound to <bdi>openai</bdi>, model <bdi>gpt-4</bdi>" in text
+    moved_text = "Moved from <bdi>openai</bdi>, model <bdi>gpt-4</bdi>, to <bdi>mistral</bdi>, model <bdi>large</bdi>"
+    assert moved_text in text
+    assert "Reason: <bdi>&lt;openai&gt; is slow</bdi>" in text
+    assert "Released from <bdi>mistral</bdi>, model <bdi>large</bdi>" in text
+    assert text.count("by <bdi>bob</bdi>") == 2
+    assert text.count("by the gateway") == 2
+    assert text.count(f"{response.context['events'][0].at:%Y-%m-%d}") >= 4
+
+
+def test_detail_shows_the_last_events_when_there_are_many(
+    ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions_sticky.admin.detail.MAX_EVENTS", 3)
+    for number in range(5):
+        sessions.create("conv-1", f"provider-{number}", "gpt-4", "user-456")
+    response = ada.get(page_of("conv-1"))
+    assert [event.provider for event in response.context["events"]] == ["provider-4", "provider-3", "provider-2"]
+    assert "2 older events are not shown." in response.text
+
+
+def test_detail_says_that_none_is_kept_when_there_is_no_history(
+    ada: Client, session_cache: redis.Redis, settings: Settings
+) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
+    response = ada.get(page_of("conv-1"))
+    assert response.status_code == 200
+    assert "No history is kept" in response.text
+
+
+def test_detail_answers_404_with_what_the_history_has_when_the_session_is_gone(
+    ada: Client, session_cache: redis.Redis
+) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    sessions.delete("conv-1")
+    response = ada.get(page_of("conv-1"))
+    assert response.status_code == 404
+    assert "The conversation has no session" in response.text
+    assert "Released from <bdi>openai</bdi>" in response.text
+    for button in ("Keep alive", "Release…", "to-provider"):
+        assert button not in response.text
+
+
+def test_detail_shows_the_value_when_it_is_unreadable(ada: Client, session_cache: redis.Redis) -> None:
+    session_cache.set(keys.session("conv-1"), b'\xff<b>{"id":' + b"x" * 20_000, ex=100)
+    response = ada.get(page_of("conv-1"))
+    assert response.status_code == 404
+    assert "cannot be read as a session" in response.text
+    assert "\ufffd&lt;b&gt;{&quot;id&quot;:xxx" in response.text
+    assert len(response.context["raw"]) == 10_001
+
+
+@pytest.mark.parametrize("conversation_id", ["a" * 257, "a\x85b", "a\x1bb"])
+def test_detail_answers_404_when_the_id_is_impossible(
+    ada: Client, session_cache: redis.Redis, conversation_id: str
+) -> None:
+    assert ada.get(page_of(conversation_id)).status_code == 404
+    assert ada.post(page_of(conversation_id, "touch")).status_code == 404
+    assert ada.get(page_of(conversation_id, "history")).status_code == 404
+
+
+def test_detail_shows_no_buttons_when_the_user_may_only_view(
+    login: Callable[..., Client], session_cache: redis.Redis
+) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    response = login("view").get(page_of("conv-1"))
+    assert response.status_code == 200
+    main = response.text.partition('id="content-start"')[2]
+    assert "<button" not in main
+    assert "<form" not in main
+
+
+@pytest.mark.parametrize(("action", "shown"), [("change", {"Keep alive", "Move"}), ("delete", {"Release…"})])
+def test_detail_shows_the_buttons_that_the_user_may_press_when_there_are_three(
+    login: Callable[..., Client], session_cache: redis.Redis, action: str, shown: set[str]
+) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    main = login("view", action).get(page_of("conv-1")).text.partition('id="content-start"')[2]
+    assert set(re.findall(r"<button[^>]*>([^<]*)</button>", main)) == shown
+
+
+def test_touch_sets_the_idle_time_back_to_full_when_bound(ada: Client, session_cache: redis.Redis) -> None:
+    write_raw(session_cache, "conv-1", 100)
+    response = ada.post(page_of("conv-1", "touch"), follow=True)
+    assert response.redirect_chain == [(page_of("conv-1"), 302)]
+    assert told(response) == ["The session is kept alive: its idle time is back to full."]
+    assert 86_000_000 < session_cache.pttl(keys.session("conv-1")) <= 86_400_000
+    entry = LogEntry.objects.get()
+    assert (entry.user.username, entry.object_id, entry.action_flag) == ("ada", "conv-1", 2)
+    assert entry.get_change_message() == "Idle time set back to full"
+
+
+def test_touch_says_that_there_was_nothing_when_the_session_is_gone(ada: Client, session_cache: redis.Redis) -> None:
+    response = ada.post(page_of("conv-1", "touch"), follow=True)
+    assert "not bound any more" in told(response)[0]
+    assert not session_cache.exists(keys.session("conv-1"))
+    assert not LogEntry.objects.exists()
+
+
+def test_changes_shows_the_log_of_one_session_when_users_changed_it(ada: Client, session_cache: redis.Redis) -> None:
+    for conversation_id in ("a/b", "other"):
+        sessions.create(conversation_id, **PROPOSED)
+        ada.post(page_of(conversation_id, "touch"))
+    response = ada.get(page_of("a/b", "history"))
+    assert response.status_code == 200
+    assert response.text.count("Idle time set back to full") == 1
+    assert f'href="{page_of("a/b")}"' in response.text
+
+
+def test_recent_actions_of_the_admin_lead_to_the_session_when_it_was_changed(
+    ada: Client, session_cache: redis.Redis
+) -> None:
+    for conversation_id in ("..", "a/b"):
+        sessions.create(conversation_id, **PROPOSED)
+        ada.post(page_of(conversation_id, "touch"))
+    text = ada.get("/admin/").text
+    assert f'href="{BASE}_2E_2E/change/"' in text
+    assert f'href="{BASE}a_2Fb/change/"' in text
+
+
+def test_detail_posts_what_was_shown_when_it_has_forms(ada: Client, session_cache: redis.Redis) -> None:
+    session = sessions.create("conv-1", **PROPOSED)
+    response = ada.get(page_of("conv-1"))
+    assert json.loads(response.context["shown"].binding) == {
+        **PROPOSED,
+        "id": "conv-1",
+        "created_at": session.created_at,
+    }
+    assert response.text.count('name="selected"') == 2

@@ -1,0 +1,180 @@
+"""Draining a provider: counted first, then begun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+
+from sessions_sticky import cache_config, sessions
+from sessions_sticky.admin import hooks
+from tests.conftest import patient_config
+from tests.servers import start_server
+from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
+from tests.sessions_sticky.indexed import fill
+from tests.sessions_sticky.job_calls import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+    from pytest_django import Settings
+
+PAGE = f"{BASE}drain/"
+ASKED = {"from_provider": "openai", "from_model": "", "provider": "mistral", "model": "", "reason": "maintenance"}
+HOSTILE = "<script>alert(1)</script>\"'%/{{ x }}"
+
+
+@pytest.fixture(autouse=True)
+def no_known_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project says nothing of its providers."""
+    monkeypatch.setattr(hooks, "_routes", [])
+
+
+@pytest.fixture
+def three(session_cache: redis.Redis) -> None:
+    """Three sessions on openai, one elsewhere."""
+    fill(sessions, 3)
+    sessions.create("other", "xai", "grok", "user-7")
+
+
+def test_preview_counts_and_changes_nothing_when_the_form_is_filled_in(ada: Client, three: None) -> None:
+    response = ada.get(PAGE, ASKED)
+    assert "<strong>3</strong> sessions will move." in response.text
+    assert sessions.count(provider="openai") == 3
+    assert jobs.recent() == []
+
+
+def test_preview_offers_nothing_to_start_when_no_session_would_move(ada: Client, three: None) -> None:
+    assert ">Start<" not in ada.get(PAGE, {**ASKED, "from_provider": "nobody"}).text
+    assert ">Start<" in ada.get(PAGE, ASKED).text
+
+
+def test_drain_moves_sessions_and_shows_its_progress_when_posted(ada: Client, three: None) -> None:
+    response = ada.post(PAGE, ASKED)
+    (job,) = jobs.recent()
+    assert response.url == f"{BASE}operations/{job.key}/"
+    wait_for_jobs()
+    assert sessions.count(provider="mistral") == 3
+    assert "3 of 3 sessions (100 %)" in ada.get(response.url).text
+    event = sessions.history("conv-0")[-1]
+    assert (event.actor, event.reason, event.model) == ("ada", "maintenance", "gpt-4")
+
+
+def test_drain_moves_one_model_to_another_when_asked(ada: Client, three: None) -> None:
+    sessions.create("small", "openai", "gpt-4-mini", "user-7")
+    ada.post(PAGE, {**ASKED, "from_model": "gpt-4-mini", "model": "large"})
+    wait_for_jobs()
+    assert sessions.count(provider="openai") == 3
+    assert sessions.count(provider="mistral", model="large") == 1
+
+
+def test_drain_is_logged_when_begun(ada: Client, three: None) -> None:
+    ada.post(PAGE, ASKED)
+    (entry,) = LogEntry.objects.all()
+    assert entry.is_change()
+    assert "3 sessions expected" in entry.change_message
+    assert "'openai' to 'mistral': maintenance" in entry.change_message
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"from_provider": ""},
+        {"provider": ""},
+        {"reason": ""},
+        {"provider": "openai"},
+        {"provider": "openai", "from_model": "gpt-4", "model": "gpt-4"},
+        {"provider": "a\x07b"},
+        {"provider": 257 * "x"},
+    ],
+)
+def test_drain_says_why_and_begins_nothing_when_the_form_is_wrong(
+    ada: Client, three: None, method: str, slip: dict[str, str]
+) -> None:
+    response = getattr(ada, method)(PAGE, {**ASKED, **slip})
+    assert response.status_code == 200
+    assert "sticky-errors" in response.text
+    assert jobs.recent() == []
+
+
+def test_drain_takes_the_same_provider_when_the_model_differs(ada: Client, three: None) -> None:
+    assert "sticky-errors" not in ada.get(PAGE, {**ASKED, "provider": "openai", "model": "gpt-5"}).text
+
+
+@pytest.mark.parametrize(("target", "warned"), [("mistral", False), ("mistrol", True)])
+def test_preview_warns_when_the_project_does_not_know_the_target(
+    ada: Client, three: None, target: str, warned: bool
+) -> None:
+    hooks.register_routes(lambda: [("mistral", "large")])
+    response = ada.get(PAGE, {**ASKED, "provider": target})
+    assert ("No such provider with this model is configured" in response.text) is warned
+    assert response.context["providers"] == ["mistral", "openai", "xai"]
+
+
+def test_preview_warns_when_the_target_does_not_serve_the_model(ada: Client, three: None) -> None:
+    hooks.register_routes(lambda: [("mistral", "large")])
+    assert ada.get(PAGE, {**ASKED, "model": "large"}).context["unknown"] is False
+    assert ada.get(PAGE, {**ASKED, "model": "small"}).context["unknown"] is True
+    assert ada.get(PAGE, {**ASKED, "from_model": "gpt-4"}).context["unknown"] is True
+
+
+def test_page_shows_hostile_names_as_text_when_they_were_drained(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", HOSTILE, HOSTILE, HOSTILE)
+    assert "<script>alert" not in ada.get(PAGE, {**ASKED, "from_provider": HOSTILE, "from_model": HOSTILE}).text
+    response = ada.post(PAGE, {**ASKED, "from_provider": HOSTILE, "reason": HOSTILE}, follow=True)
+    wait_for_jobs()
+    assert "<script>alert" not in response.text + ada.get(PAGE).text
+    assert sessions.count(provider="mistral") == 1
+
+
+def test_page_lists_operations_of_both_kinds_when_some_ran(ada: Client, three: None) -> None:
+    ada.post(PAGE, ASKED)
+    ada.post(f"{BASE}release/", {"all": "1", "provider": "xai", "confirmed": "1"})
+    wait_for_jobs()
+    page = ada.get(PAGE).text
+    assert all(f"{BASE}operations/{job.key}/" in page for job in jobs.recent())
+    assert len(jobs.recent()) == 2
+
+
+@pytest.mark.parametrize(
+    ("actions", "looks", "starts"),
+    [
+        (("view",), 200, 403),
+        (("view", "delete"), 200, 403),
+        (("change", "delete"), 403, 403),
+        (("view", "change"), 200, 302),
+    ],
+)
+def test_page_needs_view_and_starting_needs_change(
+    login: Callable[..., Client], three: None, actions: tuple[str, ...], looks: int, starts: int
+) -> None:
+    client = login(*actions)
+    shown = client.get(PAGE, ASKED)
+    assert shown.status_code == looks
+    assert ("<form" in shown.text.partition('id="content"')[2]) is ("change" in actions and looks == 200)
+    assert client.post(PAGE, ASKED).status_code == starts
+    assert bool(jobs.recent()) is (starts == 302)
+
+
+def test_drain_is_refused_when_the_request_is_forged(ada: Client, three: None) -> None:
+    forged = Client(enforce_csrf_checks=True)
+    forged.cookies = ada.cookies
+    assert forged.post(PAGE, ASKED).status_code == 403
+    assert jobs.recent() == []
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_page_says_so_when_the_store_is_down(ada: Client, settings: Settings, method: str) -> None:
+    with start_server() as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        server.kill()
+        response: Any = getattr(ada, method)(PAGE, ASKED)
+        server.start()
+        settings.CACHES = {"default": patient_config(server.url)}
+        assert ada.get(PAGE).status_code == 200
+    assert response.status_code == 503
+    assert "manage.py sessions doctor" in response.text
