@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import cache
 from django.core.management import call_command
+from django.utils import translation
 
 from sessions_sticky import SessionManager, cache_config
 from tests.servers import FakeServer, program_version, start_server
@@ -26,6 +27,13 @@ REDIS_STORES = ("fakeredis", *REAL_STORES)
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
 PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_db(transaction=True)))
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
+
+
+@pytest.fixture(autouse=True)
+def no_language() -> Iterator[None]:
+    """Forget the language of the last request, which Django leaves to the thread."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,7 @@ def test_rebind_raises_and_changes_nothing_when_the_cache_cannot(call):
 
 
 @pytest.mark.parametrize("conversation_id", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
+@pytest.mark.slow
 def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation_id, recwarn):
     neighbour = call("create", "neighbour", **PROPOSAL)
     session = call("resolve", conversation_id, **PROPOSAL).session

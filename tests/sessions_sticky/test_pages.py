@@ -36,7 +36,8 @@ def test_page_shows_the_latest_used_first_when_sessions_are_used(call, manager, 
     forget_refreshes(manager)
     manager.touch("conv-2")
     page = call("page", limit=2)
-    assert [(entry.session.id, entry.expires_in) for entry in page.sessions] == [("conv-2", 86_400), ("conv-1", 86_400)]
+    assert [entry.session.id for entry in page.sessions] == ["conv-2", "conv-1"]
+    assert all(86_300 < (entry.expires_in or 0) <= 86_400 for entry in page.sessions)
     assert page.next_cursor
 
 
@@ -59,6 +60,7 @@ def test_page_is_empty_when_there_is_nothing(call, raw):
 
 @on_real
 @pytest.mark.parametrize("limit", [1, 3, 1000])
+@pytest.mark.slow
 def test_walk_finds_what_each_combination_of_filters_means(call, manager, limit):
     made = [
         manager.create(f"conv-{p}{m}{o}{n}", p, m, o)
@@ -74,6 +76,7 @@ def test_walk_finds_what_each_combination_of_filters_means(call, manager, limit)
 
 
 @on_real
+@pytest.mark.slow
 def test_walk_finds_each_hostile_name_once(call, manager, raw):
     made = [manager.create(name, HOSTILE[-n], name, HOSTILE[(n + 3) % len(HOSTILE)]) for n, name in enumerate(HOSTILE)]
     for key in entries(raw):

@@ -64,6 +64,7 @@ def test_resolve_gives_all_racers_one_session_when_threads_race(manager, togethe
 
 
 @not_on_database
+@pytest.mark.slow
 async def test_aresolve_gives_all_racers_one_session_when_tasks_race(manager):
     for number in range(3):
         proposals = [{"provider": f"p{n}", "model": "m", "external_id": "o"} for n in range(50)]

@@ -30,6 +30,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("conversation_id", IDS)
+@pytest.mark.slow
 def test_pages_work_when_the_id_is_hostile(ada: Client, session_cache: redis.Redis, conversation_id: str) -> None:
     session = sessions.create(conversation_id, **PROPOSED)
     link = re.search(r'class="sticky-id"><a href="([^"]*)"', ada.get(BASE).text)

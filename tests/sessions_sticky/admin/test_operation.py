@@ -208,6 +208,7 @@ def test_page_needs_the_permission_to_view(login: Callable[..., Client], session
     assert login("change", "delete").get(page_of("ab" * 16)).status_code == 403
 
 
+@pytest.mark.slow
 def test_page_says_so_when_the_store_is_down_and_works_again(ada: Client, settings: Settings) -> None:
     with start_server() as server:
         settings.CACHES = {"default": patient_config(server.url)}

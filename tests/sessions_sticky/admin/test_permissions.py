@@ -85,6 +85,7 @@ def assert_untouched(client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("who", USERS)
+@pytest.mark.slow
 def test_page_answers_as_the_permissions_say_when_logged_in(
     login: Callable[..., Client], bound: redis.Redis, who: str, name: str
 ) -> None:

@@ -78,6 +78,7 @@ def test_id_in_takes_dots_as_they_are_when_a_client_sends_them() -> None:
 
 
 @pytest.mark.parametrize("conversation_id", HOSTILE_IDS, ids=ascii)
+@pytest.mark.slow
 def test_api_reaches_the_session_when_its_id_is_hostile(
     api: APIClient, session_cache: redis.Redis, conversation_id: str
 ) -> None:

@@ -45,6 +45,7 @@ def expected_status(call: Call, actions: tuple[str, ...], flags: dict[str, bool]
 @pytest.mark.parametrize("login", ["token", "session"])
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("who", USERS)
+@pytest.mark.slow
 def test_call_answers_as_the_permissions_say_when_logged_in(
     bound: bytes,
     session_cache: redis.Redis,

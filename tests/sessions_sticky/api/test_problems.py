@@ -183,6 +183,7 @@ def test_call_answers_503_when_the_store_is_closed(
 
 
 @pytest.mark.parametrize("name", STORE_CALLS)
+@pytest.mark.slow
 def test_call_answers_503_within_a_second_when_the_store_stalls(
     api: APIClient, settings: Any, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:

@@ -120,6 +120,7 @@ def test_create_answers_409_when_another_process_binds_the_same_first(
     assert CALLS["create"].by(api).status_code == 409
 
 
+@pytest.mark.slow
 def test_create_gives_one_201_when_many_race(session_cache: redis.Redis, no_login: None) -> None:
     def create(conversation_id: str, provider: str) -> Any:
         return APIClient().post(BASE, PROPOSAL | {"id": conversation_id, "provider": provider}, format="json")

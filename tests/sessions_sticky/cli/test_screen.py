@@ -50,6 +50,7 @@ RUNS = [
 @pytest.mark.parametrize(
     "arguments", [["list"], ["show", "\u202eevil"], ["tail"], ["stats"], ["touch", "nobody\u202e"]]
 )
+@pytest.mark.slow
 def test_nothing_hostile_reaches_a_terminal(terminal, arguments, rich):
     shown = terminal(*arguments, rich=rich)
     shown.finish()
@@ -114,6 +115,7 @@ def test_show_cuts_no_field_on_a_terminal(terminal, rich):
     assert fields.count("p") == 200 + "field provider".count("p")
 
 
+@pytest.mark.slow
 def test_no_color_is_sent_when_none_is_wanted(terminal):
     def colors(*arguments):
         shown = terminal(*arguments)
