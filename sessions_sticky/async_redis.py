@@ -97,7 +97,7 @@ class _Line:
         """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
         self._alone = True
         try:
-            return await self._client.execute_command(*command.args, **command.options)
+            return await self._client.execute_command(*command.args)
         finally:
             self._alone = False
 

@@ -11,10 +11,9 @@ from redis.exceptions import NoScriptError
 
 
 class Command(NamedTuple):
-    """A Redis command; `options` tell redis-py's `execute_command` how to read the reply."""
+    """A Redis command with its arguments."""
 
     args: tuple[Any, ...]
-    options: dict[str, Any] = {}
 
 
 class Batch(NamedTuple):
@@ -29,6 +28,7 @@ class Script:
     sources: ClassVar[dict[str, str]] = {}
 
     def __init__(self, *names: str) -> None:
+        self.names = names
         folder = resources.files(__package__).joinpath("scripts")
         source = "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in names)
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

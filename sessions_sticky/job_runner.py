@@ -34,8 +34,8 @@ PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
 TALLIED = {
-    script.sha: Script("order", "entry", "record", "tally", name)
-    for name, script in (("remove", redis_store.REMOVE), ("replace", redis_store.REPLACE))
+    script.sha: Script(*script.names[:-1], "tally", script.names[-1])
+    for script in (redis_store.REMOVE, redis_store.REPLACE)
 }
 """The scripts that make changes, by the SHA-1 of those that do not count them."""
 

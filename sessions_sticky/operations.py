@@ -160,7 +160,7 @@ class Operations:
         while raw is not None and not done:
             session = readable(conversation_id, raw)
             done, found = yield self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
-            raw = found if not done else raw
+            raw = found
         if not done:
             yield self._store.mark_deleted(conversation_id, self._ttl_seconds)
         self._seen.forget(conversation_id)

@@ -89,7 +89,7 @@ class RedisStore:
 
     def _send_one(self, command: Command) -> Any:
         try:
-            return self._client.execute_command(*command.args, **command.options)
+            return self._client.execute_command(*command.args)
         except NoScriptError as exc:
             return self._client.execute_command(*Script.with_source(command, exc).args)
 
@@ -104,7 +104,7 @@ class RedisStore:
             self._send_one(load)
         with self._client.pipeline(transaction=False) as pipeline:
             for command in batch.commands:
-                pipeline.execute_command(*command.args, **command.options)
+                pipeline.execute_command(*command.args)
             replies: list[Any] = pipeline.execute(raise_on_error=False)
         unknown = _without_script(replies)
         if unknown:
