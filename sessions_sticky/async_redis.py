@@ -7,31 +7,25 @@ and each must find its connections closed when it ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from sessions_sticky.commands import Command
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
 
 
 class AsyncRedis:
-    """The asynchronous twin of a django-redis cache's native client, usable from any event loop."""
+    """Commands to one server, from any event loop; `new_pool` makes each loop's connection pool."""
 
-    def __init__(self, cache: RedisCache) -> None:
-        self._cache = cache
+    def __init__(self, new_pool: Callable[[], ConnectionPool]) -> None:
+        self._new_pool = new_pool
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
     async def execute(self, command: Command) -> Any:
@@ -52,7 +46,7 @@ class AsyncRedis:
         loop = asyncio.get_running_loop()
         for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
             self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
-        client = Redis(connection_pool=_connection_pool(self._cache))
+        client = Redis(connection_pool=self._new_pool())
         line = self._lines[loop] = _Line(client, loop)
         line.lifetime = self._close_with(loop, client)
         await anext(line.lifetime)
@@ -160,26 +154,3 @@ async def _reply(connection: AbstractConnection) -> Any:
         return await connection.read_response()
     except ResponseError as exc:
         return exc
-
-
-def _connection_pool(cache: RedisCache) -> ConnectionPool:
-    """Build the asynchronous pool with what the cache's own factory gives the synchronous one."""
-    client = cache.client
-    factory = client.connection_factory
-    params = {**factory.make_connection_params(client._server[0]), **getattr(factory, "pool_cls_kwargs", {})}
-    for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; here MAX_PIPELINES is the bound
-        params.pop(name, None)
-    if "retry" in params:
-        params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
-    if "connection_class" in params:
-        params["connection_class"] = _async_connection_class(params["connection_class"])
-    return ConnectionPool.from_url(**params)
-
-
-def _async_connection_class(sync_class: type) -> type:
-    name = sync_class.__name__
-    if name.startswith("Fake"):
-        from fakeredis import FakeAsyncRedisConnection
-
-        return FakeAsyncRedisConnection
-    return {cls.__name__: cls for cls in (Connection, SSLConnection, UnixDomainSocketConnection)}[name]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 
+from redis.exceptions import ResponseError
+
 from sessions_sticky import metrics
+from sessions_sticky.exceptions import SessionStoreUnavailable
 
 RETRY_SECONDS = 1.0
 """How long after a failure the next caller tries the store again, alone."""
@@ -16,8 +19,21 @@ class Breaker:
     def __init__(self) -> None:
         self._open_until: float | None = None
 
-    def admit(self) -> bool:
-        """Whether a caller may ask the store now; while open, one caller may in each interval."""
+    def check(self) -> None:
+        """Raise `SessionStoreUnavailable` unless the store may be asked now; while open, one caller may at a time."""
+        if not self._admit():
+            raise SessionStoreUnavailable("The session store did not answer a moment ago; not tried again yet")
+
+    def note(self, error: Exception | None = None) -> None:
+        """Close when the store answered, be it with an error; open when it did not."""
+        if error is not None and not isinstance(error, ResponseError):
+            self._open_until = time.monotonic() + RETRY_SECONDS
+            metrics.breaker(is_open=True)
+        elif self._open_until is not None:
+            self._open_until = None
+            metrics.breaker(is_open=False)
+
+    def _admit(self) -> bool:
         if self._open_until is None:
             return True
         now = time.monotonic()
@@ -25,14 +41,3 @@ class Breaker:
             return False
         self._open_until = now + RETRY_SECONDS
         return True
-
-    def failed(self) -> None:
-        """Open: the store did not answer."""
-        self._open_until = time.monotonic() + RETRY_SECONDS
-        metrics.breaker(is_open=True)
-
-    def answered(self) -> None:
-        """Close: the store answered, be it with an error."""
-        if self._open_until is not None:
-            self._open_until = None
-            metrics.breaker(is_open=False)

@@ -7,42 +7,68 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-SCHEMES = ("redis", "rediss", "unix")
+from sessions_sticky import many_servers
+
+FACTORIES = {
+    "redis+sentinel": "sessions_sticky.sentinel.SentinelConnectionFactory",
+    "rediss+sentinel": "sessions_sticky.sentinel.SentinelConnectionFactory",
+    "redis+cluster": "sessions_sticky.cluster.ClusterConnectionFactory",
+    "rediss+cluster": "sessions_sticky.cluster.ClusterConnectionFactory",
+}
+SCHEMES = ("redis", "rediss", "unix", *FACTORIES)
 SOCKET_TIMEOUT_SECONDS = 0.25
 """How long a chat may wait for Redis; many times a healthy answer (75-140 us), yet not felt by a person."""
 
 
 def cache_config(url: str) -> dict[str, Any]:
-    """Return the `CACHES` entry for a `redis://`, `rediss://` or `unix://` URL: JSON values, verbatim keys, timeouts.
+    """Return the `CACHES` entry for a Redis URL: JSON values, verbatim keys, timeouts.
 
-    Raises `ValueError` for another scheme; the message leaves the URL out, which may hold a password.
+    One server: `redis://`, `rediss://` (TLS) or `unix://`. Redis Sentinel:
+    `redis+sentinel://user:password@host1:26379,host2:26379/0?service=mymaster`. Redis Cluster:
+    `redis+cluster://user:password@host1:6379,host2:6379`. Both with TLS as `rediss+...`; user and password are those of
+    the servers that hold the sessions, Sentinels' own are `&sentinel_username=` and `&sentinel_password=`.
+
+    Raises `ValueError` for what is none of these; the message leaves the URL out, which may hold a password.
     """
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
 
-    try:
-        parts = urlsplit(url)
-        scheme, _ = parts.scheme, parts.port
-    except ValueError:  # brackets without an IPv6 address, a port that is no number
-        raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
-    if scheme not in SCHEMES:
-        allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")
+    scheme = _checked_scheme(url)
+    options = {
+        "SERIALIZER": f"{__name__}.JSONSerializer",
+        "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+        "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+        # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
+        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds.
+        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,))},
+    }
+    location: str | list[str] = url
+    if scheme in FACTORIES:
+        options["CONNECTION_FACTORY"] = FACTORIES[scheme]
+        location = [url]  # django-redis would split it at its commas
     return {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": url,
+        "LOCATION": location,
         "KEY_FUNCTION": f"{__name__}.verbatim_key",
         "REVERSE_KEY_FUNCTION": f"{__name__}.verbatim_reverse_key",
-        "OPTIONS": {
-            "SERIALIZER": f"{__name__}.JSONSerializer",
-            "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
-            "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
-            # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
-            # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds.
-            "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,))},
-        },
+        "OPTIONS": options,
     }
+
+
+def _checked_scheme(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme
+        _ = None if scheme in FACTORIES else parts.port
+    except ValueError:  # brackets without an IPv6 address, a port that is no number
+        raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
+    if scheme in FACTORIES:
+        many_servers.read(url)
+    elif scheme not in SCHEMES:
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")
+    return scheme
 
 
 def verbatim_key(key: str, key_prefix: str, version: int) -> str:

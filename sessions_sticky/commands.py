@@ -22,21 +22,35 @@ class Batch(NamedTuple):
     commands: list[Command]
 
 
+class Everywhere(NamedTuple):
+    """A command for every server that holds data: one, or each primary of a Redis Cluster; the replies are a list."""
+
+    command: Command
+
+
+Request = Command | Batch | Everywhere
+
+
 class Script:
     """A Lua script made of files in `scripts/`; called by its SHA-1, under which Redis caches it."""
 
-    sources: ClassVar[dict[str, str]] = {}
+    known: ClassVar[dict[str, Script]] = {}
 
     def __init__(self, *names: str) -> None:
         self.names = names
         folder = resources.files(__package__).joinpath("scripts")
-        source = "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in names)
-        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self.sources[self.sha] = source
+        self.source = "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in names)
+        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self.known[self.sha] = self
 
     def call(self, keys: Sequence[str | bytes], *args: Any) -> Command:
         """Return the call of the script on these keys."""
         return Command(("EVALSHA", self.sha, len(keys), *keys, *args))
+
+    @property
+    def load(self) -> Command:
+        """What makes the script known to a Redis."""
+        return Command(("SCRIPT", "LOAD", self.source))
 
     @classmethod
     def with_source(cls, call: Command, exc: NoScriptError) -> Command:
@@ -46,4 +60,4 @@ class Script:
         """
         if call.args[0] != "EVALSHA":
             raise exc
-        return Command(("EVAL", cls.sources[call.args[1]], *call.args[2:]))
+        return Command(("EVAL", cls.known[call.args[1]].source, *call.args[2:]))

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext
 
 from sessions_sticky import index, keys, server_info
-from sessions_sticky.commands import Batch, Command
+from sessions_sticky.commands import Batch, Command, Everywhere
 from sessions_sticky.conf import conf
 from sessions_sticky.drivers import Driver
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
@@ -135,22 +135,23 @@ class _Examination:
         self._found.append(judged(level, "latency", message, gettext("Every chat waits for it: find what slows it")))
 
     def _server(self) -> Operation[None]:
-        info = server_info.read_info((yield Command(("INFO",))))
-        self._found += server_info.judge(info)
-        yield from self._unless_refused("persistence", self._persistence(info))
+        infos = [server_info.read_info(reply) for reply in (yield Everywhere(Command(("INFO",))))]
+        self._found += server_info.worst(list(server_info.judge(info)) for info in infos)
+        yield from self._unless_refused("persistence", self._persistence(infos))
 
-    def _persistence(self, info: dict[str, str]) -> Operation[None]:
-        told = server_info.persistence(info)
-        if told is None:
-            reply = yield Command(("CONFIG", "GET", "save"))
-            saves: list[bytes] = list(reply.values()) if isinstance(reply, dict) else reply[1:]
-            told = server_info.snapshots(saves[0].decode())
-        self._found.append(told)
+    def _persistence(self, infos: list[dict[str, str]]) -> Operation[None]:
+        told = [server_info.persistence(info) for info in infos]
+        if None in told:
+            replies = yield Everywhere(Command(("CONFIG", "GET", "save")))
+            saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
+            told = [one or server_info.snapshots(save[0].decode()) for one, save in zip(told, saves, strict=True)]
+        self._found += server_info.worst([[one] for one in told if one])
 
     def _clock(self) -> Operation[None]:
         before = time.time()
-        seconds, micros = yield Command(("TIME",))
-        skew = abs(int(seconds) + int(micros) / 1_000_000 - (before + time.time()) / 2)
+        clocks = yield Everywhere(Command(("TIME",)))
+        now = (before + time.time()) / 2
+        skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
         message = gettext("this machine's clock and the server's are %s s apart") % figure(skew, 1)
         self._found.append(judged(level, "clock", message, gettext("Let both follow NTP")))

@@ -34,7 +34,7 @@ MAX_DUE = 1_000
 """Entries of which only their sessions can tell whether they live, in one step of counting."""
 HOUR_MINUTES, DAY_HOURS = 60, 24
 
-REFRESH = Script("order", "entry", "record", "refresh")
+REFRESH = Script("order", "entry", "value", "record", "refresh")
 FORGET = Script("forget")
 PAGE = Script("order", "page")
 COUNT = Script("order", "count")

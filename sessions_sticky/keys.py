@@ -19,7 +19,7 @@ INDEX_ALL = f"{INDEX_PREFIX}all"
 INDEX_ROUTES = f"{INDEX_PREFIX}routes"
 INDEX_WALKS = f"{INDEX_PREFIX}walks"
 HISTORY = "sentinel:history:{index}"
-JOBS = "sentinel:jobs"
+JOBS = "sentinel:jobs:{index}"
 MAX_CONVERSATION_ID_LENGTH = 256
 """Unicode code points, not bytes."""
 
@@ -59,7 +59,7 @@ def created(period: str, number: int) -> str:
 
 def job(key: str) -> str:
     """Return the key of the record of a bulk operation that runs by itself."""
-    return f"sentinel:job:{key}"
+    return f"sentinel:job:{{index}}:{key}"
 
 
 def check(conversation_id: str) -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from sessions_sticky import index, keys, metrics
-from sessions_sticky.async_redis import AsyncRedis
-from sessions_sticky.breaker import Breaker
-from sessions_sticky.commands import Batch, Command, Script
+from sessions_sticky.commands import Command, Request, Script
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.history import Change
 from sessions_sticky.last_seen import LastSeen
+from sessions_sticky.redis_cluster import RedisCluster
+from sessions_sticky.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    import redis
     from django_redis.cache import RedisCache
 
     from sessions_sticky.session import Session
@@ -24,10 +22,10 @@ if TYPE_CHECKING:
 WRONG_TYPE = b""
 """What reading a key of another Redis type gives: an empty value, which is no session either."""
 
-BIND = Script("order", "entry", "record", "bind")
-PUT = Script("order", "entry", "record", "put")
-REPLACE = Script("order", "entry", "record", "replace")
-REMOVE = Script("order", "entry", "record", "remove")
+BIND = Script("order", "entry", "value", "record", "bind")
+PUT = Script("order", "entry", "value", "record", "put")
+REPLACE = Script("order", "entry", "value", "record", "replace")
+REMOVE = Script("order", "entry", "value", "record", "remove")
 
 
 class RedisStore:
@@ -36,10 +34,7 @@ class RedisStore:
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
         self.refreshed: index.Refreshed | None = index.Refreshed()
-        self._client: redis.Redis = cache.client.get_client(write=True)
-        self._async_client = AsyncRedis(cache)
-        self._breaker = Breaker()
-        self._loaded: set[str] = set()
+        self._servers = RedisCluster(cache) if RedisCluster.serves(cache) else RedisServer(cache)
 
     def read(self, key: str) -> Command:
         return Command(("GET", key))
@@ -69,98 +64,30 @@ class RedisStore:
     def expiry(self, key: str) -> Command:
         return Command(("PTTL", key))
 
-    def send(self, request: Command | Batch) -> Any:
-        self._admit()
+    def send(self, request: Request) -> Any:
         try:
-            reply = self._send_batch(request) if isinstance(request, Batch) else self._send_one(request)
+            return _replies(request, self._servers.send(request))
         except (RedisError, OSError) as exc:
-            return self._read_error(exc)
-        self._breaker.answered()
-        return reply
+            return _read_error(exc)
 
-    async def asend(self, request: Command | Batch) -> Any:
-        self._admit()
+    async def asend(self, request: Request) -> Any:
         try:
-            reply = await (self._asend_batch(request) if isinstance(request, Batch) else self._asend_one(request))
+            return _replies(request, await self._servers.asend(request))
         except (RedisError, OSError) as exc:
-            return self._read_error(exc)
-        self._breaker.answered()
+            return _read_error(exc)
+
+
+def _replies(request: Request, reply: Any) -> Any:
+    if isinstance(request, Command):
         return reply
-
-    def _send_one(self, command: Command) -> Any:
-        try:
-            return self._client.execute_command(*command.args)
-        except NoScriptError as exc:
-            return self._client.execute_command(*Script.with_source(command, exc).args)
-
-    async def _asend_one(self, command: Command) -> Any:
-        try:
-            return await self._async_client.execute(command)
-        except NoScriptError as exc:
-            return await self._async_client.execute(Script.with_source(command, exc))
-
-    def _send_batch(self, batch: Batch) -> list[Any]:
-        for load in self._loads(batch):
-            self._send_one(load)
-        with self._client.pipeline(transaction=False) as pipeline:
-            for command in batch.commands:
-                pipeline.execute_command(*command.args)
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
-        unknown = _without_script(replies)
-        if unknown:
-            replies[unknown[0]] = self._send_one(batch.commands[unknown[0]])
-            for at, reply in zip(unknown[1:], self._send_batch(_part(batch, unknown[1:])), strict=True):
-                replies[at] = reply
-        return [_reply(reply) for reply in replies]
-
-    async def _asend_batch(self, batch: Batch) -> list[Any]:
-        for load in self._loads(batch):
-            await self._asend_one(load)
-        replies = await self._async_client.execute_many(batch.commands)
-        unknown = _without_script(replies)
-        if unknown:
-            replies[unknown[0]] = await self._asend_one(batch.commands[unknown[0]])
-            for at, reply in zip(unknown[1:], await self._asend_batch(_part(batch, unknown[1:])), strict=True):
-                replies[at] = reply
-        return [_reply(reply) for reply in replies]
-
-    def _loads(self, batch: Batch) -> list[Command]:
-        """Return what makes the scripts of a batch known, the first time; fakeredis hangs up on an error within one."""
-        called = {command.args[1] for command in batch.commands if command.args[0] == "EVALSHA"} - self._loaded
-        self._loaded |= called
-        return [Command(("SCRIPT", "LOAD", Script.sources[sha])) for sha in called]
-
-    def _admit(self) -> None:
-        if not self._breaker.admit():
-            raise SessionStoreUnavailable("The session store did not answer a moment ago; not tried again yet")
-
-    def _read_error(self, exc: Exception) -> bytes:
-        """Tell a poisoned key, which is an answer, from a store that gives none."""
-        if isinstance(exc, ResponseError):
-            self._breaker.answered()  # refusing costs no time: the next caller may ask
-            if _is_wrong_type(exc):
-                return WRONG_TYPE
-        else:
-            self._breaker.failed()
-        metrics.store_failed(type(exc).__name__)
-        raise SessionStoreUnavailable.because(exc) from exc
+    return [_read_error(part) if isinstance(part, Exception) else part for part in reply]
 
 
-def _without_script(replies: Sequence[Any]) -> list[int]:
-    return [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-
-
-def _part(batch: Batch, places: Sequence[int]) -> Batch:
-    return Batch([batch.commands[at] for at in places])
-
-
-def _is_wrong_type(exc: Exception) -> bool:
-    return str(exc).startswith("WRONGTYPE")
-
-
-def _reply(reply: Any) -> Any:
-    if isinstance(reply, Exception):
-        if not _is_wrong_type(reply):
-            raise reply
+def _read_error(exc: Exception) -> bytes:
+    """Tell a poisoned key, which is an answer, from a store that gives none."""
+    if isinstance(exc, ResponseError) and str(exc).startswith("WRONGTYPE"):
         return WRONG_TYPE
-    return reply
+    if isinstance(exc, SessionStoreUnavailable):
+        raise exc
+    metrics.store_failed(type(exc).__name__)
+    raise SessionStoreUnavailable.because(exc) from exc

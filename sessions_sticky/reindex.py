@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from sessions_sticky import index, keys
-from sessions_sticky.commands import Batch, Command
+from sessions_sticky.commands import Batch, Command, Everywhere
 from sessions_sticky.operations import Operation, readable
 from sessions_sticky.store import Store
 from sessions_sticky.walk import Entry, Row, Walk
@@ -30,7 +30,7 @@ class Reindex:
 
     def reindex(self, progress: Progress | None) -> Operation[int]:
         """Drop the entries that have no session, then enter the sessions that have no entry."""
-        expected = 2 * (yield Command(("DBSIZE",)))
+        expected = 2 * sum((yield Everywhere(Command(("DBSIZE",)))))
         # Where some are counted all that were counted may be: only the index was lost.
         self._counts_new = not any((yield index.created()))
         looked_at = found = 0

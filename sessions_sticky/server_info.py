@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -21,6 +21,9 @@ class Level(StrEnum):
     NOTE = "note"
     WARNING = "warning"
     ERROR = "error"
+
+
+SEVERITY = list(Level)
 
 
 class Finding(NamedTuple):
@@ -48,6 +51,11 @@ def read_info(reply: Any) -> dict[str, str]:
         return {name: str(value) for name, value in reply.items()}
     lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
     return {name: value for name, colon, value in lines if colon}
+
+
+def worst(found: Iterable[Sequence[Finding]]) -> list[Finding]:
+    """Return of several servers' findings, in the same order, the worst on each subject."""
+    return [max(same, key=lambda finding: SEVERITY.index(finding.level)) for same in zip(*found, strict=True)]
 
 
 def judge(info: dict[str, str]) -> Iterator[Finding]:

@@ -11,14 +11,6 @@
 --          8... the change's own
 local MINUTE_KEPT, HOUR_KEPT = 2 * 3600, 26 * 3600
 
-local function value()
-  local current = redis.pcall('GET', KEYS[1])
-  if type(current) == 'table' then
-    return ''  -- another Redis type
-  end
-  return current
-end
-
 -- `left_ms` is the idle time left, nil when the session is gone; `keep` leaves the entry where it is.
 local function record(left_ms, keep)
   local id, lag = ARGV[1], tonumber(ARGV[3])

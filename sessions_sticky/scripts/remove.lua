@@ -7,7 +7,9 @@ local current = value()
 if current ~= ARGV[8] then
   return {0, current}
 end
-call('SET', KEYS[2], '1', 'EX', ARGV[2])  -- refused by a full Redis, which must not keep anybody from deleting
+if KEYS[2] then
+  call('SET', KEYS[2], '1', 'EX', ARGV[2])  -- refused by a full Redis, which must not keep anybody from deleting
+end
 redis.call('DEL', KEYS[1])
 record()
 return {1, current}

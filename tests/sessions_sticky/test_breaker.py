@@ -1,9 +1,18 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sessions_sticky import breaker
+from sessions_sticky import SessionStoreUnavailable, breaker
 from sessions_sticky.breaker import RETRY_SECONDS, Breaker
+
+
+def admits(asked: Breaker) -> bool:
+    try:
+        asked.check()
+    except SessionStoreUnavailable:
+        return False
+    return True
 
 
 class Clock:
@@ -22,44 +31,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_admits_everybody_when_the_store_answers(clock: Clock):
     closed = Breaker()
-    assert all(closed.admit() for _ in range(10))
-    closed.answered()
-    assert closed.admit()
+    assert all(admits(closed) for _ in range(10))
+    closed.note()
+    assert admits(closed)
 
 
 def test_admits_nobody_for_a_while_when_the_store_has_failed(clock: Clock):
     opened = Breaker()
-    opened.failed()
-    assert not opened.admit()
+    opened.note(RedisConnectionError("gone"))
+    assert not admits(opened)
     clock.now += RETRY_SECONDS - 0.001
-    assert not opened.admit()
+    assert not admits(opened)
 
 
 def test_admits_one_in_each_interval_when_open(clock: Clock):
     opened = Breaker()
-    opened.failed()
+    opened.note(RedisConnectionError("gone"))
     for _ in range(3):  # also when none of them ever comes back
         clock.now += RETRY_SECONDS
-        assert [opened.admit() for _ in range(5)] == [True, False, False, False, False]
+        assert [admits(opened) for _ in range(5)] == [True, False, False, False, False]
 
 
 def test_admits_everybody_when_the_trial_is_answered(clock: Clock):
     opened = Breaker()
-    opened.failed()
+    opened.note(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS
-    assert opened.admit()
-    opened.answered()
-    assert all(opened.admit() for _ in range(5))
+    assert admits(opened)
+    opened.note()
+    assert all(admits(opened) for _ in range(5))
 
 
 def test_waits_a_whole_interval_again_when_the_trial_fails(clock: Clock):
     opened = Breaker()
-    opened.failed()
+    opened.note(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS
-    assert opened.admit()
+    assert admits(opened)
     clock.now += 0.25
-    opened.failed()
+    opened.note(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS - 0.001
-    assert not opened.admit()
+    assert not admits(opened)
     clock.now += 0.001
-    assert opened.admit()
+    assert admits(opened)

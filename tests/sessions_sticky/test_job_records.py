@@ -35,7 +35,7 @@ def test_job_is_kept_for_a_day_after_its_last_change(session_cache: redis.Redis)
     with gate(1) as held:
         key = start(DELETE).key
         held.reached.wait(SECONDS)
-        names = [f"sentinel:job:{key}", f"sentinel:job:{key}:done", "sentinel:jobs"]
+        names = [f"sentinel:job:{{index}}:{key}", f"sentinel:job:{{index}}:{key}:done", "sentinel:jobs:{index}"]
         for name in names:
             assert session_cache.expire(name, 50)
     finished(key)
@@ -50,7 +50,7 @@ def test_lease_lasts_ten_seconds(session_cache: redis.Redis) -> None:
     with gate(1) as held:
         key = start(DELETE).key
         held.reached.wait(SECONDS)
-        assert 8_000 < session_cache.pttl(f"sentinel:job:{key}:runner") <= 10_000
+        assert 8_000 < session_cache.pttl(f"sentinel:job:{{index}}:{key}:runner") <= 10_000
     finished(key)
 
 
@@ -61,19 +61,19 @@ def test_recent_lists_the_last_begun_first_and_forgets_the_oldest(session_cache:
         changes = {"state": "done", "started_at": now - number, "updated_at": now - number}
         fields = {name: getattr(job, name) for name in job.__struct_fields__} | changes
         sessions._run(job_records.write(Job(**fields)))
-    session_cache.delete(f"sentinel:job:{0:032x}")
-    session_cache.zadd("sentinel:jobs", {"odd": now - 1})
-    session_cache.set("sentinel:job:odd", record())
+    session_cache.delete(f"sentinel:job:{{index}}:{0:032x}")
+    session_cache.zadd("sentinel:jobs:{index}", {"odd": now - 1})
+    session_cache.set("sentinel:job:{index}:odd", record())
     assert [job.key for job in jobs.recent()] == [f"{number:032x}" for number in range(1, 99)]
-    session_cache.zadd("sentinel:jobs", {"old": now - KEPT_SECONDS - 5})
+    session_cache.zadd("sentinel:jobs:{index}", {"old": now - KEPT_SECONDS - 5})
     finished(start(DELETE).key)
-    assert session_cache.zscore("sentinel:jobs", "old") is None
+    assert session_cache.zscore("sentinel:jobs:{index}", "old") is None
 
 
 @pytest.mark.parametrize("key", ["", "a" * 31, "a" * 33, "A" * 32, "g" * 32, "*" * 32, "a" * 32 + "\n", "a" * 32])
 def test_every_call_finds_nothing_when_there_is_no_such_job(session_cache: redis.Redis, key: str) -> None:
     if key != "a" * 32:
-        session_cache.set(f"sentinel:job:{key}", record(state="done"))
+        session_cache.set(f"sentinel:job:{{index}}:{key}", record(state="done"))
     assert (jobs.get(key), jobs.stop(key), jobs.resume(key)) == (None, None, None)
 
 
@@ -92,16 +92,16 @@ def test_every_call_finds_nothing_when_the_record_is_unreadable(
     session_cache: redis.Redis, poison: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = "ab" * 16
-    session_cache.zadd("sentinel:jobs", {key: time.time(), "hostile\n": time.time()})
-    session_cache.set(f"sentinel:job:{key}", poison)
+    session_cache.zadd("sentinel:jobs:{index}", {key: time.time(), "hostile\n": time.time()})
+    session_cache.set(f"sentinel:job:{{index}}:{key}", poison)
     assert (jobs.get(key), jobs.stop(key), jobs.resume(key), jobs.recent()) == (None, None, None, [])
     assert f"unreadable job {key!r}" in caplog.text
 
 
 def test_job_works_when_other_keys_are_of_a_wrong_type(session_cache: redis.Redis) -> None:
     fill(3)
-    session_cache.lpush("sentinel:jobs", 1)
-    session_cache.lpush(f"sentinel:job:{'ab' * 16}:done", 1)
+    session_cache.lpush("sentinel:jobs:{index}", 1)
+    session_cache.lpush(f"sentinel:job:{{index}}:{'ab' * 16}:done", 1)
     job = finished(abandoned())
     assert (job.state, job.done) == ("done", 0)
     assert sessions.count() == 0
@@ -114,7 +114,7 @@ def test_update_writes_nothing_when_the_record_is_another(session_cache: redis.R
     found = sessions._run(job_records.find(key))
     assert found is not None
     if gone:
-        session_cache.delete(f"sentinel:job:{key}")
+        session_cache.delete(f"sentinel:job:{{index}}:{key}")
     else:
         assert jobs.stop(key)
     assert not sessions._run(job_records.update(found, expected=9))

@@ -67,10 +67,10 @@ def test_get_goes_on_when_the_worker_was_killed(session_cache: redis.Redis, valk
     fill(20_000)
     with worker(valkey_url, 0.5, "start") as process:
         key = line(process)
-        until(lambda: int(session_cache.get(f"sentinel:job:{key}:done") or 0) >= 5_000)
+        until(lambda: int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0) >= 5_000)
         process.kill()
         process.wait()
-        done = int(session_cache.get(f"sentinel:job:{key}:done") or 0)
+        done = int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0)
     assert done == 20_000 - len(session_cache.keys("sentinel:session:*")) < 20_000
     assert not threads()
     job = finished(key)
@@ -146,7 +146,7 @@ def test_numbers_are_right_when_a_worker_goes_on_after_its_lease_was_lost(
     with gate(1) as held:
         key = start(DELETE).key
         held.reached.wait(SECONDS)
-        until(lambda: not session_cache.exists(f"sentinel:job:{key}:runner"))
+        until(lambda: not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner"))
         monkeypatch.setattr(job_runner, "LEASE_SECONDS", 10)
         job = finished(key)
         assert (job.state, job.done) == ("done", number)
@@ -161,11 +161,11 @@ def test_worker_gives_way_when_another_has_the_lease(session_cache: redis.Redis)
     with gate(1) as held:
         key = start(DELETE).key
         held.reached.wait(SECONDS)
-        session_cache.set(f"sentinel:job:{key}:runner", "another", px=60_000)
+        session_cache.set(f"sentinel:job:{{index}}:{key}:runner", "another", px=60_000)
         held.open.set()
         until(no_threads)
     assert sessions.count() == 2 * BATCH_SIZE
-    assert session_cache.get(f"sentinel:job:{key}:runner") == b"another"
+    assert session_cache.get(f"sentinel:job:{{index}}:{key}:runner") == b"another"
     job = jobs.get(key)
     assert job is not None
     assert (job.state, job.done, threads()) == ("running", BATCH_SIZE, [])
@@ -271,8 +271,8 @@ def test_job_is_left_as_it_is_when_the_store_stays_away(
 
 def listed_state(server: Any) -> bytes:
     with server.client() as client:
-        (key,) = client.zrange("sentinel:jobs", 0, -1)
-        record: bytes = client.get(f"sentinel:job:{key.decode()}")
+        (key,) = client.zrange("sentinel:jobs:{index}", 0, -1)
+        record: bytes = client.get(f"sentinel:job:{{index}}:{key.decode()}")
         return record.partition(b'"state":')[2].partition(b",")[0]
 
 
@@ -329,7 +329,7 @@ def test_job_fails_in_words_and_may_be_resumed_when_there_is_a_bug(
         job = finished(start(DELETE).key)
     assert (job.state, job.detail, job.done) == ("failed", detail, 0)
     assert str(error) in caplog.text
-    assert not session_cache.exists(f"sentinel:job:{job.key}:runner")
+    assert not session_cache.exists(f"sentinel:job:{{index}}:{job.key}:runner")
     resumed = jobs.resume(job.key)
     assert resumed is not None
     assert resumed.changed

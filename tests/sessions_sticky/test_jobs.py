@@ -179,7 +179,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
     assert job is not None
     assert (job.state, job.done, job.expected) == ("stopped", 2 * BATCH_SIZE, number)
     assert sessions.count(provider="openai") == number - job.done
-    assert not session_cache.exists(f"sentinel:job:{key}:runner")
+    assert not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner")
 
     resumed = jobs.resume(key)
     assert resumed is not None
@@ -197,7 +197,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
         threading.Timer(0.2, held.open.set).start()
         stopped = jobs.stop(key, within_seconds=SECONDS)
         assert stopped is not None
-        assert not session_cache.exists(f"sentinel:job:{key}:runner")
+        assert not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner")
         assert stopped.job.state == "stopped"
         assert stopped.job.done == 10 * BATCH_SIZE - sessions.count()
     until(no_threads)
@@ -235,12 +235,12 @@ def test_expected_keeps_up_when_more_turn_up_under_way(session_cache: redis.Redi
 
 def test_stop_and_resume_change_nothing_when_the_job_is_done(session_cache: redis.Redis) -> None:
     job = finished(start(DELETE).key)
-    record = session_cache.get(f"sentinel:job:{job.key}")
+    record = session_cache.get(f"sentinel:job:{{index}}:{job.key}")
     for call in (jobs.stop, jobs.resume):
         again = call(job.key)
         assert again is not None
         assert (again.job, again.changed) == (job, False)
-    assert session_cache.get(f"sentinel:job:{job.key}") == record
+    assert session_cache.get(f"sentinel:job:{{index}}:{job.key}") == record
 
 
 def test_resume_changes_nothing_when_the_job_runs(session_cache: redis.Redis) -> None:

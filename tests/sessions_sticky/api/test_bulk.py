@@ -76,7 +76,7 @@ def test_delete_answers_200_with_the_operation_when_it_is_done_in_time(
     operation = dict(response.json())
     assert 0 <= operation.pop("updated_at") - operation.pop("started_at") <= 2
     url = operation["url"]
-    assert session_cache.exists(f"sentinel:job:{url.removeprefix(OPERATIONS).removesuffix('/')}")
+    assert session_cache.exists(f"sentinel:job:{{index}}:{url.removeprefix(OPERATIONS).removesuffix('/')}")
     assert operation == {
         **{"url": url, "kind": "delete", "state": "done", "done": 4, "expected": 4},
         **{"provider": "openai", "model": None, "external_id": "user-456", "everything": False},
@@ -175,7 +175,7 @@ def test_get_goes_on_when_the_worker_is_gone_but_stop_does_not(
     assert sessions.count() == 3
     assert api.post(f"{OPERATIONS}{key}/resume/").json()["done"] == 3
     fill(3)
-    session_cache.delete(f"sentinel:job:{key}")
+    session_cache.delete(f"sentinel:job:{{index}}:{key}")
     abandoned()
     assert api.get(f"{OPERATIONS}{key}/").status_code == 200
     assert finished(key).state == "done"
