@@ -101,6 +101,8 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
                 replies[at] = RedisConnectionError("no server of the cluster holds the slot of the key")
             else:
                 places[address].append(at)
+        if not places:
+            return replies
         parcels = {address: [_packed(commands[at], replies[at]) for at in here] for address, here in places.items()}
         answers = yield {address: [*chain(*parcel)] for address, parcel in parcels.items()}
         for address, here in places.items():
