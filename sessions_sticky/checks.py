@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.cache import caches
@@ -25,11 +25,14 @@ from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django_redis.cache import RedisCache
 
 from sessions_sticky import keys
+from sessions_sticky.caches import is_on_redis
 from sessions_sticky.conf import Conf, conf, unknown_options
 from sessions_sticky.session import Session
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
 
 USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting CACHES entry."
 
@@ -53,7 +56,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 def check_cache(**kwargs: Any) -> list[CheckMessage]:
     """Check that the configured cache can keep the wire format."""
     cache = _configured_cache()
-    if isinstance(cache, RedisCache):
+    if is_on_redis(cache):
         return list(_check_redis(cache))
     if isinstance(cache, DummyCache):
         return [Error("The session cache keeps nothing.", hint=USE_CACHE_CONFIG, id="sessions_sticky.E004")]
@@ -64,7 +67,7 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
 def check_production_cache(**kwargs: Any) -> list[CheckMessage]:
     """Check for caches that do for development only."""
     cache = _configured_cache()
-    if cache is None or isinstance(cache, (RedisCache, DummyCache)):
+    if cache is None or is_on_redis(cache) or isinstance(cache, DummyCache):
         return []
     if isinstance(cache, LocMemCache):
         message = "The session cache lives inside one process: workers would not see each other's sessions."

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from redis.exceptions import NoScriptError
+if TYPE_CHECKING:
+    from redis.exceptions import NoScriptError
 
 
 class Command(NamedTuple):

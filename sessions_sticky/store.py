@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
-from django_redis.cache import RedisCache
 
+from sessions_sticky.caches import is_on_redis
 from sessions_sticky.index import Refreshed
 from sessions_sticky.last_seen import LastSeen
 from sessions_sticky.portable_store import PortableStore
-from sessions_sticky.redis_store import RedisStore
 
 if TYPE_CHECKING:
     from sessions_sticky.session import Session
@@ -78,14 +77,21 @@ class Store(Protocol[RequestT]):
 
 def for_cache(cache: BaseCache) -> Store[Any]:
     """Return the store on one cache object."""
-    return RedisStore(cache) if isinstance(cache, RedisCache) else PortableStore(lambda: cache)
+    return _redis_store(cache) or PortableStore(lambda: cache)
 
 
 @cache
 def for_alias(alias: str) -> Store[Any]:
     """Return the store on a cache of `CACHES`; one for each alias and process, whatever the thread."""
-    held = caches[alias]
-    return RedisStore(held) if isinstance(held, RedisCache) else PortableStore(partial(caches.__getitem__, alias))
+    return _redis_store(caches[alias]) or PortableStore(partial(caches.__getitem__, alias))
+
+
+def _redis_store(cache: BaseCache) -> Store[Any] | None:
+    if not is_on_redis(cache):
+        return None
+    from sessions_sticky.redis_store import RedisStore
+
+    return RedisStore(cache)
 
 
 def _forget_stores(*, setting: str, **kwargs: Any) -> None:
