@@ -47,15 +47,12 @@ class Slots:
     """Who holds which of the slots, as far as is known; `seeds` are asked as long as nothing is."""
 
     def __init__(self, seeds: Sequence[Address]) -> None:
+        self.primaries: list[Address] = []
+        """The servers that hold slots, sorted; empty as long as nothing is known."""
         self._seeds = list(seeds)
         self._holders: list[Address | None] = [None] * SLOTS
-        self._is_stale = True
-        self._asked_at = -REFRESH_SECONDS
-
-    @property
-    def primaries(self) -> list[Address]:
-        """The servers that hold slots, in a lasting order."""
-        return sorted({holder for holder in self._holders if holder})
+        self._is_stale = False
+        self._asked_at = 0.0
 
     def doubt(self) -> None:
         """Ask again when there is time: a server did not answer, or a slot has moved."""
@@ -64,8 +61,8 @@ class Slots:
     def to_ask(self) -> Iterable[Address]:
         """Return whom to ask who holds what, now; nobody while what is known will do."""
         now = time.monotonic()
-        if not self._is_stale or now - self._asked_at < REFRESH_SECONDS:
-            return []
+        if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
+            return ()
         self._asked_at = now
         return dict.fromkeys([*self.primaries, *self._seeds])
 
@@ -75,6 +72,7 @@ class Slots:
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
         self._holders, self._is_stale = holders, False
+        self.primaries = sorted({holder for holder in holders if holder})
 
     def moved(self, error: MovedError, asked: Address) -> None:
         """Take in that a slot is held by another server."""
@@ -98,7 +96,7 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
         places: dict[Address, list[int]] = defaultdict(list)
         for at in waiting:
             if (address := _destination(commands[at], replies[at], slots)) is None:
-                replies[at] = RedisConnectionError("no server of the cluster holds the slot of the key")
+                replies[at] = RedisConnectionError("nobody of the cluster is known to hold the slot of the key")
             else:
                 places[address].append(at)
         if not places:
