@@ -1,0 +1,42 @@
+"""docs/architecture.md names every module, in the layers that import-linter enforces."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BESIDE = {"apps", "migrations", "models"}
+NOT_CODE = {"locale", "scripts", "static", "templates"}
+
+
+def rows(heading: str) -> Iterator[list[str]]:
+    """The modules named in the first column of each row below a heading."""
+    text = ROOT.joinpath("docs/architecture.md").read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `") and not line.startswith("| modules"):
+            yield re.findall(r"`(\w+)`", line.split("|")[1])
+
+
+def modules(folder: str) -> set[str]:
+    paths = ROOT.joinpath(folder).iterdir()
+    return {path.stem for path in paths if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__"}
+
+
+def test_page_has_the_layers_that_are_enforced_in_their_order():
+    contracts = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [layer.split(" | ") for layer in contracts[0]["layers"]]
+    assert [set(row) for row in rows("The layers of `sessions_sticky`")] == [set(layer) for layer in layers]
+
+
+def test_page_names_every_module_of_the_app():
+    named = [name for row in rows("The layers of `sessions_sticky`") for name in row]
+    assert sorted(named) == sorted(modules("sessions_sticky") - BESIDE - NOT_CODE)
+
+
+def test_page_names_every_module_of_the_gateway():
+    named = [name for row in rows("The gateway") for name in row]
+    assert sorted(named) == sorted(modules("sentinel_project/gateway") - {"management", "migrations"} - NOT_CODE)
