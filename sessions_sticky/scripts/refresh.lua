@@ -1,15 +1,15 @@
--- Enter a session in the index, or bring its entry up to date; unless its value has
--- changed meanwhile: whoever changed it has seen to the entry. Atomic.
+-- Enter a session in the index, or bring its entries up to date; unless its value has changed meanwhile: whoever changed
+-- it has seen to them. Atomic.
 --
---   KEYS as in record.lua; ARGV from 8 on: idle time left, milliseconds; the value, '' for any; '1' to leave alone an
---   entry that is there.
+--   KEYS as in record.lua; ARGV from 8 on: idle time left, milliseconds; the value, '' for any; '1' to leave alone
+--   entries that are there.
 --
 -- Returns 1 when the session was not in its route's ZSET before, else 0.
 if ARGV[9] ~= '' and value() ~= ARGV[9] then
   return 0
 end
-local former = redis.pcall('ZSCORE', KEYS[8], ARGV[1])
-if not (former and ARGV[10] == '1') then
+local of_owner, of_route = redis.pcall('ZSCORE', KEYS[7], ARGV[1]), redis.pcall('ZSCORE', KEYS[8], ARGV[1])
+if not (of_owner and of_route and ARGV[10] == '1') then
   record(tonumber(ARGV[8]))
 end
-return former and 0 or 1
+return of_route and 0 or 1

@@ -56,6 +56,15 @@ def test_ghost_stays_away_from_its_old_places_when_another_program_has_moved_it(
     assert (call("count"), call("count", provider="openai"), call("count", external_id="user-456")) == (2, 1, 1)
 
 
+@on_real
+def test_session_is_listed_for_its_new_owner_when_the_old_one_s_list_is_looked_at(call, manager, raw):
+    fill(manager, 2)
+    write_raw(raw, "conv-1", external_id="somebody")
+    assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
+    assert ids(walk(pager(call), external_id="somebody")) == ["conv-1"]
+    assert sorted(ids(walk(pager(call)))) == ["conv-0", "conv-1"]
+
+
 POISON = {
     "no UTF-8": {b"\xff\xfe": 9e9, b"\x80": 9e9},
     "never": {"conv-0": float("inf")},
@@ -82,7 +91,7 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 @on_real
 def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
-    for key in (*index_keys(raw), keys.INDEX_WALKS, keys.HISTORY, *raw.keys("sentinel:created:*")):
+    for key in (*index_keys(raw), keys.INDEX_WALKS, keys.HISTORY, *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)
         raw.set(key, "junk")
     assert call("page") == call("page", provider="openai") == call("page", external_id="user-456") == ([], None)
