@@ -2,10 +2,11 @@
 
     python bench/operators.py                       # 10,000 and 1,000,000 sessions, on a Redis (or Valkey) of its own
     python bench/operators.py 10000 100000          # other numbers
+    python bench/operators.py valkey 10000          # on the Valkey of the wheel, whatever is installed
 
-5 providers, 10 models, 100,000 owners. The API is asked in the process, through the whole of Django and with a token,
-and once over HTTP at a uvicorn worker. While each thing is done another process asks Redis for a key every millisecond:
-"worst stall" is the longest it waited.
+5 providers, 10 models, 100,000 owners. The API is asked in the process, through the whole of Django, with the token of
+an operator whose permissions are those of a group, and once over HTTP at a uvicorn worker. While each thing is done
+another process asks Redis for a key every millisecond: "worst stall" is the longest it waited.
 """
 
 from __future__ import annotations
@@ -47,12 +48,13 @@ PAGES: dict[str, dict[str, str]] = {
 DEPTHS = {"first page": 0.0, "half-way": 0.5, "nearly last": 0.99}
 
 
-def main(sizes: list[int]) -> None:
+def main(sizes: list[int], *, valkey: bool) -> None:
     """Measure and print a table with a column for each size."""
     from tests.servers import VALKEY, start_server
 
     results: list[dict[str, str]] = []
-    with tempfile.TemporaryDirectory() as folder, start_server(shutil.which("redis-server") or VALKEY) as server:
+    program = (None if valkey else shutil.which("redis-server")) or VALKEY
+    with tempfile.TemporaryDirectory() as folder, start_server(program) as server:
         os.environ |= {"REDIS_URL": server.url, "SENTINEL_DATA_DIR": folder}
         os.environ["DJANGO_SETTINGS_MODULE"] = "bench.operator_settings"
         token = _set_up()
@@ -72,23 +74,27 @@ def _set_up() -> str:
     from django.core.management import call_command
 
     django.setup()
-    from django.contrib.auth import get_user_model
+    from django.contrib.auth.models import Group, Permission, User
     from rest_framework.authtoken.models import Token
 
     settings.CACHES["default"]["OPTIONS"] |= {"SOCKET_TIMEOUT": 5}
     call_command("migrate", verbosity=0)
-    return str(Token.objects.create(user=get_user_model().objects.create_superuser("operator")).key)
+    group, operator = Group.objects.create(name="operators"), User.objects.create_user("operator")
+    group.permissions.set(Permission.objects.filter(content_type__app_label="sessions_sticky"))
+    operator.groups.add(group)
+    return str(Token.objects.create(user=operator).key)
 
 
 def _measure(size: int, token: str) -> dict[str, str]:
     from django.core.cache import cache
 
-    from sessions_sticky import sessions
+    from sessions_sticky import keys, sessions
 
     client = cache.client.get_client(write=True)
     client.flushdb()
-    empty = client.info("memory")["used_memory"]
+    empty = _used_bytes(client)
     _fill(client, size)
+    alone = _used_bytes(client) - empty
     result = {}
 
     def timed(name: str, call: Callable[[], Any]) -> tuple[Any, float]:
@@ -102,7 +108,9 @@ def _measure(size: int, token: str) -> dict[str, str]:
     found, seconds = timed("reindex", sessions.reindex)
     assert found == sessions.count() == size
     result["reindex, nothing indexed before"] = f"{seconds:.1f} s"
-    result["memory, index included"] = f"{(client.info('memory')['used_memory'] - empty) / size:.0f} bytes/session"
+    result["memory, index included"] = f"{(_used_bytes(client) - empty) / size:.0f} bytes/session"
+    result["memory, sessions alone"] = f"{alone / size:.0f} bytes/session"
+    result["owners, each with a key in the index"] = f"{min(size, OWNERS):,}"
     _, seconds = timed("reindex again", sessions.reindex)
     result["reindex, nothing to do"] = f"{seconds:.1f} s"
     get = _in_process()
@@ -128,7 +136,13 @@ def _measure(size: int, token: str) -> dict[str, str]:
         assert number == size / len(PROVIDERS)
         result[name] = f"{number / seconds:,.0f} sessions/s"
     assert sessions.count() == size - size / len(PROVIDERS)
+    events = client.memory_usage(keys.HISTORY, samples=0) / client.xlen(keys.HISTORY)
+    result["history, 10,000 events at most"] = f"{events:.0f} bytes/event"
     return result
+
+
+def _used_bytes(client: Any) -> int:
+    return int(client.info("memory")["used_memory"])
 
 
 def _fill(client: Any, size: int) -> None:
@@ -257,4 +271,5 @@ def watch(url: str, ready: Any, done: Any, worst: Any) -> None:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or [10_000, 1_000_000])
+    given = sys.argv[1:]
+    main([int(size) for size in given if size != "valkey"] or [10_000, 1_000_000], valkey="valkey" in given)

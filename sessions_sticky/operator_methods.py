@@ -52,6 +52,32 @@ class OperatorMethods(Driver):
         """Async twin of `page`."""
         return await self._arun(self._overview.page(Filters(provider, model, external_id), cursor, _checked(limit)))
 
+    def page_and_count(
+        self,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        external_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> tuple[Page, int]:
+        """Return what `page` and `count` do, in fewer round trips; what the page finds gone may still be counted."""
+        filters = Filters(provider, model, external_id)
+        return self._run(self._overview.page_and_count(filters, cursor, _checked(limit)))
+
+    async def apage_and_count(
+        self,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        external_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> tuple[Page, int]:
+        """Async twin of `page_and_count`."""
+        filters = Filters(provider, model, external_id)
+        return await self._arun(self._overview.page_and_count(filters, cursor, _checked(limit)))
+
     def count(self, *, provider: str | None = None, model: str | None = None, external_id: str | None = None) -> int:
         """Return how many sessions there are, by the index.
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 from sessions_sticky import index, keys
+from sessions_sticky.commands import Batch, Command
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.history import Event, read_event, recent_events, stored_events
@@ -22,6 +24,9 @@ MAX_STEPS = 20
 """Steps of a walk that one page takes: where few of many sessions fit a filter it is left short."""
 
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
 class Overview:
@@ -50,6 +55,10 @@ class Overview:
             return 0
         counts = yield from self._counts(chosen.sources)
         return sum(counts)
+
+    def page_and_count(self, filters: Filters, cursor: str | None, limit: int) -> Operation[tuple[Page, int]]:
+        """Take the next sessions while all are counted."""
+        return (yield from _together(self.page(filters, cursor, limit), self.count(filters)))
 
     def stats(self) -> Operation[Stats]:
         """Count by route."""
@@ -120,6 +129,29 @@ def recent(store: Store[Any], after: str | None, limit: int) -> Operation[list[E
         raise ValueError(f"Invalid position: {after!r}; allowed is that of an event")
     found, _ = yield recent_events(after, limit)
     return _events(found)
+
+
+def _together(one: Operation[S], other: Operation[T]) -> Operation[tuple[S, T]]:
+    """Run two operations side by side: what both ask for at a time goes out together."""
+    replies: dict[Operation[Any], Any] = {one: None, other: None}
+    results: dict[Operation[Any], Any] = {}
+    while True:
+        requests = {}
+        for operation, reply in replies.items():
+            try:
+                requests[operation] = operation.send(reply)
+            except StopIteration as done:
+                results[operation] = done.value
+        if not requests:
+            return results[one], results[other]
+        replies = dict(zip(requests, (yield from _send_together(list(requests.values()))), strict=True))
+
+
+def _send_together(requests: list[Command | Batch]) -> Operation[list[Any]]:
+    parts = [request.commands if isinstance(request, Batch) else [request] for request in requests]
+    replies = iter((yield Batch([command for part in parts for command in part])))
+    found = [list(islice(replies, len(part))) for part in parts]
+    return [each if isinstance(request, Batch) else each[0] for request, each in zip(requests, found, strict=True)]
 
 
 def _check_history(store: Store[Any]) -> None:

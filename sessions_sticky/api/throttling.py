@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 
 from rest_framework.request import Request
@@ -18,9 +17,9 @@ logger = logging.getLogger("sessions_sticky")
 class SessionThrottle(SimpleRateThrottle):
     """Limit each user to `SESSIONS_STICKY["API_THROTTLE_RATE"]`, counted in the default cache.
 
-    A period begins with its first call. Only a number is kept: DRF's own list of the calls' times costs more than the
-    calls themselves once there are hundreds. While that cache is down nobody is limited: an operator must get through
-    most of all then.
+    Periods are those of the clock: minutes of UTC for a rate by the minute. Only a number is kept: DRF's own list of
+    the calls' times costs more than the calls themselves once there are hundreds. While that cache is down nobody is
+    limited: an operator must get through most of all then.
     """
 
     _wait: float | None = None
@@ -50,11 +49,9 @@ class SessionThrottle(SimpleRateThrottle):
 
     def _count(self, key: str, most: int, period: int) -> bool:
         now = time.time()
-        began_at, number = self.cache.get(key) or (now, 0)
-        if not 0 <= now - began_at < period:
-            began_at, number = now, 0
-        self._wait = began_at + period - now
-        if number >= most:
-            return False
-        self.cache.set(key, [began_at, number + 1], math.ceil(self._wait))
-        return True
+        self._wait = period - now % period
+        key = f"{key}:{int(now // period)}"
+        try:
+            return self.cache.incr(key) <= most
+        except ValueError:  # the first call of the period
+            return self.cache.add(key, 1, period) or self.cache.incr(key) <= most

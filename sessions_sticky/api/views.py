@@ -70,9 +70,9 @@ class SessionsView(AdminView):
         """List sessions, most recently active first."""
         asked = parameters(request, ListQuerySerializer)
         cursor, limit = asked.pop("cursor", None), asked.pop("limit")
-        page = self.manager.page(**asked, cursor=last_of(cursor), limit=limit)
-        listed = {"results": shown_all(page.sessions), **links(request, cursor, page.next_cursor)}
-        return Response({**listed, "count": self.manager.count(**asked)})
+        page, count = self.manager.page_and_count(**asked, cursor=last_of(cursor), limit=limit)
+        pages = links(request, cursor, page.next_cursor)
+        return Response({"results": shown_all(page.sessions), **pages, "count": count})
 
     def post(self, request: Request) -> Response:
         """Bind a conversation that is not bound yet."""

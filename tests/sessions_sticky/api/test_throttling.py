@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.cache import cache
 
 from sessions_sticky import cache_config
+from sessions_sticky.api.throttling import SessionThrottle
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, CALLS
 
@@ -17,37 +18,63 @@ if TYPE_CHECKING:
     from rest_framework.test import APIClient
 
 
+MINUTE = 1_700_000_040
+"""The beginning of one, in Unix seconds."""
+
+
+class SecondToBegin:
+    """The cache of a worker that another one is always a moment ahead of."""
+
+    def incr(self, key: str) -> int:
+        return int(cache.incr(key))
+
+    def add(self, key: str, value: int, timeout: int) -> bool:
+        cache.add(key, 1, timeout)
+        return bool(cache.add(key, value, timeout))
+
+
 def test_call_answers_429_when_one_user_is_over_the_rate(
     bound: bytes,
     session_cache: redis.Redis,
     settings: Any,
     make_user: Callable[..., User],
     by_token: Callable[[User], APIClient],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/min"}
+    monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda: MINUTE + 4.5)
     user = make_user("view")
     client, other = by_token(user), by_token(make_user("view", name="other"))
     assert [CALLS["retrieve"].by(client).status_code for _ in range(2)] == [200, 200]
     response = CALLS["retrieve"].by(client)
     problem = response.json()
     assert response.headers["Content-Type"] == "application/problem+json"
-    assert 55 <= int(response.headers["Retry-After"]) <= 60
+    assert response.headers["Retry-After"] == "56"
     assert (problem["status"], problem["title"]) == (429, "Too Many Requests")
     assert CALLS["retrieve"].by(other).status_code == 200
-    assert 0 < session_cache.pttl(f"sentinel:throttle:{user.pk}") <= 60_000
+    key = f"sentinel:throttle:{user.pk}:{MINUTE // 60}"
+    assert session_cache.get(key) == b"3"
+    assert 0 < session_cache.pttl(key) <= 60_000
 
 
 def test_period_begins_again_when_the_last_one_is_over(
     api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/min"}
-    now = time.time()
     answers = []
-    for at in (0, 30, 59.9, 60.1, 61, 62, -3600):  # the last: somebody has set the clock back
-        monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda at=at: now + at)
+    for at in (30, 59, 59.9, 60, 61, 119.5, -3600):  # the last: somebody has set the clock back
+        monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda at=at: MINUTE + at)
         answers.append(CALLS["retrieve"].by(api))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200, 429, 200]
-    assert [answers[at].headers["Retry-After"] for at in (2, 5)] == ["1", "59"]
+    assert [answers[at].headers["Retry-After"] for at in (2, 5)] == ["1", "1"]
+
+
+def test_call_is_counted_when_another_worker_begins_the_period_at_the_same_time(
+    api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/day"}
+    monkeypatch.setattr(SessionThrottle, "cache", SecondToBegin())
+    assert [CALLS["retrieve"].by(api).status_code for _ in range(2)] == [200, 429]
 
 
 def test_call_costs_the_same_when_there_were_many_before(
