@@ -18,8 +18,10 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 BACKLOG = 2048
-GRACE_SECONDS = 10
-"""How long answers that are being given may go on once the server is told to stop."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than proxies in front keep theirs (60 s mostly): who closes last meets no request on its way."""
+GRACE_SECONDS = 5
+"""What a worker that is told to stop gets beyond its drain time: the gateway ends its chats itself by then."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -31,16 +33,19 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family, backlog=BACKLOG)
 
 
-def serve(listener: socket.socket, *, workers: int, debug: bool, ready: Callable[[], None]) -> bool:
+def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: int, ready: Callable[[], None]) -> bool:
     """Serve until SIGINT, SIGTERM or SIGHUP; return whether it could. Calls `ready` once requests are answered."""
     config = uvicorn.Config(
         "sentinel_project.asgi:application" if workers == 1 else f"{__name__}:worker",
         factory=workers > 1,
+        http="sentinel_project.http_protocol:LimitedProtocol",
+        server_header=False,
         workers=workers,
         lifespan="on",
         access_log=False,
         log_level="info" if debug else "warning",
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=drain_seconds + GRACE_SECONDS,
     )
     nohup = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     run = _in_this_process(config, listener) if workers == 1 else _in_workers(config, listener)

@@ -46,7 +46,8 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
-    "servestatic.middleware.ServeStaticMiddleware",
+    "sentinel_project.security_headers.security_headers",
+    "sentinel_project.static_files.static_files",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -141,7 +142,8 @@ SPECTACULAR_SETTINGS = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
+SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
 SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     "SENTINEL_CONVERSATION_ID_SOURCES",
     default=DEFAULT_SOURCES,
@@ -153,13 +155,22 @@ SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )
 SENTINEL_IDLE_TIMEOUT_SECONDS = environment.number("SENTINEL_IDLE_TIMEOUT_SECONDS", default=60, least=1, most=86_400)
+SENTINEL_DRAIN_SECONDS = environment.number("SENTINEL_DRAIN_SECONDS", default=30, least=0, most=86_400)
 SENTINEL_COOLDOWN_SECONDS = environment.number("SENTINEL_COOLDOWN_SECONDS", default=30, least=0, most=300)
 DATA_UPLOAD_MAX_MEMORY_SIZE = environment.number(
     "SENTINEL_MAX_BODY_BYTES", default=20 * 2**20, least=1024, most=2**31 - 1
 )
+SENTINEL_MAX_CONNECTIONS = environment.number("SENTINEL_MAX_CONNECTIONS", default=4096, least=1, most=2**20)
+SENTINEL_REQUEST_SECONDS = environment.number("SENTINEL_REQUEST_SECONDS", default=120, least=1, most=86_400)
 
 # Web
 
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+DEFAULT_EXCEPTION_REPORTER_FILTER = "sentinel_project.error_report.ReportFilter"
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
 USE_TZ = True
@@ -185,6 +196,8 @@ LOGGING = {
         "sentinel_project.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
         "sessions_sticky": {"handlers": ["console"], "level": "INFO"},
         "sentinel_project": {"handlers": ["console"], "level": "INFO"},
+        # Django's own handler shows errors while DEBUG is on, and otherwise nothing at all.
+        "django.request": {"handlers": [] if DEBUG else ["console"], "level": "ERROR"},
     },
 }
 if environment.boolean("SENTINEL_HTTPS", default=False):

@@ -60,7 +60,7 @@ def record(request: HttpRequest | Request, flag: Flag, conversation_id: str | No
                 change_message=message,
             )
     except Exception as exc:  # the database's, or of a user that is none of its rows
-        logger.error("not recorded, %s %r by %s: %s: %s", flag.name, shown, request.user, message, exc)
+        logger.error("not recorded, %s %r by %r: %r: %r", flag.name, shown, str(request.user), message, str(exc))
 
 
 def record_touch(request: HttpRequest | Request, conversation_id: str) -> None:

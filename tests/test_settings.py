@@ -66,6 +66,7 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
         ("SENTINEL_MAX_BODY_BYTES", "-1", "a whole number from 1024"),
         ("SENTINEL_MAX_BODY_BYTES", "20MB", "a whole number from 1024"),
         ("SENTINEL_UPSTREAM_TIMEOUT_SECONDS", "0", "a whole number from 1"),
+        ("SENTINEL_DRAIN_SECONDS", "-1", "a whole number from 0"),
         ("SENTINEL_CONVERSATION_ID_SOURCES", "user", "body.conversation_id"),
         ("SENTINEL_CONVERSATION_ID_SOURCES", "", "body.conversation_id"),
         ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.conversation_id"),
@@ -114,6 +115,20 @@ PROVIDER_FILES = {
     PROVIDER.replace("https://host/v1", "https://host/v1?key=x"): "https://host/v1",
     PROVIDER.replace("https://host/v1", "https://[host/v1"): "base_url",
     PROVIDER.replace("https://host/v1", "https://host:port/v1"): "base_url",
+    **{
+        PROVIDER.replace("//host/", f"//{host}/"): "a cloud's own services"
+        for host in (
+            *(
+                "169.254.169.254",
+                "169.254.169.254:80",
+                "[::ffff:169.254.169.254]",
+                "[fe80::1%25eth0]",
+                "[fd00:ec2::254]",
+            ),
+            *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "0.0.0.0", "[::]", "0", "224.0.0.1"),
+            *("metadata.google.internal", "METADATA.GOOGLE.INTERNAL.", "100.100.100.200", "168.63.129.16"),
+        )
+    },
     PROVIDER.replace('["m"]', "[]"): "models",
     PROVIDER.replace('["m"]', '"m"'): "models",
     PROVIDER.replace('["m"]', '["a b"]'): "models",
@@ -217,6 +232,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda bad: manage("check", env=environment(tmp_path, **bad)), BAD))
@@ -227,3 +243,13 @@ def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"Invalid {name}: ")
         assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8000", "localhost", "10.0.0.7", "192.168.1.2", "[fd12::1]", "[::1]", "vllm", "1.2.3"]
+)
+def test_start_takes_a_provider_when_it_is_on_a_network_of_ones_own(load, tmp_path, host):
+    file = tmp_path / "providers.toml"
+    file.write_text(PROVIDER.replace("//host/", f"//{host}/"))
+    (provider,) = load(SENTINEL_PROVIDERS=str(file))["SENTINEL_PROVIDERS"]
+    assert provider.base_url == f"https://{host}/v1"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sentinel_project.gateway import metrics, routing, upstream
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.upstream_errors import Failed, Refused
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,12 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
         started = time.perf_counter()
         try:
             answer = await upstream.call(provider, {**body, "model": plan.model})
-        except upstream.Failed as exc:
+        except Failed as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
             logger.warning("provider %r failed: %s", provider.name, exc.reason)
             first_error = first_error or exc
-        except upstream.Refused as exc:
+        except Refused as exc:
             logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
             if plan.session is not None and provider.name == plan.session.provider:
                 refusal = f"provider answered {exc.provider_status}"

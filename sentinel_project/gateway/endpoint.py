@@ -13,6 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.request_log import RequestLog
+from sentinel_project.gateway.stopping import stopping
 from sessions_sticky import SessionError, SessionStoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,9 @@ def endpoint(method: str) -> Callable[[View], View]:
                 return _told(call.log, ApiError(405, message, headers={"Allow": method}).response())
             try:
                 return _told(call.log, await _answer(view, call, captured))
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as exc:
+                if stopping.caused(exc):
+                    return _told(call.log, stopping.error().response())
                 call.log.write(LEFT)
                 raise
 
@@ -78,7 +81,7 @@ async def _answer(view: View, call: Call, captured: dict[str, str]) -> HttpRespo
     except SessionError as exc:
         error = ApiError(400, str(exc))
     except Exception:
-        logger.exception("%s %s failed", call.method, call.path)
+        logger.exception("%s %r failed", call.method, call.path)
         error = ApiError(500, "The gateway failed; its log says why", type="server_error")
     return error.response()
 

@@ -20,11 +20,12 @@ from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import resolve
 
-from sentinel_project.gateway import routing
+from sentinel_project.gateway import metrics, provider_file, routing
 from sentinel_project.gateway.auth import keys
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shared_health import probe_forever, share_forever
+from sentinel_project.gateway.stopping import LEFT, stopping
 
 _resolve = lru_cache(maxsize=256)(resolve)
 
@@ -36,10 +37,11 @@ class GatewayHandler(ASGIHandler):
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            return
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             await self._serve_api(scope, receive, send)
         else:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, _closing(send) if stopping.told else send)
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Let the whole chain run in one thread: mixed, Django hops to one and back for each middleware."""
@@ -48,19 +50,24 @@ class GatewayHandler(ASGIHandler):
         self._middleware_chain = chain.awaitable if isinstance(chain, AsyncToSync) else sync_to_async(chain)
 
     async def _live(self, receive: Any, send: Any) -> None:
-        """Keep in the background what the chats need at hand: API keys, and the condition of providers."""
+        """Keep in the background what the chats need at hand: API keys, the providers and their condition."""
         await receive()
-        health, providers = routing.health, settings.SENTINEL_PROVIDERS
-        background = [
-            asyncio.create_task(keys.refresh_forever()),
-            asyncio.create_task(share_forever(health, providers, DEFAULT_CACHE_ALIAS)),
-            asyncio.create_task(probe_forever(health, providers)),
+        health, providers = routing.health, provider_file.providers
+        forever = [
+            keys.refresh_forever(),
+            share_forever(health, providers, DEFAULT_CACHE_ALIAS),
+            probe_forever(health, providers),
+            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
+            metrics.count_tasks_forever(),
         ]
+        background = [asyncio.create_task(each) for each in forever]
         # What is loaded by now stays: leaving it out of every collection takes the worst pauses (40 ms) away.
         gc.collect()
         gc.freeze()
+        stopping.listen()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        stopping.unlisten()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -69,6 +76,7 @@ class GatewayHandler(ASGIHandler):
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:
         work = cast("asyncio.Task[Any]", asyncio.current_task())
         leaving: asyncio.Task[None] | None = None
+        stopping.begin_chat(work)
         try:
             request = ASGIRequest(scope, BytesIO(await _body(receive)))
             leaving = asyncio.create_task(_cancel_when_left(work, receive))
@@ -76,15 +84,20 @@ class GatewayHandler(ASGIHandler):
             response = await view(request, *args, **kwargs)
             if not response.streaming:
                 response["Content-Length"] = str(len(response.content))  # else the server sends chunks
+            if stopping.told:
+                response["Connection"] = "close"
             await self.send_response(response, send)
         except ApiError as exc:
             await self.send_response(refuse(ASGIRequest(scope, BytesIO()), exc), send)
         except _Left:
             pass
         except asyncio.CancelledError:
-            if leaving is None or not leaving.done():
+            if stopping.told and leaving is None:  # the request is not even there yet
+                await self.send_response(refuse(ASGIRequest(scope, BytesIO()), stopping.error()), send)
+            elif leaving is None or not leaving.done():
                 raise  # the server is stopping
         finally:
+            stopping.end_chat(work)
             if leaving is not None:
                 leaving.cancel()
 
@@ -113,4 +126,15 @@ async def _cancel_when_left(work: asyncio.Task[Any], receive: Any) -> None:
     """Cancel the work, and with it the request to the provider, when the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    work.cancel()
+    work.cancel(LEFT)
+
+
+def _closing(send: Any) -> Any:
+    """Return a `send` that tells the client to close the connection after this answer."""
+
+    async def closing(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"Connection", b"close")]}
+        await send(message)
+
+    return closing

@@ -7,12 +7,15 @@
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_streams_in_flight` | |
 | `sentinel_provider_cooling` (1 while a provider cools down) | `provider` |
+| `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
+| `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 
 Workers on one machine write to files in PROMETHEUS_MULTIPROC_DIR, so any of them answers for all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -51,6 +54,19 @@ streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.
 provider_cooling = Gauge(
     "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"
 )
+provider_reloads = Counter("sentinel_provider_reloads_total", "Changes of the providers' file.", ["result"])
+for result in ("taken", "refused"):
+    provider_reloads.labels(result)  # 0 until there is one: an alert rule must see the first
+tasks = Gauge("sentinel_tasks", "Tasks on the event loops.", multiprocess_mode="livesum")
+
+COUNT_SECONDS = 1.0
+
+
+async def count_tasks_forever() -> None:
+    """Count this worker's asyncio tasks until cancelled."""
+    while True:
+        tasks.set(len(asyncio.all_tasks()))
+        await asyncio.sleep(COUNT_SECONDS)
 
 
 def render() -> tuple[bytes, str]:

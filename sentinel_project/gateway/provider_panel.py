@@ -7,13 +7,13 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway import routing, shared_health
 from sentinel_project.gateway.health import HEALTHY, Condition, is_lost
+from sentinel_project.gateway.provider_file import providers
 from sentinel_project.gateway.providers import Provider
 from sessions_sticky.admin.hooks import Panel
 
@@ -33,13 +33,13 @@ class Row(NamedTuple):
 def panel(request: HttpRequest) -> Panel:
     """Return the panel."""
     now, known = time.time(), conditions()
-    rows = [row(provider, known.get(provider.name, HEALTHY), now) for provider in settings.SENTINEL_PROVIDERS]
+    rows = [row(provider, known.get(provider.name, HEALTHY), now) for provider in providers()]
     return Panel(_("Providers"), "admin/gateway/providers.html", {"rows": rows})
 
 
 def routes() -> list[tuple[str, str]]:
     """Return the providers that are configured, with each of their models."""
-    return [(provider.name, model) for provider in settings.SENTINEL_PROVIDERS for model in provider.models]
+    return [(provider.name, model) for provider in providers() for model in provider.models]
 
 
 def row(provider: Provider, condition: Condition, now: float) -> Row:
@@ -65,7 +65,7 @@ def conditions() -> dict[str, Condition]:
 
 
 def _shared() -> dict[str, Condition]:
-    names = [provider.name for provider in settings.SENTINEL_PROVIDERS]
+    names = [provider.name for provider in providers()]
     try:
         return shared_health.read(DEFAULT_CACHE_ALIAS, names)
     except Exception as exc:  # each cache backend has errors of its own

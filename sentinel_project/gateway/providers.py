@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -12,6 +14,17 @@ import msgspec
 
 Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=256)]
 """Printable ASCII without spaces: it goes into response headers."""
+
+
+METADATA = {
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "100.100.100.200",
+    "168.63.129.16",
+    "fd00:ec2::254",
+}
+"""Of clouds, besides the link-local addresses: Google's names, Alibaba's, Azure's and Amazon's addresses."""
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +79,8 @@ def _provider(path: str, entry: _Entry) -> Provider:
     if not _is_base_url(entry.base_url):
         shown = re.sub("//.*@", "//...@", entry.base_url)
         raise ValueError(f"{where}: base_url {shown!r}; allowed is http:// or https://, a host and a path")
+    if _is_metadata(str(urlsplit(entry.base_url).hostname)):
+        raise ValueError(f"{where}: base_url {entry.base_url!r}; not allowed are addresses of a cloud's own services")
     api_key = None
     if entry.api_key_env is not None:
         api_key = os.environ.get(entry.api_key_env, "")
@@ -89,3 +104,27 @@ def _is_base_url(text: str) -> bool:
         return False
     # Its key goes into `api_key_env`: aiohttp does not take credentials in both places.
     return bool(url.hostname) and not (url.query or url.fragment or "@" in url.netloc)
+
+
+def _is_metadata(host: str) -> bool:
+    """Tell whether a host is one where clouds hand out credentials to whoever asks from inside.
+
+    Names are not looked up: what they stand for may change at any time. Loopback and private addresses are allowed,
+    for many models run there.
+    """
+    address = _address(host)
+    if address is None:
+        return host.rstrip(".") in METADATA
+    return address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    """Return an address however it is written (`0xa9fea9fe`, `::ffff:169.254.169.254`); None for names."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    return getattr(address, "ipv4_mapped", None) or address

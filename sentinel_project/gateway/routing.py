@@ -11,6 +11,7 @@ from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.health import Health
+from sentinel_project.gateway.provider_file import providers
 from sentinel_project.gateway.providers import Provider
 from sessions_sticky import (
     Session,
@@ -50,7 +51,7 @@ class Settled(NamedTuple):
 
 def serving(model: str) -> list[Provider]:
     """Return the providers that are configured for a model."""
-    return [provider for provider in settings.SENTINEL_PROVIDERS if model in provider.models]
+    return [provider for provider in providers() if model in provider.models]
 
 
 def eligible(model: str) -> list[Provider]:
@@ -130,9 +131,9 @@ def _move_reason(session: Session) -> str | None:
 
 def _ranked(conversation_id: str, model: str) -> list[Provider]:
     """The eligible providers that take new conversations, in the order on which all workers agree."""
-    providers = {provider.name: provider for provider in eligible(model)}
-    ranking = rendezvous(conversation_id, {name: provider.weight for name, provider in providers.items()})
-    return [providers[name] for name in ranking]
+    by_name = {provider.name: provider for provider in eligible(model)}
+    ranking = rendezvous(conversation_id, {name: provider.weight for name, provider in by_name.items()})
+    return [by_name[name] for name in ranking]
 
 
 def unknown_model(model: str) -> ApiError:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import aiohttp
 import msgspec
@@ -28,7 +27,7 @@ KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 """How long what is known stays in the cache after its last change."""
 
 
-async def share_forever(health: Health, providers: Sequence[Provider], alias: str) -> None:
+async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]], alias: str) -> None:
     """Publish what this worker learns, and learn what others publish, until cancelled."""
     changed: set[str] = set()
     wake = asyncio.Event()
@@ -38,10 +37,11 @@ async def share_forever(health: Health, providers: Sequence[Provider], alias: st
         wake.set()
 
     health.on_change = note
-    names = [provider.name for provider in providers]
     was_shared = True
+    told: set[str] = set()
     while True:
         wake.clear()
+        names = [provider.name for provider in providers()]
         mine = {name: health.conditions[name] for name in changed}
         try:
             for name, condition in (await sync_to_async(_exchange)(alias, mine, names)).items():
@@ -53,14 +53,15 @@ async def share_forever(health: Health, providers: Sequence[Provider], alias: st
             if was_shared:
                 logger.warning("provider health is not shared: %s", type(exc).__name__)
         was_shared = shared
-        for name in names:
-            metrics.provider_cooling.labels(name).set(health.is_cooling(name))
+        for name in told.union(names):
+            metrics.provider_cooling.labels(name).set(name in names and health.is_cooling(name))
+        told |= set(names)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
                 await (wake.wait() if shared else asyncio.sleep(POLL_SECONDS))
 
 
-async def probe_forever(health: Health, providers: Sequence[Provider]) -> None:
+async def probe_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
     """Look for signs of life in providers that are failing, until cancelled.
 
     Any answer below 500 to `GET {base_url}/models` is one. Hence a provider that flaps is never taken for lost, be
@@ -68,7 +69,7 @@ async def probe_forever(health: Health, providers: Sequence[Provider]) -> None:
     """
     while True:
         await asyncio.sleep(PROBE_SECONDS)
-        failing = [provider for provider in providers if provider.name in health.failing()]
+        failing = [provider for provider in providers() if provider.name in health.failing()]
         alive = await asyncio.gather(*(_is_alive(provider) for provider in failing))
         for provider, answer in zip(failing, alive, strict=True):
             if provider.name in health.failing():
@@ -83,15 +84,21 @@ def _exchange(alias: str, mine: dict[str, Condition], names: list[str]) -> dict[
 
 def read(alias: str, names: list[str]) -> dict[str, Condition]:
     """Return what is shared of some providers, by name; raises the cache's own errors."""
-    stored = {name: _condition(caches[alias].get(_key(name))) for name in names}
+    stored = {name: _stored(alias, name) for name in names}
     return {name: condition for name, condition in stored.items() if condition is not None}
 
 
-def _condition(stored: Any) -> Condition | None:
+def _stored(alias: str, name: str) -> Condition | None:
+    """Read one; None as well for what another program has put there, which must not hide the others."""
     try:
+        stored = caches[alias].get(_key(name))
         return msgspec.convert(stored, Condition) if stored is not None else None
-    except msgspec.ValidationError:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
+    except Exception as exc:  # each cache backend has errors of its own
+        if "WRONGTYPE" in f"{exc} {exc.__cause__}":
+            return None
+        raise
 
 
 def _key(name: str) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
-from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -15,9 +13,14 @@ from django.conf import settings
 from sentinel_project.gateway import echo
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.stopping import stopping
+from sentinel_project.gateway.upstream_errors import failure, refusal, too_long
 
 CONNECT_SECONDS = 5
-MAX_ERROR_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 64 * 2**20
+"""The longest answer that is no stream; a few pictures in base64 are in the room of that."""
+MAX_EVENT_BYTES = 16 * 2**20
+"""The longest event of a stream: so much is kept until its end has come."""
 
 
 class Answer(NamedTuple):
@@ -25,24 +28,6 @@ class Answer(NamedTuple):
 
     content_type: str
     body: bytes | AsyncGenerator[bytes]
-
-
-class Failed(ApiError):
-    """The provider failed: no connection, no answer in time, 5xx or 429. Another one may well answer.
-
-    `reason` is its status or the error's code, never its own words: they may be anything, the message's text too.
-    `retry_after` is its own wish in seconds, if it has one; `alive` tells that it did answer.
-    """
-
-    reason: str = ""
-    retry_after: float | None = None
-    alive: bool = False
-
-
-class Refused(ApiError):
-    """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
-
-    provider_status = 0
 
 
 async def call(provider: Provider, body: dict[str, Any]) -> Answer:
@@ -55,26 +40,37 @@ async def call(provider: Provider, body: dict[str, Any]) -> Answer:
         if wants_stream:
             return Answer("text/event-stream", echo.stream(provider.name, body))
         return Answer("application/json", echo.completion(provider.name, body))
-    client = await _client()
     try:
-        response = await client.post(
-            f"{provider.base_url}/chat/completions",
-            data=msgspec.json.encode(body),
-            headers={**_authorization(provider), "Content-Type": "application/json"},
-            allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-        )
-        try:
-            if response.status != 200:
-                raise await _refusal(provider, response)
-            if not wants_stream:
-                return Answer(response.content_type, await response.read())
-            first = await response.content.readany()
-        except BaseException:
-            response.close()
-            raise
+        async with asyncio.timeout(settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS):
+            return await _ask(provider, body, wants_stream=wants_stream)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        raise _failure(provider, exc) from exc
+        raise failure(provider, exc) from exc
+
+
+async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) -> Answer:
+    response = await (await _client()).post(
+        f"{provider.base_url}/chat/completions",
+        data=_json(body),
+        headers={**_authorization(provider), "Content-Type": "application/json"},
+        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
+    )
+    try:
+        if response.status != 200:
+            raise await refusal(provider, response)
+        if not wants_stream:
+            return Answer(response.content_type, await _whole(provider, response))
+        first = await response.content.readany()
+    except BaseException:
+        response.close()
+        raise
     return Answer(response.headers.get("Content-Type", "text/event-stream"), _chunks(provider, response, first))
+
+
+def _json(body: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except RecursionError as exc:  # it was just shallow enough to be read
+        raise ApiError(400, "The request body is nested too deeply", code="invalid_json") from exc
 
 
 async def probe(provider: Provider) -> int:
@@ -90,18 +86,24 @@ async def probe(provider: Provider) -> int:
 
 async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: bytes) -> AsyncGenerator[bytes]:
     """Yield what arrives; a stream that breaks or stalls ends with an error event. Closing it ends the request."""
-    rest = b""
+    rest = bytearray()
     try:
         while chunk:
-            whole, rest = _split(rest + chunk)
-            if whole:
+            if whole := _take_whole(rest, chunk):
                 yield whole
+            if len(rest) > MAX_EVENT_BYTES:
+                yield too_long(provider, MAX_EVENT_BYTES).event()
+                return
             async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
                 chunk = await response.content.readany()
         if rest:
-            yield rest
+            yield bytes(rest)
+    except asyncio.CancelledError as exc:
+        if not stopping.caused(exc):
+            raise
+        yield stopping.error().event()
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield _failure(provider, exc).event()
+        yield failure(provider, exc).event()
     finally:
         response.close()
 
@@ -110,76 +112,25 @@ def _authorization(provider: Provider) -> dict[str, str]:
     return {} if provider.api_key is None else {"Authorization": f"Bearer {provider.api_key}"}
 
 
-def _split(data: bytes) -> tuple[bytes, bytes]:
-    """Return the events that are complete, and the rest: nobody could read an error event after half an event."""
-    end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
-    return (data[:end], data[end:]) if end > 2 else (b"", data)
+def _take_whole(rest: bytearray, chunk: bytes) -> bytes:
+    """Add a chunk to the rest and take the events that are complete: nobody could read an error after half an event."""
+    seen = max(0, len(rest) - 2)  # before that is no end, or it were not the rest
+    rest += chunk
+    end = max(rest.rfind(b"\n\n", seen) + 2, rest.rfind(b"\n\r\n", seen) + 3)
+    if end <= 2:
+        return b""
+    whole = bytes(rest[:end])
+    del rest[:end]
+    return whole
 
 
-async def _error_text(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
-    """The start of an error's body, without the gateway's key, which some providers repeat."""
-    text = b""
-    while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
-        text += chunk
-    return text.replace(provider.api_key.encode(), b"***") if provider.api_key else text
-
-
-async def _refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiError:
-    """The provider's error, for the client. One about the gateway's key is not about the client's: it becomes 502."""
-    status = response.status
-    said = _openai_error(await _error_text(provider, response))
-    message = said.get("message") or f"Provider {provider.name!r} answered {status}"
-    own_words: dict[str, Any] = {name: said.get(name) for name in ("param", "code")}
-    own_words["type"] = said.get("type") or "upstream_error"
-    headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
-    if status in (401, 402, 403, 404):
-        refused = Refused(status, message, **own_words)
-        if status != 404:
-            message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-            refused = Refused(502, message, type="upstream_error", code="upstream_refused")
-        refused.provider_status = status
-        return refused
-    if status < 500 and status != 429:
-        return ApiError(status if status >= 400 else 502, message, headers=headers, **own_words)
-    failed = Failed(status, message, headers=headers, **own_words)
-    failed.reason = str(status)
-    failed.alive = status == 429
-    failed.retry_after = _seconds(headers.get("Retry-After"))
-    return failed
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110: seconds or a date); None when there is none or it is neither."""
-    if retry_after is None:
-        return None
-    if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _openai_error(text: bytes) -> dict[str, Any]:
-    try:
-        body = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return {}
-    return {name: value if name == "code" else str(value) for name, value in error.items() if value is not None}
-
-
-def _failure(provider: Provider, exc: Exception) -> Failed:
-    status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
-    if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
-        status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
-    elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
-        message = f"Provider {provider.name!r} broke off its answer"
-    failed = Failed(status, message, type="upstream_error", code=code)
-    failed.reason = code
-    return failed
+async def _whole(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    while chunk := await response.content.readany():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise too_long(provider, MAX_ANSWER_BYTES)
+    return bytes(body)
 
 
 _clients: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}

@@ -15,6 +15,7 @@ from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.dispatch import dispatch
 from sentinel_project.gateway.endpoint import Call, endpoint
 from sentinel_project.gateway.errors import ApiError, json_response, too_large
+from sentinel_project.gateway.provider_file import providers
 from sessions_sticky import Outcome, sessions
 
 
@@ -49,7 +50,7 @@ async def chat_completions(call: Call) -> HttpResponseBase:
 async def models(call: Call) -> HttpResponse:
     """List the models that the providers serve."""
     await authenticate(call.lower_headers.get("authorization", ""))
-    served = sorted({model for provider in settings.SENTINEL_PROVIDERS for model in provider.models})
+    served = sorted({model for provider in providers() for model in provider.models})
     return json_response({"object": "list", "data": [_model(name) for name in served]})
 
 

@@ -41,6 +41,10 @@ class Proxy:
         """Be a good network again."""
         self.delay_seconds, self.cut, self.script = 0.0, False, None
 
+    def _cuts(self) -> bool:
+        """Tell whether to break off the reply that has come."""
+        return self.cut
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # it is closed
             while True:
@@ -77,8 +81,9 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := server.recv(65536):
                 time.sleep(self.delay_seconds)
-                client.sendall(data[: len(data) // 2] if self.cut else data)
-                if self.cut:
+                cut = self._cuts()
+                client.sendall(data[: len(data) // 2] if cut else data)
+                if cut:
                     break
         _shut(client)
         _shut(server)

@@ -12,6 +12,8 @@ from tests.gateway.asgi import MESSAGES
 from tests.gateway.live import LiveGateway
 from tests.gateway.upstreams import Held, Upstream, breaks_off, fails
 
+pytestmark = pytest.mark.slow
+
 
 def new_id() -> str:
     return f"conv-{uuid.uuid4()}"

@@ -64,6 +64,7 @@ def test_header_with_an_underscore_names_the_conversation_when_sent_over_the_wir
     assert outcomes == ["created", "hit"]
 
 
+@pytest.mark.slow
 def test_key_works_at_once_when_it_was_made_while_the_server_runs(live: LiveGateway):
     headers = {"Authorization": f"Bearer {live.create_key('cem')}"}
     assert httpx.post(f"{live.url}{CHAT}", json=chat(), headers=headers).status_code == 200

@@ -94,7 +94,7 @@ async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> Non
     samples = ground.workers.each[1].metrics()
     there = names(samples)
     assert documented() <= there | {name.removesuffix("_bucket") for name in there}
-    assert len(documented()) == 10
+    assert len(documented()) == 12
     assert asked_for() <= there
     assert total(samples, "sessions_sticky_rebinds_total", 'reason="provider answered 404"') == 1
     assert total(samples, "sessions_sticky_store_errors_total", "ConnectionError") >= 1

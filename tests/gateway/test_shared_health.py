@@ -34,7 +34,7 @@ def north_alone(north: Upstream) -> list[Provider]:
 @asynccontextmanager
 async def sharing(providers: list[Provider], *healths: Health) -> AsyncIterator[None]:
     """Share between workers, each of which has one `Health`."""
-    tasks = [asyncio.create_task(share_forever(health, providers, "default")) for health in healths]
+    tasks = [asyncio.create_task(share_forever(health, lambda: providers, "default")) for health in healths]
     await asyncio.sleep(0)  # they have begun
     try:
         yield
@@ -136,7 +136,7 @@ async def test_probe_takes_any_answer_below_500_for_life(
     health.failed("north")
     before = health.conditions["north"]
     north.then(*[fails(answer)] * 1000)
-    task = asyncio.create_task(probe_forever(health, north_alone))
+    task = asyncio.create_task(probe_forever(health, lambda: north_alone))
     await until(lambda: health.conditions["north"] is not before)
     task.cancel()
     assert (health.conditions["north"].failing_since == 0) is alive
@@ -153,7 +153,7 @@ async def test_probe_asks_only_those_that_fail(
     dead = Provider(name="dead", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key=None, models=("m",), weight=1)
     health.failed("dead")
     before = health.conditions["dead"]
-    task = asyncio.create_task(probe_forever(health, [provider(north), dead, provider(south)]))
+    task = asyncio.create_task(probe_forever(health, lambda: [provider(north), dead, provider(south)]))
     await until(lambda: health.conditions["dead"] is not before)
     task.cancel()
     assert health.conditions["dead"].failing_since > 0

@@ -24,7 +24,7 @@ MODELS = ("model-a", "model-b")
 
 
 @cache
-def _database() -> tuple[bytes, str]:
+def database() -> tuple[bytes, str]:
     """A migrated database with a key, made once; and the key."""
     with tempfile.TemporaryDirectory() as folder:
         env = environment(Path(folder))
@@ -50,12 +50,13 @@ def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None
 class Worker:
     """One process; a context manager that ends it."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
+    def __init__(self, folder: Path, env: dict[str, str], *, grace_seconds: int = 1) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"log-{port}"
         command = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
-        command += ["--port", str(port), "--timeout-graceful-shutdown", "1", "--no-access-log", "--backlog", "2048"]
+        command += ["--port", str(port), "--timeout-graceful-shutdown", str(grace_seconds)]
+        command += ["--no-access-log", "--backlog", "2048"]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
 
@@ -100,11 +101,12 @@ class Worker:
 class Workers:
     """Workers on common ground; a context manager. `key` is ann's."""
 
-    def __init__(self, folder: Path, count: int, **variables: str) -> None:
-        database, self.key = _database()
+    def __init__(self, folder: Path, count: int, *, grace_seconds: int = 1, **variables: str) -> None:
+        content, self.key = database()
+        self._grace_seconds = grace_seconds
         self.folder = folder
         self._variables = variables
-        (folder / "db.sqlite3").write_bytes(database)
+        (folder / "db.sqlite3").write_bytes(content)
         self.each: list[Worker] = [self._start() for _ in range(count)]
         for worker in self.each:
             worker.wait()
@@ -128,7 +130,8 @@ class Workers:
         return self.add(**variables)
 
     def _start(self, **variables: str) -> Worker:
-        return Worker(self.folder, environment(self.folder, **{**self._variables, **variables}))
+        env = environment(self.folder, **{**self._variables, **variables})
+        return Worker(self.folder, env, grace_seconds=self._grace_seconds)
 
     def __enter__(self) -> Workers:
         return self

@@ -111,12 +111,16 @@ def test_document_is_public_when_nobody_is_logged_in(client: Client, path: str) 
 def test_docs_load_nothing_from_elsewhere_when_opened(client: Client) -> None:
     page = client.get("/api/docs/").text
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(loaded) == 4
-    assert all(url.startswith("/static/drf_spectacular_sidecar/swagger-ui-dist/") for url in loaded)
-    assert all(finders.find(url.removeprefix("/static/")) for url in loaded)
+    assert len(loaded) == 5
+    *files, script = loaded
+    assert all(url.startswith("/static/drf_spectacular_sidecar/swagger-ui-dist/") for url in files)
+    assert all(finders.find(url.removeprefix("/static/")) for url in files)
     assert "https://" not in page
+    assert "SwaggerUIBundle" in client.get(script).text
+    assert "<script>" not in page
 
 
+@pytest.mark.slow
 def test_api_works_when_drf_spectacular_is_not_there() -> None:
     code = (
         "import sys; sys.modules['drf_spectacular'] = None\n"

@@ -1,3 +1,5 @@
+"""Who may call the admin API, as far as the matrix (tests/faults/test_permission_matrix.py) does not say it."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -6,7 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from rest_framework.test import APIClient
 
-from tests.sessions_sticky.api.calls import BASE, CALLS, PROPOSAL, Call
+from tests.sessions_sticky.api.calls import BASE, CALLS, PROPOSAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,53 +17,6 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 KEY = "sentinel:session:conv-1"
-USERS: dict[str, tuple[tuple[str, ...], dict[str, bool]]] = {
-    "ordinary": ((), {}),
-    "staff without permission": ((), {"is_staff": True}),
-    "view only": (("view",), {}),
-    "add only": (("add",), {}),
-    "change only": (("change",), {}),
-    "delete only": (("delete",), {}),
-    "all": (("view", "add", "change", "delete"), {}),
-    "superuser": ((), {"is_superuser": True}),
-    "inactive superuser": ((), {"is_superuser": True, "is_active": False}),
-}
-
-
-def by_session(user: User) -> APIClient:
-    """A browser in which a user is logged in, with a CSRF token."""
-    client = APIClient(enforce_csrf_checks=True, HTTP_X_CSRFTOKEN="c" * 32)
-    client.force_login(user)
-    client.cookies["csrftoken"] = "c" * 32
-    return client
-
-
-def expected_status(call: Call, actions: tuple[str, ...], flags: dict[str, bool]) -> int:
-    if not flags.get("is_active", True):
-        return 401
-    return call.status if flags.get("is_superuser") or call.permission in actions else 403
-
-
-@pytest.mark.parametrize("login", ["token", "session"])
-@pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("who", USERS)
-@pytest.mark.slow
-def test_call_answers_as_the_permissions_say_when_logged_in(
-    bound: bytes,
-    session_cache: redis.Redis,
-    make_user: Callable[..., User],
-    by_token: Callable[[User], APIClient],
-    who: str,
-    name: str,
-    login: str,
-) -> None:
-    actions, flags = USERS[who]
-    user = make_user(*actions, **flags)
-    client = by_token(user) if login == "token" else by_session(user)
-    response = CALLS[name].by(client)
-    assert response.status_code == expected_status(CALLS[name], actions, flags)
-    if response.status_code >= 400:
-        assert_refused(response, session_cache, bound)
 
 
 @pytest.mark.parametrize("headers", [{}, {"AUTHORIZATION": "Token wrong"}, {"AUTHORIZATION": "Basic dXNlcjp1c2Vy"}])
@@ -80,19 +35,6 @@ def test_call_answers_401_when_the_project_grants_anonymous_users_permissions(
 ) -> None:
     monkeypatch.setattr(AnonymousUser, "has_perm", lambda *args: True)
     assert CALLS["retrieve"].by(APIClient()).status_code == 401
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, call in CALLS.items() if call.method not in ("GET", "HEAD", "OPTIONS")]
-)
-def test_call_answers_403_when_logged_in_without_a_csrf_token(
-    bound: bytes, session_cache: redis.Redis, make_user: Callable[..., User], name: str
-) -> None:
-    client = APIClient(enforce_csrf_checks=True)
-    client.force_login(make_user(is_superuser=True))
-    response = CALLS[name].by(client)
-    assert (response.status_code, response.json()["detail"]) == (403, "CSRF Failed: CSRF cookie not set.")
-    assert_refused(response, session_cache, bound)
 
 
 @pytest.mark.parametrize(("actions", "shown"), [(("add",), False), (("add", "view"), True), (("add", "change"), True)])

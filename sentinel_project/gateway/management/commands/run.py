@@ -55,7 +55,13 @@ class Command(BaseCommand):
                 self._migrate()
                 lines = _introduction(listener, host)
             connections.close_all()
-            served = serve(listener, workers=workers, debug=settings.DEBUG, ready=lambda: self._say(lines))
+            served = serve(
+                listener,
+                workers=workers,
+                debug=settings.DEBUG,
+                drain_seconds=settings.SENTINEL_DRAIN_SECONDS,
+                ready=lambda: self._say(lines),
+            )
             if not served:
                 raise CommandError("The gateway did not start; the reason is above")
 

@@ -1,0 +1,92 @@
+"""The providers in force: those of the start, then those of their file whenever it changes.
+
+A change takes effect without a restart, in all workers of a machine at the same moment: two seconds after the file was
+written. By then each of them has seen it, and an editor has written all of it; one worker that knows a new provider
+before the others would bind conversations to it, which those would move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from django.conf import settings
+
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.providers import Provider, load_providers
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+SETTLE_SECONDS = 2.0
+
+Version = tuple[int, ...]
+
+_taken: list[tuple[Provider, ...]] = []
+"""What was taken over last; empty before the first change."""
+
+
+def providers() -> tuple[Provider, ...]:
+    """Return the providers in force."""
+    return _taken[0] if _taken else settings.SENTINEL_PROVIDERS
+
+
+async def watch_forever(path: str | None) -> None:
+    """Take over the file's changes until cancelled; one that cannot be used is logged, and changes nothing.
+
+    `path` None: there is no file to change.
+    """
+    known: Version | None = None  # not the file's now: it may have changed since the settings read it
+    while path is not None:
+        version = await asyncio.to_thread(_version, path)
+        if version != known:
+            await asyncio.sleep(_settles_in(version))
+            if await asyncio.to_thread(_version, path) != version:
+                continue  # it is still being written
+            known = version
+            await _take_over(path)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _version(path: str) -> Version:
+    """Return what changes with each change of the file, first when that was, in nanoseconds; zeros without a file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0, 0
+    # The inode's change: a file that is moved into place keeps its own times.
+    return status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _settles_in(version: Version) -> float:
+    """Return the seconds until the file may be read. Another machine's clock may be ahead, no file has no time."""
+    age = time.time() - version[0] / 1e9
+    return SETTLE_SECONDS - max(0, age) if version[0] else SETTLE_SECONDS
+
+
+async def _take_over(path: str) -> None:
+    try:
+        new = await asyncio.to_thread(load_providers, path)
+    except ValueError as exc:
+        metrics.provider_reloads.labels("refused").inc()
+        logger.error("the providers stay as they were, for their file cannot be used: %s", exc)
+        return
+    old = providers()
+    if new != old:
+        _taken[:] = [new]
+        metrics.provider_reloads.labels("taken").inc()
+        logger.info("the providers have changed: %s", _difference(old, new))
+
+
+def _difference(old: Sequence[Provider], new: Sequence[Provider]) -> str:
+    before, after = ({provider.name: provider for provider in each} for each in (old, new))
+    groups = {
+        "new": after.keys() - before.keys(),
+        "gone": before.keys() - after.keys(),
+        "changed": {name for name in after.keys() & before.keys() if after[name] != before[name]},
+    }
+    said = [f"{what} {', '.join(sorted(names))}" for what, names in groups.items() if names]
+    return "; ".join(said) or "their order"

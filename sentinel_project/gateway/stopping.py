@@ -1,0 +1,110 @@
+"""What becomes of the chats when the server is told to stop.
+
+On SIGTERM the worker takes no new connections, and closes each one after its next answer. Only those that have no
+request for some seconds are closed without: closed at once, they would meet requests on their way, and those a reset.
+What is still being answered after `SENTINEL_DRAIN_SECONDS` ends: a stream with an error event, the rest with 503.
+
+A server tells its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
+that; hence the signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from django.conf import settings
+
+from sentinel_project.gateway.errors import ApiError
+
+LEFT = "the client left"
+"""The message of a cancellation for that reason."""
+LINGER_SECONDS = 6
+"""HTTP clients themselves give up an unused connection after 5 s (httpx, hence OpenAI's SDK) or 4 s (Node)."""
+LOOK_SECONDS = 0.05
+
+Handler = Callable[[int, Any], Any]
+
+
+class Stopping:
+    """Whether this worker was `told` to stop, and the chats that it answers until then."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._over = False
+        self._chats: set[asyncio.Task[Any]] = set()
+        self._servers: dict[int, Handler] = {}
+
+    def begin_chat(self, work: asyncio.Task[Any]) -> None:
+        """Note a task that answers a chat; when the time is over it is cancelled."""
+        self._chats.add(work)
+        if self._over:
+            work.cancel()
+
+    def end_chat(self, work: asyncio.Task[Any]) -> None:
+        """Note that the task is done."""
+        self._chats.discard(work)
+
+    def listen(self) -> None:
+        """Hear the signals that stop the server, before it does; nothing where they are not for this thread."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            servers = signal.getsignal(signum)
+            if callable(servers):
+                self._servers[signum] = servers
+                signal.signal(signum, partial(self._on_signal, asyncio.get_running_loop()))
+
+    def unlisten(self) -> None:
+        """Leave the signals to the server again."""
+        for signum, servers in self._servers.items():
+            signal.signal(signum, servers)
+        self._servers.clear()
+
+    def caused(self, exc: asyncio.CancelledError) -> bool:
+        """Tell whether a chat is cancelled because the server stops."""
+        return self.told and LEFT not in exc.args
+
+    def error(self) -> ApiError:
+        """Return what a chat is told whose time is over. The cancellation that led here is taken back."""
+        cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
+        headers = {"Retry-After": "1", "Connection": "close"}
+        message = "The gateway is being restarted; ask again"
+        return ApiError(503, message, type="service_unavailable", code="gateway_restarting", headers=headers)
+
+    def end_chats(self) -> None:
+        """End what is still being answered, now."""
+        self._over = True
+        for work in list(self._chats):
+            work.cancel()
+
+    def _on_signal(self, loop: asyncio.AbstractEventLoop, signum: int, frame: Any) -> None:
+        servers = self._servers[signum]
+        if self.told:
+            servers(signum, frame)
+            return
+        self.told = True
+        drain = settings.SENTINEL_DRAIN_SECONDS
+        linger = min(LINGER_SECONDS, drain / 2)  # what begins in it has as much time again
+        if signum != signal.SIGTERM:
+            linger = 0  # at a terminal nobody wants to wait
+        loop.call_soon_threadsafe(loop.call_later, drain, self.end_chats)
+        loop.call_soon_threadsafe(self._let_go, partial(servers, signum, frame), servers, loop.time() + linger)
+
+    def _let_go(self, stop: Callable[[], Any], servers: Handler, until: float) -> None:
+        """Stop the server once its connections are gone; it is uvicorn's, of others nothing is known of them."""
+        server, loop = getattr(servers, "__self__", None), asyncio.get_running_loop()
+        for listener in getattr(server, "servers", ()):
+            listener.close()
+        left = getattr(getattr(server, "server_state", None), "connections", ())
+        if left and loop.time() < until:
+            loop.call_later(LOOK_SECONDS, self._let_go, stop, servers, until)
+        else:
+            stop()
+
+
+stopping = Stopping()

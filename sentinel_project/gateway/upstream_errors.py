@@ -1,0 +1,113 @@
+"""What is said when a provider does not answer as it should."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers import Provider
+
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class Failed(ApiError):
+    """The provider failed: no connection, no answer in time, 5xx or 429. Another one may well answer.
+
+    `reason` is its status or the error's code, never its own words: they may be anything, the message's text too.
+    `retry_after` is its own wish in seconds, if it has one; `alive` tells that it did answer.
+    """
+
+    reason: str = ""
+    retry_after: float | None = None
+    alive: bool = False
+
+
+class Refused(ApiError):
+    """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
+
+    provider_status = 0
+
+
+async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiError:
+    """Return the provider's error, for the client.
+
+    One about the gateway's key is not about the client's: it becomes 502.
+    """
+    status = response.status
+    said = _openai_error(await _error_text(provider, response))
+    message = said.get("message") or f"Provider {provider.name!r} answered {status}"
+    if 300 <= status < 400:
+        message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
+    own_words: dict[str, Any] = {name: said.get(name) for name in ("param", "code")}
+    own_words["type"] = said.get("type") or "upstream_error"
+    headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
+    if status in (401, 402, 403, 404):
+        refused = Refused(status, message, **own_words)
+        if status != 404:
+            message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
+            refused = Refused(502, message, type="upstream_error", code="upstream_refused")
+        refused.provider_status = status
+        return refused
+    if status < 500 and status != 429:
+        return ApiError(status if status >= 400 else 502, message, headers=headers, **own_words)
+    failed = Failed(status, message, headers=headers, **own_words)
+    failed.reason = str(status)
+    failed.alive = status == 429
+    failed.retry_after = _seconds(headers.get("Retry-After"))
+    return failed
+
+
+def failure(provider: Provider, exc: Exception) -> Failed:
+    """Return the error for a provider that could not be asked, or did not answer to the end."""
+    status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
+    if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
+        status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
+    elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+        message = f"Provider {provider.name!r} broke off its answer"
+    failed = Failed(status, message, type="upstream_error", code=code)
+    failed.reason = code
+    return failed
+
+
+def too_long(provider: Provider, limit: int) -> Failed:
+    """Return the error for an answer, or an event of a stream, of more than `limit` bytes."""
+    code = "upstream_too_long"
+    failed = Failed(502, f"Provider {provider.name!r} sent more than {limit} bytes", type="upstream_error", code=code)
+    failed.reason = code
+    return failed
+
+
+async def _error_text(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
+    """The start of an error's body, without the gateway's key, which some providers repeat."""
+    text = b""
+    while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+        text += chunk
+    return text.replace(provider.api_key.encode(), b"***") if provider.api_key else text
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read a `Retry-After` header (RFC 9110: seconds or a date); None when there is none or it is neither."""
+    if retry_after is None:
+        return None
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _openai_error(text: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return {}
+    return {name: value if name == "code" else str(value) for name, value in error.items() if value is not None}

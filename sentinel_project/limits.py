@@ -1,0 +1,71 @@
+"""What one client may send at most, before any of it is understood: the ASGI application's outermost layer.
+
+Django reads the body of every request, to the end and onto the disk, before it asks who sends it. Here that ends at
+`SENTINEL_MAX_BODY_BYTES`, on all paths. The server's own limits (headers, connections, time) are in http_protocol.py.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
+
+from sentinel_project.gateway.endpoint import refuse
+from sentinel_project.gateway.errors import too_large
+
+DISCONNECT = {"type": "http.disconnect"}
+
+
+class Limits:
+    """Refuses a request whose body is too large, as soon as that is known, and every WebSocket."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # there are none; Django would answer 500
+        elif scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif _declared(scope) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await _refuse(scope, send)
+        else:
+            body = _Body(receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+            await self._app(scope, body.receive, send)
+            if body.is_over:
+                await _refuse(scope, send)
+
+
+class _Body:
+    """A request's body up to a limit. Beyond it the client has left, as far as the application can see."""
+
+    def __init__(self, receive: Any, limit: int) -> None:
+        self._receive = receive
+        self._room = limit
+
+    @property
+    def is_over(self) -> bool:
+        return self._room < 0
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        self._room -= len(message.get("body", b""))
+        return DISCONNECT if self.is_over else message
+
+
+def _declared(scope: Any) -> int:
+    """Return the length that the client says its body has; 0 when it says none. Servers refuse what is no number."""
+    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+
+
+async def _refuse(scope: Any, send: Any) -> None:
+    error = too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    is_chat = scope["path"].startswith("/v1/")  # which has a request id and a line in the log
+    response = refuse(ASGIRequest(scope, BytesIO()), error) if is_chat else error.response()
+    response["Content-Length"] = str(len(response.content))
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.content})

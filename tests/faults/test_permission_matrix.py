@@ -1,0 +1,197 @@
+"""Experiment 12: who may do what, over every route that the URL configuration has, each method, each kind of user."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, get_resolver
+from rest_framework.authtoken.models import Token
+
+from sentinel_project.gateway.models import ApiKey
+from sessions_sticky import sessions
+from sessions_sticky.job_records import Plan
+from sessions_sticky.jobs import Jobs
+from sessions_sticky.listing import Filters
+from tests.faults.permission_roles import BY_TOKEN, ROLES, WITH_CSRF, Cell, Role, cells
+from tests.faults.permission_table import KINDS, METHODS, ROUTES, SAFE, Route
+from tests.sessions_sticky.admin.pages import binding, wait_for_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    import redis
+    from pytest_django import Settings
+
+VALUE = b'{"id":"conv-1","provider":"openai","model":"gpt-4","external_id":"user-456","created_at":1700000000}'
+SECRETS = ("user-456", "owner-of-a-key", "sk-sentinel-", "name-of-a-group", "name-of-a-user")
+CSRF = "c" * 32
+
+
+def patterns(entries: Iterable[Any], prefix: str = "") -> Iterator[str]:
+    """Every route of a URL configuration, as its parts are written."""
+    for entry in entries:
+        path = f"{prefix}{entry.pattern}"
+        if isinstance(entry, URLPattern):
+            yield path
+        else:
+            yield from patterns(entry.url_patterns, path)
+
+
+def test_table_has_every_route_when_one_is_added(experiment: Callable[..., None]) -> None:
+    found = list(patterns(get_resolver().url_patterns))
+    assert sorted(found) == sorted(ROUTES)
+    tried = sum(1 for route in ROUTES.values() if route.door != "key" for _ in cells(route))
+    by_key = [route for route in ROUTES.values() if route.door == "key"]
+    experiment(
+        12,
+        "Permission matrix",
+        setup="every route of the URL configuration",
+        fault=f"{len(METHODS)} methods by nobody and {len(ROLES)} kinds of users, with and without a CSRF token, by a"
+        f" token; {len(KINDS)} kinds of chat keys and what is none",
+        figures={
+            "routes": f"{len(ROUTES)}",
+            "calls": f"{tried + len(by_key) * len(METHODS) * len(KINDS)}",
+            "answered otherwise than the table says": "0",
+            "refused, yet something told or changed": "0",
+        },
+    )
+
+
+class Ground:
+    """What there is to see and to spoil: a session, an operation, keys, groups, users, and a client for each role."""
+
+    def __init__(self, store: redis.Redis) -> None:
+        self._store = store
+        store.set("sentinel:session:conv-1", VALUE, ex=100)
+        sessions.reindex()
+        job = Jobs().start(Plan(Filters(provider="nobody")), actor="somebody")
+        wait_for_jobs()
+        ApiKey.objects.issue("owner-of-a-key")
+        seen = User.objects.create(username="name-of-a-user")
+        Token.objects.create(user=seen, key="sk-sentinel-token")
+        found = sessions.get("conv-1")
+        assert found
+        self._names = {
+            "{job}": job.key,
+            "{binding}": binding(found),
+            "{key}": str(ApiKey.objects.get().pk),
+            "{user}": str(seen.pk),
+            "{group}": str(Group.objects.create(name="name-of-a-group").pk),
+            "{type}": str(ContentType.objects.get_for_model(Group).pk),
+        }
+        users = {name: _user(name, role) for name, role in ROLES.items()}
+        self._cookies = {name: _cookies(user) for name, user in users.items()}
+        self._tokens = {name: Token.objects.create(user=user).key for name, user in users.items()}
+        self._dumps = self._dumped()
+
+    def _dumped(self) -> dict[bytes, bytes]:
+        return {key: self._store.dump(key) for key in self._store.scan_iter()}
+
+    def restore(self) -> None:
+        """Put the store back as it was."""
+        wait_for_jobs()
+        self._store.flushdb()
+        for key, dump in self._dumps.items():
+            self._store.restore(key, 100_000, dump)
+
+    def state(self) -> Any:
+        """Everything that a refused call must leave alone."""
+        tables = [ApiKey.objects, Group.objects, Token.objects, LogEntry.objects]
+        users = User.objects.values_list("pk", "username", "password", "is_superuser", "is_staff", "email")
+        ttl = self._store.pttl("sentinel:session:conv-1") <= 100_000
+        return self._dumped(), ttl, [list(table.values_list()) for table in tables], list(users)
+
+    def call(self, route: Route, cell: Cell) -> Any:
+        """Make the call of a cell."""
+        client, headers = Client(enforce_csrf_checks=True), {}
+        if cell.way == BY_TOKEN:
+            headers["Authorization"] = f"Token {self._tokens[cell.who]}"
+        elif cell.who:
+            client.cookies.load(self._cookies[cell.who])
+        if cell.way == WITH_CSRF:
+            client.cookies["csrftoken"] = headers["X-CSRFToken"] = CSRF
+        path, body = self._filled(route.path), {name: self._filled(value) for name, value in route.body.items()}
+        if cell.method == "POST" and route.door == "pages":
+            return client.post(path, body, headers=headers)
+        data = () if cell.method in SAFE else (json.dumps(body), "application/json")
+        return client.generic(cell.method, path, *data, headers=headers)
+
+    def _filled(self, text: str) -> str:
+        for name, value in self._names.items():
+            text = text.replace(name, value)
+        return text
+
+
+def _user(name: str, role: Role) -> User:
+    user = User.objects.create(username=name, **role.flags)
+    for permission in Permission.objects.select_related("content_type"):
+        action, _, model = permission.codename.partition("_")
+        if action in role.actions and role.covers(model if permission.content_type.app_label != "sessions" else ""):
+            user.user_permissions.add(permission)
+    return user
+
+
+def _cookies(user: User) -> dict[str, str]:
+    client = Client()
+    client.force_login(user)
+    return {name: morsel.value for name, morsel in client.cookies.items()}
+
+
+def expected(route: Route, cell: Cell) -> int | str:
+    """The status; a redirection to the login page is `login`."""
+    needs, status = route.call(cell.method)
+    role = cell.role if cell.role and cell.role.is_active else None
+    if route.door == "exempt":
+        return status
+    if route.door == "api" and role is None:
+        return 401
+    if cell.is_forged:
+        return 403
+    if route.door == "open":
+        return status
+    if route.door == "pages" and not (role and role.flags.get("is_staff")):
+        return route.outside.get(cell.method, route.outside["other"])
+    return status if role and role.may(needs, route.model) else route.refused
+
+
+def answered(response: Any) -> int | str:
+    is_login = response.status_code == 302 and response.url.startswith("/admin/login/")
+    return "login" if is_login else int(response.status_code)
+
+
+def is_change(cell: Cell, status: int | str) -> bool:
+    """Whether such an answer may have changed something; deleting what is not there leaves word of it, too."""
+    return cell.method not in SAFE and (status in (200, 201, 204, 302) or (cell.method, status) == ("DELETE", 404))
+
+
+@pytest.fixture
+def ground(db: None, session_cache: redis.Redis, settings: Settings) -> Ground:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}
+    return Ground(session_cache)
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern, route in ROUTES.items() if route.door != "key"])
+def test_route_answers_as_the_table_says_when_anybody_calls(ground: Ground, pattern: str) -> None:
+    route, wrong = ROUTES[pattern], []
+    before = ground.state()
+    for cell in cells(route):
+        with transaction.atomic():
+            response = ground.call(route, cell)
+            found, wanted = answered(response), expected(route, cell)
+            if found != wanted:
+                wrong.append(f"{cell}: {found}, not {wanted}")
+            elif not is_change(cell, found):
+                assert ground.state() == before, cell
+            if found in (401, 403, "login"):
+                assert not [secret for secret in SECRETS if secret in response.text], cell
+            transaction.set_rollback(True)
+        if is_change(cell, found):
+            ground.restore()
+    assert not wrong, "\n".join(wrong)

@@ -1,0 +1,210 @@
+"""The file of providers changes while the gateway serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sentinel_project.gateway import provider_file
+from sentinel_project.gateway.provider_file import providers, watch_forever
+from sentinel_project.gateway.providers import load_providers
+from tests.gateway.asgi import ask, chat
+from tests.gateway.fleet import UVICORN, Fleet
+from tests.gateway.load import Clients, bindings, failed, tell
+from tests.gateway.upstream_process import UpstreamProcess
+from tests.gateway.upstreams import Upstream
+from tests.gateway.workers import wait_until
+from tests.servers import start_server
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+NAMES = ("north", "south", "east")
+
+
+def configuration(urls: dict[str, str], **weights: float) -> str:
+    entry = '[[provider]]\nname = "{}"\nbase_url = "{}"\nmodels = ["model-a", "model-b"]\nweight = {}\n'
+    return "".join(entry.format(name, url, weights.get(name, 1)) for name, url in urls.items())
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file as a careful operator does: whole, at once."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.rename(file)
+
+
+async def until(condition, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - asks each time
+            await asyncio.sleep(0.01)
+
+
+def names() -> list[str]:
+    return [provider.name for provider in providers()]
+
+
+@pytest.fixture
+def urls(north: Upstream, south: Upstream) -> dict[str, str]:
+    return {"north": north.url, "south": south.url}
+
+
+@pytest.fixture
+async def file(
+    gateway: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: dict[str, str]
+) -> AsyncIterator[Path]:
+    """The file that the gateway was started with, watched."""
+    monkeypatch.setattr(provider_file, "_taken", [])
+    monkeypatch.setattr(provider_file, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(provider_file, "SETTLE_SECONDS", 0.3)
+    file = tmp_path / "providers.toml"
+    file.write_text(configuration(urls))
+    gateway.SENTINEL_PROVIDERS = load_providers(str(file))
+    watching = asyncio.create_task(watch_forever(str(file)))
+    yield file
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """What the watch logs."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
+    logger = logging.getLogger(provider_file.__name__)
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("write", [Path.write_text, replace], ids=["written", "moved into place"])
+async def test_change_is_taken_over_and_told_in_a_line_when_the_file_is_written(file, urls, said, write):
+    before = providers()
+    write(file, configuration({"south": urls["south"], "east": urls["north"]}, south=2))
+    await until(lambda: names() == ["south", "east"])
+    assert said == ["INFO the providers have changed: new east; gone north; changed south"]
+    assert [provider.weight for provider in providers()] == [2, 1]
+    assert [provider.name for provider in before] == ["north", "south"]  # what a request under way holds stays
+
+
+async def test_change_is_taken_over_when_the_file_moved_into_place_is_older(file, urls):
+    new = file.with_suffix(".prepared")
+    new.write_text(configuration({"south": urls["south"]}))
+    os.utime(new, (1, 1))
+    new.rename(file)
+    await until(lambda: names() == ["south"])
+
+
+async def test_nothing_is_said_when_the_file_says_the_same(file, urls, said):
+    replace(file, "# a comment\n" + configuration(urls))
+    await asyncio.sleep(0.5)
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[[provider", "Invalid key"),
+        ("", "missing required field `provider`"),
+        ('[[provider]]\nname = "north"\nbase_url = "ftp://host"\nmodels = ["m"]\n', "base_url 'ftp://host'"),
+        (
+            '[[provider]]\nname = "north"\nbase_url = "http://host"\nmodels = ["m"]\napi_key_env = "NOT_SET"\n',
+            "the environment variable NOT_SET is not set to an API key",
+        ),
+        (None, "No such file or directory"),
+    ],
+)
+async def test_providers_stay_and_one_line_says_why_when_the_file_cannot_be_used(file, urls, said, text, reason):
+    file.unlink() if text is None else replace(file, text)
+    await until(lambda: said)
+    await asyncio.sleep(0.2)  # ten more looks at the file
+    (line,) = said
+    assert line.startswith(f"ERROR the providers stay as they were, for their file cannot be used: {file}: ")
+    if text != "[[provider":  # the TOML parsers say it in their own words
+        assert reason in line
+    assert names() == ["north", "south"]
+    replace(file, configuration({"south": urls["south"]}))  # and it goes on from there
+    await until(lambda: names() == ["south"])
+
+
+async def test_nothing_is_taken_over_before_all_of_the_file_is_written(file, urls, said):
+    with file.open("w") as written:
+        for entry in (configuration({name: url}) for name, url in {**urls, "east": urls["north"]}.items()):
+            written.write(entry)
+            written.flush()
+            await asyncio.sleep(0.2)
+            assert names() == ["north", "south"]
+    await until(lambda: names() == ["north", "south", "east"])
+    assert len(said) == 1
+
+
+async def test_conversations_stay_when_weights_change_and_a_provider_comes(file, urls):
+    ids = [f"conv-{number}" for number in range(20)]
+    before = {each: (await ask(chat(conversation_id=each))).headers["x-session-provider"] for each in ids}
+    assert set(before.values()) == {"north", "south"}
+    replace(file, configuration({**urls, "east": urls["north"]}, north=0, south=0, east=1000))
+    await until(lambda: names() == ["north", "south", "east"])
+    for each in ids:
+        answer = await ask(chat(conversation_id=each))
+        assert (answer.headers["x-session-outcome"], answer.headers["x-session-provider"]) == ("hit", before[each])
+    assert (await ask(chat(conversation_id="new"))).headers["x-session-provider"] == "east"
+
+
+async def test_only_conversations_of_a_provider_that_goes_are_moved_and_with_the_reason(file, urls):
+    ids = [f"conv-{number}" for number in range(20)]
+    before = {each: (await ask(chat(conversation_id=each))).headers["x-session-provider"] for each in ids}
+    replace(file, configuration({"south": urls["south"]}))
+    await until(lambda: names() == ["south"])
+    for each in ids:
+        headers = (await ask(chat(conversation_id=each))).headers
+        assert headers["x-session-provider"] == "south"
+        assert headers["x-session-outcome"] == ("hit" if before[each] == "south" else "rebound")
+        if before[each] == "north":
+            assert headers["x-session-rebind-reason"] == "provider not configured for the model"
+
+
+async def test_models_are_those_of_the_file_when_it_changes(file, urls):
+    replace(file, configuration({"south": urls["south"]}).replace("model-b", "model-c"))
+    await until(lambda: names() == ["south"])
+    assert [each["id"] for each in (await ask(path="/v1/models", method="GET")).json["data"]] == ["model-a", "model-c"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux tells of a process")
+async def test_no_request_fails_and_no_conversation_moves_without_a_reason_when_the_file_changes_under_load(
+    tmp_path: Path,
+) -> None:
+    """Two workers; whoever knows a new provider first must not make the other one move its conversations."""
+    file, ids = tmp_path / "providers.toml", [f"conv-{number}" for number in range(60)]
+    with UpstreamProcess(*NAMES) as upstreams, start_server() as store:
+        two = {name: upstreams.urls[name] for name in NAMES[:2]}
+        file.write_text(configuration(two))
+        variables = {"REDIS_URL": store.url, "SENTINEL_PROVIDERS": str(file)}
+        with Fleet(tmp_path, 2, program=UVICORN, **variables) as fleet:
+            async with Clients([fleet.url], fleet.key) as clients:
+                before = bindings(await clients.visit(ids))
+                replace(file, configuration(upstreams.urls, north=0, south=0))
+                begun = [f"begun-{number}" for number in range(200)]
+                replies = await clients.load([*ids, *begun], seconds=6, rate=120)
+                known = await clients.visit([*ids, *begun])
+                assert {reply.outcome for reply in replies} == {"hit", "created"}
+                assert {reply.outcome for reply in known} == {"hit"}
+                assert not [
+                    reply for reply in known if reply.binding != before.get(reply.conversation_id, reply.binding)
+                ]
+                assert {reply.provider for reply in known if reply.conversation_id not in before} >= {"east"}
+                replace(file, configuration({"east": upstreams.urls["east"]}))
+                gone = await clients.load(ids, seconds=4, rate=120)
+            assert not failed([*replies, *known, *gone])
+            assert {reply.reason for reply in gone} == {"", "provider not configured for the model"}
+            assert {reply.outcome for reply in gone} == {"hit", "rebound"}
+            assert {reply.provider for reply in gone[-100:]} == {"east"}
+            wait_until(lambda: fleet.log.read_text().count("the providers have changed: gone north, south") == 2)
+    tell("providers changed", [*replies, *gone])

@@ -1,0 +1,242 @@
+"""The HTTP server's limits on one client, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvicorn
+
+from sentinel_project import http_protocol
+from sentinel_project.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS, LimitedProtocol
+
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+SECONDS = 0.3
+BIG = 32 * 2**20
+
+Connect = Callable[[], socket.socket]
+
+
+class App:
+    """Answers with the length of the body, or with what nobody reads."""
+
+    def __init__(self) -> None:
+        self.served = 0
+        self.ended = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        length, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.ended.set()
+                return
+            length, more = length + len(message["body"]), message["more_body"]
+        self.served += 1
+        body = BIG * b"x" if scope["path"] == "/big" else str(length).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+        self.ended.set()
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> App:
+    for name in ("HEAD_SECONDS", "STUCK_SECONDS"):
+        monkeypatch.setattr(http_protocol, name, SECONDS)
+    return App()
+
+
+@pytest.fixture
+def connect(app: App, settings: Any) -> Iterator[Connect]:
+    """Open connections to a server; they are closed in the end."""
+    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = 5, 2 * SECONDS
+    server = uvicorn.Server(uvicorn.Config(app, http=LimitedProtocol, lifespan="off", log_level="critical"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
+    thread.start()
+    opened: list[socket.socket] = []
+
+    def open_one() -> socket.socket:
+        opened.append(socket.create_connection(listener.getsockname(), 10))
+        return opened[-1]
+
+    yield open_one
+    for each in opened:
+        each.close()
+    server.should_exit = True
+    thread.join(10)
+    listener.close()
+
+
+def read(client: socket.socket) -> bytes:
+    """Everything until the server closes the connection, or sends no more for a moment."""
+    client.settimeout(4 * SECONDS)
+    got = b""
+    try:
+        while piece := client.recv(2**16):
+            got += piece
+    except ConnectionResetError:
+        pass
+    return got
+
+
+def refused(answer: bytes) -> tuple[int, str]:
+    """The status and the code of an error in the shape that the OpenAI SDKs read."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["error"]["code"]
+
+
+def test_request_is_served_when_its_head_is_at_the_limits(connect: Connect) -> None:
+    client = connect()
+    headers = b"".join(b"X-%d: y\r\n" % number for number in range(MAX_HEADERS - 2))
+    client.sendall(POST + headers + b"Connection: close\r\n\r\n")
+    assert read(client).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + MAX_HEADERS * b"X: y\r\n" + b"\r\n",
+        POST + b"X: " + MAX_HEAD_BYTES * b"y" + b"\r\n\r\n",
+        POST + b"X: " + 4 * MAX_HEAD_BYTES * b"y",
+        POST + 4 * MAX_HEAD_BYTES * b"y",
+        b"GET /" + 4 * MAX_HEAD_BYTES * b"y",
+    ],
+    ids=["many", "long", "a value without an end", "a name without an end", "a path without an end"],
+)
+def test_request_is_refused_with_431_when_its_head_is_too_large(connect: Connect, app: App, head: bytes) -> None:
+    client = connect()
+    client.sendall(head[:MAX_HEAD_BYTES])
+    client.sendall(head[MAX_HEAD_BYTES : MAX_HEAD_BYTES + 100])
+    assert refused(read(client)) == (431, "headers_too_large")
+    assert app.served == 0
+
+
+def test_request_is_refused_with_400_when_it_is_not_http(connect: Connect) -> None:
+    client = connect()
+    client.sendall(POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert refused(read(client)) == (400, "invalid_http")
+
+
+def test_request_is_served_as_plain_http_when_it_asks_for_a_web_socket(connect: Connect, app: App) -> None:
+    client = connect()
+    client.sendall(POST + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n")
+    assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def drip(client: socket.socket, start: bytes, piece: bytes) -> float:
+    """Send a start, then a piece now and then until the server has had enough; return how long that took."""
+    client.sendall(start)
+    began = time.monotonic()
+    client.settimeout(SECONDS / 10)
+    while time.monotonic() - began < 20 * SECONDS:
+        try:
+            if client.recv(1, socket.MSG_PEEK) is not None:
+                break
+        except TimeoutError:
+            client.sendall(piece)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("start", "piece", "seconds"),
+    [(POST, b"X: y\r\n", SECONDS), (POST + b"Content-Length: 1000\r\n\r\n", b"x", 2 * SECONDS)],
+    ids=["headers", "body"],
+)
+def test_request_is_refused_with_408_when_it_trickles_in(
+    connect: Connect, app: App, start: bytes, piece: bytes, seconds: float
+) -> None:
+    client = connect()
+    assert drip(client, start, piece) == pytest.approx(seconds, abs=0.8 * SECONDS)
+    assert refused(read(client)) == (408, "request_timeout")
+    assert app.served == 0
+
+
+def test_request_is_refused_with_408_when_it_is_the_second_and_trickles_in(connect: Connect, app: App) -> None:
+    client = connect()
+    client.sendall(POST + b"\r\n")
+    assert client.recv(1000).endswith(b"\r\n\r\n0")
+    drip(client, POST, b"X: y\r\n")
+    assert refused(read(client)) == (408, "request_timeout")
+    assert app.served == 1
+
+
+@pytest.mark.parametrize(
+    "tail", [b"0\r\nX: ", b"0\r\n" + 100 * b"X: y\r\n", b"1;"], ids=["trailer", "trailers", "extension"]
+)
+def test_request_is_refused_with_413_when_its_chunks_have_no_end(connect: Connect, settings: Any, tail: bytes) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * MAX_HEAD_BYTES
+    client = connect()
+    client.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + tail)
+    with suppress(OSError):
+        for _ in range(10):
+            client.sendall((b"X: y\r\n" if tail.endswith(b"\r\n") else b"yyyyyy") * (MAX_HEAD_BYTES // 6))
+            time.sleep(SECONDS / 100)
+    assert read(client).startswith(b"HTTP/1.1 413")
+
+
+def test_connection_is_closed_when_nothing_but_empty_lines_come(connect: Connect, app: App) -> None:
+    client = connect()
+    client.sendall(POST + b"\r\n")
+    assert client.recv(1000).endswith(b"\r\n\r\n0")
+    assert drip(client, b"\r\n", b"\r\n") == pytest.approx(SECONDS, abs=0.8 * SECONDS)
+    assert read(client) == b""
+
+
+def test_connection_is_closed_without_a_word_when_nothing_is_asked(connect: Connect) -> None:
+    began = time.monotonic()
+    assert read(connect()) == b""
+    assert time.monotonic() - began < 3 * SECONDS
+
+
+def test_application_learns_that_the_client_left_when_its_body_was_too_slow(connect: Connect, app: App) -> None:
+    connect().sendall(POST + b"Content-Length: 1000\r\n\r\nx")
+    assert app.ended.wait(10 * SECONDS)
+    assert app.served == 0
+
+
+def test_connection_is_kept_when_it_idles_between_requests(connect: Connect, app: App) -> None:
+    client = connect()
+    for number in (1, 2):
+        client.sendall(POST + b"\r\n")
+        assert client.recv(1000).endswith(b"\r\n\r\n0")
+        assert app.served == number
+        time.sleep(2.5 * SECONDS)
+
+
+def test_connection_is_cut_when_the_client_does_not_read_its_answer(connect: Connect) -> None:
+    client = connect()
+    client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(4 * SECONDS)
+    assert len(read(client)) < BIG
+
+
+def test_answer_is_whole_when_the_client_reads_slowly(connect: Connect) -> None:
+    client = connect()
+    client.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    got = 0
+    while piece := client.recv(2**20):
+        got += len(piece)
+        time.sleep(SECONDS / 20)
+    assert got > BIG
+
+
+def test_request_is_refused_with_503_when_there_are_too_many_connections(connect: Connect) -> None:
+    kept = [connect() for _ in range(4)]
+    for client in kept:
+        client.sendall(POST + b"\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    late = connect()
+    late.sendall(POST + b"\r\n")
+    assert read(late).startswith(b"HTTP/1.1 503")
+    kept.pop().close()
+    time.sleep(SECONDS / 5)
+    again = connect()
+    again.sendall(POST + b"\r\n")
+    assert again.recv(1000).startswith(b"HTTP/1.1 200")
