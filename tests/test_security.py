@@ -15,6 +15,7 @@ from django.core.management.utils import get_random_secret_key
 from django.test import Client
 
 from sentinel_project.gateway import views
+from sentinel_project.gateway.handler import UNKNOWN_BYTES
 from sentinel_project.http_protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, STUCK_SECONDS
 from tests.gateway.live import ROOT, environment, manage
 from tests.servers import VALKEY, Server
@@ -150,6 +151,7 @@ def test_limits_are_those_that_the_page_tells_when_it_tells_them(settings) -> No
     text = (ROOT / "SECURITY.md").read_text()
     assert f"{MAX_HEAD_BYTES // 1024} KiB, {MAX_HEADERS} headers" in text
     assert f"connection | {HEAD_SECONDS} s |" in text
+    assert f"without a valid key | {UNKNOWN_BYTES // 1024} KiB |" in text
     assert f"| {STUCK_SECONDS} s without progress |" in text
     assert f"`SENTINEL_MAX_CONNECTIONS`, {settings.SENTINEL_MAX_CONNECTIONS} |" in text
     assert f"`SENTINEL_REQUEST_SECONDS`, {settings.SENTINEL_REQUEST_SECONDS} s |" in text

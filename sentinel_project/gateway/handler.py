@@ -21,11 +21,14 @@ from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import resolve
 
 from sentinel_project.gateway import metrics, provider_file, routing
-from sentinel_project.gateway.auth import keys
+from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shared_health import probe_forever, share_forever
 from sentinel_project.gateway.stopping import LEFT, stopping
+
+UNKNOWN_BYTES = 64 * 1024
+"""How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""
 
 _resolve = lru_cache(maxsize=256)(resolve)
 
@@ -78,7 +81,7 @@ class GatewayHandler(ASGIHandler):
         leaving: asyncio.Task[None] | None = None
         stopping.begin_chat(work)
         try:
-            request = ASGIRequest(scope, BytesIO(await _body(receive)))
+            request = ASGIRequest(scope, BytesIO(await _body(scope, receive)))
             leaving = asyncio.create_task(_cancel_when_left(work, receive))
             view, args, kwargs = _resolve(scope["path"])
             response = await view(request, *args, **kwargs)
@@ -106,10 +109,10 @@ class _Left(Exception):
     """The client closed the connection before it had sent its request."""
 
 
-async def _body(receive: Any) -> bytes:
-    """Return the whole body; raises `ApiError` 413 as soon as it is over the limit."""
+async def _body(scope: Any, receive: Any) -> bytes:
+    """Return the whole body; raises `ApiError` 413 as soon as it is over the limit, 401 when it is long for no key."""
     chunks: list[bytes] = []
-    room, more = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, True
+    room, more, is_known = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, True, False
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -119,6 +122,9 @@ async def _body(receive: Any) -> bytes:
         if room < 0:
             raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         more = message.get("more_body", False)
+        if more and not is_known and settings.DATA_UPLOAD_MAX_MEMORY_SIZE - room > UNKNOWN_BYTES:
+            await authenticate(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
+            is_known = True
     return b"".join(chunks)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sentinel_project.gateway.providers import ECHO
@@ -164,6 +166,20 @@ async def test_chat_is_refused_when_the_body_is_over_the_limit(gateway, north, s
     assert str(LIMIT) in answer.error["message"]
     assert not north.exchanges + south.exchanges
     assert answer.unread == max(0, len(pieces) - 3)  # it does not read on what it will not use
+
+
+@pytest.mark.parametrize("key", [None, "sk-sentinel-of-nobody"])
+async def test_chat_reads_no_long_body_when_the_key_is_not_valid(gateway, key):
+    answer = await ask(pieces=9 * [32 * 1024 * b" "], key=key)
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert answer.unread == 6
+    assert answer.headers["x-request-id"]
+
+
+async def test_chat_is_served_when_a_long_body_comes_in_many_pieces(gateway):
+    body = json.dumps(chat(extra="x" * 300_000)).encode()
+    pieces = [body[at : at + 32 * 1024] for at in range(0, len(body), 32 * 1024)]
+    assert (await ask(pieces=pieces)).status == 200
 
 
 async def test_test_client_gets_the_same_answers_when_it_takes_the_long_way(gateway, async_client, north, south):
