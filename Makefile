@@ -1,11 +1,13 @@
-# make run | test | quick | lint. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | quick | faults | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
+DOCS := $(VENV)/docs
+DOCS_READY := $(DOCS)/requirements-installed
 
-.PHONY: run test quick lint
+.PHONY: run test quick faults lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run $(ARGS)
@@ -16,11 +18,18 @@ test: $(READY)
 quick: $(READY)
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
+faults: $(READY)
+	$(BIN)/python -m pytest -n auto --faults-report docs/faults.md $(ARGS) tests/faults
+
 lint: $(READY)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+# The documentation, as build/docs; what builds it has a .venv of its own.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build $(ARGS)
 
 # Programs of the .venv run by `python -m`: their own first lines hold a path that is wrong once the folder is moved.
 $(READY): requirements.txt
@@ -28,4 +37,10 @@ $(READY): requirements.txt
 	@echo "Installing requirements.txt into $(VENV), once"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DOCS_READY): docs/requirements.txt
+	@echo "Installing docs/requirements.txt into $(DOCS), once"
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	@touch $@

@@ -1,0 +1,127 @@
+"""What the reference says by hand is what the code says."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.urls import resolve
+from drf_spectacular.generators import SchemaGenerator
+
+import sessions_sticky
+from sessions_sticky import checks, testing
+from sessions_sticky.api.bulk import OperationPermission
+from sessions_sticky.api.permissions import NEEDED
+from sessions_sticky.conf import DEFAULT_TTL_SECONDS, DEFAULTS, MAX_NUMBER, MAX_TTL_SECONDS
+from tests.docs.blocks import DOCS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REFERENCE = DOCS / "reference"
+BY_HAND = {"keys", "session_created", "session_deleted", "session_rebound"}
+"""Names whose module is shown, or that have a heading of their own."""
+
+
+def rows(page: str) -> Iterator[list[str]]:
+    """The rows of all tables of a page of the reference."""
+    for line in (REFERENCE / page).read_text().splitlines():
+        if line.startswith("| `"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def shown() -> list[str]:
+    pages = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
+    return re.findall(r"^::: sessions_sticky\.(\w+)$|\{ #sessions_sticky\.(\w+) \}$", pages, re.MULTILINE)
+
+
+def test_reference_shows_every_public_name_once() -> None:
+    names = ["".join(found) for found in shown()]
+    assert sorted(name for name in names if name in sessions_sticky.__all__) == sorted(sessions_sticky.__all__)
+
+
+def test_reference_shows_every_method_once() -> None:
+    methods = {name for name in dir(sessions_sticky.SessionManager) if not name.startswith("_")}
+    blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)}
+    told = re.findall(
+        r"^::: sessions_sticky\.SessionManager\.(\w+)$", (REFERENCE / "manager.md").read_text(), re.MULTILINE
+    )
+    assert sorted(told) == sorted(blocking)
+
+
+@pytest.mark.parametrize(
+    "name", ["Session", "Resolution", "Entry", "Page", "Stats", "RouteStats", "HourStats", "Event"]
+)
+def test_reference_names_every_field_of_a_record(name: str) -> None:
+    record: Any = getattr(sessions_sticky, name)
+    text = (REFERENCE / "records.md").read_text().split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
+    told = re.findall(r"`(\w+)`", text.partition("\n")[0])
+    assert tuple(told) == getattr(record, "__struct_fields__", None) or tuple(told) == getattr(record, "_fields", None)
+
+
+def test_reference_names_every_outcome() -> None:
+    text = (REFERENCE / "records.md").read_text()
+    assert dict(re.findall(r'`([A-Z]+)` is `"(\w+)"`', text)) == {each.name: each for each in sessions_sticky.Outcome}
+
+
+def test_reference_has_every_setting_with_its_default() -> None:
+    told = {name.strip("`"): default.strip("`") for name, default, *_ in rows("settings.md")}
+    assert int(told.pop("SESSION_TTL_SECONDS")) == DEFAULT_TTL_SECONDS
+    assert {name: ast.literal_eval(default) for name, default in told.items()} == DEFAULTS
+
+
+def test_reference_tells_the_limits_of_settings() -> None:
+    allowed = {name.strip("`"): words for name, _, words, _ in rows("settings.md")}
+    assert allowed["SESSION_TTL_SECONDS"] == f"1 to {MAX_TTL_SECONDS}"
+    assert allowed["LAST_SEEN_SIZE"] == allowed["HISTORY_LENGTH"] == f"0 to {MAX_NUMBER}"
+
+
+def test_reference_has_every_error_in_its_table() -> None:
+    errors = {name for name in sessions_sticky.__all__ if name.startswith(("Invalid", "Session"))}
+    raised = {name for name in errors if issubclass(getattr(sessions_sticky, name), sessions_sticky.SessionError)}
+    table = (REFERENCE / "errors.md").read_text()
+    assert set(re.findall(r"^\| \[`(\w+)`\]", table, re.MULTILINE)) == raised - {"SessionError"}
+
+
+def test_reference_has_every_route_of_the_api() -> None:
+    document = SchemaGenerator().get_schema(public=True)
+    routes = {
+        f"`{method.upper()} {path}`": operation["summary"]
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert {call: what for call, what, *_ in rows("http-api.md") if "/" in call} == routes
+
+
+def test_reference_tells_the_permission_that_each_call_needs() -> None:
+    told = [(*call.strip("`").split(" "), needed.strip("`")) for call, _, needed in rows("http-api.md") if "/" in call]
+    assert len(told) > 10
+    for method, path, needed in told:
+        view = resolve(path.format(id="conv-1", key="0" * 32)).func.view_class
+        if view.permission_classes == (OperationPermission,):
+            assert needed == "as to begin it"
+        else:
+            assert needed == NEEDED.get(method, getattr(view, "permission", "change"))
+
+
+def test_page_about_monitoring_has_every_alert() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (DOCS / "alerts.yml").read_text())
+    told = re.findall(r"^\| `([A-Z]\w+)` \|", (DOCS / "how-to" / "monitoring.md").read_text(), re.MULTILINE)
+    assert told == alerts
+
+
+def test_page_about_tests_shows_every_helper() -> None:
+    told = re.findall(
+        r"^::: sessions_sticky\.testing\.(\w+)$", (DOCS / "how-to" / "testing.md").read_text(), re.MULTILINE
+    )
+    theirs = {name for name, value in vars(testing).items() if getattr(value, "__module__", "") == testing.__name__}
+    assert sorted(told) == sorted(name for name in theirs if not name.startswith("_"))
+
+
+def test_checks_have_every_id_in_the_table_that_the_reference_shows() -> None:
+    source = (DOCS.parent / "sessions_sticky" / "checks.py").read_text()
+    assert set(re.findall(r"^\| (sessions_sticky\.[EW]\d+) \|", checks.__doc__ or "", re.MULTILINE)) == set(
+        re.findall(r'id="(sessions_sticky\.[EW]\d+)"', source)
+    )
