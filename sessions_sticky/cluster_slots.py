@@ -17,6 +17,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sessions_sticky import keys
 from sessions_sticky.commands import Command, Script
 from sessions_sticky.many_servers import Address
 
@@ -85,6 +86,8 @@ class Slots:
             return command.address
         args = command.args
         key = args[3] if args[0] == "EVALSHA" else args[1]
+        if args[0] == "EVALSHA" and args[2] == 0:
+            key = keys.INDEX_ALL  # anybody will do
         return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 

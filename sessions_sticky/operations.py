@@ -71,7 +71,8 @@ class Operations:
         raw = yield self._store.put(session, self._ttl_seconds, actor=self._actor)
         former = readable(conversation_id, raw)
         if former is not None and conf.index and index.zsets(former) != index.zsets(session):
-            yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, before=former)
+            ttl = self._ttl_seconds
+            yield index.refresh(session, ttl * 1000, ttl, raw=session.to_json(), before=former)
         self._remember(session, asked_at)
         self._note_refreshed(session)
         _log("created", conversation_id)

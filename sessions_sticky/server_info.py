@@ -78,6 +78,10 @@ def _version(info: dict[str, str]) -> Finding:
 
 def _eviction(info: dict[str, str]) -> Finding:
     policy = info.get("maxmemory_policy", "not known")
+    evicted = int(info.get("evicted_keys", 0))
+    if evicted:
+        message = gettext("%s keys were thrown out for want of memory since the server started") % figure(evicted)
+        return Finding(Level.WARNING, "eviction", message, gettext("Raise maxmemory; set maxmemory-policy noeviction"))
     if policy.startswith(("volatile-", "allkeys-")):
         message = gettext("maxmemory-policy %s throws out live sessions, without a word, when memory is full") % policy
         return Finding(Level.WARNING, "eviction", message, gettext("Set maxmemory-policy noeviction"))

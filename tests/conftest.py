@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest import runner
 from asgiref.sync import async_to_sync
 from django.core.cache import cache
 from django.core.management import call_command
-from django.utils import translation
 
 from sessions_sticky import SessionManager, cache_config
+from tests import clusters, sentinels
 from tests.servers import FakeServer, program_version, start_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import redis
     from pytest_django import Settings
 
 REAL_STORES = ("valkey", "redis")
-REDIS_STORES = ("fakeredis", *REAL_STORES)
+SHARDED_STORES = (*REAL_STORES, "cluster")
+"""Where keys and commands may behave differently; a Sentinel's primary is a server as any other."""
+REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # A transaction around the test would hide the rows from the threads that async methods hop to. By mark, not by
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
 PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_db(transaction=True)))
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
-
-
-@pytest.fixture(autouse=True)
-def no_language() -> Iterator[None]:
-    """Forget the language of the last request, which Django leaves to the thread."""
-    yield
-    translation.deactivate()
+SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
+"""Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
+SLOW_FOLDERS = ("browser", "faults")
+SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +61,20 @@ def redis_url(redis_program: str) -> Iterator[str]:
     """A real Redis, on a loopback port."""
     with start_server(redis_program, tcp=True) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def sentinel_url() -> Iterator[str]:
+    """A real Valkey with two replicas, watched by three Sentinels."""
+    with sentinels.Sentinels(down_after_ms=sentinels.CALM_MS) as servers:
+        yield servers.url
+
+
+@pytest.fixture(scope="session")
+def cluster_url() -> Iterator[str]:
+    """A real Valkey Cluster: three primaries, each with a replica."""
+    with clusters.Cluster(timeout_ms=clusters.CALM_MS) as servers:
+        yield servers.url
 
 
 @pytest.fixture(scope="session")
@@ -126,10 +143,32 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
     return client
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run each test in a context of its own.
+
+    Django leaves the language of the last request in it, and each change of `CACHES` a variable more, all of which
+    every `async_to_sync` copies to and fro.
+    """
+    return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even import what the quick part runs nothing of: that took it a tenth of its time."""
+    if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
+        return None
+    slow = (
+        collection_path.name in SLOW_FOLDERS
+        if collection_path.is_dir()
+        else SLOW_MODULE.search(collection_path.read_text())
+    )
+    return True if slow else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the whole suite what runs on Redis, but on Valkey as well: the quick part is to stay quick."""
+    """Mark the tests on `SLOW_STORES`."""
     for item in items:
-        if isinstance(item, pytest.Function) and any(param == "redis" for param in _params(item)):
+        if isinstance(item, pytest.Function) and any(param in SLOW_STORES for param in _params(item)):
             item.add_marker("slow")
 
 

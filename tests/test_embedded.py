@@ -226,6 +226,7 @@ def test_running_lets_only_this_user_in_when_the_folder_is_open_to_all(folder: P
         assert (folder / "appendonlydir").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rewritten", [False, True])
 def test_running_keeps_the_data_when_another_binary_takes_over(
     folder: Path, no_path: Path, monkeypatch: pytest.MonkeyPatch, rewritten: bool
@@ -257,7 +258,9 @@ def test_running_ends_the_server_when_the_block_ends(folder: Path) -> None:
     assert not (folder / "valkey.sock").exists()
 
 
-@pytest.mark.parametrize("signum", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+@pytest.mark.parametrize(
+    "signum", ["SIGTERM", "SIGKILL", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))]
+)
 def test_running_ends_the_server_when_its_process_is_killed(folder: Path, signum: str) -> None:
     with holder(folder) as process:
         pid = server_of(folder)
@@ -353,6 +356,7 @@ def test_running_stands_in_when_there_are_no_unix_sockets(folder: Path) -> None:
         connected.ping()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_sockets")
 def test_running_fails_in_one_line_when_another_program_has_the_port(folder: Path) -> None:
     taken = socket.create_server(("127.0.0.1", embedded.STAND_IN_PORT))

@@ -25,12 +25,14 @@ PRODUCTION = {
 DEPLOY = ("check", "--deploy", "--fail-level", "WARNING")
 
 
+@pytest.mark.slow
 def test_check_deploy_is_clean_when_the_environment_is_set_for_production(tmp_path):
     done = manage(*DEPLOY, env=environment(tmp_path, **PRODUCTION))
     assert (done.returncode, done.stderr) == (0, "")
     assert "no issues" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_deploy_complains_when_there_is_no_secret_key(tmp_path):
     env = environment(tmp_path, **PRODUCTION)
     del env["SECRET_KEY"]
@@ -46,6 +48,7 @@ def test_check_is_clean_when_nothing_is_set(tmp_path):
     assert stat.S_IMODE((tmp_path / "new" / "data").stat().st_mode) == 0o700
 
 
+@pytest.mark.slow
 def test_migrations_are_complete_when_the_models_are_as_they_are(tmp_path):
     done = manage("makemigrations", "--check", "--dry-run", env=environment(tmp_path))
     assert (done.returncode, done.stdout.strip()) == (0, "No changes detected"), done.stderr

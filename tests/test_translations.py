@@ -65,6 +65,7 @@ def messages(catalogue: Path) -> dict[object, str]:
     return held
 
 
+@pytest.mark.slow
 @packages
 def test_every_text_has_a_translation(tools: None, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     catalogue = extracted(package, tmp_path, monkeypatch)
@@ -72,6 +73,7 @@ def test_every_text_has_a_translation(tools: None, package: Path, tmp_path: Path
     assert chosen(catalogue, "--only-fuzzy") == []
 
 
+@pytest.mark.slow
 @packages
 def test_catalogue_has_the_texts_of_the_sources_and_no_others(
     tools: None, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

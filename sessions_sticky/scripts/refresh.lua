@@ -5,7 +5,11 @@
 --   entries that are there.
 --
 -- Returns 1 when the session was not in its route's ZSET before, else 0.
-if ARGV[9] ~= '' and value() ~= ARGV[9] then
+local current = value()
+if ARGV[9] ~= '' and current ~= ARGV[9] then
+  if not current then
+    record()  -- whoever deleted it did not know the places it had before
+  end
   return 0
 end
 local of_owner, of_route = redis.pcall('ZSCORE', KEYS[7], ARGV[1]), redis.pcall('ZSCORE', KEYS[8], ARGV[1])

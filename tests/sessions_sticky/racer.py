@@ -1,8 +1,9 @@
-"""What the processes of test_races do; a module of its own, for they import it by name."""
+"""A race of processes to bind conversations; a module of its own, for the processes import it by name."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -39,3 +40,15 @@ def race(process: int, rounds: int) -> list[list[tuple[str, str]]]:
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(run, range(THREADS)))
+
+
+def run(url: str, *, processes: int, rounds: int) -> list[tuple[tuple[str, str], ...]]:
+    """Let processes race on the store at `url`; return for each round the `(provider, outcome)` of all their threads.
+
+    The conversation of a round is `race-{number}`.
+    """
+    context = multiprocessing.get_context("spawn")
+    initargs = (context.Barrier(processes * THREADS), url)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:
+        racers = [answers for each in pool.map(race, range(processes), [rounds] * processes) for answers in each]
+    return list(zip(*racers, strict=True))

@@ -77,7 +77,7 @@ def test_delete_all_deletes_what_a_filter_means_and_nothing_else(call, manager, 
     assert told[-1][0] == 12
     assert {expected for _, expected in told} == {12}
     check(raw, kept)
-    assert sorted(raw.keys("sentinel:session:*")) == [keys.session(session.id).encode() for session in kept]
+    assert sorted(raw.scan_iter("sentinel:session:*")) == [keys.session(session.id).encode() for session in kept]
     for conversation_id in ("conv-0", "conv-11"):
         assert 0 < raw.ttl(keys.deleted(conversation_id)) <= 86_400
 
@@ -132,7 +132,7 @@ def test_bulk_takes_all_when_everything_is_meant(call, manager, raw):
     manager.create("other", "p", "m", "o")
     assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="") == 4
     assert call("delete_all", everything=True) == 4
-    assert not raw.keys("sentinel:session:*")
+    assert not [*raw.scan_iter("sentinel:session:*")]
     told = []
     assert call("delete_all", everything=True, progress=lambda *p: told.append(p)) == 0
     assert told == [(0, 0)]

@@ -203,6 +203,7 @@ def server(settings: Any) -> Iterator[Any]:
         yield server
 
 
+@pytest.mark.slow
 def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "LEASE_SECONDS", 0.3)
     number = 4 * BATCH_SIZE
@@ -250,6 +251,7 @@ def seen(key: str) -> Job | None:
     return job if job and job.state != "running" else None
 
 
+@pytest.mark.slow
 def test_job_is_left_as_it_is_when_the_store_stays_away(
     server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.core.cache import caches
 
 from sessions_sticky import Outcome, SessionConflict
-from tests.conftest import PORTABLE_STORES, REAL_STORES, REDIS_STORES
+from tests.conftest import PORTABLE_STORES, REDIS_STORES, SHARDED_STORES
 from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
 from tests.sessions_sticky.test_session import UNREADABLE
 
@@ -75,7 +75,7 @@ def test_every_method_has_an_answer_when_the_value_is_unreadable(call, raw, pois
     assert call("create", "conv-123", **PROPOSAL) == call("get", "conv-123")
 
 
-@pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
+@pytest.mark.parametrize("store_name", SHARDED_STORES, indirect=True)
 @pytest.mark.parametrize("poison", SOME)
 def test_resolve_gives_all_racers_one_session_when_they_heal_a_value_together(manager, raw, poison):
     racers = 8

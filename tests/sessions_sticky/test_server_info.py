@@ -39,6 +39,10 @@ def test_judge_tells_whether_the_version_is_supported(info, level):
     assert level_of("version", **info) is level
 
 
+def test_judge_warns_when_keys_have_been_thrown_out_though_the_policy_is_another_by_now():
+    assert level_of("eviction", evicted_keys="1234") is Level.WARNING
+
+
 @pytest.mark.parametrize(
     ("policy", "level"),
     [("noeviction", Level.OK), ("allkeys-lru", Level.WARNING), ("volatile-ttl", Level.WARNING)],

@@ -25,7 +25,10 @@ BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
 
 
-@pytest.fixture(scope="module", params=["closed port", "killed", "stalled", "no socket"])
+@pytest.fixture(
+    scope="module",
+    params=["closed port", *(pytest.param(how, marks=pytest.mark.slow) for how in ("killed", "stalled", "no socket"))],
+)
 def dead_url(request, tmp_path_factory):
     """The address of a store that is not there, or does not answer."""
     if request.param == "closed port":

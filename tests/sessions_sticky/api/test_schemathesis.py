@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import redis
     from schemathesis import BaseSchema
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 WITHOUT_INPUT = ("GET /api/sessions/stats/", "GET /api/sessions/operations/")
 EXAMPLES = 40
@@ -48,7 +50,6 @@ def known_values(client: Any) -> dict[str, str]:
     return {"id": "conv-1", "key": begun["url"].split("/")[-2]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("label", "mode"),
     [

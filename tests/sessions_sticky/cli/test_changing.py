@@ -168,6 +168,7 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(raw, arguments, sa
     assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[*DRAIN], ["delete", "--everything"]])
 def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments):
     found = process(*arguments)
@@ -176,6 +177,7 @@ def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments
     assert list(places().values()).count(("a", "m0")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "code", "moved"), [("y", 0, 4), ("YES", 0, 4), ("n", 1, 0), ("", 1, 0), ("yo", 1, 0)]
 )

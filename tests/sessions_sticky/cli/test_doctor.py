@@ -49,6 +49,7 @@ def test_doctor_says_what_a_portable_cache_is_good_for(manager):
     assert "NOTE     cache: LocMemCache binds, reads and deletes sessions; it cannot list or move them" in found.out
 
 
+@pytest.mark.slow
 def test_doctor_colors_the_levels_on_a_terminal(terminal):
     shown = terminal("doctor")
     assert shown.finish() == 0
@@ -61,6 +62,7 @@ def test_doctor_sends_no_colors_elsewhere_than_to_a_terminal(manager, monkeypatc
     assert "\x1b" not in run("doctor").out
 
 
+@pytest.mark.slow
 def test_doctor_reports_what_the_system_checks_would_stop_other_commands_for(process):
     found = process("doctor", settings="tests.sessions_sticky.cli.wrong_settings")
     assert found.code == 5

@@ -117,6 +117,7 @@ def test_an_id_is_refused_when_it_names_no_conversation(manager, arguments, conv
     assert "conversation id" in found.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["lits"], ["show"], ["show", ""]])
 def test_a_process_ends_with_2_when_used_wrongly(process, arguments):
     found = process(*arguments)
@@ -125,6 +126,7 @@ def test_a_process_ends_with_2_when_used_wrongly(process, arguments):
     assert "Traceback" not in found.err
 
 
+@pytest.mark.slow
 def test_a_process_prints_its_help_when_no_subcommand_is_given(process):
     found = process()
     assert (found.code, found.out) == (2, "")
@@ -132,6 +134,7 @@ def test_a_process_prints_its_help_when_no_subcommand_is_given(process):
         assert f"    {name} " in found.err
 
 
+@pytest.mark.slow
 def test_help_lists_the_exit_codes(process):
     for arguments in (["--help"], ["drain", "--help"]):
         found = process(*arguments)
@@ -139,6 +142,7 @@ def test_help_lists_the_exit_codes(process):
         assert EXIT_CODES.split() == found.out.split()[-len(EXIT_CODES.split()) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 2_000])  # less than a buffer, more than a pipe
 def test_a_process_is_quiet_when_its_reader_has_had_enough(manager, environment, number):
     for at in range(number):
@@ -163,12 +167,14 @@ def test_an_error_is_one_line_whatever_it_says():
     assert (str(error), error.returncode) == (r"two lines \x1b[31m", 3)
 
 
+@pytest.mark.slow
 def test_the_log_stays_off_the_terminal(process, manager):
     manager.create("conv-1", **PROPOSAL)
     assert process("rebind", "conv-1", *MOVE).err == ""
     assert sessions.get("conv-1").provider == "b"
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_when_asked_for(process):
     found = process("--traceback", "show", "nobody")
     assert found.code == 1

@@ -95,6 +95,7 @@ def test_a_long_operation_shows_rate_and_time_left_on_a_terminal(many, terminal,
     assert many.count() == 0
 
 
+@pytest.mark.slow
 def test_a_long_operation_writes_quiet_lines_without_a_terminal(many, process):
     found = process("drain", "a", "--to-provider", "b", "--model", "m0", "--yes", "--json")
     assert json.loads(found.out) == {"dry_run": False, "moved": MANY // 3}

@@ -147,6 +147,7 @@ def test_tail_prints_its_titles_alone_when_there_is_no_event(raw):
     assert found.out.startswith("AT")
 
 
+@pytest.mark.slow
 def test_tail_follows_what_happens_until_ctrl_c(terminal):
     shown = terminal("tail", "--follow", "-n", "1")
     shown.wait_for("conv-5")
@@ -160,6 +161,7 @@ def test_tail_follows_what_happens_until_ctrl_c(terminal):
     assert "Traceback" not in shown.text
 
 
+@pytest.mark.slow
 def test_tail_follows_from_an_empty_history(terminal, raw):
     raw.flushdb()
     shown = terminal("tail", "-f")
@@ -172,6 +174,7 @@ def test_tail_follows_from_an_empty_history(terminal, raw):
     ]
 
 
+@pytest.mark.slow
 def test_tail_gives_a_pipe_each_event_at_once(environment):
     with subprocess.Popen(
         [*COMMAND, "tail", "-f", "--json", "-n", "1"], cwd=ROOT, env=environment(store_url()), stdout=subprocess.PIPE

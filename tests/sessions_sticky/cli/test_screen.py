@@ -82,6 +82,7 @@ def test_json_has_the_values_as_they_are():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rich", [True, False])
 def test_a_terminal_gets_rows_that_fit_it(terminal, rich):
     shown = terminal("list", rich=rich)
@@ -94,6 +95,7 @@ def test_a_terminal_gets_rows_that_fit_it(terminal, rich):
     assert ("\x1b[1m" in shown.text) == rich
 
 
+@pytest.mark.slow
 def test_rich_leaves_every_column_its_place_when_an_id_is_long(terminal):
     shown = terminal("list")
     shown.finish()
@@ -106,6 +108,7 @@ def test_rich_leaves_every_column_its_place_when_an_id_is_long(terminal):
     assert re.fullmatch(r"\d+:\d\d:\d\d", left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rich", [True, False])
 def test_show_cuts_no_field_on_a_terminal(terminal, rich):
     shown = terminal("show", LONG, rich=rich)
@@ -128,6 +131,7 @@ def test_no_color_is_sent_when_none_is_wanted(terminal):
     assert not colors("--no-color", "reindex")
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_escapes_for_what_its_encoding_lacks(process, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     found = process("list")

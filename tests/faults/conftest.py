@@ -1,0 +1,70 @@
+"""The fault suite: each test of this folder is an experiment on real servers, and may add rows to docs/faults.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.report import Report, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FOLDER = Path(__file__).parent
+PROPERTY = "experiment"
+
+
+@pytest.fixture
+def experiment(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Add a row to the report of this run: `experiment(1, "Create race", setup="...", fault="...", figures={...})`.
+
+    A test that fails adds none. A number may have several rows: one for each kind of store, say.
+    """
+
+    def add(number: int, title: str, *, setup: str, fault: str, figures: dict[str, str]) -> None:
+        row = Row(number, title, setup=setup, fault=fault, figures=figures)
+        request.node.user_properties.append((PROPERTY, row.as_dict()))  # which pytest-xdist carries to its controller
+
+    return add
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--faults-report PATH` writes the page; without it nothing is written."""
+    parser.addoption("--faults-report", metavar="PATH", default=None, help="write the figures of the experiments here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gather and write in the process that has all results, not in pytest-xdist's workers."""
+    path = config.getoption("--faults-report", default=None)
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Writer(config.rootpath / path))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test in this folder."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker("slow")
+            item.add_marker("faults")
+
+
+class _Writer:
+    """Writes the page once all experiments that were asked for have passed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._report = Report()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the rows of a test that passed."""
+        if report.when == "call" and report.passed:
+            for name, row in report.user_properties:
+                if name == PROPERTY:
+                    self._report.add(Row(**row))
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Write, unless a test failed: the page of the last good run is worth more than half a page."""
+        if exitstatus == pytest.ExitCode.OK:
+            self._path.write_text(self._report.page(), encoding="utf-8")

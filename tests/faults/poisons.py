@@ -1,0 +1,81 @@
+"""Values that belong under no key of ours, and what they are put under."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import time
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sessions_sticky import keys
+from sessions_sticky.job_records import tally
+from tests.sessions_sticky.calls import sample
+from tests.sessions_sticky.test_session import UNREADABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+
+BOUND = {"provider": "echo-one", "model": "echo-small", "external_id": "ann"}
+"""A session that the gateway without a configuration can serve."""
+CONTRACT = Path(__file__).parents[2] / "docs" / "interchange.md"
+
+TYPES: dict[str, Callable[[redis.Redis, str], Any]] = {
+    "list": lambda raw, key: raw.rpush(key, "junk", b"\xff", ""),
+    "set": lambda raw, key: raw.sadd(key, "junk", b"\xff", ""),
+    "hash": lambda raw, key: raw.hset(key, mapping={"junk": "junk", b"\xff": b"\xfe", "": ""}),
+    "sorted set": lambda raw, key: raw.zadd(key, {"junk": 9e9, b"\xff": inf, "": -inf, "conv-9": 9e9}),
+    "stream": lambda raw, key: raw.xadd(key, {"id": "conv-1", "event": "junk", b"\xff": "x" * 2**20}),
+    "short stream": lambda raw, key: (
+        *(raw.xadd(key, {"junk": "junk"}), raw.xadd(key, {"id": "conv-1", "event": "junk"})),
+    ),
+}
+VALUES = {
+    "number": b"7",
+    "megabyte": b"x" * 2**20,
+    "pickle": pickle.dumps(sample()),
+    "bad JSON": b'{"id": ',
+    "no UTF-8": b"\xff\xfe",
+    "wrong JSON": b'["junk", 7, null, {}]',
+    "wrong type": b'{"at": "junk", "failures": [], "state": 7}',
+    "empty object": b"{}",
+    "deep": b"[" * 100_000,
+    "empty": b"",
+}
+
+
+def poisons(place: str) -> dict[str, Callable[[redis.Redis, str], Any]]:
+    """Return what to put under an empty key, by name; more for a session, whose fields may be wrong."""
+    values = VALUES | UNREADABLE if place.startswith(keys.SESSION_PREFIX) else VALUES
+    return {name: lambda raw, key, value=value: raw.set(key, value) for name, value in values.items()} | TYPES
+
+
+def documented() -> set[str]:
+    """Return the keys that the contract with other programs names."""
+    return set(re.findall(r"`(sentinel:(?!sha256)[^`]*?)`", CONTRACT.read_text(encoding="utf-8")))
+
+
+def targets(*, job: str, token: str, user: int) -> dict[str, list[str]]:
+    """Return, for each key of the contract, what it is for `conv-1`, and for a job, a walk and a user that exist."""
+    walk = f"{keys.INDEX_WALKS}:{token}"
+    now = int(time.time())
+    route, owner = keys.route(BOUND["provider"], BOUND["model"]), keys.owner(BOUND["external_id"])
+    return {
+        "sentinel:session:{conversation_id}": [keys.session("conv-1")],
+        "sentinel:deleted:{conversation_id}": [keys.deleted("conv-1")],
+        "sentinel:{index}:all": [keys.INDEX_ALL],
+        'sentinel:{index}:route:["provider","model"]': [route],
+        "sentinel:{index}:owner:{external_id}": [owner],
+        "sentinel:{index}:routes": [keys.INDEX_ROUTES],
+        "sentinel:{index}:walks": [keys.INDEX_WALKS],
+        "sentinel:{index}:walks:...": [f"{walk}:missed", f"{walk}:met"],
+        "sentinel:history:{index}": [keys.HISTORY],
+        "sentinel:created:{index}:...": [keys.created("minute", now // 60), keys.created("hour", now // 3600)],
+        "sentinel:job:{index}:...": [keys.job(job), tally(job), f"{keys.job(job)}:runner"],
+        "sentinel:jobs:{index}": [keys.JOBS],
+        "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
+        "sentinel:throttle:...": [f"sentinel:throttle:{user}:{now // 60 + ahead}" for ahead in (0, 1)],
+    }

@@ -1,0 +1,125 @@
+"""Everything that shows or changes sessions, called once: methods, pages, calls of the admin API, chats, commands."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.core.management import call_command
+from django.urls import reverse
+
+from sentinel_project.gateway import shared_health
+from sessions_sticky import Session, SessionManager
+from sessions_sticky.diagnosis import Doctor
+from tests.faults import methods
+from tests.faults.poisons import BOUND
+from tests.gateway.asgi import ask, chat
+from tests.sessions_sticky.admin.pages import BASE, page_of
+
+if TYPE_CHECKING:
+    from django.test import Client
+    from rest_framework.test import APIClient
+
+API = "/api/sessions/"
+DRAINING = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
+FILTERS = ({"provider": "echo-one"}, {"external_id": "ann"}, BOUND)
+API_PATHS = (
+    *(API, f"{API}?provider=echo-one&external_id=ann", f"{API}stats/", f"{API}operations/"),
+    *(f"{API}conv-1/", f"{API}conv-1/history/", f"{API}conv-2/"),
+)
+COMMANDS = (["list", "--all"], ["show", "conv-2"], ["stats"], ["tail"], ["doctor"], ["reindex"])
+LOOKS = tuple(name for name in methods.METHODS if name not in methods.CHANGING)
+
+
+class Eyes(NamedTuple):
+    """Who looks: a browser, a client of the admin API; the job and the walk that there are."""
+
+    browser: Client
+    api: APIClient
+    job: str
+    cursor: str
+
+
+def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
+    """Call all that only looks; yield its name and the error it gave, None when it gave none."""
+    for method, mode in product(LOOKS, methods.MODES):
+        yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-1")))
+    for filters, name in product(FILTERS, ("page", "count")):
+        yield f"{name} {filters}", _error(_caught(getattr(SessionManager(), name), **filters))
+    yield "next page", _error(_caught(SessionManager().page, cursor=eyes.cursor, limit=1))
+    for path in pages(eyes):
+        yield path, _failed(eyes.browser.get(path))
+    for path in (*API_PATHS, f"{API}operations/{eyes.job}/"):
+        yield path, _failed(eyes.api.get(path))
+    for path in ("/v1/models", "/healthz", "/metrics"):
+        yield path, _failed(asyncio.run(ask(method="GET", path=path)))
+    shared = _caught(shared_health.read, "default", ["echo-one", "echo-two"])
+    yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
+    yield "doctor", _error(_caught(Doctor().findings))
+    for command, form in product(COMMANDS, ([], ["--json"])):
+        yield f"manage.py sessions {command[0]} {form}", _error(_caught(run, *command, *form))
+
+
+def pages(eyes: Eyes) -> list[str]:
+    """Return the paths of the admin's pages."""
+    named = [reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "drain")]
+    details = [page_of(each, name) for each in ("conv-1", "conv-2") for name in ("change", "history")]
+    return [*named, f"{BASE}?provider=echo-one", *details, f"{BASE}operations/{eyes.job}/", "/admin/"]
+
+
+def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
+    """Call all that changes sessions, the poisoned and a healthy one."""
+    for conversation_id in ("conv-1", "conv-2"):
+        answer = asyncio.run(ask(chat("echo-small", conversation_id=conversation_id)))
+        yield f"chat {conversation_id}", None if answer.status == 200 else answer.body
+    for mode in methods.MODES:
+        for method in ("touch", "resolve", "create"):
+            yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-3")))
+        session = SessionManager().create("conv-3", **BOUND)
+        for method in ("rebind", "delete"):
+            yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, session))
+    move = {"provider": "echo-two", "model": "echo-small", "reason": "poison"}
+    for name, body in {"touch": None, "rebind": move}.items():
+        path = f"{API}conv-2/{name}/"
+        yield path, _failed(eyes.api.post(path, json.dumps(body) if body else "", content_type="application/json"))
+    yield "drain", _failed(eyes.browser.get(f"{BASE}drain/", DRAINING))
+    for name in ("stop", "resume"):
+        path = f"{API}operations/{eyes.job}/{name}/"
+        yield path, _failed(eyes.api.post(path))
+
+
+def bound(conversation_id: str) -> Session:
+    """Return a session as it was made."""
+    return Session(conversation_id, **BOUND, created_at=1_700_000_000)
+
+
+def run(*command: str) -> str:
+    """Return what a command prints."""
+    out = io.StringIO()
+    call_command("sessions", *command, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def session_ids(manager: SessionManager) -> set[str]:
+    """Return the ids of the sessions that a page shows."""
+    return {entry.session.id for entry in manager.page(limit=1_000).sessions}
+
+
+def _caught(call: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return call(*args, **kwargs)
+    except (Exception, SystemExit) as exc:
+        return exc
+
+
+def _error(answer: Any) -> object:
+    return answer if isinstance(answer, BaseException) else None
+
+
+def _failed(response: Any) -> object:
+    status = getattr(response, "status_code", None) or response.status
+    return f"{status}" if status >= 500 or status == 429 else None

@@ -1,0 +1,103 @@
+"""Experiment 10: other programs have put something else under our keys; one bad row breaks nothing but itself."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.cache import caches
+from django.test import Client
+from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
+
+from sentinel_project.gateway import auth, routing
+from sentinel_project.gateway.health import Health
+from sessions_sticky import SessionManager
+from sessions_sticky.job_records import Plan
+from sessions_sticky.listing import Cursor, Filters
+from tests.faults import poisons
+from tests.faults.surfaces import Eyes, change, look, session_ids
+from tests.faults.truth import stored
+from tests.gateway.conftest import FixedKeys
+from tests.sessions_sticky.job_calls import finished, start
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def user():
+    return User.objects.create_superuser("ada")
+
+
+@pytest.fixture
+def clients(session_cache, settings, monkeypatch, user):
+    """A browser and a client of the admin API, over a gateway that needs no network."""
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
+    monkeypatch.setattr(auth, "keys", FixedKeys())
+    monkeypatch.setattr(routing, "health", Health(30))
+    browser = Client()
+    browser.force_login(user)
+    return browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}")
+
+
+def fill(raw, clients):
+    """Make three sessions, a job that is done, a walk that has begun and a provider that cools down."""
+    raw.flushdb()
+    manager = SessionManager()
+    for number in range(3):
+        manager.create(f"conv-{number}", **poisons.BOUND)
+    cursor = manager.page(limit=1).next_cursor
+    caches["default"].set("sentinel:provider:echo-two", {"failures": 1}, 60)
+    job = start(Plan(Filters(provider="nobody")))
+    finished(job.key)
+    return Eyes(*clients, job.key, cursor)
+
+
+def test_experiment_has_every_key_of_the_contract():
+    assert set(poisons.targets(job="", token="", user=1)) == poisons.documented()
+
+
+@pytest.mark.parametrize("place", sorted(poisons.documented()))
+def test_everything_else_goes_on_when_a_key_is_poisoned(session_cache, clients, user, experiment, place):
+    raw, calls, tried = session_cache, 0, 0
+    for at, (name, poison) in product(
+        range(len(targets(fill(raw, clients), user)[place])), poisons.poisons(place).items()
+    ):
+        eyes = fill(raw, clients)
+        key = targets(eyes, user)[place][at]
+        for part in (look, change):
+            raw.delete(key)
+            poison(raw, key)
+            answers = dict(part(eyes))
+            assert {what: error for what, error in answers.items() if error} == {}, (key, name)
+            calls += len(answers)
+        check_mended(raw)
+        tried += 1
+    experiment(
+        10,
+        f"Poison under `{place}`",
+        setup="one valkey; methods, pages, admin API, chats, commands",
+        fault=f"{tried} wrong values and types, one after another",
+        figures={"calls": f"{calls}", "failed": "0"},
+    )
+
+
+def targets(eyes, user):
+    token = Cursor.read(eyes.cursor, Filters()).token
+    return poisons.targets(job=eyes.job, token=token, user=user.pk)
+
+
+def check_mended(raw):
+    """Assert that the healthy sessions are as they were, and that all can be listed, counted, drained and deleted."""
+    manager = SessionManager()
+    manager.reindex()
+    sessions = stored(raw)
+    assert {"conv-0", "conv-2"} <= set(sessions)
+    assert session_ids(manager) == set(sessions)
+    assert manager.count() == manager.stats().sessions == len(sessions)
+    left = sum(session.provider != "echo-two" for session in sessions.values())
+    assert manager.rebind_all(everything=True, to_provider="echo-two", reason="drain") == left > 0
+    assert manager.count(provider="echo-two") == len(sessions)
+    assert manager.delete_all(everything=True) == len(sessions)
+    assert stored(raw) == {}

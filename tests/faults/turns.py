@@ -1,0 +1,94 @@
+"""Callers who take turns: every order in which the requests of some methods can reach the store, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from django.core.cache import caches
+
+from sessions_sticky import SessionError, SessionManager
+
+Choose = Callable[[int], int]
+"""Tells which of so many may go on."""
+WAIT_SECONDS = 10.0
+
+
+def process() -> SessionManager:
+    """Return a manager with a memory of its own, as each process has one."""
+    return SessionManager(caches["default"])
+
+
+class Caller:
+    """One call of a method, in a thread, which waits before each of its requests until it is told to go on."""
+
+    def __init__(self, manager: SessionManager, method: str, *args: Any, **kwargs: Any) -> None:
+        self.result: Any = None
+        self._call = lambda: getattr(manager, method)(*args, **kwargs)
+        self._store = manager._store
+        self._send = self._store.send
+        self._told: SimpleQueue[bool] = SimpleQueue()
+        self._waits: SimpleQueue[bool] = SimpleQueue()
+        self._thread = Thread(target=self._run, daemon=True)
+
+    def begin(self) -> bool:
+        """Run until the first request; tell whether there is one."""
+        self._store.send = self._wait_and_send
+        self._thread.start()
+        return self._waits.get(timeout=WAIT_SECONDS)
+
+    def go_on(self) -> bool:
+        """Send a request and run until the next; tell whether there is one."""
+        self._told.put(True)
+        return self._waits.get(timeout=WAIT_SECONDS)
+
+    def _wait_and_send(self, request: Any) -> Any:
+        self._waits.put(True)
+        self._told.get(timeout=WAIT_SECONDS)
+        return self._send(request)
+
+    def _run(self) -> None:
+        try:
+            self.result = self._call()
+        except SessionError as exc:
+            self.result = exc
+        finally:
+            self._store.send = self._send
+            self._waits.put(False)
+
+
+def take_turns(callers: list[Caller], choose: Choose) -> int:
+    """Let callers, each on a manager of its own, run to their ends in one order; return the number of requests."""
+    waiting = [caller for caller in callers if caller.begin()]
+    requests = 0
+    while waiting:
+        caller = waiting[choose(len(waiting))]
+        requests += 1
+        if not caller.go_on():
+            waiting.remove(caller)
+    return requests
+
+
+def every_order(run: Callable[[Choose], object]) -> int:
+    """Call `run` once for each way in which `choose` can be answered; return how many there are."""
+    first: list[int] = []
+    number = 0
+    while True:
+        taken: list[tuple[int, int]] = []
+        run(partial(_next, taken, first))
+        number += 1
+        while taken and taken[-1][0] == taken[-1][1] - 1:
+            taken.pop()
+        if not taken:
+            return number
+        first = [choice for choice, _ in taken]
+        first[-1] += 1
+
+
+def _next(taken: list[tuple[int, int]], first: list[int], options: int) -> int:
+    choice = first[len(taken)] if len(taken) < len(first) else 0
+    taken.append((choice, options))
+    return choice
