@@ -46,4 +46,5 @@ def _async_connection_class(sync_class: type) -> type:
         from fakeredis import FakeAsyncRedisConnection
 
         return FakeAsyncRedisConnection
-    return {cls.__name__: cls for cls in (Connection, SSLConnection, UnixDomainSocketConnection)}[name]
+    twins = {cls.__name__: cls for cls in (SSLConnection, UnixDomainSocketConnection)}
+    return next((twins[base.__name__] for base in sync_class.__mro__ if base.__name__ in twins), Connection)

@@ -59,7 +59,8 @@ class AsyncRedis:
             yield
         finally:
             self._lines.pop(loop, None)
-            await client.aclose(close_connection_pool=True)
+            await client.aclose(close_connection_pool=False)
+            await client.connection_pool.aclose()  # which `close_connection_pool=True` only disconnects before 8.1
 
 
 class _Line:

@@ -89,7 +89,13 @@ end
 
 local taken, looked_at = {}, 0
 local source, its_member, its_score = latest()
-while source and #taken < 3 * limit and looked_at < budget do
+
+-- A stale entry may stand beside the true one of the same session: the position is past both, or it is past neither.
+local function is_beside_the_last()
+  return looked_at > 0 and its_member == member and its_score == score
+end
+
+while source and (#taken < 3 * limit and looked_at < budget or is_beside_the_last()) do
   if wanted(its_member) then
     table.insert(taken, source.number)
     table.insert(taken, its_member)

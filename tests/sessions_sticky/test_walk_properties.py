@@ -133,6 +133,17 @@ def test_walk_meets_each_session_that_lives_through_it_once(manager, raw, exampl
     run()
 
 
+@on_real
+@pytest.mark.parametrize("place", range(SESSIONS))
+def test_walk_meets_a_session_whose_stale_entry_stands_beside_its_true_one(manager, raw, monkeypatch, place):
+    monkeypatch.setattr(index, "PAGE_BUDGET", 1)
+    world = World(manager, raw, {"provider": "p"}, 1)
+    world.happen("page")
+    world.happen("write raw", place, "o")
+    world.happen("rebind", place, "o")
+    world.finish()
+
+
 # Not on a cluster: a session and its entry change in two steps there, and a walk that comes in between may miss it.
 @pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 @pytest.mark.parametrize("walks", [3, pytest.param(40, marks=pytest.mark.slow)])

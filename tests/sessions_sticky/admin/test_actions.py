@@ -187,4 +187,4 @@ def test_action_is_done_and_logged_as_an_error_when_the_database_fails(
     monkeypatch.setattr(LogEntry.objects, "create", fail)
     ada.post(RELEASE, {**selected(chosen), **CONFIRMED})
     assert sessions.count() == 0
-    assert "not recorded, DELETION 'conv-0' by ada: Unbound: disk full" in caplog.text
+    assert "not recorded, DELETION 'conv-0' by 'ada': 'Unbound': 'disk full'" in caplog.text
