@@ -1,4 +1,4 @@
-# make run | test | quick | faults | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | quick | faults | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -7,7 +7,7 @@ READY := $(VENV)/requirements-installed
 DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
 
-.PHONY: run test quick faults lint docs
+.PHONY: run test quick faults matrix lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run $(ARGS)
@@ -20,6 +20,10 @@ quick: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest -n auto --faults-report docs/faults.md $(ARGS) tests/faults
+
+# Python x Django x redis-py x server; `.venv/bin/python -m nox` runs the corners.
+matrix: $(READY)
+	$(BIN)/python -m nox -s matrix $(ARGS)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check

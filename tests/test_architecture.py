@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BESIDE = {"apps", "migrations", "models"}
+BESIDE = {"apps", "migrations", "models", "urls"}
 NOT_CODE = {"locale", "scripts", "static", "templates"}
 
 

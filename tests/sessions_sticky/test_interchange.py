@@ -38,7 +38,7 @@ def ttl(settings):
 def test_binding_writes_the_specified_key_and_bytes(call, raw, method):
     call(method, "conv-123", **PROPOSAL)
     session = call("get", "conv-123")
-    assert raw.keys("sentinel:session:*") == [KEY.encode()]
+    assert [*raw.scan_iter("sentinel:session:*")] == [KEY.encode()]
     assert raw.get(KEY) == EXAMPLE.replace(b"1700000000", b"%d" % session.created_at)
 
 

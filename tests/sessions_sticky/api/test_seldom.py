@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from sessions_sticky.api import bulk
+from sessions_sticky.api.problems import problem_handler
+from sessions_sticky.job_records import Job
+from tests.sessions_sticky.api.calls import BASE
+from tests.sessions_sticky.api.test_problems import assert_problem
+from tests.sessions_sticky.job_calls import DRAIN
+
+
+def test_api_leaves_bugs_to_django():
+    assert problem_handler(ZeroDivisionError(), {}) is None
+
+
+@pytest.mark.parametrize("what", ["stop", "resume"])
+def test_changing_an_operation_is_refused_when_there_is_none(api, session_cache, what):
+    told = assert_problem(api.post(f"{BASE}operations/{'0' * 32}/{what}/"), 404)
+    assert "There is no operation 000" in told["detail"]
+
+
+def test_changing_an_operation_is_refused_when_it_is_forgotten_meanwhile(api, session_cache, monkeypatch):
+    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    monkeypatch.setattr(bulk, "jobs", SimpleNamespace(peek=lambda key: job, stop=lambda key: None))
+    assert_problem(api.post(f"{BASE}operations/{job.key}/stop/"), 404)
+
+
+def test_body_is_refused_when_it_is_nested_too_deeply(api, session_cache):
+    body = "[" * 100_000
+    told = assert_problem(api.post(BASE, body, content_type="application/json"), 400)
+    assert told["detail"] == "JSON parse error - nested too deeply"

@@ -1,0 +1,167 @@
+"""What happens seldom: somebody comes in between two steps, a loop dies, a package is missing, an answer never ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from fakeredis import FakeRedisConnection
+from redis import UnixDomainSocketConnection
+from redis.exceptions import NoScriptError
+
+import sessions_sticky
+from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, index, job_records, overview, sessions
+from sessions_sticky.commands import Batch, Command, Script
+from sessions_sticky.conf import conf
+from sessions_sticky.diagnosis import SAMPLE_STEPS, _Examination
+from sessions_sticky.job_runner import JobRunner
+from sessions_sticky.management.commands.sessions import Command as SessionsCommand
+from sessions_sticky.redis_store import _replies
+from sessions_sticky.store import NO_KEY
+from tests.servers import start_server
+from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.job_calls import DRAIN
+
+ROOT = Path(sessions_sticky.__file__).parents[1]
+
+
+@pytest.fixture
+def server(settings):
+    """A server of the test's own, as the default cache."""
+    with start_server() as started:
+        settings.CACHES = {"default": cache_config(started.url)}
+        yield started
+
+
+def finish(operation, *replies):
+    """Resume an operation with replies until it ends; return its result."""
+    try:
+        next(operation)
+        for reply in replies:
+            operation.send(reply)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it has not ended")
+
+
+def test_inspect_gives_none_when_the_session_expires_between_its_steps(session_cache):
+    assert finish(sessions._operations.inspect("conv-123"), sample().to_json(), NO_KEY) is None
+
+
+def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cache):
+    operation = sessions._operations.resolve("conv-123", **PROPOSAL)
+    assert finish(operation, *[b"junk"] * 20).outcome is Outcome.DEGRADED
+
+
+def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache, monkeypatch):
+    for n in range(3):
+        sessions.create(f"conv-{n}", **PROPOSAL)
+    monkeypatch.setattr(overview, "MAX_STEPS", 1)
+    monkeypatch.setattr(index, "MAX_DUE", 0)
+    assert sessions.count() == 3
+
+
+def test_doctor_gives_up_sampling_when_no_session_turns_up():
+    sampling = object.__new__(_Examination)._sampled()
+    assert finish(sampling, *[(b"7", [])] * SAMPLE_STEPS) == []
+
+
+def test_metrics_say_what_to_install_when_prometheus_is_missing(settings, monkeypatch):
+    monkeypatch.setattr("sessions_sticky.conf.find_spec", lambda name: None)
+    settings.SESSIONS_STICKY = {"METRICS": True}
+    with pytest.raises(ImproperlyConfigured, match=r"pip install 'sessions_sticky\[metrics\]'"):
+        _ = conf.metrics
+
+
+def test_reply_about_a_script_is_raised_when_no_script_was_called():
+    with pytest.raises(NoScriptError):
+        Script.with_source(Command(("GET", "key")), NoScriptError("not meant for us"))
+
+
+def test_batch_is_unavailable_when_one_of_its_parts_is():
+    with pytest.raises(SessionStoreUnavailable, match="one node"):
+        _replies(Batch([Command(("GET", "a")), Command(("GET", "b"))]), [b"1", SessionStoreUnavailable("one node")])
+
+
+DISORDER = """
+import asyncio, sys
+from django.conf import settings
+from sessions_sticky import cache_config, sessions
+settings.configure(CACHES={"default": cache_config(sys.argv[1])})
+for _ in range(3):
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(sessions.aget("conv-123")) is None
+    loop.close()
+print(len(sessions._store._servers._async_client._lines), "loop remembered")
+"""
+
+
+def test_async_methods_work_when_a_loop_before_was_closed_in_disorder(server):
+    command = [sys.executable, "-c", DISORDER, server.url]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.stdout == "1 loop remembered\n", ran.stderr
+
+
+async def test_pipeline_heals_when_the_server_was_restarted(server):
+    for _ in range(2):
+        assert await asyncio.gather(*(sessions.aget(f"conv-{n}") for n in range(5))) == [None] * 5
+        server.restart()
+
+
+async def test_each_caller_is_told_when_the_server_refuses_the_connection(server, settings):
+    settings.CACHES = {"default": cache_config(server.url.replace("db=0", "db=99"))}
+    answers = await asyncio.gather(*(sessions.aget(f"conv-{n}") for n in range(5)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [SessionStoreUnavailable] * 5
+
+
+def test_waiting_callers_end_when_their_loop_does(server):
+    async def leave():
+        await sessions.aget("conv-123")
+        server.stop()
+        waiting = [asyncio.ensure_future(sessions.aget(f"conv-{n}")) for n in range(3)]
+        await asyncio.sleep(0.05)
+        return waiting
+
+    assert all(task.cancelled() for task in asyncio.run(leave()))
+    server.cont()
+
+
+async def test_async_twin_works_when_the_cache_has_no_options(server, settings):
+    settings.CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": server.url}}
+    assert await sessions.aget("conv-123") is None
+
+
+async def test_async_twin_connects_as_the_pool_options_say(server, settings):
+    config = cache_config(server.url)
+    config["OPTIONS"]["CONNECTION_POOL_KWARGS"]["connection_class"] = UnixDomainSocketConnection
+    settings.CACHES = {"default": config}
+    assert await sessions.aget("conv-123") is None
+
+
+async def test_async_twin_shares_the_sessions_of_a_fakeredis_within_the_process(settings):
+    config = cache_config("redis://in-this-process/0")
+    config["OPTIONS"]["CONNECTION_POOL_KWARGS"]["connection_class"] = FakeRedisConnection
+    settings.CACHES = {"default": config}
+    session = await sync_to_async(sessions.create)("conv-123", **PROPOSAL)
+    assert await asyncio.gather(*(sessions.aget("conv-123") for _ in range(3))) == [session] * 3
+
+
+def test_job_ends_when_its_record_is_gone(session_cache):
+    job = job_records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    runner = JobRunner(sessions, job)
+    sessions._run(runner._do())
+    sessions._run(runner._expect())
+    assert session_cache.keys("sentinel:job*") == []
+
+
+def test_command_writes_to_streams_that_are_no_files(session_cache, monkeypatch):
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    SessionsCommand().run_from_argv(["manage.py", "sessions", "list"])
+    assert out.getvalue() != ""

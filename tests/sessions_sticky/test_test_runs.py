@@ -1,0 +1,165 @@
+"""Whole runs of somebody's tests, by pytest and by Django's runner, in a project of hers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sessions_sticky
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(sessions_sticky.__file__).parents[1]
+SETTINGS = """
+from sessions_sticky import cache_config
+
+SECRET_KEY = "x"
+INSTALLED_APPS = ["sessions_sticky"]
+CACHES = {"default": cache_config("redis://127.0.0.1:1/0")}  # nobody there: a test that reached for it would fail
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+TEST_RUNNER = "sessions_sticky.testing.Runner"
+"""
+CASES = """
+import unittest
+
+from django.test import TestCase, override_settings
+
+from sessions_sticky import Outcome, sessions
+from sessions_sticky.testing import let_time_pass, store_down
+
+
+class Bindings:
+    def test_binds(self):
+        for provider in ("openai", "mistral"):
+            session, outcome = sessions.resolve("conv-123", provider=provider, model="m", external_id="o")
+            self.assertEqual(session.provider, "openai")
+        self.assertEqual(outcome, Outcome.HIT)
+
+    test_binds_again = test_binds
+
+    def test_remembers_nothing_of_other_tests(self):
+        with store_down():
+            self.assertEqual(self.resolve("mistral").session.provider, "mistral")
+        self.assertEqual(self.resolve("mistral").outcome, Outcome.CREATED)
+
+    def test_expires(self):
+        self.resolve("mistral")
+        let_time_pass(86_400)
+        self.assertEqual(self.resolve("mistral").outcome, Outcome.CREATED)
+
+    def resolve(self, provider):
+        return sessions.resolve("conv-123", provider=provider, model="m", external_id="o")
+
+
+class WithDatabase(Bindings, TestCase):
+    pass
+
+
+class Plain(Bindings, unittest.TestCase):
+    pass
+
+
+@override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}})
+class WithCacheOfHerOwn(TestCase):
+    def test_settings_of_a_class_hold(self):
+        self.assertIsNone(sessions.get("conv-123"))
+        sessions.create("conv-123", "openai", "m", "o")
+        self.assertIsNone(sessions.get("conv-123"))
+"""
+FUNCTIONS = """
+import pytest
+from django.conf import settings as django_settings
+
+from sessions_sticky import SessionStoreUnavailable, sessions
+from sessions_sticky.testing import bound_session
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_begins_without_sessions(turn):
+    assert sessions.get("conv-123") is None
+    bound_session("conv-123")
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_has_a_valkey(sessions_valkey, settings, turn):
+    assert sessions.count() == 0
+    bound_session("conv-123")
+    assert sessions.count(provider="openai") == 1
+    settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
+
+
+def test_settings_are_as_they_were():
+    assert not hasattr(django_settings, "SESSIONS_STICKY")
+    assert django_settings.CACHES["default"]["LOCATION"] == "sessions_sticky.testing"
+
+
+def test_goes_to_the_store_of_the_project_when_it_says_so(settings):
+    from sessions_sticky import cache_config
+    settings.CACHES = {"default": cache_config("redis://127.0.0.1:1/0")}
+    with pytest.raises(SessionStoreUnavailable):
+        sessions.get("conv-123")
+"""
+NOTHING_OF = """
+import sys
+
+def test_nothing():
+    assert "{}" not in sys.modules
+"""
+PYTEST = ["-m", "pytest", "-q", "-p", "sessions_sticky.pytest_plugin", "-p", "no:cacheprovider"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "mysettings.py").write_text(SETTINGS)
+    (tmp_path / "test_cases.py").write_text(CASES)
+    return tmp_path
+
+
+def run(project, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysettings", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, *arguments]
+    ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return ran.returncode, ran.stdout + ran.stderr
+
+
+def test_pytest_isolates_functions_and_test_cases(project):
+    (project / "test_functions.py").write_text(FUNCTIONS)
+    status, told = run(project, *PYTEST)
+    assert (status, "15 passed" in told) == (0, True), told
+
+
+@pytest.mark.parametrize("options", [[], ["--parallel=2"]])
+def test_runner_of_the_app_isolates_test_cases(project, options):
+    status, told = run(project, "-m", "django", "test", *options)
+    assert (status, "Ran 9 tests" in told) == (0, True), told
+
+
+def test_runner_keeps_sessions_in_memory_when_workers_are_spawned(project):
+    (project / "manage.py").write_text(
+        """
+import multiprocessing, os, sys
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    from django.core.management import execute_from_command_line
+    execute_from_command_line(sys.argv)
+"""
+    )
+    status, told = run(project, "manage.py", "test", "--parallel=2")
+    assert (status, "Ran 9 tests" in told) == (0, True), told
+
+
+def test_plugin_does_nothing_when_the_app_is_not_installed(project):
+    (project / "mysettings.py").write_text(SETTINGS.replace('"sessions_sticky"]', "]"))
+    (project / "test_cases.py").write_text(NOTHING_OF.format("sessions_sticky.testing"))
+    status, told = run(project, *PYTEST)
+    assert (status, "1 passed" in told) == (0, True), told
+
+
+def test_plugin_does_nothing_when_there_is_no_django(project):
+    (project / "test_cases.py").write_text(NOTHING_OF.format("django"))
+    status, told = run(project, *PYTEST, "-p", "no:django")
+    assert (status, "1 passed" in told) == (0, True), told

@@ -1,0 +1,148 @@
+"""Uses every public name of sessions_sticky; type-checked, never run. `assert_type` says what a checker must see."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import assert_type
+
+from django.http import HttpRequest, JsonResponse
+from django.test import TestCase
+from django.urls import include, path
+
+from sessions_sticky import (
+    Entry,
+    Event,
+    HourStats,
+    InvalidConversationId,
+    InvalidCursor,
+    InvalidSession,
+    Outcome,
+    Page,
+    Resolution,
+    RouteStats,
+    Session,
+    SessionConflict,
+    SessionError,
+    SessionManager,
+    SessionNotSupported,
+    SessionOwnerMismatch,
+    SessionStoreUnavailable,
+    Stats,
+    cache_config,
+    keys,
+    rendezvous,
+    session_created,
+    session_deleted,
+    session_rebound,
+    sessions,
+)
+from sessions_sticky.testing import bound_session, isolated, let_time_pass, make_session, reset, store_down, valkey
+
+CACHES = {"default": cache_config("redis://localhost:6379/0")}
+urlpatterns = [path("api/sessions/", include("sessions_sticky.urls"))]
+
+
+def chat(request: HttpRequest) -> JsonResponse:
+    """Blocking."""
+    conversation_id = request.headers["X-Conversation-Id"]
+    provider, *others = rendezvous(conversation_id, {"openai": 2, "mistral": 0.5})
+    assert_type(others, list[str])
+    try:
+        found = sessions.resolve(conversation_id, provider=provider, model="gpt-4o", external_id="user-1")
+    except (InvalidConversationId, InvalidSession) as exc:
+        return JsonResponse({"error": str(exc)}, status=400)
+    except SessionOwnerMismatch as exc:
+        return JsonResponse({"error": exc.conversation_id}, status=403)
+    assert_type(found, Resolution)
+    session, outcome = found
+    assert_type(session, Session)
+    assert_type(outcome, Outcome)
+    assert_type(session.created_at, int)
+    return JsonResponse({"degraded": outcome is Outcome.DEGRADED, "provider": session.provider})
+
+
+async def chat_async(conversation_id: str) -> Session:
+    """On the event loop."""
+    session, _ = await sessions.aresolve(conversation_id, provider="openai", model="gpt-4o", external_id="user-1")
+    try:
+        return await sessions.arebind(session, provider="mistral", model="large", reason="openai is down")
+    except SessionConflict as exc:
+        return assert_type(exc.current, Session | None) or session
+    except (SessionNotSupported, SessionStoreUnavailable):
+        return session
+
+
+def operate(manager: SessionManager) -> None:
+    """What operators do."""
+    assert_type(manager.get("conv-123"), Session | None)
+    assert_type(manager.inspect("conv-123"), Entry | None)
+    assert_type(manager.touch("conv-123"), bool)
+    assert_type(manager.delete("conv-123"), bool)
+    assert_type(manager.create("conv-123", "openai", "gpt-4o", "user-1"), Session)
+    page = manager.page(provider="openai", limit=10)
+    assert_type(page, Page)
+    assert_type(page.sessions[0].expires_in, int | None)
+    assert_type(page.next_cursor, str | None)
+    assert_type(manager.count(external_id="user-1"), int)
+    stats = manager.stats()
+    assert_type(stats, Stats)
+    assert_type(stats.routes[0], RouteStats)
+    assert_type(manager.created_per_hour(), list[HourStats])
+    assert_type(manager.history("conv-123"), list[Event])
+    assert_type(manager.history("conv-123")[0].at, datetime)
+    named = manager.acting_as("ops")
+    assert_type(named, SessionManager)
+    assert_type(named.rebind_all(provider="openai", to_provider="mistral", reason="drain"), int)
+    assert_type(named.delete_all(everything=True), int)
+    assert_type(named.reindex(), int)
+
+
+async def operate_async(manager: SessionManager) -> None:
+    """The async twins have the same results."""
+    assert_type(await manager.aget("conv-123"), Session | None)
+    assert_type(await manager.apage(), Page)
+    assert_type(await manager.acount(), int)
+    assert_type(await manager.adelete("conv-123"), bool)
+
+
+def tell(sender: type[SessionManager], session: Session, **kwargs: object) -> None:
+    """Receive a signal."""
+
+
+for signal in (session_created, session_rebound, session_deleted):
+    signal.connect(tell)
+
+
+def raw(value: bytes) -> bytes:
+    """Speak the wire format."""
+    try:
+        session = Session.from_json(value)
+    except InvalidSession as exc:
+        raise SessionError(keys.session("conv-123")) from exc
+    return session.to_json()
+
+
+def next_page(cursor: str) -> Page:
+    """Go on where a caller says."""
+    try:
+        return SessionManager("default", ttl_seconds=60).page(cursor=cursor)
+    except InvalidCursor:
+        return sessions.page()
+
+
+class ChatTests(TestCase):
+    """Tests of hers."""
+
+    def setUp(self) -> None:
+        """Keep each test for itself."""
+        self.enterContext(isolated())
+
+    @valkey()
+    def test_degrades(self) -> None:
+        """Take the store down."""
+        reset()
+        assert_type(make_session(provider="openai"), Session)
+        session = bound_session("conv-123")
+        let_time_pass(60)
+        with store_down():
+            assert sessions.resolve(session.id, provider="p", model="m", external_id="user-1").session == session
