@@ -45,6 +45,11 @@ def is_lost(condition: Condition) -> bool:
     return condition.failing_since > 0 and condition.failed_at - condition.failing_since >= LOST_SECONDS
 
 
+def _failing_since(condition: Condition, now: float) -> float:
+    """Return since when a provider fails that fails now; anew when nobody looked for long: it was not configured."""
+    return condition.failing_since if now - condition.failed_at < LOST_SECONDS and condition.failing_since else now
+
+
 class Health:
     """The condition of every provider, by name. `on_change` is called with the name of one that has changed."""
 
@@ -82,7 +87,7 @@ class Health:
         cooled_at = condition.cooled_at if together else now
         cooldown = min(self._cooldown_seconds * 2.0 ** (failures - 1), MAX_COOLDOWN_SECONDS)
         until = cooled_at + cooldown if retry_after is None else now + min(retry_after, MAX_RETRY_AFTER_SECONDS)
-        since = 0 if alive else condition.failing_since or now
+        since = 0 if alive else _failing_since(condition, now)
         self._set(name, Condition(failures, cooled_at, until, since, 0 if alive else now))
 
     def answered(self, name: str) -> None:
@@ -97,7 +102,7 @@ class Health:
         may be, in the place of what another has learned since.
         """
         condition, now = self._of(name), self._now()
-        since = 0 if alive else condition.failing_since or now
+        since = 0 if alive else _failing_since(condition, now)
         self.conditions[name] = msgspec.structs.replace(condition, failing_since=since, failed_at=now)
 
     def learn(self, name: str, condition: Condition) -> None:

@@ -110,6 +110,13 @@ def test_is_not_lost_when_the_last_evidence_is_old(health: Health, clock: Clock)
     assert not health.is_lost("north")
 
 
+def test_is_not_lost_when_it_fails_again_after_a_time_out_of_the_configuration(health: Health, clock: Clock) -> None:
+    health.failed("north")
+    clock.now += 1000
+    health.failed("north")
+    assert not health.is_lost("north")
+
+
 def test_is_not_lost_when_it_flaps(health: Health, clock: Clock) -> None:
     """Down for 5 s, up for 5 s, and every trial falls into the time that it is down."""
     health.failed("north")
