@@ -85,9 +85,9 @@ class Slots:
         if isinstance(command, At):
             return command.address
         args = command.args
-        key = args[3] if args[0] == "EVALSHA" else args[1]
-        if args[0] == "EVALSHA" and args[2] == 0:
-            key = keys.INDEX_ALL  # anybody will do
+        key = args[1]
+        if args[0] == "EVALSHA":
+            key = args[3] if args[2] else keys.INDEX_ALL  # without a key anybody will do
         return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 
@@ -121,9 +121,7 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
 
 
 def _destination(command: Command | At, reply: Any, slots: Slots) -> Address | None:
-    if isinstance(reply, AskError) and not isinstance(reply, MovedError):  # a subclass
-        return reply.host, reply.port
-    return slots.holder(command)
+    return (reply.host, reply.port) if _is_ask(reply) else slots.holder(command)
 
 
 def _packed(command: Command | At, reply: Any) -> list[Command]:
@@ -131,9 +129,11 @@ def _packed(command: Command | At, reply: Any) -> list[Command]:
     bare = command.command if isinstance(command, At) else command
     if isinstance(reply, NoScriptError):
         return [Script.known[bare.args[1]].load, bare]
-    if isinstance(reply, AskError) and not isinstance(reply, MovedError):
-        return [ASKING, bare]
-    return [bare]
+    return [ASKING, bare] if _is_ask(reply) else [bare]
+
+
+def _is_ask(reply: Any) -> bool:
+    return isinstance(reply, AskError) and not isinstance(reply, MovedError)  # which is a subclass
 
 
 def _address(host: bytes | str | None, port: int, asked: Address) -> Address:

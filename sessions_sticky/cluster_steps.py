@@ -24,6 +24,9 @@ from sessions_sticky.exceptions import SessionStoreUnavailable
 
 logger = logging.getLogger("sessions_sticky")
 
+FAILURES = (RedisError, OSError, SessionStoreUnavailable)
+"""What stands in the place of a reply: one that a server refuses or does not give, or is not asked for."""
+
 Steps = Generator[Sequence[Command | At], list[Any], Any]
 
 ALONE = {name: Script("value", "alone", name) for name in ("bind", "put", "replace", "remove")}
@@ -43,7 +46,7 @@ def together(commands: Sequence[Command], slots: Slots) -> Generator[Parcels, An
             except StopIteration as done:
                 replies[at] = done.value
                 del running[at]
-            except (RedisError, OSError, SessionStoreUnavailable) as exc:
+            except FAILURES as exc:
                 replies[at] = exc
                 del running[at]
         if wanted:

@@ -14,7 +14,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.history import Event, read_event, recent_events, stored_events
 from sessions_sticky.listing import Cursor, Filters, HourStats, Page, RouteStats, Stats
-from sessions_sticky.operations import Operation
+from sessions_sticky.operations import Operation, T
 from sessions_sticky.session import Entry
 from sessions_sticky.store import Store
 from sessions_sticky.walk import Entry as IndexEntry
@@ -26,7 +26,6 @@ MAX_STEPS = 20
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 S = TypeVar("S")
-T = TypeVar("T")
 
 
 class Overview:

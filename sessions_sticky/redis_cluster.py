@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky import async_pools, many_servers
@@ -15,7 +15,7 @@ from sessions_sticky.async_redis import AsyncRedis
 from sessions_sticky.breaker import Breaker
 from sessions_sticky.cluster import ClusterConnectionFactory
 from sessions_sticky.cluster_slots import WHO_HOLDS_WHAT, Answers, At, Parcels, Slots, exchange
-from sessions_sticky.cluster_steps import together
+from sessions_sticky.cluster_steps import FAILURES, together
 from sessions_sticky.commands import Batch, Command, Everywhere, Request
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.many_servers import Address
@@ -23,7 +23,6 @@ from sessions_sticky.many_servers import Address
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
-FAILURES = (RedisError, OSError, SessionStoreUnavailable)
 _BEGIN: Any = None
 """What starts a generator."""
 
