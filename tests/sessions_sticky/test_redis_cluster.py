@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import pytest
-from django.core.cache import cache
+from django.core.cache import cache, caches
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.commands import Batch, Command, Everywhere
@@ -64,6 +64,19 @@ def test_batch_says_unavailable_when_one_server_is_gone_yet_the_others_do_their_
         manager._store.send(batch)
     written = [id for id in IDS[1:] if cluster.owner(keys.session(id)) is not gone]
     assert all(manager._store.send(Command(("GET", keys.session(id)))) == b"{}" for id in written)
+
+
+@pytest.mark.parametrize(
+    "delete", [lambda other: other.delete("conv-0"), lambda other: other.delete_all(everything=True)]
+)
+def test_session_stays_deleted_when_another_process_remembers_it(cluster_url, settings, delete):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    cache.client.get_client().flushdb(target_nodes="primaries")
+    remembering, other = SessionManager(caches["default"]), SessionManager(caches["default"])
+    remembering.resolve("conv-0", **PROPOSAL)
+    assert delete(other)
+    again = remembering.resolve("conv-0", **{**PROPOSAL, "provider": "another"})
+    assert (again.session.provider, again.outcome) == ("another", Outcome.CREATED)
 
 
 def test_everywhere_asks_each_primary_once(cluster_url, settings):
