@@ -45,7 +45,7 @@ Only the first parts of requirements.in run in production; the app alone (`pip i
 
 def names() -> list[str]:
     """Return the packages of requirements.txt, for all platforms but WebAssembly and all Pythons."""
-    found = re.findall(r"^([a-z0-9._-]+)==(.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    found = re.findall(r"^([a-z0-9._-]+)(?:\[.*\])?==(.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     return sorted({name for name, rest in found if "sys_platform == 'emscripten'" not in rest})
 
 
