@@ -10,7 +10,7 @@ from redis import Connection, ConnectionPool
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sessions_sticky import async_pools, many_servers
+from sessions_sticky import async_pools, many_servers, pipeline
 from sessions_sticky.async_redis import AsyncRedis
 from sessions_sticky.breaker import Breaker
 from sessions_sticky.cluster import ClusterConnectionFactory
@@ -118,7 +118,7 @@ class _Node:
             self._breaker.check()
             connection = self._pool.get_connection()
             try:
-                connection.send_packed_command(connection.pack_commands([command.args for command in commands]))
+                pipeline.write(connection, commands)
             except BaseException:
                 self._hang_up(connection)
                 raise
@@ -131,7 +131,7 @@ class _Node:
         if isinstance(written, Exception):
             return [written] * number
         try:
-            replies = [_reply_or_refusal(written) for _ in range(number)]
+            replies = pipeline.read(written, number)
         except BaseException as exc:  # the replies still to come would be taken for others
             self._hang_up(written)
             if isinstance(exc, FAILURES):
@@ -171,10 +171,3 @@ def _reply(request: Request, replies: list[Any]) -> Any:
     if isinstance(replies[0], Exception):
         raise replies[0]
     return replies[0]
-
-
-def _reply_or_refusal(connection: Connection) -> Any:
-    try:
-        return connection.read_response()
-    except ResponseError as exc:
-        return exc

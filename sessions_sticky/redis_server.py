@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoScriptError, RedisError
 
-from sessions_sticky import async_pools
+from sessions_sticky import async_pools, pipeline
 from sessions_sticky.async_redis import AsyncRedis
 from sessions_sticky.breaker import Breaker
 from sessions_sticky.commands import Batch, Command, Everywhere, Request, Script
@@ -71,14 +71,28 @@ class RedisServer:
     def _send_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
         for load in self._loads(batch):
             self._send_one(load)
-        with self._client.pipeline(transaction=False) as pipeline:
-            for command in batch.commands:
-                pipeline.execute_command(*command.args)
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        replies = self._exchange(batch.commands)
         if again and (unknown := self._forgotten(batch, replies)):
             part = Batch([batch.commands[at] for at in unknown])
             _put(replies, unknown, self._send_batch(part, again=False))
         return replies
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+
+        def exchange() -> list[Any]:
+            pipeline.write(connection, commands)
+            return pipeline.read(connection, len(commands))
+
+        try:
+            replies: list[Any] = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
+            return replies
+        except BaseException:  # stopped half-way: the replies that are still to come would be taken for others
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
 
     async def _asend_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
         for load in self._loads(batch):
