@@ -91,6 +91,8 @@ class Bulk:
             return 0
         replies = yield Batch([self._request(row, move) for row in rows])
         changed = [row.session for row, (done, _) in zip(rows, replies, strict=True) if done]
+        if move is not None:
+            metrics.rebound(move.reason, len(changed))
         for session in changed:
             if move is None:
                 self._store.last_seen.forget(session.id)
@@ -98,7 +100,6 @@ class Bulk:
             else:
                 moved = move.of(session)
                 self._store.last_seen.correct(moved)
-                metrics.rebound(move.reason)
                 yield from announce(
                     session_rebound, session=moved, previous=session, reason=move.reason, actor=self._actor
                 )

@@ -61,7 +61,7 @@ def _steps(command: Command, slots: Slots) -> Steps:
     name = Script.known[command.args[1]].names[-1]
     if name in ALONE:
         return _change(command)
-    if name == "scan" and command.args[2] == 0:
+    if name == "scan":
         return _scan(command, slots)
     return {"refresh": _refresh, "enter": _enter, "read": _read}.get(name, _plain)(command)
 
@@ -135,13 +135,13 @@ def _read(command: Command) -> Steps:
 
 def _scan(command: Command, slots: Slots) -> Steps:
     """Scan one server after the other; the cursor tells which is the turn of, and of which servers."""
-    script, _, (scan, cursor, *args) = _parts(command)
+    script, _, (cursor, *args) = _parts(command)
     primaries = slots.primaries
     these = b"%08x" % zlib.crc32(repr(primaries).encode())
     those, number, its_cursor = (these, 0, b"0") if cursor == b"0" else _read_cursor(cursor)
     if those != these:
         raise RedisConnectionError("the cluster's primaries have changed under way: begin again")
-    (reply,) = yield [At(primaries[number], script.call([], scan, its_cursor, *args))]
+    (reply,) = yield [At(primaries[number], script.call([], its_cursor, *args))]
     its_cursor, names = _check(reply)
     if its_cursor == b"0":
         number += 1

@@ -182,7 +182,7 @@ class _Examination:
         names: set[bytes] = set()
         cursor = b"0"
         for _ in range(SAMPLE_STEPS):
-            cursor, more = yield index.scan("SCAN", cursor, "MATCH", f"{keys.SESSION_PREFIX}*", "COUNT", SAMPLE_SIZE)
+            cursor, more = yield index.scan(cursor, f"{keys.SESSION_PREFIX}*", SAMPLE_SIZE)
             names.update(more)
             if cursor == b"0" or len(names) >= SAMPLE_SIZE:
                 break

@@ -90,8 +90,9 @@ def change(
     """
     now = what.after or what.before
     places = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
-    counted_at = now.created_at if now and counted else 0
-    is_recent = counted and time.time() - counted_at < DAY_HOURS * 3600
+    created_at = now.created_at if now and counted else 0
+    is_recent = time.time() - created_at < DAY_HOURS * 3600
+    counts = [keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600)] if is_recent else []
     return script.call(
         [
             keys.session(conversation_id),
@@ -102,8 +103,7 @@ def change(
             keys.HISTORY,
             *places,
             *(zsets(what.before)[1:] if what.before else places),
-            keys.created("minute", counted_at // 60),
-            keys.created("hour", counted_at // 3600),
+            *counts,
         ],
         conversation_id,
         ttl,
@@ -223,9 +223,14 @@ def count_created(sessions: list[Session]) -> list[Command]:
     ]
 
 
-def scan(command: str, *args: bytes | str | int) -> Command:
-    """A step of a SCAN or, with a key first, of a ZSCAN."""
-    return SCAN.call([str(args[0])] if command == "ZSCAN" else [], command, *args)
+def scan(cursor: bytes, pattern: str, count: int) -> Command:
+    """A step of a scan of all keys: the next cursor, and keys."""
+    return SCAN.call([], cursor, "MATCH", pattern, "COUNT", count)
+
+
+def scan_zset(zset: str, cursor: bytes, count: int) -> Command:
+    """A step of a scan of a ZSET, to go out in a batch: the next cursor; member, score, member, score ..."""
+    return Command(("ZSCAN", zset, cursor, "COUNT", count))
 
 
 def read_route(name: bytes) -> tuple[str, str] | None:

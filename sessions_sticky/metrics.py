@@ -63,10 +63,10 @@ def resolved(outcome: str, provider: str, asked_at: float) -> None:
         _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
 
 
-def rebound(reason: str) -> None:
-    """Count a rebind."""
+def rebound(reason: str, number: int = 1) -> None:
+    """Count rebinds."""
     if conf.metrics:
-        _metrics().rebinds.labels(_bounded("reason", reason)).inc()
+        _metrics().rebinds.labels(_bounded("reason", reason)).inc(number)
 
 
 def store_failed(error: str) -> None:

@@ -37,7 +37,8 @@ class Reindex:
         for pattern, see_to in ((f"{keys.INDEX_PREFIX}*", self._sweep), (f"{keys.SESSION_PREFIX}*", self._enter)):
             cursor: bytes | None = b"0"
             while cursor is not None:
-                cursor, names = yield from _scan("SCAN", cursor, "MATCH", pattern, "COUNT", BATCH_SIZE)
+                cursor, names = yield index.scan(cursor, pattern, BATCH_SIZE)
+                cursor = None if cursor == b"0" else cursor
                 found += yield from see_to(names)
                 looked_at = min(looked_at + BATCH_SIZE, expected)
                 if progress:
@@ -52,7 +53,8 @@ class Reindex:
         left: list[tuple[str, bytes]] = [(zset, b"0") for zset in zsets]
         while left:
             step, left = left[:BATCH_SIZE], left[BATCH_SIZE:]
-            replies = yield Batch([index.scan("ZSCAN", zset, cursor, "COUNT", BATCH_SIZE) for zset, cursor in step])
+            count = BATCH_SIZE // len(step) + 1
+            replies = yield Batch([index.scan_zset(zset, cursor, count) for zset, cursor in step])
             entries: list[Entry] = []
             for (zset, _), reply in zip(step, replies, strict=True):
                 if not reply:
@@ -80,17 +82,16 @@ class Reindex:
             for member, raw, left_ms in zip(members, found[::2], found[1::2], strict=True)
             if (session := readable(member.decode(errors="replace"), raw))
         ]
-        remaining = iter(rows)
-        while part := list(islice(remaining, ENTER_SIZE)):
-            raws = [row.raw for row in part]
-            late = yield index.enter([(row.session, self._walk.left_ms(row)) for row in part], raws)
-            new = [part[-place - 1].session for place in late if place < 0]
-            if new and self._counts_new:
-                yield Batch(index.count_created(new))
+        rows.sort(key=lambda row: (row.session.provider, row.session.model))  # those of one step share few ZSETs
+        parts = [rows[at : at + ENTER_SIZE] for at in range(0, len(rows), ENTER_SIZE)]
+        late = yield Batch([self._request(part) for part in parts])
+        new = [
+            part[-place - 1].session for part, places in zip(parts, late, strict=True) for place in places if place < 0
+        ]
+        if new and self._counts_new:
+            yield Batch(index.count_created(new))
         return len(rows)
 
-
-def _scan(*command: Any) -> Operation[tuple[bytes | None, list[bytes]]]:
-    """Take a step of a scan; the cursor is None at the end."""
-    cursor, names = yield index.scan(*command)
-    return None if cursor == b"0" else cursor, names
+    def _request(self, rows: list[Row]) -> Command:
+        sessions = [(row.session, self._walk.left_ms(row)) for row in rows]
+        return index.enter(sessions, [row.raw for row in rows])

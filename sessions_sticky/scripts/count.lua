@@ -6,7 +6,7 @@
 -- that are, by less than the lag of the index, so that their sessions may be alive; of these at most so many in all.
 local room = tonumber(ARGV[2])
 local now = seconds()
-local since, till = string.format('%.3f', now - ARGV[1]), string.format('%.3f', now)
+local since, till = score_at(now - ARGV[1]), score_at(now + 1)
 local counts = {}
 for i, key in ipairs(KEYS) do
   counts[i] = {0}

@@ -1,6 +1,6 @@
 -- Entries of the index: put in front of the scripts that make them.
 --
--- A ZSET's scores are expiries: Unix seconds of the server's clock, which is one for all its clients. The index may lag
+-- A ZSET's scores are expiries: whole Unix seconds of the server's clock, which is one for all its clients. The index may lag
 -- behind the session by `lag` seconds, so an entry is surely dead only when it is that long overdue.
 local MAX_TRIMMED = 100
 local MAX_TOLD, WALK_KEPT = 100000, 300
@@ -43,10 +43,12 @@ local function tell_walks(key, id, former, score, now)
 end
 
 -- Trimming a little with each new entry is enough, and so is setting a key's expiry once in a while, ahead by the lag at
--- most: no key may outlive its last session by much more than an idle time.
-local function enter(key, id, score, left_ms, now, lag)
-  if call('ZADD', key, score, id) == 1 then
-    local due = call('ZRANGEBYSCORE', key, '-inf', string.format('%.3f', now - lag), 'LIMIT', 0, MAX_TRIMMED)
+-- most: no key may outlive its last session by much more than an idle time. `entries` are score, id, score, id ...;
+-- `left_ms` the longest idle time left of them; without `now` nothing is trimmed.
+local function enter(key, entries, left_ms, now, lag)
+  local added = call('ZADD', key, unpack(entries))
+  if now and type(added) == 'number' and added > 0 then
+    local due = call('ZRANGEBYSCORE', key, '-inf', score_at(now - lag), 'LIMIT', 0, MAX_TRIMMED)
     if #due > 0 then
       call('ZREM', key, unpack(due))
     end
@@ -54,28 +56,35 @@ local function enter(key, id, score, left_ms, now, lag)
   local kept_ms = left_ms + lag * 1000
   local ttl = call('PTTL', key)
   if type(ttl) == 'number' and ttl < kept_ms then
-    call('PEXPIRE', key, string.format('%.0f', kept_ms + math.min(left_ms / 2, lag * 1000)))
+    call('PEXPIRE', key, string.format('%d', kept_ms + math.min(left_ms / 2, lag * 1000)))
+  end
+end
+
+-- A route's entry is there as long as any of its sessions.
+local function enter_route(key, name, score, left_ms, now, lag)
+  local known = call('ZSCORE', key, name)
+  if type(known) ~= 'string' or tonumber(known) < tonumber(score) then
+    enter(key, {score, name}, left_ms, now, lag)
   end
 end
 
 -- `places` names the keys: all, routes, walks, owner, route; and the route_name. `keep` leaves an entry where it is, but
 -- for the route.
-local function enter_session(places, id, left_ms, now, lag, keep)
-  local score = string.format('%.3f', now + left_ms / 1000)
+local function enter_session(places, id, left_ms, lag, keep)
   local former = call('ZSCORE', places.all, id)
-  local zsets = {places.route, places.all, places.owner}
-  if type(former) == 'string' then
-    if keep then
-      score, zsets = former, {places.route}
-    else
-      tell_walks(places.walks, id, tonumber(former), tonumber(score), now)
-    end
+  local is_known = type(former) == 'string'
+  if keep and is_known then
+    enter(places.route, {former, id}, left_ms, nil, lag)
+    enter_route(places.routes, places.route_name, former, left_ms, nil, lag)
+    return
   end
-  for _, zset in ipairs(zsets) do
-    enter(zset, id, score, left_ms, now, lag)
+  local now = seconds()
+  local score = score_at(now + left_ms / 1000)
+  if is_known then
+    tell_walks(places.walks, id, tonumber(former), tonumber(score), now)
   end
-  local known = call('ZSCORE', places.routes, places.route_name)  -- it is there as long as any of its sessions
-  if type(known) ~= 'string' or tonumber(known) < tonumber(score) then
-    enter(places.routes, places.route_name, score, left_ms, now, lag)
+  for _, zset in ipairs({places.route, places.all, places.owner}) do
+    enter(zset, {score, id}, left_ms, now, lag)
   end
+  enter_route(places.routes, places.route_name, score, left_ms, now, lag)
 end

@@ -39,38 +39,41 @@ local function start(key)
   return low
 end
 
+local function advance(source)
+  source.at = source.at + 2
+  if not source.buffer[source.at] then
+    source.buffer = redis.call('ZREVRANGE', source.key, source.rank, source.rank + chunk - 1, 'WITHSCORES')
+    source.rank, source.at = source.rank + chunk, 1
+  end
+  source.member, source.text = source.buffer[source.at], source.buffer[source.at + 1]
+  source.score = source.text and tonumber(source.text)
+end
+
 local sources = {}
 for i = 3, taking + 2 do
   if redis.call('TYPE', KEYS[i]).ok == 'zset' then
-    table.insert(sources, {number = i - 2, key = KEYS[i], rank = start(KEYS[i]), at = 1, buffer = {}})
+    local source = {number = i - 2, key = KEYS[i], rank = start(KEYS[i]), at = -1, buffer = {}}
+    advance(source)
+    table.insert(sources, source)
   end
 end
 
-local function head(source)
-  if source.buffer and not source.buffer[source.at] then
-    source.buffer = redis.call('ZREVRANGE', source.key, source.rank, source.rank + chunk - 1, 'WITHSCORES')
-    source.rank, source.at = source.rank + chunk, 1
-    if #source.buffer == 0 then
-      source.buffer = nil
-    end
-  end
-  if source.buffer then
-    return source.buffer[source.at], source.buffer[source.at + 1]
-  end
-end
-
+-- The source whose entry is next.
 local function latest()
-  local best, best_member, best_score, best_text
+  local best
   for _, source in ipairs(sources) do
-    local its_member, its_score = head(source)
-    if its_member then
-      local number = tonumber(its_score)
-      if not best or number > best_score or number == best_score and below(best_member, its_member) then
-        best, best_member, best_score, best_text = source, its_member, number, its_score
-      end
+    if
+      source.member
+      and (
+        not best
+        or source.score > best.score
+        or source.score == best.score and below(best.member, source.member)
+      )
+    then
+      best = source
     end
   end
-  return best, best_member, best_text
+  return best
 end
 
 local some_met = ARGV[6] ~= '' and redis.call('EXISTS', met_key) == 1
@@ -88,22 +91,22 @@ local function wanted(id)
 end
 
 local taken, looked_at = {}, 0
-local source, its_member, its_score = latest()
+local source = latest()
 
 -- A stale entry may stand beside the true one of the same session: the position is past both, or it is past neither.
 local function is_beside_the_last()
-  return looked_at > 0 and its_member == member and its_score == score
+  return looked_at > 0 and source.member == member and source.text == score
 end
 
 while source and (#taken < 3 * limit and looked_at < budget or is_beside_the_last()) do
-  if wanted(its_member) then
+  if wanted(source.member) then
     table.insert(taken, source.number)
-    table.insert(taken, its_member)
-    table.insert(taken, its_score)
+    table.insert(taken, source.member)
+    table.insert(taken, source.text)
   end
-  score, member, looked_at = its_score, its_member, looked_at + 1
-  source.at = source.at + 2
-  source, its_member, its_score = latest()
+  score, member, looked_at = source.text, source.member, looked_at + 1
+  advance(source)
+  source = latest()
 end
 
 local call = redis.pcall  -- pages come without a walk, too

@@ -5,7 +5,7 @@
 --   KEYS   1 session key        2 deletion marker        3 all sessions, ZSET        4 routes, ZSET
 --          5 walks, HASH        6 history, STREAM        7 owner's sessions, ZSET    8 route's sessions, ZSET
 --          9, 10 the same of the session as it was before the change
---          11, 12 created in this minute, in this hour, HASH route -> number
+--          11, 12 created in this minute, in this hour, HASH route -> number; only with ARGV[7]
 --   ARGV   1 conversation id    2 idle time, seconds     3 lag of the index in seconds, '' keeps no index
 --          4 history length     5 event, JSON, or ''     6 name of the route          7 '1' counts as created
 --          8... the change's own
@@ -39,5 +39,5 @@ local function record(left_ms, keep)
     return
   end
   local places = {all = KEYS[3], routes = KEYS[4], walks = KEYS[5], owner = KEYS[7], route = KEYS[8], route_name = ARGV[6]}
-  enter_session(places, id, left_ms, seconds(), lag, keep)
+  enter_session(places, id, left_ms, lag, keep)
 end

@@ -1,4 +1,4 @@
--- SCAN or ZSCAN, as Redis answers them: redis-py reads their replies in a form of its own, but not in all places.
+-- SCAN, as Redis answers it: redis-py reads its reply in a form of its own, but not in all places.
 --
---   EVALSHA scan 0|1 [key] command argument...
-return redis.pcall(unpack(ARGV))
+--   EVALSHA scan 0 cursor argument...
+return redis.pcall('SCAN', unpack(ARGV))
