@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
     from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
     from sessions_sticky.history import Event as Event
-    from sessions_sticky.listing import HourStats as HourStats
-    from sessions_sticky.listing import Page as Page
-    from sessions_sticky.listing import RouteStats as RouteStats
-    from sessions_sticky.listing import Stats as Stats
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
+    from sessions_sticky.operators.listing import HourStats as HourStats
+    from sessions_sticky.operators.listing import Page as Page
+    from sessions_sticky.operators.listing import RouteStats as RouteStats
+    from sessions_sticky.operators.listing import Stats as Stats
     from sessions_sticky.selection import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
     from sessions_sticky.session import Outcome as Outcome
@@ -76,7 +76,7 @@ _MODULE_OF = {
     "rendezvous": "selection",
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
-    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "listing"),
+    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "operators.listing"),
     **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),
 }
 

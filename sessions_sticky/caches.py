@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sessions_sticky import many_servers
+from sessions_sticky.redis import urls
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
 FACTORIES = {
-    "redis+sentinel": "sessions_sticky.sentinel.SentinelConnectionFactory",
-    "rediss+sentinel": "sessions_sticky.sentinel.SentinelConnectionFactory",
-    "redis+cluster": "sessions_sticky.cluster.ClusterConnectionFactory",
-    "rediss+cluster": "sessions_sticky.cluster.ClusterConnectionFactory",
+    "redis+sentinel": "sessions_sticky.redis.sentinel.SentinelConnectionFactory",
+    "rediss+sentinel": "sessions_sticky.redis.sentinel.SentinelConnectionFactory",
+    "redis+cluster": "sessions_sticky.redis.cluster_factory.ClusterConnectionFactory",
+    "rediss+cluster": "sessions_sticky.redis.cluster_factory.ClusterConnectionFactory",
 }
 SCHEMES = ("redis", "rediss", "unix", *FACTORIES)
 SOCKET_TIMEOUT_SECONDS = 0.25
@@ -68,7 +68,7 @@ def _checked_scheme(url: str) -> str:
     except ValueError:  # brackets without an IPv6 address, a port that is no number
         raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
     if scheme in FACTORIES:
-        many_servers.read(url)
+        urls.read(url)
     elif scheme not in SCHEMES:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from sessions_sticky import keys
-from sessions_sticky.commands import Command, Script
+from sessions_sticky.redis.commands import Command, Script
 from sessions_sticky.session import Session
 
 Kind = Literal["created", "rebound", "deleted"]

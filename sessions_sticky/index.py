@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from sessions_sticky import keys
-from sessions_sticky.commands import Batch, Command, Script
 from sessions_sticky.conf import conf
 from sessions_sticky.history import Change
+from sessions_sticky.redis.commands import Batch, Command, Script
 
 if TYPE_CHECKING:
-    from sessions_sticky.listing import Cursor
+    from sessions_sticky.operators.listing import Cursor
     from sessions_sticky.session import Session
 
 LAG_SECONDS = 60

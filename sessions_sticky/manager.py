@@ -11,7 +11,7 @@ from copy import copy
 from typing import Self
 
 from sessions_sticky.operations import Operations
-from sessions_sticky.operator_methods import OperatorMethods
+from sessions_sticky.operators.methods import OperatorMethods
 from sessions_sticky.session import Entry, Resolution, Session
 
 

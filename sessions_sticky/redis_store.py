@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from sessions_sticky import index, keys, metrics
-from sessions_sticky.commands import Command, Request, Script
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.history import Change
 from sessions_sticky.last_seen import LastSeen
-from sessions_sticky.redis_cluster import RedisCluster
-from sessions_sticky.redis_server import RedisServer
+from sessions_sticky.redis.cluster import RedisCluster
+from sessions_sticky.redis.commands import Command, Request, Script
+from sessions_sticky.redis.server import RedisServer
 
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache

@@ -7,9 +7,18 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 BESIDE = {"apps", "migrations", "models", "urls"}
 NOT_CODE = {"locale", "scripts", "static", "templates"}
+SECTIONS = {
+    "sessions_sticky": "The layers of `sessions_sticky`",
+    "sessions_sticky.jobs": "Inside `jobs`",
+    "sessions_sticky.operators": "Inside `operators`",
+    "sessions_sticky.redis": "Inside `redis`",
+}
+"""Where the page has the table of a package."""
 
 
 def rows(heading: str) -> Iterator[list[str]]:
@@ -26,15 +35,18 @@ def modules(folder: str) -> set[str]:
     return {path.stem for path in paths if path.suffix == ".py" or path.is_dir()} - {"__init__", "__pycache__"}
 
 
-def test_page_has_the_layers_that_are_enforced_in_their_order():
+@pytest.mark.parametrize("package", SECTIONS)
+def test_page_has_the_layers_that_are_enforced_in_their_order(package):
     contracts = tomllib.loads(ROOT.joinpath("pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    layers = [layer.split(" | ") for layer in contracts[0]["layers"]]
-    assert [set(row) for row in rows("The layers of `sessions_sticky`")] == [set(layer) for layer in layers]
+    (layers,) = [each["layers"] for each in contracts if each.get("containers") == [package]]
+    assert [set(row) for row in rows(SECTIONS[package])] == [set(layer.split(" | ")) for layer in layers]
 
 
-def test_page_names_every_module_of_the_app():
-    named = [name for row in rows("The layers of `sessions_sticky`") for name in row]
-    assert sorted(named) == sorted(modules("sessions_sticky") - BESIDE - NOT_CODE)
+@pytest.mark.parametrize("package", SECTIONS)
+def test_page_names_every_module_of_the_app(package):
+    named = [name for row in rows(SECTIONS[package]) for name in row]
+    beside = BESIDE if package == "sessions_sticky" else set()
+    assert sorted(named) == sorted(modules(package.replace(".", "/")) - beside - NOT_CODE)
 
 
 def test_page_names_every_module_of_the_gateway():

@@ -16,8 +16,8 @@ from sessions_sticky.admin.chosen import Chosen, jobs
 from sessions_sticky.admin.filtering import Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.admin.pages import page
-from sessions_sticky.bulk import Move
 from sessions_sticky.exceptions import SessionConflict
+from sessions_sticky.operators.bulk import Move
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

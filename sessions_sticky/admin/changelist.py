@@ -15,8 +15,8 @@ from sessions_sticky.admin.filtering import count_of, fields_of, filters_in, nam
 from sessions_sticky.admin.pages import Section, page
 from sessions_sticky.admin.shown import shown_all
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
-from sessions_sticky.listing import Filters
 from sessions_sticky.manager import sessions
+from sessions_sticky.operators.listing import Filters
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

@@ -9,11 +9,11 @@ from django.http import QueryDict
 
 from sessions_sticky import keys
 from sessions_sticky.admin.filtering import Count, count_of, fields_of, filters_in, query_of
-from sessions_sticky.bulk import Move
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
-from sessions_sticky.job_records import Plan
-from sessions_sticky.jobs import Jobs
-from sessions_sticky.listing import Filters
+from sessions_sticky.jobs.control import Jobs
+from sessions_sticky.jobs.records import Plan
+from sessions_sticky.operators.bulk import Move
+from sessions_sticky.operators.listing import Filters
 from sessions_sticky.session import Session
 
 jobs = Jobs()

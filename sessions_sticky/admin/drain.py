@@ -17,9 +17,9 @@ from sessions_sticky.admin.chosen import jobs
 from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.operation import described
 from sessions_sticky.admin.pages import Section, page
-from sessions_sticky.job_records import Plan
-from sessions_sticky.listing import Filters
+from sessions_sticky.jobs.records import Plan
 from sessions_sticky.manager import sessions
+from sessions_sticky.operators.listing import Filters
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

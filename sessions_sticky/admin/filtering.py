@@ -9,8 +9,8 @@ from django.http import QueryDict
 from django.utils.formats import number_format
 
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.listing import Filters
 from sessions_sticky.manager import sessions
+from sessions_sticky.operators.listing import Filters
 
 ANY = Filters()
 

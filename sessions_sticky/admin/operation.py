@@ -17,13 +17,13 @@ from sessions_sticky import audit
 from sessions_sticky.admin.chosen import jobs
 from sessions_sticky.admin.pages import Needed, page
 from sessions_sticky.admin.shown import duration
-from sessions_sticky.job_records import Job, Kind, State
+from sessions_sticky.jobs.records import Job, Kind, State
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
     from sessions_sticky.admin.model_admin import SessionAdmin
-    from sessions_sticky.jobs import Changed
+    from sessions_sticky.jobs.control import Changed
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
 """How often the page asks how far it is."""

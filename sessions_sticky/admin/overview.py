@@ -17,11 +17,11 @@ from sessions_sticky.admin import charts, hooks
 from sessions_sticky.admin.charts import Bar
 from sessions_sticky.admin.filtering import query_of
 from sessions_sticky.admin.pages import Section, page
-from sessions_sticky.diagnosis import Doctor
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
-from sessions_sticky.listing import Filters, RouteStats, Stats
 from sessions_sticky.manager import sessions
-from sessions_sticky.server_info import Finding, Level
+from sessions_sticky.operators.diagnosis import Doctor
+from sessions_sticky.operators.listing import Filters, RouteStats, Stats
+from sessions_sticky.redis.server_info import Finding, Level
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise

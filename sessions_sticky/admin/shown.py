@@ -10,7 +10,7 @@ from typing import NamedTuple
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.filtering import query_of
-from sessions_sticky.listing import Filters
+from sessions_sticky.operators.listing import Filters
 from sessions_sticky.session import Entry, Session
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400

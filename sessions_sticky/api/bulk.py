@@ -25,8 +25,8 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.listing import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.views import SessionView
-from sessions_sticky.job_records import Job, Kind
-from sessions_sticky.jobs import Changed, Jobs
+from sessions_sticky.jobs.control import Changed, Jobs
+from sessions_sticky.jobs.records import Job, Kind
 
 WAIT_SECONDS = 1.0
 """How long a request waits for its operation to end."""

@@ -10,9 +10,9 @@ from django.urls import reverse
 from rest_framework import serializers
 
 from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, TextField, not_blank
-from sessions_sticky.bulk import Move
-from sessions_sticky.job_records import Job, Kind, Plan, State
-from sessions_sticky.listing import Filters
+from sessions_sticky.jobs.records import Job, Kind, Plan, State
+from sessions_sticky.operators.bulk import Move
+from sessions_sticky.operators.listing import Filters
 
 
 class FlagField(serializers.BooleanField):

@@ -12,8 +12,8 @@ from sessions_sticky.cli.endings import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.progress import Report, reporting
 from sessions_sticky.cli.screen import Screen
 from sessions_sticky.cli.text import described, place, several
-from sessions_sticky.listing import Filters
 from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.operators.listing import Filters
 from sessions_sticky.session import Session
 
 

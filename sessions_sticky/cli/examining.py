@@ -10,8 +10,8 @@ from django.core.management.color import color_style
 from sessions_sticky.cli.endings import UNHEALTHY, Error
 from sessions_sticky.cli.screen import Screen
 from sessions_sticky.cli.text import several, visible
-from sessions_sticky.diagnosis import Doctor
-from sessions_sticky.server_info import Finding, Level
+from sessions_sticky.operators.diagnosis import Doctor
+from sessions_sticky.redis.server_info import Finding, Level
 
 STYLES = {Level.OK: "SUCCESS", Level.NOTE: "NOTICE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
 

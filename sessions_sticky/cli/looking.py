@@ -13,9 +13,9 @@ from sessions_sticky.cli.screen import Screen, Table
 from sessions_sticky.cli.text import duration, moment
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.history import Event
-from sessions_sticky.listing import Page
 from sessions_sticky.manager import sessions
-from sessions_sticky.operator_methods import MAX_PAGE
+from sessions_sticky.operators.listing import Page
+from sessions_sticky.operators.methods import MAX_PAGE
 from sessions_sticky.session import Entry
 
 POLL_SECONDS = 0.5

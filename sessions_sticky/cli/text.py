@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sessions_sticky.listing import Filters
+from sessions_sticky.operators.listing import Filters
 
 
 def visible(text: str) -> str:

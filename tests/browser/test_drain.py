@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from sessions_sticky import sessions
 from tests.browser.test_accessibility import violations
 from tests.sessions_sticky.admin.pages import BASE
-from tests.sessions_sticky.job_calls import DRAIN, abandoned, fill, gate, jobs, quick_ticks
+from tests.sessions_sticky.jobs.calls import DRAIN, abandoned, fill, gate, jobs, quick_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sessions_sticky import keys
-from sessions_sticky.job_records import tally
+from sessions_sticky.jobs.records import tally
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.test_session import UNREADABLE
 

@@ -14,13 +14,13 @@ from rest_framework.test import APIClient
 from sentinel_project.gateway import auth, routing
 from sentinel_project.gateway.health import Health
 from sessions_sticky import SessionManager
-from sessions_sticky.job_records import Plan
-from sessions_sticky.listing import Cursor, Filters
+from sessions_sticky.jobs.records import Plan
+from sessions_sticky.operators.listing import Cursor, Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
 from tests.faults.truth import stored
 from tests.gateway.conftest import FixedKeys
-from tests.sessions_sticky.job_calls import finished, start
+from tests.sessions_sticky.jobs.calls import finished, start
 
 pytestmark = pytest.mark.django_db
 

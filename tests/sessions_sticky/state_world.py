@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
-from sessions_sticky import SessionError, SessionManager, breaker, keys, operations
+from sessions_sticky import SessionError, SessionManager, keys, operations
+from sessions_sticky.redis import breaker
 from tests.sessions_sticky.state_model import TTL_SECONDS
 
 if TYPE_CHECKING:

@@ -16,17 +16,19 @@ from redis import UnixDomainSocketConnection
 from redis.exceptions import NoScriptError
 
 import sessions_sticky
-from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, index, job_records, overview, sessions
-from sessions_sticky.commands import Batch, Command, Script
+from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, index, sessions
 from sessions_sticky.conf import conf
-from sessions_sticky.diagnosis import SAMPLE_STEPS, _Examination
-from sessions_sticky.job_runner import JobRunner
+from sessions_sticky.jobs import records
+from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
+from sessions_sticky.operators import overview
+from sessions_sticky.operators.diagnosis import SAMPLE_STEPS, _Examination
+from sessions_sticky.redis.commands import Batch, Command, Script
 from sessions_sticky.redis_store import _replies
 from sessions_sticky.store import NO_KEY
 from tests.servers import start_server
 from tests.sessions_sticky.calls import PROPOSAL, sample
-from tests.sessions_sticky.job_calls import DRAIN
+from tests.sessions_sticky.jobs.calls import DRAIN
 
 ROOT = Path(sessions_sticky.__file__).parents[1]
 
@@ -153,7 +155,7 @@ async def test_async_twin_shares_the_sessions_of_a_fakeredis_within_the_process(
 
 
 def test_job_ends_when_its_record_is_gone(session_cache):
-    job = job_records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    job = records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
     runner = JobRunner(sessions, job)
     sessions._run(runner._do())
     sessions._run(runner._expect())

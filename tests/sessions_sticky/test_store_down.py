@@ -13,11 +13,11 @@ from sessions_sticky import (
     SessionManager,
     SessionOwnerMismatch,
     SessionStoreUnavailable,
-    breaker,
     cache_config,
     sessions,
 )
 from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
+from sessions_sticky.redis import breaker
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 

@@ -14,15 +14,16 @@ from asgiref.sync import async_to_sync
 from django.core.cache import cache
 from redis import RedisCluster
 
-from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, bulk, cache_config, keys
+from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
+from sessions_sticky.operators import bulk
 from tests.access import Access, make_certificates
 from tests.clusters import Cluster
 from tests.conftest import patient_config
 from tests.sentinels import Sentinels
 from tests.servers import VALKEY, wait_for
-from tests.sessions_sticky import job_calls
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
-from tests.sessions_sticky.job_calls import fill, quick_ticks  # noqa: F401 - a fixture
+from tests.sessions_sticky.jobs import calls as job_calls
+from tests.sessions_sticky.jobs.calls import fill, quick_ticks  # noqa: F401 - a fixture
 
 pytestmark = pytest.mark.slow
 USER, PASSWORD, WATCHERS_PASSWORD = "app", "s3cret-of-the-servers", "s3cret-of-the-sentinels"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions_sticky import sessions
-from sessions_sticky.jobs import Jobs
+from sessions_sticky.jobs.control import Jobs
 from tests.sessions_sticky.admin.pages import CONFIRMED, MOVE, RELEASE, TARGET, hidden_fields, logged, selected
 
 if TYPE_CHECKING:

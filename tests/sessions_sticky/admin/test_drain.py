@@ -14,7 +14,7 @@ from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
 from tests.sessions_sticky.indexed import fill
-from tests.sessions_sticky.job_calls import jobs
+from tests.sessions_sticky.jobs.calls import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from sessions_sticky.admin.operation import Mark
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
-from tests.sessions_sticky.job_calls import (
+from tests.sessions_sticky.jobs.calls import (
     DELETE,
     DRAIN,
     abandoned,

@@ -9,7 +9,7 @@ import pytest
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.admin import hooks, overview
 from sessions_sticky.admin.hooks import Panel
-from sessions_sticky.server_info import Level
+from sessions_sticky.redis.server_info import Level
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 
-from sessions_sticky import job_runner, sessions
+from sessions_sticky import sessions
 from sessions_sticky.api import bulk
-from sessions_sticky.bulk import BATCH_SIZE
+from sessions_sticky.jobs import runner
+from sessions_sticky.operators.bulk import BATCH_SIZE
 from tests.sessions_sticky.api.calls import BASE, HEX
-from tests.sessions_sticky.job_calls import (
+from tests.sessions_sticky.jobs.calls import (
     SECONDS,
     abandoned,
     fill,
@@ -170,7 +171,7 @@ def test_get_goes_on_when_the_worker_is_gone_but_stop_does_not(
     fill(3)
     key = abandoned()
     with monkeypatch.context() as patch:
-        patch.setattr(job_runner, "Thread", None)
+        patch.setattr(runner, "Thread", None)
         assert api.post(f"{OPERATIONS}{key}/stop/").json()["state"] == "stopped"
     assert sessions.count() == 3
     assert api.post(f"{OPERATIONS}{key}/resume/").json()["done"] == 3

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sessions_sticky import cache_config, job_runner, sessions
+from sessions_sticky import cache_config, sessions
 from sessions_sticky.api import bulk
+from sessions_sticky.jobs import runner
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, HEX
 from tests.sessions_sticky.api.test_bulk import DRAIN, OPERATIONS, entries
 from tests.sessions_sticky.api.test_problems import BLANK, CONTROL, NO_STRING, NULL, REQUIRED, TOO_LONG, assert_problem
-from tests.sessions_sticky.job_calls import DELETE as DELETE_PLAN
-from tests.sessions_sticky.job_calls import DRAIN as DRAIN_PLAN
-from tests.sessions_sticky.job_calls import (
+from tests.sessions_sticky.jobs.calls import DELETE as DELETE_PLAN
+from tests.sessions_sticky.jobs.calls import DRAIN as DRAIN_PLAN
+from tests.sessions_sticky.jobs.calls import (
     abandoned,
     fill,
     quick_ticks,  # noqa: F401
@@ -170,7 +171,7 @@ def test_delete_answers_200_and_says_why_when_the_operation_fails(
     def fail(*args: Any) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(job_runner.TalliedBulk, "delete_all", fail)
+    monkeypatch.setattr(runner.TalliedBulk, "delete_all", fail)
     response = api.post(DELETE, {"everything": True}, format="json")
     assert response.status_code == 200
     assert response.json()["state"] == "failed"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_sticky.cli.text import cut, described, duration, moment, place, several, visible
-from sessions_sticky.listing import Filters
+from sessions_sticky.operators.listing import Filters
 
 
 @pytest.mark.parametrize(

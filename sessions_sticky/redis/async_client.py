@@ -1,0 +1,157 @@
+"""Redis on the event loop: commands that arrive in one tick share a pipeline.
+
+A connection belongs to the loop that opened it. Servers have one loop for life; tests and `async_to_sync` make many,
+and each must find its connections closed when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from sessions_sticky.redis.commands import Command
+
+MAX_PIPELINES = 4
+"""Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
+
+
+class AsyncRedis:
+    """Commands to one server, from any event loop; `new_pool` makes each loop's connection pool."""
+
+    def __init__(self, new_pool: Callable[[], ConnectionPool]) -> None:
+        self._new_pool = new_pool
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+
+    async def execute(self, command: Command) -> Any:
+        """Send one command and return its reply, as Redis gives it or as redis-py reads it.
+
+        Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
+        disturbs no other command. The cache's socket timeouts bound the wait.
+        """
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        return await line.execute(command)
+
+    async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together and return their replies; in the place of each that failed, its error."""
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        return await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
+
+    async def _open(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
+            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
+        client = Redis(connection_pool=self._new_pool())
+        line = self._lines[loop] = _Line(client, loop)
+        line.lifetime = self._close_with(loop, client)
+        await anext(line.lifetime)
+        return line
+
+    async def _close_with(self, loop: asyncio.AbstractEventLoop, client: Redis) -> AsyncGenerator[None]:
+        # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this
+        # generator in its `finally`, while connections can still be closed in an orderly way.
+        try:
+            yield
+        finally:
+            self._lines.pop(loop, None)
+            await client.aclose(close_connection_pool=False)
+            await client.connection_pool.aclose()  # which `close_connection_pool=True` only disconnects before 8.1
+
+
+class _Line:
+    """The commands of one event loop on their way to Redis."""
+
+    lifetime: AsyncGenerator[None]
+
+    def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
+        self._client = client
+        self._loop = loop
+        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._pipelines: set[asyncio.Task[None]] = set()
+        self._alone = False
+
+    async def execute(self, command: Command) -> Any:
+        if not (self._alone or self._pipelines or self._queue):
+            return await self._execute_alone(command)
+        return await self.enqueue(command)
+
+    def enqueue(self, command: Command) -> asyncio.Future[Any]:
+        """Put a command into the next pipeline."""
+        future = self._loop.create_future()
+        if not self._queue:
+            self._loop.call_soon(self._flush)
+        self._queue.append((command, future))
+        return future
+
+    async def _execute_alone(self, command: Command) -> Any:
+        """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
+        self._alone = True
+        try:
+            return await self._client.execute_command(*command.args)
+        finally:
+            self._alone = False
+
+    def _flush(self) -> None:
+        if self._queue and len(self._pipelines) < MAX_PIPELINES:
+            batch, self._queue = self._queue, []
+            task = self._loop.create_task(self._exchange(batch))
+            self._pipelines.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._pipelines.discard(task)
+        self._flush()
+
+    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+        replies: Sequence[Any] = ()
+        try:
+            replies = await self._send([command for command, _ in batch])
+        except Exception as exc:  # whatever it is, a caller waits for it
+            if not isinstance(exc, ResponseError):  # no answer: what queued up meanwhile need not wait for another
+                batch, self._queue = [*batch, *self._queue], []
+            replies = [exc] * len(batch)
+        finally:
+            for (_, future), reply in zip(batch, replies, strict=False):
+                if future.done():
+                    continue  # its caller was cancelled
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+            if not replies:  # the loop is shutting down
+                for _, future in batch:
+                    future.cancel()
+
+    async def _send(self, commands: list[Command]) -> Sequence[Any]:
+        """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
+        packed = b"".join(pack_command(command.args) for command in commands)
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+
+        async def exchange() -> list[Any]:
+            await connection.send_packed_command(packed)
+            return [await _reply(connection) for _ in commands]
+
+        async def hang_up(error: Exception) -> None:
+            await connection.disconnect()
+
+        try:
+            replies: list[Any] = await connection.retry.call_with_retry(exchange, hang_up)
+            return replies
+        except BaseException:  # cancelled half-way: the replies that are still to come would be taken for others
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:
+        return exc

@@ -1,0 +1,173 @@
+"""The servers of a Redis Cluster: sending commands and scripts to those that hold the keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis import Connection, ConnectionPool
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.redis import async_pools, pipeline, urls
+from sessions_sticky.redis.async_client import AsyncRedis
+from sessions_sticky.redis.breaker import Breaker
+from sessions_sticky.redis.cluster_factory import ClusterConnectionFactory
+from sessions_sticky.redis.cluster_slots import WHO_HOLDS_WHAT, Answers, At, Parcels, Slots, exchange
+from sessions_sticky.redis.cluster_steps import FAILURES, together
+from sessions_sticky.redis.commands import Batch, Command, Everywhere, Request
+from sessions_sticky.redis.urls import Address
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
+
+_BEGIN: Any = None
+"""What starts a generator."""
+
+
+class RedisCluster:
+    """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for what the methods promise."""
+
+    def __init__(self, cache: RedisCache) -> None:
+        self._cache = cache
+        self._urls = urls.read(cache.client._server[0])
+        self._slots = Slots(self._urls.addresses)
+        self._nodes: dict[Address, _Node] = {}
+
+    @staticmethod
+    def serves(cache: RedisCache) -> bool:
+        """Tell whether a cache is on a cluster."""
+        return isinstance(cache.client.connection_factory, ClusterConnectionFactory)
+
+    def send(self, request: Request) -> Any:
+        """Send and wait."""
+        for address in self._slots.to_ask():
+            (told,) = self._post({address: [WHO_HOLDS_WHAT]})[address]
+            if self._is_enough(told, address):
+                break
+        conversation, answers = self._conversation(request), _BEGIN
+        while True:
+            try:
+                answers = self._post(conversation.send(answers))
+            except StopIteration as done:
+                return _reply(request, done.value)
+
+    async def asend(self, request: Request) -> Any:
+        """Send without blocking the event loop."""
+        for address in self._slots.to_ask():
+            (told,) = await self._node(address).aexchange([WHO_HOLDS_WHAT])
+            if self._is_enough(told, address):
+                break
+        conversation, answers = self._conversation(request), _BEGIN
+        while True:
+            try:
+                answers = await self._apost(conversation.send(answers))
+            except StopIteration as done:
+                return _reply(request, done.value)
+
+    def _conversation(self, request: Request) -> Generator[Parcels, Answers, list[Any]]:
+        if isinstance(request, Everywhere):
+            return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
+        return together(request.commands if isinstance(request, Batch) else [request], self._slots)
+
+    def _is_enough(self, told: Any, asked: Address) -> bool:
+        """Take in who holds what; tell whether to ask nobody else. One that keeps us waiting is enough for now."""
+        if isinstance(told, Exception):
+            if not self._slots.primaries and asked == self._urls.addresses[-1]:
+                raise told
+            return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
+        self._slots.read(told, asked)
+        return True
+
+    def _post(self, parcels: Parcels) -> Answers:
+        """Write to all, then read from all: they work side by side."""
+        written = {address: self._node(address).write(commands) for address, commands in parcels.items()}
+        return self._heard(
+            {address: self._node(address).read(written[address], len(parcels[address])) for address in parcels}
+        )
+
+    async def _apost(self, parcels: Parcels) -> Answers:
+        exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
+        return self._heard(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
+
+    def _heard(self, answers: Answers) -> Answers:
+        if any(isinstance(reply, Exception) for replies in answers.values() for reply in replies):
+            self._slots.doubt()
+        return answers
+
+    def _node(self, address: Address) -> _Node:
+        if address not in self._nodes:
+            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address))
+        return self._nodes[address]
+
+
+class _Node:
+    """One server; in its replies an error stands in the place of each command that met it."""
+
+    def __init__(self, cache: RedisCache, url: str) -> None:
+        factory = cache.client.connection_factory
+        self._pool = ConnectionPool.from_url(**factory.make_connection_params(url), **factory.pool_cls_kwargs)
+        self._async_client = AsyncRedis(lambda: async_pools.for_node(cache, url))
+        self._breaker = Breaker()
+
+    def write(self, commands: Sequence[Command]) -> Connection | Exception:
+        """Send commands, to be followed by `read`."""
+        try:
+            self._breaker.check()
+            connection = self._pool.get_connection()
+            try:
+                pipeline.write(connection, commands)
+            except BaseException:
+                self._hang_up(connection)
+                raise
+        except FAILURES as exc:
+            return self._noted(exc)
+        return connection
+
+    def read(self, written: Connection | Exception, number: int) -> list[Any]:
+        """Return the replies to what was written."""
+        if isinstance(written, Exception):
+            return [written] * number
+        try:
+            replies = pipeline.read(written, number)
+        except BaseException as exc:  # the replies still to come would be taken for others
+            self._hang_up(written)
+            if isinstance(exc, FAILURES):
+                return [self._noted(exc)] * number
+            raise
+        self._pool.release(written)
+        self._breaker.note()
+        return replies
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return the replies."""
+        try:
+            self._breaker.check()
+            replies = await self._async_client.execute_many(commands)
+        except FAILURES as exc:
+            return [self._noted(exc)] * len(commands)
+        for reply in replies:
+            if isinstance(reply, FAILURES) and not isinstance(reply, ResponseError):
+                self._noted(reply)
+                return replies
+        self._breaker.note()
+        return replies
+
+    def _noted(self, exc: Exception) -> Exception:
+        if not isinstance(exc, SessionStoreUnavailable):  # the breaker's own
+            self._breaker.note(exc)
+        return exc
+
+    def _hang_up(self, connection: Connection) -> None:
+        connection.disconnect()
+        self._pool.release(connection)
+
+
+def _reply(request: Request, replies: list[Any]) -> Any:
+    if not isinstance(request, Command):
+        return replies
+    if isinstance(replies[0], Exception):
+        raise replies[0]
+    return replies[0]

@@ -1,0 +1,108 @@
+"""Jobs for tests: begun, held up half-way, waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from sessions_sticky import session_deleted, session_rebound, sessions
+from sessions_sticky.jobs import records, runner
+from sessions_sticky.jobs.control import Jobs
+from sessions_sticky.jobs.records import Job, Plan, State
+from sessions_sticky.operators.bulk import Move
+from sessions_sticky.operators.listing import Filters
+from sessions_sticky.redis.commands import Batch
+from tests.sessions_sticky.calls import sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+OPENAI = Filters(provider="openai")
+DELETE = Plan(OPENAI)
+DRAIN = Plan(OPENAI, Move("mistral", None, "maintenance"))
+SECONDS = 30
+"""How long a test waits for what is bound to happen."""
+
+jobs = Jobs()
+
+
+@pytest.fixture
+def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let threads look at their record before every request; none is left in the end."""
+    monkeypatch.setattr(runner, "TICK_SECONDS", 0)  # a look at the record before every request
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.05)
+    yield
+    until(no_threads)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("job ")]
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return value
+
+
+def fill(number: int, prefix: str = "conv", **fields: Any) -> None:
+    store = sessions._store
+    bound = [sample(f"{prefix}-{n}", **fields) for n in range(number)]
+    for first in range(0, number, 1_000):
+        store.send(Batch([store.put(session, 3_600, actor="gateway") for session in bound[first : first + 1_000]]))
+
+
+def start(plan: Plan, actor: str = "alice") -> Job:
+    return jobs.start(plan, actor=actor)
+
+
+def finished(key: str) -> Job:
+    job: Job = until(lambda: (job := jobs.get(key)) and job.state != "running" and job)
+    return job
+
+
+def no_threads() -> bool:
+    return not threads()
+
+
+class Gate:
+    """A receiver of signals that holds a job up once it has announced so many sessions."""
+
+    def __init__(self, after: int) -> None:
+        self.announced: list[str] = []
+        self.reached = threading.Event()
+        self.open = threading.Event()
+        self._after = after
+
+    def __call__(self, session: Any, **kwargs: Any) -> None:
+        self.announced.append(session.id)
+        if len(self.announced) == self._after:
+            self.reached.set()
+            assert self.open.wait(SECONDS)
+
+
+@contextmanager
+def gate(after: int) -> Iterator[Gate]:
+    receiver = Gate(after)
+    for signal in (session_deleted, session_rebound):
+        signal.connect(receiver)
+    try:
+        yield receiver
+    finally:
+        receiver.open.set()
+        for signal in (session_deleted, session_rebound):
+            signal.disconnect(receiver)
+
+
+def abandoned(plan: Plan = DELETE, key: str = "ab" * 16, state: State = "running") -> str:
+    """A job whose worker died before it did anything."""
+    job = Job.begin(key, plan, actor="alice", expected=jobs.count(plan))
+    assert sessions._run(records.write(msgspec.structs.replace(job, state=state)))
+    return key

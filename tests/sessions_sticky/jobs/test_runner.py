@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sessions_sticky import SessionError, SessionStoreUnavailable, cache_config, session_deleted, sessions
+from sessions_sticky.jobs import runner
+from sessions_sticky.jobs.records import Job, Plan
+from sessions_sticky.operators.bulk import BATCH_SIZE
+from sessions_sticky.redis_store import RedisStore
+from tests.servers import start_server
+from tests.sessions_sticky.jobs.calls import (
+    DELETE,
+    DRAIN,
+    SECONDS,
+    abandoned,
+    fill,
+    finished,
+    gate,
+    jobs,
+    no_threads,
+    quick_ticks,  # noqa: F401
+    start,
+    threads,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+
+pytestmark = pytest.mark.usefixtures("quick_ticks")
+
+
+@contextmanager
+def worker(url: str, lease: float, what: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "tests.sessions_sticky.jobs.worker", url, str(lease), what]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [DELETE])
+def test_get_goes_on_when_the_worker_was_killed(session_cache: redis.Redis, valkey_url: str, plan: Plan) -> None:
+    fill(20_000)
+    with worker(valkey_url, 0.5, "start") as process:
+        key = line(process)
+        until(lambda: int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0) >= 5_000)
+        process.kill()
+        process.wait()
+        done = int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0)
+    assert done == 20_000 - len(session_cache.keys("sentinel:session:*")) < 20_000
+    assert not threads()
+    job = finished(key)
+    assert (job.state, job.done, job.expected, job.actor) == ("done", 20_000, 20_000, "alice")
+    assert not session_cache.keys("sentinel:session:*")
+
+
+def test_get_leaves_the_job_alone_when_its_worker_is_alive(session_cache: redis.Redis) -> None:
+    fill(2)
+    with gate(1) as held:
+        key = start(DELETE).key
+        held.reached.wait(SECONDS)
+        for _ in range(5):
+            jobs.get(key)
+            jobs.recent()
+        assert len(threads()) == 1
+    finished(key)
+
+
+@pytest.mark.slow
+def test_one_goes_on_when_two_processes_look_at_once(session_cache: redis.Redis, valkey_url: str) -> None:
+    fill(10_000)
+    key = abandoned()
+    with worker(valkey_url, 10, key) as one, worker(valkey_url, 10, key) as two:
+        assert [line(one), line(two)] == ["ready", "ready"]
+        session_cache.set("go", 1)
+        assert sorted((line(one), line(two))) == ["0", "1"]
+        assert finished(key).done == 10_000
+    assert not threads()
+
+
+def test_one_goes_on_when_many_look_at_once(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    class Counted(threading.Thread):
+        def start(self) -> None:
+            begun.append(self.name)
+            super().start()
+
+    monkeypatch.setattr(runner, "Thread", Counted)
+    fill(2)
+    key = abandoned()
+    barrier = threading.Barrier(8)
+
+    def look() -> None:
+        barrier.wait(SECONDS)
+        jobs.get(key)
+
+    with gate(1) as held:
+        lookers = [threading.Thread(target=look) for _ in range(8)]
+        for looker in lookers:
+            looker.start()
+        for looker in lookers:
+            looker.join()
+        held.reached.wait(SECONDS)
+        assert begun == threads() == [f"job {key}"]
+    assert finished(key).done == 2
+
+
+def test_recent_goes_on_when_the_worker_is_gone(session_cache: redis.Redis) -> None:
+    fill(2)
+    key = abandoned()
+    assert [job.key for job in jobs.recent()] == [key]
+    until(lambda: sessions.count() == 0)
+
+
+def test_numbers_are_right_when_a_worker_goes_on_after_its_lease_was_lost(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 0.05)
+    number = 3 * BATCH_SIZE
+    fill(number)
+    with gate(1) as held:
+        key = start(DELETE).key
+        held.reached.wait(SECONDS)
+        until(lambda: not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner"))
+        monkeypatch.setattr(runner, "LEASE_SECONDS", 10)
+        job = finished(key)
+        assert (job.state, job.done) == ("done", number)
+        held.open.set()
+        until(no_threads)
+        assert len(held.announced) == len(set(held.announced)) == number
+    assert finished(key) == job
+
+
+def test_worker_gives_way_when_another_has_the_lease(session_cache: redis.Redis) -> None:
+    fill(3 * BATCH_SIZE)
+    with gate(1) as held:
+        key = start(DELETE).key
+        held.reached.wait(SECONDS)
+        session_cache.set(f"sentinel:job:{{index}}:{key}:runner", "another", px=60_000)
+        held.open.set()
+        until(no_threads)
+    assert sessions.count() == 2 * BATCH_SIZE
+    assert session_cache.get(f"sentinel:job:{{index}}:{key}:runner") == b"another"
+    job = jobs.get(key)
+    assert job is not None
+    assert (job.state, job.done, threads()) == ("running", BATCH_SIZE, [])
+
+
+@pytest.mark.slow
+def test_lease_is_kept_while_a_batch_is_announced_slowly(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 1)
+    fill(250)
+    begun: list[float] = []
+
+    def receive(**kwargs: Any) -> None:
+        begun.append(time.monotonic())
+        time.sleep(0.01)
+
+    session_deleted.connect(receive)
+    key = start(DELETE).key
+    until(lambda: begun)
+    while threads():
+        jobs.get(key)
+        assert len(threads()) <= 1
+        time.sleep(0.01)
+    session_deleted.disconnect(receive)
+    assert begun[-1] - begun[0] > 2
+    assert finished(key).done == 250
+
+
+@pytest.fixture
+def server(settings: Any) -> Iterator[Any]:
+    """A server that the test may kill, as the default cache."""
+    with start_server() as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        yield server
+
+
+@pytest.mark.slow
+def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 0.3)
+    number = 4 * BATCH_SIZE
+    fill(number)
+    with gate(BATCH_SIZE + 1) as held:
+        key = start(DRAIN).key
+        held.reached.wait(SECONDS)
+        server.stop()
+        held.open.set()
+        time.sleep(1)  # several times what a request and a lease last
+        with pytest.raises(SessionStoreUnavailable):
+            jobs.get(key)
+        server.cont()
+        until(lambda: listed_state(server) == b'"done"')  # without anybody looking
+        job = until(lambda: seen(key))
+    assert (job.done, job.expected) == (number, number)
+    assert sessions.count(provider="mistral") == number
+
+
+@pytest.mark.parametrize("failing", range(8))
+def test_job_goes_on_when_one_request_fails(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    fill(2 * BATCH_SIZE)
+    send, left = RedisStore.send, iter(range(failing))
+
+    def fail_once(store: RedisStore, request: Any) -> Any:
+        if threading.current_thread().name.startswith("job ") and next(left, None) is None:
+            monkeypatch.setattr(RedisStore, "send", send)
+            raise SessionStoreUnavailable("a hiccup")
+        return send(store, request)
+
+    monkeypatch.setattr(RedisStore, "send", fail_once)
+    job = finished(start(DRAIN).key)
+    assert RedisStore.send is send
+    assert (job.state, job.done, job.expected, job.detail) == ("done", 2 * BATCH_SIZE, 2 * BATCH_SIZE, "")
+
+
+def seen(key: str) -> Job | None:
+    """The job once it does not run any more."""
+    try:
+        job = jobs.get(key)
+    except SessionStoreUnavailable:
+        return None
+    return job if job and job.state != "running" else None
+
+
+@pytest.mark.slow
+def test_job_is_left_as_it_is_when_the_store_stays_away(
+    server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0.3)
+    fill(2 * BATCH_SIZE)
+    with gate(1) as held:
+        key = start(DELETE).key
+        held.reached.wait(SECONDS)
+        server.stop()
+        held.open.set()
+        until(no_threads)
+        assert f"left job {key}" in caplog.text
+        server.cont()
+        until(lambda: listed_state(server) == b'"running"')
+        job = until(lambda: seen(key))
+    assert (job.state, job.done, job.detail) == ("done", 2 * BATCH_SIZE, "")
+
+
+def listed_state(server: Any) -> bytes:
+    with server.client() as client:
+        (key,) = client.zrange("sentinel:jobs:{index}", 0, -1)
+        record: bytes = client.get(f"sentinel:job:{{index}}:{key.decode()}")
+        return record.partition(b'"state":')[2].partition(b",")[0]
+
+
+def test_job_is_gone_when_the_store_has_lost_it(server: Any) -> None:
+    fill(2 * BATCH_SIZE)
+    with gate(1) as held:
+        key = start(DELETE).key
+        held.reached.wait(SECONDS)
+        server.restart()
+        held.open.set()
+        until(no_threads)
+    assert until(lambda: found(key)) == [None, None, None, []]
+    with server.client() as client:
+        assert not client.keys("sentinel:job*")
+
+
+def found(key: str) -> list[Any]:
+    try:
+        return [jobs.get(key), jobs.stop(key), jobs.resume(key), jobs.recent()]
+    except SessionStoreUnavailable:
+        return []
+
+
+def test_wait_returns_the_job_when_the_store_goes_down(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0)
+    fill(2)
+    with gate(1) as held:
+        job = start(DELETE)
+        held.reached.wait(SECONDS)
+        server.kill()
+        assert jobs.wait(job, 0.1).key == job.key
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (RuntimeError("password is secret"), "An internal error; see the log of the server."),
+        (SessionError("No such thing"), "No such thing"),
+    ],
+)
+def test_job_fails_in_words_and_may_be_resumed_when_there_is_a_bug(
+    session_cache: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    detail: str,
+) -> None:
+    def fail(*args: Any) -> Any:
+        raise error
+
+    fill(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.TalliedBulk, "delete_all", fail)
+        job = finished(start(DELETE).key)
+    assert (job.state, job.detail, job.done) == ("failed", detail, 0)
+    assert str(error) in caplog.text
+    assert not session_cache.exists(f"sentinel:job:{{index}}:{job.key}:runner")
+    resumed = jobs.resume(job.key)
+    assert resumed is not None
+    assert resumed.changed
+    job = finished(job.key)
+    assert (job.state, job.detail, job.done) == ("done", "", 2)
+
+
+def test_thread_closes_its_database_connections(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Connections:
+        def close_all(self) -> None:
+            closed.append(threading.current_thread().name)
+
+    monkeypatch.setattr(runner, "connections", Connections())
+    key = start(DELETE).key
+    until(no_threads)
+    assert closed == [f"job {key}"]

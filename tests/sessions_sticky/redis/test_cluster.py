@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+import pytest
+from django.core.cache import cache, caches
+
+from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
+from sessions_sticky.redis.commands import Batch, Command, Everywhere
+from tests.clusters import Cluster
+from tests.conftest import patient_config
+from tests.sessions_sticky.calls import PROPOSAL
+
+pytestmark = pytest.mark.slow
+IDS = [f"conv-{i}" for i in range(60)]
+
+
+@pytest.fixture
+def cluster(settings) -> Iterator[Cluster]:
+    """A cluster of its own, to be broken; it is given no time to mend itself."""
+    with Cluster() as servers:
+        settings.CACHES = {"default": cache_config(servers.url)}
+        yield servers
+
+
+async def test_aresolve_reaches_everybody_when_many_ask_at_once_at_the_start(cluster_url, settings):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    found = await asyncio.gather(*(SessionManager().aresolve(id, **PROPOSAL) for id in IDS))
+    assert Outcome.DEGRADED not in {outcome for _, outcome in found}
+
+
+def test_resolve_reaches_everybody_when_many_threads_ask_at_once_at_the_start(cluster_url, settings):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda id: SessionManager().resolve(id, **PROPOSAL), IDS))
+    assert Outcome.DEGRADED not in {outcome for _, outcome in found}
+
+
+def test_only_the_sessions_of_a_stalled_server_wait_and_only_one_of_them(cluster: Cluster):
+    manager = SessionManager()
+    for id in IDS:
+        manager.resolve(id, **PROPOSAL)
+    stalled = cluster.owner(keys.session(IDS[0]))
+    theirs = {id for id in IDS if cluster.owner(keys.session(id)) is stalled}
+    stalled.stop()
+    began = perf_counter()
+    outcomes = {id: manager.resolve(id, **PROPOSAL).outcome for id in IDS}
+    took_seconds = perf_counter() - began
+    assert {id for id, outcome in outcomes.items() if outcome is Outcome.DEGRADED} == theirs
+    assert len(theirs) > 5
+    assert took_seconds < 1
+
+
+def test_batch_says_unavailable_when_one_server_is_gone_yet_the_others_do_their_part(cluster: Cluster):
+    manager = SessionManager()
+    manager.resolve(IDS[0], **PROPOSAL)
+    gone = cluster.owner(keys.session(IDS[0]))
+    gone.kill()
+    batch = Batch([Command(("SET", keys.session(id), b"{}", "EX", 60)) for id in IDS])
+    with pytest.raises(SessionStoreUnavailable):
+        manager._store.send(batch)
+    written = [id for id in IDS[1:] if cluster.owner(keys.session(id)) is not gone]
+    assert all(manager._store.send(Command(("GET", keys.session(id)))) == b"{}" for id in written)
+
+
+@pytest.mark.parametrize(
+    "delete", [lambda other: other.delete("conv-0"), lambda other: other.delete_all(everything=True)]
+)
+def test_session_stays_deleted_when_another_process_remembers_it(cluster_url, settings, delete):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    cache.client.get_client().flushdb(target_nodes="primaries")
+    remembering, other = SessionManager(caches["default"]), SessionManager(caches["default"])
+    remembering.resolve("conv-0", **PROPOSAL)
+    assert delete(other)
+    again = remembering.resolve("conv-0", **{**PROPOSAL, "provider": "another"})
+    assert (again.session.provider, again.outcome) == ("another", Outcome.CREATED)
+
+
+def test_everywhere_asks_each_primary_once(cluster_url, settings):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    store = SessionManager()._store
+    store.send(Command(("GET", "warm")))
+    ports = [reply.split(b"tcp_port:")[1].split()[0] for reply in store.send(Everywhere(Command(("INFO",))))]
+    assert len(set(ports)) == 3
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_unavailable_is_said_when_no_server_has_ever_answered(settings, way):
+    settings.CACHES = {"default": cache_config("redis+cluster://127.0.0.1:1,127.0.0.1:2")}
+    with pytest.raises(SessionStoreUnavailable):
+        await SessionManager().aget("a") if way == "async" else SessionManager().get("a")
+
+
+def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster: Cluster):
+    manager = SessionManager()
+    for id in IDS:
+        manager.resolve(id, **PROPOSAL)
+
+    def change(done: int, expected: int) -> None:
+        manager._store._servers._slots.primaries.append(("new", 1))
+
+    with pytest.raises(SessionStoreUnavailable, match="begin again"):
+        manager.reindex(progress=change)
+    assert manager.count() == len(IDS)
+
+
+def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    cache.set("a key", {"any": 1}, 60)
+    with ThreadPoolExecutor(4) as threads:
+        clients = set(threads.map(lambda _: id(cache.client.get_client()), range(8)))
+    assert len(clients) == 1
+    assert cache.get("a key") == {"any": 1}
+    cache.client.connection_factory.disconnect(cache.client.get_client())
+    assert cache.touch("a key", 60)
