@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
+from django.core.cache import cache
 from redis import Connection, ConnectionPool
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from sessions_sticky import cache_config
 from sessions_sticky.redis import pipeline
 from sessions_sticky.redis.commands import Batch, Command
 from sessions_sticky.redis.server import RedisServer
@@ -46,17 +49,14 @@ def test_refusal_stands_in_the_place_of_the_command_that_met_it(connection: Conn
     assert isinstance(refused, ResponseError)
 
 
-def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_url, settings) -> None:
+@pytest.mark.parametrize("stopped", [RedisTimeoutError, KeyboardInterrupt])
+def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_url, settings, monkeypatch, stopped):
     """Else a chat would be answered with another conversation's session."""
-    from django.core.cache import cache
-
-    from sessions_sticky import cache_config
-
-    config = cache_config(valkey_url)
-    config["OPTIONS"]["SOCKET_TIMEOUT"] = 0.05
-    settings.CACHES = {"default": config}
+    settings.CACHES = {"default": cache_config(valkey_url)}
     server = RedisServer(cache)  # type: ignore[arg-type]
-    with pytest.raises(RedisTimeoutError):
-        server.send(Batch([Command(("ECHO", b"early")), Command(("BLPOP", "nothing", "0.2"))]))
+    with monkeypatch.context() as patches:
+        patches.setattr(pipeline, "read", Mock(side_effect=stopped))
+        with pytest.raises(stopped):
+            server.send(Batch([Command(("ECHO", b"theirs"))]))
     server._breaker.note()  # or nobody may ask
     assert server.send(Batch([Command(("ECHO", b"mine"))])) == [b"mine"]
