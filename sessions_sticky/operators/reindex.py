@@ -14,8 +14,8 @@ from sessions_sticky.store import Store
 
 BATCH_SIZE = 1_000
 """Keys, entries or sessions looked at in one step (1 to 3 ms), while other clients wait."""
-ENTER_SIZE = 200
-"""Sessions entered in one step (2 to 4 ms)."""
+ENTER_SIZE = 100
+"""Sessions entered in one step (1 to 2 ms)."""
 
 Progress = Callable[[int, int], object]
 """Called after each step with the number of keys looked at so far and the number expected; to stop, raise."""
