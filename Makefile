@@ -1,4 +1,4 @@
-# make run | test | quick | faults | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | coverage | quick | faults | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -7,13 +7,17 @@ READY := $(VENV)/requirements-installed
 DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
 
-.PHONY: run test quick faults matrix lint docs
+.PHONY: run test coverage quick faults matrix lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# The same, and each line and branch of the app must be run by it; of one part: make coverage ARGS="--cov-fail-under=0 tests/docs"
+coverage: $(READY)
+	$(BIN)/python -m pytest -n auto --cov $(ARGS)
 
 quick: $(READY)
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,21 +31,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let the settings be as they were."""
+    """Let the sessions be where they were."""
     config.stash.get(_isolation, ExitStack()).close()
 
 
 @pytest.fixture
-def sessions_valkey(settings: Any) -> Iterator[None]:
-    """Sessions in a real, empty Valkey for this test; needs pytest-django and the extra `embedded`."""
+def sessions_valkey() -> Iterator[None]:
+    """Sessions in a real, empty Valkey for this test; needs the extra `embedded`."""
     from sessions_sticky import testing
-    from sessions_sticky.conf import conf
 
-    # By pytest-django's fixture, so that what the test sets through it as well is undone in the right order.
-    settings.CACHES = {**settings.CACHES, conf.cache: testing.valkey_cache()}
-    testing.reset()
-    yield
-    testing.reset()
+    with testing.valkey():
+        yield
 
 
 def _is_installed() -> bool:

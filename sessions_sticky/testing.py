@@ -1,16 +1,20 @@
 """For tests of code that uses sessions_sticky: a store for each test, outages, time that passes, sessions.
 
-With pytest nothing needs to be done: the plugin that comes with the app keeps the sessions of a test run in memory, in
-the place of what `CACHES` has under `SESSIONS_STICKY["CACHE"]`, and empties it before each test, those of
-`django.test.TestCase` too. `-p no:sessions_sticky` turns it off. With `manage.py test` one line does the same:
+With pytest nothing needs to be done: the plugin that comes with the app keeps the sessions of a test run in memory, and
+empties that before each test, those of `django.test.TestCase` too. Whatever else the project keeps in the cache that
+`SESSIONS_STICKY["CACHE"]` names stays there. `-p no:sessions_sticky` turns the plugin off. With `manage.py test` one
+line does the same:
 
     TEST_RUNNER = "sessions_sticky.testing.Runner"
 
 and with any other runner, in `setUp`: `self.enterContext(isolated())`.
 
-What this does not cover: a cache that a test sets itself (`override_settings(CACHES=...)`) is as full as the test
-leaves it; a `SessionManager` made of a cache object rather than an alias keeps what it remembers; other processes have
-memories of their own; what `setUpTestData` binds is gone after the first test of its class (bind in `setUp`).
+That holds whatever a test sets `CACHES` and `SESSIONS_STICKY` to, so that none reaches the project's sessions by
+leaving something out; only an entry of `valkey_cache` for the sessions is taken at its word.
+
+What this does not cover: a `SessionManager` of another alias, and one made of a cache object before the tests began,
+use that cache; one made of a cache object keeps what it remembers; other processes have memories of their own; what
+`setUpTestData` binds is gone after the first test of its class (bind in `setUp`).
 
 In memory `rebind`, lists, counts, bulk operations and the history raise `SessionNotSupported`, as on every cache but
 Redis; tests of those run on `valkey()`, or with pytest on the fixture `sessions_valkey`.
@@ -27,13 +31,10 @@ from typing import Any, NoReturn
 from unittest import TestCase
 from unittest.mock import patch
 
-from django.conf import settings
-from django.core.cache import caches
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner, ParallelTestSuite
-from django.test.utils import override_settings
 
-from sessions_sticky import keys, store
+from sessions_sticky import keys, store, substitute
 from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionStoreUnavailable
@@ -51,14 +52,13 @@ VALKEY_TIMEOUT_SECONDS = 10
 """Tests are not about timeouts, and run on busy machines."""
 
 _numbers = count(1)
-_locations = {MEMORY["LOCATION"]}
-"""Where this module keeps sessions, and may hence throw them away."""
+substitute.OURS.append(MEMORY["LOCATION"])
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
     """Keep the sessions in the memory of this process while the block runs: none at first, and forgotten after it."""
-    with _caches(MEMORY):
+    with _kept_in(MEMORY):
         yield
 
 
@@ -68,12 +68,12 @@ def valkey() -> Iterator[None]:
 
     One server for each process of the tests, on a unix socket, started when first used and ended with the process.
     """
-    with _caches(valkey_cache()):
+    with _kept_in(valkey_cache()):
         yield
 
 
 def valkey_cache() -> dict[str, Any]:
-    """Return the `CACHES` entry of the Valkey that `valkey` uses, started when it does not run yet."""
+    """Return a `CACHES` entry for the Valkey that `valkey` uses, started when it does not run yet."""
     config = cache_config(_valkey_url(os.getpid()))
     config["OPTIONS"] |= dict.fromkeys(("SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"), VALKEY_TIMEOUT_SECONDS)
     return config
@@ -82,8 +82,8 @@ def valkey_cache() -> dict[str, Any]:
 def reset() -> None:
     """Forget what this process remembers of sessions and outages; and empty the store, if it is one of this module."""
     store.for_alias.cache_clear()
-    if _is_ours():
-        caches[conf.cache].clear()
+    if substitute.is_ours():
+        substitute.session_cache().clear()
 
 
 @contextmanager
@@ -109,10 +109,10 @@ def let_time_pass(seconds: float) -> None:
     Clocks stay: `created_at`, the history and the counts by hour are as they were. Raises `RuntimeError` for a store
     that is not in memory and not of this module: sessions of others would expire.
     """
-    found = caches[conf.cache]
+    found = substitute.session_cache()
     if isinstance(found, LocMemCache):
         _age_memory(found, seconds)
-    elif _is_ours():
+    elif substitute.is_ours():
         _age_redis(found.client.get_client(), seconds)  # type: ignore[attr-defined]
     else:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
@@ -166,7 +166,7 @@ class Runner(DiscoverRunner):
         return suite
 
     def teardown_test_environment(self, **kwargs: Any) -> None:
-        """Let the settings be as they were."""
+        """Let the sessions be where they were."""
         self._isolation.close()
         super().teardown_test_environment(**kwargs)
 
@@ -180,17 +180,13 @@ def _tests_of(suite: Any) -> Iterator[TestCase]:
 
 
 @contextmanager
-def _caches(entry: dict[str, Any]) -> Iterator[None]:
-    with override_settings(CACHES={**settings.CACHES, conf.cache: entry}):
+def _kept_in(entry: dict[str, Any]) -> Iterator[None]:
+    with substitute.kept_in(entry):
         reset()
         try:
             yield
         finally:
             reset()
-
-
-def _is_ours() -> bool:
-    return settings.CACHES[conf.cache].get("LOCATION") in _locations
 
 
 @cache
@@ -204,7 +200,7 @@ def _valkey_url(process: int) -> str:
     server.unix_socket_path = server.data_dir / "socket"
     server.start()
     url = f"unix://{server.unix_socket_path}?db=0"
-    _locations.add(url)
+    substitute.OURS.append(url)
     return url
 
 

@@ -13,7 +13,6 @@ from rest_framework.views import exception_handler
 from sessions_sticky.exceptions import (
     InvalidConversationId,
     InvalidCursor,
-    InvalidSession,
     SessionNotSupported,
     SessionStoreUnavailable,
 )
@@ -66,8 +65,6 @@ def _as_api_exception(exc: Exception) -> Exception:
     match exc:
         case InvalidConversationId() | InvalidCursor():
             return ValidationError({"cursor" if isinstance(exc, InvalidCursor) else "id": [str(exc)]})
-        case InvalidSession():
-            return ParseError(str(exc))
         case RecursionError():  # only the JSON parser recurses
             return ParseError("JSON parse error - nested too deeply")
         case SessionNotSupported():

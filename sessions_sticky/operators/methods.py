@@ -18,7 +18,8 @@ class OperatorMethods(Driver):
 
     `provider`, `model` and `external_id` are filters: a session is meant when it equals all that are given. Every
     method raises `SessionNotSupported` on a cache other than django-redis, and without the setting it needs (`INDEX`,
-    `HISTORY_LENGTH`). None of them makes other clients of Redis wait for more than some milliseconds at a time.
+    `HISTORY_LENGTH`); those with filters raise `ValueError` for one that is no string. None of them makes other clients
+    of Redis wait for more than some milliseconds at a time.
     """
 
     def page(
@@ -38,7 +39,7 @@ class OperatorMethods(Driver):
         yet have a next one, where few of many sessions fit an owner together with a provider or model.
         Raises `InvalidCursor`, and `ValueError` for another limit.
         """
-        return self._run(self._overview.page(Filters(provider, model, external_id), cursor, _checked(limit)))
+        return self._run(self._overview.page(_filters(provider, model, external_id), cursor, _checked(limit)))
 
     async def apage(
         self,
@@ -50,7 +51,7 @@ class OperatorMethods(Driver):
         limit: int = 50,
     ) -> Page:
         """Async twin of `page`."""
-        return await self._arun(self._overview.page(Filters(provider, model, external_id), cursor, _checked(limit)))
+        return await self._arun(self._overview.page(_filters(provider, model, external_id), cursor, _checked(limit)))
 
     def page_and_count(
         self,
@@ -62,7 +63,7 @@ class OperatorMethods(Driver):
         limit: int = 50,
     ) -> tuple[Page, int]:
         """Return what `page` and `count` do, in fewer round trips; what the page finds gone may still be counted."""
-        filters = Filters(provider, model, external_id)
+        filters = _filters(provider, model, external_id)
         return self._run(self._overview.page_and_count(filters, cursor, _checked(limit)))
 
     async def apage_and_count(
@@ -75,7 +76,7 @@ class OperatorMethods(Driver):
         limit: int = 50,
     ) -> tuple[Page, int]:
         """Async twin of `page_and_count`."""
-        filters = Filters(provider, model, external_id)
+        filters = _filters(provider, model, external_id)
         return await self._arun(self._overview.page_and_count(filters, cursor, _checked(limit)))
 
     def count(self, *, provider: str | None = None, model: str | None = None, external_id: str | None = None) -> int:
@@ -83,13 +84,13 @@ class OperatorMethods(Driver):
 
         It may count sessions that other programs have deleted or moved, until they are met by a page or `reindex`.
         """
-        return self._run(self._overview.count(Filters(provider, model, external_id)))
+        return self._run(self._overview.count(_filters(provider, model, external_id)))
 
     async def acount(
         self, *, provider: str | None = None, model: str | None = None, external_id: str | None = None
     ) -> int:
         """Async twin of `count`."""
-        return await self._arun(self._overview.count(Filters(provider, model, external_id)))
+        return await self._arun(self._overview.count(_filters(provider, model, external_id)))
 
     def stats(self) -> Stats:
         """Return how many sessions each provider and model has, and how many were created lately."""
@@ -138,7 +139,7 @@ class OperatorMethods(Driver):
         (`progress` raises, Ctrl-C, kill) and called again: it goes on with the rest. Sessions that are made
         meanwhile may be left. `progress(done, expected)` is called after each batch of 500, in the event loop too.
         """
-        filters = _some(Filters(provider, model, external_id), everything=everything)
+        filters = _some(_filters(provider, model, external_id), everything=everything)
         return self._run(self._bulk.delete_all(filters, progress))
 
     async def adelete_all(
@@ -151,7 +152,7 @@ class OperatorMethods(Driver):
         progress: Progress | None = None,
     ) -> int:
         """Async twin of `delete_all`."""
-        filters = _some(Filters(provider, model, external_id), everything=everything)
+        filters = _some(_filters(provider, model, external_id), everything=everything)
         return await self._arun(self._bulk.delete_all(filters, progress))
 
     def rebind_all(
@@ -171,7 +172,7 @@ class OperatorMethods(Driver):
         By compare-and-set, and to be stopped and called again, as `delete_all`. Raises `InvalidSession` for a name
         that does not fit the wire format.
         """
-        filters = _some(Filters(provider, model, external_id), everything=everything)
+        filters = _some(_filters(provider, model, external_id), everything=everything)
         return self._run(self._bulk.rebind_all(filters, Move(to_provider, to_model, reason), progress))
 
     async def arebind_all(
@@ -187,7 +188,7 @@ class OperatorMethods(Driver):
         progress: Progress | None = None,
     ) -> int:
         """Async twin of `rebind_all`."""
-        filters = _some(Filters(provider, model, external_id), everything=everything)
+        filters = _some(_filters(provider, model, external_id), everything=everything)
         return await self._arun(self._bulk.rebind_all(filters, Move(to_provider, to_model, reason), progress))
 
     def reindex(self, progress: Progress | None = None) -> int:
@@ -219,6 +220,13 @@ def _checked(limit: int) -> int:
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise ValueError(f"Invalid limit: {limit!r}; allowed is a whole number from 1 to {MAX_PAGE}")
     return limit
+
+
+def _filters(*values: str | None) -> Filters:
+    for name, value in zip(Filters._fields, values, strict=True):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"Invalid {name}: {value!r}; allowed is a string or None")
+    return Filters(*values)
 
 
 def _some(filters: Filters, *, everything: bool) -> Filters:

@@ -112,8 +112,7 @@ class _Line:
         try:
             replies = await self._send([command for command, _ in batch])
         except Exception as exc:  # whatever it is, a caller waits for it
-            if not isinstance(exc, ResponseError):  # no answer: what queued up meanwhile need not wait for another
-                batch, self._queue = [*batch, *self._queue], []
+            batch, self._queue = [*batch, *self._queue], []  # who queued up meanwhile need not wait for the same
             replies = [exc] * len(batch)
         finally:
             for (_, future), reply in zip(batch, replies, strict=False):

@@ -116,6 +116,13 @@ async def test_pipeline_heals_when_the_server_was_restarted(server):
         server.restart()
 
 
+async def test_pipeline_is_sent_again_when_the_server_hangs_up_on_it(server):
+    store = sessions._store
+    (connection,) = await store.asend(Batch([Command(("CLIENT", "ID"))]))
+    hang_up = Command(("CLIENT", "KILL", "ID", connection, "SKIPME", "no"))
+    assert await store.asend(Batch([hang_up, Command(("GET", "a"))])) == [0, None]  # 0: not this connection any more
+
+
 async def test_each_caller_is_told_when_the_server_refuses_the_connection(server, settings):
     settings.CACHES = {"default": cache_config(server.url.replace("db=0", "db=99"))}
     answers = await asyncio.gather(*(sessions.aget(f"conv-{n}") for n in range(5)), return_exceptions=True)

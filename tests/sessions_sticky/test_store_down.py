@@ -178,6 +178,18 @@ def test_resolve_claims_no_binding_when_the_cache_takes_and_has_nothing(settings
     assert manager.resolve("conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
 
+def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_path, call):
+    folder = tmp_path / "kept"
+    backend = "django.core.cache.backends.filebased.FileBasedCache"
+    settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(folder)}}
+    assert call("get", "conv-123") is None
+    folder.rmdir()
+    folder.touch()
+    with pytest.raises(SessionStoreUnavailable, match="NotADirectoryError"):
+        call("get", "conv-123")
+    assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
+
+
 def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, caplog):
     """A line for each chat would be thousands a second for as long as the store is down."""
     for number in range(20):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.cache.backends.filebased import FileBasedCache
 
 import sessions_sticky
 
@@ -26,6 +27,7 @@ TEST_RUNNER = "sessions_sticky.testing.Runner"
 CASES = """
 import unittest
 
+from django.core.cache import cache
 from django.test import TestCase, override_settings
 
 from sessions_sticky import Outcome, sessions
@@ -64,17 +66,16 @@ class Plain(Bindings, unittest.TestCase):
 
 
 @override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}})
-class WithCacheOfHerOwn(TestCase):
+class WithoutCaches(Bindings, TestCase):
     def test_settings_of_a_class_hold(self):
-        self.assertIsNone(sessions.get("conv-123"))
-        sessions.create("conv-123", "openai", "m", "o")
-        self.assertIsNone(sessions.get("conv-123"))
+        cache.set("mine", "kept")
+        self.assertIsNone(cache.get("mine"))
 """
 FUNCTIONS = """
 import pytest
 from django.conf import settings as django_settings
 
-from sessions_sticky import SessionStoreUnavailable, sessions
+from sessions_sticky import SessionNotSupported, sessions
 from sessions_sticky.testing import bound_session
 
 
@@ -92,16 +93,30 @@ def test_has_a_valkey(sessions_valkey, settings, turn):
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
 
 
-def test_settings_are_as_they_were():
+def test_settings_are_those_of_the_project():
     assert not hasattr(django_settings, "SESSIONS_STICKY")
-    assert django_settings.CACHES["default"]["LOCATION"] == "sessions_sticky.testing"
+    assert django_settings.CACHES["default"]["LOCATION"] == "redis://127.0.0.1:1/0"
 
 
-def test_goes_to_the_store_of_the_project_when_it_says_so(settings):
-    from sessions_sticky import cache_config
-    settings.CACHES = {"default": cache_config("redis://127.0.0.1:1/0")}
-    with pytest.raises(SessionStoreUnavailable):
-        sessions.get("conv-123")
+@pytest.mark.parametrize("turn", [1, 2])
+def test_keeps_sessions_in_memory_whatever_it_sets(settings, turn):
+    settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_PREFIX": "tests"}}
+    assert sessions.get("conv-123") is None
+    bound_session("conv-123")
+    with pytest.raises(SessionNotSupported):
+        sessions.count()
+"""
+SHARING = """
+from django.core.cache import cache
+from django.test import SimpleTestCase
+
+from sessions_sticky.testing import bound_session
+
+
+class Sharing(SimpleTestCase):
+    def test_finds_what_the_project_keeps_beside_its_sessions(self):
+        bound_session("conv-123")
+        self.assertEqual(cache.get("flag"), "on")
 """
 NOTHING_OF = """
 import sys
@@ -129,13 +144,23 @@ def run(project, *arguments):
 def test_pytest_isolates_functions_and_test_cases(project):
     (project / "test_functions.py").write_text(FUNCTIONS)
     status, told = run(project, *PYTEST)
-    assert (status, "15 passed" in told) == (0, True), told
+    assert (status, "20 passed" in told) == (0, True), told
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel=2"]])
 def test_runner_of_the_app_isolates_test_cases(project, options):
     status, told = run(project, "-m", "django", "test", *options)
-    assert (status, "Ran 9 tests" in told) == (0, True), told
+    assert (status, "Ran 13 tests" in told) == (0, True), told
+
+
+@pytest.mark.parametrize("command", [PYTEST, ["-m", "django", "test"]], ids=["pytest", "runner"])
+def test_cache_of_the_project_keeps_its_other_values_and_gets_no_sessions(project, command):
+    entry = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(project / "kept")}
+    (project / "mysettings.py").write_text(f"{SETTINGS}\nCACHES = {{'default': {entry!r}}}")
+    (project / "test_cases.py").write_text(SHARING)
+    FileBasedCache(entry["LOCATION"], {}).set("flag", "on")
+    status, told = run(project, *command)
+    assert (status, len(list((project / "kept").iterdir()))) == (0, 1), told
 
 
 def test_runner_keeps_sessions_in_memory_when_workers_are_spawned(project):
@@ -149,7 +174,7 @@ if __name__ == "__main__":
 """
     )
     status, told = run(project, "manage.py", "test", "--parallel=2")
-    assert (status, "Ran 9 tests" in told) == (0, True), told
+    assert (status, "Ran 13 tests" in told) == (0, True), told
 
 
 def test_plugin_does_nothing_when_the_app_is_not_installed(project):

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 from django.core.cache import cache as default_cache
+from django.core.cache import caches
 from django.test import override_settings
 
 from sessions_sticky import (
@@ -14,8 +15,10 @@ from sessions_sticky import (
     SessionManager,
     SessionNotSupported,
     SessionStoreUnavailable,
+    cache_config,
     keys,
     sessions,
+    substitute,
     testing,
 )
 from sessions_sticky.testing import (
@@ -26,6 +29,7 @@ from sessions_sticky.testing import (
     reset,
     store_down,
     valkey,
+    valkey_cache,
 )
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments
 
@@ -66,6 +70,94 @@ def test_store_is_empty_again_and_nothing_remembered_when_it_is_used_anew(own_st
         assert sessions.resolve("conv-123", **PROPOSAL).session.provider == PROPOSAL["provider"]
 
 
+@pytest.mark.parametrize("own_store", [isolated, valkey])
+def test_other_values_under_the_alias_stay_in_the_cache_of_the_project(session_cache, own_store):
+    default_cache.set("flag", "on")
+    with own_store():
+        bound_session("conv-123")
+        assert default_cache.get("flag") == "on"
+        default_cache.set("set", "in a test")
+    assert sorted(session_cache.keys()) == [b"flag", b"set"]
+
+
+@pytest.fixture
+def on_two_aliases(session_cache, settings):
+    """A project whose sessions are in the cache `kept`, which is on one server with `default`; its client."""
+    settings.CACHES = {"default": settings.CACHES["default"], "kept": settings.CACHES["default"]}
+    settings.SESSIONS_STICKY = {"CACHE": "kept"}
+    return session_cache
+
+
+OVERRIDES = {
+    "of something else": lambda caches: {"SESSIONS_STICKY": {"ON_STORE_ERROR": "raise"}},
+    "of the alias": lambda caches: {"SESSIONS_STICKY": {"CACHE": "default"}},
+    "of the alias to a new one": lambda caches: {
+        "CACHES": {"new": caches["kept"]},
+        "SESSIONS_STICKY": {"CACHE": "new"},
+    },
+    "of an option of the cache": lambda caches: {"CACHES": {"kept": {**caches["kept"], "KEY_PREFIX": "tests"}}},
+    "of the cache": lambda caches: {"CACHES": {"kept": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}},
+}
+
+
+@pytest.mark.parametrize("override", OVERRIDES.values(), ids=OVERRIDES)
+@pytest.mark.parametrize("own_store", [isolated, valkey])
+def test_sessions_stay_in_the_store_of_the_tests_when_settings_are_overridden(
+    on_two_aliases, settings, own_store, override
+):
+    explicit = SessionManager("kept")
+    with own_store():
+        bound = bound_session("conv-123")
+        with override_settings(**override(settings.CACHES)):
+            assert (sessions.get("conv-123"), explicit.get("conv-123")) == (bound, bound)
+            made = bound_session("conv-124")
+        assert sessions.get("conv-124") == made
+    assert not on_two_aliases.keys()
+
+
+def test_no_session_of_another_alias_is_seen_when_that_alias_is_set_for_them(on_two_aliases):
+    with isolated():
+        assert SessionManager("default").get("conv-123") is None  # of this alias there is a store now
+        with override_settings(SESSIONS_STICKY={"CACHE": "default"}):
+            bound_session("conv-123")
+    assert not on_two_aliases.keys()
+
+
+def test_manager_of_another_alias_or_cache_is_left_alone(on_two_aliases):
+    with isolated():
+        SessionManager("default").create("conv-123", **PROPOSAL)
+        SessionManager(caches["default"]).create("conv-124", **PROPOSAL)
+        assert sessions.get("conv-123") is None
+    assert {keys.session("conv-123").encode(), keys.session("conv-124").encode()} <= set(on_two_aliases.keys())
+
+
+def test_manager_made_of_the_cache_of_the_sessions_uses_the_store_of_the_tests(on_two_aliases):
+    with isolated():
+        SessionManager(caches["kept"]).create("conv-123", **PROPOSAL)
+        assert sessions.get("conv-123") is not None
+    assert not on_two_aliases.keys()
+
+
+def test_valkey_of_the_tests_is_used_when_a_test_puts_it_into_its_settings(session_cache):
+    with isolated():
+        bound = bound_session("conv-123")
+        with override_settings(CACHES={"default": valkey_cache()}):
+            reset()
+            bound_session("conv-124")
+            assert sessions.count() == 1
+            let_time_pass(DAY)
+            assert sessions.get("conv-124") is None
+        assert sessions.get("conv-123") == bound
+    assert not session_cache.keys()
+
+
+def test_memory_is_used_when_the_project_is_on_the_valkey_of_the_tests():
+    with override_settings(CACHES={"default": valkey_cache()}), isolated():
+        bound_session("conv-123")
+        with pytest.raises(SessionNotSupported):
+            sessions.count()
+
+
 def test_memory_keeps_more_sessions_than_a_cache_of_django_does():
     with isolated():
         made = [bound_session() for _ in range(400)]
@@ -97,9 +189,6 @@ def test_settings_can_be_overridden_within(own_store):
         assert sessions.ttl_seconds == 7
         with store_down(), pytest.raises(SessionStoreUnavailable):
             sessions.resolve("conv-123", **PROPOSAL)
-    with override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}):
-        bound_session("conv-123")
-    assert sessions.get("conv-123") is None
 
 
 @on_both_kinds
@@ -157,9 +246,9 @@ def test_history_stays_when_time_passes(on_valkey):
 
 
 def test_keys_of_others_without_expiry_stay_when_time_passes(own_store):
-    default_cache.set("mine", "kept", None)
+    substitute.session_cache().set("mine", "kept", None)
     let_time_pass(DAY * 365)
-    assert default_cache.get("mine") == "kept"
+    assert substitute.session_cache().get("mine") == "kept"
 
 
 def test_time_passes_nowhere_but_in_a_store_of_the_tests(session_cache):
@@ -167,6 +256,13 @@ def test_time_passes_nowhere_but_in_a_store_of_the_tests(session_cache):
     with pytest.raises(RuntimeError, match=r"not in CACHES\['default'\]"):
         let_time_pass(DAY)
     assert sessions.get("conv-123") is not None
+
+
+def test_time_passes_on_no_cluster_of_the_project():
+    with override_settings(CACHES={"default": cache_config("redis+cluster://127.0.0.1:1,127.0.0.1:2")}):
+        reset()
+        with pytest.raises(RuntimeError, match=r"not in CACHES\['default'\]"):
+            let_time_pass(DAY)
 
 
 def test_sessions_made_differ_in_id_and_take_what_is_given(own_store):

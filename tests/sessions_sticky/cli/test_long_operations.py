@@ -148,6 +148,15 @@ def test_an_operation_says_how_far_it_came_when_the_store_goes_away(screen):
     assert failure_of(screen, work) == ("no answer; 1,500 of 3,000 done; run it again to go on", 3)
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C as on a terminal; whoever runs the tests may ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_waits_for_the_batch_under_way(screen):
     batches = []
 
@@ -162,6 +171,7 @@ def test_ctrl_c_waits_for_the_batch_under_way(screen):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_waits_for_nothing(screen):
     def work(report):
         report(500, 1_500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from itertools import product
 
 import pytest
@@ -109,6 +110,25 @@ def test_page_is_empty_when_a_filter_has_no_utf8_form(call, manager, filters):
 def test_page_refuses_a_limit_out_of_range(call, limit):
     with pytest.raises(ValueError, match="Invalid limit"):
         call("page", limit=limit)
+
+
+FILTERED = {
+    "page": {},
+    "page_and_count": {},
+    "count": {},
+    "delete_all": {},
+    "rebind_all": {"to_provider": "mistral", "reason": "r"},
+}
+
+
+@on_valkey
+@pytest.mark.parametrize("method", FILTERED)
+@pytest.mark.parametrize("name", ["provider", "model", "external_id"])
+@pytest.mark.parametrize("value", [5, 0, b"openai", ["openai"]])
+def test_filter_is_refused_when_it_is_no_string(call, manager, method, name, value):
+    fill(manager, 1)
+    with pytest.raises(ValueError, match=rf"^Invalid {name}: {re.escape(repr(value))}; allowed is a string or None$"):
+        call(method, **{name: value}, **FILTERED[method])
 
 
 # Cursors.

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import pytest
 from django.core.cache import cache, caches
+from redis.connection import Connection
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
@@ -105,6 +106,45 @@ def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster:
     with pytest.raises(SessionStoreUnavailable, match="begin again"):
         manager.reindex(progress=change)
     assert manager.count() == len(IDS)
+
+
+def test_binding_stands_and_the_log_tells_when_the_server_of_the_index_is_gone(cluster: Cluster, caplog):
+    manager = SessionManager()
+    manager.resolve("first", **PROPOSAL)
+    gone = cluster.owner(keys.INDEX_ALL)
+    elsewhere = next(id for id in IDS if cluster.owner(keys.session(id)) is not gone)
+    gone.kill()
+    assert manager.resolve(elsewhere, **PROPOSAL).outcome is Outcome.CREATED
+    assert manager.get(elsewhere) is not None
+    assert "index and history not told of a change" in caplog.text
+
+
+def test_page_says_unavailable_when_a_server_of_its_sessions_is_gone(cluster: Cluster):
+    manager = SessionManager()
+    index = cluster.owner(keys.INDEX_ALL)
+    elsewhere = next(id for id in IDS if cluster.owner(keys.session(id)) is not index)
+    manager.resolve(elsewhere, **PROPOSAL)
+    cluster.owner(keys.session(elsewhere)).kill()
+    with pytest.raises(SessionStoreUnavailable):
+        manager.page()
+
+
+@pytest.mark.parametrize("step", ["send_packed_command", "read_response"])
+def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, settings, monkeypatch, step):
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    manager = SessionManager()
+    for id in IDS:
+        manager.create(id, **PROPOSAL)
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            manager.get(IDS[0])
+    assert [manager.get(id).id for id in IDS] == IDS
+    assert not any(node._pool._in_use_connections for node in manager._store._servers._nodes.values())
+
+
+def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
 
 
 def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
