@@ -18,7 +18,6 @@ from sessions_sticky import (
     cache_config,
     keys,
     sessions,
-    substitute,
     testing,
 )
 from sessions_sticky.testing import (
@@ -28,6 +27,7 @@ from sessions_sticky.testing import (
     make_session,
     reset,
     store_down,
+    substitute,
     valkey,
     valkey_cache,
 )

@@ -34,7 +34,7 @@ from unittest.mock import patch
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
-from sessions_sticky import keys, store, substitute
+from sessions_sticky import keys, store
 from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionStoreUnavailable
@@ -42,6 +42,7 @@ from sessions_sticky.index import Refreshed
 from sessions_sticky.manager import sessions
 from sessions_sticky.portable_store import PortableStore
 from sessions_sticky.session import Session
+from sessions_sticky.testing import substitute
 
 MEMORY: dict[str, Any] = {
     "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
