@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from django.core.cache import cache, caches
 
-from sessions_sticky import SessionStoreUnavailable, async_pools, sentinel
+from sessions_sticky import SessionStoreUnavailable
+from sessions_sticky.redis import async_pools, sentinel
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("store_name", ["sentinel"], indirect=True)]
