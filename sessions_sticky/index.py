@@ -41,7 +41,6 @@ COUNT = Script("order", "count")
 CREATED = Script("created")
 ENTER = Script("order", "entry", "enter")
 READ = Script("read")
-SCAN = Script("scan")
 
 
 class Chosen(NamedTuple):
@@ -225,11 +224,11 @@ def count_created(sessions: list[Session]) -> list[Command]:
 
 def scan(cursor: bytes, pattern: str, count: int) -> Command:
     """A step of a scan of all keys: the next cursor, and keys."""
-    return SCAN.call([], cursor, "MATCH", pattern, "COUNT", count)
+    return Command(("SCAN", cursor, "MATCH", pattern, "COUNT", count))
 
 
 def scan_zset(zset: str, cursor: bytes, count: int) -> Command:
-    """A step of a scan of a ZSET, to go out in a batch: the next cursor; member, score, member, score ..."""
+    """A step of a scan of a ZSET: the next cursor; member, score, member, score ..."""
     return Command(("ZSCAN", zset, cursor, "COUNT", count))
 
 

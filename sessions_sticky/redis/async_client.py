@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
@@ -29,7 +29,7 @@ class AsyncRedis:
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
     async def execute(self, command: Command) -> Any:
-        """Send one command and return its reply, as Redis gives it or as redis-py reads it.
+        """Send one command and return its reply, as Redis gives it.
 
         Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
         disturbs no other command. The cache's socket timeouts bound the wait.
@@ -46,21 +46,20 @@ class AsyncRedis:
         loop = asyncio.get_running_loop()
         for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
             self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
-        client = Redis(connection_pool=self._new_pool())
-        line = self._lines[loop] = _Line(client, loop)
-        line.lifetime = self._close_with(loop, client)
+        pool = self._new_pool()
+        line = self._lines[loop] = _Line(pool, loop)
+        line.lifetime = self._close_with(loop, pool)
         await anext(line.lifetime)
         return line
 
-    async def _close_with(self, loop: asyncio.AbstractEventLoop, client: Redis) -> AsyncGenerator[None]:
+    async def _close_with(self, loop: asyncio.AbstractEventLoop, pool: ConnectionPool) -> AsyncGenerator[None]:
         # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this
         # generator in its `finally`, while connections can still be closed in an orderly way.
         try:
             yield
         finally:
             self._lines.pop(loop, None)
-            await client.aclose(close_connection_pool=False)
-            await client.connection_pool.aclose()  # which `close_connection_pool=True` only disconnects before 8.1
+            await pool.aclose()
 
 
 class _Line:
@@ -68,8 +67,8 @@ class _Line:
 
     lifetime: AsyncGenerator[None]
 
-    def __init__(self, client: Redis, loop: asyncio.AbstractEventLoop) -> None:
-        self._client = client
+    def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
         self._loop = loop
         self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
         self._pipelines: set[asyncio.Task[None]] = set()
@@ -92,9 +91,12 @@ class _Line:
         """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
         self._alone = True
         try:
-            return await self._client.execute_command(*command.args)
+            (reply,) = await self._send([command])
         finally:
             self._alone = False
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
 
     def _flush(self) -> None:
         if self._queue and len(self._pipelines) < MAX_PIPELINES:
@@ -129,8 +131,7 @@ class _Line:
     async def _send(self, commands: list[Command]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
-        pool = self._client.connection_pool
-        connection = await pool.get_connection()
+        connection = await self._pool.get_connection()
 
         async def exchange() -> list[Any]:
             await connection.send_packed_command(packed)
@@ -146,7 +147,7 @@ class _Line:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await pool.release(connection)
+            await self._pool.release(connection)
 
 
 async def _reply(connection: AbstractConnection) -> Any:

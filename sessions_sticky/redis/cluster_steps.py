@@ -56,13 +56,13 @@ def together(commands: Sequence[Command], slots: Slots) -> Generator[Parcels, An
 
 
 def _steps(command: Command, slots: Slots) -> Steps:
+    if command.args[0] == "SCAN":
+        return _scan(command, slots)
     if command.args[0] != "EVALSHA":
         return _plain(command)
     name = Script.known[command.args[1]].names[-1]
     if name in ALONE:
         return _change(command)
-    if name == "scan":
-        return _scan(command, slots)
     return {"refresh": _refresh, "enter": _enter, "read": _read}.get(name, _plain)(command)
 
 
@@ -135,13 +135,13 @@ def _read(command: Command) -> Steps:
 
 def _scan(command: Command, slots: Slots) -> Steps:
     """Scan one server after the other; the cursor tells which is the turn of, and of which servers."""
-    script, _, (cursor, *args) = _parts(command)
+    _, cursor, *args = command.args
     primaries = slots.primaries
     these = b"%08x" % zlib.crc32(repr(primaries).encode())
     those, number, its_cursor = (these, 0, b"0") if cursor == b"0" else _read_cursor(cursor)
     if those != these:
         raise RedisConnectionError("the cluster's primaries have changed under way: begin again")
-    (reply,) = yield [At(primaries[number], script.call([], its_cursor, *args))]
+    (reply,) = yield [At(primaries[number], Command(("SCAN", its_cursor, *args)))]
     its_cursor, names = _check(reply)
     if its_cursor == b"0":
         number += 1

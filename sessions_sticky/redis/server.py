@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from sessions_sticky.redis import async_pools, pipeline
 from sessions_sticky.redis.async_client import AsyncRedis
@@ -55,10 +55,12 @@ class RedisServer:
     def _send_one(self, request: Command | Everywhere) -> Any:
         if isinstance(request, Everywhere):
             return [self._send_one(request.command)]
-        try:
-            return self._client.execute_command(*request.args)
-        except NoScriptError as exc:
-            return self._client.execute_command(*Script.with_source(request, exc).args)
+        (reply,) = self._exchange([request])
+        if isinstance(reply, NoScriptError):
+            (reply,) = self._exchange([Script.with_source(request, reply)])
+        if isinstance(reply, ResponseError):
+            raise reply
+        return reply
 
     async def _asend_one(self, request: Command | Everywhere) -> Any:
         if isinstance(request, Everywhere):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.utils.formats import number_format
 from django.utils.translation import gettext
@@ -45,10 +45,8 @@ def figure(number: float, decimals: int = 0) -> str:
     return number_format(round(number, decimals), decimals, force_grouping=True)
 
 
-def read_info(reply: Any) -> dict[str, str]:
-    """Read INFO's reply: text, or what redis-py makes of it."""
-    if isinstance(reply, dict):
-        return {name: str(value) for name, value in reply.items()}
+def read_info(reply: bytes) -> dict[str, str]:
+    """Read INFO's reply."""
     lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
     return {name: value for name, colon, value in lines if colon}
 
