@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from django.core.cache.backends.base import BaseCache
+from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import store
 from sessions_sticky.conf import check_ttl_seconds, conf
@@ -20,6 +21,10 @@ class Driver:
     """Runs operations on one store; what the managers of sessions have in common."""
 
     def __init__(self, cache: BaseCache | str | None = None, ttl_seconds: int | None = None) -> None:
+        if isinstance(cache, ConnectionProxy):  # `django.core.cache.cache`
+            cache = str(cache._alias)
+        if not isinstance(cache, BaseCache | str | None):
+            raise ValueError(f"Invalid cache: {cache!r}; allowed is a Django cache, or an alias in CACHES")
         self._alias = cache if isinstance(cache, str) else None
         self._fixed_store = store.for_cache(cache) if isinstance(cache, BaseCache) else None
         self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)

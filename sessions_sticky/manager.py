@@ -20,7 +20,8 @@ class SessionManager(OperatorMethods):
 
     `cache` is a Django cache or an alias; None takes `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
     which a session is gone; None takes `SESSION_TTL_SECONDS`. Settings are read at each call; nothing is opened
-    before the first. Raises `ValueError` for a `ttl_seconds` that is not a whole number from 1 up.
+    before the first. Raises `ValueError` for a `cache` of another kind, and a `ttl_seconds` that is not a whole number
+    from 1 up.
 
     Every method raises `InvalidConversationId` for an id that cannot name a conversation, and, except where it says
     otherwise, `SessionStoreUnavailable` when the store does not answer within the cache's timeout.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from django.core.cache import cache, caches
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky import SessionManager, sessions
@@ -107,8 +110,16 @@ def test_manager_follows_the_cache_alias_at_once(settings, two_caches):
     sessions.create("conv-123", **PROPOSAL)
     assert SessionManager("other").get("conv-123") is not None
     assert SessionManager("default").get("conv-123") is None
+    assert SessionManager(caches["other"]).get("conv-123") is not None
+    assert SessionManager(cache).get("conv-123") is None  # a proxy of the default one, and no `BaseCache`
     settings.SESSIONS_STICKY = {}
     assert sessions.get("conv-123") is None
+
+
+@pytest.mark.parametrize("value", [5, b"default", {}])
+def test_manager_raises_when_its_cache_is_none(value):
+    with pytest.raises(ValueError, match=re.escape(f"Invalid cache: {value!r}; allowed is")):
+        SessionManager(value)
 
 
 @pytest.mark.parametrize("location", ["conf-a", "conf-b"])
