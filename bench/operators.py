@@ -173,9 +173,10 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
     from sessions_sticky import keys, sessions
     from sessions_sticky.operators.listing import Cursor, Filters
 
-    if "external_id" in filters or sessions.count(**filters) < 100:
+    number = sessions.count(**filters)
+    if "external_id" in filters or number < 100:
         return None
-    rank = int(sessions.count() * share)
+    rank = int(sessions.count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.INDEX_ALL, rank, rank, withscores=True)
     at = Cursor.start(Filters(**filters))._replace(score=f"{score:.0f}", member=member.decode())
     return {"cursor": str(at)}
