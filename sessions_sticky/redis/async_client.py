@@ -7,6 +7,7 @@ and each must find its connections closed when it ends.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -48,18 +49,9 @@ class AsyncRedis:
             self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
         pool = self._new_pool()
         line = self._lines[loop] = _Line(pool, loop)
-        line.lifetime = self._close_with(loop, pool)
+        line.lifetime = _close_with(loop, pool, weakref.ref(self))
         await anext(line.lifetime)
         return line
-
-    async def _close_with(self, loop: asyncio.AbstractEventLoop, pool: ConnectionPool) -> AsyncGenerator[None]:
-        # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this
-        # generator in its `finally`, while connections can still be closed in an orderly way.
-        try:
-            yield
-        finally:
-            self._lines.pop(loop, None)
-            await pool.aclose()
 
 
 class _Line:
@@ -95,7 +87,10 @@ class _Line:
         finally:
             self._alone = False
         if isinstance(reply, ResponseError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply  # or it and this frame would keep each other
         return reply
 
     def _flush(self) -> None:
@@ -150,8 +145,22 @@ class _Line:
             await self._pool.release(connection)
 
 
+async def _close_with(
+    loop: asyncio.AbstractEventLoop, pool: ConnectionPool, client: weakref.ref[AsyncRedis]
+) -> AsyncGenerator[None]:
+    # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this generator
+    # in its `finally`, while connections can still be closed in an orderly way. So does the loop when the client is
+    # dropped before it ends; at once, for this is no part of a cycle with it.
+    try:
+        yield
+    finally:
+        if (dropped_from := client()) is not None:
+            dropped_from._lines.pop(loop, None)
+        await pool.aclose()
+
+
 async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as exc:
-        return exc
+        return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later

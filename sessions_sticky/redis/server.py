@@ -59,7 +59,10 @@ class RedisServer:
         if isinstance(reply, NoScriptError):
             (reply,) = self._exchange([Script.with_source(request, reply)])
         if isinstance(reply, ResponseError):
-            raise reply
+            try:
+                raise reply
+            finally:
+                del reply  # or it and this frame would keep each other
         return reply
 
     async def _asend_one(self, request: Command | Everywhere) -> Any:

@@ -226,6 +226,18 @@ async def test_async_twin_works_on_a_cache_object_and_on_an_alias(own):
     assert made == sample(created_at=made.created_at)
 
 
+async def test_connections_close_at_once_when_a_manager_is_dropped_before_its_loop_ends(own, request):
+    """No cycle keeps them until some garbage collection, not even after an error."""
+    gc.collect()
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    own.script_flush()  # so that Redis refuses at first
+    await SessionManager(caches["default"]).acreate("conv-123", **PROPOSAL)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    wait_until(lambda: connections(own) == 1)
+
+
 async def test_async_client_speaks_tls_when_the_url_says_so(server, settings):
     settings.CACHES = {"default": cache_config("rediss://127.0.0.1:1/0")}
     with pytest.raises(SessionStoreUnavailable):
