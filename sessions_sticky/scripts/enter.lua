@@ -77,7 +77,7 @@ for _, session in ipairs(sessions) do
     end
   end
 end
-if ARGV[2] ~= '1' then
+if ARGV[2] ~= '1' or #late == 0 then
   return places
 end
 
@@ -94,9 +94,7 @@ for zset, list in pairs(by_zset(late)) do
     table.insert(entries, session.id)
     left_ms = math.max(left_ms, session.left_ms)
   end
-  if #list > 0 then
-    enter(zset, entries, left_ms, now, lag)
-  end
+  enter(zset, entries, left_ms, now, lag)
 end
 for name, session in pairs(by_route(late)) do
   enter_route(ROUTES, name, session.score, session.left_ms, now, lag)

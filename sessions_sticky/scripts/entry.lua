@@ -1,7 +1,7 @@
 -- Entries of the index: put in front of the scripts that make them.
 --
--- A ZSET's scores are expiries: whole Unix seconds of the server's clock, which is one for all its clients. The index may lag
--- behind the session by `lag` seconds, so an entry is surely dead only when it is that long overdue.
+-- A ZSET's scores are expiries: whole Unix seconds of the server's clock, which is one for all its clients. The index
+-- may lag behind the session by `lag` seconds, so an entry is surely dead only when it is that long overdue.
 local MAX_TRIMMED = 100
 local MAX_TOLD, WALK_KEPT = 100000, 300
 

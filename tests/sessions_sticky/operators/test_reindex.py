@@ -75,6 +75,32 @@ def test_reindex_corrects_an_expiry_that_another_program_has_changed(call, manag
 
 
 @on_real
+@pytest.mark.parametrize("name", ["conv-0", "conv-3"])
+@pytest.mark.parametrize("ttl", [100, 10_000])
+def test_walk_meets_a_session_once_when_reindex_moves_it_past_the_walk(manager, raw, name, ttl):
+    made = [write_raw(raw, f"conv-{number}", ttl=1_000 - 100 * number) for number in range(4)]
+    manager.reindex()
+    page = manager.page(limit=2)
+    met = page.sessions
+    raw.expire(keys.session(name), ttl)
+    manager.reindex()
+    while page.next_cursor:
+        page = manager.page(limit=2, cursor=page.next_cursor)
+        met += page.sessions
+    assert sorted(entry.session.id for entry in met) == [session.id for session in made]
+
+
+@on_real
+def test_index_outlives_the_session_that_lives_longest_when_reindex_enters_several(manager, raw):
+    names = {"a": 200_000, "b": 300_000, "c": 100}  # in the order in which their routes are entered
+    for name, ttl in names.items():
+        write_raw(raw, name, ttl=ttl, provider=name)
+    manager.reindex()
+    left_ms = {key: raw.pttl(key) for key in (keys.INDEX_ALL, keys.INDEX_ROUTES, keys.owner("user-456"))}
+    assert min(left_ms.values()) > 300_000 * 1_000, left_ms
+
+
+@on_real
 @pytest.mark.parametrize("number", [20, 300])  # Redis keeps, and tells the scores of, small ZSETs in another way
 def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
     made = fill(manager, number)
