@@ -58,8 +58,8 @@ def run(session: nox.Session, *, django: str, packages: str, server: str) -> Non
     session.install("-r", "requirements.txt")
     old = packages == "lowest"
     session.install(f"django=={django}" if old else f"django=={django}.*", *(lowest() if old else ()))
-    folder = session.create_tmp()
-    env = {"SENTINEL_DATA_DIR": folder}
+    # Not `create_tmp`: it makes TMPDIR so long that no unix socket fits into it.
+    env = {"SENTINEL_DATA_DIR": str(Path(session.virtualenv.location, "data"))}
     session.run("python", "-m", "pytest", "-q", "-n", "auto", *TESTS[server], "tests/sessions_sticky", env=env)
 
 

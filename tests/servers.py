@@ -35,7 +35,9 @@ class Server:
     """
 
     def __init__(self, program: str = VALKEY, *options: str, tcp: bool = False, access: Access | None = None) -> None:
-        self.folder = tempfile.mkdtemp(prefix="store-")  # short: a socket's path has at most 104 characters
+        self.folder = tempfile.mkdtemp(
+            prefix="store-", dir="/tmp"
+        )  # not TMPDIR: a socket's path has at most 104 characters
         self.port = free_port() if tcp else 0
         self._access = access or Access()
         self._socket = Path(self.folder, "s")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import redis
@@ -31,6 +32,13 @@ with embedded.running(Path(sys.argv[1])):
 """
 needs_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 pytestmark = needs_sockets
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder whose name is short whatever TMPDIR is, so that a socket fits into it."""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

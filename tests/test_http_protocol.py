@@ -17,6 +17,7 @@ from sentinel_project import http_protocol
 from sentinel_project.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS, LimitedProtocol
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+pytestmark = pytest.mark.slow
 SECONDS = 0.3
 BIG = 32 * 2**20
 

@@ -30,6 +30,7 @@ from itertools import count
 from typing import Any, NoReturn
 from unittest import TestCase
 from unittest.mock import patch
+from urllib.parse import quote
 
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner, ParallelTestSuite
@@ -51,6 +52,8 @@ MEMORY: dict[str, Any] = {
 }
 VALKEY_TIMEOUT_SECONDS = 10
 """Tests are not about timeouts, and run on busy machines."""
+SOCKET_PATH_BYTES = 103
+"""The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107. TMPDIR may be longer."""
 
 _numbers = count(1)
 substitute.OURS.append(MEMORY["LOCATION"])
@@ -67,7 +70,8 @@ def isolated() -> Iterator[None]:
 def valkey() -> Iterator[None]:
     """Keep the sessions in a real, empty Valkey while the block runs; needs the extra `embedded`.
 
-    One server for each process of the tests, on a unix socket, started when first used and ended with the process.
+    One server for each process of the tests, started when first used and ended with the process; on a unix socket, or
+    where TMPDIR is too long for one, on a free port of 127.0.0.1.
     """
     with _kept_in(valkey_cache()):
         yield
@@ -198,9 +202,13 @@ def _valkey_url(process: int) -> str:
     except ImportError as exc:
         raise ImportError("valkey() needs the extra: pip install 'sessions_sticky[embedded]'") from exc
     server = ValkeyServer(port=0)
-    server.unix_socket_path = server.data_dir / "socket"
+    path = server.data_dir / "socket"
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        server = ValkeyServer()  # on a free port
+    else:
+        server.unix_socket_path = path
     server.start()
-    url = f"unix://{server.unix_socket_path}?db=0"
+    url = f"unix://{quote(str(path))}?db=0" if server.unix_socket_path else f"redis://{server.host}:{server.port}/0"
     substitute.OURS.append(url)
     return url
 

