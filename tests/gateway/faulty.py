@@ -109,17 +109,17 @@ async def suffer(
         finally:
             lasted = time.monotonic() - begun
             await asyncio.to_thread(end)
-        async with asyncio.timeout(5):
-            for worker in range(2):
-                while (await clients.ask(fresh[0], worker)).outcome != "hit":  # noqa: ASYNC110 - asks each time
-                    await asyncio.sleep(0.02)
-        after = await clients.visit(ground.before)
+        after = last = await clients.visit(ground.before)
+        async with asyncio.timeout(10):
+            while any(reply.outcome == "degraded" for reply in last):  # not yet back, or a busy machine timed out again
+                last = await clients.visit(ground.before)
+                after = [*after, *last]
         after_new = await clients.visit(fresh)
     tell(f"{title} for {lasted:.1f} s", replies)
     assert not failed([*replies, *new, *after, *after_new])
     assert not moved([*replies, *after], ground.before)
     assert not moved(after_new, bindings(new))
-    odd = [reply for reply in after if reply.outcome not in ("hit", "created")]
+    odd = [reply for reply in last if reply.outcome not in ("hit", "created")]
     assert not odd, (len(odd), odd[:3])
     assert ground.stored() == stored  # each byte, `created_at` too
     assert all(0 < left <= TTL_MS for left in ground.expiries())
