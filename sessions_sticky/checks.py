@@ -40,12 +40,13 @@ USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting
 @register(Tags.caches)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Check every setting of the app."""
-    messages: list[CheckMessage] = []
+    wrong: dict[str, None] = {}  # each once: all options say the same where SESSIONS_STICKY is no dict
     for name in [name for name, value in vars(Conf).items() if isinstance(value, cached_property)]:
         try:
             getattr(conf, name)
         except ImproperlyConfigured as exc:
-            messages.append(Error(str(exc), id="sessions_sticky.E001"))
+            wrong[str(exc)] = None
+    messages: list[CheckMessage] = [Error(message, id="sessions_sticky.E001") for message in wrong]
     for key, resembles in unknown_options().items():
         hint = f"Did you mean {resembles!r}?" if resembles else None
         messages.append(Error(f"Unknown key {key!r} in SESSIONS_STICKY", hint=hint, id="sessions_sticky.E002"))
