@@ -129,6 +129,11 @@ def test_check_warns_for_deployment_alone_when_the_cache_does_for_development(se
     assert ids(deploy=True) == expected
 
 
+def test_check_gives_W005_when_the_cache_is_on_redis_without_django_redis(settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": URL}}
+    assert ids() == ids(deploy=True) == ["W005"]
+
+
 def test_check_opens_no_connection(settings):
     settings.CACHES = {"default": cache_config(URL)}
     messages(deploy=True)
