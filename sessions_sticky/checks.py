@@ -10,6 +10,7 @@
 | sessions_sticky.W002 | another alias with the same LOCATION may impose its own timeouts (django-redis #685) |
 | sessions_sticky.W003 | the cache lives inside one process (`check --deploy` only) |
 | sessions_sticky.W004 | the cache throws out live sessions beyond MAX_ENTRIES (`check --deploy` only) |
+| sessions_sticky.W005 | the cache is Django's own RedisCache: no lists, no moves, no bytes for other programs |
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from django.core.cache import caches
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.filebased import FileBasedCache
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.redis import RedisCache as DjangosRedisCache
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
@@ -40,12 +42,13 @@ USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting
 @register(Tags.caches)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Check every setting of the app."""
-    messages: list[CheckMessage] = []
+    wrong: dict[str, None] = {}  # each once: all options say the same where SESSIONS_STICKY is no dict
     for name in [name for name, value in vars(Conf).items() if isinstance(value, cached_property)]:
         try:
             getattr(conf, name)
         except ImproperlyConfigured as exc:
-            messages.append(Error(str(exc), id="sessions_sticky.E001"))
+            wrong[str(exc)] = None
+    messages: list[CheckMessage] = [Error(message, id="sessions_sticky.E001") for message in wrong]
     for key, resembles in unknown_options().items():
         hint = f"Did you mean {resembles!r}?" if resembles else None
         messages.append(Error(f"Unknown key {key!r} in SESSIONS_STICKY", hint=hint, id="sessions_sticky.E002"))
@@ -60,6 +63,9 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
         return list(_check_redis(cache))
     if isinstance(cache, DummyCache):
         return [Error("The session cache keeps nothing.", hint=USE_CACHE_CONFIG, id="sessions_sticky.E004")]
+    if isinstance(cache, DjangosRedisCache):
+        message = "The session cache is Django's own RedisCache: nobody can list or move its sessions, or share them."
+        return [Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W005")]
     return []
 
 

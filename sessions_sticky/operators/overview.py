@@ -14,8 +14,7 @@ from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.history import Event, read_event, recent_events, stored_events
 from sessions_sticky.operations import Operation, T
 from sessions_sticky.operators.listing import Cursor, Filters, HourStats, Page, RouteStats, Stats
-from sessions_sticky.operators.walk import Entry as IndexEntry
-from sessions_sticky.operators.walk import Row, Walk
+from sessions_sticky.operators.walk import IndexEntry, Row, Walk
 from sessions_sticky.redis.commands import Batch, Command
 from sessions_sticky.session import Entry
 from sessions_sticky.store import Store

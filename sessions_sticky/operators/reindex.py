@@ -8,7 +8,7 @@ from typing import Any
 
 from sessions_sticky import index, keys
 from sessions_sticky.operations import Operation, readable
-from sessions_sticky.operators.walk import Entry, Row, Walk
+from sessions_sticky.operators.walk import IndexEntry, Row, Walk
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
 from sessions_sticky.store import Store
 
@@ -55,7 +55,7 @@ class Reindex:
             step, left = left[:BATCH_SIZE], left[BATCH_SIZE:]
             count = BATCH_SIZE // len(step) + 1
             replies = yield Batch([index.scan_zset(zset, cursor, count) for zset, cursor in step])
-            entries: list[Entry] = []
+            entries: list[IndexEntry] = []
             for (zset, _), reply in zip(step, replies, strict=True):
                 if not reply:
                     yield Command(("DEL", zset))
@@ -65,7 +65,7 @@ class Reindex:
                     left.append((zset, cursor))
                 if zset != keys.INDEX_ROUTES:
                     pairs = zip(flat[::2], flat[1::2], strict=True)
-                    entries += [Entry(zset, member, score.decode()) for member, score in pairs]
+                    entries += [IndexEntry(zset, member, score.decode()) for member, score in pairs]
             remaining = iter(entries)
             while part := list(islice(remaining, BATCH_SIZE)):
                 yield from self._walk.verify(part)

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     left_ms: int
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """An entry of the index: its place, the conversation id and its score; no place for one that has moved since."""
 
     zset: str | None
@@ -53,7 +53,7 @@ class Walk:
         """
         if cursor.missed is not None:
             ids, number, _ = yield Batch(index.missed(cursor, limit))
-            entries = [Entry(None, member, "") for member in ids]
+            entries = [IndexEntry(None, member, "") for member in ids]
             taken = cursor.missed + len(entries)
             then = cursor._replace(missed=taken) if entries and taken < number else None
         else:
@@ -61,7 +61,7 @@ class Walk:
         rows = yield from self.verify(entries)
         return [row for row in rows if cursor.filters.match(row.session)], then
 
-    def _take(self, cursor: Cursor, limit: int, *, noted: bool) -> Operation[tuple[list[Entry], Cursor | None]]:
+    def _take(self, cursor: Cursor, limit: int, *, noted: bool) -> Operation[tuple[list[IndexEntry], Cursor | None]]:
         found = None
         while found is None:
             chosen = yield from self.choose(cursor.filters)
@@ -70,7 +70,7 @@ class Walk:
             found = yield index.page(cursor, chosen, limit, walk=noted)
         taken, score, member, more, missed = found
         entries = [
-            Entry(chosen.sources[zset - 1], its_member, its_score.decode())
+            IndexEntry(chosen.sources[zset - 1], its_member, its_score.decode())
             for zset, its_member, its_score in zip(taken[::3], taken[1::3], taken[2::3], strict=True)
         ]
         then = cursor._replace(score=score.decode(), member=member.decode(errors="replace"))
@@ -107,7 +107,7 @@ class Walk:
         names = yield index.routes()
         return [route for route in map(index.read_route, names) if route]
 
-    def verify(self, entries: list[Entry]) -> Operation[list[Row]]:
+    def verify(self, entries: list[IndexEntry]) -> Operation[list[Row]]:
         """Return the sessions of those entries that are true, and mend the index where they are not."""
         if not entries:
             return []
@@ -142,7 +142,7 @@ class Walk:
         """Return the idle time left: the full one where another program has left the session without an expiry."""
         return row.left_ms if row.left_ms > 0 else self._ttl_seconds * 1000
 
-    def _lags(self, entry: Entry, row: Row, now: float) -> bool:
+    def _lags(self, entry: IndexEntry, row: Row, now: float) -> bool:
         """Tell whether an entry is overdue, or lags behind by more than processes let it."""
         score = float(entry.score)
         return score < now or now + self.left_ms(row) / 1000 - score > index.LAG_SECONDS + 1

@@ -112,10 +112,10 @@ def test_script_moves_live_pins_of_litellm_when_run(reader: Reader, server: Serv
         for key, pin in PINS.items():
             client.set(key, pin, ex=3600)
         reader.follow(named("how-to/litellm.md"))
-        (run,) = reader.heard
+        _, run = reader.heard
         moved = {key: json.loads(client.get(key)) for key in client.scan_iter("sentinel:session:*")}
         reader.follow(named("how-to/litellm.md"))
-    assert run[1] == run[2] == reader.heard[1][2]
+    assert run[1] == run[2] == reader.heard[3][2]
     assert {key: (found["provider"], found["model"], found["external_id"]) for key, found in moved.items()} == {
         b"sentinel:session:trip:1": ("azure", "gpt-4o", "ada"),
         b"sentinel:session:trip-2": ("openai", "gpt-4o", ""),
@@ -184,7 +184,17 @@ def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:
     return ask
 
 
-@pytest.mark.parametrize("page", [str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.md"))])
+PAGES = [str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_exports_the_variables_that_its_programs_cannot_do_without(page: str) -> None:
+    typed = "".join(block.text for block in blocks(page) if block.language == "console")
+    programs = "".join(block.text for block in blocks(page) if block.language == "python")
+    assert set(re.findall(r'environ\["(\w+)"\]', programs)) <= set(re.findall(r"export (\w+)=", typed))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_python_of_the_page_compiles_and_imports_what_there_is(page: str) -> None:
     for block in blocks(page):
         if block.language == "python":

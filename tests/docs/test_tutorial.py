@@ -51,6 +51,12 @@ def test_tutorial_takes_less_than_40_lines() -> None:
     assert len(written) < 40
 
 
+def test_tutorial_works_in_every_terminal() -> None:
+    """A variable that is exported in the first one is not there in the second."""
+    commands = [command for block in blocks(PAGE) if block.language == "console" for command, _ in block.dialogue()]
+    assert not [command for command in commands if command.startswith("export")]
+
+
 def test_tutorial_is_python_of_its_own_when_read() -> None:
     for block in blocks(PAGE):
         if block.language == "python":

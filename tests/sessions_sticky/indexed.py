@@ -8,7 +8,7 @@ import pytest
 
 from sessions_sticky import SessionManager, keys
 from tests.conftest import REDIS_STORES, SHARDED_STORES
-from tests.sessions_sticky.calls import sample
+from tests.sessions_sticky.calls import PROPOSAL, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,10 +66,7 @@ def ids(sessions: list[Session]) -> list[str]:
 
 def fill(manager: SessionManager, number: int, **fields: str) -> list[Session]:
     """Create some sessions, `conv-0` and so on."""
-    return [manager.create(f"conv-{n}", **{**PROPOSED, **fields}) for n in range(number)]
-
-
-PROPOSED = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    return [manager.create(f"conv-{n}", **{**PROPOSAL, **fields}) for n in range(number)]
 
 
 def forget_refreshes(manager: SessionManager) -> None:

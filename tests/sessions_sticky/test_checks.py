@@ -54,9 +54,9 @@ def test_check_gives_E001_once_when_an_option_is_bad(settings, options):
     assert ids(deploy=True) == ["E001"]
 
 
-def test_check_gives_E001_when_the_setting_is_no_dict(settings):
+def test_check_gives_E001_once_when_the_setting_is_no_dict(settings):
     settings.SESSIONS_STICKY = ["CACHE"]
-    assert set(ids(deploy=True)) == {"E001"}
+    assert ids(deploy=True) == ["E001"]
 
 
 def test_check_gives_E002_with_a_suggestion_when_a_key_is_unknown(settings):
@@ -127,6 +127,11 @@ def test_check_warns_for_deployment_alone_when_the_cache_does_for_development(se
     settings.CACHES = {"default": config}
     assert ids() == []
     assert ids(deploy=True) == expected
+
+
+def test_check_gives_W005_when_the_cache_is_on_redis_without_django_redis(settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": URL}}
+    assert ids() == ids(deploy=True) == ["W005"]
 
 
 def test_check_opens_no_connection(settings):
