@@ -14,6 +14,8 @@ from collections.abc import Callable
 import msgspec
 
 MAX_COOLDOWN_SECONDS = 300
+MAX_DOUBLINGS = 9
+"""From 1 s to more than MAX_COOLDOWN_SECONDS; after 1024, which some days of failures take, floats end."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long the others wait for the outcome of a trial before one more is let through."""
@@ -85,7 +87,8 @@ class Health:
         together = now - condition.cooled_at < self._cooldown_seconds
         failures = condition.failures if together and condition.failures else condition.failures + 1
         cooled_at = condition.cooled_at if together else now
-        cooldown = min(self._cooldown_seconds * 2.0 ** (failures - 1), MAX_COOLDOWN_SECONDS)
+        doublings = min(failures - 1, MAX_DOUBLINGS)
+        cooldown = min(self._cooldown_seconds * 2.0**doublings, MAX_COOLDOWN_SECONDS)
         until = cooled_at + cooldown if retry_after is None else now + min(retry_after, MAX_RETRY_AFTER_SECONDS)
         since = 0 if alive else _failing_since(condition, now)
         self._set(name, Condition(failures, cooled_at, until, since, 0 if alive else now))
