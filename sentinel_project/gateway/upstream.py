@@ -14,7 +14,7 @@ from sentinel_project.gateway import echo
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import Provider
 from sentinel_project.gateway.stopping import stopping
-from sentinel_project.gateway.upstream_errors import failure, refusal, too_long
+from sentinel_project.gateway.upstream_errors import failure, header, refusal, too_long
 
 CONNECT_SECONDS = 5
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -63,7 +63,7 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
     except BaseException:
         response.close()
         raise
-    return Answer(response.headers.get("Content-Type", "text/event-stream"), _chunks(provider, response, first))
+    return Answer(header(response, "Content-Type") or "text/event-stream", _chunks(provider, response, first))
 
 
 def _json(body: dict[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
-from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, stalls, streams_and_stalls
+from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, says, stalls, streams_and_stalls
 from tests.servers import free_port
 
 ERROR = {"message": "Slow down", "type": "rate_limit_error", "param": "messages", "code": "rate_limit_exceeded"}
@@ -111,6 +111,41 @@ async def test_chat_passes_the_error_on_when_it_arrives_in_pieces(only_north: Up
     only_north.then(in_pieces)
     answer = await ask(chat())
     assert answer.error["message"] == "long " * 2000
+
+
+@streaming
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"429 Slow down\r\nRetry-After: Mon, 01 Jan 2020 00:00:00 +99999999999999",
+        b"429 Slow down\r\nRetry-After: 1 Jan 99999999999999999999 00:00:00 GMT",
+        b"429 Slow down\r\nRetry-After: \xff",
+        b"600 Odd",
+        b"999 Odd",
+    ],
+)
+async def test_chat_is_served_by_another_when_a_refusal_makes_no_sense(gateway, north: Upstream, south, head, stream):
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, weight=0.000_001))
+    north.then(says(b"HTTP/1.1 %b\r\nContent-Length: 0" % head))
+    answer = await ask(chat(conversation_id="conv-1", stream=stream))
+    assert (answer.status, answer.headers["x-session-outcome"]) == (200, "spilled")
+    assert len(north.exchanges) == 1
+
+
+@pytest.mark.parametrize(("status", "told"), [(599, 599), (600, 502), (999, 502)])
+async def test_chat_is_told_of_its_failure_when_http_knows_no_such_status(only_north: Upstream, status, told):
+    only_north.then(fails(status))
+    answer = await ask(chat())
+    assert answer.status == told
+    assert answer.error["message"] == f"Provider 'north' answered {status}"
+
+
+@pytest.mark.parametrize("value", [b"text/\xff", b"text/\xc3\xa9"])
+async def test_stream_is_passed_on_when_its_type_cannot_be(only_north: Upstream, value):
+    only_north.then(says(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: 16" % value, b"data: [DONE]\n\n.."))
+    answer = await ask(chat(stream=True))
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.body.startswith(b"data: [DONE]")
 
 
 @streaming
