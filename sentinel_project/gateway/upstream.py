@@ -140,12 +140,9 @@ async def _client() -> aiohttp.ClientSession:
     """The HTTP client of the running event loop, closed when the loop ends."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_SECONDS, sock_read=settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        )
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
         )

@@ -62,6 +62,21 @@ async def test_stream_goes_on_when_it_is_slow_but_never_stalls(gateway, only_nor
     assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
 
 
+async def test_stream_may_be_silent_for_longer_than_a_first_byte_may_take_when_the_settings_say_so(
+    gateway, only_north: Upstream
+):
+    def pauses(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event({"content": "first"})
+        time.sleep(0.6)
+        exchange.event({"content": "last"})
+        exchange.end()
+
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.3, 5
+    only_north.then(pauses)
+    assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
+
+
 async def test_stream_passes_bytes_on_unchanged_when_they_are_not_utf8_aligned(only_north: Upstream):
     first = 'data: {"choices":[{"index":0,"delta":{"content":"Grüße 🙂"}}]}'.encode()
     whole = first + b"\r\n\r\n: comment\n\ndata: [DONE]\n\n"
