@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -48,12 +49,7 @@ async def call(provider: Provider, body: dict[str, Any]) -> Answer:
 
 
 async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) -> Answer:
-    response = await (await _client()).post(
-        f"{provider.base_url}/chat/completions",
-        data=_json(body),
-        headers={**_authorization(provider), "Content-Type": "application/json"},
-        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-    )
+    response = await _post(provider, _json(body))
     try:
         if response.status != 200:
             raise await refusal(provider, response)
@@ -64,6 +60,32 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
         response.close()
         raise
     return Answer(header(response, "Content-Type") or "text/event-stream", _chunks(provider, response, first))
+
+
+async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
+    """Send; once more when a kept connection breaks: the provider may close it at any moment, which is no failure."""
+    client, reuses = await _client(), list[str]()
+    send = partial(
+        client.post,
+        f"{provider.base_url}/chat/completions",
+        data=body,
+        headers={**_authorization(provider), "Content-Type": "application/json"},
+        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
+        trace_request_ctx=reuses,
+    )
+    try:
+        return await send()
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        if not reuses:
+            raise
+        return await send()
+
+
+async def _note_reuse(
+    client: aiohttp.ClientSession, context: Any, params: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    if context.trace_request_ctx is not None:  # that of a probe
+        context.trace_request_ctx.append("reused")
 
 
 def _json(body: dict[str, Any]) -> bytes:
@@ -140,7 +162,10 @@ async def _client() -> aiohttp.ClientSession:
     """The HTTP client of the running event loop, closed when the loop ends."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
         session = aiohttp.ClientSession(
+            trace_configs=[trace],
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -9,6 +9,7 @@ import time
 import msgspec
 import pytest
 
+from sentinel_project.gateway import routing
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, says, stalls, streams_and_stalls
@@ -46,6 +47,24 @@ async def test_chat_answers_502_when_the_provider_hangs_up(only_north: Upstream,
     answer = await ask(chat(stream=stream))
     assert answer.status == 502
     assert answer.error["message"]
+
+
+@streaming
+async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection(only_north: Upstream, stream):
+    await ask(chat(stream=stream))
+    only_north.then(Exchange.cut)
+    assert (await ask(chat(stream=stream))).status == 200
+    first, cut, again = only_north.exchanges
+    assert cut is first  # one connection
+    assert again is not first
+    assert not routing.health.failing()
+
+
+async def test_chat_answers_502_when_the_provider_closes_a_kept_connection_and_the_next(only_north: Upstream):
+    await ask(chat())
+    only_north.then(Exchange.cut, Exchange.cut)
+    assert (await ask(chat())).status == 502
+    assert len(only_north.exchanges) == 3
 
 
 async def test_chat_answers_502_when_the_provider_breaks_off_a_plain_answer(only_north: Upstream):
