@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,11 +12,13 @@ import aiohttp
 import msgspec
 from django.conf import settings
 
-from sentinel_project.gateway import echo
+from sentinel_project.gateway import echo, metrics
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import Provider
 from sentinel_project.gateway.stopping import stopping
-from sentinel_project.gateway.upstream_errors import failure, header, refusal, too_long
+from sentinel_project.gateway.upstream_errors import Failed, failure, header, refusal, too_long
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -114,7 +117,7 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
             if whole := _take_whole(rest, chunk):
                 yield whole
             if len(rest) > MAX_EVENT_BYTES:
-                yield too_long(provider, MAX_EVENT_BYTES).event()
+                yield _last_event(provider, too_long(provider, MAX_EVENT_BYTES))
                 return
             async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
                 chunk = await response.content.readany()
@@ -125,9 +128,16 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
             raise
         yield stopping.error().event()
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield failure(provider, exc).event()
+        yield _last_event(provider, failure(provider, exc))
     finally:
         response.close()
+
+
+def _last_event(provider: Provider, failed: Failed) -> bytes:
+    """Note a failure within a stream, whose status was told long ago, and return what tells the client."""
+    metrics.upstream_failures.labels(provider.name, failed.reason).inc()
+    logger.warning("provider %r broke off a stream: %s", provider.name, failed.reason)
+    return failed.event()
 
 
 def _authorization(provider: Provider) -> dict[str, str]:

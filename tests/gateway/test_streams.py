@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sentinel_project.gateway import metrics, routing, upstream
 from tests.gateway.asgi import ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, streams_and_stalls
 
@@ -31,6 +32,28 @@ async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Up
     assert "first" in first
     assert json.loads(error)["error"]["code"] == "upstream_unreachable"
     assert json.loads(error)["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (breaks_off(FIRST), "upstream_unreachable"),
+        (streams_and_stalls, "upstream_timeout"),
+        (None, "upstream_too_long"),
+    ],
+)
+async def test_operators_are_told_when_a_stream_breaks_off(
+    gateway, only_north: Upstream, monkeypatch, caplog, behave, reason
+):
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    monkeypatch.setattr(upstream, "MAX_EVENT_BYTES", 1000)
+    counted = metrics.upstream_failures.labels("north", reason)._value
+    before = counted.get()
+    only_north.then(behave or breaks_off(FIRST, 2000 * b"x"))
+    await ask(chat(stream=True))
+    assert counted.get() == before + 1
+    assert f"provider 'north' broke off a stream: {reason}" in caplog.messages
+    assert not routing.health.failing()
 
 
 @pytest.mark.parametrize("half", [FIRST[:30], FIRST[:-1], FIRST[:3]])
