@@ -67,7 +67,8 @@ async def model(call: Call, name: str) -> HttpResponse:
 @csrf_exempt
 async def unknown(request: HttpRequest) -> HttpResponse:
     """Answer for every other path of the API."""
-    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url").response()
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url", headers=headers).response()
 
 
 def _chat_body(request: Call) -> dict[str, Any]:
