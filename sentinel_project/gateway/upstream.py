@@ -56,9 +56,11 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
     try:
         if response.status != 200:
             raise await refusal(provider, response)
+        first = await (response.content.readany() if wants_stream else _whole(provider, response))
+        if not first:
+            raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
         if not wants_stream:
-            return Answer(response.content_type, await _whole(provider, response))
-        first = await response.content.readany()
+            return Answer(response.content_type, first)
     except BaseException:
         response.close()
         raise

@@ -67,6 +67,21 @@ async def test_chat_answers_502_when_the_provider_closes_a_kept_connection_and_t
     assert len(only_north.exchanges) == 3
 
 
+@streaming
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nConnection: close", b"HTTP/1.1 200 OK\r\nContent-Length: 0"])
+async def test_chat_is_served_by_another_when_the_provider_answers_nothing(gateway, north, south, head, stream):
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, weight=0.000_001))
+
+    def nothing(exchange: Exchange) -> None:
+        says(head)(exchange)
+        exchange.cut()
+
+    north.then(nothing)
+    answer = await ask(chat(conversation_id="conv-1", stream=stream))
+    assert (answer.status, answer.headers["x-session-outcome"]) == (200, "spilled")
+    assert answer.body
+
+
 async def test_chat_answers_502_when_the_provider_breaks_off_a_plain_answer(only_north: Upstream):
     only_north.then(breaks_off(b'{"id": '))
     answer = await ask(chat())
