@@ -138,7 +138,7 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
 def _last_event(provider: Provider, failed: Failed) -> bytes:
     """Note a failure within a stream, whose status was told long ago, and return what tells the client."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
-    logger.warning("provider %r broke off a stream: %s", provider.name, failed.reason)
+    logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
     return failed.event()
 
 

@@ -26,6 +26,11 @@ class Failed(ApiError):
     retry_after: float | None = None
     alive: bool = False
 
+    @property
+    def logged(self) -> str:
+        """The reason, with the kind of error if the connection had one: a certificate is not mended like a name."""
+        return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
+
 
 class Refused(ApiError):
     """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
@@ -78,6 +83,7 @@ def failure(provider: Provider, exc: Exception) -> Failed:
         message = f"Provider {provider.name!r} broke off its answer"
     failed = Failed(status, message, type="upstream_error", code=code)
     failed.reason = code
+    failed.__cause__ = exc
     return failed
 
 

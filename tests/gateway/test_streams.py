@@ -35,15 +35,15 @@ async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Up
 
 
 @pytest.mark.parametrize(
-    ("behave", "reason"),
+    ("behave", "reason", "kind"),
     [
-        (breaks_off(FIRST), "upstream_unreachable"),
-        (streams_and_stalls, "upstream_timeout"),
-        (None, "upstream_too_long"),
+        (breaks_off(FIRST), "upstream_unreachable", " (ClientPayloadError)"),
+        (streams_and_stalls, "upstream_timeout", " (TimeoutError)"),
+        (None, "upstream_too_long", ""),
     ],
 )
 async def test_operators_are_told_when_a_stream_breaks_off(
-    gateway, only_north: Upstream, monkeypatch, caplog, behave, reason
+    gateway, only_north: Upstream, monkeypatch, caplog, behave, reason, kind
 ):
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
     monkeypatch.setattr(upstream, "MAX_EVENT_BYTES", 1000)
@@ -52,7 +52,7 @@ async def test_operators_are_told_when_a_stream_breaks_off(
     only_north.then(behave or breaks_off(FIRST, 2000 * b"x"))
     await ask(chat(stream=True))
     assert counted.get() == before + 1
-    assert f"provider 'north' broke off a stream: {reason}" in caplog.messages
+    assert f"provider 'north' broke off a stream: {reason}{kind}" in caplog.messages
     assert not routing.health.failing()
 
 

@@ -30,6 +30,19 @@ async def test_chat_answers_502_when_nobody_listens_at_the_provider(gateway, nor
     assert answer.headers["x-session-provider"] == "north"
 
 
+@pytest.mark.parametrize(
+    ("base_url", "kind"),
+    [
+        ("http://127.0.0.1:1/v1", "ClientConnectorError"),
+        ("http://1.2.3.4.5/v1", "InvalidUrlClientError"),
+    ],
+)
+async def test_log_tells_why_when_a_provider_cannot_be_reached(gateway, north: Upstream, caplog, base_url, kind):
+    gateway.SENTINEL_PROVIDERS = (msgspec.structs.replace(provider(north), base_url=base_url),)
+    assert (await ask(chat())).error["code"] == "upstream_unreachable"
+    assert f"provider 'north' failed: upstream_unreachable ({kind})" in caplog.messages
+
+
 @streaming
 async def test_chat_answers_504_when_the_provider_stalls(gateway, only_north: Upstream, stream):
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.1
