@@ -51,7 +51,9 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         names = [provider.name for provider in providers()]
         mine = {name: health.conditions[name] for name in changed}
         try:
-            for name, condition in (await sync_to_async(_exchange)(alias, mine, names)).items():
+            # A thread of its own: in the one for all that is sensitive, the database may keep it waiting.
+            exchange = sync_to_async(_exchange, thread_sensitive=False)
+            for name, condition in (await exchange(alias, mine, names)).items():
                 health.learn(name, condition)
             changed -= {name for name, sent in mine.items() if health.conditions[name] is sent}
             shared = True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from sentinel_project.gateway import shared_health
 from sentinel_project.gateway.health import Health
@@ -60,6 +62,20 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
         assert 98 < other.seconds_left("north") <= 100
         other.answered("north")
         await until(lambda: not one.is_cooling("north"))
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_other_worker_knows_within_a_second_when_the_database_stalls(north_alone: list[Provider]) -> None:
+    one, other, answers = Health(30), Health(30), threading.Event()
+    stalled = asyncio.create_task(sync_to_async(answers.wait)(30))
+    await asyncio.sleep(0)
+    try:
+        async with sharing(north_alone, one, other):
+            one.failed("north")
+            await until(lambda: other.is_cooling("north"))
+    finally:
+        answers.set()
+        await stalled
 
 
 async def test_newcomer_knows_at_once_when_others_have_told(
