@@ -56,7 +56,8 @@ async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiEr
         refused = Refused(status, message, **own_words)
         if status != 404:
             message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-            refused = Refused(502, message, type="upstream_error", code="upstream_refused")
+            never = {"x-should-retry": "false"}  # or the SDKs show the same key again
+            refused = Refused(502, message, type="upstream_error", code="upstream_refused", headers=never)
         refused.provider_status = status
         return refused
     if status < 500 and status != 429:

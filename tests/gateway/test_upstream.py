@@ -204,6 +204,7 @@ async def test_chat_answers_502_when_the_provider_refuses_the_gateways_key(only_
     assert answer.status == 502
     assert answer.error["code"] == "upstream_refused"
     assert "credentials" in answer.error["message"]
+    assert answer.headers["x-should-retry"] == "false"
     assert NORTH_KEY not in f"{answer.body!r}{answer.headers}"
 
 
