@@ -78,8 +78,17 @@ def _in_this_process(config: uvicorn.Config, listener: socket.socket) -> Callabl
     return run
 
 
+class _Workers(Multiprocess):
+    """uvicorn's, but when it stops it takes no more connections, which would wait for nobody until its workers end."""
+
+    def terminate_all(self) -> None:
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 def _in_workers(config: uvicorn.Config, listener: socket.socket) -> Callable[[], bool]:
-    supervisor = Multiprocess(config, [listener])
+    supervisor = _Workers(config, [listener])
 
     def run() -> bool:
         supervisor.run()

@@ -31,6 +31,8 @@ logger = logging.getLogger("sessions_sticky")
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up: more come only from a store that is out of order."""
 
+WARN_SECONDS = 1.0
+
 REMADE = "lost by the store"
 """The reason of a binding that was made again as it was."""
 
@@ -111,8 +113,7 @@ class Operations:
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
-            # Without a cause nobody asked: the breaker is open, and whoever opened it has warned.
-            level = logging.WARNING if exc.__cause__ else logging.DEBUG
+            level = logging.WARNING if self._is_news(exc) else logging.DEBUG
             logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
             bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
@@ -203,6 +204,15 @@ class Operations:
         """Tell a session that somebody deleted from one that the store has lost."""
         marker = yield self._store.read(keys.deleted(conversation_id))
         return marker is not None
+
+    def _is_news(self, exc: SessionStoreUnavailable) -> bool:
+        """Tell whether to warn: once a second of each kind of error, for a store that refuses does so to every chat."""
+        kind, now = type(exc.__cause__), time.monotonic()
+        # Without a cause nobody asked: the breaker is open, and whoever opened it has warned.
+        is_news = exc.__cause__ is not None and now - self._store.warned_at.get(kind, -WARN_SECONDS) >= WARN_SECONDS
+        if is_news:
+            self._store.warned_at[kind] = now
+        return is_news
 
     def _remember(self, session: Session, asked_at: float) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size)

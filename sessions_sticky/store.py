@@ -36,6 +36,8 @@ class Store(Protocol[RequestT]):
     """
 
     last_seen: LastSeen
+    warned_at: dict[type, float]
+    """When this process last warned of each kind of error, by `time.monotonic()`."""
 
     @property
     def refreshed(self) -> Refreshed | None:

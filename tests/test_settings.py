@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -222,6 +223,9 @@ def test_settings_follow_the_environment_when_it_is_set(load):
     assert found["SENTINEL_CONVERSATION_ID_SOURCES"] == ["body.thread.id", "header.x-*-id"]
     assert found["DATA_UPLOAD_MAX_MEMORY_SIZE"] == 1024
     assert found["SECURE_SSL_REDIRECT"] is True
+    asked_by_address = ["healthz", "readyz", "metrics"]
+    exempt = "|".join(found["SECURE_REDIRECT_EXEMPT"])
+    assert [path for path in (*asked_by_address, "admin/", "x/metrics") if re.search(exempt, path)] == asked_by_address
     assert found["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "https://b.example"]
 
 

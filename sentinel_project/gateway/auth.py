@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 REFRESH_SECONDS = 10
 MAX_AGE_SECONDS = 25
 """A revoked key must stop working within 30 s: what is older is not used before it was refreshed."""
+DATABASE_SECONDS = 3
+"""How long the database may take to answer; after that it is as good as unreachable."""
 
 
 class KeyRing:
@@ -35,6 +37,7 @@ class KeyRing:
         self._owners: dict[str, str] = {}
         self._version: Any = None
         self._refreshed = float("-inf")
+        self._late: asyncio.Future[None] | None = None
         self._uses = KeyUses()
 
     async def owner(self, key: str) -> str | None:
@@ -50,8 +53,8 @@ class KeyRing:
     async def refresh(self) -> None:
         """Read the keys again if any has changed. Raises `ApiError` when they could never be read."""
         try:
-            await sync_to_async(self._read)()
-        except Error as exc:
+            await self._read_in_time()
+        except (Error, TimeoutError) as exc:
             logger.error("API keys could not be read: %s", type(exc).__name__)
             if self._version is None:
                 message = "API keys cannot be checked at the moment"
@@ -75,6 +78,17 @@ class KeyRing:
             await sync_to_async(self._uses.write)()
         except Error as exc:
             logger.error("the last use of API keys could not be written: %s", type(exc).__name__)
+
+    async def _read_in_time(self) -> None:
+        """Read. Raises `TimeoutError` when that takes too long, and as long as it goes on: no thread can be stopped."""
+        if self._late is not None and not self._late.done():
+            raise TimeoutError
+        reading = asyncio.ensure_future(sync_to_async(self._read)())
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask for it any more
+        if not (await asyncio.wait([reading], timeout=DATABASE_SECONDS))[0]:
+            self._late = reading
+            raise TimeoutError
+        reading.result()
 
     def _read(self) -> None:
         close_old_connections()

@@ -38,7 +38,7 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
         except Failed as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
-            logger.warning("provider %r failed: %s", provider.name, exc.reason)
+            logger.warning("provider %r failed: %s", provider.name, exc.logged)
             first_error = first_error or exc
         except Refused as exc:
             logger.warning("provider %r refused: %d", provider.name, exc.provider_status)

@@ -3,22 +3,30 @@
 A failure (no connection, no answer in time, 5xx, 429) cools a provider down: nobody is sent there for a while. When
 that is over one request tries it; the others wait for its outcome. Success ends it, failure doubles the while.
 
-Times are Unix seconds, for other machines read them too; their clocks are taken to agree within a second.
+Times are Unix seconds, for other machines read them too; their clocks are taken to agree within a second. What one
+says whose clock is far ahead is not believed until then.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
 MAX_COOLDOWN_SECONDS = 300
+MAX_DOUBLINGS = 9
+"""From 1 s to more than MAX_COOLDOWN_SECONDS; after 1024, which some days of failures take, floats end."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long the others wait for the outcome of a trial before one more is let through."""
 LOST_SECONDS = 90
 """After failing for so long without any sign of life a provider is lost: its conversations move for good."""
+CLOCK_SECONDS = 60
+"""How far ahead another machine's clock may be; what is from later still would stand, for nothing is newer."""
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -29,15 +37,22 @@ class Condition(msgspec.Struct, frozen=True):
     became known.
     """
 
-    failures: int = 0
-    cooled_at: float = 0
-    cooling_until: float = 0
-    failing_since: float = 0
-    failed_at: float = 0
-    at: float = 0
+    failures: Annotated[int, msgspec.Meta(ge=0)] = 0
+    cooled_at: Seconds = 0
+    cooling_until: Seconds = 0
+    failing_since: Seconds = 0
+    failed_at: Seconds = 0
+    at: Seconds = 0
 
 
 HEALTHY = Condition()
+
+
+def is_credible(condition: Condition, now: float) -> bool:
+    """Whether a condition may be true `now`: nothing in it is from the future, and its cooldown not longer than any."""
+    until = condition.cooling_until - MAX_RETRY_AFTER_SECONDS
+    times = (condition.cooled_at, until, condition.failing_since, condition.failed_at, condition.at)
+    return max(times) <= now + CLOCK_SECONDS
 
 
 def is_lost(condition: Condition) -> bool:
@@ -85,7 +100,8 @@ class Health:
         together = now - condition.cooled_at < self._cooldown_seconds
         failures = condition.failures if together and condition.failures else condition.failures + 1
         cooled_at = condition.cooled_at if together else now
-        cooldown = min(self._cooldown_seconds * 2.0 ** (failures - 1), MAX_COOLDOWN_SECONDS)
+        doublings = min(failures - 1, MAX_DOUBLINGS)
+        cooldown = min(self._cooldown_seconds * 2.0**doublings, MAX_COOLDOWN_SECONDS)
         until = cooled_at + cooldown if retry_after is None else now + min(retry_after, MAX_RETRY_AFTER_SECONDS)
         since = 0 if alive else _failing_since(condition, now)
         self._set(name, Condition(failures, cooled_at, until, since, 0 if alive else now))

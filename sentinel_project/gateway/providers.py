@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=256)]
+MAX_NAME_LENGTH = 256
+Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
 """Printable ASCII without spaces: it goes into response headers."""
 
 

@@ -113,11 +113,13 @@ async def _bound(conversation_id: str, proposed: str, model: str, owner: str) ->
 
 
 async def _known_provider(conversation_id: str, model: str) -> str:
-    """While nobody can serve the model, serve only conversations that exist: theirs may be another one."""
+    """While nobody takes new conversations of the model, serve only those that exist: theirs may be another one."""
     try:
         known = await sessions.aget(conversation_id)
     except SessionStoreUnavailable:
-        known = None
+        # It may exist, and this process remember it; if not, it belongs to whom it would without cooldowns and drains.
+        weights = {provider.name: provider.weight for provider in serving(model)}
+        return (rendezvous(conversation_id, weights) or rendezvous(conversation_id, dict.fromkeys(weights, 1)))[0]
     return known.provider if known else nobody(model)
 
 

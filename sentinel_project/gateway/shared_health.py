@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 
 import aiohttp
@@ -16,7 +17,13 @@ from asgiref.sync import sync_to_async
 from django.core.cache import caches
 
 from sentinel_project.gateway import metrics, upstream
-from sentinel_project.gateway.health import MAX_COOLDOWN_SECONDS, MAX_RETRY_AFTER_SECONDS, Condition, Health
+from sentinel_project.gateway.health import (
+    MAX_COOLDOWN_SECONDS,
+    MAX_RETRY_AFTER_SECONDS,
+    Condition,
+    Health,
+    is_credible,
+)
 from sentinel_project.gateway.providers import Provider
 
 logger = logging.getLogger(__name__)
@@ -44,7 +51,9 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         names = [provider.name for provider in providers()]
         mine = {name: health.conditions[name] for name in changed}
         try:
-            for name, condition in (await sync_to_async(_exchange)(alias, mine, names)).items():
+            # A thread of its own: in the one for all that is sensitive, the database may keep it waiting.
+            exchange = sync_to_async(_exchange, thread_sensitive=False)
+            for name, condition in (await exchange(alias, mine, names)).items():
                 health.learn(name, condition)
             changed -= {name for name, sent in mine.items() if health.conditions[name] is sent}
             shared = True
@@ -92,7 +101,8 @@ def _stored(alias: str, name: str) -> Condition | None:
     """Read one; None as well for what another program has put there, which must not hide the others."""
     try:
         stored = caches[alias].get(_key(name))
-        return msgspec.convert(stored, Condition) if stored is not None else None
+        condition = msgspec.convert(stored, Condition) if stored is not None else None
+        return condition if condition and is_credible(condition, time.time()) else None
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
     except Exception as exc:  # each cache backend has errors of its own

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
 from django.conf import settings
 
-from sentinel_project.gateway import echo
+from sentinel_project.gateway import echo, metrics
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import Provider
 from sentinel_project.gateway.stopping import stopping
-from sentinel_project.gateway.upstream_errors import failure, refusal, too_long
+from sentinel_project.gateway.upstream_errors import Failed, failure, header, refusal, too_long
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
 MAX_ANSWER_BYTES = 64 * 2**20
@@ -48,22 +52,45 @@ async def call(provider: Provider, body: dict[str, Any]) -> Answer:
 
 
 async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) -> Answer:
-    response = await (await _client()).post(
-        f"{provider.base_url}/chat/completions",
-        data=_json(body),
-        headers={**_authorization(provider), "Content-Type": "application/json"},
-        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-    )
+    response = await _post(provider, _json(body))
     try:
         if response.status != 200:
             raise await refusal(provider, response)
+        first = await (response.content.readany() if wants_stream else _whole(provider, response))
+        if not first:
+            raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
         if not wants_stream:
-            return Answer(response.content_type, await _whole(provider, response))
-        first = await response.content.readany()
+            return Answer(response.content_type, first)
     except BaseException:
         response.close()
         raise
-    return Answer(response.headers.get("Content-Type", "text/event-stream"), _chunks(provider, response, first))
+    return Answer(header(response, "Content-Type") or "text/event-stream", _chunks(provider, response, first))
+
+
+async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
+    """Send; once more when a kept connection breaks: the provider may close it at any moment, which is no failure."""
+    client, reuses = await _client(), list[str]()
+    send = partial(
+        client.post,
+        f"{provider.base_url}/chat/completions",
+        data=body,
+        headers={**_authorization(provider), "Content-Type": "application/json"},
+        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
+        trace_request_ctx=reuses,
+    )
+    try:
+        return await send()
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+        if not reuses:
+            raise
+        return await send()
+
+
+async def _note_reuse(
+    client: aiohttp.ClientSession, context: Any, params: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    if context.trace_request_ctx is not None:  # that of a probe
+        context.trace_request_ctx.append("reused")
 
 
 def _json(body: dict[str, Any]) -> bytes:
@@ -92,7 +119,7 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
             if whole := _take_whole(rest, chunk):
                 yield whole
             if len(rest) > MAX_EVENT_BYTES:
-                yield too_long(provider, MAX_EVENT_BYTES).event()
+                yield _last_event(provider, too_long(provider, MAX_EVENT_BYTES))
                 return
             async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
                 chunk = await response.content.readany()
@@ -103,9 +130,16 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
             raise
         yield stopping.error().event()
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield failure(provider, exc).event()
+        yield _last_event(provider, failure(provider, exc))
     finally:
         response.close()
+
+
+def _last_event(provider: Provider, failed: Failed) -> bytes:
+    """Note a failure within a stream, whose status was told long ago, and return what tells the client."""
+    metrics.upstream_failures.labels(provider.name, failed.reason).inc()
+    logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
+    return failed.event()
 
 
 def _authorization(provider: Provider) -> dict[str, str]:
@@ -140,12 +174,12 @@ async def _client() -> aiohttp.ClientSession:
     """The HTTP client of the running event loop, closed when the loop ends."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_SECONDS, sock_read=settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        )
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
         session = aiohttp.ClientSession(
+            trace_configs=[trace],
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=timeout,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
         )

@@ -26,6 +26,11 @@ class Failed(ApiError):
     retry_after: float | None = None
     alive: bool = False
 
+    @property
+    def logged(self) -> str:
+        """The reason, with the kind of error if the connection had one: a certificate is not mended like a name."""
+        return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
+
 
 class Refused(ApiError):
     """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
@@ -45,21 +50,29 @@ async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiEr
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
     own_words: dict[str, Any] = {name: said.get(name) for name in ("param", "code")}
     own_words["type"] = said.get("type") or "upstream_error"
-    headers = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
+    retry_after = header(response, "Retry-After")
+    headers = {} if retry_after is None else {"Retry-After": retry_after}
     if status in (401, 402, 403, 404):
         refused = Refused(status, message, **own_words)
         if status != 404:
             message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-            refused = Refused(502, message, type="upstream_error", code="upstream_refused")
+            never = {"x-should-retry": "false"}  # or the SDKs show the same key again
+            refused = Refused(502, message, type="upstream_error", code="upstream_refused", headers=never)
         refused.provider_status = status
         return refused
     if status < 500 and status != 429:
         return ApiError(status if status >= 400 else 502, message, headers=headers, **own_words)
-    failed = Failed(status, message, headers=headers, **own_words)
-    failed.reason = str(status)
+    failed = Failed(status if status < 600 else 502, message, headers=headers, **own_words)  # HTTP ends at 599
+    failed.reason = str(failed.status)
     failed.alive = status == 429
-    failed.retry_after = _seconds(headers.get("Retry-After"))
+    failed.retry_after = _seconds(retry_after)
     return failed
+
+
+def header(response: aiohttp.ClientResponse, name: str) -> str | None:
+    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
+    value = response.headers.get(name)
+    return value if value is not None and value.isascii() and value.isprintable() else None
 
 
 def failure(provider: Provider, exc: Exception) -> Failed:
@@ -71,6 +84,7 @@ def failure(provider: Provider, exc: Exception) -> Failed:
         message = f"Provider {provider.name!r} broke off its answer"
     failed = Failed(status, message, type="upstream_error", code=code)
     failed.reason = code
+    failed.__cause__ = exc
     return failed
 
 
@@ -98,7 +112,7 @@ def _seconds(retry_after: str | None) -> float | None:
         return float(retry_after)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -16,6 +16,7 @@ from sentinel_project.gateway.dispatch import dispatch
 from sentinel_project.gateway.endpoint import Call, endpoint
 from sentinel_project.gateway.errors import ApiError, json_response, too_large
 from sentinel_project.gateway.provider_file import providers
+from sentinel_project.gateway.providers import MAX_NAME_LENGTH
 from sessions_sticky import Outcome, sessions
 
 
@@ -66,7 +67,8 @@ async def model(call: Call, name: str) -> HttpResponse:
 @csrf_exempt
 async def unknown(request: HttpRequest) -> HttpResponse:
     """Answer for every other path of the API."""
-    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url").response()
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url", headers=headers).response()
 
 
 def _chat_body(request: Call) -> dict[str, Any]:
@@ -82,6 +84,9 @@ def _chat_body(request: Call) -> dict[str, Any]:
     model, messages, stream = body.get("model"), body.get("messages"), body.get("stream")
     if not isinstance(model, str) or not model:
         raise _invalid("model", model, "the name of a model")
+    if len(model) > MAX_NAME_LENGTH:  # nobody serves it, and it would fill the log
+        message = f"Invalid model: it has {len(model)} characters; allowed are {MAX_NAME_LENGTH} at most"
+        raise ApiError(400, message, param="model", code="string_above_max_length")
     if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
         raise _invalid("messages", messages, "a list of at least one message object")
     if not isinstance(stream, bool | None):

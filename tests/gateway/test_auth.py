@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,7 +16,7 @@ from django.utils import timezone
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.auth import KeyRing
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.models import ApiKey
+from sentinel_project.gateway.models import ApiKey, digest
 from tests.gateway.asgi import KEY, ask, chat
 
 # The key ring reads in another thread, which would not see the rows of a test's own transaction.
@@ -141,6 +143,35 @@ async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeyp
         clock.now += 60
         assert await ring.owner(key) == "ann"
     assert await ring.owner("sk-sentinel-unknown") is None
+
+
+@pytest.fixture
+def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A database that answers nothing until the event is set; nobody waits for it for long."""
+    answers = threading.Event()
+    monkeypatch.setattr(auth, "DATABASE_SECONDS", 0.1)
+    monkeypatch.setattr(KeyRing, "_read", lambda ring: answers.wait(30))
+    yield answers
+    answers.set()
+
+
+async def test_owner_stays_known_when_the_database_stalls(clock: Clock, stalled: threading.Event):
+    ring = KeyRing()
+    ring._owners, ring._version = {digest("sk-sentinel-a"): "ann"}, 1
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            clock.now += 60
+            assert await ring.owner("sk-sentinel-a") == "ann"
+        assert await ring.owner("sk-sentinel-unknown") is None
+        stalled.set()
+        await asyncio.wait([ring._late])
+    assert await ring.owner("sk-sentinel-a") == "ann"
+
+
+async def test_owner_raises_503_when_the_database_has_stalled_from_the_start(stalled: threading.Event):
+    async with asyncio.timeout(5):
+        with pytest.raises(ApiError, match="API keys cannot be checked"):
+            await KeyRing().owner("sk-sentinel-unknown")
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from tests.gateway.asgi import KEY, MESSAGES, ask, chat
@@ -96,3 +97,26 @@ async def test_chat_passes_the_answer_on_unchanged_when_the_upstream_answers(onl
     assert answer.body == body
     assert answer.headers["content-type"].startswith("application/json")
     assert answer.headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (200, {"body": chat()}),
+        (200, {"body": chat(stream=True)}),
+        (200, {"path": "/v1/models", "method": "GET"}),
+        (400, {"body": b"{"}),
+        (401, {"body": chat(), "key": "sk-unknown"}),
+        (404, {"path": "/v1/nothing"}),
+        (405, {"method": "PUT"}),
+        (413, {"body": b" " * 2000}),
+        (502, {"body": chat("broken")}),
+    ],
+)
+async def test_answer_is_not_to_be_taken_for_another_type_whatever_it_is(gateway, north: Upstream, status, how):
+    gateway.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    closed = msgspec.structs.replace(provider(north), base_url="http://127.0.0.1:1", models=("broken",), name="closed")
+    gateway.SENTINEL_PROVIDERS = (provider(north), closed)
+    answer = await ask(**how)
+    assert answer.status == status
+    assert answer.headers["x-content-type-options"] == "nosniff"

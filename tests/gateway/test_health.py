@@ -54,6 +54,14 @@ def test_doubles_the_cooldown_up_to_five_minutes_when_trials_fail(health: Health
     assert cooldowns == [30, 60, 120, 240, MAX_COOLDOWN_SECONDS, MAX_COOLDOWN_SECONDS]
 
 
+@pytest.mark.parametrize("cooldown_seconds", [0, 1, 30])
+def test_goes_on_cooling_down_when_a_provider_has_failed_for_days(clock: Clock, cooldown_seconds: int) -> None:
+    health = Health(cooldown_seconds, clock)
+    for _ in range(2000):
+        fail_trial(health, clock)
+    assert health.seconds_left("north") == (MAX_COOLDOWN_SECONDS if cooldown_seconds else 0)
+
+
 def test_counts_once_when_requests_under_way_fail_together(health: Health, clock: Clock) -> None:
     for _ in range(10):
         health.failed("north")

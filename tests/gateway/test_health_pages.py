@@ -14,6 +14,14 @@ async def test_healthz_is_ok_when_the_process_answers(async_client):
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.usefixtures("session_cache")
+def test_page_is_answered_when_asked_for_by_address(client, db, settings, path):
+    settings.ALLOWED_HOSTS = ["gw.example.org"]
+    assert client.get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
+    assert client.get("/admin/login/", headers={"Host": "10.1.2.3:8000"}).status_code == 400
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("session_cache")
 async def test_readyz_is_ok_when_store_and_database_answer(async_client):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 
@@ -23,6 +24,7 @@ BEARER = {"headers": {"Authorization": f"Bearer {KEY}"}}
         (chat(17), "model"),
         (chat(["model-a"]), "model"),
         (chat(None), "model"),
+        (chat(257 * "m"), "model"),
         ({"model": "model-a"}, "messages"),
         (chat() | {"messages": []}, "messages"),
         (chat() | {"messages": None}, "messages"),
@@ -202,3 +204,11 @@ async def test_test_client_gets_the_same_answers_when_it_takes_the_long_way(gate
     assert (refused.status_code, refused["WWW-Authenticate"]) == (401, "Bearer")
     for path, status in (("/v1/nothing", 404), ("/v1/models", 200), (CHAT, 405)):
         assert (await async_client.get(path, **BEARER)).status_code == status
+
+
+async def test_log_and_answer_stay_short_when_the_model_is_long(caplog):
+    with caplog.at_level(logging.INFO):
+        answer = await ask(chat(100_000 * "m"))
+    assert len(answer.body) < 1000
+    assert caplog.messages
+    assert max(map(len, caplog.messages)) < 1000

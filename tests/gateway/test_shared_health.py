@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from sentinel_project.gateway import shared_health
 from sentinel_project.gateway.health import Health
@@ -61,6 +64,20 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
         await until(lambda: not one.is_cooling("north"))
 
 
+@pytest.mark.usefixtures("session_cache")
+async def test_other_worker_knows_within_a_second_when_the_database_stalls(north_alone: list[Provider]) -> None:
+    one, other, answers = Health(30), Health(30), threading.Event()
+    stalled = asyncio.create_task(sync_to_async(answers.wait)(30))
+    await asyncio.sleep(0)
+    try:
+        async with sharing(north_alone, one, other):
+            one.failed("north")
+            await until(lambda: other.is_cooling("north"))
+    finally:
+        answers.set()
+        await stalled
+
+
 async def test_newcomer_knows_at_once_when_others_have_told(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
@@ -82,6 +99,27 @@ async def test_junk_is_passed_over_when_another_program_wrote_it(
     async with sharing(north_alone, one, other):
         one.failed("north")
         await until(lambda: other.is_cooling("north"))
+
+
+@pytest.mark.parametrize("field", ["cooled_at", "cooling_until", "failing_since", "failed_at", "at"])
+@pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-1e300"])
+def test_condition_is_passed_over_when_it_cannot_be_true(session_cache: redis.Redis, field: str, seconds: str) -> None:
+    now = f'"cooling_until": {time.time() + 30}, "at": {time.time()}'
+    session_cache.set(KEY, f'{{"failures": 1, {now}, "{field}": {seconds}}}')
+    assert shared_health.read("default", ["north"]) == {}
+    session_cache.set(KEY, f'{{"failures": 1, {now}}}')
+    assert shared_health.read("default", ["north"])["north"].failures == 1
+
+
+async def test_failures_are_counted_on_when_another_program_wrote_a_huge_number(
+    session_cache: redis.Redis, north_alone: list[Provider]
+) -> None:
+    session_cache.set(KEY, f'{{"failures": {10**30}, "at": {time.time()}}}')
+    health = Health(30)
+    async with sharing(north_alone, health):
+        await until(lambda: health.conditions)
+        health.failed("north")
+        assert 0 < health.seconds_left("north") <= 300
 
 
 async def test_workers_agree_again_when_the_cache_is_back(

@@ -167,13 +167,19 @@ async def test_kept_connection_is_closed_with_an_answer_when_the_worker_stops(st
     assert "Traceback" not in fleet.log.read_text()
 
 
-@programs
-async def test_new_connections_are_refused_when_a_stream_is_being_finished(start: Start, program) -> None:
-    fleet = start(1, program)
+@pytest.mark.parametrize(
+    ("program", "workers", "seconds"),
+    [(UVICORN, 1, 0.5), (RUN, 1, 0.5), (RUN, 2, 1.2)],  # the parent looks for signals every 0.5 s
+    ids=["uvicorn", "run", "run-2"],
+)
+async def test_new_connections_are_refused_when_a_stream_is_being_finished(
+    start: Start, program, workers: int, seconds: float
+) -> None:
+    fleet = start(workers, program)
     async with client(fleet) as http:
         stream = await begin_stream(http, chunks=5, pause=0.4)
         terminate(fleet)
-        await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), 0.5)
+        await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), seconds)
         assert (await stream.text()).endswith("data: [DONE]\n\n")
     await ended(fleet)
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sentinel_project.gateway import routing
 from sessions_sticky import cache_config
 from tests.gateway.asgi import ask, chat
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import Upstream
 from tests.servers import Server, start_server
 
 
@@ -38,6 +41,30 @@ async def test_chat_is_served_as_degraded_when_the_store_is_down(down: Server, s
     new = await ask(chat("model-b", conversation_id="conv-2"))
     assert (new.status, new.headers["x-session-outcome"]) == (200, "degraded")
     assert (await ask(chat())).headers["x-session-outcome"] == "none"
+
+
+async def test_chat_is_served_when_the_store_is_down_and_its_models_only_provider_is_drained(
+    gateway, down: Server, north: Upstream
+):
+    for weight in (1, 0):
+        gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-a",), weight=weight),)
+        assert (await ask(chat("model-a", conversation_id="conv-1"))).status == 200
+    down.kill()
+    for conversation_id in ("conv-1", "of another worker"):
+        answer = await ask(chat("model-a", conversation_id=conversation_id))
+        assert (answer.status, answer.headers.get("x-session-outcome")) == (200, "degraded")
+
+
+async def test_chat_keeps_its_provider_when_the_store_is_down_and_nobody_serves_the_model_asked_for(
+    gateway, down: Server, north: Upstream, south: Upstream
+):
+    gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-a",)), provider(south, models=("model-b",)))
+    await ask(chat("model-a", conversation_id="conv-1"))
+    down.kill()
+    routing.health.failed("south")
+    assert (await ask(chat("model-b", conversation_id="conv-1"))).said == "north as model-a"
+    new = await ask(chat("model-b", conversation_id="conv-2"))
+    assert (new.status, new.error["code"]) == (503, "no_provider")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from sentinel_project.gateway import metrics, routing, upstream
 from tests.gateway.asgi import ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, streams_and_stalls
 
@@ -31,6 +32,28 @@ async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Up
     assert "first" in first
     assert json.loads(error)["error"]["code"] == "upstream_unreachable"
     assert json.loads(error)["error"].keys() == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason", "kind"),
+    [
+        (breaks_off(FIRST), "upstream_unreachable", " (ClientPayloadError)"),
+        (streams_and_stalls, "upstream_timeout", " (TimeoutError)"),
+        (None, "upstream_too_long", ""),
+    ],
+)
+async def test_operators_are_told_when_a_stream_breaks_off(
+    gateway, only_north: Upstream, monkeypatch, caplog, behave, reason, kind
+):
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    monkeypatch.setattr(upstream, "MAX_EVENT_BYTES", 1000)
+    counted = metrics.upstream_failures.labels("north", reason)._value
+    before = counted.get()
+    only_north.then(behave or breaks_off(FIRST, 2000 * b"x"))
+    await ask(chat(stream=True))
+    assert counted.get() == before + 1
+    assert f"provider 'north' broke off a stream: {reason}{kind}" in caplog.messages
+    assert not routing.health.failing()
 
 
 @pytest.mark.parametrize("half", [FIRST[:30], FIRST[:-1], FIRST[:3]])
@@ -59,6 +82,21 @@ async def test_stream_goes_on_when_it_is_slow_but_never_stalls(gateway, only_nor
 
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.3
     only_north.then(slow)
+    assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
+
+
+async def test_stream_may_be_silent_for_longer_than_a_first_byte_may_take_when_the_settings_say_so(
+    gateway, only_north: Upstream
+):
+    def pauses(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event({"content": "first"})
+        time.sleep(0.6)
+        exchange.event({"content": "last"})
+        exchange.end()
+
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.3, 5
+    only_north.then(pauses)
     assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
 
 

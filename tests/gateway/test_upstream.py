@@ -9,9 +9,10 @@ import time
 import msgspec
 import pytest
 
+from sentinel_project.gateway import routing
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
-from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, stalls, streams_and_stalls
+from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, says, stalls, streams_and_stalls
 from tests.servers import free_port
 
 ERROR = {"message": "Slow down", "type": "rate_limit_error", "param": "messages", "code": "rate_limit_exceeded"}
@@ -27,6 +28,19 @@ async def test_chat_answers_502_when_nobody_listens_at_the_provider(gateway, nor
     assert answer.error["code"] == "upstream_unreachable"
     assert "'north'" in answer.error["message"]
     assert answer.headers["x-session-provider"] == "north"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "kind"),
+    [
+        ("http://127.0.0.1:1/v1", "ClientConnectorError"),
+        ("http://1.2.3.4.5/v1", "InvalidUrlClientError"),
+    ],
+)
+async def test_log_tells_why_when_a_provider_cannot_be_reached(gateway, north: Upstream, caplog, base_url, kind):
+    gateway.SENTINEL_PROVIDERS = (msgspec.structs.replace(provider(north), base_url=base_url),)
+    assert (await ask(chat())).error["code"] == "upstream_unreachable"
+    assert f"provider 'north' failed: upstream_unreachable ({kind})" in caplog.messages
 
 
 @streaming
@@ -46,6 +60,39 @@ async def test_chat_answers_502_when_the_provider_hangs_up(only_north: Upstream,
     answer = await ask(chat(stream=stream))
     assert answer.status == 502
     assert answer.error["message"]
+
+
+@streaming
+async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection(only_north: Upstream, stream):
+    await ask(chat(stream=stream))
+    only_north.then(Exchange.cut)
+    assert (await ask(chat(stream=stream))).status == 200
+    first, cut, again = only_north.exchanges
+    assert cut is first  # one connection
+    assert again is not first
+    assert not routing.health.failing()
+
+
+async def test_chat_answers_502_when_the_provider_closes_a_kept_connection_and_the_next(only_north: Upstream):
+    await ask(chat())
+    only_north.then(Exchange.cut, Exchange.cut)
+    assert (await ask(chat())).status == 502
+    assert len(only_north.exchanges) == 3
+
+
+@streaming
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nConnection: close", b"HTTP/1.1 200 OK\r\nContent-Length: 0"])
+async def test_chat_is_served_by_another_when_the_provider_answers_nothing(gateway, north, south, head, stream):
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, weight=0.000_001))
+
+    def nothing(exchange: Exchange) -> None:
+        says(head)(exchange)
+        exchange.cut()
+
+    north.then(nothing)
+    answer = await ask(chat(conversation_id="conv-1", stream=stream))
+    assert (answer.status, answer.headers["x-session-outcome"]) == (200, "spilled")
+    assert answer.body
 
 
 async def test_chat_answers_502_when_the_provider_breaks_off_a_plain_answer(only_north: Upstream):
@@ -114,6 +161,41 @@ async def test_chat_passes_the_error_on_when_it_arrives_in_pieces(only_north: Up
 
 
 @streaming
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"429 Slow down\r\nRetry-After: Mon, 01 Jan 2020 00:00:00 +99999999999999",
+        b"429 Slow down\r\nRetry-After: 1 Jan 99999999999999999999 00:00:00 GMT",
+        b"429 Slow down\r\nRetry-After: \xff",
+        b"600 Odd",
+        b"999 Odd",
+    ],
+)
+async def test_chat_is_served_by_another_when_a_refusal_makes_no_sense(gateway, north: Upstream, south, head, stream):
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, weight=0.000_001))
+    north.then(says(b"HTTP/1.1 %b\r\nContent-Length: 0" % head))
+    answer = await ask(chat(conversation_id="conv-1", stream=stream))
+    assert (answer.status, answer.headers["x-session-outcome"]) == (200, "spilled")
+    assert len(north.exchanges) == 1
+
+
+@pytest.mark.parametrize(("status", "told"), [(599, 599), (600, 502), (999, 502)])
+async def test_chat_is_told_of_its_failure_when_http_knows_no_such_status(only_north: Upstream, status, told):
+    only_north.then(fails(status))
+    answer = await ask(chat())
+    assert answer.status == told
+    assert answer.error["message"] == f"Provider 'north' answered {status}"
+
+
+@pytest.mark.parametrize("value", [b"text/\xff", b"text/\xc3\xa9"])
+async def test_stream_is_passed_on_when_its_type_cannot_be(only_north: Upstream, value):
+    only_north.then(says(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: 16" % value, b"data: [DONE]\n\n.."))
+    answer = await ask(chat(stream=True))
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
+    assert answer.body.startswith(b"data: [DONE]")
+
+
+@streaming
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_chat_answers_502_when_the_provider_refuses_the_gateways_key(only_north: Upstream, status, stream):
     said = {"error": {"message": f"Incorrect API key provided: {NORTH_KEY}", "type": "invalid_request_error"}}
@@ -122,6 +204,7 @@ async def test_chat_answers_502_when_the_provider_refuses_the_gateways_key(only_
     assert answer.status == 502
     assert answer.error["code"] == "upstream_refused"
     assert "credentials" in answer.error["message"]
+    assert answer.headers["x-should-retry"] == "false"
     assert NORTH_KEY not in f"{answer.body!r}{answer.headers}"
 
 

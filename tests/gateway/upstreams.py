@@ -129,6 +129,15 @@ def fails(status: int, body: bytes | dict[str, Any] = b"", **headers: str) -> Be
     return lambda exchange: exchange.send(status, sent, **headers)
 
 
+def says(head: bytes, body: bytes = b"") -> Behaviour:
+    """Answer with these bytes."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.wfile.write(head + b"\r\n\r\n" + body)
+
+    return behave
+
+
 def stalls(exchange: Exchange) -> None:
     """Never answer."""
     exchange.wait_until_left()

@@ -190,6 +190,21 @@ def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_p
     assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
 
+def test_resolve_warns_once_of_each_reason_when_the_store_refuses(call, server, caplog):
+    with server.client() as client:
+        client.replicaof("127.0.0.1", free_port())
+        begun = time.monotonic()
+        for number in range(20):
+            assert call("resolve", f"conv-{number}", **PROPOSAL).outcome is Outcome.DEGRADED
+        client.replicaof("NO", "ONE")
+        client.config_set("maxmemory", 1)
+        assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    of_each = [sum(reason in message for message in warned) for reason in ("ReadOnlyError", "OutOfMemoryError")]
+    assert of_each[1] == 1
+    assert 1 <= of_each[0] <= 1 + (time.monotonic() - begun)
+
+
 def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, caplog):
     """A line for each chat would be thousands a second for as long as the store is down."""
     for number in range(20):
