@@ -133,7 +133,6 @@ class Operations:
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
         expected = session.to_json()
         while True:
-            asked_at = time.monotonic()
             done, found = yield self._store.replace(
                 session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor
             )
@@ -143,7 +142,7 @@ class Operations:
             if current != session:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding, as another program writes it
-        self._remember(moved, asked_at)
+        self._seen.correct(moved)  # not seen in use: what is left of the idle time is what it was
         metrics.rebound(reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
