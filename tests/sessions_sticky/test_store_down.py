@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
@@ -18,6 +19,7 @@ from sessions_sticky import (
 )
 from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
 from sessions_sticky.redis import breaker
+from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 
@@ -138,6 +140,24 @@ def test_connections_cut_by_a_restart_heal_without_an_error(server):
     sessions.create("conv-123", **PROPOSAL)
     server.restart()
     assert sessions.get("conv-123") is None
+
+
+def test_connections_to_a_demoted_primary_end_when_its_address_leads_to_the_promoted_one(settings):
+    """Behind a proxy, a service's name or a virtual IP nobody else hangs up on them: they would be refused for ever."""
+    with start_server() as demoted, start_server() as promoted, demoted.client() as client, asyncio.Runner() as loop:
+        address = Path(demoted.folder, "primary")
+        address.symlink_to(Path(demoted.folder, "s"))
+        settings.CACHES = {"default": patient_config(f"unix://{address}?db=0")}
+
+        def resolve():
+            return [sessions.resolve("conv-1", **PROPOSAL), loop.run(sessions.aresolve("conv-2", **PROPOSAL))]
+
+        bound = [session for session, _ in resolve()]
+        client.replicaof("127.0.0.1", free_port())
+        address.unlink()
+        address.symlink_to(Path(promoted.folder, "s"))
+        assert resolve() == [(session, Outcome.DEGRADED) for session in bound]
+        assert resolve() == [(session, Outcome.CREATED) for session in bound]
 
 
 @pytest.mark.parametrize(("failure", "repair"), [("kill", "start"), ("stop", "cont")])
