@@ -123,6 +123,15 @@ async def test_pipeline_is_sent_again_when_the_server_hangs_up_on_it(server):
     assert await store.asend(Batch([hang_up, Command(("GET", "a"))])) == [0, None]  # 0: not this connection any more
 
 
+async def test_nobody_else_waits_when_a_batch_was_not_answered(server):
+    await sessions.acreated_per_hour()
+    server.kill()
+    with pytest.raises(SessionStoreUnavailable, match="ConnectionError"):
+        await sessions.acreated_per_hour()
+    with pytest.raises(SessionStoreUnavailable, match="a moment ago"):
+        await sessions.aget("conv-123")
+
+
 async def test_each_caller_is_told_when_the_server_refuses_the_connection(server, settings):
     settings.CACHES = {"default": cache_config(server.url.replace("db=0", "db=99"))}
     answers = await asyncio.gather(*(sessions.aget(f"conv-{n}") for n in range(5)), return_exceptions=True)
