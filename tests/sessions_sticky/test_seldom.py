@@ -27,7 +27,7 @@ from sessions_sticky.redis.commands import Batch, Command, Script
 from sessions_sticky.redis_store import _replies
 from sessions_sticky.store import NO_KEY
 from tests.servers import start_server
-from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 from tests.sessions_sticky.jobs.calls import DRAIN
 
 ROOT = Path(sessions_sticky.__file__).parents[1]
@@ -54,6 +54,17 @@ def finish(operation, *replies):
 
 def test_inspect_gives_none_when_the_session_expires_between_its_steps(session_cache):
     assert finish(sessions._operations.inspect("conv-123"), sample().to_json(), NO_KEY) is None
+
+
+def test_create_stands_and_is_remembered_when_only_the_index_is_unavailable(session_cache):
+    """On a Cluster it lies on a server of its own."""
+    operation = sessions._operations.create("conv-123", **OTHER)
+    next(operation)
+    operation.send(sample().to_json())  # the session that it has replaced, on another route
+    with pytest.raises(StopIteration) as done:
+        operation.throw(SessionStoreUnavailable("the server of the index"))
+    assert done.value.value.provider == OTHER["provider"]
+    assert sessions._store.last_seen.recall("conv-123", 0.0) == done.value.value
 
 
 def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cache):
