@@ -112,6 +112,8 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
                 *_, replies[at] = islice(answer, len(packed))
                 if isinstance(replies[at], MovedError):
                     slots.moved(replies[at], address)
+                elif _is_ask(replies[at]):
+                    replies[at].host, _ = _address(replies[at].host, replies[at].port, address)
         waiting = [at for at in waiting if isinstance(replies[at], SENT_ON)]
         if not waiting:
             return replies

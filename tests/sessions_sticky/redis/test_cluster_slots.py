@@ -77,6 +77,12 @@ def test_exchange_asks_right_before_the_command_when_its_slot_is_moving(slots):
     assert play([HIGH], slots, answer)[1][0] == {TWO: [HIGH]}  # the slot is still the other's
 
 
+def test_exchange_asks_at_the_asked_host_when_the_next_holder_does_not_know_its_own_name(slots):
+    """`cluster-preferred-endpoint-type unknown-endpoint`: an empty host would be this machine."""
+    replies, _ = play([HIGH], slots, lambda address, _: AskError(f"{key_slot(b'a')} :7") if address == TWO else address)
+    assert replies == [("two", 7)]
+
+
 def test_exchange_loads_the_script_when_the_server_does_not_know_it(slots):
     call, known = index.forget("a", b"member", "1"), set()
 
