@@ -77,6 +77,7 @@ class RedisCluster:
         if isinstance(told, Exception):
             if not self._slots.primaries and asked == self._urls.addresses[-1]:
                 raise told
+            self._slots.silent(asked)
             return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
         self._slots.read(told, asked)
         return True

@@ -54,6 +54,7 @@ class Slots:
         self._holders: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
+        self._silent: set[Address] = set()
 
     def doubt(self) -> None:
         """Ask again when there is time: a server did not answer, or a slot has moved."""
@@ -65,14 +66,18 @@ class Slots:
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
-        return dict.fromkeys([*self.primaries, *self._seeds])
+        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=self._silent.__contains__)
+
+    def silent(self, asked: Address) -> None:
+        """Ask this server last until one has answered: nobody waits for several, so the others would never be asked."""
+        self._silent.add(asked)
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
         """Take in what the server `asked` says of `WHO_HOLDS_WHAT`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
-        self._holders, self._is_stale = holders, False
+        self._holders, self._is_stale, self._silent = holders, False, set()
         self.primaries = sorted({holder for holder in holders if holder})
 
     def moved(self, error: MovedError, asked: Address) -> None:

@@ -10,6 +10,7 @@ from django.core.cache import cache, caches
 from redis.connection import Connection
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
+from sessions_sticky.redis import breaker, cluster_slots
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
 from tests.clusters import Cluster
 from tests.conftest import patient_config
@@ -156,3 +157,24 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.get("a key") == {"any": 1}
     cache.client.connection_factory.disconnect(cache.client.get_client())
     assert cache.touch("a key", 60)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_sessions_are_found_where_they_went_when_their_server_is_silent_and_chats_are_few(
+    cluster: Cluster, monkeypatch, way
+):
+    """A machine that is gone refuses nothing: who asks it first each time, and then nobody else, learns nothing."""
+    for module, seconds in (cluster_slots, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
+        monkeypatch.setattr(module, seconds, 0.0)  # as if as long went by before each chat
+    manager = SessionManager()
+    silent = min(cluster.primaries(), key=lambda node: node.port)  # the first to be asked
+    id = next(id for id in IDS if cluster.owner(keys.session(id)) is silent)
+    with asyncio.Runner() as loop:
+
+        def resolve():
+            return loop.run(manager.aresolve(id, **PROPOSAL)) if way == "async" else manager.resolve(id, **PROPOSAL)
+
+        bound, _ = resolve()
+        silent.stop()
+        cluster.wait_for_failover(silent)
+        assert [resolve(), resolve()] == [(bound, Outcome.DEGRADED), (bound, Outcome.HIT)]

@@ -135,3 +135,17 @@ def test_slots_ask_the_seeds_first_and_then_whoever_is_known(slots, monkeypatch)
     now += REFRESH_SECONDS
     assert list(fresh.to_ask()) == [ONE, TWO, ("seed", 1)]
     assert fresh.primaries == [ONE, TWO]
+
+
+def test_slots_ask_a_silent_server_last_until_one_has_answered(monkeypatch):
+    monkeypatch.setattr(cluster_slots, "REFRESH_SECONDS", 0.0)
+    slots = Slots([TWO])
+    slots.read(HALVES, TWO)
+    for silent, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
+        slots.doubt()
+        slots.silent(silent)
+        assert list(slots.to_ask()) == then
+    slots.read(HALVES, ONE)
+    slots.silent(ONE)
+    slots.doubt()
+    assert list(slots.to_ask()) == [TWO, ONE]
