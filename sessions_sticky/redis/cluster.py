@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
@@ -77,7 +77,7 @@ class RedisCluster:
         if isinstance(told, Exception):
             if not self._slots.primaries and asked == self._urls.addresses[-1]:
                 raise told
-            self._slots.silent(asked)
+            self._slots.ask_last(asked)
             return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
         self._slots.read(told, asked)
         return True
@@ -94,8 +94,13 @@ class RedisCluster:
         return self._heard(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
 
     def _heard(self, answers: Answers) -> Answers:
-        if any(isinstance(reply, Exception) for replies in answers.values() for reply in replies):
-            self._slots.doubt()
+        for address, replies in answers.items():
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if errors:
+                self._slots.doubt()
+            # CLUSTERDOWN: cut off from the others, it takes itself for what it was.
+            if any(not isinstance(error, ResponseError) or isinstance(error, ClusterDownError) for error in errors):
+                self._slots.ask_last(address)
         return answers
 
     def _node(self, address: Address) -> _Node:

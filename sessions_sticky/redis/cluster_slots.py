@@ -54,7 +54,7 @@ class Slots:
         self._holders: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
-        self._silent: set[Address] = set()
+        self._last: set[Address] = set()
 
     def doubt(self) -> None:
         """Ask again when there is time: a server did not answer, or a slot has moved."""
@@ -66,18 +66,18 @@ class Slots:
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
-        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=self._silent.__contains__)
+        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=self._last.__contains__)
 
-    def silent(self, asked: Address) -> None:
-        """Ask this server last until one has answered: nobody waits for several, so the others would never be asked."""
-        self._silent.add(asked)
+    def ask_last(self, address: Address) -> None:
+        """Ask this server after all others, until one has answered: who asks it first may never come to them."""
+        self._last.add(address)
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
         """Take in what the server `asked` says of `WHO_HOLDS_WHAT`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
-        self._holders, self._is_stale, self._silent = holders, False, set()
+        self._holders, self._is_stale, self._last = holders, False, set()
         self.primaries = sorted({holder for holder in holders if holder})
 
     def moved(self, error: MovedError, asked: Address) -> None:

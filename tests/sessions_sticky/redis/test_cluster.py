@@ -14,6 +14,7 @@ from sessions_sticky.redis import breaker, cluster_slots
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
 from tests.clusters import Cluster
 from tests.conftest import patient_config
+from tests.servers import VALKEY
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = pytest.mark.slow
@@ -159,22 +160,30 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.touch("a key", 60)
 
 
-@pytest.mark.parametrize("way", ["sync", "async"])
-def test_sessions_are_found_where_they_went_when_their_server_is_silent_and_chats_are_few(
-    cluster: Cluster, monkeypatch, way
+@pytest.mark.parametrize(("way", "failure"), [("sync", "stalled"), ("async", "stalled"), ("sync", "cut off")])
+def test_sessions_are_found_where_they_went_when_their_server_is_lost_and_chats_are_few(
+    monkeypatch, settings, way, failure
 ):
-    """A machine that is gone refuses nothing: who asks it first each time, and then nobody else, learns nothing."""
+    """A machine that is gone refuses nothing: who asks it first each time, and then nobody else, learns nothing.
+
+    Nor does who asks one that is cut off from the other servers, and tells what it knows.
+    """
     for module, seconds in (cluster_slots, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
         monkeypatch.setattr(module, seconds, 0.0)  # as if as long went by before each chat
-    manager = SessionManager()
-    silent = min(cluster.primaries(), key=lambda node: node.port)  # the first to be asked
-    id = next(id for id in IDS if cluster.owner(keys.session(id)) is silent)
-    with asyncio.Runner() as loop:
+    with Cluster(VALKEY, "--enable-debug-command", "yes") as cluster, asyncio.Runner() as loop:
+        settings.CACHES = {"default": cache_config(cluster.url)}
+        manager = SessionManager()
 
         def resolve():
             return loop.run(manager.aresolve(id, **PROPOSAL)) if way == "async" else manager.resolve(id, **PROPOSAL)
 
+        lost = min(cluster.primaries(), key=lambda node: node.port)  # the first to be asked
+        id = next(id for id in IDS if cluster.owner(keys.session(id)) is lost)
         bound, _ = resolve()
-        silent.stop()
-        cluster.wait_for_failover(silent)
+        if failure == "stalled":
+            lost.stop()
+        else:
+            with lost.client() as client:
+                client.execute_command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")  # all
+        cluster.wait_for_failover(lost)
         assert [resolve(), resolve()] == [(bound, Outcome.DEGRADED), (bound, Outcome.HIT)]

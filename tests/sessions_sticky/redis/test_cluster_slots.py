@@ -137,15 +137,13 @@ def test_slots_ask_the_seeds_first_and_then_whoever_is_known(slots, monkeypatch)
     assert fresh.primaries == [ONE, TWO]
 
 
-def test_slots_ask_a_silent_server_last_until_one_has_answered(monkeypatch):
+def test_slots_ask_last_whom_they_are_told_to_until_somebody_has_answered(slots, monkeypatch):
     monkeypatch.setattr(cluster_slots, "REFRESH_SECONDS", 0.0)
-    slots = Slots([TWO])
-    slots.read(HALVES, TWO)
-    for silent, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
-        slots.doubt()
-        slots.silent(silent)
+    slots.doubt()
+    for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
+        slots.ask_last(address)
         assert list(slots.to_ask()) == then
     slots.read(HALVES, ONE)
-    slots.silent(ONE)
     slots.doubt()
+    slots.ask_last(ONE)
     assert list(slots.to_ask()) == [TWO, ONE]
