@@ -44,8 +44,9 @@ def cache_config(url: str) -> dict[str, Any]:
         "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
-        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds.
-        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,))},
+        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds. So would RESP3, in which a
+        # server may announce maintenance: redis-py then waits 10 s for each answer.
+        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
     }
     location: str | list[str] = url
     if scheme in FACTORIES:

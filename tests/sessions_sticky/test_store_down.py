@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socketserver
 import time
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
@@ -216,3 +220,32 @@ def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, cap
         assert call("resolve", f"conv-{number}", **PROPOSAL).outcome is Outcome.DEGRADED
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
     assert 1 <= len(warned) <= 3  # once a second
+
+
+class Maintained(socketserver.BaseRequestHandler):
+    """A server that answers once; who wants to know of maintenance is told of some, which may take a minute."""
+
+    ANSWERS: ClassVar = {b"HELLO": b"%1\r\n+proto\r\n:3\r\n", b"CLIENT": b"+OK\r\n", b"GET": b"$-1\r\n"}
+
+    def handle(self):
+        answers = dict(self.ANSWERS)
+        while data := self.request.recv(65_536):
+            for name in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", data):
+                self.request.sendall(answers.get(name, b""))
+                if name == b"GET":
+                    answers.clear()
+            if b"MAINT_NOTIFICATIONS" in data:
+                self.request.sendall(b">3\r\n+MIGRATING\r\n:1\r\n:60\r\n")
+
+
+def test_nobody_waits_longer_when_the_server_announces_maintenance(settings, monkeypatch):
+    monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{server.server_address[1]}/0")}
+        for get in sessions.get, lambda id: loop.run(sessions.aget(id)):
+            assert get("conv-123") is None
+            with pytest.raises(SessionStoreUnavailable, match="Timeout"):
+                timed(get, "conv-123")
+        server.shutdown()
