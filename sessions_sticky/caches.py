@@ -68,11 +68,11 @@ def _checked_scheme(url: str) -> str:
         _ = None if scheme in FACTORIES else parts.port
     except ValueError:  # brackets without an IPv6 address, a port that is no number
         raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
+    if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"Invalid Redis URL: scheme {url[: len(scheme)]!r}; allowed is {allowed}")
     if scheme in FACTORIES:
         urls.read(url)
-    elif scheme not in SCHEMES:
-        allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")
     return scheme
 
 
