@@ -84,10 +84,16 @@ class RedisCluster:
 
     def _post(self, parcels: Parcels) -> Answers:
         """Write to all, then read from all: they work side by side."""
-        written = {address: self._node(address).write(commands) for address, commands in parcels.items()}
-        return self._heard(
-            {address: self._node(address).read(written[address], len(parcels[address])) for address in parcels}
-        )
+        written: dict[Address, Connection | Exception] = {}
+        try:
+            for address, commands in parcels.items():
+                written[address] = self._node(address).write(commands)
+            return self._heard(
+                {address: self._node(address).read(written.pop(address), len(parcels[address])) for address in parcels}
+            )
+        finally:
+            for address, unread in written.items():  # interrupted before their turn came
+                self._node(address).give_up(unread)
 
     async def _apost(self, parcels: Parcels) -> Answers:
         exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
@@ -146,6 +152,11 @@ class _Node:
         self._pool.release(written)
         self._breaker.note()
         return replies
+
+    def give_up(self, written: Connection | Exception) -> None:
+        """Do without the replies to what was written."""
+        if isinstance(written, Connection):
+            self._hang_up(written)
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return the replies."""

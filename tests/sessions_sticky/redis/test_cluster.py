@@ -151,6 +151,22 @@ def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
+def test_no_connection_is_left_in_use_when_a_batch_is_interrupted(cluster: Cluster, monkeypatch):
+    store = SessionManager()._store
+    batch = Batch([Command(("GET", keys.session(id))) for id in IDS])
+    store.send(batch)
+    first = cluster.owner(keys.session(IDS[0]))
+    next(node for node in cluster.primaries() if node is not first).kill()  # an error in the place of a connection
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "read_response", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.send(batch)
+    nodes = store._servers._nodes.values()
+    assert not any(node._pool._in_use_connections for node in nodes)
+    for node in nodes:
+        node._pool.disconnect()
+
+
 def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     settings.CACHES = {"default": patient_config(cluster_url)}
     cache.set("a key", {"any": 1}, 60)
