@@ -44,8 +44,9 @@ def cache_config(url: str) -> dict[str, Any]:
         "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
-        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds.
-        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,))},
+        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds. So would RESP3, in which a
+        # server may announce maintenance: redis-py then waits 10 s for each answer.
+        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
     }
     location: str | list[str] = url
     if scheme in FACTORIES:
@@ -67,11 +68,11 @@ def _checked_scheme(url: str) -> str:
         _ = None if scheme in FACTORIES else parts.port
     except ValueError:  # brackets without an IPv6 address, a port that is no number
         raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
+    if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"Invalid Redis URL: scheme {url[: len(scheme)]!r}; allowed is {allowed}")
     if scheme in FACTORIES:
         urls.read(url)
-    elif scheme not in SCHEMES:
-        allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"Invalid Redis URL: scheme {scheme!r}; allowed is {allowed}")
     return scheme
 
 

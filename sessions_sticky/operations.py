@@ -73,8 +73,7 @@ class Operations:
         raw = yield self._store.put(session, self._ttl_seconds, actor=self._actor)
         former = readable(conversation_id, raw)
         if former is not None and conf.index and index.zsets(former) != index.zsets(session):
-            ttl = self._ttl_seconds
-            yield index.refresh(session, ttl * 1000, ttl, raw=session.to_json(), before=former)
+            yield from self._refresh(session, session.to_json(), former)
         self._remember(session, asked_at)
         self._note_refreshed(session)
         _log("created", conversation_id)
@@ -134,7 +133,6 @@ class Operations:
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
         expected = session.to_json()
         while True:
-            asked_at = time.monotonic()
             done, found = yield self._store.replace(
                 session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor
             )
@@ -144,7 +142,7 @@ class Operations:
             if current != session:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding, as another program writes it
-        self._remember(moved, asked_at)
+        self._seen.correct(moved)  # not seen in use: what is left of the idle time is what it was
         metrics.rebound(reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
@@ -191,10 +189,15 @@ class Operations:
         refreshed = self._store.refreshed
         if conf.index and refreshed is not None and refreshed.is_due(session.id, time.monotonic()):
             self._note_refreshed(session)
-            try:
-                yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, raw=raw or b"", before=seen)
-            except SessionStoreUnavailable as exc:
-                logger.warning("index not refreshed: %s", exc)
+            yield from self._refresh(session, raw, seen)
+
+    def _refresh(self, session: Session, raw: bytes | None, before: Session | None) -> Operation[None]:
+        """Bring the index's entry up to date; the session is bound already, whatever becomes of this."""
+        ttl = self._ttl_seconds
+        try:
+            yield index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before)
+        except SessionStoreUnavailable as exc:
+            logger.warning("index not refreshed: %s", exc)
 
     def _note_refreshed(self, session: Session) -> None:
         if self._store.refreshed is not None:

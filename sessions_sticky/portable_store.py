@@ -25,8 +25,9 @@ class PortableStore:
     """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
 
     First writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
-    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None, and `remove`
-    deletes whatever is there. There is no index and no history.
+    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
+    deletes whatever is there, and `bind` whatever comes just after it has looked for the unreadable value. There is no
+    index and no history.
     """
 
     refreshed: None = None
@@ -57,7 +58,7 @@ class PortableStore:
 
         def request() -> bytes | None:
             cache = self._get_cache()
-            if unreadable is not None:
+            if unreadable is not None and cache.get(name) == unreadable:  # else somebody has replaced it by now
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):

@@ -14,7 +14,7 @@ from typing import Any
 from hiredis import pack_command
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from sessions_sticky.redis.commands import Command
 
@@ -163,4 +163,6 @@ async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as exc:
+        if isinstance(exc, ReadOnlyError):  # as in pipeline.py
+            connection.mark_for_reconnect()
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later

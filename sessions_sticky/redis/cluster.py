@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
@@ -77,24 +77,36 @@ class RedisCluster:
         if isinstance(told, Exception):
             if not self._slots.primaries and asked == self._urls.addresses[-1]:
                 raise told
+            self._slots.ask_last(asked)
             return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
         self._slots.read(told, asked)
         return True
 
     def _post(self, parcels: Parcels) -> Answers:
         """Write to all, then read from all: they work side by side."""
-        written = {address: self._node(address).write(commands) for address, commands in parcels.items()}
-        return self._heard(
-            {address: self._node(address).read(written[address], len(parcels[address])) for address in parcels}
-        )
+        written: dict[Address, Connection | Exception] = {}
+        try:
+            for address, commands in parcels.items():
+                written[address] = self._node(address).write(commands)
+            return self._heard(
+                {address: self._node(address).read(written.pop(address), len(parcels[address])) for address in parcels}
+            )
+        finally:
+            for address, unread in written.items():  # interrupted before their turn came
+                self._node(address).give_up(unread)
 
     async def _apost(self, parcels: Parcels) -> Answers:
         exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
         return self._heard(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
 
     def _heard(self, answers: Answers) -> Answers:
-        if any(isinstance(reply, Exception) for replies in answers.values() for reply in replies):
-            self._slots.doubt()
+        for address, replies in answers.items():
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if errors:
+                self._slots.doubt()
+            # CLUSTERDOWN: cut off from the others, it takes itself for what it was.
+            if any(not isinstance(error, ResponseError) or isinstance(error, ClusterDownError) for error in errors):
+                self._slots.ask_last(address)
         return answers
 
     def _node(self, address: Address) -> _Node:
@@ -140,6 +152,11 @@ class _Node:
         self._pool.release(written)
         self._breaker.note()
         return replies
+
+    def give_up(self, written: Connection | Exception) -> None:
+        """Do without the replies to what was written."""
+        if isinstance(written, Connection):
+            self._hang_up(written)
 
     async def aexchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands and return the replies."""

@@ -54,6 +54,7 @@ class Slots:
         self._holders: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
+        self._last: set[Address] = set()
 
     def doubt(self) -> None:
         """Ask again when there is time: a server did not answer, or a slot has moved."""
@@ -65,14 +66,18 @@ class Slots:
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
-        return dict.fromkeys([*self.primaries, *self._seeds])
+        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=self._last.__contains__)
+
+    def ask_last(self, address: Address) -> None:
+        """Ask this server after all others, until one has answered: who asks it first may never come to them."""
+        self._last.add(address)
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
         """Take in what the server `asked` says of `WHO_HOLDS_WHAT`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
-        self._holders, self._is_stale = holders, False
+        self._holders, self._is_stale, self._last = holders, False, set()
         self.primaries = sorted({holder for holder in holders if holder})
 
     def moved(self, error: MovedError, asked: Address) -> None:
@@ -112,6 +117,8 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
                 *_, replies[at] = islice(answer, len(packed))
                 if isinstance(replies[at], MovedError):
                     slots.moved(replies[at], address)
+                elif _is_ask(replies[at]):
+                    replies[at].host, _ = _address(replies[at].host, replies[at].port, address)
         waiting = [at for at in waiting if isinstance(replies[at], SENT_ON)]
         if not waiting:
             return replies

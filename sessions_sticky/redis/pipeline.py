@@ -7,7 +7,7 @@ from typing import Any
 
 from hiredis import pack_command
 from redis import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from sessions_sticky.redis.commands import Command
 
@@ -29,6 +29,8 @@ def _reply(connection: Connection) -> Any:
     try:
         return connection.read_response()
     except ResponseError as exc:
+        if isinstance(exc, ReadOnlyError):  # no primary any more; a new connection may lead to the one that is
+            connection.mark_for_reconnect()
         return exc
 
 

@@ -22,7 +22,11 @@ def test_cache_config_gives_an_entry_with_timeouts_when_the_scheme_is_known(url)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://:hunter2@redis/0", "memcached://:hunter2@host", "hunter2", "", "//:hunter2@redis/0"]
+    "url",
+    [
+        *("http://:hunter2@redis/0", "memcached://:hunter2@host", "hunter2", "", "//:hunter2@redis/0"),
+        *("REDIS://:hunter2@redis/0", " redis://:hunter2@redis/0", "redis::hunter2@redis", "unix:/hunter2"),
+    ],
 )
 def test_cache_config_names_the_schemes_but_no_password_when_the_scheme_is_unknown(url):
     with pytest.raises(ValueError, match="redis://, rediss://, unix://") as caught:

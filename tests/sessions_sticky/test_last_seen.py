@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from sessions_sticky import Outcome, SessionManager, cache_config
+from sessions_sticky import Outcome, SessionManager, cache_config, sessions
 from sessions_sticky.last_seen import LastSeen
+from sessions_sticky.testing import let_time_pass, valkey
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 
@@ -82,3 +83,14 @@ def test_rebound_session_is_the_one_remembered_when_the_store_goes_down(settings
         assert manager.resolve("conv-1", **PROPOSAL) == (moved, Outcome.CREATED)
         server.kill()
         assert manager.resolve("conv-1", **PROPOSAL) == (moved, Outcome.DEGRADED)
+
+
+def test_expired_session_stays_expired_when_it_was_moved_shortly_before():
+    """Moving is not using; taken for lost by the store, it would be made again, with a whole idle time."""
+    with valkey():
+        bound = sessions.resolve("conv-1", **PROPOSAL).session
+        let_time_pass(sessions.ttl_seconds - 60)
+        sessions.rebind(bound, provider="mistral", model="large", reason="a test")
+        let_time_pass(61)
+        session, outcome = sessions.resolve("conv-1", **PROPOSAL)
+    assert (session.provider, outcome) == (PROPOSAL["provider"], Outcome.CREATED)

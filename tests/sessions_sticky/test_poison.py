@@ -105,3 +105,12 @@ def test_session_is_healed_when_a_portable_cache_holds_something_else(call, capl
     session, outcome = call("resolve", "conv-123", **PROPOSAL)
     assert outcome is Outcome.CREATED
     assert call("get", "conv-123") == session
+
+
+@pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
+def test_session_of_the_first_stays_when_two_have_found_the_value_unreadable(manager):
+    store, first = manager._store, sample(provider="first")
+    caches["default"].set(KEY, b"{}")
+    for proposal, found in ((first, None), (sample(provider="second"), first.to_json())):
+        assert store.send(store.bind(proposal, b"{}", 60, reason="", actor="gateway")) == found
+    assert manager.get("conv-123") == first

@@ -27,7 +27,7 @@ from sessions_sticky.redis.commands import Batch, Command, Script
 from sessions_sticky.redis_store import _replies
 from sessions_sticky.store import NO_KEY
 from tests.servers import start_server
-from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 from tests.sessions_sticky.jobs.calls import DRAIN
 
 ROOT = Path(sessions_sticky.__file__).parents[1]
@@ -54,6 +54,17 @@ def finish(operation, *replies):
 
 def test_inspect_gives_none_when_the_session_expires_between_its_steps(session_cache):
     assert finish(sessions._operations.inspect("conv-123"), sample().to_json(), NO_KEY) is None
+
+
+def test_create_stands_and_is_remembered_when_only_the_index_is_unavailable(session_cache):
+    """On a Cluster it lies on a server of its own."""
+    operation = sessions._operations.create("conv-123", **OTHER)
+    next(operation)
+    operation.send(sample().to_json())  # the session that it has replaced, on another route
+    with pytest.raises(StopIteration) as done:
+        operation.throw(SessionStoreUnavailable("the server of the index"))
+    assert done.value.value.provider == OTHER["provider"]
+    assert sessions._store.last_seen.recall("conv-123", 0.0) == done.value.value
 
 
 def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cache):
@@ -121,6 +132,15 @@ async def test_pipeline_is_sent_again_when_the_server_hangs_up_on_it(server):
     (connection,) = await store.asend(Batch([Command(("CLIENT", "ID"))]))
     hang_up = Command(("CLIENT", "KILL", "ID", connection, "SKIPME", "no"))
     assert await store.asend(Batch([hang_up, Command(("GET", "a"))])) == [0, None]  # 0: not this connection any more
+
+
+async def test_nobody_else_waits_when_a_batch_was_not_answered(server):
+    await sessions.acreated_per_hour()
+    server.kill()
+    with pytest.raises(SessionStoreUnavailable, match="ConnectionError"):
+        await sessions.acreated_per_hour()
+    with pytest.raises(SessionStoreUnavailable, match="a moment ago"):
+        await sessions.aget("conv-123")
 
 
 async def test_each_caller_is_told_when_the_server_refuses_the_connection(server, settings):

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socketserver
 import time
+from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from django.core.cache.backends.locmem import LocMemCache
@@ -18,6 +23,7 @@ from sessions_sticky import (
 )
 from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
 from sessions_sticky.redis import breaker
+from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 
@@ -140,6 +146,24 @@ def test_connections_cut_by_a_restart_heal_without_an_error(server):
     assert sessions.get("conv-123") is None
 
 
+def test_connections_to_a_demoted_primary_end_when_its_address_leads_to_the_promoted_one(settings):
+    """Behind a proxy, a service's name or a virtual IP nobody else hangs up on them: they would be refused for ever."""
+    with start_server() as demoted, start_server() as promoted, demoted.client() as client, asyncio.Runner() as loop:
+        address = Path(demoted.folder, "primary")
+        address.symlink_to(Path(demoted.folder, "s"))
+        settings.CACHES = {"default": patient_config(f"unix://{address}?db=0")}
+
+        def resolve():
+            return [sessions.resolve("conv-1", **PROPOSAL), loop.run(sessions.aresolve("conv-2", **PROPOSAL))]
+
+        bound = [session for session, _ in resolve()]
+        client.replicaof("127.0.0.1", free_port())
+        address.unlink()
+        address.symlink_to(Path(promoted.folder, "s"))
+        assert resolve() == [(session, Outcome.DEGRADED) for session in bound]
+        assert resolve() == [(session, Outcome.CREATED) for session in bound]
+
+
 @pytest.mark.parametrize(("failure", "repair"), [("kill", "start"), ("stop", "cont")])
 def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
     server, call, monkeypatch, failure, repair
@@ -211,3 +235,32 @@ def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, cap
         assert call("resolve", f"conv-{number}", **PROPOSAL).outcome is Outcome.DEGRADED
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
     assert 1 <= len(warned) <= 3  # once a second
+
+
+class Maintained(socketserver.BaseRequestHandler):
+    """A server that answers once; who wants to know of maintenance is told of some, which may take a minute."""
+
+    ANSWERS: ClassVar = {b"HELLO": b"%1\r\n+proto\r\n:3\r\n", b"CLIENT": b"+OK\r\n", b"GET": b"$-1\r\n"}
+
+    def handle(self):
+        answers = dict(self.ANSWERS)
+        while data := self.request.recv(65_536):
+            for name in re.findall(rb"\*\d+\r\n\$\d+\r\n(\w+)", data):
+                self.request.sendall(answers.get(name, b""))
+                if name == b"GET":
+                    answers.clear()
+            if b"MAINT_NOTIFICATIONS" in data:
+                self.request.sendall(b">3\r\n+MIGRATING\r\n:1\r\n:60\r\n")
+
+
+def test_nobody_waits_longer_when_the_server_announces_maintenance(settings, monkeypatch):
+    monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:
+        server.daemon_threads = True
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{server.server_address[1]}/0")}
+        for get in sessions.get, lambda id: loop.run(sessions.aget(id)):
+            assert get("conv-123") is None
+            with pytest.raises(SessionStoreUnavailable, match="Timeout"):
+                timed(get, "conv-123")
+        server.shutdown()

@@ -241,10 +241,11 @@ def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
     assert [entry.session.id for entry in sessions.page().sessions] == ["conv-123"]
 
 
-def test_history_stays_when_time_passes(on_valkey):
+def test_history_and_counts_by_hour_stay_when_time_passes(on_valkey):
     bound_session("conv-123")
     let_time_pass(DAY * 365)
     assert [event.kind for event in sessions.history("conv-123")] == ["created"]
+    assert sum(hour.created for hour in sessions.created_per_hour()) == 1
 
 
 def test_keys_of_others_without_expiry_stay_when_time_passes(own_store):

@@ -10,9 +10,11 @@ from django.core.cache import cache, caches
 from redis.connection import Connection
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
+from sessions_sticky.redis import breaker, cluster_slots
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
 from tests.clusters import Cluster
 from tests.conftest import patient_config
+from tests.servers import VALKEY
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = pytest.mark.slow
@@ -140,11 +142,29 @@ def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, se
         with pytest.raises(KeyboardInterrupt):
             manager.get(IDS[0])
     assert [manager.get(id).id for id in IDS] == IDS
-    assert not any(node._pool._in_use_connections for node in manager._store._servers._nodes.values())
+    for node in manager._store._servers._nodes.values():
+        assert not node._pool._in_use_connections
+        node._pool.disconnect()  # else some garbage collection meets the sockets before their connections, and warns
 
 
 def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
+
+
+def test_no_connection_is_left_in_use_when_a_batch_is_interrupted(cluster: Cluster, monkeypatch):
+    store = SessionManager()._store
+    batch = Batch([Command(("GET", keys.session(id))) for id in IDS])
+    store.send(batch)
+    first = cluster.owner(keys.session(IDS[0]))
+    next(node for node in cluster.primaries() if node is not first).kill()  # an error in the place of a connection
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "read_response", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.send(batch)
+    nodes = store._servers._nodes.values()
+    assert not any(node._pool._in_use_connections for node in nodes)
+    for node in nodes:
+        node._pool.disconnect()
 
 
 def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
@@ -156,3 +176,32 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.get("a key") == {"any": 1}
     cache.client.connection_factory.disconnect(cache.client.get_client())
     assert cache.touch("a key", 60)
+
+
+@pytest.mark.parametrize(("way", "failure"), [("sync", "stalled"), ("async", "stalled"), ("sync", "cut off")])
+def test_sessions_are_found_where_they_went_when_their_server_is_lost_and_chats_are_few(
+    monkeypatch, settings, way, failure
+):
+    """A machine that is gone refuses nothing: who asks it first each time, and then nobody else, learns nothing.
+
+    Nor does who asks one that is cut off from the other servers, and tells what it knows.
+    """
+    for module, seconds in (cluster_slots, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
+        monkeypatch.setattr(module, seconds, 0.0)  # as if as long went by before each chat
+    with Cluster(VALKEY, "--enable-debug-command", "yes") as cluster, asyncio.Runner() as loop:
+        settings.CACHES = {"default": cache_config(cluster.url)}
+        manager = SessionManager()
+
+        def resolve():
+            return loop.run(manager.aresolve(id, **PROPOSAL)) if way == "async" else manager.resolve(id, **PROPOSAL)
+
+        lost = min(cluster.primaries(), key=lambda node: node.port)  # the first to be asked
+        id = next(id for id in IDS if cluster.owner(keys.session(id)) is lost)
+        bound, _ = resolve()
+        if failure == "stalled":
+            lost.stop()
+        else:
+            with lost.client() as client:
+                client.execute_command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")  # all
+        cluster.wait_for_failover(lost)
+        assert [resolve(), resolve()] == [(bound, Outcome.DEGRADED), (bound, Outcome.HIT)]

@@ -77,6 +77,12 @@ def test_exchange_asks_right_before_the_command_when_its_slot_is_moving(slots):
     assert play([HIGH], slots, answer)[1][0] == {TWO: [HIGH]}  # the slot is still the other's
 
 
+def test_exchange_asks_at_the_asked_host_when_the_next_holder_does_not_know_its_own_name(slots):
+    """`cluster-preferred-endpoint-type unknown-endpoint`: an empty host would be this machine."""
+    replies, _ = play([HIGH], slots, lambda address, _: AskError(f"{key_slot(b'a')} :7") if address == TWO else address)
+    assert replies == [("two", 7)]
+
+
 def test_exchange_loads_the_script_when_the_server_does_not_know_it(slots):
     call, known = index.forget("a", b"member", "1"), set()
 
@@ -129,3 +135,15 @@ def test_slots_ask_the_seeds_first_and_then_whoever_is_known(slots, monkeypatch)
     now += REFRESH_SECONDS
     assert list(fresh.to_ask()) == [ONE, TWO, ("seed", 1)]
     assert fresh.primaries == [ONE, TWO]
+
+
+def test_slots_ask_last_whom_they_are_told_to_until_somebody_has_answered(slots, monkeypatch):
+    monkeypatch.setattr(cluster_slots, "REFRESH_SECONDS", 0.0)
+    slots.doubt()
+    for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
+        slots.ask_last(address)
+        assert list(slots.to_ask()) == then
+    slots.read(HALVES, ONE)
+    slots.doubt()
+    slots.ask_last(ONE)
+    assert list(slots.to_ask()) == [TWO, ONE]
