@@ -88,8 +88,8 @@ def test_show_prints_every_field_and_the_history():
         **{"provider": "mistral", "model": "large", "owner": "ann"},
     }
     created, rebound = found.out.partition("\n\n")[2].splitlines()[1:]
-    assert created.split()[1:] == ["created", "conv-0", "a", "m0", "gateway"]
-    assert rebound.split()[1:] == ["rebound", "conv-0", "mistral", "large", "a/m0", "a", "test", "ann"]
+    assert created.split()[1:] == ["created", "a", "m0", "gateway"]
+    assert rebound.split()[1:] == ["rebound", "mistral", "large", "a/m0", "a", "test", "ann"]
 
 
 def test_show_gives_the_session_and_its_history_as_json():
@@ -104,7 +104,7 @@ def test_show_prints_the_history_and_fails_when_the_session_is_gone():
     sessions.acting_as("ann").delete("conv-0")
     found = run("show", "conv-0")
     assert found.code == 1
-    assert found.out.splitlines()[-1].split()[1:] == ["deleted", "conv-0", "a", "m0", "ann"]
+    assert found.out.splitlines()[-1].split()[1:] == ["deleted", "a", "m0", "ann"]
     assert "there is no session 'conv-0'" in found.err
     assert json.loads(run("show", "conv-0", "--json").out)["session"] is None
 

@@ -113,9 +113,10 @@ def test_rich_leaves_every_column_its_place_when_an_id_is_long(terminal):
 def test_show_cuts_no_field_on_a_terminal(terminal, rich):
     shown = terminal("show", LONG, rich=rich)
     shown.finish()
-    fields = shown.text.partition("AT")[0]
+    fields, _, history = shown.text.partition("AT")
     assert fields.count("x") == len(LONG)
     assert fields.count("p") == 200 + "field provider".count("p")
+    assert history.count("p") == 200
 
 
 @pytest.mark.slow
