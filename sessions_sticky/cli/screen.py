@@ -44,7 +44,7 @@ class Screen:
 
     def confirm(self, question: str) -> None:
         """Ask, and go on only after a yes; raises `Error` otherwise, and where there is nobody to ask."""
-        if not sys.stdin.isatty():
+        if not (sys.stdin and sys.stdin.isatty()):  # None: the shell has closed it
             raise Error(f"{question} There is no terminal to ask on: say --yes, or --dry-run to look", WRONG_USAGE)
         self._tell(f"{question} [y/N] ")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -190,6 +190,13 @@ def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments
     assert list(places().values()).count(("a", "m0")) == 2
 
 
+def test_a_bulk_change_is_refused_when_standard_input_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    found = run(*DRAIN)
+    assert (found.code, found.out) == (2, "")
+    assert "--yes" in found.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "code", "moved"), [("y", 0, 4), ("YES", 0, 4), ("n", 1, 0), ("", 1, 0), ("yo", 1, 0)]
