@@ -94,7 +94,8 @@ def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
         if not follow:
             return
         after = events[-1].position if events else after
-        time.sleep(POLL_SECONDS)
+        if len(events) < MAX_PAGE:  # else there are more, which a drain soon pushes out of the history
+            time.sleep(POLL_SECONDS)
         events = _further(screen, after)
 
 

@@ -187,6 +187,23 @@ def test_tail_gives_a_pipe_each_event_at_once(environment):
             process.kill()
 
 
+def test_tail_follows_without_a_pause_when_more_happens_than_it_reads_at_once(monkeypatch):
+    def five_new_ones(_):
+        monkeypatch.setattr("time.sleep", interrupted)
+        for number in range(5):
+            sessions.create(f"new-{number}", **PROPOSAL)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sessions_sticky.cli.looking.MAX_PAGE", 2)
+    monkeypatch.setattr("time.sleep", five_new_ones)
+    assert [row[2] for row in run("tail", "-f", "-n", "1").rows] == [
+        "conv-5",
+        *(f"new-{number}" for number in range(5)),
+    ]
+
+
 def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):
     monkeypatch.setattr("sessions_sticky.cli.looking.POLL_SECONDS", 0.001)
     recent, calls = type(manager).recent, []
