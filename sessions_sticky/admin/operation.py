@@ -120,7 +120,7 @@ def described(job: Job) -> dict[str, Any]:
         "job": job,
         "state": STATES[job.state],
         "percent": 100 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)),
-        "most": max(job.expected, job.done, 1),
+        "most": max(job.expected, job.done),
         "shown": max(job.expected, job.done, 1) if job.state == "done" else job.done,
         "started_at": datetime.fromtimestamp(job.started_at, UTC),
         "updated_at": datetime.fromtimestamp(job.updated_at, UTC),

@@ -171,6 +171,8 @@ class RebindView(ActionView):
         found = _find(conversation_id)
         if wanted.pop("from_provider", found.session.provider) != found.session.provider:
             raise _moved(conversation_id, found)
+        if (wanted["provider"], wanted["model"]) == (found.session.provider, found.session.model):
+            return Response(SessionSerializer(found).data)  # asked for once more: no move to count and to tell
         try:
             session = self.manager.rebind(found.session, **wanted)
         except SessionConflict as exc:

@@ -12,6 +12,7 @@ from sessions_sticky.cli.endings import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.progress import Report, reporting
 from sessions_sticky.cli.screen import Screen
 from sessions_sticky.cli.text import described, place, several
+from sessions_sticky.exact import stored
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.operators.listing import Filters
 from sessions_sticky.session import Session
@@ -19,7 +20,7 @@ from sessions_sticky.session import Session
 
 def touch(screen: Screen, *, ID: list[str], dry_run: bool, **_: Any) -> None:
     """Extend sessions."""
-    _each(screen, "Touch", ID, sessions.touch, dry_run=dry_run)
+    _each(screen, "Touch", ID, sessions.touch, sessions.get, dry_run=dry_run)
 
 
 def rebind(
@@ -50,7 +51,7 @@ def delete(
     if [bool(ID), filters != Filters(), everything].count(True) != 1:
         raise Error("say which: ids, or --provider, --model and --owner, or --everything", WRONG_USAGE)
     if ID:
-        _each(screen, "Delete", ID, _operator().delete, dry_run=dry_run)
+        _each(screen, "Delete", ID, _operator().delete, stored, dry_run=dry_run)  # what is unreadable, too
         return
 
     def run(report: Report) -> int:
@@ -83,9 +84,17 @@ def reindex(screen: Screen, **_: Any) -> None:
     screen.say(f"The index has {several(number)}")
 
 
-def _each(screen: Screen, verb: str, ids: list[str], change: Callable[[str], bool], *, dry_run: bool) -> None:
+def _each(
+    screen: Screen,
+    verb: str,
+    ids: list[str],
+    change: Callable[[str], bool],
+    look: Callable[[str], object],
+    *,
+    dry_run: bool,
+) -> None:
     """Change sessions one by one; those that are missing do not keep the others from it."""
-    there = (lambda conversation_id: sessions.get(conversation_id) is not None) if dry_run else change
+    there = (lambda conversation_id: look(conversation_id) is not None) if dry_run else change
     ids = list(dict.fromkeys(ids))
     missing = [conversation_id for conversation_id in ids if not there(conversation_id)]
     done = len(ids) - len(missing)

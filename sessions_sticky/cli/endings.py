@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
@@ -59,5 +60,9 @@ def told_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt as exc:
         raise Error("interrupted", INTERRUPTED) from exc
     except BrokenPipeError:
-        # Python flushes its standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)
+
+
+def let_go(stream: IO[str]) -> None:
+    """Send nowhere what a broken pipe was to get: Python flushes it once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -63,7 +63,9 @@ def show(screen: Screen, *, ID: str, **_: Any) -> None:
         Table(screen, "FIELD", "VALUE", fold=True).add([*zip(fields, _cells(entry), strict=True)])
         screen.say("")
     if events:
-        Table(screen, *EVENT_TITLES, right=EVENT_TIMES).add([event_row(event) for event in events])
+        # One conversation's: its id would take the width that the reasons need.
+        titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]
+        Table(screen, *titles, right=EVENT_TIMES, fold=True).add(rows)
     else:
         screen.say(no_history if events is None else "The history has nothing of it")
     if not entry:
@@ -92,7 +94,8 @@ def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
         if not follow:
             return
         after = events[-1].position if events else after
-        time.sleep(POLL_SECONDS)
+        if len(events) < MAX_PAGE:  # else there are more, which a drain soon pushes out of the history
+            time.sleep(POLL_SECONDS)
         events = _further(screen, after)
 
 

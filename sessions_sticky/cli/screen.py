@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from sessions_sticky.cli.endings import NOT_DONE, WRONG_USAGE, Error
+from sessions_sticky.cli.endings import NOT_DONE, WRONG_USAGE, Error, let_go
 from sessions_sticky.cli.text import cut, visible
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ class Screen:
 
     def remark(self, line: str) -> None:
         """Print a line beside the output proper."""
-        self.err.write(f"{line}\n")
-        self.err.flush()
+        self._tell(f"{line}\n")
 
     def documents(self, values: Iterable[Any]) -> None:
         """Print each as a line of JSON, in ASCII: nothing in it can steer a terminal."""
@@ -45,10 +44,9 @@ class Screen:
 
     def confirm(self, question: str) -> None:
         """Ask, and go on only after a yes; raises `Error` otherwise, and where there is nobody to ask."""
-        if not sys.stdin.isatty():
+        if not (sys.stdin and sys.stdin.isatty()):  # None: the shell has closed it
             raise Error(f"{question} There is no terminal to ask on: say --yes, or --dry-run to look", WRONG_USAGE)
-        self.err.write(f"{question} [y/N] ")
-        self.err.flush()
+        self._tell(f"{question} [y/N] ")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Error("nothing was changed", NOT_DONE)
 
@@ -61,6 +59,13 @@ class Screen:
         except ImportError:
             return None
         return Console(file=stream, force_terminal=True, highlight=False, no_color=self.no_color or None)
+
+    def _tell(self, text: str) -> None:
+        try:
+            self.err.write(text)
+            self.err.flush()
+        except BrokenPipeError:  # that nobody reads it stops no change half-way
+            let_go(self.err)
 
 
 class Table:

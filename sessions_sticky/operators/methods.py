@@ -35,8 +35,9 @@ class OperatorMethods(Driver):
 
         `limit` is 1 to 1,000. `cursor` is the last page's `next_cursor`, with the same filters; None begins. A walk
         whose pages follow each other within a minute meets every session that lives through it exactly once, however
-        many come, go and move meanwhile (up to 100,000 that move ahead of it). A page may be short, even empty, and
-        yet have a next one, where few of many sessions fit an owner together with a provider or model.
+        many come, go and move meanwhile (up to 100,000 that move ahead of it). A page asked for again, after a lost
+        answer, may lack one of its sessions that has moved up in between. A page may be short, even empty, and yet have
+        a next one, where few of many sessions fit an owner together with a provider or model.
         Raises `InvalidCursor`, and `ValueError` for another limit.
         """
         return self._run(self._overview.page(_filters(provider, model, external_id), cursor, _checked(limit)))

@@ -51,3 +51,11 @@ def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., A
     page.get_by_role("button", name="Release…").click()
     expect(page.get_by_text("1 session will be released.")).to_be_visible()
     assert violations(page) == []
+
+
+def test_list_has_no_violations_when_who_may_only_look_has_a_narrow_screen(browse: Callable[..., Any]) -> None:
+    fill(sessions, 3)
+    page = browse("view", viewport={"width": 390, "height": 900}).page
+    page.goto(BASE)
+    expect(page.get_by_role("link", name="conv-0")).to_be_visible()
+    assert violations(page) == []

@@ -94,6 +94,8 @@ def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., A
     key = abandoned(DRAIN, state="stopped")
     page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page
     page.goto(PAGE)
+    expect(page.get_by_role("cell", name="Stopped")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert violations(page) == []
     page.get_by_role("button", name="Count").evaluate("each => { each.form.noValidate = true }")
     page.get_by_role("button", name="Count").click()

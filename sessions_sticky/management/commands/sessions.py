@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class Command(BaseCommand):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
+        if _no_color_wanted():
+            self.stderr.style_func = None  # of the line that says an error
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, subcommand: str | None = None, json: bool = False, **options: Any) -> None:
@@ -53,10 +56,14 @@ class Command(BaseCommand):
             self.stderr.write(self.create_parser("manage.py", "sessions").format_help())
             raise Error("no subcommand was given", WRONG_USAGE)
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
-        screen = Screen(out, err, as_json=json, no_color=options["no_color"])
+        screen = Screen(out, err, as_json=json, no_color=options["no_color"] or _no_color_wanted())
         with told_in_one_line(), _only_errors_logged():
             SUBCOMMANDS[subcommand](screen, **options)
             out.flush()
+
+
+def _no_color_wanted() -> bool:
+    return bool(os.environ.get("NO_COLOR"))  # no-color.org; Django knows its own option alone
 
 
 @contextmanager

@@ -51,6 +51,14 @@ def mark_of(response: Any) -> str:
     return str(mark)
 
 
+def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, session_cache: redis.Redis) -> None:
+    job = finished(start(DELETE).key)
+    page = ada.get(page_of(job.key))
+    assert "Done: 0 of 0 sessions (100 %)" in page.text
+    assert '<progress class="sticky-progress" max="1" value="1"' in page.text
+    assert "0 of 0" in ada.get(f"{BASE}drain/").text
+
+
 def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):

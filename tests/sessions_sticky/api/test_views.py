@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from rest_framework.test import APIClient
 
 from sessions_sticky import Session, SessionManager, sessions
@@ -174,6 +175,14 @@ def test_rebind_moves_and_keeps_the_rest_when_bound(api: APIClient, bound: bytes
     assert checked(response.json(), left=100) == SHOWN | {"provider": "mistral", "model": "large"}
     assert session_cache.get(KEY) == bound.replace(b"openai", b"mistral").replace(b"gpt-4", b"large")
     assert 98_000 < session_cache.pttl(KEY) <= 100_000
+
+
+def test_rebind_counts_and_tells_one_move_when_asked_twice(api: APIClient, bound: bytes) -> None:
+    answers = [api.post(f"{BASE}conv-1/rebind/", MOVE, format="json") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json()["provider"] == answers[1].json()["provider"] == "mistral"
+    assert [event.kind for event in sessions.history("conv-1")] == ["rebound"]
+    assert LogEntry.objects.count() == 1
 
 
 def test_rebind_moves_from_a_blank_provider_when_another_program_wrote_one(

@@ -168,6 +168,19 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(raw, arguments, sa
     assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
 
 
+@pytest.mark.parametrize(
+    ("verb", "code", "looked", "changed"),
+    [
+        ("touch", 1, "Would touch 0 conversations\n", "Touched 0 conversations\n"),
+        ("delete", 0, "Would delete 1 conversation\n", "Deleted 1 conversation\n"),
+    ],
+)
+def test_a_dry_run_ends_as_the_change_when_a_session_is_unreadable(raw, verb, code, looked, changed):
+    raw.set("sentinel:session:conv-0", b"no session", ex=1000)
+    assert run(verb, "conv-0", "--dry-run")[:2] == (code, looked)
+    assert run(verb, "conv-0")[:2] == (code, changed)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[*DRAIN], ["delete", "--everything"]])
 def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments):
@@ -175,6 +188,13 @@ def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments
     assert (found.code, found.out) == (2, "")
     assert "--yes" in found.err
     assert list(places().values()).count(("a", "m0")) == 2
+
+
+def test_a_bulk_change_is_refused_when_standard_input_is_closed(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
+    found = run(*DRAIN)
+    assert (found.code, found.out) == (2, "")
+    assert "--yes" in found.err
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import signal
 import threading
@@ -201,6 +202,16 @@ def test_an_operation_is_reported_in_a_thread_other_than_the_main_one(screen):
     thread.start()
     thread.join()
     assert screen.err.getvalue().startswith("1 of 1")
+
+
+def test_an_operation_is_done_to_its_end_when_nobody_reads_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as err, reporting(Screen(io.StringIO(), err)) as report:
+        for done in range(1, 4):
+            report(done, 3)
+    assert report.done == 3
 
 
 @pytest.mark.slow

@@ -88,8 +88,8 @@ def test_show_prints_every_field_and_the_history():
         **{"provider": "mistral", "model": "large", "owner": "ann"},
     }
     created, rebound = found.out.partition("\n\n")[2].splitlines()[1:]
-    assert created.split()[1:] == ["created", "conv-0", "a", "m0", "gateway"]
-    assert rebound.split()[1:] == ["rebound", "conv-0", "mistral", "large", "a/m0", "a", "test", "ann"]
+    assert created.split()[1:] == ["created", "a", "m0", "gateway"]
+    assert rebound.split()[1:] == ["rebound", "mistral", "large", "a/m0", "a", "test", "ann"]
 
 
 def test_show_gives_the_session_and_its_history_as_json():
@@ -104,7 +104,7 @@ def test_show_prints_the_history_and_fails_when_the_session_is_gone():
     sessions.acting_as("ann").delete("conv-0")
     found = run("show", "conv-0")
     assert found.code == 1
-    assert found.out.splitlines()[-1].split()[1:] == ["deleted", "conv-0", "a", "m0", "ann"]
+    assert found.out.splitlines()[-1].split()[1:] == ["deleted", "a", "m0", "ann"]
     assert "there is no session 'conv-0'" in found.err
     assert json.loads(run("show", "conv-0", "--json").out)["session"] is None
 
@@ -185,6 +185,23 @@ def test_tail_gives_a_pipe_each_event_at_once(environment):
                 sessions.delete("conv-0")
         finally:
             process.kill()
+
+
+def test_tail_follows_without_a_pause_when_more_happens_than_it_reads_at_once(monkeypatch):
+    def five_new_ones(_):
+        monkeypatch.setattr("time.sleep", interrupted)
+        for number in range(5):
+            sessions.create(f"new-{number}", **PROPOSAL)
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sessions_sticky.cli.looking.MAX_PAGE", 2)
+    monkeypatch.setattr("time.sleep", five_new_ones)
+    assert [row[2] for row in run("tail", "-f", "-n", "1").rows] == [
+        "conv-5",
+        *(f"new-{number}" for number in range(5)),
+    ]
 
 
 def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):

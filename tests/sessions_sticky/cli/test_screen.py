@@ -113,22 +113,24 @@ def test_rich_leaves_every_column_its_place_when_an_id_is_long(terminal):
 def test_show_cuts_no_field_on_a_terminal(terminal, rich):
     shown = terminal("show", LONG, rich=rich)
     shown.finish()
-    fields = shown.text.partition("AT")[0]
+    fields, _, history = shown.text.partition("AT")
     assert fields.count("x") == len(LONG)
     assert fields.count("p") == 200 + "field provider".count("p")
+    assert history.count("p") == 200
 
 
 @pytest.mark.slow
-def test_no_color_is_sent_when_none_is_wanted(terminal):
+def test_no_color_is_sent_when_none_is_wanted(terminal, monkeypatch):
     def colors(*arguments):
         shown = terminal(*arguments)
-        assert shown.finish() == 0
+        shown.finish()
         return "\x1b[3" in shown.text
 
-    assert colors("doctor")
-    assert colors("reindex")
-    assert not colors("--no-color", "doctor")
-    assert not colors("--no-color", "reindex")
+    commands = [("doctor",), ("reindex",), ("show", "nobody")]
+    assert all(colors(*command) for command in commands)
+    assert not any(colors("--no-color", *command) for command in commands)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not any(colors(*command) for command in commands)
 
 
 @pytest.mark.slow
