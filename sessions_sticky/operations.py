@@ -30,7 +30,6 @@ logger = logging.getLogger("sessions_sticky")
 
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up: more come only from a store that is out of order."""
-
 WARN_SECONDS = 1.0
 
 REMADE = "lost by the store"
@@ -193,9 +192,8 @@ class Operations:
 
     def _refresh(self, session: Session, raw: bytes | None, before: Session | None) -> Operation[None]:
         """Bring the index's entry up to date; the session is bound already, whatever becomes of this."""
-        ttl = self._ttl_seconds
         try:
-            yield index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before)
+            yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, raw=raw or b"", before=before)
         except SessionStoreUnavailable as exc:
             logger.warning("index not refreshed: %s", exc)
 
@@ -212,10 +210,10 @@ class Operations:
         """Tell whether to warn: once a second of each kind of error, for a store that refuses does so to every chat."""
         kind, now = type(exc.__cause__), time.monotonic()
         # Without a cause nobody asked: the breaker is open, and whoever opened it has warned.
-        is_news = exc.__cause__ is not None and now - self._store.warned_at.get(kind, -WARN_SECONDS) >= WARN_SECONDS
-        if is_news:
-            self._store.warned_at[kind] = now
-        return is_news
+        if exc.__cause__ is None or now < self._store.quiet_until.get(kind, now):
+            return False
+        self._store.quiet_until[kind] = now + WARN_SECONDS
+        return True
 
     def _remember(self, session: Session, asked_at: float) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size)

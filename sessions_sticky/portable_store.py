@@ -34,7 +34,7 @@ class PortableStore:
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
-        self.warned_at: dict[type, float] = {}
+        self.quiet_until: dict[type, float] = {}
         # Looked up for each request: Django keeps one cache object for each thread.
         self._get_cache = get_cache
 

@@ -33,7 +33,7 @@ class RedisStore:
 
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
-        self.warned_at: dict[type, float] = {}
+        self.quiet_until: dict[type, float] = {}
         self.refreshed: index.Refreshed | None = index.Refreshed()
         self._servers = RedisCluster(cache) if RedisCluster.serves(cache) else RedisServer(cache)
 

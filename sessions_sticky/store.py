@@ -36,8 +36,8 @@ class Store(Protocol[RequestT]):
     """
 
     last_seen: LastSeen
-    warned_at: dict[type, float]
-    """When this process last warned of each kind of error, by `time.monotonic()`."""
+    quiet_until: dict[type, float]
+    """Until when this process warns of a kind of error no more, by `time.monotonic()`."""
 
     @property
     def refreshed(self) -> Refreshed | None:
