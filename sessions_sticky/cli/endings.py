@@ -61,8 +61,11 @@ def told_in_one_line() -> Iterator[None]:
         raise Error("interrupted", INTERRUPTED) from exc
     except BrokenPipeError:
         let_go(sys.stdout)
+    except OSError as exc:
+        let_go(sys.stdout)
+        raise Error(f"the output cannot be written: {exc.strerror}", NOT_DONE) from exc
 
 
 def let_go(stream: IO[str]) -> None:
-    """Send nowhere what a broken pipe was to get: Python flushes it once more when it ends, and would complain."""
+    """Send nowhere what cannot be written: Python flushes it once more when it ends, and would complain."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -143,6 +144,20 @@ def test_help_lists_the_exit_codes(process):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full disk to write to here")
+def test_a_process_ends_without_a_traceback_when_the_disk_is_full(manager, environment):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "stats"],
+            check=False,
+            env=environment(store_url()),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize("number", [3, 2_000])  # less than a buffer, more than a pipe
 def test_a_process_is_quiet_when_its_reader_has_had_enough(manager, environment, number):
     for at in range(number):
