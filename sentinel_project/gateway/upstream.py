@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from sentinel_project.gateway.upstream_errors import Failed, failure, header, re
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
+CLOSING_SECONDS = 2
+"""How soon a kept connection breaks if the provider was closing it; later, it had begun to answer, and did fail."""
 MAX_ANSWER_BYTES = 64 * 2**20
 """The longest answer that is no stream; a few pictures in base64 are in the room of that."""
 MAX_EVENT_BYTES = 16 * 2**20
@@ -78,10 +81,11 @@ async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
         trace_request_ctx=reuses,
     )
+    sent = time.monotonic()
     try:
         return await send()
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        if not reuses:
+        if not reuses or time.monotonic() - sent > CLOSING_SECONDS:
             raise
         return await send()
 

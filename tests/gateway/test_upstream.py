@@ -9,7 +9,7 @@ import time
 import msgspec
 import pytest
 
-from sentinel_project.gateway import routing
+from sentinel_project.gateway import routing, upstream
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, says, stalls, streams_and_stalls
@@ -71,6 +71,21 @@ async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection
     assert cut is first  # one connection
     assert again is not first
     assert not routing.health.failing()
+
+
+async def test_chat_is_asked_once_when_the_provider_breaks_off_a_kept_connection_after_a_while(
+    only_north: Upstream, monkeypatch
+):
+    def works_and_breaks_off(exchange: Exchange) -> None:
+        time.sleep(0.3)
+        exchange.cut()
+
+    monkeypatch.setattr(upstream, "CLOSING_SECONDS", 0.1)
+    await ask(chat())
+    only_north.then(works_and_breaks_off)
+    assert (await ask(chat())).status == 502
+    assert len(only_north.exchanges) == 2
+    assert routing.health.failing()
 
 
 async def test_chat_answers_502_when_the_provider_closes_a_kept_connection_and_the_next(only_north: Upstream):
