@@ -112,6 +112,17 @@ async def test_keeps_the_binding_when_every_provider_refuses(
     assert (await sessions.aget(bound_to_north)).provider == "north"
 
 
+@pytest.mark.parametrize("passing", [503, 429])
+async def test_client_may_ask_again_when_one_provider_refuses_the_key_and_another_fails_for_the_moment(
+    bound_to_north: str, north: Upstream, south: Upstream, passing: int
+) -> None:
+    north.then(fails(401))
+    south.then(fails(passing))
+    answered = await say(bound_to_north)
+    assert (answered.status, answered.error["code"]) == (502, "upstream_refused")
+    assert "x-should-retry" not in answered.headers
+
+
 async def test_asks_nobody_else_when_the_request_is_wrong(
     bound_to_north: str, north: Upstream, south: Upstream
 ) -> None:
