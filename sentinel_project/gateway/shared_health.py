@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import msgspec
@@ -33,6 +34,9 @@ PROBE_SECONDS = 3.0
 KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 """How long what is known stays in the cache after its last change."""
 
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shared_health")
+"""Its own: asgiref's one for all that is sensitive may wait for the database, asyncio's few for names of hosts."""
+
 
 async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]], alias: str) -> None:
     """Publish what this worker learns, and learn what others publish, until cancelled."""
@@ -51,8 +55,7 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         names = [provider.name for provider in providers()]
         mine = {name: health.conditions[name] for name in changed}
         try:
-            # A thread of its own: in the one for all that is sensitive, the database may keep it waiting.
-            exchange = sync_to_async(_exchange, thread_sensitive=False)
+            exchange = sync_to_async(_exchange, thread_sensitive=False, executor=_thread)
             for name, condition in (await exchange(alias, mine, names)).items():
                 health.learn(name, condition)
             changed -= {name for name, sent in mine.items() if health.conditions[name] is sent}

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,23 @@ async def test_other_worker_knows_within_a_second_when_the_database_stalls(north
     one, other, answers = Health(30), Health(30), threading.Event()
     stalled = asyncio.create_task(sync_to_async(answers.wait)(30))
     await asyncio.sleep(0)
+    try:
+        async with sharing(north_alone, one, other):
+            one.failed("north")
+            await until(lambda: other.is_cooling("north"))
+    finally:
+        answers.set()
+        await stalled
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_other_worker_knows_within_a_second_when_names_are_looked_up_without_end(
+    north_alone: list[Provider],
+) -> None:
+    one, other, answers = Health(30), Health(30), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(max_workers=1))  # that of getaddrinfo
+    stalled = loop.run_in_executor(None, answers.wait, 30)
     try:
         async with sharing(north_alone, one, other):
             one.failed("north")
