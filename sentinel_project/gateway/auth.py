@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.db import Error, close_old_connections
+from django.db import Error, close_old_connections, connection
 from django.db.models import Count, Max
 
 from sentinel_project.gateway.errors import ApiError
@@ -23,6 +24,9 @@ MAX_AGE_SECONDS = 25
 """A revoked key must stop working within 30 s: what is older is not used before it was refreshed."""
 DATABASE_SECONDS = 3
 """How long the database may take to answer; after that it is as good as unreachable."""
+
+_writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key_uses")
+"""Apart from reading: a write that waits for another's lock must not keep a revoked key working."""
 
 
 class KeyRing:
@@ -75,7 +79,7 @@ class KeyRing:
     async def write_uses(self) -> None:
         """Write to the database when keys were last used; a database that fails is logged, never raised."""
         try:
-            await sync_to_async(self._uses.write)()
+            await sync_to_async(self._write, thread_sensitive=False, executor=_writer)()
         except Error as exc:
             logger.error("the last use of API keys could not be written: %s", type(exc).__name__)
 
@@ -89,6 +93,12 @@ class KeyRing:
             self._late = reading
             raise TimeoutError
         reading.result()
+
+    def _write(self) -> None:
+        try:
+            self._uses.write()
+        finally:
+            connection.close()  # it is needed once a minute
 
     def _read(self) -> None:
         close_old_connections()

@@ -168,6 +168,25 @@ async def test_owner_stays_known_when_the_database_stalls(clock: Clock, stalled:
     assert await ring.owner("sk-sentinel-a") == "ann"
 
 
+@database
+async def test_owner_is_none_within_30_seconds_when_the_write_of_last_uses_waits_for_a_lock(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    ring, key, lock = KeyRing(), await issue("ann"), threading.Event()
+    monkeypatch.setattr(auth, "DATABASE_SECONDS", 1)
+    monkeypatch.setattr(ring._uses, "write", lambda: lock.wait(30))
+    assert await ring.owner(key) == "ann"
+    await revoke("ann")
+    writing = asyncio.create_task(ring.write_uses())
+    await asyncio.sleep(0)
+    clock.now += 29.9
+    try:
+        assert await ring.owner(key) is None
+    finally:
+        lock.set()
+        await writing
+
+
 async def test_owner_raises_503_when_the_database_has_stalled_from_the_start(stalled: threading.Event):
     async with asyncio.timeout(5):
         with pytest.raises(ApiError, match="API keys cannot be checked"):
