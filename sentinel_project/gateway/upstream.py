@@ -72,10 +72,10 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
 
 async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
     """Send; once more when a kept connection breaks: the provider may close it at any moment, which is no failure."""
-    client, reuses = await _client(), list[str]()
+    clients, reuses = await _clients_of_loop(), list[str]()
     send = partial(
-        client.post,
-        f"{provider.base_url}/chat/completions",
+        aiohttp.ClientSession.post,
+        url=f"{provider.base_url}/chat/completions",
         data=body,
         headers={**_authorization(provider), "Content-Type": "application/json"},
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
@@ -83,11 +83,11 @@ async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
     )
     sent = time.monotonic()
     try:
-        return await send()
+        return await send(clients.keeping)
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
         if not reuses or time.monotonic() - sent > CLOSING_SECONDS:
             raise
-        return await send()
+        return await send(clients.connecting)  # a provider that stops closes all that are kept
 
 
 async def _note_reuse(
@@ -108,7 +108,7 @@ async def probe(provider: Provider) -> int:
     """Return the status of a provider's list of models. Raises `aiohttp.ClientError`, `TimeoutError` or `OSError`."""
     if provider.base_url is None:
         return 200
-    client = await _client()
+    client = (await _clients_of_loop()).keeping
     timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
     url, headers = f"{provider.base_url}/models", _authorization(provider)
     async with client.get(url, headers=headers, timeout=timeout, allow_redirects=False) as response:
@@ -171,30 +171,42 @@ async def _whole(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-_clients: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None]]] = {}
+class Clients(NamedTuple):
+    """HTTP clients: one that keeps its connections, and one that makes a new connection for each request."""
+
+    keeping: aiohttp.ClientSession
+    connecting: aiohttp.ClientSession
 
 
-async def _client() -> aiohttp.ClientSession:
-    """The HTTP client of the running event loop, closed when the loop ends."""
+_clients: dict[asyncio.AbstractEventLoop, tuple[Clients, AsyncGenerator[None]]] = {}
+
+
+async def _clients_of_loop() -> Clients:
+    """The HTTP clients of the running event loop, closed when the loop ends."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
-        session = aiohttp.ClientSession(
-            trace_configs=[trace],
-            connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
-        )
-        _clients[loop] = session, _close_with(loop, session)
+        clients = Clients(_client(force_close=False), _client(force_close=True))
+        _clients[loop] = clients, _close_with(loop, clients)
         await anext(_clients[loop][1])
     return _clients[loop][0]
 
 
-async def _close_with(loop: asyncio.AbstractEventLoop, session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+def _client(*, force_close: bool) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    return aiohttp.ClientSession(
+        trace_configs=[trace],
+        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
+    )
+
+
+async def _close_with(loop: asyncio.AbstractEventLoop, clients: Clients) -> AsyncGenerator[None]:
     try:
         yield
     finally:  # run by the loop's `shutdown_asyncgens`
         _clients.pop(loop, None)
-        await session.close()
+        for client in clients:
+            await client.close()

@@ -12,7 +12,7 @@ import pytest
 from sentinel_project.gateway import routing, upstream
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
-from tests.gateway.upstreams import Exchange, Upstream, breaks_off, fails, says, stalls, streams_and_stalls
+from tests.gateway.upstreams import Exchange, Upstream, answers, breaks_off, fails, says, stalls, streams_and_stalls
 from tests.servers import free_port
 
 ERROR = {"message": "Slow down", "type": "rate_limit_error", "param": "messages", "code": "rate_limit_exceeded"}
@@ -70,6 +70,27 @@ async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection
     first, cut, again = only_north.exchanges
     assert cut is first  # one connection
     assert again is not first
+    assert not routing.health.failing()
+
+
+@streaming
+async def test_chat_is_served_by_its_provider_when_that_closes_all_kept_connections(only_north: Upstream, stream):
+    def answers_slowly(exchange: Exchange) -> None:
+        time.sleep(0.2)
+        answers(exchange)
+
+    def answers_on_a_new_connection(exchange: Exchange) -> None:
+        if exchange in kept:
+            exchange.cut()
+        else:
+            answers(exchange)
+
+    only_north.then(answers_slowly, answers_slowly)
+    await asyncio.gather(ask(chat()), ask(chat()))
+    kept = set(only_north.exchanges)
+    assert len(kept) == 2
+    only_north.then(Exchange.cut, answers_on_a_new_connection)
+    assert (await ask(chat(stream=stream))).status == 200
     assert not routing.health.failing()
 
 
