@@ -63,7 +63,7 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
         if not first:
             raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
         if not wants_stream:
-            return Answer(response.content_type, first)
+            return Answer(response.content_type if response.content_type.isascii() else "application/json", first)
     except BaseException:
         response.close()
         raise

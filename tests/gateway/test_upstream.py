@@ -231,6 +231,13 @@ async def test_stream_is_passed_on_when_its_type_cannot_be(only_north: Upstream,
     assert answer.body.startswith(b"data: [DONE]")
 
 
+@pytest.mark.parametrize("value", [b"text/\xff", b"text/\xc3\xa9"])
+async def test_plain_answer_is_passed_on_when_its_type_cannot_be(only_north: Upstream, value):
+    only_north.then(says(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: 2" % value, b"{}"))
+    answer = await ask(chat())
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "application/json", b"{}")
+
+
 @streaming
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_chat_answers_502_when_the_provider_refuses_the_gateways_key(only_north: Upstream, status, stream):
