@@ -12,9 +12,10 @@ from redis.connection import Connection
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.redis import breaker, cluster_slots
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
-from tests.clusters import Cluster
+from tests.access import Access
+from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
-from tests.servers import VALKEY
+from tests.servers import VALKEY, free_port, wait_for
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = pytest.mark.slow
@@ -176,6 +177,30 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.get("a key") == {"any": 1}
     cache.client.connection_factory.disconnect(cache.client.get_client())
     assert cache.touch("a key", 60)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_cluster_is_found_when_only_one_of_the_servers_of_the_url_is_back(monkeypatch, settings, way, place):
+    for module, seconds in (cluster_slots, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
+        monkeypatch.setattr(module, seconds, 0.0)
+    with Node(VALKEY, access=Access(), timeout_ms=1_000) as node, asyncio.Runner() as loop:
+        node.cluster("ADDSLOTSRANGE", 0, cluster_slots.SLOTS - 1)
+        node.kill()
+        ports = [free_port()]
+        ports.insert(place, node.port)
+        settings.CACHES = {"default": patient_config(f"redis+cluster://{','.join(f'127.0.0.1:{p}' for p in ports)}")}
+        manager = SessionManager()
+
+        def get():
+            return loop.run(manager.aget(IDS[0])) if way == "async" else manager.get(IDS[0])
+
+        for _ in range(2):
+            with pytest.raises(SessionStoreUnavailable):
+                get()
+        node.start()
+        wait_for(lambda: "cluster_state:ok" in node.cluster("INFO"))
+        assert get() is None
 
 
 @pytest.mark.parametrize(("way", "failure"), [("sync", "stalled"), ("async", "stalled"), ("sync", "cut off")])
