@@ -179,6 +179,14 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.touch("a key", 60)
 
 
+def test_cache_api_does_not_ask_a_cluster_for_announcements_of_maintenance(cluster_url, settings):
+    """For whose duration, redis-py's default, it would wait 10 s for each answer; only RESP3 has them."""
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    nodes = cache.client.get_client().get_nodes()
+    assert nodes
+    assert {node.redis_connection.get_connection_kwargs()["protocol"] for node in nodes} == {2}
+
+
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize("place", [0, 1])
 def test_cluster_is_found_when_only_one_of_the_servers_of_the_url_is_back(monkeypatch, settings, way, place):
