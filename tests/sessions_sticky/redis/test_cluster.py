@@ -143,9 +143,14 @@ def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, se
         with pytest.raises(KeyboardInterrupt):
             manager.get(IDS[0])
     assert [manager.get(id).id for id in IDS] == IDS
-    for node in manager._store._servers._nodes.values():
-        assert not node._pool._in_use_connections
-        node._pool.disconnect()  # else some garbage collection meets the sockets before their connections, and warns
+    assert not any(node._pool._in_use_connections for node in manager._store._servers._nodes.values())
+    hang_up(manager._store)
+
+
+def hang_up(store):
+    """Close its connections, or some garbage collection meets their sockets before them, and warns: an error."""
+    for node in store._servers._nodes.values():
+        node._pool.disconnect()
 
 
 def interrupt(*args, **kwargs):
@@ -162,10 +167,8 @@ def test_no_connection_is_left_in_use_when_a_batch_is_interrupted(cluster: Clust
         patched.setattr(Connection, "read_response", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.send(batch)
-    nodes = store._servers._nodes.values()
-    assert not any(node._pool._in_use_connections for node in nodes)
-    for node in nodes:
-        node._pool.disconnect()
+    assert not any(node._pool._in_use_connections for node in store._servers._nodes.values())
+    hang_up(store)
 
 
 def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
@@ -209,6 +212,7 @@ def test_cluster_is_found_when_only_one_of_the_servers_of_the_url_is_back(monkey
         node.start()
         wait_for(lambda: "cluster_state:ok" in node.cluster("INFO"))
         assert get() is None
+        hang_up(manager._store)
 
 
 @pytest.mark.parametrize(("way", "failure"), [("sync", "stalled"), ("async", "stalled"), ("sync", "cut off")])
@@ -238,3 +242,4 @@ def test_sessions_are_found_where_they_went_when_their_server_is_lost_and_chats_
                 client.execute_command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")  # all
         cluster.wait_for_failover(lost)
         assert [resolve(), resolve()] == [(bound, Outcome.DEGRADED), (bound, Outcome.HIT)]
+        hang_up(manager._store)
