@@ -195,7 +195,7 @@ class Operations:
         try:
             yield index.refresh(session, self._ttl_seconds * 1000, self._ttl_seconds, raw=raw or b"", before=before)
         except SessionStoreUnavailable as exc:
-            logger.warning("index not refreshed: %s", exc)
+            logger.log(logging.WARNING if self._is_news(exc) else logging.DEBUG, "index not refreshed: %s", exc)
 
     def _note_refreshed(self, session: Session) -> None:
         if self._store.refreshed is not None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asgiref.sync import sync_to_async
 
 from sessions_sticky import keys, metrics
-from sessions_sticky.exceptions import SessionError, SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.last_seen import LastSeen
+from sessions_sticky.session import Session
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
-
-    from sessions_sticky.session import Session
 
 ADD_ATTEMPTS = 10
 """How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
@@ -58,7 +57,7 @@ class PortableStore:
 
         def request() -> bytes | None:
             cache = self._get_cache()
-            if unreadable is not None and cache.get(name) == unreadable:  # else somebody has replaced it by now
+            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # else somebody has replaced it
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
@@ -105,6 +104,14 @@ class PortableStore:
 
     async def asend(self, request: Callable[[], Any]) -> Any:
         return await sync_to_async(self.send)(request)
+
+
+def _is_unreadable(value: Any, conversation_id: str) -> bool:
+    """Not compared with what was found before: what is unpickled anew may equal nothing."""
+    try:
+        return value is not None and Session.from_json(value).id != conversation_id
+    except InvalidSession:
+        return True
 
 
 def _portable(key: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import UnsupportedOperation
 from typing import IO
 
 from django.core.exceptions import ImproperlyConfigured
@@ -51,8 +51,8 @@ class Error(CommandError):
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Turn what the manager raises, and Ctrl-C, into `Error`; a reader that has had enough (`| head`) is no error."""
+def told_in_one_line(out: IO[str]) -> Iterator[None]:
+    """Turn what the manager raises, and Ctrl-C, into `Error`; a reader of `out` that has had enough is no error."""
     try:
         yield
     except tuple(_CODES) as exc:
@@ -60,12 +60,13 @@ def told_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt as exc:
         raise Error("interrupted", INTERRUPTED) from exc
     except BrokenPipeError:
-        let_go(sys.stdout)
+        let_go(out)
     except OSError as exc:
-        let_go(sys.stdout)
+        let_go(out)
         raise Error(f"the output cannot be written: {exc.strerror}", NOT_DONE) from exc
 
 
 def let_go(stream: IO[str]) -> None:
     """Send nowhere what cannot be written: Python flushes it once more when it ends, and would complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with suppress(UnsupportedOperation):  # no file, given by who called the command from Python
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -64,7 +64,7 @@ class Screen:
         try:
             self.err.write(text)
             self.err.flush()
-        except BrokenPipeError:  # that nobody reads it stops no change half-way
+        except OSError:  # that nobody reads it, or the log's disk is full, stops no change half-way
             let_go(self.err)
 
 

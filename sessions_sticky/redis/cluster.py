@@ -43,9 +43,10 @@ class RedisCluster:
 
     def send(self, request: Request) -> Any:
         """Send and wait."""
-        for address in self._slots.to_ask():
+        asked = self._slots.to_ask()
+        for address in asked:
             (told,) = self._post({address: [WHO_HOLDS_WHAT]})[address]
-            if self._is_enough(told, address):
+            if self._is_enough(told, address, is_last=address == asked[-1]):
                 break
         conversation, answers = self._conversation(request), _BEGIN
         while True:
@@ -56,9 +57,10 @@ class RedisCluster:
 
     async def asend(self, request: Request) -> Any:
         """Send without blocking the event loop."""
-        for address in self._slots.to_ask():
+        asked = self._slots.to_ask()
+        for address in asked:
             (told,) = await self._node(address).aexchange([WHO_HOLDS_WHAT])
-            if self._is_enough(told, address):
+            if self._is_enough(told, address, is_last=address == asked[-1]):
                 break
         conversation, answers = self._conversation(request), _BEGIN
         while True:
@@ -72,12 +74,12 @@ class RedisCluster:
             return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
         return together(request.commands if isinstance(request, Batch) else [request], self._slots)
 
-    def _is_enough(self, told: Any, asked: Address) -> bool:
+    def _is_enough(self, told: Any, asked: Address, *, is_last: bool) -> bool:
         """Take in who holds what; tell whether to ask nobody else. One that keeps us waiting is enough for now."""
         if isinstance(told, Exception):
-            if not self._slots.primaries and asked == self._urls.addresses[-1]:
-                raise told
             self._slots.ask_last(asked)
+            if not self._slots.primaries and is_last:
+                raise told
             return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
         self._slots.read(told, asked)
         return True

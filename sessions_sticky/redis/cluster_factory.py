@@ -36,7 +36,7 @@ class ClusterConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignor
         connection.disconnect_connection_pools()
 
     def _new_client(self, servers: urls.Servers) -> RedisCluster:
-        options = self.make_connection_params("")
+        options = {"protocol": self.pool_cls_kwargs.get("protocol"), **self.make_connection_params("")}
         options |= parse_url(servers.node_url(*servers.addresses[0]))
         for name in ("url", "parser_class", "host", "port", "db", "connection_class"):
             options.pop(name, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -54,30 +54,30 @@ class Slots:
         self._holders: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
-        self._last: set[Address] = set()
+        self._last: dict[Address, float] = {}
 
     def doubt(self) -> None:
         """Ask again when there is time: a server did not answer, or a slot has moved."""
         self._is_stale = True
 
-    def to_ask(self) -> Iterable[Address]:
-        """Return whom to ask who holds what, now; nobody while what is known will do."""
+    def to_ask(self) -> Sequence[Address]:
+        """Return whom to ask who holds what, now, until one has answered; nobody while what is known will do."""
         now = time.monotonic()
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
-        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=self._last.__contains__)
+        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=lambda address: self._last.get(address, 0.0))
 
     def ask_last(self, address: Address) -> None:
         """Ask this server after all others, until one has answered: who asks it first may never come to them."""
-        self._last.add(address)
+        self._last[address] = time.monotonic()  # after those, too, that failed before: one may be back by now
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
         """Take in what the server `asked` says of `WHO_HOLDS_WHAT`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
-        self._holders, self._is_stale, self._last = holders, False, set()
+        self._holders, self._is_stale, self._last = holders, False, {}
         self.primaries = sorted({holder for holder in holders if holder})
 
     def moved(self, error: MovedError, asked: Address) -> None:

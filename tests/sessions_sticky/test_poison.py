@@ -96,7 +96,11 @@ def test_resolve_gives_all_racers_one_session_when_they_heal_a_value_together(ma
 
 @pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
 @pytest.mark.parametrize(
-    "value", [7, "text", b"", b"{}", [], {"id": "conv-123"}, sample("conv-124").to_json(), ["conv-123"], 1.5, True]
+    "value",
+    [
+        *(7, "text", b"", b"{}", [], {"id": "conv-123"}, sample("conv-124").to_json(), ["conv-123"], 1.5, True),
+        float("nan"),  # equals nothing
+    ],
 )
 def test_session_is_healed_when_a_portable_cache_holds_something_else(call, caplog, value):
     caches["default"].set(KEY, value)

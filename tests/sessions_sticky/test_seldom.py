@@ -67,6 +67,21 @@ def test_create_stands_and_is_remembered_when_only_the_index_is_unavailable(sess
     assert sessions._store.last_seen.recall("conv-123", 0.0) == done.value.value
 
 
+def test_hits_warn_once_when_only_the_index_is_unavailable(session_cache, caplog):
+    """A line for each chat would be thousands a second until its server is replaced."""
+    refused = SessionStoreUnavailable("the server of the index")
+    refused.__cause__ = TimeoutError()
+    for error in refused, refused, SessionStoreUnavailable("not tried again yet"):
+        sessions._store.refreshed = index.Refreshed()  # as if each were another conversation
+        operation = sessions._operations.resolve("conv-123", **PROPOSAL)
+        next(operation)
+        operation.send(sample(**PROPOSAL).to_json())
+        with pytest.raises(StopIteration) as done:
+            operation.throw(error)
+        assert done.value.value.outcome is Outcome.HIT
+    assert [record.levelname for record in caplog.records if "index" in record.getMessage()].count("WARNING") == 1
+
+
 def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cache):
     operation = sessions._operations.resolve("conv-123", **PROPOSAL)
     assert finish(operation, *[b"junk"] * 20).outcome is Outcome.DEGRADED

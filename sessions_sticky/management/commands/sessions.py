@@ -57,7 +57,7 @@ class Command(BaseCommand):
             raise Error("no subcommand was given", WRONG_USAGE)
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
         screen = Screen(out, err, as_json=json, no_color=options["no_color"] or _no_color_wanted())
-        with told_in_one_line(), _only_errors_logged():
+        with told_in_one_line(out), _only_errors_logged():
             SUBCOMMANDS[subcommand](screen, **options)
             out.flush()
 

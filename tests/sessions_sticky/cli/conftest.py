@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -36,6 +37,14 @@ class Run(NamedTuple):
     def rows(self) -> list[list[str]]:
         """The lines of a plain table, without its titles, in their columns."""
         return [line.split() for line in self.out.splitlines()[1:]]
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        """Fail."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture

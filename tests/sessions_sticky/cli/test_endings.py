@@ -12,7 +12,7 @@ from sessions_sticky import cache_config, sessions
 from sessions_sticky.cli.endings import EXIT_CODES, Error
 from tests.servers import free_port
 from tests.sessions_sticky.calls import PROPOSAL
-from tests.sessions_sticky.cli.conftest import COMMAND, run, store_url
+from tests.sessions_sticky.cli.conftest import COMMAND, Full, run, store_url
 from tests.sessions_sticky.cli.terminal import ROOT
 
 MOVE = ["--to-provider", "b", "--reason", "x"]
@@ -150,6 +150,7 @@ def test_a_process_ends_without_a_traceback_when_the_disk_is_full(manager, envir
         done = subprocess.run(
             [*COMMAND, "stats"],
             check=False,
+            cwd=ROOT,
             env=environment(store_url()),
             stdout=full,
             stderr=subprocess.PIPE,
@@ -158,6 +159,17 @@ def test_a_process_ends_without_a_traceback_when_the_disk_is_full(manager, envir
     assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
 
 
+def test_output_of_the_caller_stays_when_the_stream_that_it_gave_cannot_be_written(manager, monkeypatch, tmp_path):
+    with open(tmp_path / "its own", "w+") as own:
+        monkeypatch.setattr("sys.stdout", own)
+        with pytest.raises(Error, match="cannot be written: No space left on device"):
+            call_command("sessions", "stats", stdout=Full())
+        print("more", file=own, flush=True)
+        own.seek(0)
+        assert own.read() == "more\n"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [3, 2_000])  # less than a buffer, more than a pipe
 def test_a_process_is_quiet_when_its_reader_has_had_enough(manager, environment, number):
     for at in range(number):

@@ -16,6 +16,7 @@ from sessions_sticky.cli import progress
 from sessions_sticky.cli.endings import Error
 from sessions_sticky.cli.progress import reporting
 from sessions_sticky.cli.screen import Screen
+from tests.sessions_sticky.cli.conftest import Full
 
 MANY = 24_000
 
@@ -209,6 +210,14 @@ def test_an_operation_is_done_to_its_end_when_nobody_reads_how_far_it_is(monkeyp
     read_end, write_end = os.pipe()
     os.close(read_end)
     with os.fdopen(write_end, "w") as err, reporting(Screen(io.StringIO(), err)) as report:
+        for done in range(1, 4):
+            report(done, 3)
+    assert report.done == 3
+
+
+def test_an_operation_is_done_to_its_end_when_the_disk_of_its_log_is_full(monkeypatch):
+    monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+    with reporting(Screen(io.StringIO(), Full())) as report:
         for done in range(1, 4):
             report(done, 3)
     assert report.done == 3

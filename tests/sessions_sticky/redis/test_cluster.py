@@ -12,9 +12,10 @@ from redis.connection import Connection
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.redis import breaker, cluster_slots
 from sessions_sticky.redis.commands import Batch, Command, Everywhere
-from tests.clusters import Cluster
+from tests.access import Access
+from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
-from tests.servers import VALKEY
+from tests.servers import VALKEY, free_port, wait_for
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = pytest.mark.slow
@@ -142,9 +143,14 @@ def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, se
         with pytest.raises(KeyboardInterrupt):
             manager.get(IDS[0])
     assert [manager.get(id).id for id in IDS] == IDS
-    for node in manager._store._servers._nodes.values():
-        assert not node._pool._in_use_connections
-        node._pool.disconnect()  # else some garbage collection meets the sockets before their connections, and warns
+    assert not any(node._pool._in_use_connections for node in manager._store._servers._nodes.values())
+    hang_up(manager._store)
+
+
+def hang_up(store):
+    """Close its connections, or some garbage collection meets their sockets before them, and warns: an error."""
+    for node in store._servers._nodes.values():
+        node._pool.disconnect()
 
 
 def interrupt(*args, **kwargs):
@@ -161,10 +167,8 @@ def test_no_connection_is_left_in_use_when_a_batch_is_interrupted(cluster: Clust
         patched.setattr(Connection, "read_response", interrupt)
         with pytest.raises(KeyboardInterrupt):
             store.send(batch)
-    nodes = store._servers._nodes.values()
-    assert not any(node._pool._in_use_connections for node in nodes)
-    for node in nodes:
-        node._pool.disconnect()
+    assert not any(node._pool._in_use_connections for node in store._servers._nodes.values())
+    hang_up(store)
 
 
 def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
@@ -176,6 +180,39 @@ def test_cache_api_has_one_client_for_all_threads(cluster_url, settings):
     assert cache.get("a key") == {"any": 1}
     cache.client.connection_factory.disconnect(cache.client.get_client())
     assert cache.touch("a key", 60)
+
+
+def test_cache_api_does_not_ask_a_cluster_for_announcements_of_maintenance(cluster_url, settings):
+    """For whose duration, redis-py's default, it would wait 10 s for each answer; only RESP3 has them."""
+    settings.CACHES = {"default": patient_config(cluster_url)}
+    nodes = cache.client.get_client().get_nodes()
+    assert nodes
+    assert {node.redis_connection.get_connection_kwargs()["protocol"] for node in nodes} == {2}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_cluster_is_found_when_only_one_of_the_servers_of_the_url_is_back(monkeypatch, settings, way, place):
+    for module, seconds in (cluster_slots, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
+        monkeypatch.setattr(module, seconds, 0.0)
+    with Node(VALKEY, access=Access(), timeout_ms=1_000) as node, asyncio.Runner() as loop:
+        node.cluster("ADDSLOTSRANGE", 0, cluster_slots.SLOTS - 1)
+        node.kill()
+        ports = [free_port()]
+        ports.insert(place, node.port)
+        settings.CACHES = {"default": patient_config(f"redis+cluster://{','.join(f'127.0.0.1:{p}' for p in ports)}")}
+        manager = SessionManager()
+
+        def get():
+            return loop.run(manager.aget(IDS[0])) if way == "async" else manager.get(IDS[0])
+
+        for _ in range(2):
+            with pytest.raises(SessionStoreUnavailable):
+                get()
+        node.start()
+        wait_for(lambda: "cluster_state:ok" in node.cluster("INFO"))
+        assert get() is None
+        hang_up(manager._store)
 
 
 @pytest.mark.parametrize(("way", "failure"), [("sync", "stalled"), ("async", "stalled"), ("sync", "cut off")])
@@ -205,3 +242,4 @@ def test_sessions_are_found_where_they_went_when_their_server_is_lost_and_chats_
                 client.execute_command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", "-2")  # all
         cluster.wait_for_failover(lost)
         assert [resolve(), resolve()] == [(bound, Outcome.DEGRADED), (bound, Outcome.HIT)]
+        hang_up(manager._store)

@@ -143,7 +143,10 @@ def test_slots_ask_last_whom_they_are_told_to_until_somebody_has_answered(slots,
     for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
         slots.ask_last(address)
         assert list(slots.to_ask()) == then
+    slots.ask_last(ONE)  # once more: nobody is asked for ever before all others
+    assert list(slots.to_ask()) == [TWO, ONE]
     slots.read(HALVES, ONE)
     slots.doubt()
+    assert list(slots.to_ask()) == [ONE, TWO]
     slots.ask_last(ONE)
     assert list(slots.to_ask()) == [TWO, ONE]
