@@ -107,16 +107,24 @@ class Balancer:
         if reply.outcome == "spilled":
             return
         if reply.outcome == "degraded" and reply.provider != before and conversation_id not in slot.known:
-            # The store did not answer in time, and the worker is too new to know better. It stays bound as it was.
+            # The store did not answer in time, and the worker is too new to know better, or has not met the
+            # conversation since another one moved it. It stays bound as it was.
             self.counts["served elsewhere by a new worker without the store"] += 1
             return
         if reply.outcome != "degraded":
             slot.known.add(conversation_id)
         if reply.outcome == "rebound" and reply.reason == MOVED_AWAY:
             self.counts["rebound, with the reason"] += 1
+            self._forget(conversation_id, slot)
         elif reply.provider != before and conversation_id in self._unsure:
             self.counts["rebound, the answer broken"] += 1
+            self._forget(conversation_id, slot)
         elif reply.provider != before:
             self.unexplained.append(f"{conversation_id}: was at {before}, {reply}")
         self._unsure.discard(conversation_id)
         self._bound[conversation_id] = reply.provider
+
+    def _forget(self, conversation_id: str, mover: Slot) -> None:
+        for slot in self.slots:
+            if slot is not mover:
+                slot.known.discard(conversation_id)
