@@ -111,7 +111,7 @@ def test_resolve_hits_and_warns_once_when_only_the_refresh_fails(call, manager, 
         def refuse(request):
             if index.REFRESH.sha in getattr(request, "args", ())[1:2]:
                 asked.append(request)
-                raise SessionStoreUnavailable("refused")
+                raise SessionStoreUnavailable("refused") from ConnectionError()
             return send(request)
 
         return refuse
