@@ -18,6 +18,7 @@ INDEX_PREFIX = "sentinel:{index}:"
 INDEX_ALL = f"{INDEX_PREFIX}all"
 INDEX_ROUTES = f"{INDEX_PREFIX}routes"
 INDEX_WALKS = f"{INDEX_PREFIX}walks"
+CREATED_PREFIX = "sentinel:created:{index}:"
 HISTORY = "sentinel:history:{index}"
 JOBS = "sentinel:jobs:{index}"
 MAX_CONVERSATION_ID_LENGTH = 256
@@ -54,7 +55,7 @@ def route(provider: str, model: str) -> str:
 
 def created(period: str, number: int) -> str:
     """Return the key of how many sessions were created in the `number`th `"minute"` or `"hour"` since 1970."""
-    return f"sentinel:created:{{index}}:{period}:{number}"
+    return f"{CREATED_PREFIX}{period}:{number}"
 
 
 def job(key: str) -> str:

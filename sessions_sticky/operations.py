@@ -22,7 +22,7 @@ from sessions_sticky.exceptions import (
     SessionOwnerMismatch,
     SessionStoreUnavailable,
 )
-from sessions_sticky.session import Entry, Outcome, Resolution, Session
+from sessions_sticky.session import Entry, Outcome, Resolution, Session, session_of
 from sessions_sticky.signals import Announcement, session_created, session_deleted, session_rebound
 from sessions_sticky.store import NO_KEY, Store
 
@@ -230,13 +230,10 @@ def readable(conversation_id: str, raw: bytes | None) -> Session | None:
     if raw is None:
         return None
     try:
-        session = Session.from_json(raw)
-        if session.id != conversation_id:
-            raise InvalidSession("Not a session: its id is not that of its key")
+        return session_of(conversation_id, raw)
     except InvalidSession as exc:
         logger.error("unreadable %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
         return None
-    return session
 
 
 def announce(signal: Signal, **arguments: Any) -> Operation[None]:

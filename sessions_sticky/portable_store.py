@@ -11,10 +11,12 @@ from asgiref.sync import sync_to_async
 from sessions_sticky import keys, metrics
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.last_seen import LastSeen
-from sessions_sticky.session import Session
+from sessions_sticky.session import session_of
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
+
+    from sessions_sticky.session import Session
 
 ADD_ATTEMPTS = 10
 """How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
@@ -109,9 +111,10 @@ class PortableStore:
 def _is_unreadable(value: Any, conversation_id: str) -> bool:
     """Not compared with what was found before: what is unpickled anew may equal nothing."""
     try:
-        return value is not None and Session.from_json(value).id != conversation_id
+        session_of(conversation_id, value)
     except InvalidSession:
-        return True
+        return value is not None
+    return False
 
 
 def _portable(key: str) -> str:

@@ -48,6 +48,14 @@ class Session(msgspec.Struct, frozen=True):
             raise InvalidSession(f"Not a session: {exc}") from exc
 
 
+def session_of(conversation_id: str, data: bytes) -> Session:
+    """Decode what is stored for a conversation. Raises `InvalidSession`, also for the session of another one."""
+    session = Session.from_json(data)
+    if session.id != conversation_id:
+        raise InvalidSession("Not a session: its id is not that of its key")
+    return session
+
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Session)
 

@@ -30,7 +30,6 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
     """
     first_error: ApiError | None = None
     refusal: str | None = None
-    failed = False
     for provider in plan.candidates:
         routing.health.begin(provider.name)
         started = time.perf_counter()
@@ -40,7 +39,8 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
             logger.warning("provider %r failed: %s", provider.name, exc.logged)
-            first_error, failed = first_error or exc, True
+            first_error = first_error or exc
+            first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
         except Refused as exc:
             logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
             if plan.session is not None and provider.name == plan.session.provider:
@@ -55,6 +55,4 @@ async def dispatch(plan: routing.Plan, body: dict[str, Any]) -> Served:
             routing.health.answered(provider.name)
             return Served(answer, provider, await routing.settle(plan, provider, refusal))
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
-    if failed:  # it may be well the next time, whatever the first one refused
-        first_error.headers.pop("x-should-retry", None)
     raise first_error

@@ -65,7 +65,6 @@ def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
 
 def _told(log: RequestLog, response: ResponseT) -> ResponseT:
     response["X-Request-Id"] = log.request_id
-    response["X-Content-Type-Options"] = "nosniff"  # no middleware says so here, and the type may be a provider's
     if not response.streaming:  # a stream writes its line at its end
         log.write(response.status_code)
     return response

@@ -52,6 +52,11 @@ class GatewayHandler(ASGIHandler):
         chain = vars(self)["_middleware_chain"]
         self._middleware_chain = chain.awaitable if isinstance(chain, AsyncToSync) else sync_to_async(chain)
 
+    async def send_response(self, response: Any, send: Any) -> None:
+        """Send. The short way has no middleware to say nosniff, and the type below `/v1/` may be a provider's."""
+        response["X-Content-Type-Options"] = "nosniff"
+        await super().send_response(response, send)
+
     async def _live(self, receive: Any, send: Any) -> None:
         """Keep in the background what the chats need at hand: API keys, the providers and their condition."""
         await receive()

@@ -67,8 +67,7 @@ async def model(call: Call, name: str) -> HttpResponse:
 @csrf_exempt
 async def unknown(request: HttpRequest) -> HttpResponse:
     """Answer for every other path of the API."""
-    headers = {"X-Content-Type-Options": "nosniff"}
-    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url", headers=headers).response()
+    return ApiError(404, f"Unknown path: {request.path}", code="unknown_url").response()
 
 
 def _chat_body(request: Call) -> dict[str, Any]:

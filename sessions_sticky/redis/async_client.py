@@ -39,9 +39,16 @@ class AsyncRedis:
         return await line.execute(command)
 
     async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands together and return their replies; in the place of each that failed, its error."""
+        """Send commands together and return their replies; in the place of each that was refused, its `ResponseError`.
+
+        Raises `redis.RedisError` or `OSError` when Redis did not answer.
+        """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
-        return await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
+        replies = await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
+                raise reply
+        return replies
 
     async def _open(self) -> _Line:
         loop = asyncio.get_running_loop()

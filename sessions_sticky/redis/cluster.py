@@ -167,10 +167,6 @@ class _Node:
             replies = await self._async_client.execute_many(commands)
         except FAILURES as exc:
             return [self._noted(exc)] * len(commands)
-        for reply in replies:
-            if isinstance(reply, FAILURES) and not isinstance(reply, ResponseError):
-                self._noted(reply)
-                return replies
         self._breaker.note()
         return replies
 

@@ -103,7 +103,6 @@ class RedisServer:
         for load in self._loads(batch):
             await self._asend_one(load)
         replies = await self._async_client.execute_many(batch.commands)
-        _raise_unanswered(replies)
         if again and (unknown := self._forgotten(batch, replies)):
             part = Batch([batch.commands[at] for at in unknown])
             _put(replies, unknown, await self._asend_batch(part, again=False))
@@ -124,16 +123,6 @@ class RedisServer:
 
 def _scripts(commands: Sequence[Command]) -> set[str]:
     return {command.args[1] for command in commands if command.args[0] == "EVALSHA"}
-
-
-def _raise_unanswered(replies: Sequence[Any]) -> None:
-    """Raise the error of a connection that stands in the place of a reply: the store has not answered."""
-    for reply in replies:
-        if isinstance(reply, Exception) and not isinstance(reply, ResponseError):
-            try:
-                raise reply
-            finally:
-                del reply, replies  # or they and this frame would keep each other
 
 
 def _put(replies: list[Any], places: Sequence[int], parts: Sequence[Any]) -> None:

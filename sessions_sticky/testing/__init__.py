@@ -52,8 +52,6 @@ MEMORY: dict[str, Any] = {
 }
 VALKEY_TIMEOUT_SECONDS = 10
 """Tests are not about timeouts, and run on busy machines."""
-COUNTS = b"sentinel:created:"
-"""Keys of what was created in a minute or an hour, by the clock, which stays; see `keys.created`."""
 SOCKET_PATH_BYTES = 103
 """The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107. TMPDIR may be longer."""
 
@@ -222,7 +220,8 @@ def _age_memory(found: Any, seconds: float) -> None:
 
 def _age_redis(client: Any, seconds: float) -> None:
     for key in client.scan_iter("sentinel:*", count=1_000):
-        if not key.startswith(COUNTS) and (left_ms := client.pttl(key)) > 0:
+        by_the_clock = key.startswith(keys.CREATED_PREFIX.encode())
+        if not by_the_clock and (left_ms := client.pttl(key)) > 0:
             client.pexpire(key, max(left_ms - int(seconds * 1000), 0))
     for key in client.scan_iter(f"{keys.INDEX_PREFIX}*", count=1_000, _type="zset"):
         for member in client.zrange(key, 0, -1):

@@ -54,6 +54,14 @@ async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
             await asyncio.sleep(0.01)
 
 
+async def other_worker_knows(providers: list[Provider]) -> None:
+    """Let one of two workers meet a failure, and wait until the other knows."""
+    one, other = Health(30), Health(30)
+    async with sharing(providers, one, other):
+        one.failed("north")
+        await until(lambda: other.is_cooling("north"))
+
+
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: list[Provider]) -> None:
     one, other = Health(30), Health(30)
@@ -67,13 +75,11 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
 
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_the_database_stalls(north_alone: list[Provider]) -> None:
-    one, other, answers = Health(30), Health(30), threading.Event()
+    answers = threading.Event()
     stalled = asyncio.create_task(sync_to_async(answers.wait)(30))
     await asyncio.sleep(0)
     try:
-        async with sharing(north_alone, one, other):
-            one.failed("north")
-            await until(lambda: other.is_cooling("north"))
+        await other_worker_knows(north_alone)
     finally:
         answers.set()
         await stalled
@@ -83,14 +89,12 @@ async def test_other_worker_knows_within_a_second_when_the_database_stalls(north
 async def test_other_worker_knows_within_a_second_when_names_are_looked_up_without_end(
     north_alone: list[Provider],
 ) -> None:
-    one, other, answers = Health(30), Health(30), threading.Event()
+    answers = threading.Event()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=1))  # that of getaddrinfo
     stalled = loop.run_in_executor(None, answers.wait, 30)
     try:
-        async with sharing(north_alone, one, other):
-            one.failed("north")
-            await until(lambda: other.is_cooling("north"))
+        await other_worker_knows(north_alone)
     finally:
         answers.set()
         await stalled
@@ -113,10 +117,7 @@ async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
 ) -> None:
     session_cache.set(KEY, junk)
-    one, other = Health(30), Health(30)
-    async with sharing(north_alone, one, other):
-        one.failed("north")
-        await until(lambda: other.is_cooling("north"))
+    await other_worker_knows(north_alone)
 
 
 @pytest.mark.parametrize("field", ["cooled_at", "cooling_until", "failing_since", "failed_at", "at"])
