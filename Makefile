@@ -10,7 +10,7 @@ DOCS_READY := $(DOCS)/requirements-installed
 .PHONY: run test coverage quick faults matrix lint docs
 
 run: $(READY)
-	@exec $(BIN)/python manage.py run $(ARGS)
+	@exec $(BIN)/python manage.py run --demo $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)
