@@ -117,17 +117,17 @@ PROVIDER_FILES = {
     PROVIDER.replace("https://host/v1", "https://[host/v1"): "base_url",
     PROVIDER.replace("https://host/v1", "https://host:port/v1"): "base_url",
     **{
+        PROVIDER.replace("//host/", f"//{host}/"): "base_url"
+        for host in ("a b", "host%2e", "%68ost", "a\u200bb", "meta\u00addata", "ho*st")
+    },
+    **{
         PROVIDER.replace("//host/", f"//{host}/"): "a cloud's own services"
         for host in (
-            *(
-                "169.254.169.254",
-                "169.254.169.254:80",
-                "[::ffff:169.254.169.254]",
-                "[fe80::1%25eth0]",
-                "[fd00:ec2::254]",
-            ),
-            *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "0.0.0.0", "[::]", "0", "224.0.0.1"),
-            *("metadata.google.internal", "METADATA.GOOGLE.INTERNAL.", "100.100.100.200", "168.63.129.16"),
+            "169.254.169.254:80",
+            "[::ffff:169.254.169.254]",
+            "0xa9fea9fe",
+            "METADATA.GOOGLE.INTERNAL.",
+            "\uff11\uff16\uff19\u3002254.169.②⑤④",
         )
     },
     PROVIDER.replace('["m"]', "[]"): "models",
