@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from django.db import InterfaceError, OperationalError
 
-from sentinel_project.gateway import status
 from tests.gateway.asgi import Call
 
 
