@@ -36,7 +36,7 @@ async def test_readyz_is_unavailable_when_the_database_does_not_answer(async_cli
         def cursor(self):
             raise error("connection refused")
 
-    monkeypatch.setattr(status, "connection", Gone())
+    monkeypatch.setattr(healthchecks, "connection", Gone())
     answer = await async_client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "store": "ok", "database": "unavailable"}
