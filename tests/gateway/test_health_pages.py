@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import InterfaceError, OperationalError
 
+from sentinel_project.gateway import healthchecks
 from tests.gateway.asgi import Call
 
 
