@@ -12,7 +12,7 @@ from environ import Env
 import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
 from sentinel_project.gateway.conversation import DEFAULT_SOURCES
-from sentinel_project.gateway.providers import ECHO, load_providers
+from sentinel_project.gateway.providers.config import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
 from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
@@ -45,7 +45,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
-    "sentinel_project.gateway.status.any_host",
+    "sentinel_project.gateway.healthchecks.any_host",
     "django.middleware.security.SecurityMiddleware",
     "sentinel_project.security_headers.security_headers",
     "sentinel_project.static_files.static_files",

@@ -14,7 +14,7 @@ from django.db import Error, close_old_connections, connection
 from django.db.models import Count, Max
 
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.key_uses import KeyUses
+from sentinel_project.gateway.key_usage import KeyUses
 from sentinel_project.gateway.models import ApiKey, digest
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.request_log import RequestLog
-from sentinel_project.gateway.stopping import stopping
+from sentinel_project.gateway.shutdown import stopping
 from sessions_sticky import SessionError, SessionStoreUnavailable
 
 logger = logging.getLogger(__name__)

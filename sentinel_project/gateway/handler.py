@@ -20,12 +20,14 @@ from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import resolve
 
-from sentinel_project.gateway import metrics, provider_file, routing
+from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
-from sentinel_project.gateway.shared_health import probe_forever, share_forever
-from sentinel_project.gateway.stopping import LEFT, stopping
+from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.shutdown import LEFT, stopping
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""

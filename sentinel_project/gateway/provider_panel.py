@@ -11,10 +11,11 @@ from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from sentinel_project.gateway import routing, shared_health
-from sentinel_project.gateway.health import HEALTHY, Condition, is_lost
-from sentinel_project.gateway.provider_file import providers
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import HEALTHY, Condition, is_lost
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky.admin.hooks import Panel
 
 logger = logging.getLogger(__name__)

@@ -10,13 +10,14 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from sentinel_project.gateway import conversation, routing
+from sentinel_project.gateway import conversation
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.dispatch import dispatch
 from sentinel_project.gateway.endpoint import Call, endpoint
 from sentinel_project.gateway.errors import ApiError, json_response, too_large
-from sentinel_project.gateway.provider_file import providers
-from sentinel_project.gateway.providers import MAX_NAME_LENGTH
+from sentinel_project.gateway.providers.config import MAX_NAME_LENGTH
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.dispatch import dispatch
 from sessions_sticky import Outcome, sessions
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.core.management import call_command
 from django.urls import reverse
 
-from sentinel_project.gateway import shared_health
+from sentinel_project.gateway.providers import health_sync as shared_health
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.operators.diagnosis import Doctor
 from tests.faults import methods

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_project.gateway import auth, routing
-from sentinel_project.gateway.health import Health
+from sentinel_project.gateway import auth
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.faults.hostile import ANYTHING, NASTY, TEXT, assert_no_foreign_keys, examples
 from tests.gateway.asgi import CHAT, KEY, OTHER_KEY, Call, ask

@@ -13,7 +13,7 @@ from rest_framework.authtoken.models import Token
 
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.models import ApiKey
-from sentinel_project.gateway.providers import ECHO
+from sentinel_project.gateway.providers.config import ECHO
 from tests.faults.permission_table import CHAT, KINDS, METHODS, OTHER, OWNER, ROUTES, Route
 from tests.gateway.asgi import Call
 

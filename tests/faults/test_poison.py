@@ -11,8 +11,9 @@ from django.test import Client
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
-from sentinel_project.gateway import auth, routing
-from sentinel_project.gateway.health import Health
+from sentinel_project.gateway import auth
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.operators.listing import Cursor, Filters

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentinel_project.gateway import auth, routing
-from sentinel_project.gateway.health import Health
+from sentinel_project.gateway import auth
 from sentinel_project.gateway.models import digest
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.routing import plan as routing
 from tests.gateway.asgi import OWNERS
 from tests.gateway.live import LiveGateway
 from tests.gateway.upstreams import Upstream

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentinel_project.gateway import routing
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import keys, sessions
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import provider

@@ -78,7 +78,7 @@ async def test_chat_logs_the_difference_when_another_model_was_asked_for(only_no
     await ask(chat("model-a", conversation_id="conv-1"))
 
     def differences() -> list[str]:
-        return [record.message for record in caplog.records if record.name == "sentinel_project.gateway.routing"]
+        return [record.message for record in caplog.records if record.name == "sentinel_project.gateway.routing.plan"]
 
     with caplog.at_level("INFO", "sentinel_project"):
         await ask(chat("model-a", conversation_id="conv-1"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentinel_project.gateway.providers import ECHO
+from sentinel_project.gateway.providers.config import ECHO
 from tests.gateway.asgi import CHAT, Call, ask
 
 FUZZ = settings(

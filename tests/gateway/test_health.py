@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sentinel_project.gateway.health import MAX_COOLDOWN_SECONDS, Health
+from sentinel_project.gateway.providers.health import MAX_COOLDOWN_SECONDS, Health
 
 START = 1_000_000.0
 

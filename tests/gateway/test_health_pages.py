@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import InterfaceError, OperationalError
 
-from sentinel_project.gateway import status
+from sentinel_project.gateway import healthchecks
 from tests.gateway.asgi import Call
 
 
@@ -37,7 +37,7 @@ async def test_readyz_is_unavailable_when_the_database_does_not_answer(async_cli
         def cursor(self):
             raise error("connection refused")
 
-    monkeypatch.setattr(status, "connection", Gone())
+    monkeypatch.setattr(healthchecks, "connection", Gone())
     answer = await async_client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "store": "ok", "database": "unavailable"}

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from sentinel_project.gateway.providers import ECHO
+from sentinel_project.gateway.providers.config import ECHO
 from tests.gateway.asgi import CHAT, KEY, MESSAGES, ask, chat
 from tests.gateway.conftest import provider
 

@@ -11,9 +11,10 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from sentinel_project.gateway import auth, key_uses
+from sentinel_project.gateway import auth
+from sentinel_project.gateway import key_usage as key_uses
 from sentinel_project.gateway.auth import KeyRing
-from sentinel_project.gateway.key_uses import KeyUses
+from sentinel_project.gateway.key_usage import KeyUses
 from sentinel_project.gateway.models import ApiKey, digest
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sentinel_project.gateway.providers import load_providers
+from sentinel_project.gateway.providers.config import load_providers
 
 LINK_LOCAL = int(IPv4Address("169.254.169.254"))
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentinel_project.gateway import provider_file
-from sentinel_project.gateway.provider_file import providers, watch_forever
-from sentinel_project.gateway.providers import load_providers
+from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.config import load_providers
+from sentinel_project.gateway.providers.reload import providers, watch_forever
 from tests.gateway.asgi import ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
 from tests.gateway.load import Clients, bindings, failed, tell

@@ -11,9 +11,11 @@ from django.core.cache import cache
 from django.test import Client
 from pytest_django import Settings
 
-from sentinel_project.gateway import provider_panel, routing, shared_health
-from sentinel_project.gateway.health import LOST_SECONDS, Condition, Health
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway import provider_panel
+from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import LOST_SECONDS, Condition, Health
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config
 from tests.servers import start_server
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 from asgiref.sync import sync_to_async
 
-from sentinel_project.gateway import shared_health
-from sentinel_project.gateway.health import Health
-from sentinel_project.gateway.providers import Provider
-from sentinel_project.gateway.shared_health import probe_forever, share_forever
+from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sessions_sticky import cache_config
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sentinel_project.gateway import endpoint, handler, upstream
-from sentinel_project.gateway.stopping import Stopping
+from sentinel_project.gateway import endpoint, handler
+from sentinel_project.gateway.shutdown import Stopping
+from sentinel_project.gateway.upstream import client as upstream
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.upstreams import Held, Upstream, stalls, streams_and_stalls
 

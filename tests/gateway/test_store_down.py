@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sentinel_project.gateway import routing
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config
 from tests.gateway.asgi import ask, chat
 from tests.gateway.conftest import provider

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from sentinel_project.gateway import metrics, routing, upstream
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import client as upstream
 from tests.gateway.asgi import ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, streams_and_stalls
 

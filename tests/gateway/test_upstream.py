@@ -9,7 +9,8 @@ import time
 import msgspec
 import pytest
 
-from sentinel_project.gateway import routing, upstream
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import client as upstream
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, answers, breaks_off, fails, says, stalls, streams_and_stalls

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sentinel_project.gateway import upstream
+from sentinel_project.gateway.upstream import client as upstream
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, fails
 

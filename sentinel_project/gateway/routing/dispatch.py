@@ -6,10 +6,12 @@ import logging
 import time
 from typing import Any, NamedTuple
 
-from sentinel_project.gateway import metrics, routing, upstream
+from sentinel_project.gateway import metrics
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers import Provider
-from sentinel_project.gateway.upstream_errors import Failed, Refused
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import client as upstream
+from sentinel_project.gateway.upstream.errors import Failed, Refused
 
 logger = logging.getLogger(__name__)
 

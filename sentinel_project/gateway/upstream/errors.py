@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.providers.config import Provider
 
 MAX_ERROR_BYTES = 64 * 1024
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.providers import Provider, load_providers
+from sentinel_project.gateway.providers.config import Provider, load_providers
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,16 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
 
-from sentinel_project.gateway import metrics, upstream
-from sentinel_project.gateway.health import (
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import (
     MAX_COOLDOWN_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
     Condition,
     Health,
     is_credible,
 )
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.upstream import client as upstream
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ import aiohttp
 import msgspec
 from django.conf import settings
 
-from sentinel_project.gateway import echo, metrics
+from sentinel_project.gateway import metrics
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers import Provider
-from sentinel_project.gateway.stopping import stopping
-from sentinel_project.gateway.upstream_errors import Failed, failure, header, refusal, too_long
+from sentinel_project.gateway.providers import echo
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.upstream.errors import Failed, failure, header, refusal, too_long
 
 logger = logging.getLogger(__name__)
 

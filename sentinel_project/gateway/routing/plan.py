@@ -10,9 +10,9 @@ from typing import NamedTuple, NoReturn
 from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.health import Health
-from sentinel_project.gateway.provider_file import providers
-from sentinel_project.gateway.providers import Provider
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.reload import providers
 from sessions_sticky import (
     Session,
     SessionConflict,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sentinel_project.gateway.metadata_hosts import is_metadata_host
+from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
 
 MAX_NAME_LENGTH = 256
 Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
