@@ -18,7 +18,8 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import echo
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.shutdown import stopping
-from sentinel_project.gateway.upstream.errors import Failed, failure, header, refusal, too_long
+from sentinel_project.gateway.upstream.errors import Failed, failure, refusal, too_long
+from sentinel_project.gateway.upstream.masking import mask_body
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ MAX_ANSWER_BYTES = 64 * 2**20
 """The longest answer that is no stream; a few pictures in base64 are in the room of that."""
 MAX_EVENT_BYTES = 16 * 2**20
 """The longest event of a stream: so much is kept until its end has come."""
+MEDIA_TYPES = ("application/json", "text/event-stream", "application/x-ndjson")
+"""The types of answers that are passed on."""
 
 
 class Answer(NamedTuple):
@@ -64,11 +67,11 @@ async def _ask(provider: Provider, body: dict[str, Any], *, wants_stream: bool) 
         if not first:
             raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
         if not wants_stream:
-            return Answer(response.content_type if response.content_type.isascii() else "application/json", first)
+            return Answer(_media_type(response, "application/json"), mask_body(first, provider.api_key))
     except BaseException:
         response.close()
         raise
-    return Answer(header(response, "Content-Type") or "text/event-stream", _chunks(provider, response, first))
+    return Answer(_media_type(response, "text/event-stream"), _chunks(provider, response, first))
 
 
 async def _post(provider: Provider, body: bytes) -> aiohttp.ClientResponse:
@@ -122,14 +125,14 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
     try:
         while chunk:
             if whole := _take_whole(rest, chunk):
-                yield whole
+                yield mask_body(whole, provider.api_key)
             if len(rest) > MAX_EVENT_BYTES:
                 yield _last_event(provider, too_long(provider, MAX_EVENT_BYTES))
                 return
             async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
                 chunk = await response.content.readany()
         if rest:
-            yield bytes(rest)
+            yield mask_body(bytes(rest), provider.api_key)
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
@@ -138,6 +141,13 @@ async def _chunks(provider: Provider, response: aiohttp.ClientResponse, chunk: b
         yield _last_event(provider, failure(provider, exc))
     finally:
         response.close()
+
+
+def _media_type(response: aiohttp.ClientResponse, default: str) -> str:
+    """Return the type of an answer if it is one of `MEDIA_TYPES`: in any other text a provider may repeat its key."""
+    if response.content_type not in MEDIA_TYPES:
+        return default
+    return response.content_type + ("; charset=utf-8" if (response.charset or "").lower() == "utf-8" else "")
 
 
 def _last_event(provider: Provider, failed: Failed) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
-from email.utils import parsedate_to_datetime
+from datetime import UTC
+from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -11,8 +13,10 @@ import msgspec
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 
 class Failed(ApiError):
@@ -44,13 +48,13 @@ async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiEr
     One about the gateway's key is not about the client's: it becomes 502.
     """
     status = response.status
-    said = _openai_error(await _error_text(provider, response))
+    said = _openai_error(await _error_text(response), provider.api_key)
     message = said.get("message") or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
     own_words: dict[str, Any] = {name: said.get(name) for name in ("param", "code")}
     own_words["type"] = said.get("type") or "upstream_error"
-    retry_after = header(response, "Retry-After")
+    retry_after = _retry_after(response.headers.get("Retry-After", ""))
     headers = {} if retry_after is None else {"Retry-After": retry_after}
     if status in (401, 402, 403, 404):
         refused = Refused(status, message, **own_words)
@@ -67,12 +71,6 @@ async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiEr
     failed.alive = status == 429
     failed.retry_after = _seconds(retry_after)
     return failed
-
-
-def header(response: aiohttp.ClientResponse, name: str) -> str | None:
-    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
-    value = response.headers.get(name)
-    return value if value is not None and value.isascii() and value.isprintable() else None
 
 
 def failure(provider: Provider, exc: Exception) -> Failed:
@@ -96,29 +94,37 @@ def too_long(provider: Provider, limit: int) -> Failed:
     return failed
 
 
-async def _error_text(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
-    """The start of an error's body, without the gateway's key, which some providers repeat."""
+async def _error_text(response: aiohttp.ClientResponse) -> bytes:
+    """Return the start of an error's body."""
     text = b""
     while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
         text += chunk
-    return text.replace(provider.api_key.encode(), b"***") if provider.api_key else text
+    return text
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110: seconds or a date); None when there is none or it is neither."""
-    if retry_after is None:
-        return None
-    if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after)
+def _retry_after(value: str) -> str | None:
+    """Return a `Retry-After` header that is a number of seconds or a date, written anew; None for any other text."""
+    if SECONDS.fullmatch(value):
+        return value
     try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+        return format_datetime(parsedate_to_datetime(value).astimezone(UTC), usegmt=True)
     except (ValueError, OverflowError):
         return None
 
 
-def _openai_error(text: bytes) -> dict[str, Any]:
+def _seconds(retry_after: str | None) -> float | None:
+    """Return the seconds until the time in a header that `_retry_after` returned; None without one."""
+    if retry_after is None:
+        return None
+    if SECONDS.fullmatch(retry_after):
+        return float(retry_after)
+    return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+
+
+def _openai_error(text: bytes, secret: str | None) -> dict[str, Any]:
+    """Return the fields of an error in OpenAI's shape, without the gateway's key; none for any other text."""
     try:
-        body = msgspec.json.decode(text)
+        body = mask(msgspec.json.decode(text), secret)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     error = body.get("error") if isinstance(body, dict) else None
