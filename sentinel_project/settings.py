@@ -78,11 +78,20 @@ TEST_RUNNER = "sentinel_project.test_runner.PytestRunner"
 # Stores
 
 
+SQLITE_OPTIONS = {
+    "timeout": 5,  # seconds that a statement waits for another process's lock
+    "transaction_mode": "IMMEDIATE",  # a transaction that writes later cannot wait for a lock then
+    "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",  # readers do not wait for a writer
+}
+
+
 def database_config(url: str) -> dict[str, Any]:
     """Read a database URL. django-environ takes an unknown scheme for a module's name."""
     if urlsplit(url).scheme not in Env.DB_SCHEMES:
         raise ValueError
     config: dict[str, Any] = Env.db_url_config(url)
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
     return config
 
 

@@ -229,6 +229,18 @@ def test_settings_follow_the_environment_when_it_is_set(load):
     assert found["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "https://b.example"]
 
 
+@pytest.mark.parametrize(("query", "seconds"), [("", 5), ("?timeout=30", 30)])
+def test_sqlite_waits_for_locks_and_readers_do_not_when_nothing_else_is_set(load, tmp_path, query, seconds):
+    options = load(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3{query}")["DATABASES"]["default"]["OPTIONS"]
+    assert int(options["timeout"]) == seconds
+    assert options["transaction_mode"] == "IMMEDIATE"
+    assert "journal_mode = WAL" in options["init_command"]
+
+
+def test_other_databases_get_no_options_of_sqlite(load):
+    assert "OPTIONS" not in load(DATABASE_URL="postgres://user:pass@host:5433/name")["DATABASES"]["default"]
+
+
 BAD = [
     {"SESSION_TTL_SECONDS": "abc"},
     {"REDIS_URL": "http://user:secret@host"},

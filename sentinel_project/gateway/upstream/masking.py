@@ -42,7 +42,7 @@ def mask_body(body: bytes, secret: str | None) -> bytes:
 
 @lru_cache(maxsize=128)
 def _longest_word(secret: str) -> bytes:
-    return max(re.findall("[A-Za-z0-9]*", secret), key=len).encode()
+    return max(re.split("[^A-Za-z0-9]", secret), key=len).encode()
 
 
 @lru_cache(maxsize=128)
