@@ -1,0 +1,59 @@
+"""Which headers go to a provider, and which of a provider's go to the client. All others are dropped."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.providers.config import Provider
+
+TO_PROVIDER = frozenset({"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate"})
+TO_PROVIDER_PREFIXES = ("x-stainless-",)
+TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
+TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+REQUEST_IDS = ("x-request-id", "request-id")
+"""Where providers put their own id of a request: OpenAI and most others, Anthropic."""
+
+
+def to_provider(provider: Provider, request: ApiRequest) -> dict[str, str]:
+    """Return the headers of a request to a provider: the client's that are allowed, then the provider's own."""
+    allowed = TO_PROVIDER | provider.forward_headers
+    hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
+    sent = {
+        name: value
+        for name, value in request.headers.items()
+        if (name in allowed or name.startswith(TO_PROVIDER_PREFIXES))
+        and name not in hop_by_hop
+        and _is_printable(value)
+    }
+    return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
+
+
+def authorization(provider: Provider) -> dict[str, str]:
+    """Return the header that shows the gateway's key to a provider; none where it takes none."""
+    if provider.api_key is None or provider.auth == "none":
+        return {}
+    if provider.auth == "bearer":
+        return {"Authorization": f"Bearer {provider.api_key}"}
+    return {provider.auth: provider.api_key}
+
+
+def to_client(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return the headers of a provider's answer that go to the client, its id of the request among them."""
+    names = {name.lower() for name in response.headers}
+    passed = {name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES)}
+    kept = {name: value for name in sorted(passed) if (value := usable(response, name)) is not None}
+    for name in REQUEST_IDS:
+        if request_id := usable(response, name):
+            kept["x-upstream-request-id"] = kept["request-id"] = request_id
+    return kept
+
+
+def usable(response: aiohttp.ClientResponse, name: str) -> str | None:
+    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
+    value = response.headers.get(name)
+    return value if value is not None and _is_printable(value) else None
+
+
+def _is_printable(value: str) -> bool:
+    return value.isascii() and value.isprintable()
