@@ -15,7 +15,7 @@ from sentinel_project.gateway import routing, shared_health
 from sentinel_project.gateway.health import HEALTHY, Condition, is_lost
 from sentinel_project.gateway.provider_file import providers
 from sentinel_project.gateway.providers import Provider
-from sessions_sticky.admin.hooks import Panel
+from sessions_sticky.admin.registry import Panel
 
 logger = logging.getLogger(__name__)
 

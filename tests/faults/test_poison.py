@@ -15,7 +15,7 @@ from sentinel_project.gateway import auth, routing
 from sentinel_project.gateway.health import Health
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.operators.listing import Cursor, Filters
+from sessions_sticky.queries.filters import Cursor, Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
 from tests.faults.truth import stored
