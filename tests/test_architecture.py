@@ -14,6 +14,7 @@ BESIDE = {"apps", "migrations", "models", "urls"}
 NOT_CODE = {"locale", "scripts", "static", "templates"}
 SECTIONS = {
     "sessions_sticky": "The layers of `sessions_sticky`",
+    "sessions_sticky.identity": "Inside `identity`",
     "sessions_sticky.jobs": "Inside `jobs`",
     "sessions_sticky.operators": "Inside `operators`",
     "sessions_sticky.redis": "Inside `redis`",
