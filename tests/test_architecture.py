@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BESIDE = {"apps", "migrations", "models", "urls"}
-PACKAGES = ("jobs", "queries", "stores", "connections", "connections.cluster")
+PACKAGES = ("identity", "jobs", "queries", "stores", "connections", "connections.cluster")
 SECTIONS = {
     "sessions_sticky": "The layers of `sessions_sticky`",
     **{f"sessions_sticky.{name}": f"Inside `{name}`" for name in PACKAGES},
