@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -155,8 +154,8 @@ def _message_events(index: int, item: dict[str, Any]) -> Iterator[dict[str, Any]
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def page(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return a list object, newest first as OpenAI orders them."""
-    data = json.loads(json.dumps(items[::-1]))
+def page(items: list[dict[str, Any]], *, order: str | None) -> dict[str, Any]:
+    """Return a list object, newest first unless the order is "asc"."""
+    data = items if order == "asc" else items[::-1]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": False}

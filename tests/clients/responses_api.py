@@ -47,6 +47,7 @@ class ResponsesApi:
             web.get(conversation, self.retrieve_conversation),
             web.delete(conversation, self.delete_conversation),
             web.get(f"{conversation}/items", self.conversation_items),
+            web.post(f"{conversation}/items", self.add_items),
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
@@ -110,7 +111,7 @@ class ResponsesApi:
 
     async def input_items(self, request: web.Request) -> web.Response:
         """List what a response was given."""
-        return web.json_response(page(self._stored(request)["given"]))
+        return web.json_response(page(self._stored(request)["given"], order=request.query.get("order")))
 
     async def create_conversation(self, request: web.Request) -> web.Response:
         """Begin a conversation, with items where some are given."""
@@ -133,7 +134,15 @@ class ResponsesApi:
 
     async def conversation_items(self, request: web.Request) -> web.Response:
         """List a conversation."""
-        return web.json_response(page(self._conversation(request.match_info["id"])["items"]))
+        items = self._conversation(request.match_info["id"])["items"]
+        return web.json_response(page(items, order=request.query.get("order")))
+
+    async def add_items(self, request: web.Request) -> web.Response:
+        """Add to a conversation."""
+        body = await parse(request, "items")
+        added = input_items(body["items"])
+        self._conversation(request.match_info["id"])["items"] += added
+        return web.json_response(page(added, order="asc"))
 
     def _context(self, body: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the items that the request gives, and these after those that it continues."""

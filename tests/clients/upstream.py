@@ -130,8 +130,10 @@ class Upstream:
             return await handler(request)
         except ApiError as error:
             return error.response(anthropic=_is_anthropic(request))
-        except web.HTTPNotFound:
-            return ApiError(404, f"Invalid URL ({request.method} {path})").response(anthropic=_is_anthropic(request))
+        except web.HTTPException as error:
+            return ApiError(error.status, f"Invalid URL ({request.method} {path})").response(
+                anthropic=_is_anthropic(request)
+            )
 
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
         if _is_anthropic(request):
