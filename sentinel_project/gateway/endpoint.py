@@ -112,9 +112,11 @@ def _parse(api: Api, call: Call) -> ApiRequest:
 
 
 def _response(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
-    answer, provider, result = served
+    answer, provider, result, repaired = served
     call.log.fields.update(outcome=result.outcome, provider=provider.name, model=plan.model)
     headers = answer.headers | _session_headers(plan, provider.name, result)
+    if repaired is not None:
+        headers["X-Session-Repaired"] = repaired
     if isinstance(answer.body, bytes):
         return HttpResponse(answer.body, headers=headers)
     # Proxies such as nginx would otherwise hold a stream back until it ends.

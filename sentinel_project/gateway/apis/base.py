@@ -27,6 +27,13 @@ class Stage(enum.Enum):
     """The API's own last event; nothing may follow it."""
 
 
+class Repair(NamedTuple):
+    """A body without the reasoning of another account; `removed` goes into `X-Session-Repaired`."""
+
+    body: Body
+    removed: str
+
+
 class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
@@ -61,6 +68,13 @@ class Api(ABC):
         """Return the fields of the error in a provider's JSON object; None when it has no error of this API's shape."""
         error = answer.get("error")
         return error if isinstance(error, dict) and error else None
+
+    def repair(self, body: Body, error: ApiError) -> Repair | None:
+        """Return a body that the same provider may accept after its error; None when the error is about something else.
+
+        Only reasoning that another account signed or encrypted is ever removed.
+        """
+        return None
 
     def is_complete(self, last_events: bytes) -> bool:
         """Return whether a stream that closes without its last event was complete all the same."""

@@ -24,11 +24,15 @@ SESSION_FIELDS = ("conversation_id",)
 
 
 class Served(NamedTuple):
-    """An answer, the provider that gave it, and how the conversation came to it."""
+    """An answer, the provider that gave it, and how the conversation came to it.
+
+    `repaired` names what was removed from the request so that the provider accepts it; None when nothing was.
+    """
 
     answer: client.Answer
     provider: Provider
     result: routing.RouteResult
+    repaired: str | None
 
 
 async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
@@ -43,7 +47,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
         routing.health.begin(provider.name)
         started = time.perf_counter()
         try:
-            answer = await client.call(provider, request, _body_for(provider, request.body, plan.model))
+            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan.model))
         except UpstreamFailure as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
@@ -62,9 +66,20 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
             stream = "no" if isinstance(answer.body, bytes) else "yes"
             metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
             routing.health.answered(provider.name)
-            return Served(answer, provider, await routing.record_result(plan, provider, refusal))
+            return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
     raise first_error
+
+
+async def _ask(provider: Provider, request: ApiRequest, body: Body) -> tuple[client.Answer, str | None]:
+    """Ask a provider; once more, without it, when it refuses reasoning that another account made."""
+    try:
+        return await client.call(provider, request, body), None
+    except ApiError as exc:
+        repair = request.api.repair(body, exc)
+        if repair is None:
+            raise
+    return await client.call(provider, request, repair.body), repair.removed
 
 
 def _body_for(provider: Provider, body: Body, model: str) -> Body:
