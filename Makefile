@@ -1,4 +1,4 @@
-# make run | test | coverage | quick | faults | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | coverage | quick | faults | clients | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
 DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
+CLIENTS := $(VENV)/clients
+CLIENTS_READY := $(CLIENTS)/requirements-installed
 
-.PHONY: run test coverage quick faults matrix lint docs
+.PHONY: run test coverage quick faults clients matrix lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run --demo $(ARGS)
@@ -24,6 +26,10 @@ quick: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest -n auto --faults-report docs/faults.md $(ARGS) tests/faults
+
+# Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
+clients: $(READY) $(CLIENTS_READY)
+	$(BIN)/python -m pytest -m clients $(ARGS) tests/clients
 
 # Python x Django x redis-py x server; `.venv/bin/python -m nox` runs the corners.
 matrix: $(READY)
@@ -51,4 +57,12 @@ $(DOCS_READY): docs/requirements.txt
 	@echo "Installing docs/requirements.txt into $(DOCS), once"
 	@$(PYTHON) -m venv $(DOCS)
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
+$(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
+	@echo "Installing tests/clients/requirements.txt and tests/clients/package.json into $(CLIENTS), once"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+	@cp tests/clients/package.json $(CLIENTS)
+	@cd $(CLIENTS) && npm install --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@

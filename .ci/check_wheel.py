@@ -15,7 +15,7 @@ from pathlib import Path
 
 NEEDED = {
     "py.typed",
-    "scripts/replace.lua",
+    "stores/lua/replace.lua",
     "migrations/0001_initial.py",
     "api/views.py",
     "admin/pages.py",

@@ -171,7 +171,7 @@ def _fill(client: Any, size: int) -> None:
 def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str] | None:
     """Return the parameter for a page that deep, where there are so many."""
     from sessions_sticky import keys, sessions
-    from sessions_sticky.operators.listing import Cursor, Filters
+    from sessions_sticky.queries.filters import Cursor, Filters
 
     number = sessions.count(**filters)
     if "external_id" in filters or number < 100:

@@ -18,10 +18,10 @@ from django.core.cache import cache  # noqa: E402
 
 from sentinel_project.gateway.models import ApiKey  # noqa: E402
 from sessions_sticky import SessionStoreUnavailable, keys, sessions  # noqa: E402
-from sessions_sticky.jobs.control import Jobs  # noqa: E402
 from sessions_sticky.jobs.records import Plan  # noqa: E402
-from sessions_sticky.operators.bulk import Move  # noqa: E402
-from sessions_sticky.operators.listing import Filters  # noqa: E402
+from sessions_sticky.jobs.service import Jobs  # noqa: E402
+from sessions_sticky.queries.bulk import Move  # noqa: E402
+from sessions_sticky.queries.filters import Filters  # noqa: E402
 
 ROUTES = {
     ("openai", "gpt-5"): 920,

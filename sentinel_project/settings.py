@@ -14,8 +14,8 @@ from sentinel_project import embedded, environment, metrics_folder
 from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.providers.config import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
-from sessions_sticky.caches import cache_config
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
+from sessions_sticky.connections.cache_config import cache_config
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.folder("SENTINEL_DATA_DIR", default=BASE_DIR / "var")

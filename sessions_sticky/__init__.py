@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sessions_sticky import keys as keys
-    from sessions_sticky.caches import cache_config as cache_config
+    from sessions_sticky.connections.cache_config import cache_config as cache_config
     from sessions_sticky.exceptions import InvalidConversationId as InvalidConversationId
     from sessions_sticky.exceptions import InvalidCursor as InvalidCursor
     from sessions_sticky.exceptions import InvalidSession as InvalidSession
@@ -24,14 +24,13 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
     from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
-    from sessions_sticky.history import Event as Event
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
-    from sessions_sticky.operators.listing import HourStats as HourStats
-    from sessions_sticky.operators.listing import Page as Page
-    from sessions_sticky.operators.listing import RouteStats as RouteStats
-    from sessions_sticky.operators.listing import Stats as Stats
-    from sessions_sticky.selection import rendezvous as rendezvous
+    from sessions_sticky.queries.filters import HourStats as HourStats
+    from sessions_sticky.queries.filters import Page as Page
+    from sessions_sticky.queries.filters import RouteStats as RouteStats
+    from sessions_sticky.queries.filters import Stats as Stats
+    from sessions_sticky.ranking import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
     from sessions_sticky.session import Outcome as Outcome
     from sessions_sticky.session import Resolution as Resolution
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from sessions_sticky.signals import session_created as session_created
     from sessions_sticky.signals import session_deleted as session_deleted
     from sessions_sticky.signals import session_rebound as session_rebound
+    from sessions_sticky.stores.history import Event as Event
 
 __version__ = "0.1.0"
 
@@ -71,12 +71,12 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "Event": "history",
-    "cache_config": "caches",
-    "rendezvous": "selection",
+    "Event": "stores.history",
+    "cache_config": "connections.cache_config",
+    "rendezvous": "ranking",
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
-    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "operators.listing"),
+    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "queries.filters"),
     **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),
 }
 

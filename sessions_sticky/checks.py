@@ -29,8 +29,8 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky import keys
-from sessions_sticky.caches import is_on_redis
 from sessions_sticky.conf import Conf, conf, unknown_options
+from sessions_sticky.connections.cache_config import is_on_redis
 from sessions_sticky.session import Session
 
 if TYPE_CHECKING:

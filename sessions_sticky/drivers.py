@@ -8,11 +8,11 @@ from typing import Any
 from django.core.cache.backends.base import BaseCache
 from django.utils.connection import ConnectionProxy
 
-from sessions_sticky import store
 from sessions_sticky.conf import check_ttl_seconds, conf
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.operations import Operation, T
+from sessions_sticky.policy import Operation, T
 from sessions_sticky.signals import Announcement
+from sessions_sticky.stores import base
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -26,7 +26,7 @@ class Driver:
         if not isinstance(cache, BaseCache | str | None):
             raise ValueError(f"Invalid cache: {cache!r}; allowed is a Django cache, or an alias in CACHES")
         self._alias = cache if isinstance(cache, str) else None
-        self._fixed_store = store.for_cache(cache) if isinstance(cache, BaseCache) else None
+        self._fixed_store = base.for_cache(cache) if isinstance(cache, BaseCache) else None
         self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
         self._actor = "gateway"
 
@@ -36,8 +36,8 @@ class Driver:
         return conf.ttl_seconds if self._ttl_seconds is None else self._ttl_seconds
 
     @property
-    def _store(self) -> store.Store[Any]:
-        return self._fixed_store or store.for_alias(self._alias or conf.cache)
+    def _store(self) -> base.Store[Any]:
+        return self._fixed_store or base.for_alias(self._alias or conf.cache)
 
     def _run(self, operation: Operation[T]) -> T:
         try:

@@ -7,10 +7,10 @@ from typing import Any
 from sessions_sticky import keys
 from sessions_sticky.exceptions import SessionConflict
 from sessions_sticky.manager import SessionManager, sessions
-from sessions_sticky.operations import Operation, announce, readable
+from sessions_sticky.policy import Operation, announce, readable
 from sessions_sticky.session import Session
 from sessions_sticky.signals import session_deleted
-from sessions_sticky.store import Store
+from sessions_sticky.stores.base import Store
 
 
 def stored(conversation_id: str, manager: SessionManager = sessions) -> bytes | None:

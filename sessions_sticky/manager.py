@@ -10,8 +10,8 @@ from __future__ import annotations
 from copy import copy
 from typing import Self
 
-from sessions_sticky.operations import Operations
-from sessions_sticky.operators.methods import OperatorMethods
+from sessions_sticky.policy import Operations
+from sessions_sticky.queries.methods import OperatorMethods
 from sessions_sticky.session import Entry, Resolution, Session
 
 

@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.utils import get_random_secret_key
 from django.test import Client
 
-from sentinel_project.gateway import views
+from sentinel_project.gateway.apis import model_list
 from sentinel_project.gateway.handler import UNKNOWN_BYTES
 from sentinel_project.http_protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, STUCK_SECONDS
 from tests.gateway.live import ROOT, environment, manage
@@ -131,7 +131,7 @@ def test_log_line_is_printable_when_a_view_fails_on_a_hostile_path(
     async def fail(*args: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(views, "authenticate", fail)
+    monkeypatch.setattr(model_list, "authenticate", fail)
     assert client.get("/v1/models/a%1b[2J%0dforged").status_code == 500
     lines = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
     assert lines

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway import provider_panel
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
-from sessions_sticky.admin.hooks import register_panel, register_routes
+from sessions_sticky.admin.registry import register_panel, register_routes
 
 TEMPLATES = "admin/gateway/apikey/"
 

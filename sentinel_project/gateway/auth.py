@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -147,15 +148,20 @@ class KeyRing:
 keys = KeyRing()
 
 
-async def authenticate(authorization: str) -> str:
-    """Return the owner for an `Authorization` header; raises `ApiError` 401."""
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise _unauthorized("Send your API key as 'Authorization: Bearer KEY'")
-    owner = await keys.owner(key.strip())
-    if owner is None:
-        raise _unauthorized("The API key is not valid: it does not exist or was revoked")
-    return owner
+async def authenticate(headers: Mapping[str, str]) -> str:
+    """Return the owner of the key in a request's headers, whose names are in lower case.
+
+    `Authorization` counts if its key is one of ours, else `x-api-key`: Anthropic's clients may send both. Raises
+    `ApiError` 401.
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    sent = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()]
+    if not any(sent):
+        raise _unauthorized("Send your API key as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'")
+    for key in filter(None, sent):
+        if (owner := await keys.owner(key)) is not None:
+            return owner
+    raise _unauthorized("The API key is not valid: it does not exist or was revoked")
 
 
 def _unauthorized(message: str) -> ApiError:

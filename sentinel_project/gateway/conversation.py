@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky import InvalidConversationId, keys
 
@@ -26,7 +27,7 @@ DEFAULT_SOURCES = (
 """First found wins. Never `user` or `safety_identifier`: they name a person, not a conversation."""
 
 
-def find(sources: Sequence[str], headers: Mapping[str, str], body: dict[str, Any]) -> str | None:
+def find(sources: Sequence[str], headers: Mapping[str, str], body: Body) -> str | None:
     """Return the conversation id that a client sent; None when it sent none.
 
     `headers` have lower-case names; an empty header counts as none. Raises `ApiError` 400, naming the source, for an
@@ -51,10 +52,12 @@ def _in_headers(pattern: str, headers: Mapping[str, str]) -> str | None:
     return next((value for name, value in headers.items() if value and fnmatchcase(name, pattern)), None)
 
 
-def _in_body(path: str, body: Any) -> Any:
-    for name in path.split("."):
-        body = body.get(name) if isinstance(body, dict) else None
-    return body
+def _in_body(path: str, body: Body) -> Any:
+    first, *rest = path.split(".")
+    value = body.get(first)
+    for name in rest:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def scoped(scope: str, owner: str, conversation_id: str) -> str:

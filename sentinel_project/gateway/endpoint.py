@@ -1,4 +1,4 @@
-"""What all endpoints of the chat API have in common."""
+"""The one way of a request through the gateway, whatever its API."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway import apis, conversation
+from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
+from sentinel_project.gateway.auth import authenticate
+from sentinel_project.gateway.errors import ApiError, Render, too_large
 from sentinel_project.gateway.request_log import RequestLog
+from sentinel_project.gateway.routing.dispatch import Served, dispatch
+from sentinel_project.gateway.routing.plan import Plan, RouteResult, plan_route
 from sentinel_project.gateway.shutdown import stopping
-from sessions_sticky import SessionError, SessionStoreUnavailable
+from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable, sessions
 
 logger = logging.getLogger(__name__)
 
-LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 """The log's status for a client that left before its answer; nginx's."""
 
 
@@ -33,24 +40,25 @@ ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
-def endpoint(method: str) -> Callable[[View], View]:
-    """Make an API endpoint: one method, every error in the OpenAI shape, a request id, a line in the log."""
+def endpoint(*methods: str) -> Callable[[View], View]:
+    """Make an endpoint of a view: its methods, errors in the shape of its API, a request id, a line in the log."""
 
     def decorate(view: View) -> View:
         @functools.wraps(view)
         async def handle(request: HttpRequest, **captured: str) -> HttpResponseBase:
-            call = cast("Call", request)
+            call, render = cast("Call", request), apis.error_shape(request.path)
             call.lower_headers = _headers(request)
             call.log = RequestLog(call.lower_headers)
-            if request.method != method:
-                message = f"{request.method} is not allowed here, {method} is"
-                return _told(call.log, ApiError(405, message, headers={"Allow": method}).response())
+            if request.method not in methods:
+                allowed = ", ".join(methods)
+                error = ApiError(405, f"{request.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
+                return _finish(call.log, error.response(render))
             try:
-                return _told(call.log, await _answer(view, call, captured))
+                return _finish(call.log, await _answer(view, call, captured, render))
             except asyncio.CancelledError as exc:
                 if stopping.caused(exc):
-                    return _told(call.log, stopping.error().response())
-                call.log.write(LEFT)
+                    return _finish(call.log, stopping.error().response(render))
+                call.log.write(CLIENT_CLOSED_REQUEST)
                 raise
 
         return csrf_exempt(handle)
@@ -58,19 +66,81 @@ def endpoint(method: str) -> Callable[[View], View]:
     return decorate
 
 
+def serve(api: Api) -> View:
+    """Return the endpoint that answers an API's requests from the conversation's provider, plain or as a stream."""
+
+    @endpoint("POST")
+    async def view(call: Call) -> HttpResponseBase:
+        owner = await authenticate(call.lower_headers)
+        request = _parse(api, call)
+        body = request.body
+        conversation_id = conversation.find(settings.SENTINEL_CONVERSATION_ID_SOURCES, call.lower_headers, body)
+        call.log.fields.update(conversation_id=conversation_id, model=request.model, stream=request.is_stream)
+        if conversation_id is not None:
+            conversation_id = conversation.scoped(settings.SENTINEL_CONVERSATION_SCOPE, owner, conversation_id)
+        plan = await plan_route(conversation_id=conversation_id, model=request.model, owner=owner, api=api.name)
+        try:
+            served = await dispatch(plan, request)
+        except ApiError as exc:
+            first = plan.candidates[0].name
+            exc.headers |= _session_headers(plan, first, RouteResult(plan.outcome))
+            call.log.fields.update(outcome=plan.outcome, provider=first, model=plan.model)
+            raise
+        return _response(call, plan, served)
+
+    return view
+
+
+@csrf_exempt
+async def unknown_path(request: HttpRequest) -> HttpResponse:
+    """Answer for every other path of the API."""
+    error = ApiError(404, f"Unknown path: {request.path}", code="unknown_url")
+    return error.response(apis.error_shape(request.path))
+
+
 def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
     """Answer a request that does not get to its endpoint: with a request id and a line in the log all the same."""
-    return _told(RequestLog(_headers(request)), error.response())
+    return _finish(RequestLog(_headers(request)), error.response(apis.error_shape(request.path)))
 
 
-def _told(log: RequestLog, response: ResponseT) -> ResponseT:
+def _parse(api: Api, call: Call) -> ApiRequest:
+    try:
+        raw = call.body
+    except RequestDataTooBig as exc:
+        raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) from exc
+    return parse(api, raw, call.lower_headers, call.META.get("QUERY_STRING", ""))
+
+
+def _response(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
+    answer, provider, result, repaired = served
+    call.log.fields.update(outcome=result.outcome, provider=provider.name, model=plan.model)
+    headers = answer.headers | _session_headers(plan, provider.name, result)
+    if repaired is not None:
+        headers["X-Session-Repaired"] = repaired
+    if isinstance(answer.body, bytes):
+        return HttpResponse(answer.body, headers=headers)
+    # Proxies such as nginx would otherwise hold a stream back until it ends.
+    headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(call.log.until_end(200, answer.body), headers=headers)
+
+
+def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:
+    headers = {"X-Session-Outcome": result.outcome, "X-Session-Provider": provider, "X-Session-Model": plan.model}
+    if plan.session is not None and plan.outcome != Outcome.DEGRADED:
+        headers["X-Session-Expires-In"] = str(sessions.ttl_seconds)
+    if result.reason is not None:
+        headers["X-Session-Rebind-Reason"] = result.reason
+    return headers
+
+
+def _finish(log: RequestLog, response: ResponseT) -> ResponseT:
     response["X-Request-Id"] = log.request_id
     if not response.streaming:  # a stream writes its line at its end
         log.write(response.status_code)
     return response
 
 
-async def _answer(view: View, call: Call, captured: dict[str, str]) -> HttpResponseBase:
+async def _answer(view: View, call: Call, captured: dict[str, str], render: Render) -> HttpResponseBase:
     try:
         return await view(call, **captured)
     except ApiError as exc:
@@ -83,11 +153,11 @@ async def _answer(view: View, call: Call, captured: dict[str, str]) -> HttpRespo
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
         error = ApiError(500, "The gateway failed; its log says why", type="server_error")
-    return error.response()
+    return error.response(render)
 
 
 def _headers(request: HttpRequest) -> dict[str, str]:
-    """All headers: also those with an underscore in the name, which Django drops."""
+    """Return all headers: also those with an underscore in the name, which Django drops."""
     scope = getattr(request, "scope", None)
     if scope is None:
         return {name.lower(): value for name, value in request.headers.items()}

@@ -1,7 +1,8 @@
-"""Errors in the only shape that the OpenAI SDKs read."""
+"""Errors of the gateway, rendered in the shape of the API that was called."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -9,7 +10,11 @@ from django.http import HttpResponse
 
 
 class ApiError(Exception):
-    """An answer other than success. `param` names the field at fault; `code` is for programs."""
+    """An answer other than success. `param` names the field at fault; `code` is for programs.
+
+    `provider_body` is the provider's own error object where it has the shape of the API: it goes to the client as it
+    is. None: the error is rendered from the other attributes.
+    """
 
     def __init__(
         self,
@@ -19,27 +24,37 @@ class ApiError(Exception):
         type: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        provider_body: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
         self.code = code
-        self.headers = headers or {}
-        self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+        self.headers = dict(headers or {})
+        self.provider_body = provider_body
 
-    def response(self) -> HttpResponse:
-        """Return the error as a JSON response."""
-        return json_response(self.body, status=self.status, headers=self.headers)
-
-    def event(self) -> bytes:
-        """Return the error as the last event of a stream that has begun."""
-        return b"data: " + msgspec.json.encode(self.body) + b"\n\n"
+    def response(self, render: Render | None = None) -> HttpResponse:
+        """Return the error as a JSON response, in OpenAI's shape unless another is given."""
+        body = self.provider_body or (render or openai_shape)(self)
+        return json_response(body, status=self.status, headers=self.headers)
 
 
-def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
+Render = Callable[[ApiError], dict[str, Any]]
+
+
+def openai_shape(error: ApiError) -> dict[str, Any]:
+    """Return an error in the only shape that the OpenAI SDKs read."""
+    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": fields}
+
+
+def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """Return `body` as a JSON response."""
     return HttpResponse(
-        msgspec.json.encode(body), status=status, content_type="application/json", headers=headers or {}
+        msgspec.json.encode(body), status=status, content_type="application/json", headers=dict(headers or {})
     )
 
 

@@ -27,7 +27,7 @@ from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
-from sentinel_project.gateway.shutdown import LEFT, stopping
+from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""
@@ -130,7 +130,7 @@ async def _body(scope: Any, receive: Any) -> bytes:
             raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
         more = message.get("more_body", False)
         if more and not is_known and settings.DATA_UPLOAD_MAX_MEMORY_SIZE - room > UNKNOWN_BYTES:
-            await authenticate(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
+            await authenticate({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})
             is_known = True
     return b"".join(chunks)
 
@@ -139,7 +139,7 @@ async def _cancel_when_left(work: asyncio.Task[Any], receive: Any) -> None:
     """Cancel the work, and with it the request to the provider, when the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    work.cancel(LEFT)
+    work.cancel(CLIENT_DISCONNECTED)
 
 
 def _closing(send: Any) -> Any:

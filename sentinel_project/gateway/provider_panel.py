@@ -16,7 +16,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import HEALTHY, Condition, is_lost
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
-from sessions_sticky.admin.hooks import Panel
+from sessions_sticky.admin.registry import Panel
 
 logger = logging.getLogger(__name__)
 

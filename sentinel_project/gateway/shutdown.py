@@ -21,7 +21,7 @@ from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError
 
-LEFT = "the client left"
+CLIENT_DISCONNECTED = "the client left"
 """The message of a cancellation for that reason."""
 LINGER_SECONDS = 6
 """HTTP clients themselves give up an unused connection after 5 s (httpx, hence OpenAI's SDK) or 4 s (Node)."""
@@ -67,7 +67,7 @@ class Stopping:
 
     def caused(self, exc: asyncio.CancelledError) -> bool:
         """Tell whether a chat is cancelled because the server stops."""
-        return self.told and LEFT not in exc.args
+        return self.told and CLIENT_DISCONNECTED not in exc.args
 
     def error(self) -> ApiError:
         """Return what a chat is told whose time is over. The cancellation that led here is taken back."""

@@ -1,16 +1,18 @@
-"""The URLs of the chat API. Everything below `v1/` goes the short way: see handler.py."""
+"""The URLs of the gateway. Everything below `v1/` goes the short way: see handler.py."""
 
 from __future__ import annotations
 
 from django.urls import path, re_path
 
-from sentinel_project.gateway import healthchecks, views
+from sentinel_project.gateway import healthchecks
+from sentinel_project.gateway.apis import APIS, model_list
+from sentinel_project.gateway.endpoint import serve, unknown_path
 
 urlpatterns = [
-    path("v1/chat/completions", views.chat_completions),
-    path("v1/models", views.models),
-    path("v1/models/<path:name>", views.model),
-    re_path(r"^v1/", views.unknown),
+    *(path(f"v1{api.path}", serve(api)) for api in APIS),
+    path("v1/models", model_list.models),
+    path("v1/models/<path:name>", model_list.model),
+    re_path(r"^v1/", unknown_path),
     path("healthz", healthchecks.healthz),
     path("readyz", healthchecks.readyz),
     path("metrics", healthchecks.prometheus),

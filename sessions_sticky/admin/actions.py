@@ -12,12 +12,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from sessions_sticky import audit, exact
-from sessions_sticky.admin.chosen import Chosen, jobs
-from sessions_sticky.admin.filtering import Count, names_in_use
+from sessions_sticky.admin.decorators import page
+from sessions_sticky.admin.filters import Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm
-from sessions_sticky.admin.pages import page
+from sessions_sticky.admin.selection import Chosen, jobs
 from sessions_sticky.exceptions import SessionConflict
-from sessions_sticky.operators.bulk import Move
+from sessions_sticky.queries.bulk import Move
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

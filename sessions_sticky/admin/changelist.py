@@ -11,12 +11,12 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_sticky.admin.filtering import count_of, fields_of, filters_in, names_in_use, query_of
-from sessions_sticky.admin.pages import Section, page
-from sessions_sticky.admin.shown import shown_all
+from sessions_sticky.admin.decorators import Section, page
+from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
+from sessions_sticky.admin.formatting import shown_all
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
-from sessions_sticky.operators.listing import Filters
+from sessions_sticky.queries.filters import Filters
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

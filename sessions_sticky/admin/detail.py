@@ -12,14 +12,14 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky import audit, exact, keys
-from sessions_sticky.admin import ids  # noqa: F401  # the converter `quoted_id`
-from sessions_sticky.admin.filtering import names_in_use
+from sessions_sticky.admin import converters  # noqa: F401  # the converter `quoted_id`
+from sessions_sticky.admin.decorators import page
+from sessions_sticky.admin.filters import names_in_use
+from sessions_sticky.admin.formatting import duration_formats, shown_all
 from sessions_sticky.admin.forms import MoveForm
-from sessions_sticky.admin.pages import page
-from sessions_sticky.admin.shown import duration_formats, shown_all
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
-from sessions_sticky.history import Event
 from sessions_sticky.manager import sessions
+from sessions_sticky.stores.history import Event
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin

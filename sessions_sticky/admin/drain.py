@@ -12,14 +12,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
-from sessions_sticky.admin import hooks
-from sessions_sticky.admin.chosen import jobs
+from sessions_sticky.admin import registry
+from sessions_sticky.admin.decorators import Section, page
 from sessions_sticky.admin.forms import MoveForm, NameField
-from sessions_sticky.admin.operation import described
-from sessions_sticky.admin.pages import Section, page
+from sessions_sticky.admin.job import described
+from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.manager import sessions
-from sessions_sticky.operators.listing import Filters
+from sessions_sticky.queries.filters import Filters
 
 if TYPE_CHECKING:
     from sessions_sticky.admin.model_admin import SessionAdmin
@@ -91,7 +91,7 @@ def _start(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def _show(admin: SessionAdmin, request: HttpRequest, form: DrainForm) -> HttpResponse:
-    routes = hooks.routes()
+    routes = registry.routes()
     known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
     context = {
         "title": _("Drain a provider"),

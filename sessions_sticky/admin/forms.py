@@ -9,7 +9,7 @@ from django.core.validators import RegexValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from sessions_sticky.operators.bulk import Move
+from sessions_sticky.queries.bulk import Move
 
 MAX_NAME_LENGTH = 256
 MAX_REASON_LENGTH = 500

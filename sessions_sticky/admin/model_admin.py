@@ -13,14 +13,14 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 
-from sessions_sticky.admin import actions, changelist, detail, drain, operation, overview
-from sessions_sticky.admin.pages import Section
+from sessions_sticky.admin import actions, changelist, detail, drain, job, overview
+from sessions_sticky.admin.decorators import Section
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.models import Session
 
 TEMPLATES = "admin/sessions_sticky/"
 
-PAGES: tuple[ModuleType, ...] = (changelist, overview, drain, operation, actions, detail)
+PAGES: tuple[ModuleType, ...] = (changelist, overview, drain, job, actions, detail)
 """Modules with a function `urls`, in the order of their sections in the menu."""
 
 

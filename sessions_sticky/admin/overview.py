@@ -13,15 +13,15 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_sticky.admin import charts, hooks
+from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.charts import Bar
-from sessions_sticky.admin.filtering import query_of
-from sessions_sticky.admin.pages import Section, page
+from sessions_sticky.admin.decorators import Section, page
+from sessions_sticky.admin.filters import query_of
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
-from sessions_sticky.operators.diagnosis import Doctor
-from sessions_sticky.operators.listing import Filters, RouteStats, Stats
-from sessions_sticky.redis.server_info import Finding, Level
+from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries.filters import Filters, RouteStats, Stats
+from sessions_sticky.queries.server_info import Finding, Level
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -116,7 +116,7 @@ def _figures(request: HttpRequest) -> dict[str, Any]:
         "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
         "rebinds": _rebinds(),
         "findings": [_finding(finding) for finding in Doctor().findings()],
-        "panels": hooks.panels(request),
+        "panels": registry.panels(request),
     }
 
 

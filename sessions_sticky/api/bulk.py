@@ -22,11 +22,11 @@ from sessions_sticky.api.bulk_serializers import (
     RebindAllSerializer,
     operation_path,
 )
-from sessions_sticky.api.listing import parameters
+from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.views import SessionView
-from sessions_sticky.jobs.control import Changed, Jobs
 from sessions_sticky.jobs.records import Job, Kind
+from sessions_sticky.jobs.service import Changed, Jobs
 
 WAIT_SECONDS = 1.0
 """How long a request waits for its operation to end."""

@@ -11,8 +11,8 @@ from rest_framework import serializers
 
 from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, TextField, not_blank
 from sessions_sticky.jobs.records import Job, Kind, Plan, State
-from sessions_sticky.operators.bulk import Move
-from sessions_sticky.operators.listing import Filters
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import Filters
 
 
 class FlagField(serializers.BooleanField):

@@ -11,10 +11,10 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from sessions_sticky import keys
-from sessions_sticky.api.paths import session_path, sessions_path
+from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.exceptions import InvalidConversationId
-from sessions_sticky.history import Kind
 from sessions_sticky.session import Entry
+from sessions_sticky.stores.history import Kind
 
 MAX_LENGTH = 256
 """Of names and owners, in characters; the wire format itself knows no limit."""

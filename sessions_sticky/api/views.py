@@ -17,8 +17,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 
 from sessions_sticky import audit
-from sessions_sticky.api.listing import ListQuerySerializer, last_of, links, parameters
-from sessions_sticky.api.paths import id_in, session_path
+from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
 from sessions_sticky.api.serializers import (
@@ -29,6 +28,7 @@ from sessions_sticky.api.serializers import (
     shown_all,
 )
 from sessions_sticky.api.throttling import SessionThrottle
+from sessions_sticky.api.url_ids import id_in, session_path
 from sessions_sticky.exceptions import SessionConflict, SessionOwnerMismatch
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.session import Entry, Outcome

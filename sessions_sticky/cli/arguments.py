@@ -6,8 +6,8 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
-from sessions_sticky.cli.endings import EXIT_CODES
-from sessions_sticky.operators.methods import MAX_PAGE
+from sessions_sticky.cli.errors import EXIT_CODES
+from sessions_sticky.queries.methods import MAX_PAGE
 
 
 def add_subcommands(parser: ArgumentParser) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sessions_sticky.cli.endings import INTERRUPTED, UNREACHABLE, Error
-from sessions_sticky.cli.screen import Screen
-from sessions_sticky.cli.text import duration
+from sessions_sticky.cli.errors import INTERRUPTED, UNREACHABLE, Error
+from sessions_sticky.cli.formatting import duration
+from sessions_sticky.cli.output import Screen
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
 if TYPE_CHECKING:

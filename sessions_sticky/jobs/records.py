@@ -14,10 +14,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from sessions_sticky import keys
-from sessions_sticky.operations import Operation
-from sessions_sticky.operators.bulk import Move
-from sessions_sticky.operators.listing import Filters
-from sessions_sticky.redis.commands import Batch, Command, Script
+from sessions_sticky.connections.commands import Batch, Command, Script
+from sessions_sticky.policy import Operation
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
 
 logger = logging.getLogger("sessions_sticky")

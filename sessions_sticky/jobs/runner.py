@@ -11,18 +11,18 @@ from typing import Any
 
 from django.db import connections
 
-from sessions_sticky import redis_store
+from sessions_sticky.connections.commands import Command, Script
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
 from sessions_sticky.jobs import records
 from sessions_sticky.jobs.records import Job, Plan
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.operations import Operation
-from sessions_sticky.operators.bulk import Bulk, Move
-from sessions_sticky.operators.overview import Overview
-from sessions_sticky.operators.walk import Row
-from sessions_sticky.redis.commands import Command, Script
+from sessions_sticky.policy import Operation
+from sessions_sticky.queries.bulk import Bulk, Move
+from sessions_sticky.queries.index_reader import Row
+from sessions_sticky.queries.reads import Overview
 from sessions_sticky.signals import Announcement
-from sessions_sticky.store import Store
+from sessions_sticky.stores import redis
+from sessions_sticky.stores.base import Store
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -35,8 +35,7 @@ PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 
 TALLIED = {
-    script.sha: Script(*script.names[:-1], "tally", script.names[-1])
-    for script in (redis_store.REMOVE, redis_store.REPLACE)
+    script.sha: Script(*script.names[:-1], "count_change", script.names[-1]) for script in (redis.REMOVE, redis.REPLACE)
 }
 """The scripts that make changes, by the SHA-1 of those that do not count them."""
 

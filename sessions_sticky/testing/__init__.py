@@ -35,14 +35,15 @@ from urllib.parse import quote
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
-from sessions_sticky import keys, store
-from sessions_sticky.caches import cache_config
+from sessions_sticky import keys
 from sessions_sticky.conf import conf
+from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.index import Refreshed
 from sessions_sticky.manager import sessions
-from sessions_sticky.portable_store import PortableStore
 from sessions_sticky.session import Session
+from sessions_sticky.stores import base
+from sessions_sticky.stores.index import Refreshed
+from sessions_sticky.stores.portable import PortableStore
 from sessions_sticky.testing import substitute
 
 MEMORY: dict[str, Any] = {
@@ -86,7 +87,7 @@ def valkey_cache() -> dict[str, Any]:
 
 def reset() -> None:
     """Forget what this process remembers of sessions and outages; and empty the store, if it is one of this module."""
-    store.for_alias.cache_clear()
+    base.for_alias.cache_clear()
     if substitute.is_ours():
         substitute.session_cache().clear()
 
@@ -99,7 +100,7 @@ def store_down() -> Iterator[None]:
     `ON_STORE_ERROR` says); all other methods raise `SessionStoreUnavailable`. Afterwards what was stored is there
     again, at once.
     """
-    from sessions_sticky.redis_store import RedisStore
+    from sessions_sticky.stores.redis import RedisStore
 
     with ExitStack() as patches:
         for kind in (PortableStore, RedisStore):
@@ -121,7 +122,7 @@ def let_time_pass(seconds: float) -> None:
         _age_redis(found.client.get_client(), seconds)  # type: ignore[attr-defined]
     else:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
-    remembered = store.for_alias(conf.cache)
+    remembered = base.for_alias(conf.cache)
     entries = remembered.last_seen._entries
     entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
     if remembered.refreshed is not None:

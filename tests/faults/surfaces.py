@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from sentinel_project.gateway.providers import health_sync as shared_health
 from sessions_sticky import Session, SessionManager
-from sessions_sticky.operators.diagnosis import Doctor
+from sessions_sticky.queries.doctor import Doctor
 from tests.faults import methods
 from tests.faults.poisons import BOUND
 from tests.gateway.asgi import ask, chat

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from sessions_sticky import Outcome, SessionStoreUnavailable
-from sessions_sticky.operations import REMADE
-from sessions_sticky.operators.diagnosis import Doctor
-from sessions_sticky.redis.server_info import Level
+from sessions_sticky.policy import REMADE
+from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries.server_info import Level
 from tests.conftest import REAL_STORES, patient_config
 from tests.faults.truth import check_expiries, stored
 from tests.faults.turns import process

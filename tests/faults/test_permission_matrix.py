@@ -16,9 +16,9 @@ from rest_framework.authtoken.models import Token
 
 from sentinel_project.gateway.models import ApiKey
 from sessions_sticky import sessions
-from sessions_sticky.jobs.control import Jobs
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.operators.listing import Filters
+from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries.filters import Filters
 from tests.faults.permission_roles import BY_TOKEN, ROLES, WITH_CSRF, Cell, Role, cells
 from tests.faults.permission_table import KINDS, METHODS, ROUTES, SAFE, Route
 from tests.sessions_sticky.admin.pages import binding, wait_for_jobs

@@ -16,7 +16,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.operators.listing import Cursor, Filters
+from sessions_sticky.queries.filters import Cursor, Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
 from tests.faults.truth import stored

@@ -10,7 +10,7 @@ from itertools import product
 import pytest
 
 from sessions_sticky import Outcome, SessionConflict, SessionStoreUnavailable, cache_config
-from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
+from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import REAL_STORES
 from tests.faults import methods
 from tests.faults.truth import check_sound, stored

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import redis
 
-from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
+from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Workers, providers_file, wait_until

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sentinel_project.gateway import conversation
-from sentinel_project.gateway.conversation import DEFAULT_SOURCES, find
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.errors import ApiError
 from tests.gateway.asgi import ask, chat
 
@@ -24,6 +27,10 @@ IN_BODY = [
     {"metadata": {"session_id": "conv-1"}},
     {"prompt_cache_key": "conv-1"},
 ]
+
+
+def find(sources, headers, body):
+    return conversation.find(sources, headers, Body.parse(json.dumps(body).encode()))
 
 
 async def bound(session_cache, body=None, headers=()) -> list[str]:
@@ -123,14 +130,14 @@ def test_find_raises_and_names_the_field_when_the_id_is_not_allowed(name, value)
     with pytest.raises(ApiError) as caught:
         find(DEFAULT_SOURCES, {}, {name: value})
     assert caught.value.status == 400
-    assert caught.value.body["error"]["param"] == name
+    assert caught.value.param == name
     assert str(caught.value).startswith(f"Invalid {name}: A conversation id ")
 
 
 def test_find_raises_and_names_the_header_when_the_id_is_not_allowed():
     with pytest.raises(ApiError, match="1 to 256 characters, not 257") as caught:
         find(DEFAULT_SOURCES, {"x-session-id": 257 * "x"}, {})
-    assert caught.value.body["error"]["param"] == "x-session-id"
+    assert caught.value.param == "x-session-id"
 
 
 @pytest.mark.usefixtures("gateway")

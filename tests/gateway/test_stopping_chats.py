@@ -13,7 +13,7 @@ import pytest
 
 from sentinel_project.gateway import endpoint, handler
 from sentinel_project.gateway.shutdown import Stopping
-from sentinel_project.gateway.upstream import client as upstream
+from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.upstreams import Held, Upstream, stalls, streams_and_stalls
 
@@ -23,7 +23,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
     """A worker that was told to stop."""
     stopping = Stopping()
     stopping.told = True
-    for module in (endpoint, handler, upstream):
+    for module in (endpoint, handler, relay):
         monkeypatch.setattr(module, "stopping", stopping)
     return stopping
 

@@ -9,7 +9,7 @@ import pytest
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.routing import plan as routing
-from sentinel_project.gateway.upstream import client as upstream
+from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, breaks_off, streams_and_stalls
 
@@ -48,7 +48,7 @@ async def test_operators_are_told_when_a_stream_breaks_off(
     gateway, only_north: Upstream, monkeypatch, caplog, behave, reason, kind
 ):
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
-    monkeypatch.setattr(upstream, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(relay, "MAX_EVENT_BYTES", 1000)
     counted = metrics.upstream_failures.labels("north", reason)._value
     before = counted.get()
     only_north.then(behave or breaks_off(FIRST, 2000 * b"x"))

@@ -159,11 +159,10 @@ async def test_chat_passes_the_error_on_when_the_provider_gives_one(only_north: 
         b"\xff\xfe",
         b"[]",
         b"null",
-        b'{"detail": "no"}',
-        b'{"error": "no"}',
         b'{"error": null}',
         b'{"error": {}}',
         b'{"error": {"message": null, "type": null, "param": null, "code": null}}',
+        b'{"detail": []}',
         300_000 * b"[",
     ],
 )
@@ -178,7 +177,7 @@ async def test_chat_passes_the_status_on_when_the_error_is_of_another_shape(only
 async def test_chat_passes_the_error_on_when_its_fields_have_other_types(only_north: Upstream):
     only_north.then(fails(400, {"error": {"message": ["a"], "type": 1, "param": {"x": 1}, "code": 17, "more": 1}}))
     answer = await ask(chat())
-    assert answer.error == {"message": "['a']", "type": "1", "param": "{'x': 1}", "code": 17}
+    assert answer.error == {"message": '["a"]', "type": "upstream_error", "param": None, "code": None}
 
 
 async def test_chat_passes_the_error_on_when_it_arrives_in_pieces(only_north: Upstream):
@@ -226,10 +225,12 @@ async def test_chat_is_told_of_its_failure_when_http_knows_no_such_status(only_n
 
 @pytest.mark.parametrize("value", [b"text/\xff", b"text/\xc3\xa9"])
 async def test_stream_is_passed_on_when_its_type_cannot_be(only_north: Upstream, value):
-    only_north.then(says(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: 16" % value, b"data: [DONE]\n\n.."))
+    stream = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d" % (value, len(stream) + 2)
+    only_north.then(says(head, stream + b".."))
     answer = await ask(chat(stream=True))
     assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
-    assert answer.body.startswith(b"data: [DONE]")
+    assert answer.body == stream
 
 
 @pytest.mark.parametrize("value", [b"text/\xff", b"text/\xc3\xa9"])

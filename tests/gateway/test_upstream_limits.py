@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sentinel_project.gateway.upstream import client as upstream
+from sentinel_project.gateway.upstream import client, relay
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.upstreams import Exchange, Upstream, fails
 
@@ -17,8 +17,8 @@ LIMIT = 10_000
 
 @pytest.fixture
 def low_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream, "MAX_ANSWER_BYTES", LIMIT)
-    monkeypatch.setattr(upstream, "MAX_EVENT_BYTES", LIMIT)
+    monkeypatch.setattr(client, "MAX_ANSWER_BYTES", LIMIT)
+    monkeypatch.setattr(relay, "MAX_EVENT_BYTES", LIMIT)
 
 
 def sends_without_end(exchange: Exchange) -> None:
@@ -57,11 +57,27 @@ async def test_chat_answers_502_and_leaves_when_an_answer_does_not_end(only_nort
 
 
 @pytest.mark.usefixtures("low_limits")
-async def test_stream_ends_with_an_error_event_and_leaves_when_an_event_does_not_end(only_north: Upstream):
+async def test_stream_answers_502_and_disconnects_when_its_first_event_does_not_end(only_north: Upstream):
     only_north.then(sends_without_end)
     answer = await ask(chat(stream=True))
+    assert (answer.status, answer.error["code"]) == (502, "upstream_too_long")
+    assert await asyncio.to_thread(only_north.exchanges[0].ended.wait, 5)
+    assert only_north.exchanges[0].left_early
+
+
+@pytest.mark.usefixtures("low_limits")
+async def test_stream_ends_with_an_error_event_and_disconnects_when_an_event_does_not_end(only_north: Upstream):
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.event({"content": "first"})
+        while True:
+            exchange.chunk(b"x" * 1000)
+
+    only_north.then(behave)
+    answer = await ask(chat(stream=True))
     assert answer.status == 200
-    assert json.loads(answer.body.removeprefix(b"data: "))["error"]["code"] == "upstream_too_long"
+    error = answer.body.rpartition(b"data: ")[2]
+    assert json.loads(error)["error"]["code"] == "upstream_too_long"
     assert await asyncio.to_thread(only_north.exchanges[0].ended.wait, 5)
     assert only_north.exchanges[0].left_early
 
@@ -80,13 +96,14 @@ async def test_stream_goes_on_when_only_all_of_its_events_are_longer(only_north:
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("ending", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("ending", [b"\n\n", b"\r\n\r\n", b"\r\r"])
 async def test_events_are_passed_on_whole_when_their_ends_come_in_pieces(only_north: Upstream, ending):
-    events = [b"data: 1" + ending, b"data: 2" + ending]
+    first = b'data: {"choices":[{"delta":{"content":"a"}}]}'
+    events = [first + ending, b"data: 2" + ending]
 
     def behave(exchange: Exchange) -> None:
         exchange.begin()
-        for byte in b"".join(events) + b"data: rest":
+        for byte in b"".join(events) + b"data: [DONE]":
             exchange.chunk(bytes([byte]))
             time.sleep(0.005)
         exchange.chunk(b"")
@@ -98,7 +115,7 @@ async def test_events_are_passed_on_whole_when_their_ends_come_in_pieces(only_no
     while part := await call.next():
         parts.append(part)
     await serving
-    assert parts == [*events, b"data: rest"]
+    assert parts == [*events, b"data: [DONE]\n\n"]
 
 
 @pytest.mark.parametrize("behave", [drips, drips_an_error])

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
-from sessions_sticky import SessionError, SessionManager, keys, operations
-from sessions_sticky.redis import breaker
+from sessions_sticky import SessionError, SessionManager, keys, policy
+from sessions_sticky.connections import breaker
 from tests.sessions_sticky.state_model import TTL_SECONDS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class World:
         self._ahead = self._retried = 0.0
         clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + self._ahead)
         breakers = SimpleNamespace(monotonic=lambda: clock.monotonic() + self._retried)
-        monkeypatch.setattr(operations, "time", clock)
+        monkeypatch.setattr(policy, "time", clock)
         monkeypatch.setattr(breaker, "time", breakers)
         self.managers: list[SessionManager] = []
         self.asked: set[tuple[str, bool]] = set()

@@ -16,16 +16,17 @@ from redis import UnixDomainSocketConnection
 from redis.exceptions import NoScriptError
 
 import sessions_sticky
-from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, index, sessions
+from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.conf import conf
+from sessions_sticky.connections.commands import Batch, Command, Script
 from sessions_sticky.jobs import records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
-from sessions_sticky.operators import overview
-from sessions_sticky.operators.diagnosis import SAMPLE_STEPS, _Examination
-from sessions_sticky.redis.commands import Batch, Command, Script
-from sessions_sticky.redis_store import _replies
-from sessions_sticky.store import NO_KEY
+from sessions_sticky.queries import reads
+from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Examination
+from sessions_sticky.stores import index
+from sessions_sticky.stores.base import NO_KEY
+from sessions_sticky.stores.redis import _replies
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 from tests.sessions_sticky.jobs.calls import DRAIN
@@ -90,7 +91,7 @@ def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cac
 def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache, monkeypatch):
     for n in range(3):
         sessions.create(f"conv-{n}", **PROPOSAL)
-    monkeypatch.setattr(overview, "MAX_STEPS", 1)
+    monkeypatch.setattr(reads, "MAX_STEPS", 1)
     monkeypatch.setattr(index, "MAX_DUE", 0)
     assert sessions.count() == 3
 

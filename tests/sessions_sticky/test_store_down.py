@@ -21,8 +21,8 @@ from sessions_sticky import (
     cache_config,
     sessions,
 )
-from sessions_sticky.caches import SOCKET_TIMEOUT_SECONDS
-from sessions_sticky.redis import breaker
+from sessions_sticky.connections import breaker
+from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample

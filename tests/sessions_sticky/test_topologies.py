@@ -15,7 +15,7 @@ from django.core.cache import cache
 from redis import RedisCluster
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
-from sessions_sticky.operators import bulk
+from sessions_sticky.queries import bulk
 from tests.access import Access, make_certificates
 from tests.clusters import Cluster
 from tests.conftest import patient_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,18 +15,40 @@ from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
 MAX_NAME_LENGTH = 256
 Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
 """Printable ASCII without spaces: it goes into response headers."""
+HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[ -~]+$", max_length=4096)]
 HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 """A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
 
 
+Auth = Literal["bearer", "x-api-key", "api-key", "none"]
+ApiName = Literal["chat", "responses", "messages", "completions", "embeddings"]
+
+
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
-    """One OpenAI-compatible upstream. `base_url` None: the echo inside the process; `api_key` None: send none."""
+    """One upstream. `base_url` None: the echo inside the process; `api_key` None: send none.
+
+    `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
+    providers that share prompt caches and encrypted reasoning.
+    """
 
     name: str
     base_url: str | None
     api_key: str | None
     models: tuple[str, ...]
     weight: float
+    apis: tuple[str, ...] = ("chat",)
+    auth: Auth = "bearer"
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    forward_headers: frozenset[str] = frozenset()
+    upstream_names: dict[str, str] = {}
+    account: str = ""
+    affinity_header: str | None = None
+    affinity_field: str | None = None
+
+    def serves(self, model: str, api: str) -> bool:
+        """Return whether requests for a model may go there, by an API."""
+        return model in self.models and api in self.apis
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
@@ -35,17 +57,30 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     name: Token
     base_url: str
-    models: Annotated[tuple[Token, ...], msgspec.Meta(min_length=1)]
+    models: (
+        Annotated[tuple[Token, ...], msgspec.Meta(min_length=1)]
+        | Annotated[dict[Token, Token], msgspec.Meta(min_length=1)]
+    )
     api_key_env: str | None = None
     weight: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 1
+    apis: Annotated[tuple[ApiName, ...], msgspec.Meta(min_length=1)] = ("chat",)
+    auth: Auth = "bearer"
+    headers: dict[Token, HeaderValue] = {}
+    query: dict[Token, str] = {}
+    forward_headers: tuple[Token, ...] = ()
+    account: Token | None = None
+    affinity_header: Token | None = None
+    affinity_field: Token | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     provider: Annotated[list[_Entry], msgspec.Meta(min_length=1)]
 
 
+APIS = get_args(ApiName)
+
 ECHO = tuple(
-    Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1)
+    Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1, apis=APIS)
     for name in ("echo-one", "echo-two", "echo-three")
 )
 """What there is without a file: the first run needs no key and no network."""
@@ -83,8 +118,17 @@ def _provider(path: str, entry: _Entry) -> Provider:
         name=entry.name,
         base_url=entry.base_url.rstrip("/"),
         api_key=api_key,
-        models=entry.models,
+        models=tuple(entry.models),
         weight=entry.weight,
+        apis=entry.apis,
+        auth=entry.auth,
+        headers=entry.headers,
+        query=entry.query,
+        forward_headers=frozenset(name.lower() for name in entry.forward_headers),
+        upstream_names=entry.models if isinstance(entry.models, dict) else {},
+        account=entry.account or entry.name,
+        affinity_header=entry.affinity_header,
+        affinity_field=entry.affinity_field,
     )
 
 

@@ -1,29 +1,28 @@
-"""What is said when a provider does not answer as it should."""
+"""What a provider's failures mean: for the client, for the conversation and for the provider's health."""
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import UTC
-from email.utils import format_datetime, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.upstream.headers import SECONDS, to_client
 from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
-SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 
-class Failed(ApiError):
-    """The provider failed: no connection, no answer in time, 5xx or 429. Another one may well answer.
+class UpstreamFailure(ApiError):
+    """The provider failed: no connection, no answer in time, 5xx or 429. Another provider may well answer.
 
-    `reason` is its status or the error's code, never its own words: they may be anything, the message's text too.
-    `retry_after` is its own wish in seconds, if it has one; `alive` tells that it did answer.
+    `reason` is its status or the error's code, never the provider's own text, which may repeat the message.
+    `retry_after` is the wait in seconds that it asks for, None without one; `alive` is True when it did answer.
     """
 
     reason: str = ""
@@ -32,64 +31,87 @@ class Failed(ApiError):
 
     @property
     def logged(self) -> str:
-        """The reason, with the kind of error if the connection had one: a certificate is not mended like a name."""
+        """The reason, with the type of the connection's error: a bad certificate needs another fix than a bad name."""
         return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
 
 
-class Refused(ApiError):
+class UpstreamRejection(ApiError):
     """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
 
     provider_status = 0
 
 
-async def refusal(provider: Provider, response: aiohttp.ClientResponse) -> ApiError:
-    """Return the provider's error, for the client.
+async def rejection(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> ApiError:
+    """Return a provider's error answer as an error for the client.
 
-    One about the gateway's key is not about the client's: it becomes 502.
+    The provider's words and fields are kept, but for the gateway's key. An error about the gateway's key is not about
+    the client's: it becomes 502.
     """
-    status = response.status
-    said = _openai_error(await _error_text(response), provider.api_key)
-    message = said.get("message") or f"Provider {provider.name!r} answered {status}"
+    status, answer = response.status, _json_object(await _error_text(response), provider.api_key)
+    fields = api.provider_error(answer)
+    message = _message(fields or {}) or _message(answer) or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
-    own_words: dict[str, Any] = {name: said.get(name) for name in ("param", "code")}
-    own_words["type"] = said.get("type") or "upstream_error"
-    retry_after = _retry_after(response.headers.get("Retry-After", ""))
-    headers = {} if retry_after is None else {"Retry-After": retry_after}
+    own: dict[str, Any] = {"type": "upstream_error", "code": _text((fields or {}).get("code"))}
+    own["provider_body"] = answer if fields and isinstance(fields.get("message"), str) else None
+    headers = to_client(provider, response)
     if status in (401, 402, 403, 404):
-        refused = Refused(status, message, **own_words)
+        rejected = UpstreamRejection(status, message, headers=headers, **own)
         if status != 404:
             message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-            never = {"x-should-retry": "false"}  # or the SDKs show the same key again
-            refused = Refused(502, message, type="upstream_error", code="upstream_refused", headers=never)
-        refused.provider_status = status
-        return refused
+            headers["x-should-retry"] = "false"  # or the SDKs show the same key again
+            rejected = UpstreamRejection(502, message, type="upstream_error", code="upstream_refused", headers=headers)
+        rejected.provider_status = status
+        return rejected
     if status < 500 and status != 429:
-        return ApiError(status if status >= 400 else 502, message, headers=headers, **own_words)
-    failed = Failed(status if status < 600 else 502, message, headers=headers, **own_words)  # HTTP ends at 599
+        return ApiError(status if status >= 400 else 502, message, headers=headers, **own)
+    failed = UpstreamFailure(status if status < 600 else 502, message, headers=headers, **own)  # HTTP ends at 599
     failed.reason = str(failed.status)
     failed.alive = status == 429
-    failed.retry_after = _seconds(retry_after)
+    failed.retry_after = _seconds(headers.get("retry-after"))
     return failed
 
 
-def failure(provider: Provider, exc: Exception) -> Failed:
+def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
     """Return the error for a provider that could not be asked, or did not answer to the end."""
     status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
     if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
         status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
     elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         message = f"Provider {provider.name!r} broke off its answer"
-    failed = Failed(status, message, type="upstream_error", code=code)
-    failed.reason = code
+    failed = _failure(status, message, code)
     failed.__cause__ = exc
     return failed
 
 
-def too_long(provider: Provider, limit: int) -> Failed:
+def too_long(provider: Provider, limit: int) -> UpstreamFailure:
     """Return the error for an answer, or an event of a stream, of more than `limit` bytes."""
-    code = "upstream_too_long"
-    failed = Failed(502, f"Provider {provider.name!r} sent more than {limit} bytes", type="upstream_error", code=code)
+    return _failure(502, f"Provider {provider.name!r} sent more than {limit} bytes", "upstream_too_long")
+
+
+def incomplete(provider: Provider) -> UpstreamFailure:
+    """Return the error for a stream that ends without an answer, or in the middle of one."""
+    return _failure(502, f"Provider {provider.name!r} ended its answer too early", "upstream_incomplete")
+
+
+def not_an_answer(provider: Provider) -> UpstreamFailure:
+    """Return the error for a successful status with a body that is not an answer of the API."""
+    return _failure(502, f"Provider {provider.name!r} sent no answer with its status 200", "upstream_invalid_answer")
+
+
+def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
+    """Return the error that a provider reports with status 200: as the first event of a stream, or as a plain body."""
+    answer = mask(answer, provider.api_key)
+    fields = api.provider_error(answer) or {}
+    message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
+    failed = _failure(502, message, "upstream_error")
+    failed.provider_body = answer if isinstance(fields.get("message"), str) else None
+    failed.alive = True
+    return failed
+
+
+def _failure(status: int, message: str, code: str) -> UpstreamFailure:
+    failed = UpstreamFailure(status, message, type="upstream_error", code=code)
     failed.reason = code
     return failed
 
@@ -102,18 +124,8 @@ async def _error_text(response: aiohttp.ClientResponse) -> bytes:
     return text
 
 
-def _retry_after(value: str) -> str | None:
-    """Return a `Retry-After` header that is a number of seconds or a date, written anew; None for any other text."""
-    if SECONDS.fullmatch(value):
-        return value
-    try:
-        return format_datetime(parsedate_to_datetime(value).astimezone(UTC), usegmt=True)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds until the time in a header that `_retry_after` returned; None without one."""
+    """Return the seconds until the time in a `Retry-After` header, as `to_client` returned it; None without one."""
     if retry_after is None:
         return None
     if SECONDS.fullmatch(retry_after):
@@ -121,13 +133,22 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
 
 
-def _openai_error(text: bytes, secret: str | None) -> dict[str, Any]:
-    """Return the fields of an error in OpenAI's shape, without the gateway's key; none for any other text."""
+def _json_object(text: bytes, secret: str | None) -> dict[str, Any]:
+    """Return the JSON object in an error's body, without the gateway's key, which some providers repeat; else {}."""
     try:
-        body = mask(msgspec.json.decode(text), secret)
+        answer = mask(msgspec.json.decode(text), secret)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict):
-        return {}
-    return {name: value if name == "code" else str(value) for name, value in error.items() if value is not None}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _message(fields: dict[str, Any]) -> str | None:
+    """Return an error's text, under the names that providers use; None without one."""
+    for name in ("message", "detail"):
+        if value := fields.get(name):
+            return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return _text(fields.get("error")) or None
+
+
+def _text(code: Any) -> str | None:
+    return code if isinstance(code, str) else None

@@ -9,8 +9,8 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import Direction, OpenApiParameter
 from rest_framework import serializers
 
-from sessions_sticky.api.listing import ListQuerySerializer
 from sessions_sticky.api.openapi.base import LOCATION, Documented, operation
+from sessions_sticky.api.pagination import ListQuerySerializer
 from sessions_sticky.api.serializers import (
     EventSerializer,
     RebindSerializer,

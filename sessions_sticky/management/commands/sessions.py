@@ -12,22 +12,22 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from sessions_sticky.cli import changing, examining, looking
+from sessions_sticky.cli import doctor, mutations, queries
 from sessions_sticky.cli.arguments import add_subcommands
-from sessions_sticky.cli.endings import WRONG_USAGE, Error, told_in_one_line
-from sessions_sticky.cli.screen import Screen
+from sessions_sticky.cli.errors import WRONG_USAGE, Error, told_in_one_line
+from sessions_sticky.cli.output import Screen
 
 SUBCOMMANDS: dict[str, Callable[..., None]] = {
-    "list": looking.list_sessions,
-    "show": looking.show,
-    "stats": looking.stats,
-    "tail": looking.tail,
-    "touch": changing.touch,
-    "rebind": changing.rebind,
-    "delete": changing.delete,
-    "drain": changing.drain,
-    "reindex": changing.reindex,
-    "doctor": examining.doctor,
+    "list": queries.list_sessions,
+    "show": queries.show,
+    "stats": queries.stats,
+    "tail": queries.tail,
+    "touch": mutations.touch,
+    "rebind": mutations.rebind,
+    "delete": mutations.delete,
+    "drain": mutations.drain,
+    "reindex": mutations.reindex,
+    "doctor": doctor.doctor,
 }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions_sticky import sessions
-from sessions_sticky.jobs.control import Jobs
+from sessions_sticky.jobs.service import Jobs
 from tests.sessions_sticky.admin.pages import CONFIRMED, MOVE, RELEASE, TARGET, hidden_fields, logged, selected
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_action_means_the_blank_owner_when_filtered_so(ada: Client, chosen: list
 def test_action_says_at_most_when_counting_would_take_long(
     ada: Client, chosen: list[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions_sticky.admin.filtering.MAX_COUNTED", 1)
+    monkeypatch.setattr("sessions_sticky.admin.filters.MAX_COUNTED", 1)
     response = ada.post(RELEASE, {"all": "1", "provider": "openai", "owner": "user-456"})
     assert "At most <strong>3</strong> sessions will be released." in response.text
 

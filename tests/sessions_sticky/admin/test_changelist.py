@@ -121,7 +121,7 @@ def test_list_says_why_when_it_is_empty(
 def test_list_says_to_go_on_when_nothing_fits_so_far(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions_sticky.operators.overview.MAX_STEPS", 1)
+    monkeypatch.setattr("sessions_sticky.queries.reads.MAX_STEPS", 1)
     for number in range(1_100):
         write_raw(session_cache, f"a-{number}", 80_000, provider="mistral", external_id="user-7")
     write_raw(session_cache, "wanted", 100, external_id="user-7")
@@ -142,7 +142,7 @@ def test_list_says_to_go_on_when_nothing_fits_so_far(
 def test_list_counts_at_most_when_counting_would_take_long(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessions_sticky.admin.filtering.MAX_COUNTED", 2)
+    monkeypatch.setattr("sessions_sticky.admin.filters.MAX_COUNTED", 2)
     for number in range(3):
         sessions.create(f"conv-{number}", **PROPOSED)
     response = ada.get(query(provider="openai", owner="user-456"))

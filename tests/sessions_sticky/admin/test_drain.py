@@ -9,7 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from sessions_sticky import cache_config, sessions
-from sessions_sticky.admin import hooks
+from sessions_sticky.admin import registry
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>\"'%/{{ x }}"
 @pytest.fixture(autouse=True)
 def no_known_routes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The project says nothing of its providers."""
-    monkeypatch.setattr(hooks, "_routes", [])
+    monkeypatch.setattr(registry, "_routes", [])
 
 
 @pytest.fixture
@@ -109,14 +109,14 @@ def test_drain_takes_the_same_provider_when_the_model_differs(ada: Client, three
 def test_preview_warns_when_the_project_does_not_know_the_target(
     ada: Client, three: None, target: str, warned: bool
 ) -> None:
-    hooks.register_routes(lambda: [("mistral", "large")])
+    registry.register_routes(lambda: [("mistral", "large")])
     response = ada.get(PAGE, {**ASKED, "provider": target})
     assert ("No such provider with this model is configured" in response.text) is warned
     assert response.context["providers"] == ["mistral", "openai", "xai"]
 
 
 def test_preview_warns_when_the_target_does_not_serve_the_model(ada: Client, three: None) -> None:
-    hooks.register_routes(lambda: [("mistral", "large")])
+    registry.register_routes(lambda: [("mistral", "large")])
     assert ada.get(PAGE, {**ASKED, "model": "large"}).context["unknown"] is False
     assert ada.get(PAGE, {**ASKED, "model": "small"}).context["unknown"] is True
     assert ada.get(PAGE, {**ASKED, "from_model": "gpt-4"}).context["unknown"] is True

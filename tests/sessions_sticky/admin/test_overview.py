@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions_sticky import cache_config, sessions
-from sessions_sticky.admin import hooks, overview
-from sessions_sticky.admin.hooks import Panel
-from sessions_sticky.redis.server_info import Level
+from sessions_sticky.admin import overview, registry
+from sessions_sticky.admin.registry import Panel
+from sessions_sticky.queries.server_info import Level
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED
@@ -118,9 +118,9 @@ def test_overview_shows_the_busiest_routes_when_there_are_very_many(ada: Client,
 def test_panel_is_shown_when_a_project_registers_one(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "_panels", [])
+    monkeypatch.setattr(registry, "_panels", [])
     title = "admin/sessions_sticky/names.html"
-    hooks.register_panel(lambda request: Panel("A panel of ours", title, {"user": request.user}))
+    registry.register_panel(lambda request: Panel("A panel of ours", title, {"user": request.user}))
     response = ada.get(PAGE)
     assert "A panel of ours" in response.text
     assert response.context["panels"][0].context["user"].username == "ada"

@@ -12,7 +12,7 @@ from django.contrib.admin.models import LogEntry
 from rest_framework.test import APIClient
 
 from sessions_sticky import Session, SessionManager, sessions
-from sessions_sticky.api.listing import ListQuerySerializer
+from sessions_sticky.api.pagination import ListQuerySerializer
 from sessions_sticky.api.serializers import EventSerializer, RebindSerializer, SessionSerializer, StatsSerializer
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
 

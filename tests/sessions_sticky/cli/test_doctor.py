@@ -58,7 +58,7 @@ def test_doctor_colors_the_levels_on_a_terminal(terminal):
 
 
 def test_doctor_sends_no_colors_elsewhere_than_to_a_terminal(manager, monkeypatch):
-    monkeypatch.setattr("sessions_sticky.cli.examining.color_style", lambda: color_style(force_color=True))
+    monkeypatch.setattr("sessions_sticky.cli.doctor.color_style", lambda: color_style(force_color=True))
     assert "\x1b" not in run("doctor").out
 
 

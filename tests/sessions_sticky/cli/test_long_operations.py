@@ -13,9 +13,9 @@ import pytest
 
 from sessions_sticky import Session, SessionStoreUnavailable, keys, sessions
 from sessions_sticky.cli import progress
-from sessions_sticky.cli.endings import Error
+from sessions_sticky.cli.errors import Error
+from sessions_sticky.cli.output import Screen
 from sessions_sticky.cli.progress import reporting
-from sessions_sticky.cli.screen import Screen
 from tests.sessions_sticky.cli.conftest import Full
 
 MANY = 24_000

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 from sessions_sticky import session_deleted, session_rebound, sessions
+from sessions_sticky.connections.commands import Batch
 from sessions_sticky.jobs import records, runner
-from sessions_sticky.jobs.control import Jobs
 from sessions_sticky.jobs.records import Job, Plan, State
-from sessions_sticky.operators.bulk import Move
-from sessions_sticky.operators.listing import Filters
-from sessions_sticky.redis.commands import Batch
+from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import sample
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from sessions_sticky import SessionError, SessionStoreUnavailable, cache_config, session_deleted, sessions
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs.records import Job, Plan
-from sessions_sticky.operators.bulk import BATCH_SIZE
-from sessions_sticky.redis_store import RedisStore
+from sessions_sticky.queries.bulk import BATCH_SIZE
+from sessions_sticky.stores.redis import RedisStore
 from tests.servers import start_server
 from tests.sessions_sticky.jobs.calls import (
     DELETE,

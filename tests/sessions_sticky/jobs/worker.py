@@ -16,9 +16,9 @@ from django.conf import settings
 from django.core.cache import cache
 
 from sessions_sticky.jobs import runner
-from sessions_sticky.jobs.control import Jobs
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.operators.listing import Filters
+from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries.filters import Filters
 from tests.conftest import patient_config
 
 

@@ -1,0 +1,129 @@
+"""What an API says about itself. Identity, routing, failover, relay, log and metrics are the same for all APIs."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.errors import ApiError, openai_shape
+
+MAX_NAME_LENGTH = 256
+"""The longest name of a model or provider: a longer one is served by no provider, and would fill the log."""
+
+
+class Stage(enum.Enum):
+    """What an event means for a stream."""
+
+    PRELUDE = enum.auto()
+    """Comes before the answer and promises nothing: comments, `ping`, `response.created`, `message_start`."""
+    CONTENT = enum.auto()
+    ERROR = enum.auto()
+    END = enum.auto()
+    """The API's own last event; nothing may follow it."""
+
+
+class Repair(NamedTuple):
+    """A body without the reasoning of another account; `removed` goes into `X-Session-Repaired`."""
+
+    body: Body
+    removed: str
+
+
+class Api(ABC):
+    """One API of the gateway. Its only instances are the constants of the modules beside this one."""
+
+    name: ClassVar[str]
+    """In a provider's `apis`, and for `sessions_sticky.identity`."""
+    path: ClassVar[str]
+    """Below `/v1` of the gateway and below a provider's `base_url`."""
+    end_marker: ClassVar[bytes]
+    """Bytes that every last event of a stream contains; others may contain them too."""
+
+    @abstractmethod
+    def check(self, body: Body) -> None:
+        """Raise `ApiError` 400, naming the field, unless the fields this API requires are there."""
+
+    @abstractmethod
+    def stage(self, event: bytes) -> Stage:
+        """Return what one whole event of a stream means, its lines and line ends as the provider wrote them."""
+
+    @abstractmethod
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Return the answer of the provider inside the process: events where the body asks for a stream."""
+
+    def render_error(self, error: ApiError) -> dict[str, Any]:
+        """Return the body of an error in this API's shape."""
+        return openai_shape(error)
+
+    def error_event(self, error: ApiError) -> bytes:
+        """Return an error as the last event of a stream that has begun."""
+        return b"data: %b\n\n" % msgspec.json.encode(error.provider_body or self.render_error(error))
+
+    def provider_error(self, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the fields of the error in a provider's JSON object; None when it has no error of this API's shape."""
+        error = answer.get("error")
+        return error if isinstance(error, dict) and error else None
+
+    def repair(self, body: Body, error: ApiError) -> Repair | None:
+        """Return a body that the same provider may accept after its error; None when the error is about something else.
+
+        Only reasoning that another account signed or encrypted is ever removed.
+        """
+        return None
+
+    def is_complete(self, last_events: bytes) -> bool:
+        """Return whether a stream that closes without its last event was complete all the same."""
+        return False
+
+
+class ApiRequest(NamedTuple):
+    """A request of a client, checked. `headers` have lower-case names; `query` is raw."""
+
+    api: Api
+    body: Body
+    model: str
+    is_stream: bool
+    headers: dict[str, str]
+    query: str
+
+
+def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiRequest:
+    """Read a request. Raises `ApiError` 400 that names the field at fault."""
+    body = Body.parse(raw)
+    if len(body.fields.get("model", b"")) > 6 * MAX_NAME_LENGTH:  # each character may be an escape of six bytes
+        raise _model_too_long()
+    model, stream = body.get("model"), bytes(body.fields.get("stream", b"null"))
+    if not isinstance(model, str) or not model:
+        raise invalid_field("model", model, "the name of a model")
+    if len(model) > MAX_NAME_LENGTH:
+        raise _model_too_long()
+    api.check(body)
+    if stream not in (b"true", b"false", b"null"):
+        raise invalid_field("stream", body.get("stream"), "true or false")
+    return ApiRequest(api, body, model, stream == b"true", headers, query)
+
+
+def require_list(body: Body, name: str, allowed: str) -> None:
+    """Raise `ApiError` 400 unless a field is a JSON list with at least one item. The items are not decoded."""
+    raw = bytes(body.fields.get(name, b"null"))
+    if not raw.startswith(b"["):
+        raise invalid_field(name, body.get(name), allowed)
+    if not raw[1:-1].strip():
+        raise invalid_field(name, [], allowed)
+
+
+def invalid_field(param: str, value: Any, allowed: str) -> ApiError:
+    """Return the error for a field that is missing, empty or of another type."""
+    given = "missing" if value is None else f"of type {type(value).__name__}" if value else "empty"
+    code = "missing_required_parameter" if value is None else "invalid_type"
+    return ApiError(400, f"Invalid {param}: it is {given}; allowed is {allowed}", param=param, code=code)
+
+
+def _model_too_long() -> ApiError:
+    message = f"Invalid model: it has more than the {MAX_NAME_LENGTH} characters allowed"
+    return ApiError(400, message, param="model", code="string_above_max_length")

@@ -1,0 +1,103 @@
+"""A request's JSON object: only its top level is decoded, every value stays byte for byte as the client wrote it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sentinel_project.gateway.errors import ApiError
+
+MAX_DECODED_BYTES = 64 * 1024
+"""The longest value that `get` decodes. A hostile value of megabytes would hold the event loop for seconds."""
+
+_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_BETWEEN = re.compile(rb"[ \t\r\n]*,")
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_key = msgspec.json.Decoder(str).decode
+
+
+class Body:
+    """The top-level fields of a request's body, in the client's order.
+
+    `fields` maps each name to the bytes of its value. msgspec limits the nesting to Python's recursion limit while it
+    skips over a value, and builds no object for what is inside.
+    """
+
+    __slots__ = ("_original", "fields")
+
+    def __init__(self, fields: Mapping[str, msgspec.Raw], original: bytes | None = None) -> None:
+        self.fields = fields
+        self._original = original
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Body:
+        """Read a body. Raises `ApiError` 400 when it is not UTF-8, not a JSON object, or names a field twice."""
+        try:
+            raw.isascii() or raw.decode()
+            fields = _decode(raw)
+        except msgspec.ValidationError as exc:
+            raise ApiError(400, "The request body is not a JSON object", code="invalid_json") from exc
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
+        _check_unique(raw, fields)
+        return cls(fields, raw)
+
+    def get(self, name: str) -> Any:
+        """Return a decoded value; None when it is missing, null, too long to decode here, or cannot be decoded."""
+        raw = self.fields.get(name)
+        if raw is None or len(raw) > MAX_DECODED_BYTES:
+            return None
+        try:
+            return msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+
+    def decode(self) -> dict[str, Any]:
+        """Return the whole object decoded. Only for callers inside the process: the cost grows with the body."""
+        try:
+            return {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+            raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
+
+    def replace(self, changes: Mapping[str, bytes | None]) -> Body:
+        """Return a copy with some values replaced or added, as JSON; None removes a field. Others keep their bytes."""
+        needed = {name: value for name, value in changes.items() if value != self._bytes(name)}
+        if not needed:
+            return self
+        fields = dict(self.fields)
+        for name, value in needed.items():
+            if value is None:
+                del fields[name]
+            else:
+                fields[name] = msgspec.Raw(value)
+        return Body(fields)
+
+    def _bytes(self, name: str) -> bytes | None:
+        raw = self.fields.get(name)
+        return None if raw is None else bytes(raw)
+
+    def encode(self) -> bytes:
+        """Return the JSON: the client's own bytes when nothing was replaced."""
+        if self._original is not None:
+            return self._original
+        return b"{%b}" % b",".join(b"%b:%b" % (msgspec.json.encode(name), raw) for name, raw in self.fields.items())
+
+
+def _check_unique(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raise `ApiError` 400 for a repeated field: readers disagree on which value counts.
+
+    Reads the object again, name by name: with a repetition the decoded fields do not match the bytes.
+    """
+    at = raw.index(b"{") + 1
+    for name, value in fields.items():
+        match = _KEY.match(raw, at)
+        if match is None or _decode_key(match[1]) != name or not raw.startswith(value, match.end()):
+            raise ApiError(400, f"The request body has the field {name!r} twice", param=name, code="duplicate_field")
+        at = match.end() + len(value)
+        between = _BETWEEN.match(raw, at)
+        at = between.end() if between else at
+    if _KEY.match(raw, at):
+        raise ApiError(400, "The request body has a field twice", code="duplicate_field")

@@ -1,0 +1,75 @@
+"""OpenAI's chat completions, the API of most clients and providers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis.base import Api, Stage, require_list
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.providers import echo
+
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+
+
+class _Choice(msgspec.Struct):
+    delta: dict[str, Any] = {}
+    finish_reason: str | None = None
+    text: str = ""
+
+
+class _Chunk(msgspec.Struct):
+    """The fields of a chunk that tell whether it holds an answer; https://platform.openai.com/docs/api-reference."""
+
+    choices: list[_Choice] = []
+    error: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChatCompletions(Api):
+    """`POST /v1/chat/completions`."""
+
+    name = "chat"
+    path = "/chat/completions"
+    end_marker = b"[DONE]"
+
+    def check(self, body: Body) -> None:
+        """Require messages."""
+        require_list(body, "messages", "a list of at least one message object")
+
+    def stage(self, event: bytes) -> Stage:
+        """Read one chunk. A chunk that only names the role, or has no choices (Azure's filter results), is prelude."""
+        data = events.data(event)
+        if data == b"[DONE]":
+            return Stage.END
+        if not data:
+            return Stage.PRELUDE
+        try:
+            chunk = _decode_chunk(data)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+        if bytes(chunk.error) != b"null" or events.name(event) == b"error":
+            return Stage.ERROR
+        has_answer = any(
+            choice.finish_reason or choice.text or any(value for key, value in choice.delta.items() if key != "role")
+            for choice in chunk.choices
+        )
+        return Stage.CONTENT if has_answer else Stage.PRELUDE
+
+    def is_complete(self, last_events: bytes) -> bool:
+        """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""
+        return _FINISHED.search(last_events) is not None
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Answer with what the last message says."""
+        request = body.decode()
+        return echo.stream(provider, request) if request.get("stream") else echo.completion(provider, request)
+
+
+CHAT = ChatCompletions()

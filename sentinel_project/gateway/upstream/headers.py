@@ -1,0 +1,93 @@
+"""Which headers go to a provider, and which of a provider's go to the client. All others are dropped."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from email.utils import format_datetime, parsedate_to_datetime
+
+import aiohttp
+
+from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.upstream.masking import mask
+
+TO_PROVIDER = frozenset({"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate"})
+TO_PROVIDER_PREFIXES = ("x-stainless-",)
+TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
+TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+REQUEST_IDS = ("x-request-id", "request-id")
+"""Where providers put their own id of a request: OpenAI and most others, Anthropic."""
+MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x-ndjson"})
+"""The types of answers that are passed on; in any other text a provider may repeat its key."""
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
+
+
+def to_provider(provider: Provider, request: ApiRequest) -> dict[str, str]:
+    """Return the headers of a request to a provider: the client's that are allowed, then the provider's own."""
+    allowed = TO_PROVIDER | provider.forward_headers
+    hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
+    sent = {
+        name: value
+        for name, value in request.headers.items()
+        if (name in allowed or name.startswith(TO_PROVIDER_PREFIXES))
+        and name not in hop_by_hop
+        and _is_printable(value)
+    }
+    return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
+
+
+def authorization(provider: Provider) -> dict[str, str]:
+    """Return the header that shows the gateway's key to a provider; none where it takes none."""
+    if provider.api_key is None or provider.auth == "none":
+        return {}
+    if provider.auth == "bearer":
+        return {"Authorization": f"Bearer {provider.api_key}"}
+    return {provider.auth: provider.api_key}
+
+
+def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return the headers of a provider's answer that go to the client, its id of the request among them.
+
+    Without the gateway's key, which the provider may repeat in them.
+    """
+    names = {name.lower() for name in response.headers}
+    passed = {name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES)}
+    kept = {name: value for name in sorted(passed) if (value := _usable(provider, response, name)) is not None}
+    for name in REQUEST_IDS:
+        if request_id := _usable(provider, response, name):
+            kept["x-upstream-request-id"] = kept["request-id"] = request_id
+    return kept
+
+
+def media_type(response: aiohttp.ClientResponse, default: str) -> str:
+    """Return the type of an answer if it is one of `MEDIA_TYPES`, with its charset if that is UTF-8, else `default`."""
+    if response.content_type not in MEDIA_TYPES:
+        return default
+    is_utf8 = (response.charset or "").lower() == "utf-8"
+    return f"{response.content_type}{'; charset=utf-8' if is_utf8 else ''}"
+
+
+def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> str | None:
+    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
+    value = response.headers.get(name)
+    if value is None or not _is_printable(value):
+        return None
+    if name.startswith("retry-after"):
+        return _retry_after(value)
+    masked: str = mask(value, provider.api_key)
+    return masked
+
+
+def _retry_after(value: str) -> str | None:
+    """Return a number of seconds, or a date written anew; None for any other text."""
+    if SECONDS.fullmatch(value):
+        return value
+    try:
+        return format_datetime(parsedate_to_datetime(value).astimezone(UTC), usegmt=True)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _is_printable(value: str) -> bool:
+    return value.isascii() and value.isprintable()

@@ -1,0 +1,160 @@
+"""Passing a provider's stream on: held until an answer begins, then event by event as the bytes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import aiohttp
+import msgspec
+from django.conf import settings
+
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis.base import Api, Stage
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.upstream.errors import (
+    UpstreamFailure,
+    failure,
+    incomplete,
+    stream_error,
+    too_long,
+)
+from sentinel_project.gateway.upstream.masking import mask_body
+
+logger = logging.getLogger(__name__)
+
+MAX_EVENT_BYTES = 16 * 2**20
+"""The longest event of a stream: so much is kept until its end has come."""
+PRELUDE_BYTES = 64 * 1024
+PRELUDE_SECONDS = 2.0
+"""How much, and for how long, events that come before the answer are held: until then another provider may answer."""
+END_SECONDS = 1.0
+"""How long a provider may take to end its response after the API's last event, for its connection to be kept."""
+
+_ending: set[asyncio.Task[None]] = set()
+
+
+async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
+    """Return the stream once its answer begins, or its prelude is long or old enough.
+
+    Raises `UpstreamFailure` when it ends or reports an error before: nothing was sent to the client, and another
+    provider may be asked. Raises aiohttp's errors and `TimeoutError` when the connection breaks.
+    """
+    buffer, held, held_until = events.EventBuffer(), bytearray(), None
+    while len(held) < PRELUDE_BYTES:
+        try:
+            async with asyncio.timeout_at(held_until):
+                chunk = await response.content.readany()
+        except TimeoutError:
+            if held_until is None or asyncio.get_running_loop().time() < held_until:
+                raise  # the caller's own limit
+            break
+        whole = buffer.take(chunk) if chunk else bytes(buffer.rest)
+        held += whole
+        for event in events.split(whole):
+            stage = api.stage(event)
+            if stage is Stage.ERROR:
+                raise stream_error(provider, api, _json_object(event))
+            if stage is Stage.CONTENT:
+                return _relay(provider, api, response, buffer, bytes(held))
+            if stage is Stage.END:
+                raise incomplete(provider)
+        if not chunk:
+            raise incomplete(provider)
+        if len(buffer.rest) > MAX_EVENT_BYTES:
+            raise too_long(provider, MAX_EVENT_BYTES)
+        if held_until is None:
+            held_until = asyncio.get_running_loop().time() + PRELUDE_SECONDS
+    return _relay(provider, api, response, buffer, bytes(held))
+
+
+async def _relay(
+    provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer, whole: bytes
+) -> AsyncGenerator[bytes]:
+    """Yield whole events until the API's last one; a stream that breaks or stalls ends with an error event.
+
+    Closing the generator ends the request.
+    """
+    is_complete, end = False, None
+    following: bytes | None = whole
+    try:
+        while following is not None:
+            if following:
+                is_complete = is_complete or api.is_complete(following)
+                end = _end(api, following)
+                yield mask_body(following[:end], provider.api_key)
+            if end is not None:
+                return
+            following = await _read_events(provider, response, buffer)
+        if buffer.rest and _end(api, bytes(buffer.rest)) is not None:
+            yield mask_body(bytes(buffer.rest), provider.api_key) + b"\n\n"  # a last event without its empty line
+        elif not is_complete:
+            raise incomplete(provider)
+    except asyncio.CancelledError as exc:
+        if not stopping.caused(exc):
+            raise
+        yield api.error_event(stopping.error())
+    except UpstreamFailure as exc:
+        yield _error_event(provider, api, exc)
+    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+        yield _error_event(provider, api, failure(provider, exc))
+    finally:
+        if end is not None and not response.content.at_eof():
+            task = asyncio.get_running_loop().create_task(_read_to_end(response))
+            _ending.add(task)
+            task.add_done_callback(_ending.discard)
+        else:
+            response.close()
+
+
+async def _read_events(
+    provider: Provider, response: aiohttp.ClientResponse, buffer: events.EventBuffer
+) -> bytes | None:
+    """Return the whole events in what the provider sends next, perhaps none; None at the end of its response."""
+    if len(buffer.rest) > MAX_EVENT_BYTES:
+        raise too_long(provider, MAX_EVENT_BYTES)
+    async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
+        chunk = await response.content.readany()
+    return buffer.take(chunk) if chunk else None
+
+
+def _end(api: Api, whole: bytes) -> int | None:
+    """Return where the API's last event ends in whole events; None when it is not among them."""
+    if api.end_marker not in whole:
+        return None
+    at = 0
+    for event in events.split(whole):
+        at += len(event)
+        if api.end_marker in event and api.stage(event) is Stage.END:
+            return at
+    return None
+
+
+def _json_object(event: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(events.data(event))
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _error_event(provider: Provider, api: Api, failed: UpstreamFailure) -> bytes:
+    """Count and log a failure inside a stream, whose status was sent long ago; return the event for the client."""
+    metrics.upstream_failures.labels(provider.name, failed.reason).inc()
+    logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
+    return api.error_event(failed)
+
+
+async def _read_to_end(response: aiohttp.ClientResponse) -> None:
+    """Read a response that is about to end, for its connection can be used again then; else close it."""
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            await response.content.readany()
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        pass
+    finally:
+        response.close()

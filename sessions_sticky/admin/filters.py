@@ -1,0 +1,70 @@
+"""Which sessions a page is about, as its URL and its forms say."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+from django.http import QueryDict
+from django.utils.formats import number_format
+
+from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.manager import sessions
+from sessions_sticky.queries.filters import Filters
+
+ANY = Filters()
+
+MAX_COUNTED = 2_000
+"""Sessions that are looked at one by one to count them: some ten milliseconds."""
+
+
+class Count(NamedTuple):
+    """How many sessions there are; not `exact`: at most as many."""
+
+    number: int
+    exact: bool
+
+    def __str__(self) -> str:
+        return number_format(self.number, force_grouping=True)
+
+
+def filters_in(query: QueryDict) -> Filters:
+    """Read the filters. An empty field is no filter, so the blank owner is asked for by `no_owner`."""
+    owner = "" if query.get("no_owner") else query.get("owner") or None
+    return Filters(query.get("provider") or None, query.get("model") or None, owner)
+
+
+def fields_of(filters: Filters) -> dict[str, str]:
+    """Return the fields from which `filters_in` reads these filters."""
+    named = {"provider": filters.provider, "model": filters.model, "owner": filters.external_id}
+    fields = {name: value for name, value in named.items() if value}
+    return {**fields, "no_owner": "1"} if filters.external_id == "" else fields
+
+
+def query_of(filters: Filters, **more: str) -> str:
+    """Return them as the query of a URL, with its question mark; nothing without any."""
+    fields = {**fields_of(filters), **more}
+    return f"?{urlencode(fields, errors='replace')}" if fields else ""
+
+
+def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
+    """Return the providers and models that have sessions, and those of the filters; none where there is no index."""
+    try:
+        routes = [route for route in sessions.stats().routes if route.sessions]
+    except SessionNotSupported:
+        routes = []
+    providers = {filters.provider or "", *(route.provider for route in routes)}
+    models = {filters.model or "", *(route.model for route in routes)}
+    return {"providers": sorted(providers - {""}), "models": sorted(models - {""})}
+
+
+def count_of(filters: Filters) -> Count:
+    """Count without looking at many sessions one by one, as an owner together with a provider or model needs."""
+    if filters.external_id is None or not filters.by_route:
+        return Count(sessions.count(**filters._asdict()), exact=True)
+    of_owner = sessions.count(external_id=filters.external_id)
+    of_route = sessions.count(provider=filters.provider, model=filters.model)
+    at_most = min(of_owner, of_route)
+    if at_most > MAX_COUNTED:
+        return Count(at_most, exact=False)
+    return Count(sessions.count(**filters._asdict()), exact=True)

@@ -1,0 +1,100 @@
+"""How pages show a session, and times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+
+from sessions_sticky.admin.filters import query_of
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.session import Entry, Session
+
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+
+
+class Shown(NamedTuple):
+    """A session as the pages show it.
+
+    `left` is the idle time left in words, `percent` as a part of the full one. `created_at` is None beyond the
+    calendar; `left_seconds`, `last_active_at` and `percent` are None where the cache cannot tell. `binding` is for
+    forms: what the operator saw.
+    """
+
+    session: Session
+    url: str
+    owner_query: str
+    binding: str
+    created_at: datetime | None
+    last_active_at: datetime | None
+    last_active: str
+    left_seconds: int | None
+    left: str
+    percent: int | None
+
+
+def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
+    """Return a session as pages show it, `now` in Unix seconds."""
+    session, left = entry.session, entry.expires_in
+    idle = None if left is None else max(ttl_seconds - left, 0)  # more than the full time: it was longer before
+    return Shown(
+        session=session,
+        url=url,
+        owner_query=query_of(Filters(external_id=session.external_id)),
+        binding=session.to_json().decode(),
+        created_at=moment(session.created_at),
+        last_active_at=None if idle is None else moment(now - idle),
+        last_active=_("unknown") if idle is None else ago(idle),
+        left_seconds=left,
+        left=_("unknown") if left is None else duration(left),
+        percent=None if left is None else min(100, round(100 * left / ttl_seconds)),
+    )
+
+
+def shown_all(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[Shown]:
+    """Return sessions, given with their URLs, as pages show them."""
+    now = time.time()
+    return [shown(entry, url, ttl_seconds, now) for entry, url in entries]
+
+
+def moment(unix_seconds: float) -> datetime | None:
+    """Return a time in UTC, None beyond the calendar."""
+    try:
+        return datetime.fromtimestamp(unix_seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def duration(seconds: int) -> str:
+    """Return a duration in words, as admin.js does; two units are enough."""
+    if seconds >= DAY:
+        return duration_formats()["days"] % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
+    if seconds >= HOUR:
+        return duration_formats()["hours"] % {"hours": seconds // HOUR, "minutes": seconds % HOUR // MINUTE}
+    if seconds >= MINUTE:
+        return duration_formats()["minutes"] % {"minutes": seconds // MINUTE, "seconds": seconds % MINUTE}
+    return duration_formats()["seconds"] % {"seconds": seconds}
+
+
+def duration_formats() -> dict[str, str]:
+    """Return the words for durations, by their largest unit."""
+    return {
+        "days": _("%(days)d d %(hours)d h"),
+        "hours": _("%(hours)d h %(minutes)d min"),
+        "minutes": _("%(minutes)d min %(seconds)d s"),
+        "seconds": _("%(seconds)d s"),
+    }
+
+
+def ago(seconds: int) -> str:
+    """Return how long ago something was, to the minute."""
+    if seconds >= DAY:
+        return _("%(days)d d %(hours)d h ago") % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
+    if seconds >= HOUR:
+        return _("%(hours)d h %(minutes)d min ago") % {"hours": seconds // HOUR, "minutes": seconds % HOUR // MINUTE}
+    if seconds >= MINUTE:
+        return _("%(minutes)d min ago") % {"minutes": seconds // MINUTE}
+    return _("in the last minute")

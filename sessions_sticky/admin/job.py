@@ -1,0 +1,157 @@
+"""The page of a bulk operation: how far it is, with buttons to stop it and to go on."""
+
+from __future__ import annotations
+
+import math
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, register_converter
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_sticky import audit
+from sessions_sticky.admin.decorators import Needed, page
+from sessions_sticky.admin.formatting import duration
+from sessions_sticky.admin.selection import jobs
+from sessions_sticky.jobs.records import Job, Kind, State
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+    from sessions_sticky.admin.model_admin import SessionAdmin
+    from sessions_sticky.jobs.service import Changed
+
+RUNNING_SECONDS, RESTING_SECONDS = 1, 5
+"""How often the page asks how far it is."""
+SMOOTHING = 0.4
+"""The part of the latest measurement in the rate that is shown."""
+LEAST_RATE = 0.01
+"""Sessions a second below which nobody can say how long it takes."""
+
+NEEDED: dict[Kind, Needed] = {"delete": "delete", "rebind": "change"}
+"""The permission to begin, stop or resume an operation of a kind; as in the admin API."""
+STATES: dict[State, StrOrPromise] = {
+    "running": gettext_lazy("Running"),
+    "stopped": gettext_lazy("Stopped"),
+    "done": gettext_lazy("Done"),
+    "failed": gettext_lazy("Failed"),
+}
+
+
+class JobKey:
+    """A path converter: the key of an operation, which no page of a session is named like."""
+
+    regex = "[0-9a-f]{32}"
+
+    def to_python(self, value: str) -> str:
+        """Return it as it is."""
+        return value
+
+    def to_url(self, value: str) -> str:
+        """Return it as it is."""
+        return value
+
+
+register_converter(JobKey, "job_key")
+
+
+class Mark(NamedTuple):
+    """How far an operation was when it was looked at last, and at what rate; the page keeps it and sends it back."""
+
+    done: int
+    at: float
+    rate: float
+
+    @classmethod
+    def read(cls, text: str) -> Mark | None:
+        """Read what `str` gave; None for anything else."""
+        try:
+            done, at, rate = text.split("_")
+            mark = cls(int(done), float(at), float(rate))
+        except ValueError:
+            return None
+        return mark if all(map(math.isfinite, mark)) else None
+
+    def __str__(self) -> str:
+        return f"{self.done}_{self.at:.3f}_{self.rate:.3f}"
+
+
+@page("view")
+def show(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+    """Show how far it is; goes on with it when the worker that did is gone. With `?fragment` just the figures."""
+    job = jobs.get(key)
+    template = "operation_state.html" if "fragment" in request.GET else "operation.html"
+    if job is None:
+        return admin.render(request, template, {"title": _("There is no such operation")}, status=404)
+    may_act = admin.allows(request, NEEDED[job.kind])
+    context = {**described(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
+    return admin.render(request, template, context)
+
+
+@page("view", "POST")
+def stop(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+    """Stop it, unless it has ended."""
+    return _act(admin, request, key, "stop")
+
+
+@page("view", "POST")
+def resume(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+    """Go on with it, if it was stopped or has failed."""
+    return _act(admin, request, key, "resume")
+
+
+def urls(admin: SessionAdmin) -> list[URLPattern]:
+    """Return the paths of this module."""
+    return [
+        admin.path("operations/<job_key:key>/", show, name="operation"),
+        admin.path("operations/<job_key:key>/stop/", stop, name="operation_stop"),
+        admin.path("operations/<job_key:key>/resume/", resume, name="operation_resume"),
+    ]
+
+
+def described(job: Job) -> dict[str, Any]:
+    """Return what the pages say of an operation."""
+    return {
+        "title": _("Move sessions") if job.kind == "rebind" else _("Release sessions"),
+        "job": job,
+        "state": STATES[job.state],
+        "percent": 100 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)),
+        "most": max(job.expected, job.done),
+        "shown": max(job.expected, job.done, 1) if job.state == "done" else job.done,
+        "started_at": datetime.fromtimestamp(job.started_at, UTC),
+        "updated_at": datetime.fromtimestamp(job.updated_at, UTC),
+        "left": max(job.expected - job.done, 0),
+    }
+
+
+def _speed(job: Job, mark: str) -> dict[str, Any]:
+    """Measure how fast it is since it was looked at last: sessions a second, and the time left in words."""
+    last, now, rate = Mark.read(mark), time.time(), 0.0
+    seconds = RUNNING_SECONDS if job.state == "running" else RESTING_SECONDS
+    if job.state == "running" and last and now > last.at and job.done >= last.done:
+        rate = (job.done - last.done) / (now - last.at)
+        rate = SMOOTHING * rate + (1 - SMOOTHING) * last.rate if last.rate else rate
+    if rate < LEAST_RATE:
+        rate = 0.0
+    left = (job.expected - job.done) / rate if rate else 0
+    return {
+        "mark": str(Mark(job.done, now, rate)),
+        "seconds": seconds,
+        "rate": rate,
+        "time_left": duration(round(max(left, 1))) if rate else "",
+    }
+
+
+def _act(admin: SessionAdmin, request: HttpRequest, key: str, what: str) -> HttpResponse:
+    job = jobs.peek(key)
+    if job and not admin.allows(request, NEEDED[job.kind]):
+        raise PermissionDenied
+    changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
+    if changed and changed.changed:
+        told = "Stopped" if what == "stop" else "Resumed"
+        audit.record_job(request, changed.job, f"{told}, {changed.job.done} of {changed.job.expected} sessions done")
+    return HttpResponseRedirect(admin.url("operation", key))

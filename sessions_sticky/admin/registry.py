@@ -1,0 +1,52 @@
+"""What a project adds to the pages, from its own `admin.py`.
+
+from sessions_sticky.admin.registry import Panel, register_panel, register_routes
+
+register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
+register_routes(lambda: [("openai", "gpt-4"), ...])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+
+class Panel(NamedTuple):
+    """A part of the overview: its heading, and the template of what is below it, with its context."""
+
+    title: StrOrPromise
+    template: str
+    context: dict[str, Any]
+
+
+MakePanel = Callable[[HttpRequest], Panel]
+ListRoutes = Callable[[], Iterable[tuple[str, str]]]
+
+_panels: list[MakePanel] = []
+_routes: list[ListRoutes] = []
+
+
+def register_panel(make: MakePanel) -> None:
+    """Add a panel to the overview. `make` is called for each view of it, some every few seconds."""
+    _panels.append(make)
+
+
+def register_routes(list_routes: ListRoutes) -> None:
+    """Say which providers serve which models, so that sessions can be moved to those that have none yet."""
+    _routes.append(list_routes)
+
+
+def panels(request: HttpRequest) -> list[Panel]:
+    """Return the panels for a request."""
+    return [make(request) for make in _panels]
+
+
+def routes() -> set[tuple[str, str]]:
+    """Return the providers with their models that the project says it has; empty when it says nothing."""
+    return {route for list_routes in _routes for route in list_routes()}

@@ -1,0 +1,81 @@
+"""Which sessions an operator chose to change: some as they were shown, or all that match the filters."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from django.core.exceptions import BadRequest
+from django.http import QueryDict
+
+from sessions_sticky import keys
+from sessions_sticky.admin.filters import Count, count_of, fields_of, filters_in, query_of
+from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
+from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.session import Session
+
+jobs = Jobs()
+
+
+class Chosen(NamedTuple):
+    """What was chosen; `cursor` is that of the page where it was.
+
+    With `all_matching` the `bindings` do not count. `on_detail` is whether it was chosen on the page of one session.
+    """
+
+    bindings: list[Session]
+    all_matching: bool
+    filters: Filters
+    cursor: str
+    on_detail: bool
+
+    @classmethod
+    def read(cls, posted: QueryDict) -> Chosen:
+        """Read what the list or a confirmation page posted."""
+        all_matching = bool(posted.get("all"))
+        bindings = [] if all_matching else [_binding(text) for text in posted.getlist("selected")]
+        cursor, on_detail = posted.get("cursor", ""), bool(posted.get("on_detail"))
+        return cls(bindings, all_matching, filters_in(posted), cursor, on_detail)
+
+    def __bool__(self) -> bool:
+        return self.all_matching or bool(self.bindings)
+
+    @property
+    def everything(self) -> bool:
+        """Whether it is all sessions there are."""
+        return self.all_matching and self.filters == Filters()
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """What `read` needs to find the same again."""
+        fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
+        flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
+        fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
+        return fields + list(fields_of(self.filters).items())
+
+    @property
+    def query(self) -> str:
+        """The query of the page where it was chosen."""
+        return query_of(self.filters, **({"cursor": self.cursor} if self.cursor else {}))
+
+    def plan(self, move: Move | None = None) -> Plan:
+        """Return what a job is to do about all that match."""
+        return Plan(self.filters, move, self.everything)
+
+    def how_many(self, move: Move | None = None) -> Count:
+        """Count what would change."""
+        if not self.all_matching:
+            return Count(len(self.bindings), exact=True)
+        counted = count_of(self.filters)  # says when counting exactly would take long
+        return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
+
+
+def _binding(text: str) -> Session:
+    try:
+        session = Session.from_json(text.encode(errors="replace"))
+        keys.check(session.id)
+    except (InvalidSession, InvalidConversationId) as exc:
+        raise BadRequest(str(exc)) from exc
+    return session

@@ -1,0 +1,84 @@
+"""What the list of sessions is asked for, and the links between its pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.validators import RegexValidator
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
+from rest_framework.utils.urls import remove_query_param, replace_query_param
+
+from sessions_sticky.api.serializers import TextField
+from sessions_sticky.queries.methods import MAX_PAGE
+
+DEFAULT_LIMIT = 50
+MAX_TRAIL_LENGTH = 1_000
+"""Characters of a cursor with those of the pages before it; many servers take URLs of 8,000 characters at most."""
+
+
+class ListQuerySerializer(serializers.Serializer[Any]):
+    """The query parameters of the list. Filters are compared as they are; sessions must fit all that are given."""
+
+    provider = TextField(required=False, help_text="Only sessions on this provider.")
+    model = TextField(required=False, help_text="Only sessions on this model.")
+    external_id = TextField(
+        required=False, allow_blank=True, help_text="Only sessions of this owner; empty: of the blank one."
+    )
+    cursor = TextField(
+        required=False,
+        validators=[RegexValidator(r"[^.]\Z", "Invalid cursor; allowed is what an earlier page gave.")],
+        help_text="Where to go on: take it from `next` or `previous`.",
+    )
+    limit = serializers.IntegerField(
+        default=DEFAULT_LIMIT, min_value=1, max_value=MAX_PAGE, help_text="Most sessions to show."
+    )
+
+
+def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:
+    """Return the query parameters, checked. A misspelt filter must not show everything: unknown ones are refused."""
+    given = dict(request.query_params.lists())
+    serializer = query(data={name: values[0] for name, values in given.items()})
+    allowed = serializer.fields
+    errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
+    errors |= {name: ["Given more than once."] for name, values in given.items() if name in allowed and values[1:]}
+    if errors:
+        raise ValidationError(errors)
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def links(request: Request, cursor: str | None, next_cursor: str | None) -> dict[str, str | None]:
+    """Return the URLs of the pages after and before the one that `cursor` asked for.
+
+    A cursor of this API is the manager's, with a trail of those of the pages before in front. A trail that gets too
+    long loses its beginning, and begins with a full stop then.
+    """
+    url = request.build_absolute_uri()
+    passed = cursor.split(".") if cursor else []
+    following = previous = None
+    if next_cursor:
+        following = replace_query_param(url, "cursor", _trail([*passed, next_cursor]))
+    if passed[:-1] not in ([], [""]):
+        previous = replace_query_param(url, "cursor", ".".join(passed[:-1]))
+    elif len(passed) == 1:
+        previous = remove_query_param(url, "cursor")
+    return {"next": following, "previous": previous}
+
+
+def last_of(cursor: str | None) -> str | None:
+    """Return the manager's cursor in one of this API."""
+    return cursor.rpartition(".")[2] if cursor else None
+
+
+def _trail(cursors: list[str]) -> str:
+    trail = ".".join(cursors)
+    while len(trail) > MAX_TRAIL_LENGTH and "." in trail[1:]:
+        trail = f".{trail.lstrip('.').partition('.')[2]}"
+    return trail
+
+
+def _unknown(allowed: Iterable[str]) -> str:
+    return f"Unknown parameter; allowed: {', '.join(allowed) or 'none'}."

@@ -1,0 +1,149 @@
+"""The subcommands that look: list, show, stats, tail."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from sessions_sticky.cli.errors import NOT_DONE, Error
+from sessions_sticky.cli.formatting import duration, moment
+from sessions_sticky.cli.output import Screen, Table
+from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.manager import sessions
+from sessions_sticky.queries.filters import Page
+from sessions_sticky.queries.methods import MAX_PAGE
+from sessions_sticky.session import Entry
+from sessions_sticky.stores.history import Event
+
+POLL_SECONDS = 0.5
+"""How often `tail --follow` looks."""
+
+BEGINNING = "0-0"
+"""A position before all events."""
+
+SESSION_TITLES = ("CONVERSATION", "PROVIDER", "MODEL", "OWNER", "CREATED", "LEFT")
+SESSION_TIMES = ("CREATED", "LEFT")
+EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REASON", "ACTOR")
+EVENT_TIMES = ("AT", "EVENT")
+
+
+def list_sessions(screen: Screen, *, limit: int, all: bool, **options: Any) -> None:
+    """Print sessions as they come, page by page."""
+    table = Table(screen, *SESSION_TITLES, right=SESSION_TIMES)
+    found: list[dict[str, Any]] = []
+    more = False
+    for page in _pages(None if all else limit, options):
+        table.add([_cells(entry) for entry in page.sessions])
+        documents = map(entry_json, page.sessions)
+        if all:
+            screen.documents(documents)
+        else:
+            found += documents
+            more = page.next_cursor is not None
+    if not all:
+        screen.documents([{"sessions": found, "more": more}])
+    if more and not screen.as_json:
+        screen.remark(f"There are more than these {limit:,}: --limit N or --all shows them")
+
+
+def show(screen: Screen, *, ID: str, **_: Any) -> None:
+    """Print all that is known of a session; of one that is gone, its history."""
+    entry = sessions.inspect(ID)
+    try:
+        events = sessions.history(ID)
+    except SessionNotSupported as exc:
+        events, no_history = None, str(exc)
+    history = None if events is None else [event_json(event) for event in events]
+    screen.documents([{"session": entry and entry_json(entry), "history": history}])
+    if entry:
+        fields = [title.lower() for title in SESSION_TITLES]
+        Table(screen, "FIELD", "VALUE", fold=True).add([*zip(fields, _cells(entry), strict=True)])
+        screen.say("")
+    if events:
+        # One conversation's: its id would take the width that the reasons need.
+        titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]
+        Table(screen, *titles, right=EVENT_TIMES, fold=True).add(rows)
+    else:
+        screen.say(no_history if events is None else "The history has nothing of it")
+    if not entry:
+        raise Error(f"there is no session {ID!r}: missing, expired or unreadable", NOT_DONE)
+
+
+def stats(screen: Screen, **_: Any) -> None:
+    """Print the counts."""
+    counted = sessions.stats()
+    screen.documents([{"sessions": counted.sessions, "routes": [route._asdict() for route in counted.routes]}])
+    numbers = ("SESSIONS", "NEW_LAST_HOUR", "NEW_LAST_DAY")
+    rows = [[route.provider, route.model, *(f"{number:,}" for number in route[2:])] for route in counted.routes]
+    sums = [sum(column) for column in zip(*(route[2:] for route in counted.routes), strict=True)] or [0, 0, 0]
+    total = ["(all)", "", *(f"{number:,}" for number in sums)]
+    Table(screen, "PROVIDER", "MODEL", *numbers, right=numbers).add([*rows, total])
+
+
+def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
+    """Print the end of the history, and with `follow` what is added to it."""
+    table = Table(screen, *EVENT_TITLES, lines=True)
+    events = sessions.recent(limit=lines)
+    after = BEGINNING
+    while True:
+        table.add([event_row(event) for event in events])
+        screen.documents(map(event_json, events))
+        if not follow:
+            return
+        after = events[-1].position if events else after
+        if len(events) < MAX_PAGE:  # else there are more, which a drain soon pushes out of the history
+            time.sleep(POLL_SECONDS)
+        events = _further(screen, after)
+
+
+def _further(screen: Screen, after: str) -> list[Event]:
+    """Return the next events; while the store is away, wait for it as long as it takes."""
+    told = False
+    while True:
+        try:
+            return sessions.recent(after=after, limit=MAX_PAGE)
+        except SessionStoreUnavailable as exc:
+            if not told:
+                screen.remark(f"{exc}; trying again")
+            told = True
+            time.sleep(POLL_SECONDS)
+
+
+def _pages(limit: int | None, options: dict[str, Any]) -> Iterator[Page]:
+    """Give pages, of at most `limit` sessions in all."""
+    filters = {"provider": options["provider"], "model": options["model"], "external_id": options["owner"]}
+    cursor, left = None, limit
+    while True:
+        page = sessions.page(**filters, cursor=cursor, limit=MAX_PAGE if left is None else min(left, MAX_PAGE))
+        cursor = page.next_cursor
+        yield page
+        if left is not None:
+            left -= len(page.sessions)
+        if cursor is None or left == 0:
+            return
+
+
+def _cells(entry: Entry) -> list[str]:
+    session = entry.session
+    names = [session.id, session.provider, session.model, session.external_id]
+    return [*names, moment(session.created_at), duration(entry.expires_in)]
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Return a session's fields with `expires_in`, the idle time left in seconds."""
+    return {**msgspec.structs.asdict(entry.session), "expires_in": entry.expires_in}
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """Return an event's fields, its time as text."""
+    return {**event._asdict(), "at": event.at.isoformat()}
+
+
+def event_row(event: Event) -> tuple[str, ...]:
+    """Return an event's cells under `EVENT_TITLES`."""
+    origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model}"
+    at = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at, event.kind, event.conversation_id, event.provider, event.model, origin, event.reason, event.actor

@@ -1,0 +1,175 @@
+"""Redis on the event loop: commands that arrive in one tick share a pipeline.
+
+A connection belongs to the loop that opened it. Servers have one loop for life; tests and `async_to_sync` make many,
+and each must find its connections closed when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ReadOnlyError, ResponseError
+
+from sessions_sticky.connections.commands import Command
+
+MAX_PIPELINES = 4
+"""Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
+
+
+class AsyncRedis:
+    """Commands to one server, from any event loop; `new_pool` makes each loop's connection pool."""
+
+    def __init__(self, new_pool: Callable[[], ConnectionPool]) -> None:
+        self._new_pool = new_pool
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+
+    async def execute(self, command: Command) -> Any:
+        """Send one command and return its reply, as Redis gives it.
+
+        Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
+        disturbs no other command. The cache's socket timeouts bound the wait.
+        """
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        return await line.execute(command)
+
+    async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands together and return their replies; in the place of each that was refused, its `ResponseError`.
+
+        Raises `redis.RedisError` or `OSError` when Redis did not answer.
+        """
+        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        replies = await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
+                raise reply
+        return replies
+
+    async def _open(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
+            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
+        pool = self._new_pool()
+        line = self._lines[loop] = _Line(pool, loop)
+        line.lifetime = _close_with(loop, pool, weakref.ref(self))
+        await anext(line.lifetime)
+        return line
+
+
+class _Line:
+    """The commands of one event loop on their way to Redis."""
+
+    lifetime: AsyncGenerator[None]
+
+    def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._pipelines: set[asyncio.Task[None]] = set()
+        self._alone = False
+
+    async def execute(self, command: Command) -> Any:
+        if not (self._alone or self._pipelines or self._queue):
+            return await self._execute_alone(command)
+        return await self.enqueue(command)
+
+    def enqueue(self, command: Command) -> asyncio.Future[Any]:
+        """Put a command into the next pipeline."""
+        future = self._loop.create_future()
+        if not self._queue:
+            self._loop.call_soon(self._flush)
+        self._queue.append((command, future))
+        return future
+
+    async def _execute_alone(self, command: Command) -> Any:
+        """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
+        self._alone = True
+        try:
+            (reply,) = await self._send([command])
+        finally:
+            self._alone = False
+        if isinstance(reply, ResponseError):
+            try:
+                raise reply
+            finally:
+                del reply  # or it and this frame would keep each other
+        return reply
+
+    def _flush(self) -> None:
+        if self._queue and len(self._pipelines) < MAX_PIPELINES:
+            batch, self._queue = self._queue, []
+            task = self._loop.create_task(self._exchange(batch))
+            self._pipelines.add(task)
+            task.add_done_callback(self._landed)
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._pipelines.discard(task)
+        self._flush()
+
+    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+        replies: Sequence[Any] = ()
+        try:
+            replies = await self._send([command for command, _ in batch])
+        except Exception as exc:  # whatever it is, a caller waits for it
+            batch, self._queue = [*batch, *self._queue], []  # who queued up meanwhile need not wait for the same
+            replies = [exc] * len(batch)
+        finally:
+            for (_, future), reply in zip(batch, replies, strict=False):
+                if future.done():
+                    continue  # its caller was cancelled
+                if isinstance(reply, Exception):
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+            if not replies:  # the loop is shutting down
+                for _, future in batch:
+                    future.cancel()
+
+    async def _send(self, commands: list[Command]) -> Sequence[Any]:
+        """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
+        packed = b"".join(pack_command(command.args) for command in commands)
+        connection = await self._pool.get_connection()
+
+        async def exchange() -> list[Any]:
+            await connection.send_packed_command(packed)
+            return [await _reply(connection) for _ in commands]
+
+        async def hang_up(error: Exception) -> None:
+            await connection.disconnect()
+
+        try:
+            replies: list[Any] = await connection.retry.call_with_retry(exchange, hang_up)
+            return replies
+        except BaseException:  # cancelled half-way: the replies that are still to come would be taken for others
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await self._pool.release(connection)
+
+
+async def _close_with(
+    loop: asyncio.AbstractEventLoop, pool: ConnectionPool, client: weakref.ref[AsyncRedis]
+) -> AsyncGenerator[None]:
+    # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this generator
+    # in its `finally`, while connections can still be closed in an orderly way. So does the loop when the client is
+    # dropped before it ends; at once, for this is no part of a cycle with it.
+    try:
+        yield
+    finally:
+        if (dropped_from := client()) is not None:
+            dropped_from._lines.pop(loop, None)
+        await pool.aclose()
+
+
+async def _reply(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except ResponseError as exc:
+        if isinstance(exc, ReadOnlyError):  # as in pipeline.py
+            connection.mark_for_reconnect()
+        return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later

@@ -1,0 +1,110 @@
+"""What goes into `CACHES` so that Django's cache API reads and writes the wire format."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sessions_sticky.connections.url import read_url
+
+if TYPE_CHECKING:
+    from django.core.cache.backends.base import BaseCache
+
+FACTORIES = {
+    "redis+sentinel": "sessions_sticky.connections.sentinel.SentinelConnectionFactory",
+    "rediss+sentinel": "sessions_sticky.connections.sentinel.SentinelConnectionFactory",
+    "redis+cluster": "sessions_sticky.connections.cluster.connection_factory.ClusterConnectionFactory",
+    "rediss+cluster": "sessions_sticky.connections.cluster.connection_factory.ClusterConnectionFactory",
+}
+SCHEMES = ("redis", "rediss", "unix", *FACTORIES)
+SOCKET_TIMEOUT_SECONDS = 0.25
+"""How long a chat may wait for Redis; many times a healthy answer (75-140 us), yet not felt by a person."""
+
+
+def cache_config(url: str) -> dict[str, Any]:
+    """Return the `CACHES` entry for a Redis URL: JSON values, verbatim keys, timeouts.
+
+    One server: `redis://`, `rediss://` (TLS) or `unix://`. Redis Sentinel:
+    `redis+sentinel://user:password@host1:26379,host2:26379/0?service=mymaster`. Redis Cluster:
+    `redis+cluster://user:password@host1:6379,host2:6379`. Both with TLS as `rediss+...`; user and password are those of
+    the servers that hold the sessions, Sentinels' own are `&sentinel_username=` and `&sentinel_password=`.
+
+    Raises `ValueError` for what is none of these; the message leaves the URL out, which may hold a password.
+    """
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as RedisConnectionError
+    from redis.retry import Retry
+
+    scheme = _checked_scheme(url)
+    options = {
+        "SERIALIZER": f"{__name__}.JSONSerializer",
+        "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+        "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
+        # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
+        # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds. So would RESP3, in which a
+        # server may announce maintenance: redis-py then waits 10 s for each answer.
+        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
+    }
+    location: str | list[str] = url
+    if scheme in FACTORIES:
+        options["CONNECTION_FACTORY"] = FACTORIES[scheme]
+        location = [url]  # django-redis would split it at its commas
+    return {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": location,
+        "KEY_FUNCTION": f"{__name__}.verbatim_key",
+        "REVERSE_KEY_FUNCTION": f"{__name__}.verbatim_reverse_key",
+        "OPTIONS": options,
+    }
+
+
+def _checked_scheme(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        scheme = parts.scheme
+        _ = None if scheme in FACTORIES else parts.port
+    except ValueError:  # brackets without an IPv6 address, a port that is no number
+        raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
+    if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
+        allowed = ", ".join(f"{name}://" for name in SCHEMES)
+        raise ValueError(f"Invalid Redis URL: scheme {url[: len(scheme)]!r}; allowed is {allowed}")
+    if scheme in FACTORIES:
+        read_url(url)
+    return scheme
+
+
+def is_on_redis(cache: BaseCache) -> bool:
+    """Tell a django-redis cache, without importing redis-py, a tenth of a second, where there is none."""
+    module = sys.modules.get("django_redis.cache")
+    return module is not None and isinstance(cache, module.RedisCache)
+
+
+def verbatim_key(key: str, key_prefix: str, version: int) -> str:
+    """Return the key as it is: Django's own `:1:` in front would hide sessions from other programs."""
+    return key
+
+
+def verbatim_reverse_key(key: str) -> str:
+    """Undo `verbatim_key`."""
+    return key
+
+
+class JSONSerializer:
+    """django-redis serializer that writes compact UTF-8 JSON, as `Session.to_json` does.
+
+    Takes what JSON can say, and `Session`; reading gives dicts and lists.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        pass
+
+    def dumps(self, value: Any) -> bytes:
+        """Encode one value."""
+        return msgspec.json.encode(value)
+
+    def loads(self, value: bytes) -> Any:
+        """Decode one value; raises `msgspec.DecodeError`."""
+        return msgspec.json.decode(value)

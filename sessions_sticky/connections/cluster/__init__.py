@@ -1,0 +1,1 @@
+"""Redis Cluster: which server holds which keys, and sending commands there."""

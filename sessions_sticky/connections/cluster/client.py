@@ -1,0 +1,188 @@
+"""The servers of a Redis Cluster: sending commands and scripts to those that hold the keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis import Connection, ConnectionPool
+from redis.exceptions import ClusterDownError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from sessions_sticky.connections import async_pools, pipeline
+from sessions_sticky.connections.async_client import AsyncRedis
+from sessions_sticky.connections.breaker import Breaker
+from sessions_sticky.connections.cluster.connection_factory import ClusterConnectionFactory
+from sessions_sticky.connections.cluster.scripts import FAILURES, together
+from sessions_sticky.connections.cluster.slot_map import WHO_HOLDS_WHAT, Answers, At, Parcels, Slots, exchange
+from sessions_sticky.connections.commands import Batch, Command, Everywhere, Request
+from sessions_sticky.connections.url import Address, read_url
+from sessions_sticky.exceptions import SessionStoreUnavailable
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
+
+_BEGIN: Any = None
+"""What starts a generator."""
+
+
+class RedisCluster:
+    """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for what the methods promise."""
+
+    def __init__(self, cache: RedisCache) -> None:
+        self._cache = cache
+        self._urls = read_url(cache.client._server[0])
+        self._slots = Slots(self._urls.addresses)
+        self._nodes: dict[Address, _Node] = {}
+
+    @staticmethod
+    def serves(cache: RedisCache) -> bool:
+        """Tell whether a cache is on a cluster."""
+        return isinstance(cache.client.connection_factory, ClusterConnectionFactory)
+
+    def send(self, request: Request) -> Any:
+        """Send and wait."""
+        asked = self._slots.to_ask()
+        for address in asked:
+            (told,) = self._post({address: [WHO_HOLDS_WHAT]})[address]
+            if self._is_enough(told, address, is_last=address == asked[-1]):
+                break
+        conversation, answers = self._conversation(request), _BEGIN
+        while True:
+            try:
+                answers = self._post(conversation.send(answers))
+            except StopIteration as done:
+                return _reply(request, done.value)
+
+    async def asend(self, request: Request) -> Any:
+        """Send without blocking the event loop."""
+        asked = self._slots.to_ask()
+        for address in asked:
+            (told,) = await self._node(address).aexchange([WHO_HOLDS_WHAT])
+            if self._is_enough(told, address, is_last=address == asked[-1]):
+                break
+        conversation, answers = self._conversation(request), _BEGIN
+        while True:
+            try:
+                answers = await self._apost(conversation.send(answers))
+            except StopIteration as done:
+                return _reply(request, done.value)
+
+    def _conversation(self, request: Request) -> Generator[Parcels, Answers, list[Any]]:
+        if isinstance(request, Everywhere):
+            return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
+        return together(request.commands if isinstance(request, Batch) else [request], self._slots)
+
+    def _is_enough(self, told: Any, asked: Address, *, is_last: bool) -> bool:
+        """Take in who holds what; tell whether to ask nobody else. One that keeps us waiting is enough for now."""
+        if isinstance(told, Exception):
+            self._slots.ask_last(asked)
+            if not self._slots.primaries and is_last:
+                raise told
+            return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
+        self._slots.read(told, asked)
+        return True
+
+    def _post(self, parcels: Parcels) -> Answers:
+        """Write to all, then read from all: they work side by side."""
+        written: dict[Address, Connection | Exception] = {}
+        try:
+            for address, commands in parcels.items():
+                written[address] = self._node(address).write(commands)
+            return self._heard(
+                {address: self._node(address).read(written.pop(address), len(parcels[address])) for address in parcels}
+            )
+        finally:
+            for address, unread in written.items():  # interrupted before their turn came
+                self._node(address).give_up(unread)
+
+    async def _apost(self, parcels: Parcels) -> Answers:
+        exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
+        return self._heard(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
+
+    def _heard(self, answers: Answers) -> Answers:
+        for address, replies in answers.items():
+            errors = [reply for reply in replies if isinstance(reply, Exception)]
+            if errors:
+                self._slots.doubt()
+            # CLUSTERDOWN: cut off from the others, it takes itself for what it was.
+            if any(not isinstance(error, ResponseError) or isinstance(error, ClusterDownError) for error in errors):
+                self._slots.ask_last(address)
+        return answers
+
+    def _node(self, address: Address) -> _Node:
+        if address not in self._nodes:
+            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address))
+        return self._nodes[address]
+
+
+class _Node:
+    """One server; in its replies an error stands in the place of each command that met it."""
+
+    def __init__(self, cache: RedisCache, url: str) -> None:
+        factory = cache.client.connection_factory
+        self._pool = ConnectionPool.from_url(**factory.make_connection_params(url), **factory.pool_cls_kwargs)
+        self._async_client = AsyncRedis(lambda: async_pools.for_node(cache, url))
+        self._breaker = Breaker()
+
+    def write(self, commands: Sequence[Command]) -> Connection | Exception:
+        """Send commands, to be followed by `read`."""
+        try:
+            self._breaker.check()
+            connection = self._pool.get_connection()
+            try:
+                pipeline.write(connection, commands)
+            except BaseException:
+                self._hang_up(connection)
+                raise
+        except FAILURES as exc:
+            return self._noted(exc)
+        return connection
+
+    def read(self, written: Connection | Exception, number: int) -> list[Any]:
+        """Return the replies to what was written."""
+        if isinstance(written, Exception):
+            return [written] * number
+        try:
+            replies = pipeline.read(written, number)
+        except BaseException as exc:  # the replies still to come would be taken for others
+            self._hang_up(written)
+            if isinstance(exc, FAILURES):
+                return [self._noted(exc)] * number
+            raise
+        self._pool.release(written)
+        self._breaker.note()
+        return replies
+
+    def give_up(self, written: Connection | Exception) -> None:
+        """Do without the replies to what was written."""
+        if isinstance(written, Connection):
+            self._hang_up(written)
+
+    async def aexchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return the replies."""
+        try:
+            self._breaker.check()
+            replies = await self._async_client.execute_many(commands)
+        except FAILURES as exc:
+            return [self._noted(exc)] * len(commands)
+        self._breaker.note()
+        return replies
+
+    def _noted(self, exc: Exception) -> Exception:
+        if not isinstance(exc, SessionStoreUnavailable):  # the breaker's own
+            self._breaker.note(exc)
+        return exc
+
+    def _hang_up(self, connection: Connection) -> None:
+        connection.disconnect()
+        self._pool.release(connection)
+
+
+def _reply(request: Request, replies: list[Any]) -> Any:
+    if not isinstance(request, Command):
+        return replies
+    if isinstance(replies[0], Exception):
+        raise replies[0]
+    return replies[0]

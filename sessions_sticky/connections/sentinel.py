@@ -1,0 +1,168 @@
+"""Redis Sentinel: connections to whichever server is the primary now.
+
+A connection asks the Sentinels for the primary when it is made, and is made anew when the server hangs up, refuses
+writes or does not answer. Replicas are never read: they lag behind what was just written.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from django_redis.pool import ConnectionFactory
+from redis import asyncio as aioredis
+from redis import sentinel
+from redis.asyncio import sentinel as async_sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from sessions_sticky.connections.url import REDIS_PORT, Address, read_url
+
+REPLACED = "the primary was replaced while connecting to it"
+
+
+class SentinelConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignore[misc]
+    """django-redis connection factory for `redis+sentinel://` URLs.
+
+    django-redis's own one shares a pool between all Sentinels that have a service of the same name, and spells that
+    name in lower case.
+    """
+
+    def get_connection_pool(self, params: dict[str, Any]) -> sentinel.SentinelConnectionPool:
+        """Return a pool whose connections lead to the primary."""
+        service, addresses, own, options = _options(params | self.pool_cls_kwargs)
+        own["retry"] = Retry(NoBackoff(), 0)
+        sentinels = _Sentinel(addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+        kind = _SSLConnection if options.pop("ssl", False) else _Connection
+        return sentinel.SentinelConnectionPool(service, sentinels, connection_class=kind, **options)
+
+
+class _Sentinel(sentinel.Sentinel):
+    """Asks as Redis's guidelines for clients say.
+
+    redis-py reads `SENTINEL MASTERS`, where the replaced primary stands until the failover is over, as a healthy one
+    once it is back; and when no Sentinel helps it says so with every option of every client.
+    """
+
+    def discover_master(self, service_name: str) -> Address:
+        for place, client in enumerate(self.sentinels):
+            with suppress(RedisError):
+                if found := client.sentinel_get_master_addr_by_name(service_name):
+                    _ask_first(self.sentinels, place)
+                    return _address(found)
+        raise _not_found(service_name)
+
+
+class _AsyncSentinel(async_sentinel.Sentinel):
+    """The asynchronous twin of `_Sentinel`."""
+
+    async def discover_master(self, service_name: str) -> Address:
+        for place, client in enumerate(self.sentinels):
+            with suppress(RedisError):
+                if found := await client.sentinel_get_master_addr_by_name(service_name):
+                    _ask_first(self.sentinels, place)
+                    return _address(found)
+        raise _not_found(service_name)
+
+
+def _ask_first(sentinels: list[Any], place: int) -> None:
+    """Put the one that has answered first: those before it may have kept us waiting."""
+    sentinels[0], sentinels[place] = sentinels[place], sentinels[0]
+
+
+def _address(found: Any) -> Address:
+    host, port = found
+    return host.decode() if isinstance(host, bytes) else host, int(port)
+
+
+def _not_found(service_name: str) -> sentinel.MasterNotFoundError:
+    return sentinel.MasterNotFoundError(
+        f"no Sentinel that answers, and lets us in, names a primary of {service_name!r}"
+    )
+
+
+class _Connects:
+    """A connection to the primary that does not stay with another server, nor with somebody else's answer.
+
+    A primary that stalls, is replaced and comes back takes writes for seconds, all of which are lost then. redis-py
+    stays with it when it connects again in order to repeat a command, and when it has waited for it meanwhile.
+    """
+
+    def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        if self._sock:  # type: ignore[attr-defined]
+            return
+        address = self.host, self.port = self.connection_pool.get_master_address()  # type: ignore[attr-defined]
+        super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
+        if self.connection_pool.get_master_address() != address:  # type: ignore[attr-defined]
+            self.disconnect()  # type: ignore[attr-defined]
+            raise RedisConnectionError(REPLACED)
+
+    def read_response(self, *args: Any, disconnect_on_error: bool = True, **kwargs: Any) -> Any:
+        # By default it stays open when no answer comes in time, which then the next caller would get: the session of
+        # somebody else. The asynchronous one does not.
+        return super().read_response(  # type: ignore[misc]
+            *args, disconnect_on_error=disconnect_on_error, **kwargs
+        )
+
+
+class _Connection(_Connects, sentinel.SentinelManagedConnection):  # type: ignore[misc]
+    pass
+
+
+class _SSLConnection(_Connects, sentinel.SentinelManagedSSLConnection):  # type: ignore[misc]
+    pass
+
+
+class _AsyncConnects:
+    """The asynchronous twin of `_Connects`."""
+
+    async def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_connected:  # type: ignore[attr-defined]
+            return
+        address = self.host, self.port = await self.connection_pool.get_master_address()  # type: ignore[attr-defined]
+        await super().connect_check_health(*args, **kwargs)  # type: ignore[misc]
+        if await self.connection_pool.get_master_address() != address:  # type: ignore[attr-defined]
+            await self.disconnect()  # type: ignore[attr-defined]
+            raise RedisConnectionError(REPLACED)
+
+
+class _AsyncConnection(_AsyncConnects, async_sentinel.SentinelManagedConnection):
+    pass
+
+
+class _AsyncSSLConnection(_AsyncConnects, async_sentinel.SentinelManagedSSLConnection):
+    pass
+
+
+class _AsyncPool(async_sentinel.SentinelConnectionPool):
+    """Closes the connections to the Sentinels with its own."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        for client in self.sentinel_manager.sentinels:
+            await client.aclose()
+
+
+def async_pool(params: dict[str, Any]) -> aioredis.ConnectionPool:
+    """Return the asynchronous twin of the pool of `SentinelConnectionFactory`."""
+    service, addresses, own, options = _options(params)
+    own["retry"] = AsyncRetry(NoBackoff(), 0)
+    sentinels = _AsyncSentinel(addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    kind = _AsyncSSLConnection if options.pop("ssl", False) else _AsyncConnection
+    return _AsyncPool(service, sentinels, connection_class=kind, **options)  # type: ignore[no-untyped-call]
+
+
+def _options(
+    params: dict[str, Any],
+) -> tuple[str, list[Address], dict[str, Any], dict[str, Any]]:
+    """Return the service, the Sentinels, what clients of these are made with, and what connections to the primary."""
+    servers = read_url(params["url"])
+    options = params | parse_url(servers.node_url("primary", REDIS_PORT))
+    for name in ("url", "connection_class"):
+        options.pop(name, None)
+    shared = {name: value for name, value in options.items() if name.startswith(("socket_", "ssl_"))}
+    return servers.service, servers.addresses, shared | servers.tls | servers.sentinel_options, options | servers.tls

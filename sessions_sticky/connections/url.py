@@ -1,0 +1,78 @@
+"""URLs that name several servers, of Redis Sentinel and Redis Cluster; pure."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+SENTINEL_PORT, REDIS_PORT = 26379, 6379
+
+Address = tuple[str, int]
+"""Host and port."""
+
+
+class Servers(NamedTuple):
+    """What such a URL says; `node_url` is how to reach any of the servers that hold data, but for host and port."""
+
+    addresses: list[Address]
+    scheme: str
+    userinfo: str
+    path: str
+    query: str
+    service: str
+    sentinel_options: dict[str, str]
+    """`username` and `password` of the Sentinels, where the URL has them."""
+
+    @property
+    def tls(self) -> dict[str, Any]:
+        """What tells redis-py whether every connection is to be TLS."""
+        return {"ssl": True} if self.scheme == "rediss" else {}
+
+    def node_url(self, host: str, port: int) -> str:
+        """Return the `redis://` or `rediss://` URL of one server."""
+        named = f"[{host}]" if ":" in host else host
+        return f"{self.scheme}://{self.userinfo}{named}:{port}{self.path}{self.query}"
+
+
+def read_url(url: str) -> Servers:
+    """Read a URL.
+
+    `redis+sentinel://[user:password@]host[:26379][,host...][/db]?service=name` and
+    `redis+cluster://[user:password@]host[:6379][,host...]`; user and password are those of the servers that hold data,
+    Sentinels' own are `sentinel_username` and `sentinel_password` in the query. What else the query has is for redis-py
+    (`ssl_ca_certs` and the like). Raises `ValueError`, whose message leaves the URL out: it may hold a password.
+    """
+    parts = urlsplit(url)
+    scheme, _, kind = parts.scheme.partition("+")
+    userinfo, at, hosts = parts.netloc.rpartition("@")
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    service = options.pop("service", "")
+    sentinel_options = {
+        name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options
+    }
+    path = parts.path.rstrip("/")
+    default_port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
+    if kind == "sentinel" and not service:
+        raise ValueError("Invalid Redis URL: it needs ?service=, the name that the Sentinels watch")
+    if kind == "cluster" and path not in ("", "/0"):
+        raise ValueError(f"Invalid Redis URL: database {path[1:]!r}; a Redis Cluster has 0 only")
+    return Servers(
+        [_address(host, default_port) for host in hosts.split(",")],
+        scheme,
+        userinfo + at,
+        path,
+        f"?{urlencode(options)}" if options else "",
+        service,
+        sentinel_options,
+    )
+
+
+def _address(text: str, default_port: int) -> Address:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port or default_port
+    except ValueError:
+        host, port = None, 0
+    if not host:
+        raise ValueError(f"Invalid Redis URL: {text!r} is no host:port; several are separated by commas")
+    return host, port

@@ -1,0 +1,161 @@
+"""Decide which conversation a request to an LLM gateway belongs to; pure, for any Django gateway.
+
+`identify` takes the headers and the body and returns an `Identity`. There are two kinds of ids:
+
+- A *named* id is meant for this gateway. The session's id is the client's, and the session's model wins.
+- An *observed* id is one that clients send for purposes of their own, or a fingerprint of the conversation's beginning.
+  It is bound per owner and model, as `{12 hex digits}:{id}@{model}`, because one agent session talks to several models
+  and clients of different owners may send the same id.
+
+The ids are a contract between processes and versions; tests/sessions_sticky/identity has them as literals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from sessions_sticky import keys
+from sessions_sticky.exceptions import InvalidConversationId
+from sessions_sticky.identity.content import Fingerprint, fingerprint
+from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, observed_text, read_sources
+
+CONTENT_PREFIX = "content:"
+"""Stands before a fingerprint in a session id. A client's id that begins with it is hashed."""
+
+_OWNER_DIGITS = 12
+_OBSERVED_FORM = re.compile(rf"[0-9a-f]{{{_OWNER_DIGITS}}}:")
+_SUBAGENT_HEADERS = {"header.x-claude-code-session-id": "x-claude-code-agent-id"}
+"""The header that tells the subagents of one session apart, by the source of the session's id."""
+
+
+class Identity(NamedTuple):
+    """The conversation that a request belongs to."""
+
+    session_id: str | None
+    """The id of the session, a valid conversation id. None: the request belongs to no conversation."""
+    source: str
+    """Where the id comes from: `header.x-session-id`, `body.conversation_id`, `content`, or `none`."""
+    pins_model: bool
+    """Whether the session's model wins over the request's; only for named ids."""
+    ranking_id: str | None
+    """The id for `rendezvous`. Leaves out the model, so that the models of one session share a provider."""
+    client_id: str | None
+    """The id as the client sent it, unchecked; None for `content` and `none`."""
+    binds: bool
+    """Whether to bind a session. False for content without an assistant turn: such a request is only ranked."""
+
+
+_UNKNOWN = Identity(None, "none", False, None, None, False)
+
+
+class InvalidNamedId(InvalidConversationId):
+    """A named id is not a valid conversation id, or has the form of an observed one."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, reason)
+        self.source = source
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Invalid {self.source}: {self.reason}"
+
+
+def identify(
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    *,
+    owner: str,
+    model: str,
+    api: str,
+    key: bytes,
+    named: Sequence[str] = DEFAULT_NAMED,
+    sources: Sequence[str] = DEFAULT_SOURCES,
+    scope: Literal["shared", "owner"] = "shared",
+) -> Identity:
+    """Return the conversation of a request: the first id of `named`, else the first of `sources`.
+
+    `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is decoded only where
+    it is needed; what does not decode counts as absent. `api` is `chat`, `responses` or `messages`; any other has no
+    content to recognize. `key` is the secret of the HMACs: another key makes other conversations.
+
+    Raises `InvalidNamedId` for a named id. Observed ids never raise: blank ones are ignored, numbers are their decimal
+    text, invalid ones are hashed.
+    """
+    for source, value in read_sources(named, headers, body):
+        return _named(source, value, owner, scope)
+    for source, value in read_sources(sources, headers, body):
+        if source == CONTENT:
+            if (found := fingerprint(api, body, owner=owner, key=key)) is not None:
+                return _by_content(found, _owner_digits(owner, key), model)
+        elif (client_id := observed_text(value)) is not None:
+            agent = observed_text(headers.get(_SUBAGENT_HEADERS.get(source, "")))
+            return _observed(source, client_id, agent, _owner_digits(owner, key), model)
+    return _UNKNOWN
+
+
+def scoped(scope: Literal["shared", "owner"], owner: str, conversation_id: str) -> str:
+    """Return the session id of a named id, and of every id in version 0.1.
+
+    `shared` is the id itself: another owner who uses it is refused. `owner` puts a hash of the owner in front, so that
+    owners cannot meet at all; an id too long for both is hashed too.
+    """
+    if scope == "shared":
+        return conversation_id
+    prefix = _sha256(owner)[:32]
+    own = f"{prefix}:{conversation_id}"
+    return own if len(own) <= keys.MAX_CONVERSATION_ID_LENGTH else f"{prefix}:{_sha256(conversation_id)}"
+
+
+def _named(source: str, value: Any, owner: str, scope: Literal["shared", "owner"]) -> Identity:
+    try:
+        keys.check(value)
+    except InvalidConversationId as exc:
+        raise InvalidNamedId(source, str(exc)) from exc
+    if _OBSERVED_FORM.match(value):
+        raise InvalidNamedId(
+            source,
+            f"A conversation id must not begin with {_OWNER_DIGITS} hexadecimal digits and a colon, as {value[:20]!r}"
+            " does: this form is reserved for ids that the gateway makes",
+        )
+    session_id = scoped(scope, owner, value)
+    return Identity(session_id, source, True, session_id, value, True)
+
+
+def _observed(source: str, client_id: str, agent: str | None, digits: str, model: str) -> Identity:
+    name = f"{client_id}:{agent}" if agent else client_id
+    hashed = f"{digits}:{_sha256(name)}"
+    ranking_id = hashed if name.startswith(CONTENT_PREFIX) or not _is_valid(name) else f"{digits}:{name}"
+    return Identity(_with_model(ranking_id, hashed, model), source, False, ranking_id, client_id, True)
+
+
+def _by_content(found: Fingerprint, digits: str, model: str) -> Identity:
+    name = f"{digits}:{CONTENT_PREFIX}{found.digest}"
+    return Identity(_with_model(name, name, model), CONTENT, False, name, None, found.is_answered)
+
+
+def _with_model(name: str, hashed: str, model: str) -> str:
+    """Return the session id: the name with the model, each hashed only where it must be."""
+    session_id = f"{name}@{model}"
+    if len(session_id) > keys.MAX_CONVERSATION_ID_LENGTH:
+        session_id = f"{hashed}@{model}"
+    return session_id if _is_valid(session_id) else f"{hashed}@{_sha256(model)}"
+
+
+def _is_valid(conversation_id: str) -> bool:
+    try:
+        keys.check(conversation_id)
+    except InvalidConversationId:
+        return False
+    return True
+
+
+def _owner_digits(owner: str, key: bytes) -> str:
+    return hmac.digest(key, b"owner\0" + owner.encode("utf-8", "surrogatepass"), "sha256").hex()[:_OWNER_DIGITS]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,189 @@
+"""Recognize a conversation by how it begins, for clients that send no id.
+
+One reader for each API returns the system prompt and the turns; the fingerprint is the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sessions_sticky.identity.sources import decode, observed_text
+
+SYSTEM_CHARACTERS = 1_024
+"""How much of the system prompt counts."""
+
+_BILLING_HEADER = "x-anthropic-billing-header:"
+"""Begins a line that Claude Code puts first in its system prompt; new on each request."""
+_SYSTEM_ROLES = ("system", "developer")
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_DECORATION = {"cache_control", "id", "status"}
+"""Fields of a part or an item that differ between two requests of one conversation."""
+_DIGEST_DIGITS = 32
+
+_Turns = tuple[Sequence[Any], Sequence[Any]]
+
+
+class Fingerprint(NamedTuple):
+    """How a conversation begins."""
+
+    digest: str
+    """32 hexadecimal digits; the same for all requests of a conversation."""
+    is_answered: bool
+    """Whether a turn of the assistant follows the first user messages, so that this is not the first request."""
+
+
+class _Head(msgspec.Struct):
+    role: str | None = None
+    type: str | None = None
+
+
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_TEXT_OR_LIST = msgspec.json.Decoder(str | list[msgspec.Raw])
+_HEAD = msgspec.json.Decoder(_Head)
+_CANONICAL = msgspec.json.Encoder(order="deterministic")
+
+
+def fingerprint(api: str, body: Mapping[str, Any], *, owner: str, key: bytes) -> Fingerprint | None:
+    """Return the fingerprint of a request's conversation; None without a user message, or if it does not decode.
+
+    An HMAC over the owner, `prompt_cache_key`, the beginning of the system prompt, and all messages up to and including
+    the first user message with the user messages that follow it directly. Of a message its role, its text and a hash
+    of each other part count.
+    """
+    read = READERS.get(api)
+    if read is None:
+        return None
+    cache_key = observed_text(decode(body.get("prompt_cache_key"))) or ""
+    try:
+        beginning = _beginning(*read(body))
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return None
+    if beginning is None:
+        return None
+    system, messages, is_answered = beginning
+    fields = [_text(b"owner", owner), _text(b"cache_key", cache_key), _text(b"system", system), *messages]
+    digest = hmac.digest(key, b"content\0" + b"".join(fields), "sha256").hex()[:_DIGEST_DIGITS]
+    return Fingerprint(digest, is_answered)
+
+
+def _beginning(system_prompt: Sequence[Any], turns: Sequence[Any]) -> tuple[str, list[bytes], bool] | None:
+    system = [text for content in system_prompt for text in _system_texts(content)]
+    messages: list[bytes] = []
+    is_user = False
+    rest: Sequence[Any] = ()
+    for position, turn in enumerate(turns):
+        role = _role(turn)
+        if is_user and role != "user":
+            rest = turns[position:]
+            break
+        item = _load(turn)
+        is_user = role == "user"
+        if role in _SYSTEM_ROLES:
+            system += _system_texts(item.get("content"))
+        else:
+            messages.append(_text(b"role", role))
+            messages += _parts(item.get("content") if "role" in item else [item])
+    if not is_user:
+        return None
+    return "".join(system)[:SYSTEM_CHARACTERS], messages, _is_answered(rest)
+
+
+def _is_answered(turns: Sequence[Any]) -> bool:
+    """Return whether the assistant had a turn; text of the assistant at the very end is only the start of one."""
+    last = len(turns) - 1
+    return any(
+        role not in ("user", *_SYSTEM_ROLES) and (role != "assistant" or position < last)
+        for position, role in enumerate(map(_role, turns))
+    )
+
+
+def _role(turn: Any) -> str:
+    """Return who speaks; the type of an item without a role, such as a function call."""
+    if isinstance(turn, msgspec.Raw):
+        head = _HEAD.decode(turn)
+        role = head.role or head.type
+    elif isinstance(turn, Mapping):
+        role = turn.get("role") or turn.get("type")
+    else:
+        role = None
+    if not isinstance(role, str):
+        raise TypeError("a turn is an object with a role or a type")
+    return role
+
+
+def _system_texts(content: Any) -> Iterator[str]:
+    content = _load(content)
+    for part in content if isinstance(content, list) else [content]:
+        text = _text_of(part)
+        if text is not None and text.startswith(_BILLING_HEADER):
+            text = text.partition("\n")[2]
+        if text:
+            yield text
+
+
+def _parts(content: Any) -> Iterator[bytes]:
+    for part in content if isinstance(content, list) else [content]:
+        text = _text_of(part)
+        if text is not None:
+            yield _text(b"text", text)
+        elif part is not None:
+            plain = {k: v for k, v in part.items() if k not in _DECORATION} if isinstance(part, dict) else part
+            yield _field(b"part", hashlib.sha256(_CANONICAL.encode(plain)).digest())
+
+
+def _load(value: Any) -> Any:
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+
+
+def _text_of(part: Any) -> str | None:
+    if isinstance(part, dict) and part.get("type") in _TEXT_TYPES:
+        part = part.get("text")
+    return part if isinstance(part, str) else None
+
+
+def _text(name: bytes, text: str) -> bytes:
+    return _field(name, text.encode("utf-8", "surrogatepass"))
+
+
+def _field(name: bytes, value: bytes) -> bytes:
+    return b"%b %d:%b" % (name, len(value), value)
+
+
+def _chat(body: Mapping[str, Any]) -> _Turns:
+    return (), _list(body.get("messages"))
+
+
+def _messages(body: Mapping[str, Any]) -> _Turns:
+    return [body.get("system")], _list(body.get("messages"))
+
+
+def _responses(body: Mapping[str, Any]) -> _Turns:
+    if any(decode(body.get(name)) is not None for name in ("previous_response_id", "conversation")):
+        return (), ()  # the beginning is stored upstream
+    items = body.get("input")
+    if isinstance(items, msgspec.Raw):
+        items = _TEXT_OR_LIST.decode(items)
+    if isinstance(items, str):
+        items = [{"role": "user", "content": items}]
+    return [body.get("instructions")], _list(items)
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if isinstance(value, msgspec.Raw):
+        return _LIST.decode(value)
+    if not isinstance(value, list):
+        raise TypeError("turns are a list")
+    return value
+
+
+READERS: dict[str, Callable[[Mapping[str, Any]], _Turns]] = {
+    "chat": _chat,
+    "messages": _messages,
+    "responses": _responses,
+}
+"""By the name of the API: the contents of the system prompt, and the turns."""

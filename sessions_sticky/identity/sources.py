@@ -1,0 +1,172 @@
+"""Where a request may carry the id of its conversation: the order, and how a source is read.
+
+A source is `header.NAME`, where `*` stands for any part of a header's name, `body.FIELD` with dots into objects, or
+`content`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+CONTENT = "content"
+
+DEFAULT_NAMED = ("body.conversation_id",)
+"""Ids that are meant for this gateway. A header is none by default: LibreChat sends `X-Conversation-Id` with title
+requests to another model too."""
+
+DEFAULT_SOURCES = (
+    "header.x-claude-code-session-id",
+    "header.thread-id",
+    "header.session-id",
+    "header.session_id",
+    "header.x-opencode-session",
+    "header.x-conversation-id",
+    "header.x-session-affinity",
+    "header.x-session-id",
+    "header.agent-session-id",
+    "header.x-openwebui-chat-id",
+    "header.x-grok-conv-id",
+    "header.x-affinity",
+    "header.x-thread-id",
+    "header.x-chat-id",
+    "header.x-litellm-session-id",
+    "header.x-*-session-id",
+    "body.session_id",
+    "body.litellm_session_id",
+    "body.metadata.conversation_id",
+    "body.metadata.session_id",
+    "body.metadata.user_id",
+    CONTENT,
+)
+"""Observed ids, the first found wins. Of `metadata.user_id` only the session id inside counts. Never `user`,
+`safety_identifier` (a person) or `x-client-request-id` (a request). `prompt_cache_key` is a cache bucket, often one for
+a whole application, so it is only a part of the content's fingerprint."""
+
+_NOT_BY_WILDCARD = re.compile(r"x-(.*-)?parent-session-id|x-posthog-session-id")
+"""Another conversation's id, and a visit of a website."""
+
+_SOURCE = re.compile(r"(body|header)\.[!-~]+|content")
+_SESSION_IN_USER_ID = re.compile(r"user_.*_session_([A-Za-z0-9-]+)")
+"""Anthropic's `metadata.user_id`, as Claude Code sent it up to 2.1.77; later versions send JSON text."""
+
+_Reader = Callable[[Mapping[str, str], Mapping[str, Any]], Iterator[tuple[str, Any]]]
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raise `ValueError` for a source that cannot be read."""
+    for source in sources:
+        if not _SOURCE.fullmatch(source):
+            raise ValueError(
+                f"Invalid source {source!r}: allowed is header.NAME (with * for any part), body.FIELD or {CONTENT}"
+            )
+
+
+def read_sources(
+    sources: Sequence[str], headers: Mapping[str, str], body: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield each value that the request has at the sources, in their order, with the exact name of its source.
+
+    Headers that match a wildcard come alphabetically; empty ones and JSON's null are absent. `content` has the value
+    None. Raises `ValueError` as `check_sources` does.
+    """
+    for source, header, read in _plan(tuple(sources)):
+        if header:
+            if value := headers.get(header):
+                yield source, value
+        else:
+            yield from read(headers, body)
+
+
+def observed_text(value: Any) -> str | None:
+    """Return the text of an id; None for blank text and for what is neither text nor a number."""
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, float):
+        return str(value) if math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    try:
+        return str(value)
+    except ValueError:  # more digits than Python converts
+        return None
+
+
+def decode(value: Any) -> Any:
+    """Return a JSON value in full; None where `msgspec.Raw` does not decode."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+@lru_cache(maxsize=32)
+def _plan(sources: tuple[str, ...]) -> list[tuple[str, str, _Reader]]:
+    """Return for each source its name, its header if it is exactly one, and else the function that reads it."""
+    check_sources(sources)
+    plan = []
+    for source in sources:
+        place, _, path = source.partition(".")
+        if place == "header":
+            name = path.lower()
+            plan.append((f"header.{name}", "" if "*" in name else name, _wildcard_reader(name)))
+        else:
+            plan.append((source, "", _body_reader(source, path.split(".")) if path else _content))
+    return plan
+
+
+def _content(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield CONTENT, None
+
+
+def _wildcard_reader(wildcard: str) -> _Reader:
+    matches = re.compile(translate(wildcard)).match
+
+    def read(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        for name in sorted(filter(matches, headers)):
+            if headers[name] and not _NOT_BY_WILDCARD.fullmatch(name):
+                yield f"header.{name}", headers[name]
+
+    return read
+
+
+def _body_reader(source: str, names: Sequence[str]) -> _Reader:
+    extract = _session_in_user_id if source == "body.metadata.user_id" else decode
+
+    def read(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        value: Any = body
+        for name in names:
+            value = _member(value, name)
+        if (value := extract(value)) is not None:
+            yield source, value
+
+    return read
+
+
+def _member(value: Any, name: str) -> Any:
+    if isinstance(value, msgspec.Raw):
+        try:
+            value = _OBJECT.decode(value)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return None
+    return value.get(name) if isinstance(value, Mapping) else None
+
+
+def _session_in_user_id(value: Any) -> Any:
+    text = decode(value)
+    if not isinstance(text, str):
+        return None
+    if found := _SESSION_IN_USER_ID.fullmatch(text):
+        return found[1]
+    return decode(_member(msgspec.Raw(text.encode("utf-8", "replace")), "session_id"))
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

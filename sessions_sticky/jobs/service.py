@@ -1,0 +1,105 @@
+"""Bulk operations that run by themselves: begun by a request, they outlive it and the worker that took it.
+
+Whoever looks at a job whose worker is gone goes on with it, so a page that shows its progress keeps it going.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import NamedTuple, TypeVar
+
+from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.jobs import records
+from sessions_sticky.jobs.records import Found, Job, Plan
+from sessions_sticky.jobs.runner import JobRunner, remaining
+from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.policy import Operation
+from sessions_sticky.queries.reads import Overview
+
+T = TypeVar("T")
+
+POLL_SECONDS = 0.02
+
+
+class Changed(NamedTuple):
+    """A job, and whether it was the call that stopped or resumed it."""
+
+    job: Job
+    changed: bool
+
+
+class Jobs:
+    """The jobs of one manager's store. Kept for a day after their last change.
+
+    Every method raises `SessionNotSupported` where there is no index, and `SessionStoreUnavailable`.
+    """
+
+    def __init__(self, manager: SessionManager = sessions) -> None:
+        self._manager = manager
+
+    def count(self, plan: Plan) -> int:
+        """Return how many sessions the plan would change now, by the index. Raises as `start` does."""
+        plan.check()
+        return self._run(remaining(self._manager._store, self._manager.ttl_seconds, plan))
+
+    def start(self, plan: Plan, *, actor: str) -> Job:
+        """Begin; the history names `actor`.
+
+        Raises `ValueError` unless the plan has either a filter or `everything`, `InvalidSession` for names that do not
+        fit the wire format.
+        """
+        job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=self.count(plan))
+        self._run(records.write(job))
+        JobRunner(self._manager, job).start()
+        return job
+
+    def get(self, key: str) -> Job | None:
+        """Return a job, None when there is none; goes on with it when its worker is gone."""
+        found = self._run(records.find(key))
+        return self._look_after(found) if found else None
+
+    def peek(self, key: str) -> Job | None:
+        """Return a job as `get` does, without going on with it."""
+        found = self._run(records.find(key))
+        return found.job if found else None
+
+    def recent(self) -> list[Job]:
+        """Return the jobs that changed last, at most 100, the last begun first; goes on with them as `get` does."""
+        return [self._look_after(found) for found in self._run(records.recent())]
+
+    def wait(self, job: Job, seconds: float) -> Job:
+        """Return the job once it does not run any more, or as it is after so long; never raises."""
+        deadline = time.monotonic() + seconds
+        while job.state == "running" and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+            try:
+                job = self.get(job.key) or job
+            except SessionStoreUnavailable:
+                continue  # the job itself goes on
+        return job
+
+    def stop(self, key: str, *, within_seconds: float = 1.0) -> Changed | None:
+        """Stop a job that runs; None when there is none. Waits for its worker to notice."""
+        changed = self._run(records.change(key, ("running",), state="stopped"))
+        deadline = time.monotonic() + within_seconds
+        while (found := self._run(records.find(key))) and found.job.state == "stopped":
+            if not found.attended or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        return Changed(found.job, changed) if found else None
+
+    def resume(self, key: str) -> Changed | None:
+        """Go on with a job that was stopped or has failed; None when there is none."""
+        changed = self._run(records.change(key, ("stopped", "failed"), state="running", detail=""))
+        job = self.get(key)
+        return Changed(job, changed) if job else None
+
+    def _look_after(self, found: Found) -> Job:
+        if found.job.state == "running" and not found.attended:
+            JobRunner(self._manager, found.job).start()
+        return found.job
+
+    def _run(self, operation: Operation[T]) -> T:
+        Overview(self._manager._store, self._manager.ttl_seconds)  # raises where there is no index
+        return self._manager._run(operation)

@@ -1,0 +1,128 @@
+"""Sessions in any Django cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from asgiref.sync import sync_to_async
+
+from sessions_sticky import keys, metrics
+from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.session import session_of
+from sessions_sticky.stores.local_cache import LastSeen
+
+if TYPE_CHECKING:
+    from django.core.cache.backends.base import BaseCache
+
+    from sessions_sticky.session import Session
+
+ADD_ATTEMPTS = 10
+"""How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
+
+
+class PortableStore:
+    """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
+
+    First writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
+    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
+    deletes whatever is there, and `bind` whatever comes just after it has looked for the unreadable value. There is no
+    index and no history.
+    """
+
+    refreshed: None = None
+
+    def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
+        self.last_seen = LastSeen()
+        self.quiet_until: dict[type, float] = {}
+        # Looked up for each request: Django keeps one cache object for each thread.
+        self._get_cache = get_cache
+
+    def read(self, key: str) -> Callable[[], Any]:
+        return lambda: self._get_cache().get(_portable(key))
+
+    def read_and_touch(self, key: str, ttl: int) -> Callable[[], Any]:
+        def request() -> Any:
+            cache, name = self._get_cache(), _portable(key)
+            value = cache.get(name)
+            if value is not None:
+                cache.touch(name, ttl)
+            return value
+
+        return request
+
+    def bind(
+        self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
+    ) -> Callable[[], bytes | None]:
+        name, value = _portable(keys.session(session.id)), session.to_json()
+
+        def request() -> bytes | None:
+            cache = self._get_cache()
+            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # else somebody has replaced it
+                cache.delete(name)
+            for _ in range(ADD_ATTEMPTS):
+                if cache.add(name, value, ttl):
+                    return None
+                if (found := cache.get(name)) is not None:
+                    return found  # type: ignore[no-any-return]
+            raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
+
+        return request
+
+    def put(self, session: Session, ttl: int, *, actor: str) -> Callable[[], None]:
+        return lambda: self._get_cache().set(_portable(keys.session(session.id)), session.to_json(), ttl)
+
+    def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> NoReturn:
+        raise SessionNotSupported(
+            f"{type(self._get_cache()).__name__} cannot replace a binding atomically; django-redis can"
+        )
+
+    def remove(
+        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
+    ) -> Callable[[], tuple[bool, None]]:
+        mark = self.mark_deleted(conversation_id, ttl)
+
+        def request() -> tuple[bool, None]:
+            mark()  # first, so that no process finds the session gone without finding out why
+            return self._get_cache().delete(_portable(keys.session(conversation_id))), None
+
+        return request
+
+    def mark_deleted(self, conversation_id: str, ttl: int) -> Callable[[], None]:
+        return lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl)
+
+    def expiry(self, key: str) -> Callable[[], None]:
+        return lambda: None
+
+    def send(self, request: Callable[[], Any]) -> Any:
+        try:
+            return request()
+        except SessionError:
+            raise
+        except Exception as exc:  # each cache backend has errors of its own
+            metrics.store_failed(type(exc).__name__)
+            raise SessionStoreUnavailable.because(exc) from exc
+
+    async def asend(self, request: Callable[[], Any]) -> Any:
+        return await sync_to_async(self.send)(request)
+
+
+def _is_unreadable(value: Any, conversation_id: str) -> bool:
+    """Not compared with what was found before: what is unpickled anew may equal nothing."""
+    try:
+        session_of(conversation_id, value)
+    except InvalidSession:
+        return value is not None
+    return False
+
+
+def _portable(key: str) -> str:
+    """A key that Memcached and a database column take: keys they might refuse go by their SHA-256.
+
+    Django's limit is 250 characters without spaces and controls; 180 leaves room for a KEY_PREFIX.
+    No session key starts with `sentinel:sha256:`, so the two forms cannot meet.
+    """
+    if len(key) <= 180 and key.isascii() and key.isprintable() and " " not in key:
+        return key
+    return f"sentinel:sha256:{hashlib.sha256(key.encode()).hexdigest()}"

@@ -1,0 +1,207 @@
+"""Real clients, each a program that holds one conversation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.gateway.live import ROOT as PROJECT
+
+INSTALLED = PROJECT / ".venv" / "clients"
+PYTHON = INSTALLED / "bin" / "python"
+MODULES = INSTALLED / "node_modules"
+SDKS = Path(__file__).parent / "sdks"
+TURN_SECONDS = 60.0
+CHAT_MODEL, SMALL_MODEL, CLAUDE = "gpt-5.2", "gpt-5-mini", "claude-opus-4-6"
+
+
+class ClientError(Exception):
+    """A turn failed; `kind` is the client's own type of error where it has types."""
+
+    def __init__(self, message: str, kind: str = "", status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.status = status
+        self.code = code
+
+
+class Client(ABC):
+    """One conversation of a client in a folder of its own; a context manager."""
+
+    def __init__(self, folder: Path, root: str, api_key: str) -> None:
+        self.folder = folder
+        self.root = root
+        self.api_key = api_key
+
+    @abstractmethod
+    def say(self, text: str) -> str:
+        """Return the answer to the next turn; raise ClientError where it fails."""
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """End the process of a client that keeps one."""
+        return
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Return an environment with nothing of this one but where programs are."""
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), **variables}
+
+
+class CommandLine(Client):
+    """An agent that is run once for each turn."""
+
+    program: str
+    first: tuple[str, ...]
+    next: tuple[str, ...]
+
+    def __init__(self, folder: Path, root: str, api_key: str) -> None:
+        super().__init__(folder, root, api_key)
+        self._turns = 0
+        self.work = folder / "work"
+        self.work.mkdir()
+        self.configure()
+
+    def configure(self) -> None:
+        """Write its configuration, if it has files."""
+
+    def variables(self) -> dict[str, str]:
+        """Return what it reads from the environment."""
+        return {"GATEWAY_KEY": self.api_key}
+
+    def say(self, text: str) -> str:
+        """Run it to its end."""
+        arguments = self.next if self._turns else self.first
+        done = subprocess.run(
+            [MODULES / ".bin" / self.program, *arguments, text],
+            cwd=self.work,
+            env=self.environment(**self.variables()),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TURN_SECONDS,
+        )
+        if done.returncode:
+            raise ClientError(f"{done.stdout}\n{done.stderr}")
+        self._turns += 1
+        return done.stdout.strip()
+
+
+class ClaudeCode(CommandLine):
+    """Anthropic's agent, over Messages."""
+
+    program, first, next = "claude", ("-p",), ("-p", "--continue")
+
+    def variables(self) -> dict[str, str]:
+        """Return what it reads from the environment; it has no file."""
+        return {
+            "ANTHROPIC_BASE_URL": self.root,
+            "ANTHROPIC_AUTH_TOKEN": self.api_key,
+            "ANTHROPIC_MODEL": CLAUDE,
+            "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-4-5",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "CLAUDE_CODE_MAX_RETRIES": "1",
+            "DISABLE_TELEMETRY": "1",
+        }
+
+
+class Codex(CommandLine):
+    """OpenAI's agent, over Responses."""
+
+    program, first = "codex", ("exec", "--skip-git-repo-check")
+    next = ("exec", "resume", "--last", "--skip-git-repo-check")
+
+    def configure(self) -> None:
+        """Name the gateway as the provider."""
+        (self.folder / ".codex").mkdir()
+        (self.folder / ".codex" / "config.toml").write_text(
+            f"""
+            model = "{CHAT_MODEL}"
+            model_provider = "gateway"
+            [model_providers.gateway]
+            name = "gateway"
+            base_url = "{self.root}/v1"
+            env_key = "GATEWAY_KEY"
+            wire_api = "responses"
+            supports_websockets = false
+            request_max_retries = 1
+            stream_max_retries = 1
+            """
+        )
+
+
+class OpenCode(CommandLine):
+    """An agent over chat completions, which has the title of a conversation written by a small model meanwhile."""
+
+    program, first, next = "opencode", ("run",), ("run", "-c")
+
+    def configure(self) -> None:
+        """Name the gateway as the only provider."""
+        provider = {
+            "npm": "@ai-sdk/openai-compatible",
+            "name": "Gateway",
+            "options": {"baseURL": f"{self.root}/v1", "apiKey": "{env:GATEWAY_KEY}"},
+            "models": {model: {"name": model} for model in (CHAT_MODEL, SMALL_MODEL)},
+        }
+        config = {
+            "autoupdate": False,
+            "share": "disabled",
+            "enabled_providers": ["gateway"],
+            "model": f"gateway/{CHAT_MODEL}",
+            "small_model": f"gateway/{SMALL_MODEL}",
+            "provider": {"gateway": provider},
+        }
+        file = self.folder / ".config" / "opencode" / "opencode.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(config))
+
+    def variables(self) -> dict[str, str]:
+        """Return what keeps it from the internet."""
+        names = ("AUTOUPDATE", "DEFAULT_PLUGINS", "LSP_DOWNLOAD", "MODELS_FETCH")
+        return {**super().variables(), **{f"OPENCODE_DISABLE_{name}": "1" for name in names}}
+
+
+class Sdk(Client):
+    """A script in `sdks`, one process for all turns."""
+
+    def __init__(self, folder: Path, root: str, api_key: str, *, script: str, manner: str, model: str) -> None:
+        super().__init__(folder, root, api_key)
+        program = PYTHON if script.endswith(".py") else "node"
+        variables = {"ROOT": root, "API_KEY": api_key, "MODEL": model, "MODULES": str(MODULES)}
+        self._log = folder / "stderr"
+        with ExitStack() as stack:
+            self._process = subprocess.Popen(
+                [program, SDKS / script, manner],
+                cwd=folder,
+                env=self.environment(**variables),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stack.enter_context(self._log.open("wb")),
+                text=True,
+            )
+
+    def say(self, text: str) -> str:
+        """Write a line and read one."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(text) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, self._log.read_text()
+        answer: Mapping[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ClientError(answer["message"], answer["error"], answer.get("status_code"), answer.get("code"))
+        return str(answer["text"]).strip()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()

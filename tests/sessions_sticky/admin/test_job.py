@@ -1,0 +1,238 @@
+"""The page of a bulk operation: its progress, stopping it, going on."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+
+from sessions_sticky import cache_config, keys, sessions
+from sessions_sticky.admin.job import Mark
+from tests.conftest import patient_config
+from tests.servers import start_server
+from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
+from tests.sessions_sticky.jobs.calls import (
+    DELETE,
+    DRAIN,
+    abandoned,
+    fill,
+    finished,
+    gate,
+    jobs,
+    quick_ticks,
+    start,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import redis
+    from pytest_django import Settings
+
+__all__ = ["quick_ticks"]
+
+pytestmark = pytest.mark.usefixtures("quick_ticks")
+
+
+def page_of(key: str, ending: str = "") -> str:
+    return f"{BASE}operations/{key}/{ending}"
+
+
+def buttons(response: Any) -> list[str]:
+    return re.findall(r"<button class=[^>]*>(Stop|Continue)<", response.text)
+
+
+def mark_of(response: Any) -> str:
+    (mark,) = re.findall(r'data-live-mark="([^"]*)"', response.text)
+    return str(mark)
+
+
+def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, session_cache: redis.Redis) -> None:
+    job = finished(start(DELETE).key)
+    page = ada.get(page_of(job.key))
+    assert "Done: 0 of 0 sessions (100 %)" in page.text
+    assert '<progress class="sticky-progress" max="1" value="1"' in page.text
+    assert "0 of 0" in ada.get(f"{BASE}drain/").text
+
+
+def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, session_cache: redis.Redis) -> None:
+    fill(1_200)
+    with gate(500):
+        job = start(DRAIN)
+        with gate(1) as held:
+            assert held.reached.wait(30)
+        page = ada.get(page_of(job.key))
+        assert "500 of 1,200 sessions (41 %)" in page.text
+        assert '<progress class="sticky-progress" max="1200" value="500"' in page.text
+        assert buttons(page) == ["Stop"]
+        assert ada.post(page_of(job.key, "stop/")).url == page_of(job.key)
+    wait_for_jobs()
+    stopped = ada.get(page_of(job.key))
+    assert "Stopped: 500 of 1,200 sessions" in stopped.text
+    assert buttons(stopped) == ["Continue"]
+    assert sessions.count(provider="openai") == 700
+    assert ada.post(page_of(job.key, "resume/")).url == page_of(job.key)
+    finished(job.key)
+    done = ada.get(page_of(job.key))
+    assert "Done: 1,200 of 1,200 sessions (100 %)" in done.text
+    assert buttons(done) == []
+    told = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
+    assert [message.partition(":")[0] for message in told] == [
+        "Stopped, 500 of 1200 sessions done",
+        "Resumed, 500 of 1200 sessions done",
+    ]
+
+
+def test_page_goes_on_with_an_operation_when_its_worker_died(ada: Client, session_cache: redis.Redis) -> None:
+    fill(3)
+    key = abandoned()
+    ada.get(page_of(key))
+    until(lambda: jobs.peek(key).state == "done")  # type: ignore[union-attr]  # `peek` does not go on with it
+    assert "Done: 3 of 3 sessions" in ada.get(page_of(key)).text
+    assert sessions.count() == 0
+
+
+def test_page_says_why_when_an_operation_has_failed(ada: Client, session_cache: redis.Redis) -> None:
+    fill(1)
+    key = abandoned(state="failed")
+    page = ada.get(page_of(key))
+    assert "It failed:" in page.text
+    assert buttons(page) == ["Continue"]
+
+
+def test_page_ends_at_a_whole_bar_when_nothing_was_left_to_do(ada: Client, session_cache: redis.Redis) -> None:
+    fill(2)
+    key = abandoned(state="done")
+    assert '<progress class="sticky-progress" max="2" value="2"' in ada.get(page_of(key)).text
+
+
+def test_figures_are_a_part_of_the_page_when_asked_for_alone(ada: Client, session_cache: redis.Redis) -> None:
+    fill(1)
+    page = ada.get(page_of(abandoned(state="stopped")), {"fragment": "1"})
+    assert "<html" not in page.text
+    assert 'data-part="progress"' in page.text
+    assert 'data-live-seconds="5"' in page.text
+
+
+def test_figures_tell_rate_and_time_left_when_looked_at_again(ada: Client, session_cache: redis.Redis) -> None:
+    fill(1_200)
+    with gate(500):
+        job = start(DRAIN)
+        with gate(1) as held:
+            assert held.reached.wait(30)
+        first = ada.get(page_of(job.key))
+        assert "Measuring how fast it is" in first.text
+        last = Mark.read(mark_of(first))
+        assert last is not None
+        assert last.done == 500
+        ten_seconds_ago = str(Mark(0, last.at - 10, 0))
+        again = ada.get(page_of(job.key), {"fragment": "1", "mark": ten_seconds_ago})
+        assert again.context["rate"] == pytest.approx(50, rel=0.3)
+        assert re.search(r"\d+ sessions a second, about 1\d s left", again.text)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "",
+        "x",
+        "1_2",
+        "1_2_3_4",
+        "nan_nan_nan",
+        "9_99999999999_1",
+        "1_inf_0",
+        "0_nan_nan",
+        "0_1_nan",
+        "500_1_1e-320",
+        "9" * 99,
+    ],
+)
+def test_figures_are_shown_when_the_mark_is_nonsense(ada: Client, session_cache: redis.Redis, mark: str) -> None:
+    fill(600)
+    with gate(1) as held:
+        job = start(DRAIN)
+        assert held.reached.wait(30)
+        page = ada.get(page_of(job.key), {"fragment": "1", "mark": mark})
+    assert page.status_code == 200
+    assert "Running:" in page.text
+    assert "nan" not in mark_of(page)
+
+
+@pytest.mark.parametrize("what", ["", "stop/", "resume/"])
+def test_page_says_so_when_there_is_no_such_operation(ada: Client, session_cache: redis.Redis, what: str) -> None:
+    path = page_of("ab" * 16, what)
+    response = ada.post(path, follow=True) if what else ada.get(path)
+    assert response.status_code == 404
+    assert "There is no such operation" in response.text
+
+
+def test_conversation_keeps_its_page_when_it_is_named_operations(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("operations", "openai", "gpt-4", "user-456")
+    assert ada.get(f"{BASE}operations/change/").context["conversation_id"] == "operations"
+
+
+@pytest.mark.parametrize(
+    ("plan", "actions", "may"),
+    [
+        (DRAIN, ("view",), False),
+        (DRAIN, ("view", "delete"), False),
+        (DRAIN, ("view", "change"), True),
+        (DELETE, ("view",), False),
+        (DELETE, ("view", "change"), False),
+        (DELETE, ("view", "delete"), True),
+    ],
+)
+def test_buttons_are_shown_and_work_when_the_user_may_begin_such_an_operation(
+    login: Callable[..., Client], session_cache: redis.Redis, plan: Any, actions: tuple[str, ...], may: bool
+) -> None:
+    fill(1)
+    key, client = abandoned(plan, state="stopped"), login(*actions)
+    page = client.get(page_of(key))
+    assert page.status_code == 200
+    assert buttons(page) == (["Continue"] if may else [])
+    assert client.post(page_of(key, "resume/")).status_code == (302 if may else 403)
+    assert (finished(key).state == "done") is may
+    assert LogEntry.objects.exists() is may
+
+
+@pytest.mark.parametrize("what", ["stop/", "resume/"])
+def test_button_is_refused_when_the_request_is_forged_or_no_post(
+    ada: Client, session_cache: redis.Redis, what: str
+) -> None:
+    fill(1)
+    key = abandoned(state="stopped")
+    forged = Client(enforce_csrf_checks=True)
+    forged.cookies = ada.cookies
+    assert forged.post(page_of(key, what)).status_code == 403
+    assert ada.get(page_of(key, what)).status_code == 405
+    assert jobs.peek(key).state == "stopped"  # type: ignore[union-attr]
+
+
+def test_page_needs_the_permission_to_view(login: Callable[..., Client], session_cache: redis.Redis) -> None:
+    assert login("change", "delete").get(page_of("ab" * 16)).status_code == 403
+
+
+@pytest.mark.slow
+def test_page_says_so_when_the_store_is_down_and_works_again(ada: Client, settings: Settings) -> None:
+    with start_server() as server:
+        settings.CACHES = {"default": patient_config(server.url)}
+        fill(1)
+        key = abandoned(state="stopped")
+        server.stop()
+        settings.CACHES = {"default": cache_config(server.url)}
+        down = [ada.get(page_of(key)), ada.get(page_of(key), {"fragment": "1"}), ada.post(page_of(key, "resume/"))]
+        server.cont()
+        settings.CACHES = {"default": patient_config(server.url)}
+        assert ada.get(page_of(key)).status_code == 200
+    assert [response.status_code for response in down] == [503, 503, 503]
+
+
+def test_page_shows_an_operation_when_another_program_broke_the_count(ada: Client, session_cache: redis.Redis) -> None:
+    fill(1)
+    key = abandoned(state="stopped")
+    session_cache.set(f"{keys.job(key)}:done", 7)
+    assert "7 of 7 sessions" in ada.get(page_of(key)).text

@@ -1,0 +1,62 @@
+"""Connections that ask Sentinels for the primary; tests/faults has whole failovers."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.cache import cache, caches
+
+from sessions_sticky import SessionStoreUnavailable
+from sessions_sticky.connections import async_pools, sentinel
+from tests.sessions_sticky.calls import PROPOSAL
+
+pytestmark = [pytest.mark.slow, pytest.mark.parametrize("store_name", ["sentinel"], indirect=True)]
+NOBODY = ("127.0.0.1", 1)
+FOR_A_CONNECTION = 3
+"""So often Sentinels are asked: by redis-py, before connecting and after it."""
+
+
+@pytest.fixture
+def tell(manager, monkeypatch):
+    """Let `tell(number, found)` say what the Sentinels answer to question `number`, the first being 1."""
+    cache.client.get_client().connection_pool.disconnect()
+    asked = []
+
+    def set_up(answer):
+        def told(found):
+            asked.append(found)
+            return answer(len(asked), found)
+
+        sync, twin = sentinel._Sentinel.discover_master, sentinel._AsyncSentinel.discover_master
+
+        async def atold(self, name):
+            return told(await twin(self, name))
+
+        monkeypatch.setattr(sentinel._Sentinel, "discover_master", lambda self, name: told(sync(self, name)))
+        monkeypatch.setattr(sentinel._AsyncSentinel, "discover_master", atold)
+        return asked
+
+    return set_up
+
+
+def test_connection_is_not_used_when_the_primary_was_replaced_while_connecting(call, tell):
+    tell(lambda number, found: found if number % FOR_A_CONNECTION else NOBODY)
+    with pytest.raises(SessionStoreUnavailable, match=sentinel.REPLACED):
+        call("get", "conv-123")
+
+
+def test_command_goes_to_the_new_primary_when_the_old_one_was_replaced_while_connecting(call, tell):
+    asked = tell(lambda number, found: NOBODY if number == FOR_A_CONNECTION else found)
+    assert call("create", "conv-123", **PROPOSAL).provider == PROPOSAL["provider"]
+    assert len(asked) == 2 * FOR_A_CONNECTION
+
+
+async def test_open_connection_stays_where_it_is(manager, tell):
+    pool, twin = cache.client.get_client().connection_pool, async_pools.for_cache(caches["default"])
+    connection, other = pool.get_connection(), await twin.get_connection()
+    asked = tell(lambda number, found: NOBODY)
+    connection.connect_check_health()
+    await other.connect_check_health()
+    pool.release(connection)
+    await twin.release(other)
+    await twin.aclose()
+    assert asked == []

@@ -1,0 +1,316 @@
+"""Counts and statistics: right after whatever the manager did, and for sessions that expired with nobody looking."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from sessions_sticky import InvalidCursor, Session, SessionConflict, SessionManager, keys
+from sessions_sticky.stores import index
+from sessions_sticky.stores.local_cache import LastSeen
+from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.indexed import (
+    check,
+    entries,
+    fill,
+    forget_refreshes,
+    index_keys,
+    on_real,
+    on_redis,
+    walk,
+    write_raw,
+)
+
+
+@on_redis
+def test_stats_tell_sessions_and_creations_of_each_route(call, manager):
+    fill(manager, 3)
+    fill(manager, 2, provider="mistral", model='m:"1"')
+    manager.create("conv-9", "openai", "gpt-5", "user-456")
+    manager.rebind(manager.get("conv-9"), provider="xai", model="grok", reason="")
+    manager.delete("conv-2")
+    stats = call("stats")
+    assert stats.sessions == 3
+    assert [tuple(row) for row in stats.routes] == [
+        ("mistral", 'm:"1"', 2, 2, 2),
+        ("openai", "gpt-4", 0, 3, 3),
+        ("openai", "gpt-5", 0, 1, 1),
+        ("xai", "grok", 1, 0, 0),
+    ]
+
+
+@on_real
+def test_stats_forget_creations_when_an_hour_or_a_day_has_passed(call, manager, raw):
+    now = int(time.time())
+    for age, number in ((0, 1), (59 * 60, 10), (61 * 60, 100), (22 * 3600, 1000), (25 * 3600, 10_000)):
+        for period, seconds in (("minute", 60), ("hour", 3600)):
+            raw.hincrby(keys.created(period, (now - age) // seconds), keys.route_name("openai", "gpt-4"), number)
+    ((*_, in_hour, in_day),) = call("stats").routes
+    assert (in_hour, in_day) == (11, 1111)
+    raw.hset(keys.created("minute", now // 60), mapping={"junk": 5, "[1]": 7})
+    raw.hset(keys.created("hour", now // 3600), keys.route_name("openai", "gpt-4"), "many")
+    ((*_, in_hour, in_day),) = call("stats").routes
+    assert in_hour == 11
+    assert in_day in (1100, 1110)  # as many as are not in this hour
+
+
+@on_real
+def test_creation_counters_expire(manager, raw):
+    fill(manager, 1)
+    counters = {key: raw.ttl(key) for key in raw.scan_iter("sentinel:created:*")}
+    assert sorted(ttl // 3600 for ttl in counters.values()) in ([1, 25], [2, 26])
+
+
+@on_real
+def test_count_is_right_when_sessions_have_expired_with_nobody_running(manager, raw):
+    """Without `reindex`, and though their entries are still there."""
+    fill(manager, 3)
+    now = time.time()
+    pipeline = raw.pipeline(transaction=False)
+    for key in entries(raw):
+        if key != keys.INDEX_ROUTES:
+            pipeline.zadd(key, {f"gone-{n}": now - n / 500 for n in range(10_000)})
+    pipeline.zadd(keys.INDEX_ROUTES, {keys.route_name("gone", "gone"): now - 1})
+    pipeline.execute()
+    assert manager.count() == manager.count(provider="openai") == manager.count(external_id="user-456") == 3
+    stats = manager.stats()
+    assert (stats.sessions, [row.sessions for row in stats.routes]) == (3, [3])
+
+
+@on_real
+def test_count_is_right_when_sessions_expire(manager, raw):
+    brief = SessionManager(ttl_seconds=1)
+    for number in range(20):
+        brief.create(f"brief-{number}", **PROPOSAL)
+    fill(manager, 2)
+    assert manager.count() == 22
+    while raw.exists(keys.session("brief-19")):
+        time.sleep(0.01)
+    assert manager.count() == manager.count(provider="openai") == manager.stats().sessions == 2
+    assert len(entries(raw)[keys.INDEX_ALL]) == 2
+
+
+@on_real
+def test_count_is_right_when_many_sessions_are_used_but_their_entries_are_overdue(call, raw, manager, monkeypatch):
+    """With an idle time below a minute all entries may lag behind so far."""
+    monkeypatch.setattr(index, "MAX_DUE", 10)
+    fill(manager, 35)
+    for key in entries(raw):
+        if key != keys.INDEX_ROUTES:
+            raw.zadd(key, {f"conv-{n}": time.time() - n for n in range(0, 35)})
+    raw.delete(keys.session("conv-3"))
+    assert call("count", provider="openai") == 34
+    assert call("count") == call("count", external_id="user-456") == call("stats").sessions == 34
+
+
+@on_real
+def test_count_and_page_see_a_session_for_as_long_as_a_process_leaves_its_entry_behind(manager, raw, monkeypatch):
+    monkeypatch.setattr(index, "LAG_SECONDS", 60)
+    fill(manager, 1)
+    for key in entries(raw):
+        for member in raw.zrange(key, 0, -1):
+            raw.zadd(key, {member: time.time() - 59})
+    manager.create("other", **PROPOSAL)  # trims what is surely dead
+    assert manager.count() == 2
+    assert len(manager.page().sessions) == 2
+
+
+@on_real
+def test_index_drops_what_is_surely_dead_when_another_entry_comes(manager, raw):
+    fill(manager, 1)
+    for key in entries(raw):
+        raw.zadd(key, {f"gone-{n}": time.time() - 61 for n in range(50)})
+    manager.create("other", **PROPOSAL)
+    check(raw, [manager.get("conv-0"), manager.get("other")])
+
+
+@on_real
+def test_route_stays_listed_as_long_as_any_of_its_sessions(call, manager, raw):
+    """Though the last to be entered there expires long before the others."""
+    session = SessionManager(ttl_seconds=100).create("brief", "mistral", "large", "user-456")
+    fill(manager, 1)
+    call("rebind", session, provider="openai", model="gpt-4", reason="")
+    SessionManager(ttl_seconds=100).create("brief-2", **PROPOSAL)
+    score = raw.zscore(keys.INDEX_ROUTES, keys.route_name("openai", "gpt-4"))
+    assert score >= raw.zscore(keys.INDEX_ALL, "conv-0")
+
+
+# The model: what a plain dictionary of sessions says, after any sequence of operations.
+
+NAMES = st.sampled_from(["a", 'b:"{}', "\U0001f600"])
+IDS = st.sampled_from(["one", "two:{}", "*", "\U0001f600", "ab"])
+
+
+class Counts(RuleBasedStateMachine):
+    raw = None
+
+    @initialize()
+    def begin(self) -> None:
+        from django.core.cache import cache
+
+        cache.client.get_client().flushdb()
+        self.raw = cache.client.get_client()
+        self.managers = [SessionManager(), SessionManager(ttl_seconds=3_600)]
+        self.managers[0]._store.last_seen = LastSeen()  # or it would make the sessions of the last example again
+        self.model: dict[str, Session] = {}
+        self.created: Counter[tuple[str, str]] = Counter()
+        self.minute = time.time() // 60
+
+    def teardown(self) -> None:
+        if self.raw is not None:
+            self.raw.flushdb()
+
+    @rule(id=IDS, provider=NAMES, model=NAMES, owner=NAMES, which=st.sampled_from([0, 1]))
+    def create(self, id, provider, model, owner, which):
+        self.model[id] = self.managers[which].create(id, provider, model, owner)
+        self.created[provider, model] += 1
+
+    @rule(id=IDS, provider=NAMES, model=NAMES, which=st.sampled_from([0, 1]))
+    def resolve(self, id, provider, model, which):
+        owner = self.model[id].external_id if id in self.model else "a"
+        session, outcome = self.managers[which].resolve(id, provider=provider, model=model, external_id=owner)
+        assert (outcome == "hit") == (id in self.model)
+        if id not in self.model:
+            self.created[provider, model] += 1
+        self.model[id] = session
+
+    @rule(id=IDS, which=st.sampled_from([0, 1]))
+    def touch(self, id, which):
+        forget_refreshes(self.managers[0])
+        assert self.managers[which].touch(id) == (id in self.model)
+
+    @rule(id=IDS, provider=NAMES, model=NAMES)
+    def rebind(self, id, provider, model):
+        known = self.model.get(id, sample(id))
+        try:
+            self.model[id] = self.managers[0].rebind(known, provider=provider, model=model, reason="")
+        except SessionConflict:
+            assert id not in self.model
+
+    @rule(id=IDS)
+    def delete(self, id):
+        assert self.managers[0].delete(id) == (self.model.pop(id, None) is not None)
+
+    @rule(id=IDS)
+    def expire(self, id):
+        """As after an idle time: the key is gone, its entries are due."""
+        if session := self.model.pop(id, None):
+            self.raw.delete(keys.session(id))
+            self.managers[0]._store.last_seen.forget(id)
+            for place in (keys.INDEX_ALL, keys.owner(session.external_id), keys.route(session.provider, session.model)):
+                self.raw.zadd(place, {id: time.time() - 1})
+
+    @rule(provider=NAMES, to=NAMES, model=st.none() | NAMES)
+    def rebind_all(self, provider, to, model):
+        moved = 0
+        for id, session in self.model.items():
+            target = Session(id, to, model or session.model, session.external_id, session.created_at)
+            if session.provider == provider and target != session:
+                self.model[id] = target
+                moved += 1
+        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="") == moved
+
+    @rule(owner=NAMES)
+    def delete_all(self, owner):
+        gone = [id for id, session in self.model.items() if session.external_id == owner]
+        assert self.managers[0].delete_all(external_id=owner) == len(gone)
+        for id in gone:
+            del self.model[id]
+
+    @rule()
+    def reindex(self):
+        assert self.managers[0].reindex() == len(self.model)
+
+    @invariant()
+    def counts_are_those_of_the_model(self):
+        if self.raw is None:
+            return
+        manager = self.managers[0]
+        routes = Counter((session.provider, session.model) for session in self.model.values())
+        stats = manager.stats()
+        assert stats.sessions == manager.count() == len(self.model)
+        told = {(row.provider, row.model): row for row in stats.routes}
+        assert {route: row.sessions for route, row in told.items() if row.sessions} == dict(routes)
+        if time.time() // 60 < self.minute + 50:
+            assert {route: row.created_last_hour for route, row in told.items() if row.created_last_hour} == dict(
+                self.created
+            )
+        for name, value in (("provider", "a"), ("model", "a"), ("external_id", "a")):
+            meant = [session for session in self.model.values() if getattr(session, name) == value]
+            assert manager.count(**{name: value}) == len(meant)
+            assert {entry.session for entry in manager.page(**{name: value}).sessions} == set(meant)
+        both = {"provider": "a", "external_id": "a"}
+        assert manager.count(**both) == sum(s.provider == "a" and s.external_id == "a" for s in self.model.values())
+        for key in index_keys(self.raw):
+            assert 0 < self.raw.pttl(key) <= (86_400 + 2 * 60) * 1000
+
+
+@pytest.mark.parametrize("examples", [5, pytest.param(150, marks=pytest.mark.slow)])
+@on_real
+def test_counts_are_right_after_any_sequence_of_operations(manager, examples):
+    run_state_machine_as_test(
+        Counts,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=20,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@on_redis
+def test_page_and_count_tell_what_both_tell_alone(call, manager):
+    fill(manager, 5)
+    manager.create("conv-9", "mistral", "gpt-4", "user-1")
+    for filters, number in (
+        ({}, 6),
+        ({"provider": "openai"}, 5),
+        ({"model": "gpt-4"}, 6),
+        ({"provider": "mistral", "model": "gpt-4"}, 1),
+        ({"external_id": "user-456"}, 5),
+        ({"external_id": "user-456", "provider": "openai"}, 5),
+        ({"external_id": "user-1", "model": "gpt-5"}, 0),
+    ):
+        page, counted = call("page_and_count", **filters)
+        alone = call("page", **filters)
+        assert [entry.session for entry in page.sessions] == [entry.session for entry in alone.sessions]
+        assert (page.next_cursor, counted) == (None, number)
+    page, number = call("page_and_count", provider="openai", limit=2)
+    assert (len(page.sessions), number) == (2, 5)
+    assert len(walk(lambda **kwargs: call("page_and_count", **kwargs)[0], limit=2, provider="openai")) == 5
+    with pytest.raises(ValueError, match="Invalid limit: 0"):
+        call("page_and_count", limit=0)
+    with pytest.raises(InvalidCursor):
+        call("page_and_count", cursor="nonsense")
+
+
+@on_real
+def test_page_and_count_mend_the_index_when_sessions_are_gone_or_their_entries_overdue(call, manager, raw):
+    fill(manager, 6)
+    raw.delete(keys.session("conv-0"))
+    for key in entries(raw):  # entries that only a look at the sessions can tell from dead ones
+        for conversation_id in ("conv-1", "conv-2"):
+            raw.zadd(key, {conversation_id: time.time() - 5}, xx=True)
+    raw.delete(keys.session("conv-2"))
+    page, number = call("page_and_count", provider="openai")
+    assert sorted(entry.session.id for entry in page.sessions) == ["conv-1", "conv-3", "conv-4", "conv-5"]
+    assert number == 5  # the entry of conv-0 is counted until a page has met it; this one went out with the count
+    assert call("page_and_count", provider="openai")[1] == 4
+
+
+@on_real
+def test_page_and_count_mend_the_index_side_by_side_when_both_look_at_sessions(call, manager, raw):
+    fill(manager, 6)
+    for conversation_id in ("conv-1", "conv-3"):
+        write_raw(raw, conversation_id, external_id="user-1")
+    filters = {"external_id": "user-456", "provider": "openai"}
+    page, number = call("page_and_count", **filters)
+    assert (len(page.sessions), number) == (4, 4)
+    assert entries(raw)[keys.owner("user-456")].keys() == {b"conv-0", b"conv-2", b"conv-4", b"conv-5"}

@@ -1,0 +1,100 @@
+"""Cursors and filters; pure."""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sessions_sticky import InvalidCursor
+from sessions_sticky.queries.filters import Cursor, Filters
+from tests.sessions_sticky.calls import sample
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+FILTERS = st.builds(Filters, st.none() | TEXTS, st.none() | TEXTS, st.none() | TEXTS)
+SCORES = st.sampled_from(["", "1700000000.123", "1700000000.1229999", "4", "-1", "inf", "-inf", "1e+300", "1e-09"])
+
+
+@given(FILTERS, SCORES, TEXTS, st.none() | st.integers(0, 2**31 - 1))
+def test_cursor_comes_back_as_it_was_written(filters, score, member, missed):
+    cursor = Cursor.start(filters)._replace(score=score, member=member, missed=missed)
+    assert Cursor.read(str(cursor), filters) == cursor
+    assert str(cursor).isascii()
+
+
+def test_cursors_of_two_walks_differ():
+    assert Cursor.start(Filters()).token != Cursor.start(Filters()).token
+
+
+@given(FILTERS, FILTERS)
+def test_cursor_is_refused_for_other_filters(filters, others):
+    cursor = str(Cursor.start(filters))
+    if filters == others:
+        assert Cursor.read(cursor, others)
+    else:
+        with pytest.raises(InvalidCursor):
+            Cursor.read(cursor, others)
+
+
+@given(st.text() | st.binary().map(lambda data: base64.urlsafe_b64encode(data).decode()))
+def test_garbage_is_refused_and_nothing_else_happens(text):
+    with pytest.raises(InvalidCursor):
+        Cursor.read(text, Filters())
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.just(["", "", ""]),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(JSON | st.tuples(FILTERS, TEXTS | JSON, TEXTS | JSON, TEXTS | JSON, JSON))
+def test_json_that_is_no_cursor_is_refused(value):
+    text = base64.urlsafe_b64encode(msgspec.json.encode(value)).decode()
+    try:
+        cursor = Cursor.read(text, Filters())
+    except InvalidCursor:
+        return
+    assert cursor.token.isalnum()
+    assert 0 <= (cursor.missed or 0) < 2**31
+
+
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_cursor_is_refused_or_names_no_other_key_when_a_byte_is_changed(place, byte):
+    data = bytearray(base64.urlsafe_b64decode(str(Cursor.start(Filters())._replace(score="1700000000.5", member="a"))))
+    data[place % len(data)] = byte
+    try:
+        cursor = Cursor.read(base64.urlsafe_b64encode(bytes(data)).decode(), Filters())
+    except InvalidCursor:
+        return
+    assert len(cursor.token) == 16
+    assert set(cursor.token) <= set("0123456789abcdef")
+    float(cursor.score or 0)
+
+
+@pytest.mark.parametrize(
+    ("filters", "matches"),
+    [
+        (Filters(), True),
+        (Filters("openai", "gpt-4", "user-456"), True),
+        (Filters(provider="openai"), True),
+        (Filters(provider="Openai"), False),
+        (Filters(provider=""), False),
+        (Filters(model="gpt-5"), False),
+        (Filters("openai", "gpt-4", "user-45"), False),
+    ],
+)
+def test_filters_match_what_equals_all_of_them(filters, matches):
+    assert filters.match(sample()) is matches
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
+def test_filters_tell_what_has_no_utf8_form(text):
+    assert Filters("é\U0001f600", None, "").have_utf8
+    assert not Filters(provider=text).have_utf8
+    assert not Filters(model=text).have_utf8
+    assert not Filters(external_id=text).have_utf8

@@ -1,0 +1,303 @@
+"""`reindex` makes the index true, whatever has happened to it, while it is in use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+
+from sessions_sticky import Session, SessionManager, keys
+from sessions_sticky.queries import reindex
+from sessions_sticky.stores import index
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
+from tests.sessions_sticky.indexed import (
+    HOSTILE,
+    check,
+    entries,
+    fill,
+    forget_refreshes,
+    index_keys,
+    lose_index,
+    on_real,
+    on_redis,
+    write_raw,
+)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop(done, expected):
+    raise Stop
+
+
+def living(raw):
+    return [Session.from_json(raw.get(key)) for key in raw.scan_iter("sentinel:session:*")]
+
+
+@on_redis
+def test_reindex_finds_what_other_programs_have_written(call, manager, raw):
+    made = [*fill(manager, 2), *(write_raw(raw, name, provider=name, external_id=name) for name in HOSTILE)]
+    raw.set(keys.session("renamed"), sample("another id").to_json())
+    raw.set(keys.session("junk"), "junk")
+    raw.rpush(keys.session("list"), "junk")
+    raw.set(b"sentinel:session:\xff", "junk")
+    assert call("reindex") == len(made)
+    check(raw, made)
+    assert call("count") == call("stats").sessions == len(made)
+
+
+@on_real
+@pytest.mark.parametrize("ttl", [-1, 5, 1_000_000])
+def test_reindex_enters_a_session_by_the_time_it_has_left(call, raw, ttl):
+    write_raw(raw, "conv-123", ttl=100)
+    if ttl < 0:
+        raw.persist(keys.session("conv-123"))
+    else:
+        raw.expire(keys.session("conv-123"), ttl)
+    assert call("reindex") == 1
+    left = raw.zscore(keys.INDEX_ALL, "conv-123") - time.time()
+    assert left == pytest.approx(86_400 if ttl < 0 else ttl, abs=2)
+
+
+@on_real
+def test_reindex_corrects_an_expiry_that_another_program_has_changed(call, manager, raw):
+    fill(manager, 2)
+    raw.expire(keys.session("conv-0"), 500)
+    raw.expire(keys.session("conv-1"), 200_000)
+    call("reindex")
+    assert raw.zscore(keys.INDEX_ALL, "conv-0") == pytest.approx(time.time() + 500, abs=2)
+    assert raw.zscore(keys.INDEX_ALL, "conv-1") == pytest.approx(time.time() + 200_000, abs=2)
+
+
+@on_real
+@pytest.mark.parametrize("name", ["conv-0", "conv-3"])
+@pytest.mark.parametrize("ttl", [100, 10_000])
+def test_walk_meets_a_session_once_when_reindex_moves_it_past_the_walk(manager, raw, name, ttl):
+    made = [write_raw(raw, f"conv-{number}", ttl=1_000 - 100 * number) for number in range(4)]
+    manager.reindex()
+    page = manager.page(limit=2)
+    met = page.sessions
+    raw.expire(keys.session(name), ttl)
+    manager.reindex()
+    while page.next_cursor:
+        page = manager.page(limit=2, cursor=page.next_cursor)
+        met += page.sessions
+    assert sorted(entry.session.id for entry in met) == [session.id for session in made]
+
+
+@on_real
+def test_index_outlives_the_session_that_lives_longest_when_reindex_enters_several(manager, raw):
+    names = {"a": 200_000, "b": 300_000, "c": 100}  # in the order in which their routes are entered
+    for name, ttl in names.items():
+        write_raw(raw, name, ttl=ttl, provider=name)
+    manager.reindex()
+    left_ms = {key: raw.pttl(key) for key in (keys.INDEX_ALL, keys.INDEX_ROUTES, keys.owner("user-456"))}
+    assert min(left_ms.values()) > 300_000 * 1_000, left_ms
+
+
+@on_real
+@pytest.mark.parametrize("number", [20, 300])  # Redis keeps, and tells the scores of, small ZSETs in another way
+def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
+    made = fill(manager, number)
+    for session in made[::2]:
+        raw.delete(keys.session(session.id))
+    moved = write_raw(raw, "conv-1", provider="mistral", external_id="somebody")
+    for key in (keys.owner("nobody"), keys.route("no", "body"), keys.owner("user-456")):
+        raw.zadd(key, {"conv-3": 4e9, "never": 4e9, b"\xff": 4e9, "": 5})
+    raw.zadd(keys.INDEX_ROUTES, {"junk": 4e9})
+    assert call("reindex") == number // 2
+    check(raw, [moved, *made[3::2]])
+    assert call("count") == call("stats").sessions == number // 2
+
+
+@on_real
+def test_reindex_mends_index_keys_of_another_type(call, manager, raw):
+    made = fill(manager, 3)
+    for key in (*index_keys(raw), keys.INDEX_WALKS, keys.owner("nobody"), keys.route("no", "body")):
+        raw.delete(key)
+        raw.rpush(key, "junk")
+    assert call("reindex") == 3
+    check(raw, made)
+    assert raw.type(keys.INDEX_WALKS) == b"none"
+
+
+@on_real
+@pytest.mark.parametrize("lost", ["all", "some", "routes", "owner", "route", "total"])
+def test_reindex_makes_the_index_again_when_it_was_lost(call, manager, raw, lost):
+    made = [*fill(manager, 3), manager.create("other", "mistral", "large", "somebody")]
+    told = call("stats")
+    if lost == "all":
+        lose_index(raw)
+    elif lost == "some":
+        raw.zrem(keys.INDEX_ALL, "conv-0")
+        raw.zrem(keys.owner("user-456"), "conv-1")
+        raw.zrem(keys.route("openai", "gpt-4"), "conv-2")
+    else:
+        doomed = {
+            "routes": keys.INDEX_ROUTES,
+            "owner": keys.owner("user-456"),
+            "route": keys.route("openai", "gpt-4"),
+            "total": keys.INDEX_ALL,
+        }
+        raw.delete(doomed[lost])
+    assert call("reindex") == 4
+    check(raw, made)
+    assert call("stats") == told  # also how many were created: these were counted when they were
+
+
+@on_real
+def test_reindex_counts_creations_when_there_are_no_counters(call, raw):
+    now = int(time.time())
+    for number, age in enumerate((0, 10, 7200, 90_000)):
+        write_raw(raw, f"conv-{number}", created_at=now - age)
+    for _ in range(2):
+        call("reindex")
+        ((*_, sessions, in_hour, in_day),) = call("stats").routes
+        assert (sessions, in_hour, in_day) == (4, 2, 3)
+    assert all(raw.ttl(key) > 0 for key in raw.scan_iter("sentinel:created:*"))
+
+
+@on_real
+def test_reindex_changes_nothing_when_nothing_is_wrong(call, manager, raw):
+    fill(manager, 200)
+    write_raw(raw, "raw")
+    raw.persist(keys.session("raw"))
+    call("reindex")
+    before, info = entries(raw), raw.info("commandstats")
+    assert call("reindex") == 201
+    assert entries(raw) == before
+    after = raw.info("commandstats")
+    for command in ("zadd", "zrem", "hset", "hincrby", "set", "del", "pexpire"):
+        assert after.get(f"cmdstat_{command}", {}).get("calls") == info.get(f"cmdstat_{command}", {}).get("calls")
+
+
+@on_real
+def test_reindex_tells_its_progress(call, manager, raw):
+    fill(manager, 1_200)
+    told = []
+    call("reindex", lambda *progress: told.append(progress))
+    done = [each for each, _ in told]
+    assert done == sorted(done)
+    assert len({expected for _, expected in told}) == 1
+    assert all(0 < each <= expected for each, expected in told)
+    assert len(told) > 2
+
+
+@on_real
+def test_reindex_stops_cleanly_when_its_progress_raises(call, manager, raw):
+    made = fill(manager, 20)
+    lose_index(raw)
+    with pytest.raises(Stop):
+        call("reindex", stop)
+    assert call("reindex") == 20
+    check(raw, made)
+
+
+@on_real
+def test_reindex_handles_more_than_one_batch(call, manager, raw, monkeypatch):
+    monkeypatch.setattr(reindex, "BATCH_SIZE", 3)
+    monkeypatch.setattr(reindex, "ENTER_SIZE", 2)
+    made = [manager.create(f"conv-{n}", f"p{n}", "m", f"o{n}") for n in range(40)]
+    for n in range(0, 40, 4):
+        raw.delete(keys.session(f"conv-{n}"))
+        raw.zrem(keys.INDEX_ALL, f"conv-{n + 1}")
+    assert call("reindex") == 30
+    check(raw, [session for n, session in enumerate(made) if n % 4])
+
+
+@on_real
+@pytest.mark.parametrize("moment", [index.READ.sha, "SCAN"], ids=["read", "scan"])
+def test_reindex_enters_nothing_that_has_changed_meanwhile(manager, raw, monkeypatch, moment):
+    made = fill(manager, 6)
+    lose_index(raw)
+    store, send, changed = manager._store, manager._store.send, []
+
+    def send_then_change(request):
+        reply = send(request)
+        if not changed and moment in getattr(request, "args", ())[:2]:
+            changed.append(True)
+            other = SessionManager()
+            made[0:2] = [other.rebind(made[0], **MOVE), other.create("conv-1", "xai", "grok", "somebody")]
+            other.delete(made.pop().id)
+        return reply
+
+    monkeypatch.setattr(store, "send", send_then_change)
+    manager.reindex()
+    assert changed
+    check(raw, made)
+
+
+@on_real
+def test_reindex_leaves_no_drift_while_threads_write(manager, raw, store_name):
+    for number in range(200):
+        write_raw(raw, f"raw-{number}", provider="p", model=f"m{number % 5}")
+    over = Event()
+
+    def work(worker):
+        mine = SessionManager()
+        number = 0
+        while not over.is_set():
+            number += 1
+            conversation_id = f"raw-{(number * 7 + worker) % 200}"
+            session = mine.create(f"new-{worker}-{number % 30}", **PROPOSAL)
+            mine.rebind(session, **MOVE)
+            if number % 3:
+                mine.delete(session.id)
+            if number % 5 == 0:
+                mine.delete(conversation_id)
+            else:
+                forget_refreshes(mine)
+                mine.touch(conversation_id)
+
+    with ThreadPoolExecutor(2) as pool:
+        workers = [pool.submit(work, worker) for worker in range(2)]
+        try:
+            for _ in range(10):
+                manager.reindex()
+        finally:
+            over.set()
+        for worker in workers:
+            worker.result()
+    if store_name == "cluster":  # where a change and its entry are two steps, and others may come between them
+        manager.reindex()
+    check(raw, living(raw))
+    assert manager.count() == len(living(raw))
+
+
+@on_real
+@pytest.mark.slow
+def test_reindex_finds_nothing_to_do_when_writers_were_killed(manager, raw, store_name, request):
+    """Each change is one step with its entries: kill -9 leaves nothing half done, and `reindex` nothing at all."""
+    url = request.getfixturevalue(f"{store_name}_url")
+    for round_ in range(5):
+        command = [sys.executable, "-m", "tests.sessions_sticky.queries.writer", url, "change"]
+        writers = [
+            subprocess.Popen([*command, f"{round_}{n}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for n in range(2)
+        ]
+        try:
+            for writer in writers:
+                assert writer.stdout.readline() == b"begun\n", writer.stderr.read().decode()
+        finally:
+            for writer in writers:
+                writer.kill()
+                writer.communicate()
+        manager.reindex()
+        check(raw, living(raw))
+        assert manager.count() == len(living(raw))
+
+
+@on_real
+def test_reindex_finds_nothing_when_all_have_expired(manager, raw):
+    brief = SessionManager(ttl_seconds=1)
+    brief.create("brief", **PROPOSAL)
+    while raw.exists(keys.session("brief")):
+        time.sleep(0.01)
+    assert manager.count() == manager.reindex() == 0
+    check(raw, [])
