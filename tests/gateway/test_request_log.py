@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from sentinel_project.gateway.request_log import RequestLog
 from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
@@ -200,3 +201,33 @@ async def test_no_logger_tells_a_secret_whatever_happens(ground: Ground, http: a
     found = {name: [line for line in log.splitlines() if text in line] for name, text in secrets.items()}
     assert not any(found.values()), {name: lines[:3] for name, lines in found.items()}
     assert MESSAGE not in "\n".join(ground.worker.metrics())
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\x1b[2J",
+        "\x00\r\n",
+        "\x7f",
+        "\x85",
+        "\x9b2J",
+        "\u2028",
+        "\u2029",
+        "\u202e",
+        "\u200b",
+        "\u2066",
+        "\ufeff",
+        "é🙂",
+    ],
+)
+@pytest.mark.parametrize("field", ["model", "conversation_id", "anything"])
+def test_line_is_printable_ascii_when_a_client_sends_other_characters(
+    caplog: pytest.LogCaptureFixture, field: str, hostile: str
+) -> None:
+    log = RequestLog({})
+    log.fields[field] = f'a{hostile}"b'
+    log.write(200)
+    (line,) = caplog.messages
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)[field] == f'a{hostile}"b'
