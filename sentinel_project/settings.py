@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,8 @@ from sentinel_project.gateway.providers.config import ECHO, load_providers
 from sentinel_project.secret_key import secret_key
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
+
+os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.folder("SENTINEL_DATA_DIR", default=BASE_DIR / "var")

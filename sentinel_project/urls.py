@@ -6,9 +6,10 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.authtoken.models import TokenProxy
 
+from sentinel_project.api_schema import SchemaView
 from sentinel_project.security_headers import styled
 
 # Its pages show every user's token: who may look at them could act as anybody. `manage.py drf_create_token` makes them.
@@ -18,7 +19,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
-    path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     # Its script comes by itself, for the policy allows none in pages; its refusal of other methods has no template.
     path("api/docs/", require_safe(styled(SpectacularSwaggerSplitView.as_view()))),
     path("", include("sentinel_project.gateway.urls")),

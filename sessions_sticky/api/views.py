@@ -56,6 +56,12 @@ class AdminView(APIView):
         """The sessions; the history names the user for what is changed."""
         return sessions.acting_as(self.request.user.get_username())
 
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Keep answers out of caches: they hold sessions and their owners."""
+        final: Response = super().finalize_response(request, response, *args, **kwargs)
+        final["Cache-Control"] = "no-store"
+        return final
+
     def get_exception_handler(self) -> Callable[..., Response | None]:
         """Return the handler of this API, whatever the project's is."""
         return problem_handler

@@ -97,6 +97,28 @@ def test_conflict_hides_the_session_when_it_moves_during_a_rebind(
     assert_tells_nothing(response)
 
 
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("actions", [None, (), ("view", "add", "change", "delete")])
+def test_answer_is_kept_by_no_cache_whoever_calls(
+    bound: bytes,
+    make_user: Callable[..., User],
+    by_token: Callable[[User], APIClient],
+    name: str,
+    actions: tuple[str, ...] | None,
+) -> None:
+    client = APIClient() if actions is None else by_token(make_user(*actions))
+    assert CALLS[name].by(client).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["nothing/", "conv-1", "operations/%s/" % ("0" * 32), "?limit=0", "rebind/"])
+@pytest.mark.parametrize("method", ["get", "post", "put", "delete", "options"])
+def test_error_is_kept_by_no_cache_when_a_call_is_wrong(
+    bound: bytes, make_user: Callable[..., User], by_token: Callable[[User], APIClient], path: str, method: str
+) -> None:
+    client = by_token(make_user(is_superuser=True))
+    assert getattr(client, method)(f"{BASE}{path}").headers["Cache-Control"] == "no-store"
+
+
 def test_call_answers_403_when_the_permission_was_taken_away(
     bound: bytes, make_user: Callable[..., User], by_token: Callable[[User], APIClient]
 ) -> None:
