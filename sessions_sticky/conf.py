@@ -140,7 +140,7 @@ class Conf:
             if not isinstance(value, list | tuple) or not all(isinstance(source, str) for source in value):
                 raise ImproperlyConfigured(f"Invalid {name}[{each!r}]: {value!r}; allowed is a list of text")
         if "key" not in options:
-            return options
+            return {**options}
         key = options["key"]
         if not isinstance(key, str | bytes) or not key:
             raise ImproperlyConfigured(

@@ -15,7 +15,7 @@ from sessions_sticky.cli.output import Screen, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.identity import Identity, identify
 from sessions_sticky.identity.clients import CLIENTS
-from sessions_sticky.identity.sources import CONTENT, decode
+from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
 
 APIS = {
     "/chat/completions": "chat",
@@ -91,16 +91,22 @@ def run(
         raise Error(f"The request cannot be read: {exc}", WRONG_USAGE) from exc
     api = api or next((api for part, api in APIS.items() if part in urlsplit(request.url).path), "chat")
     model = str(decode(request.body.get("model")) or "") if model is None else model
+    options = conf.identity_arguments
+    sources = (*options.get("named", DEFAULT_NAMED), *options.get("sources", DEFAULT_SOURCES))
     try:
-        found = identify(request.headers, request.body, owner=owner, model=model, api=api, **conf.identity_arguments)
+        found = identify(request.headers, request.body, owner=owner, model=model, api=api, **options)
+        sent = [source for source, value in read_sources(sources, request.headers, request.body) if value is not None]
     except ValueError as exc:
         raise Error(str(exc), WRONG_USAGE) from exc
+    ignored = [source for source in sent if source != found.source]
     sent_by = [client.name for client in CLIENTS if found.source in client.sources and found.source != CONTENT]
     reason = _reason(found)
-    screen.documents([{**found._asdict(), "api": api, "model": model, "sent_by": sent_by, "reason": reason}])
+    document = {"api": api, "model": model, "sent_by": sent_by, "ignored": ignored, "reason": reason}
+    screen.documents([found._asdict() | document])
     fields = {
         "source": found.source,
         "sent by": ", ".join(sent_by),
+        "ignored": ", ".join(ignored),
         "client id": found.client_id,
         "session id": found.session_id,
         "ranking id": found.ranking_id,

@@ -60,6 +60,7 @@ def test_identify_prints_json(identify):
         "api": "chat",
         "model": "gpt-5",
         "sent_by": ["OpenCode", "Crush", "pi"],
+        "ignored": [],
         "reason": "an id that clients send for purposes of their own: a session for each owner and model",
     }
 
@@ -147,6 +148,12 @@ def test_identify_uses_the_configured_arguments(identify, settings):
     settings.SESSIONS_STICKY = {"IDENTITY": {"sources": ["cookie.sid"]}}
     found = identify({"headers": HEADERS})
     assert (found.code, found.err[:28]) == (2, "Invalid source 'cookie.sid':")
+
+
+def test_identify_prints_the_sources_that_come_later_in_the_order(identify):
+    document = {"headers": HEADERS | {"X-Session-Id": "ses_1", "X-Chat-Id": ""}, "body": {"session_id": "s"} | CHAT}
+    assert json.loads(identify(document, "--json").out)["ignored"] == ["header.x-session-id", "body.session_id"]
+    assert "ignored     header.x-session-id, body.session_id\n" in identify(document).out
 
 
 def test_identify_escapes_what_a_terminal_would_obey(identify):
