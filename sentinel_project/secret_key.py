@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -27,3 +28,8 @@ def secret_key(folder: Path) -> str:
         finally:
             draft.unlink()
     return path.read_text()
+
+
+def derived_key(secret: str, purpose: str) -> bytes:
+    """Return a key of its own for a purpose, as secret as the key that it is derived from."""
+    return hmac.digest(secret.encode(), purpose.encode(), "sha256")

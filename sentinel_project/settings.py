@@ -12,11 +12,11 @@ from environ import Env
 
 import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
-from sentinel_project.gateway.conversation import DEFAULT_SOURCES
 from sentinel_project.gateway.providers.config import ECHO, load_providers
-from sentinel_project.secret_key import secret_key
+from sentinel_project.secret_key import derived_key, secret_key
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
+from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 
@@ -157,13 +157,31 @@ SPECTACULAR_SETTINGS = {
 
 SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
-SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
-    "SENTINEL_CONVERSATION_ID_SOURCES",
-    default=DEFAULT_SOURCES,
+SENTINEL_ID_KEY = environment.read("SENTINEL_ID_KEY", str.encode, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"))
+SENTINEL_PINNING_SOURCES = environment.items(
+    "SENTINEL_PINNING_SOURCES",
+    default=DEFAULT_NAMED,
     pattern=r"(body|header)\.[!-~]+",
     allowed="places such as body.conversation_id or header.x-session-id (with * for any part) with commas between them",
 )
+SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
+    "SENTINEL_CONVERSATION_ID_SOURCES",
+    default=DEFAULT_SOURCES,
+    pattern=r"(body|header)\.[!-~]+|content",
+    allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
+)
+SENTINEL_CONTENT_TTL_SECONDS = environment.read(
+    "SENTINEL_CONTENT_TTL_SECONDS", parse_ttl_seconds, default=3600, allowed=ALLOWED_TTL
+)
+SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
+# For `manage.py sessions identify`, which prints what the gateway does.
+SESSIONS_STICKY["IDENTITY"] = {
+    "key": SENTINEL_ID_KEY,
+    "named": SENTINEL_PINNING_SOURCES,
+    "sources": SENTINEL_CONVERSATION_ID_SOURCES,
+    "scope": SENTINEL_CONVERSATION_SCOPE,
+}
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )

@@ -15,7 +15,7 @@ from django.db.models import Count, Max
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.key_usage import KeyUses
-from sentinel_project.gateway.models import ApiKey, digest
+from sentinel_project.gateway.models import KEY_PREFIX, ApiKey, digest, hint
 
 logger = logging.getLogger(__name__)
 
@@ -162,6 +162,14 @@ async def authenticate(headers: Mapping[str, str]) -> str:
         if (owner := await keys.owner(key)) is not None:
             return owner
     raise _unauthorized("The API key is not valid: it does not exist or was revoked")
+
+
+def key_hint(headers: Mapping[str, str]) -> str | None:
+    """Return the public beginning of the key in a request's headers, as the keys page shows it; None for other keys."""
+    for sent in (headers.get("authorization", "").rpartition(" ")[2], headers.get("x-api-key", "")):
+        if sent.startswith(KEY_PREFIX):
+            return hint(sent)
+    return None
 
 
 def _unauthorized(message: str) -> ApiError:

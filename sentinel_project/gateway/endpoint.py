@@ -6,14 +6,14 @@ import asyncio
 import functools
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from sentinel_project.gateway import apis, conversation
+from sentinel_project.gateway import apis
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.errors import ApiError, Render, too_large
@@ -21,7 +21,8 @@ from sentinel_project.gateway.request_log import RequestLog
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.plan import Plan, RouteResult, plan_route
 from sentinel_project.gateway.shutdown import stopping
-from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable, sessions
+from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
+from sessions_sticky.identity import Identity, InvalidNamedId, identify
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +74,15 @@ def serve(api: Api) -> View:
     async def view(call: Call) -> HttpResponseBase:
         owner = await authenticate(call.lower_headers)
         request = _parse(api, call)
-        body = request.body
-        conversation_id = conversation.find(settings.SENTINEL_CONVERSATION_ID_SOURCES, call.lower_headers, body)
-        call.log.fields.update(conversation_id=conversation_id, model=request.model, stream=request.is_stream)
-        if conversation_id is not None:
-            conversation_id = conversation.scoped(settings.SENTINEL_CONVERSATION_SCOPE, owner, conversation_id)
-        plan = await plan_route(conversation_id=conversation_id, model=request.model, owner=owner, api=api.name)
+        identity = _identify(request, owner)
+        call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
+        plan = await plan_route(identity, model=request.model, owner=owner, api=api.name)
         try:
             served = await dispatch(plan, request)
         except ApiError as exc:
-            first = plan.candidates[0].name
-            exc.headers |= _session_headers(plan, first, RouteResult(plan.outcome))
-            call.log.fields.update(outcome=plan.outcome, provider=first, model=plan.model)
+            first, result = plan.candidates[0].name, RouteResult(plan.outcome)
+            exc.headers |= _session_headers(plan, first, result)
+            call.log.note_route(plan, first, result)
             raise
         return _response(call, plan, served)
 
@@ -111,9 +109,28 @@ def _parse(api: Api, call: Call) -> ApiRequest:
     return parse(api, raw, call.lower_headers, call.META.get("QUERY_STRING", ""))
 
 
+def _identify(request: ApiRequest, owner: str) -> Identity:
+    """Return the request's conversation. Raises `ApiError` 400 for a named id that is not valid."""
+    try:
+        return identify(
+            request.headers,
+            request.body.fields,
+            owner=owner,
+            model=request.model,
+            api=request.api.name,
+            key=settings.SENTINEL_ID_KEY,
+            named=settings.SENTINEL_PINNING_SOURCES,
+            sources=settings.SENTINEL_CONVERSATION_ID_SOURCES,
+            scope=cast("Literal['shared', 'owner']", settings.SENTINEL_CONVERSATION_SCOPE),
+        )
+    except InvalidNamedId as exc:
+        field = exc.source.partition(".")[2]
+        raise ApiError(400, str(exc), param=field, code="invalid_conversation_id") from exc
+
+
 def _response(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
     answer, provider, result, repaired = served
-    call.log.fields.update(outcome=result.outcome, provider=provider.name, model=plan.model)
+    call.log.note_route(plan, provider.name, result)
     headers = answer.headers | _session_headers(plan, provider.name, result)
     if repaired is not None:
         headers["X-Session-Repaired"] = repaired
@@ -125,9 +142,14 @@ def _response(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
 
 
 def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:
-    headers = {"X-Session-Outcome": result.outcome, "X-Session-Provider": provider, "X-Session-Model": plan.model}
+    headers = {
+        "X-Session-Outcome": result.outcome,
+        "X-Session-Source": plan.identity.source,
+        "X-Session-Provider": provider,
+        "X-Session-Model": plan.model,
+    }
     if plan.session is not None and plan.outcome != Outcome.DEGRADED:
-        headers["X-Session-Expires-In"] = str(sessions.ttl_seconds)
+        headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
         headers["X-Session-Rebind-Reason"] = result.reason
     return headers

@@ -22,6 +22,11 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
+def hint(key: str) -> str:
+    """Return the beginning of a key, by which people recognize it."""
+    return f"{key[: len(KEY_PREFIX) + 4]}..."
+
+
 def is_owner(text: str) -> bool:
     """Tell whether a key may be made for such an owner: 1 to 256 printable characters, the others break terminals."""
     return 1 <= len(text) <= MAX_OWNER_LENGTH and text.isprintable()
@@ -77,5 +82,5 @@ class ApiKey(models.Model):
     def draw(self) -> str:
         """Give a row that is not saved yet a new key, and return it."""
         key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
-        self.digest, self.hint = digest(key), f"{key[: len(KEY_PREFIX) + 4]}..."
+        self.digest, self.hint = digest(key), hint(key)
         return key

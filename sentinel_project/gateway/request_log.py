@@ -1,7 +1,8 @@
-"""One line of JSON for each chat request; never a key, never a message's text, never an owner."""
+"""One line of JSON for each request; never a whole key, never a message's text, never an owner."""
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import random
@@ -9,11 +10,18 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from django.conf import settings
 
 from sentinel_project.gateway import metrics
+from sentinel_project.gateway.auth import key_hint
+from sessions_sticky.identity import Identity
+
+if TYPE_CHECKING:
+    from sentinel_project.gateway.routing.plan import Plan, RouteResult
 
 logger = logging.getLogger("sentinel_project.requests")
 
@@ -29,24 +37,46 @@ def _ascii_json(line: dict[str, Any]) -> str:
 
 
 class RequestLog:
-    """What is to be said of one request. `request_id` is the `X-Request-Id` that came, if usable, else a new one."""
+    """The line of one request. `request_id` is the `X-Request-Id` that came, if usable, else a new one."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         given = headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         self.fields: dict[str, Any] = {}
+        if hint := key_hint(headers):
+            self.fields["key"] = hint
+        self._at = time.time()
         self._started = time.perf_counter()
+
+    def note_request(self, identity: Identity, *, model: str, is_stream: bool) -> None:
+        """Add what the request says."""
+        conversation_id = identity.client_id or identity.session_id
+        if conversation_id is not None:
+            text = conversation_id.encode(errors="replace")  # a header need not be UTF-8
+            if settings.SENTINEL_LOG_HASHED_IDS:
+                conversation_id = hmac.digest(settings.SENTINEL_ID_KEY, b"log\0" + text, "sha256").hex()[:16]
+            else:
+                conversation_id = text.decode()
+        self.fields.update(conversation_id=conversation_id, source=identity.source, model=model, stream=is_stream)
+
+    def note_route(self, plan: Plan, provider: str, result: RouteResult) -> None:
+        """Add how it was served: by which provider, and which one the conversation was bound to when it came."""
+        bound = plan.session.provider if plan.session else None
+        self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
+        if result.reason is not None:
+            self.fields["reason"] = result.reason
 
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
         metrics.requests.labels(status, self.fields.get("outcome", "none")).inc()
         if logger.isEnabledFor(logging.INFO):
+            at = datetime.fromtimestamp(self._at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
-            line = {"request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
+            line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
             logger.info("%s", _ascii_json(line))
 
     async def until_end(self, status: int, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Pass a stream on, and write the line at its end, whoever ends it."""
+        """Pass a stream on, and write the line at its end, also when the client leaves."""
         metrics.streams_in_flight.inc()
         try:
             async with aclosing(chunks):  # or its request to the provider would go on until garbage is collected

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,10 +52,10 @@ def south(_south: Upstream) -> Upstream:
     return _south
 
 
-def provider(upstream: Upstream, *, models: tuple[str, ...] = MODELS, weight: float = 1) -> Provider:
+def provider(upstream: Upstream, *, models: tuple[str, ...] = MODELS, weight: float = 1, **fields: Any) -> Provider:
     """Return an upstream's entry in the gateway's configuration."""
     api_key = NORTH_KEY if upstream.name == "north" else None
-    return Provider(name=upstream.name, base_url=upstream.url, api_key=api_key, models=models, weight=weight)
+    return Provider(name=upstream.name, base_url=upstream.url, api_key=api_key, models=models, weight=weight, **fields)
 
 
 class FixedKeys(auth.KeyRing):

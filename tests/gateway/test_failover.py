@@ -170,6 +170,7 @@ async def test_fails_over_when_a_stream_fails_before_its_first_byte(
 async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     gateway: Settings, north: Upstream, south: Upstream
 ) -> None:
+    gateway.SENTINEL_CONVERSATION_ID_SOURCES = ["header.x-session-id"]
     north.then(*[fails(500)] * 20)
     answered = [await ask(chat()) for _ in range(20)]
     assert {told(call) for call in answered} == {(200, "none", "south")}

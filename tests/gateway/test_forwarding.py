@@ -25,7 +25,7 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
         {"tiny": 5e-324, "huge": 1.7976931348623157e308, "third": 0.30000000000000004, "zero": -0.0},
         {"text": 'Grüße 🙂 \u2028 \x00 "quoted" \\ /', "ключ": "значение"},
         {"user": "ann", "safety_identifier": "s-1", "metadata": {"conversation_id": "conv-1", "topic": "x"}},
-        {"session_id": "conv-1", "prompt_cache_key": "conv-2", "store": True},
+        {"prompt_cache_key": "conv-2", "store": True},
     ],
 )
 async def test_chat_forwards_fields_unchanged_when_they_are_not_the_gateways(only_north: Upstream, fields):

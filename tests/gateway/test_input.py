@@ -41,7 +41,6 @@ BEARER = {"headers": {"Authorization": f"Bearer {KEY}"}}
         (chat(conversation_id=257 * "x"), "conversation_id"),
         (chat(conversation_id="a\x00b"), "conversation_id"),
         (chat(conversation_id="a\r\nb"), "conversation_id"),
-        (chat(metadata={"session_id": 17}), "metadata.session_id"),
     ],
 )
 async def test_chat_is_refused_and_names_the_field_when_it_is_wrong(body, param, session_cache, north, south):

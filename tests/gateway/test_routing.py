@@ -46,19 +46,15 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     assert event.reason == answer.headers["x-session-rebind-reason"]
 
 
-@pytest.mark.parametrize("asked", ["model-b", "model-a"])
-async def test_chat_answers_503_when_nobody_serves_the_conversations_model(gateway, session_cache, north, asked):
+async def test_chat_is_rebound_to_the_model_asked_for_when_its_own_is_not_configured(gateway, session_cache, north):
     bind(session_cache, "conv-1", provider="old", model="model-a")
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-b",)),)
-    answer = await ask(chat(asked, conversation_id="conv-1"))
-    if asked == "model-a":  # a model that is not configured is not found, whoever asks
-        assert answer.status == 404
-        return
-    assert answer.status == 503
-    assert int(answer.headers["retry-after"]) > 0
-    assert "'model-a'" in answer.error["message"]
-    assert answer.error["type"] == "service_unavailable"
-    assert stored(session_cache, "conv-1")["provider"] == "old"  # it may come back
+    assert (await ask(chat("model-a", conversation_id="conv-1"))).status == 404
+    answer = await ask(chat("model-b", conversation_id="conv-1"))
+    assert (answer.said, answer.headers["x-session-outcome"]) == ("north as model-b", "rebound")
+    assert answer.headers["x-session-rebind-reason"] == "model not configured"
+    assert stored(session_cache, "conv-1")["model"] == "model-b"
+    assert (await ask(chat("model-b", conversation_id="conv-1"))).headers["x-session-outcome"] == "hit"
 
 
 async def test_chat_keeps_another_owners_conversation_when_its_provider_is_gone(gateway, session_cache, south):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 from typing import NamedTuple
 
 import msgspec
+from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -16,11 +18,12 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import client
 from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
+from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
 
-SESSION_FIELDS = ("conversation_id",)
-"""Fields of a body that are for the gateway: strict providers refuse fields that they do not know."""
+SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
+"""Fields of a body that are for gateways: strict providers refuse fields that they do not know."""
 
 
 class Served(NamedTuple):
@@ -41,13 +44,14 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     Raises `ApiError`: that of the first candidate when all fail or refuse, or at once an error that is the request's
     own.
     """
+    hint = affinity_hint(plan.identity)
     first_error: ApiError | None = None
     refusal: str | None = None
     for provider in plan.candidates:
         routing.health.begin(provider.name)
         started = time.perf_counter()
         try:
-            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan.model))
+            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint)
         except UpstreamFailure as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
@@ -71,19 +75,33 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     raise first_error
 
 
-async def _ask(provider: Provider, request: ApiRequest, body: Body) -> tuple[client.Answer, str | None]:
+async def _ask(
+    provider: Provider, request: ApiRequest, body: Body, hint: str | None
+) -> tuple[client.Answer, str | None]:
     """Ask a provider; once more, without it, when it refuses reasoning that another account made."""
     try:
-        return await client.call(provider, request, body), None
+        return await client.call(provider, request, body, hint), None
     except ApiError as exc:
         repair = request.api.repair(body, exc)
         if repair is None:
             raise
-    return await client.call(provider, request, repair.body), repair.removed
+    return await client.call(provider, request, repair.body, hint), repair.removed
 
 
-def _body_for(provider: Provider, body: Body, model: str) -> Body:
-    """Return the body for one provider: its own name of the model, without the fields that are for the gateway."""
+def affinity_hint(identity: Identity) -> str | None:
+    """Return what a provider gets as a cache hint: an HMAC of the session's id, never the id; None without one."""
+    if identity.session_id is None:
+        return None
+    return hmac.digest(settings.SENTINEL_ID_KEY, b"hint\0" + identity.session_id.encode(), "sha256").hex()[:32]
+
+
+def _body_for(provider: Provider, body: Body, plan: routing.Plan) -> Body:
+    """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     changes: dict[str, bytes | None] = dict.fromkeys(SESSION_FIELDS)
-    changes["model"] = msgspec.json.encode(provider.upstream_names.get(model, model))
+    field = provider.affinity_field
+    if field is not None:
+        changes.pop(field, None)
+        if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
+            changes[field] = msgspec.json.encode(hint)
+    changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))
     return body.replace(changes)

@@ -13,15 +13,17 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import binding
 from sessions_sticky import (
     Session,
     SessionConflict,
+    SessionManager,
     SessionNotSupported,
-    SessionOwnerMismatch,
     SessionStoreUnavailable,
     rendezvous,
     sessions,
 )
+from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,23 @@ health = Health(settings.SENTINEL_COOLDOWN_SECONDS)
 class Plan(NamedTuple):
     """The providers to ask, first to last, and the model to ask for.
 
-    `session` None: the request belongs to no conversation. `outcome` holds if the session's provider answers.
-    `move_reason`: why the conversation moves to the provider that answers; None while it stays with its own.
+    `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
+    conversation moves to the provider that answers; None while it stays with its own.
     """
 
+    identity: Identity
+    owner: str
+    api: str
     model: str
     candidates: list[Provider]
     session: Session | None
     outcome: str
     move_reason: str | None = None
+
+    @property
+    def manager(self) -> SessionManager:
+        """The manager of the conversation's session: its idle time depends on how the conversation was recognized."""
+        return binding.manager_for(self.identity)
 
 
 class RouteResult(NamedTuple):
@@ -62,26 +72,32 @@ def eligible(model: str, api: str) -> list[Provider]:
     return [provider for provider in providers_for(model, api) if not health.is_cooling(provider.name)]
 
 
-async def plan_route(*, conversation_id: str | None, model: str, owner: str, api: str) -> Plan:
+async def plan_route(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
     """Bind the conversation, or find its binding, and return the providers that may serve it.
 
-    `conversation_id` None is a request of its own: nothing is bound. Raises `ApiError`: 404 for a model that no
-    provider serves by this API, 403 for another owner's conversation, 503 when no provider can serve now.
+    An identity that does not bind is only ranked: nothing is read or written. Raises `ApiError`: 404 for a model that
+    no provider serves by this API, 403 for another owner's named conversation, 503 when no provider can serve now.
     """
     if not providers_for(model, api):
         raise unknown_model(model)
-    if conversation_id is None:
-        return Plan(model, _ranked(uuid.uuid4().hex, model, api) or raise_unavailable(model, api), None, "none")
-    ranking = _ranked(conversation_id, model, api)
-    proposed = ranking[0].name if ranking else await _known_provider(conversation_id, model, api)
-    session, outcome = await _resolve_binding(conversation_id, proposed, model, owner)
-    if session.model != model:
-        logger.info("conversation %r keeps model %r (asked for %r)", conversation_id, session.model, model)
-        ranking = _ranked(conversation_id, session.model, api)
-    own = [provider for provider in eligible(session.model, api) if provider.name == session.provider]
-    candidates = own + [provider for provider in ranking if provider.name != session.provider]
-    candidates = candidates or raise_unavailable(session.model, api)
-    return Plan(session.model, candidates, session, outcome, _move_reason(session))
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
+    if identity.session_id is None or not identity.binds:
+        outcome = "ranked" if identity.session_id else "none"
+        return Plan(identity, owner, api, model, ranking or raise_unavailable(model, api), None, outcome)
+    proposed = ranking[0].name if ranking else await _known_provider(identity, model, api)
+    bound = await binding.resolve(identity, provider=proposed, model=model, owner=owner)
+    if bound is None:
+        return Plan(identity, owner, api, model, ranking or raise_unavailable(model, api), None, "none")
+    session, outcome = bound
+    move_reason = _move_reason(session)
+    if session.model != model and providers_for(session.model, api):
+        logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
+        model = session.model
+        ranking = _ranked(session.id, model, api)
+    own = [provider for provider in eligible(model, api) if provider.name == session.provider]
+    candidates = own + _by_account([each for each in ranking if each.name != session.provider], session.provider)
+    candidates = candidates or raise_unavailable(model, api)
+    return Plan(identity, owner, api, model, candidates, session, outcome, move_reason)
 
 
 async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> RouteResult:
@@ -90,41 +106,38 @@ async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> 
     `refusal` says that the session's own provider refused to serve it; None when it did not.
     """
     session = plan.session
-    if session is None or answered.name == session.provider:
+    if session is None:
+        if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
+            await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
+        return RouteResult(plan.outcome)
+    if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or refusal
     if reason is None:
         return RouteResult("spilled")
     try:
-        await sessions.arebind(session, provider=answered.name, model=session.model, reason=reason)
+        await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled")
     return RouteResult("rebound", reason)
 
 
-async def _resolve_binding(conversation_id: str, proposed: str, model: str, owner: str) -> tuple[Session, str]:
-    try:
-        session, outcome = await sessions.aresolve(conversation_id, provider=proposed, model=model, external_id=owner)
-    except SessionOwnerMismatch as exc:
-        headers = {"x-should-retry": "false"}
-        message, code = "The conversation belongs to another owner", "conversation_owner_mismatch"
-        raise ApiError(403, message, type="permission_error", code=code, headers=headers) from exc
-    return session, str(outcome)
-
-
-async def _known_provider(conversation_id: str, model: str, api: str) -> str:
+async def _known_provider(identity: Identity, model: str, api: str) -> str:
     """Return the bound provider while none takes new conversations of the model; it may serve another model."""
+    session_id = str(identity.session_id)
     try:
-        known = await sessions.aget(conversation_id)
+        known = await sessions.aget(session_id)
     except SessionStoreUnavailable:
         # It may exist, and this process remember it; if not, it belongs to whom it would without cooldowns and drains.
         weights = {provider.name: provider.weight for provider in providers_for(model, api)}
-        return (rendezvous(conversation_id, weights) or rendezvous(conversation_id, dict.fromkeys(weights, 1)))[0]
+        return (rendezvous(session_id, weights) or rendezvous(session_id, dict.fromkeys(weights, 1)))[0]
     return known.provider if known else raise_unavailable(model, api)
 
 
 def _move_reason(session: Session) -> str | None:
+    if session.model not in {model for provider in providers() for model in provider.models}:
+        return "model not configured"
     if session.provider not in [provider.name for provider in providers() if session.model in provider.models]:
         return "provider not configured for the model"
     if health.is_lost(session.provider):
@@ -132,11 +145,23 @@ def _move_reason(session: Session) -> str | None:
     return None
 
 
-def _ranked(conversation_id: str, model: str, api: str) -> list[Provider]:
+def _first_by_configuration(plan: Plan) -> str | None:
+    """Return the provider that every worker ranks first while all are well; None when all weights are 0."""
+    weights = {provider.name: provider.weight for provider in providers_for(plan.model, plan.api)}
+    return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
+
+
+def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
     """Return the eligible providers that take new conversations, in the order on which all workers agree."""
     by_name = {provider.name: provider for provider in eligible(model, api)}
-    ranking = rendezvous(conversation_id, {name: provider.weight for name, provider in by_name.items()})
+    ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
     return [by_name[name] for name in ranking]
+
+
+def _by_account(others: list[Provider], bound: str) -> list[Provider]:
+    """Return providers with those of the bound provider's account first: they share its caches and its reasoning."""
+    account = next((provider.account for provider in providers() if provider.name == bound), None)
+    return sorted(others, key=lambda provider: provider.account != account)
 
 
 def unknown_model(model: str) -> ApiError:

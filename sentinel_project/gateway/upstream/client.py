@@ -39,8 +39,8 @@ class Answer(NamedTuple):
     body: bytes | AsyncGenerator[bytes]
 
 
-async def call(provider: Provider, request: ApiRequest, body: Body) -> Answer:
-    """Send a request, with `body` instead of the client's, to a provider.
+async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None) -> Answer:
+    """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 
     A stream is returned when its answer begins. Raises `UpstreamFailure`, `UpstreamRejection`, or `ApiError` for an
     error that is the request's own.
@@ -52,13 +52,13 @@ async def call(provider: Provider, request: ApiRequest, body: Body) -> Answer:
         )
     try:
         async with asyncio.timeout(settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS):
-            return await _ask(provider, request, body.encode())
+            return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc
 
 
-async def _ask(provider: Provider, request: ApiRequest, body: bytes) -> Answer:
-    response = await _post(provider, request, body)
+async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
+    response = await _post(provider, request, body, headers.to_provider(provider, request, hint))
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -77,14 +77,16 @@ def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type:
     return {**headers.to_client(provider, response), "Content-Type": headers.media_type(response, default_type)}
 
 
-async def _post(provider: Provider, request: ApiRequest, body: bytes) -> aiohttp.ClientResponse:
+async def _post(
+    provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
+) -> aiohttp.ClientResponse:
     """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
     clients, reuses = await _clients_of_loop(), list[str]()
     send = partial(
         aiohttp.ClientSession.post,
         url=f"{provider.base_url}{request.api.path}",
         data=body,
-        headers=headers.to_provider(provider, request),
+        headers=sent_headers,
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
         trace_request_ctx=reuses,
     )

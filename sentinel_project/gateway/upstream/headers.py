@@ -23,8 +23,11 @@ MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 
-def to_provider(provider: Provider, request: ApiRequest) -> dict[str, str]:
-    """Return the headers of a request to a provider: the client's that are allowed, then the provider's own."""
+def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> dict[str, str]:
+    """Return the headers of a request to a provider: the client's that are allowed, then the provider's own.
+
+    `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
+    """
     allowed = TO_PROVIDER | provider.forward_headers
     hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
     sent = {
@@ -34,6 +37,9 @@ def to_provider(provider: Provider, request: ApiRequest) -> dict[str, str]:
         and name not in hop_by_hop
         and _is_printable(value)
     }
+    if provider.affinity_header is not None and hint is not None:
+        affinity = provider.affinity_header.lower()
+        sent[affinity] = request.headers.get(affinity) or hint
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
 
