@@ -64,7 +64,7 @@ def test_spellings_show_the_key_when_they_are_read() -> None:
 @spelled
 def test_mask_hides_the_key_in_every_string_of_decoded_json(spelling: str) -> None:
     body = json.loads(f'{{"a": ["x", {{"b{spelling}": "before {spelling} after", "c": [1, true, null, 2.5]}}]}}')
-    masked = mask(body, SECRET)
+    masked = mask(body, (SECRET,))
     assert_masked(json.dumps(masked))
     assert masked["a"][0] == "x"
     assert [*masked["a"][1].values()] == ["before *** after", [1, True, None, 2.5]]
@@ -72,32 +72,59 @@ def test_mask_hides_the_key_in_every_string_of_decoded_json(spelling: str) -> No
 
 @spelled
 def test_mask_body_hides_the_key_in_json_that_stays_json(spelling: str) -> None:
-    masked = mask_body(f'{{"a": "Grüße \\"{spelling}\\"", "b": [1]}}'.encode(), SECRET).decode()
+    masked = mask_body(f'{{"a": "Grüße \\"{spelling}\\"", "b": [1]}}'.encode(), (SECRET,)).decode()
     assert_masked(masked)
     assert json.loads(masked) == {"a": 'Grüße "***"', "b": [1]}
 
 
-@pytest.mark.parametrize("secret", [None, "", "EMPTY", "not-needed", "sk-no-key-required"])
-def test_mask_body_changes_nothing_when_the_key_is_none_or_a_placeholder(secret: str | None) -> None:
-    body = b'{"a": "EMPTY is not-needed, sk-no-key-required"}'
-    assert mask_body(body, secret) is body
+@pytest.mark.parametrize("secrets", [(), ("EMPTY",), ("not-needed", "sk-no-key-required")])
+def test_mask_body_changes_nothing_when_the_key_is_none_or_a_placeholder(secrets: tuple[str, ...]) -> None:
+    body = b'{"a": "EMPTY is not-needed, sk-no-key-required \\u0000"}'
+    assert mask_body(body, secrets) == body
+
+
+def test_mask_hides_the_longer_secret_when_one_holds_the_other() -> None:
+    assert mask(f"x{SECRET}y{SECRET[:25]}z", (SECRET[:25], SECRET)) == "x***y***z"
+    assert mask_body(f"x{SECRET}y{SECRET[:25]}z".encode(), ("EMPTY", SECRET[:25], SECRET)) == b"x***y***z"
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "secrets"),
+    [
+        ({}, {}, ()),
+        ({"Authorization": f"Basic {SECRET}"}, {}, (SECRET,)),
+        ({"X-Org-Token": SECRET}, {"subscription-key": "abc"}, (SECRET, "abc")),
+        ({"anthropic-beta": "context-1m-2025-08-07"}, {"api-version": "2025-01-01-preview"}, ()),
+    ],
+)
+def test_secrets_are_the_values_of_headers_and_parameters_with_secret_names(north: Upstream, headers, query, secrets):
+    configured = msgspec.structs.replace(provider(north), api_key=None, headers=headers, query=query)
+    assert configured.secrets == secrets
+    assert msgspec.structs.replace(configured, api_key="key").secrets == ("key", *secrets)
+
+
+async def test_error_hides_a_configured_header_when_a_provider_repeats_it(gateway, north: Upstream):
+    configured = msgspec.structs.replace(provider(north), api_key=None, headers={"X-Org-Token": SECRET})
+    gateway.SENTINEL_PROVIDERS = (configured,)
+    north.then(fails(400, {"error": {"message": f"X-Org-Token {SECRET} is not valid"}}))
+    assert (await ask(chat())).error["message"] == "X-Org-Token *** is not valid"
 
 
 def test_mask_hides_a_placeholder_in_an_error() -> None:
-    assert mask("Bearer EMPTY is wrong", "EMPTY") == "Bearer *** is wrong"
+    assert mask("Bearer EMPTY is wrong", ("EMPTY",)) == "Bearer *** is wrong"
 
 
 @pytest.mark.parametrize("secret", ["(.*)+[^a]?{2}|$\\d" * 2, "\"'<>&" * 6, "~" * 30, "a" * 30])
 def test_mask_takes_the_key_for_text_when_it_has_special_characters(secret: str) -> None:
-    assert mask(["x" + secret + "y", "nothing"], secret) == ["x***y", "nothing"]
-    assert mask(html.escape(secret), secret) == "***"
-    assert mask(quote(secret, safe=""), secret) == "***"
+    assert mask(["x" + secret + "y", "nothing"], (secret,)) == ["x***y", "nothing"]
+    assert mask(html.escape(secret), (secret,)) == "***"
+    assert mask(quote(secret, safe=""), (secret,)) == "***"
 
 
 def test_mask_body_costs_little_when_there_is_nothing_to_hide() -> None:
     body = json.dumps({"content": "sk- proj / lorem ipsum \\ & % " * 40_000}).encode()
     started = time.perf_counter()
-    assert mask_body(body, SECRET) is body
+    assert mask_body(body, (SECRET,)) is body
     assert time.perf_counter() - started < 0.1
 
 
@@ -105,7 +132,7 @@ def test_mask_body_costs_little_when_there_is_nothing_to_hide() -> None:
 def test_mask_body_takes_linear_time_when_a_text_nearly_holds_the_key(part: str) -> None:
     body = (part * 2**18 + "\\u0000").encode()
     started = time.perf_counter()
-    assert mask_body(body, SECRET) == body
+    assert mask_body(body, (SECRET,)) == body
     assert time.perf_counter() - started < 3
 
 

@@ -16,6 +16,8 @@ MAX_NAME_LENGTH = 256
 Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
 """Printable ASCII without spaces: it goes into response headers."""
 HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[ -~]+$", max_length=4096)]
+SECRET_NAME = re.compile("auth|cookie|key|password|secret|signature|token", re.IGNORECASE)
+"""Names of headers and parameters whose values are secret."""
 HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 """A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
 
@@ -45,6 +47,13 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""
     affinity_header: str | None = None
     affinity_field: str | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What the provider may repeat and no client may read: the key, and secrets in headers and query."""
+        given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
+        words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
+        return tuple(secret for secret in (self.api_key, *words) if secret)
 
     def serves(self, model: str, api: str) -> bool:
         """Return whether requests for a model may go there, by an API."""

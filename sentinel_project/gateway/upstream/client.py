@@ -67,7 +67,7 @@ async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str |
             return Answer(_headers(provider, response, "text/event-stream"), stream)
         whole = await _read_body(provider, response)
         _check_answer(provider, request.api, whole)
-        return Answer(_headers(provider, response, "application/json"), mask_body(whole, provider.api_key))
+        return Answer(_headers(provider, response, "application/json"), mask_body(whole, provider.secrets))
     except BaseException:
         response.close()
         raise

@@ -47,7 +47,7 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     The provider's words and fields are kept, but for the gateway's key. An error about the gateway's key is not about
     the client's: it becomes 502.
     """
-    status, answer = response.status, _json_object(await _error_text(response), provider.api_key)
+    status, answer = response.status, _json_object(await _error_text(response), provider.secrets)
     fields = api.provider_error(answer)
     message = _message(fields or {}) or _message(answer) or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
@@ -101,7 +101,7 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 
 def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
     """Return the error that a provider reports with status 200: as the first event of a stream, or as a plain body."""
-    answer = mask(answer, provider.api_key)
+    answer = mask(answer, provider.secrets)
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     failed = _failure(502, message, "upstream_error")
@@ -133,10 +133,10 @@ def _seconds(retry_after: str | None) -> float | None:
     return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
 
 
-def _json_object(text: bytes, secret: str | None) -> dict[str, Any]:
-    """Return the JSON object in an error's body, without the gateway's key, which some providers repeat; else {}."""
+def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
+    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}."""
     try:
-        answer = mask(msgspec.json.decode(text), secret)
+        answer = mask(msgspec.json.decode(text), secrets)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -81,7 +81,7 @@ def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> 
         return None
     if name.startswith("retry-after"):
         return _retry_after(value)
-    masked: str = mask(value, provider.api_key)
+    masked: str = mask(value, provider.secrets)
     return masked
 
 

@@ -1,4 +1,4 @@
-"""Keeping the gateway's key for a provider from clients, to whom a provider may repeat it.
+"""Keeping the gateway's secrets for a provider (`Provider.secrets`) from clients, to whom a provider may repeat them.
 
 Pure. Use `mask` on text and on decoded JSON, `mask_body` on the bytes of an answer that is passed on undecoded.
 """
@@ -12,42 +12,44 @@ from typing import Any
 
 MASK = "***"
 MIN_BODY_SECRET_LENGTH = 20
-"""Characters of a key that is looked for in answers: placeholders such as `EMPTY` or `not-needed` are words of answers,
-the keys of all hosted providers are longer."""
+"""Characters of a secret that is looked for in answers: placeholders such as `EMPTY` or `not-needed` are words of
+answers, the keys of all hosted providers are longer."""
 
 
-def mask(value: Any, secret: str | None) -> Any:
-    """Return text, or decoded JSON, with `secret` replaced in every string, however often it was escaped."""
-    if not secret:
+def mask(value: Any, secrets: tuple[str, ...]) -> Any:
+    """Return text, or decoded JSON, with secrets replaced in every string, however often they were escaped."""
+    if not secrets:
         return value
     match value:
         case str():
-            return _pattern(secret).sub(MASK, value)
+            return _pattern(secrets).sub(MASK, value)
         case list():
-            return [mask(each, secret) for each in value]
+            return [mask(each, secrets) for each in value]
         case dict():
-            return {mask(name, secret): mask(each, secret) for name, each in value.items()}
+            return {mask(name, secrets): mask(each, secrets) for name, each in value.items()}
     return value
 
 
-def mask_body(body: bytes, secret: str | None) -> bytes:
-    """Return whole JSON texts or events with `secret` replaced, if it is long enough to be one."""
-    if not secret or len(secret) < MIN_BODY_SECRET_LENGTH:
+def mask_body(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    """Return whole JSON texts or events with those secrets replaced that are long enough to be secret."""
+    words = _longest_words(secrets)
+    # The pattern takes 20 ns a byte. Without a secret's longest word its letters have to be escaped themselves.
+    if not words or (b"\\u00" not in body and not any(word in body for word in words)):
         return body
-    # The pattern takes 20 ns a byte. Without the longest word of the key its letters have to be escaped themselves.
-    if _longest_word(secret) not in body and b"\\u00" not in body:
-        return body
-    return _pattern(secret).sub(MASK, body.decode("latin-1")).encode("latin-1")
+    long = tuple(secret for secret in secrets if len(secret) >= MIN_BODY_SECRET_LENGTH)
+    return _pattern(long).sub(MASK, body.decode("latin-1")).encode("latin-1")
 
 
 @lru_cache(maxsize=128)
-def _longest_word(secret: str) -> bytes:
-    return max(re.split("[^A-Za-z0-9]", secret), key=len).encode()
+def _longest_words(secrets: tuple[str, ...]) -> tuple[bytes, ...]:
+    long = (secret for secret in secrets if len(secret) >= MIN_BODY_SECRET_LENGTH)
+    return tuple(max(re.split("[^A-Za-z0-9]", secret), key=len).encode() for secret in long)
 
 
 @lru_cache(maxsize=128)
-def _pattern(secret: str) -> re.Pattern[str]:
-    return re.compile("".join(map(_spellings, secret)))
+def _pattern(secrets: tuple[str, ...]) -> re.Pattern[str]:
+    longest_first = sorted(secrets, key=len, reverse=True)
+    return re.compile("|".join("".join(map(_spellings, secret)) for secret in longest_first))
 
 
 def _spellings(character: str) -> str:

@@ -86,12 +86,12 @@ async def _relay(
             if following:
                 is_complete = is_complete or api.is_complete(following)
                 end = _end(api, following)
-                yield mask_body(following[:end], provider.api_key)
+                yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
             following = await _read_events(provider, response, buffer)
         if buffer.rest and _end(api, bytes(buffer.rest)) is not None:
-            yield mask_body(bytes(buffer.rest), provider.api_key) + b"\n\n"  # a last event without its empty line
+            yield mask_body(bytes(buffer.rest), provider.secrets) + b"\n\n"  # a last event without its empty line
         elif not is_complete:
             raise incomplete(provider)
     except asyncio.CancelledError as exc:
