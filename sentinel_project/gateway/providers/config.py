@@ -47,13 +47,14 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""
     affinity_header: str | None = None
     affinity_field: str | None = None
+    secrets: tuple[str, ...] = ()
 
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """What the provider may repeat and no client may read: the key, and secrets in headers and query."""
+    def __post_init__(self) -> None:
+        """Collect what the provider may repeat and no client may read: the key, and secrets in headers and query."""
         given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
         words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
-        return tuple(secret for secret in (self.api_key, *words) if secret)
+        secrets = tuple(secret for secret in (self.api_key, *words) if secret)
+        msgspec.structs.force_setattr(self, "secrets", secrets)
 
     def serves(self, model: str, api: str) -> bool:
         """Return whether requests for a model may go there, by an API."""
