@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ CHAT_MODEL, SMALL_MODEL, CLAUDE = "gpt-5.2", "gpt-5-mini", "claude-opus-4-6"
 
 
 class ClientError(Exception):
-    """A turn failed; `kind` is the client's own type of error where it has types."""
+    """A turn failed; `types` are the client's own types of the error, where it has types, the most special first."""
 
-    def __init__(self, message: str, kind: str = "", status: int | None = None, code: str | None = None) -> None:
+    def __init__(self, message: str, types: Sequence[str] = (), status: int | None = None) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.types = types
         self.status = status
-        self.code = code
 
 
 class Client(ABC):
@@ -89,6 +88,7 @@ class CommandLine(Client):
             check=False,
             timeout=TURN_SECONDS,
         )
+        self.stderr = done.stderr
         if done.returncode:
             raise ClientError(f"{done.stdout}\n{done.stderr}")
         self._turns += 1
@@ -119,6 +119,10 @@ class Codex(CommandLine):
     program, first = "codex", ("exec", "--skip-git-repo-check")
     next = ("exec", "resume", "--last", "--skip-git-repo-check")
 
+    def __init__(self, folder: Path, root: str, api_key: str, *, supports_websockets: str = "false") -> None:
+        self.supports_websockets = supports_websockets
+        super().__init__(folder, root, api_key)
+
     def configure(self) -> None:
         """Name the gateway as the provider."""
         (self.folder / ".codex").mkdir()
@@ -131,7 +135,7 @@ class Codex(CommandLine):
             base_url = "{self.root}/v1"
             env_key = "GATEWAY_KEY"
             wire_api = "responses"
-            supports_websockets = false
+            supports_websockets = {self.supports_websockets}
             request_max_retries = 1
             stream_max_retries = 1
             """
@@ -198,7 +202,7 @@ class Sdk(Client):
         assert line, self._log.read_text()
         answer: Mapping[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ClientError(answer["message"], answer["error"], answer.get("status_code"), answer.get("code"))
+            raise ClientError(answer["message"], answer["error"], answer["status"])
         return str(answer["text"]).strip()
 
     def __exit__(self, *exc_info: object) -> None:
