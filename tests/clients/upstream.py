@@ -109,6 +109,10 @@ class Upstream:
         """Return the requests so far that asked for an answer."""
         return [request for request in self.requests if request.is_turn]
 
+    def used(self) -> list[Recorded]:
+        """Return the requests so far but those for the models, which are also the gateway's probes."""
+        return [request for request in self.requests if request.path != "/v1/models"]
+
     def fail_turns(self, *failures: ApiError | int) -> None:
         """Fail the next turns, one each: with an error, or by a stream that breaks off after so many events."""
         self.script.extend(failures)
