@@ -6,7 +6,9 @@ import json
 import urllib.error
 import urllib.request
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.clients.upstream import MODELS, Upstream
@@ -55,9 +57,10 @@ class Gateway:
             self.redis.start()
         wait_until(self._is_well, RECOVERY_SECONDS)
 
-    def logs(self) -> str:
-        """Return what the workers have written."""
-        return "\n".join(worker.log.read_text() for worker in self._workers.each)
+    def turns(self, since: float) -> list[dict[str, Any]]:
+        """Return the log's lines of requests since a time that belong to a conversation."""
+        lines = [line for worker in self._workers.each for line in worker.request_lines()]
+        return [line for line in lines if "source" in line and datetime.fromisoformat(line["at"]).timestamp() >= since]
 
     def _is_well(self) -> bool:
         for worker in self._workers.each:

@@ -14,14 +14,19 @@ Start = Callable[[Path, str, str], Client]
 
 @dataclass(frozen=True)
 class Kind:
-    """One client. `carries_history`: each request has the whole conversation; else a provider stores it."""
+    """One client. `source` is what the gateway recognizes its conversation by; None: by what a provider stores."""
 
     name: str
     program: Path
     start: Start
-    carries_history: bool = True
+    source: str | None = "content"
     error_type: str | None = None
     """The one type of all its errors; None: a type for each status, named as the SDKs of OpenAI and Anthropic do."""
+
+    @property
+    def carries_history(self) -> bool:
+        """Whether each request has the whole conversation."""
+        return self.source is not None
 
 
 def _sdk(script: str, manner: str, *, stored: bool = False, error_type: str | None = None) -> Kind:
@@ -29,7 +34,7 @@ def _sdk(script: str, manner: str, *, stored: bool = False, error_type: str | No
     program = PYTHON if script.endswith(".py") else MODULES / "ai"
     name = script.partition(".")[0].removesuffix("_sdk").replace("_", "-")
     start = partial(Sdk, script=script, manner=manner, model=model)
-    return Kind(f"{name}-{manner.replace('_', '-')}", program, start, not stored, error_type)
+    return Kind(f"{name}-{manner.replace('_', '-')}", program, start, None if stored else "content", error_type)
 
 
 OPENAI = [_sdk("openai_sdk.py", manner) for manner in ("chat", "chat_stream", "encrypted_stream")]
@@ -45,9 +50,9 @@ VERCEL = [
     for how in ("", "_stream")
 ]
 AGENT_PROGRAMS = [
-    Kind("claude-code", MODULES / ".bin" / "claude", ClaudeCode),
-    Kind("codex", MODULES / ".bin" / "codex", Codex),
-    Kind("opencode", MODULES / ".bin" / "opencode", OpenCode),
+    Kind("claude-code", MODULES / ".bin" / "claude", ClaudeCode, "header.x-claude-code-session-id"),
+    Kind("codex", MODULES / ".bin" / "codex", Codex, "header.thread-id"),
+    Kind("opencode", MODULES / ".bin" / "opencode", OpenCode, "header.x-session-affinity"),
 ]
 
 CARRYING = [*AGENT_PROGRAMS, *OPENAI, *ANTHROPIC, *LANGCHAIN, *PYDANTIC_AI, *AGENTS, *VERCEL]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
@@ -11,6 +12,7 @@ from tests.clients.conftest import Connect
 from tests.clients.gateway import Gateway
 from tests.clients.matrix import AGENT_PROGRAMS, ALL, CARRYING, STORED, Kind
 from tests.clients.upstream import Upstream
+from tests.gateway.workers import wait_until
 
 all_clients = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 carrying_clients = pytest.mark.parametrize("kind", CARRYING, ids=lambda kind: kind.name)
@@ -31,7 +33,7 @@ def upstream_of(answer: str, upstreams: dict[str, Upstream]) -> Upstream:
 def test_later_turns_land_where_the_first_did(
     kind: Kind, connect: Connect, gateway: Gateway, upstreams: dict[str, Upstream]
 ) -> None:
-    client, first = connect(kind), prompt()
+    began, client, first = time.time(), connect(kind), prompt()
     answers = []
     for text in (first, "and now?", "and then?"):
         answers.append(client.say(text))
@@ -40,6 +42,11 @@ def test_later_turns_land_where_the_first_did(
     last = upstream_of(answers[0], upstreams).turns()[-1]
     assert (first.encode() in last.body) is kind.carries_history
     assert b"and then?" in last.body
+    if kind.source is not None:
+        wait_until(lambda: len(gateway.turns(began)) >= 3)  # a stream's line is written after its last byte
+        turns = gateway.turns(began)
+        assert {turn["source"] for turn in turns} == {kind.source}
+        assert "hit" in [turn["outcome"] for turn in turns]
 
 
 @carrying_clients
