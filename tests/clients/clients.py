@@ -17,7 +17,7 @@ INSTALLED = PROJECT / ".venv" / "clients"
 PYTHON = INSTALLED / "bin" / "python"
 MODULES = INSTALLED / "node_modules"
 SDKS = Path(__file__).parent / "sdks"
-TURN_SECONDS = 60.0
+TURN_SECONDS = 100.0
 CHAT_MODEL, SMALL_MODEL, CLAUDE = "gpt-5.2", "gpt-5-mini", "claude-opus-4-6"
 
 
@@ -100,11 +100,15 @@ class ClaudeCode(CommandLine):
 
     program, first, next = "claude", ("-p",), ("-p", "--continue")
 
+    def __init__(self, folder: Path, root: str, api_key: str, *, key_variable: str = "ANTHROPIC_AUTH_TOKEN") -> None:
+        self.key_variable = key_variable
+        super().__init__(folder, root, api_key)
+
     def variables(self) -> dict[str, str]:
         """Return what it reads from the environment; it has no file."""
         return {
             "ANTHROPIC_BASE_URL": self.root,
-            "ANTHROPIC_AUTH_TOKEN": self.api_key,
+            self.key_variable: self.api_key,
             "ANTHROPIC_MODEL": CLAUDE,
             "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-4-5",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",

@@ -18,10 +18,11 @@ Connect = Callable[[Kind], Client]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of this folder."""
+    """Mark all tests of this folder; on a busy machine an agent takes half a minute to start."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker("clients")
+            item.add_marker(pytest.mark.timeout(400))
 
 
 @pytest.fixture(scope="session")

@@ -49,11 +49,10 @@ VERCEL = [
     for api in ("chat", "responses", "messages")
     for how in ("", "_stream")
 ]
-AGENT_PROGRAMS = [
-    Kind("claude-code", MODULES / ".bin" / "claude", ClaudeCode, "header.x-claude-code-session-id"),
-    Kind("codex", MODULES / ".bin" / "codex", Codex, "header.thread-id"),
-    Kind("opencode", MODULES / ".bin" / "opencode", OpenCode, "header.x-session-affinity"),
-]
+CLAUDE_CODE = Kind("claude-code", MODULES / ".bin" / "claude", ClaudeCode, "header.x-claude-code-session-id")
+CODEX = Kind("codex", MODULES / ".bin" / "codex", Codex, "header.thread-id")
+OPENCODE = Kind("opencode", MODULES / ".bin" / "opencode", OpenCode, "header.x-session-affinity")
+AGENT_PROGRAMS = [CLAUDE_CODE, CODEX, OPENCODE]
 
 CARRYING = [*AGENT_PROGRAMS, *OPENAI, *ANTHROPIC, *LANGCHAIN, *PYDANTIC_AI, *AGENTS, *VERCEL]
 STORED = [

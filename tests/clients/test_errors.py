@@ -7,7 +7,7 @@ import pytest
 from tests.clients.clients import ClientError
 from tests.clients.conftest import Connect
 from tests.clients.http_api import ApiError
-from tests.clients.matrix import AGENT_PROGRAMS, ALL, Kind
+from tests.clients.matrix import AGENT_PROGRAMS, ALL, CLAUDE_CODE, CODEX, Kind
 from tests.clients.upstream import Upstream
 
 SDKS = [kind for kind in ALL if kind not in AGENT_PROGRAMS]
@@ -99,3 +99,11 @@ def test_agent_waits_and_goes_on_when_all_providers_are_rate_limited_once(
     for upstream in upstreams.values():
         upstream.fail_turns(ApiError(429, "Rate limit reached", headers={"retry-after": "1"}))
     assert " as " in connect(kind).say("hello")
+
+
+@pytest.mark.parametrize("kind", [CLAUDE_CODE, CODEX], ids=lambda kind: kind.name)
+def test_agent_asks_again_when_the_stream_breaks(kind: Kind, connect: Connect, upstreams: dict[str, Upstream]) -> None:
+    for upstream in upstreams.values():
+        upstream.fail_turns(8)  # after the first words
+    assert " as " in connect(kind).say("hello")
+    assert sum(len(upstream.turns()) for upstream in upstreams.values()) == 2

@@ -10,7 +10,7 @@ import pytest
 from tests.clients.clients import ClientError, Codex
 from tests.clients.conftest import Connect
 from tests.clients.gateway import Gateway
-from tests.clients.matrix import AGENT_PROGRAMS, ALL, CARRYING, STORED, Kind
+from tests.clients.matrix import ALL, CARRYING, CLAUDE_CODE, CODEX, OPENCODE, STORED, Kind
 from tests.clients.upstream import Upstream
 from tests.gateway.workers import wait_until
 
@@ -96,16 +96,28 @@ def test_stored_turn_fails_as_unavailable_until_its_provider_is_back(
 def test_opencode_gets_its_title_from_the_small_model_and_its_chat_from_the_large_one(
     connect: Connect, upstreams: dict[str, Upstream]
 ) -> None:
-    opencode = next(kind for kind in AGENT_PROGRAMS if kind.name == "opencode")
-    assert connect(opencode).say(prompt()).endswith("as gpt-5.2")
+    assert connect(OPENCODE).say(prompt()).endswith("as gpt-5.2")
     asked = {request.json["model"] for upstream in upstreams.values() for request in upstream.turns()}
     assert asked == {"gpt-5.2", "gpt-5-mini"}
 
 
 def test_codex_uses_http_at_once_when_it_has_tried_websockets(connect: Connect, upstreams: dict[str, Upstream]) -> None:
-    codex = next(kind for kind in AGENT_PROGRAMS if kind.name == "codex")
-    client = connect(codex, supports_websockets="true")
+    client = connect(CODEX, supports_websockets="true")
     assert isinstance(client, Codex)
     assert client.say(prompt()).endswith("as gpt-5.2")
     assert "Falling back from WebSockets" in client.stderr
     assert "Reconnecting" not in client.stderr
+
+
+@pytest.mark.parametrize("key_variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_claude_code_is_served_with_the_providers_key_in_place_of_its_own(
+    key_variable: str, connect: Connect, gateway: Gateway, upstreams: dict[str, Upstream]
+) -> None:
+    answer = connect(CLAUDE_CODE, key_variable=key_variable).say(prompt())
+    upstream = upstream_of(answer, upstreams)
+    request = upstream.turns()[-1]
+    assert request.query == "beta=true"
+    assert request.header("anthropic-beta")
+    sent = b"\n".join(value.encode() for _, value in request.headers) + request.body
+    assert upstream.api_key.encode() in sent
+    assert gateway.key.encode() not in sent
