@@ -42,6 +42,7 @@ def gateway(_gateway: Gateway) -> Iterator[Gateway]:
     """The gateway; what a test kills is restored after it."""
     yield _gateway
     _gateway.restore()
+    assert not _gateway.tracebacks()
 
 
 @pytest.fixture

@@ -62,6 +62,11 @@ class Gateway:
         lines = [line for worker in self._workers.each for line in worker.request_lines()]
         return [line for line in lines if "source" in line and datetime.fromisoformat(line["at"]).timestamp() >= since]
 
+    def tracebacks(self) -> list[str]:
+        """Return the logs of workers that met an error they did not expect."""
+        logs = [worker.log.read_text() for worker in self._workers.each]
+        return [log for log in logs if "Traceback" in log]
+
     def _is_well(self) -> bool:
         for worker in self._workers.each:
             samples = worker.metrics()
