@@ -134,6 +134,9 @@ class Codex(CommandLine):
             f"""
             model = "{CHAT_MODEL}"
             model_provider = "gateway"
+            check_for_update_on_startup = false
+            [analytics]
+            enabled = false
             [model_providers.gateway]
             name = "gateway"
             base_url = "{self.root}/v1"
@@ -174,7 +177,8 @@ class OpenCode(CommandLine):
     def variables(self) -> dict[str, str]:
         """Return what keeps it from the internet."""
         names = ("AUTOUPDATE", "DEFAULT_PLUGINS", "LSP_DOWNLOAD", "MODELS_FETCH")
-        return {**super().variables(), **{f"OPENCODE_DISABLE_{name}": "1" for name in names}}
+        disabled = {f"OPENCODE_DISABLE_{name}": "1" for name in names}
+        return {**super().variables(), **disabled, "npm_config_offline": "true"}
 
 
 class Sdk(Client):
