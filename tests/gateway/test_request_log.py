@@ -6,11 +6,13 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 
+from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.request_log import RequestLog
 from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import environment, manage
@@ -21,8 +23,8 @@ from tests.servers import Server, start_server
 pytestmark = pytest.mark.slow
 
 OWNER, MESSAGE, UPSTREAM_KEY = "owner-b1946ac9", "message-2f91c1d3", "sk-upstream-7ab04c55"
-COMMON = {"request_id", "status", "latency_ms"}
-OF_A_CHAT = COMMON | {"conversation_id", "model", "stream", "outcome", "provider"}
+COMMON = {"at", "request_id", "status", "latency_ms"}
+OF_A_CHAT = COMMON | {"key", "conversation_id", "source", "model", "stream", "outcome", "provider", "bound_provider"}
 
 
 class Ground(NamedTuple):
@@ -89,6 +91,8 @@ async def test_chat_writes_one_line_when_it_is_served(
     line = await line_of(ground, request_id)
     assert line.keys() == OF_A_CHAT
     assert 0 < line.pop("latency_ms") < 5000
+    assert datetime.fromisoformat(line.pop("at")).tzinfo == UTC
+    assert ground.key.startswith(line["key"].rstrip("."))
     assert line == {
         "request_id": request_id,
         "status": 200,
@@ -97,6 +101,9 @@ async def test_chat_writes_one_line_when_it_is_served(
         "stream": stream,
         "outcome": "created",
         "provider": provider,
+        "bound_provider": provider,
+        "source": "body.conversation_id",
+        "key": key_hint({"authorization": f"Bearer {ground.key}"}),
     }
 
 
