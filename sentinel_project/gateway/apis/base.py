@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, NamedTuple
 
-import msgspec
-
+from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
 
@@ -62,7 +61,7 @@ class Api(ABC):
 
     def error_event(self, error: ApiError) -> bytes:
         """Return an error as the last event of a stream that has begun."""
-        return b"data: %b\n\n" % msgspec.json.encode(error.provider_body or self.render_error(error))
+        return events.encode(error.provider_body or self.render_error(error))
 
     def provider_error(self, answer: dict[str, Any]) -> dict[str, Any] | None:
         """Return the fields of the error in a provider's JSON object; None when it has no error of this API's shape."""
