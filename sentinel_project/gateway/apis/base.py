@@ -40,6 +40,9 @@ class Api(ABC):
     """In a provider's `apis`, and for `sessions_sticky.identity`."""
     path: ClassVar[str]
     """Below `/v1` of the gateway and below a provider's `base_url`."""
+    binds: ClassVar[bool] = True
+    """Whether a request binds its conversation and counts for its provider's health. One that does not only goes to the
+    provider that the conversation is bound to."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
 
@@ -67,6 +70,10 @@ class Api(ABC):
         """Return the fields of the error in a provider's JSON object; None when it has no error of this API's shape."""
         error = answer.get("error")
         return error if isinstance(error, dict) and error else None
+
+    def is_error_shape(self, answer: dict[str, Any]) -> bool:
+        """Return whether a provider's JSON object is an error that clients of this API can read as it is."""
+        return isinstance((self.provider_error(answer) or {}).get("message"), str)
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
         """Return a body that the same provider may accept after its error; None when the error is about something else.
