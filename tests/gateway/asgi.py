@@ -56,7 +56,7 @@ class Call:
             "path": path,
             "raw_path": path.encode(errors="surrogatepass"),
             "root_path": "",
-            "query_string": query.encode(),
+            "query_string": query.encode(errors="surrogatepass"),
             "headers": [(name.lower().encode(), _bytes(value)) for name, value in sent],
             "client": ("127.0.0.1", 1),
             "server": ("localhost", 80),

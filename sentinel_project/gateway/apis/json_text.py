@@ -64,14 +64,16 @@ def change_field(raw: bytes, name: str, change: Callable[[bytes], bytes | None])
 def change_items(raw: bytes, change: Callable[[bytes], bytes | None]) -> bytes:
     """Return a list with each item changed, and without those for which `change` returns None."""
     items = list(_locate_items(raw))
-    changed = bytearray(raw[: items[0].start]) if items else bytearray(raw)
-    separator = b""
-    for item, following in zip(items, [*items[1:], None], strict=True):
+    if not items:
+        return raw
+    changed, separator = bytearray(raw[: items[0].start]), b""
+    ends = [*(following.start for following in items[1:]), items[-1].stop]
+    for item, end in zip(items, ends, strict=True):
         value = change(raw[item])
         if value is not None:
             changed += separator + value
-            separator = raw[item.stop : following.start] if following else b""
-    return bytes(changed + raw[items[-1].stop :]) if items else raw
+            separator = raw[item.stop : end]
+    return bytes(changed + raw[items[-1].stop :])
 
 
 def _locate_items(raw: bytes) -> Iterator[slice]:

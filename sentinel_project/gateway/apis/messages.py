@@ -99,7 +99,7 @@ class Messages(Api):
         if error.status != 400 or messages is None or not _INVALID_THINKING.search(error.message):
             return None
         repaired = json_text.change_items(bytes(messages), _without_thinking)
-        if repaired == bytes(messages):
+        if repaired == bytes(messages) or not repaired[1:-1].strip():
             return None
         return Repair(body.replace({"messages": repaired}), "thinking")
 
