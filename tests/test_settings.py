@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sessions_sticky.conf import ALLOWED_TTL
 from tests.gateway.live import ROOT, environment, manage
 
 PROVIDER = '[[provider]]\nname = "one"\nbase_url = "https://host/v1"\nmodels = ["m"]\n'
@@ -68,9 +69,11 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
         ("SENTINEL_MAX_BODY_BYTES", "20MB", "a whole number from 1024"),
         ("SENTINEL_UPSTREAM_TIMEOUT_SECONDS", "0", "a whole number from 1"),
         ("SENTINEL_DRAIN_SECONDS", "-1", "a whole number from 0"),
-        ("SENTINEL_CONVERSATION_ID_SOURCES", "user", "body.conversation_id"),
-        ("SENTINEL_CONVERSATION_ID_SOURCES", "", "body.conversation_id"),
-        ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.conversation_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "user", "body.session_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "", "body.session_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.session_id"),
+        ("SENTINEL_PINNING_SOURCES", "content", "body.conversation_id"),
+        ("SENTINEL_CONTENT_TTL_SECONDS", "0", ALLOWED_TTL),
         ("SENTINEL_ON_STORE_ERROR", "ignore", "degrade or raise"),
     ],
 )

@@ -9,7 +9,6 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.exceptions import NotFound
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.parsers import JSONParser
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +17,7 @@ from rest_framework.views import APIView
 
 from sessions_sticky import audit
 from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, parameters
+from sessions_sticky.api.parsers import ShortJSONParser
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
 from sessions_sticky.api.serializers import (
@@ -45,7 +45,7 @@ class JSONAlone(DefaultContentNegotiation):
 class AdminView(APIView):
     """JSON in and out, problem details for errors. How users log in is the project's choice."""
 
-    parser_classes = (JSONParser,)
+    parser_classes = (ShortJSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = JSONAlone
     permission_classes = (SessionPermission,)

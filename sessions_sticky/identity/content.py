@@ -24,6 +24,10 @@ _TEXT_TYPES = ("text", "input_text", "output_text")
 _DECORATION = {"cache_control", "id", "status"}
 """Fields of a part or an item that differ between two requests of one conversation."""
 _DIGEST_DIGITS = 32
+_MAX_COMMAS = 1_000_000
+"""In a list of turns or parts. A hostile list of 20 MB would take seconds; a longer one has no fingerprint."""
+_MAX_CONTAINERS = 10_000
+"""Objects and lists in one part that is decoded, for the same reason. A part with more counts as its bytes."""
 
 _Turns = tuple[Sequence[Any], Sequence[Any]]
 
@@ -42,7 +46,14 @@ class _Head(msgspec.Struct):
     type: str | None = None
 
 
+class _Part(msgspec.Struct):
+    type: str | None = None
+    text: str | None = None
+
+
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PART = msgspec.json.Decoder(str | _Part | None)
 _TEXT_OR_LIST = msgspec.json.Decoder(str | list[msgspec.Raw])
 _HEAD = msgspec.json.Decoder(_Head)
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
@@ -81,13 +92,13 @@ def _beginning(system_prompt: Sequence[Any], turns: Sequence[Any]) -> tuple[str,
         if is_user and role != "user":
             rest = turns[position:]
             break
-        item = _load(turn)
+        item = _OBJECT.decode(turn) if isinstance(turn, msgspec.Raw) else turn
         is_user = role == "user"
         if role in _SYSTEM_ROLES:
             system += _system_texts(item.get("content"))
         else:
             messages.append(_text(b"role", role))
-            messages += _parts(item.get("content") if "role" in item else [item])
+            messages += _parts(item.get("content") if "role" in item else [turn])
     if not is_user:
         return None
     return "".join(system)[:SYSTEM_CHARACTERS], messages, _is_answered(rest)
@@ -117,8 +128,7 @@ def _role(turn: Any) -> str:
 
 
 def _system_texts(content: Any) -> Iterator[str]:
-    content = _load(content)
-    for part in content if isinstance(content, list) else [content]:
+    for part in _list_of_parts(content):
         text = _text_of(part)
         if text is not None and text.startswith(_BILLING_HEADER):
             text = text.partition("\n")[2]
@@ -127,20 +137,41 @@ def _system_texts(content: Any) -> Iterator[str]:
 
 
 def _parts(content: Any) -> Iterator[bytes]:
-    for part in content if isinstance(content, list) else [content]:
+    for part in _list_of_parts(content):
         text = _text_of(part)
         if text is not None:
             yield _text(b"text", text)
-        elif part is not None:
-            plain = {k: v for k, v in part.items() if k not in _DECORATION} if isinstance(part, dict) else part
-            yield _field(b"part", hashlib.sha256(_CANONICAL.encode(plain)).digest())
+        elif (canonical := _canonical(part)) is not None:
+            yield _field(b"part", hashlib.sha256(canonical).digest())
 
 
-def _load(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+def _list_of_parts(content: Any) -> Sequence[Any]:
+    """Return the parts of a content, which may be one text; parts of undecoded content stay undecoded."""
+    if isinstance(content, msgspec.Raw) and bytes(memoryview(content)[:1]) == b"[":
+        return _list(content)
+    return content if isinstance(content, list) else [content]
+
+
+def _canonical(part: Any) -> bytes | None:
+    """Return the JSON of a part without what differs between requests; None for null."""
+    if isinstance(part, msgspec.Raw):
+        raw = bytes(part)
+        if raw.count(b"{") + raw.count(b"[") > _MAX_CONTAINERS:
+            return raw
+        part = msgspec.json.decode(raw)
+    if isinstance(part, dict):
+        part = {name: value for name, value in part.items() if name not in _DECORATION}
+    return None if part is None else _CANONICAL.encode(part)
 
 
 def _text_of(part: Any) -> str | None:
+    if isinstance(part, msgspec.Raw):
+        try:
+            part = _PART.decode(part)
+        except msgspec.ValidationError:  # a part of another shape
+            return None
+        if isinstance(part, _Part):
+            part = {"type": part.type, "text": part.text}
     if isinstance(part, dict) and part.get("type") in _TEXT_TYPES:
         part = part.get("text")
     return part if isinstance(part, str) else None
@@ -175,6 +206,8 @@ def _responses(body: Mapping[str, Any]) -> _Turns:
 
 def _list(value: Any) -> Sequence[Any]:
     if isinstance(value, msgspec.Raw):
+        if bytes(value).count(b",") > _MAX_COMMAS:
+            raise ValueError("the list is too long")
         return _LIST.decode(value)
     if not isinstance(value, list):
         raise TypeError("turns are a list")

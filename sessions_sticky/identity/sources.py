@@ -52,6 +52,9 @@ a whole application, so it is only a part of the content's fingerprint."""
 _NOT_BY_WILDCARD = re.compile(r"x-(.*-)?parent-session-id|x-posthog-session-id")
 """Another conversation's id, and a visit of a website."""
 
+_MAX_ID_BYTES = 64 * 1024
+"""The longest value that is decoded in search of an id; a hostile one of megabytes would take seconds."""
+
 _SOURCE = re.compile(r"(body|header)\.[!-~]+|content")
 _SESSION_IN_USER_ID = re.compile(r"user_.*_session_([A-Za-z0-9-]+)")
 """Anthropic's `metadata.user_id`, as Claude Code sent it up to 2.1.77; later versions send JSON text."""
@@ -99,9 +102,11 @@ def observed_text(value: Any) -> str | None:
 
 
 def decode(value: Any) -> Any:
-    """Return a JSON value in full; None where `msgspec.Raw` does not decode."""
+    """Return a JSON value in full; None where `msgspec.Raw` does not decode, or is too long for an id."""
     if not isinstance(value, msgspec.Raw):
         return value
+    if len(value) > _MAX_ID_BYTES:
+        return None
     try:
         return msgspec.json.decode(value)
     except (msgspec.MsgspecError, ValueError, RecursionError):

@@ -104,7 +104,7 @@ class Messages(Api):
         return Repair(body.replace({"messages": repaired}), "thinking")
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with the last text of the last message."""
+        """Answer with the user's last text."""
         request = body.decode()
         return echo.stream(provider, request) if request.get("stream") else echo.message(provider, request)
 

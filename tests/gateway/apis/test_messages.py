@@ -337,10 +337,11 @@ async def test_count_tokens_ignores_the_binding_of_another_owner(both, east, wes
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_echo_answers_a_message_with_the_last_text(gateway, stream):
+async def test_echo_answers_a_message_with_the_users_last_text(gateway, stream):
     gateway.SENTINEL_PROVIDERS = ECHO
     content = [{"type": "text", "text": "<system-reminder>"}, {"type": "text", "text": "hello there"}]
-    sent = {"model": "echo-small", "messages": [{"role": "user", "content": content}], "system": "Be brief."}
+    messages = [{"role": "user", "content": content}, {"role": "system", "content": "Environment"}]
+    sent = {"model": "echo-small", "messages": messages, "system": "Be brief."}
     answer = await say({**sent, "stream": stream})
     assert text(answer) == f"{answer.headers['x-session-provider']} (echo-small) heard: hello there"
     if stream:
@@ -348,7 +349,7 @@ async def test_echo_answers_a_message_with_the_last_text(gateway, stream):
         before, after = ["message_start", "content_block_start", "ping"], ["content_block_stop", "message_delta"]
         assert names(answer.body) == [*before, *deltas, *after, "message_stop"]
     else:
-        assert answer.json["usage"]["input_tokens"] == 5
+        assert answer.json["usage"]["input_tokens"] == 6
         assert answer.json["usage"]["output_tokens"] == 5
 
 

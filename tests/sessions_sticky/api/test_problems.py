@@ -124,7 +124,7 @@ def test_body_is_refused_when_it_is_no_object(
 
 @pytest.mark.parametrize("path", [BASE, REBIND])
 @pytest.mark.parametrize(
-    "body", [b"{", b"{'id': 1}", b"\xff", b'{"id": NaN}', b"[" * 100_000, b'{"a":' * 100_000], ids=len
+    "body", [b"{", b"{'id': 1}", b"\xff", b'{"id": NaN}', b"[" * 10_000, b'{"a":' * 10_000], ids=len
 )
 def test_body_is_refused_when_it_is_no_json(api: APIClient, session_cache: redis.Redis, path: str, body: bytes) -> None:
     problem = assert_problem(api.generic("POST", path, body, "application/json"), 400)

@@ -28,7 +28,15 @@ def test_changing_an_operation_is_refused_when_it_is_forgotten_meanwhile(api, se
     assert_problem(api.post(f"{BASE}operations/{job.key}/stop/"), 404)
 
 
+@pytest.mark.parametrize("body", ["[" * 70_000, f'{{"provider": [{"[]," * 30_000}[]]}}', f'{{"id": "{"x" * 70_000}"}}'])
+@pytest.mark.parametrize("path", ["", "conv-1/rebind/", "rebind/", "delete/"])
+def test_body_is_refused_undecoded_when_it_is_too_long(api, session_cache, monkeypatch, path, body):
+    monkeypatch.setattr("rest_framework.parsers.json.load", lambda *args, **kwargs: pytest.fail("decoded"))
+    told = assert_problem(api.post(f"{BASE}{path}", body, content_type="application/json"), 413)
+    assert told["detail"] == "The body is larger than 65536 bytes."
+
+
 def test_body_is_refused_when_it_is_nested_too_deeply(api, session_cache):
-    body = "[" * 100_000
+    body = "[" * 10_000
     told = assert_problem(api.post(BASE, body, content_type="application/json"), 400)
     assert told["detail"] == "JSON parse error - nested too deeply"

@@ -53,6 +53,35 @@ def test_content_ranks_the_models_of_one_beginning_together(api, body):
     assert content(body, api, model="a").ranking_id == content(body, api, model="b").ranking_id
 
 
+@pytest.mark.parametrize(
+    ("messages", "source"),
+    [
+        ("[[],[]]", "none"),
+        ("[" + "[]," * 1_000_001 + "[]]", "none"),
+        ('[{"role":"user","content":[' + "[]," * 1_000_001 + "[]]}]", "none"),
+        ('[{"role":"user","content":[[' + "[]," * 20_000 + "[]]]}]", "content"),
+        ('[{"role":"user","content":[{"type":"text","text":7}, null, "x"]}]', "content"),
+        ('[{"role":"user","content":{"type":"text"}}]', "content"),
+    ],
+)
+def test_content_of_hostile_or_odd_json_is_not_decoded_in_full(messages, source):
+    body = {"messages": msgspec.Raw(messages.encode())}
+    assert identity({}, body).source == source
+
+
+def test_content_of_two_large_parts_differs():
+    def body(item):
+        parts = f'[{{"role":"user","content":[[{item * 20_000}[]]]}}]'
+        return {"messages": msgspec.Raw(parts.encode())}
+
+    assert identity({}, body("[],")).session_id != identity({}, body("{},")).session_id
+
+
+def test_long_value_is_not_decoded_in_search_of_an_id():
+    body = {"session_id": msgspec.Raw(b'"%b"' % (b"x" * 70_000)), **raw(CHAT)}
+    assert identity({}, body).source == "content"
+
+
 @pytest.mark.parametrize("api", ["completions", "embeddings", "unknown"])
 def test_content_of_other_apis_is_not_recognized(api):
     assert content(CHAT | {"input": "text", "prompt": "text"}, api).source == "none"

@@ -59,8 +59,9 @@ def _envelope(request: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def _answer(provider: str, request: dict[str, Any]) -> str:
-    """Repeat only the last text: Claude Code puts reminders of its own before what the user wrote."""
-    heard = list(text.texts(text.contents(request["messages"])[-1]))
+    """Repeat only the user's last text: Claude Code puts reminders before it, and a system message behind it."""
+    by_user = [each for each in request["messages"] if isinstance(each, dict) and each.get("role") == "user"]
+    heard = [part for content in text.contents(by_user)[-1:] for part in text.texts(content)]
     return text.reply(provider, request["model"], heard[-1] if heard else "")
 
 
