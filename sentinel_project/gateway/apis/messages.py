@@ -39,6 +39,12 @@ _INVALID_THINKING = re.compile(
 """How providers refuse thinking that another account signed, with and without the backticks; the last is Anthropic's
 answer to thinking of a provider that signs nothing."""
 
+_MARK = b'thinking"'
+"""Every thinking block contains it, twice."""
+MAX_MARKS = 20_000
+MAX_COMMAS = 300_000
+"""In messages that are repaired: more than a million tokens have. Hostile lists of 20 MB would take a minute."""
+
 
 class _Event(msgspec.Struct):
     type: str = ""
@@ -95,11 +101,13 @@ class Messages(Api):
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
         """Remove thinking when the provider refuses its signature; a message of nothing else goes with it."""
-        messages = body.fields.get("messages")
-        if error.status != 400 or messages is None or not _INVALID_THINKING.search(error.message):
+        if error.status != 400 or not _INVALID_THINKING.search(error.message):
             return None
-        repaired = json_text.change_items(bytes(messages), _without_thinking)
-        if repaired == bytes(messages) or not repaired[1:-1].strip():
+        messages = bytes(body.fields["messages"])
+        if messages.count(_MARK) > MAX_MARKS or messages.count(b",") > MAX_COMMAS:
+            return None
+        repaired = json_text.change_items(messages, _without_thinking)
+        if repaired == messages or not repaired[1:-1].strip():
             return None
         return Repair(body.replace({"messages": repaired}), "thinking")
 
@@ -122,6 +130,8 @@ class CountTokens(Messages):
 
 def _without_thinking(message: bytes) -> bytes | None:
     """Return a message without its thinking blocks; None for one of nothing else: Anthropic refuses empty messages."""
+    if _MARK not in message:
+        return message
 
     def change(content: bytes) -> bytes | None:
         if not content.startswith(b"["):
@@ -133,6 +143,8 @@ def _without_thinking(message: bytes) -> bytes | None:
 
 
 def _unless_thinking(block: bytes) -> bytes | None:
+    if _MARK not in block:
+        return block
     try:
         is_thinking = _decode_block(block).type in ("thinking", "redacted_thinking")
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -98,7 +99,6 @@ async def test_error_is_the_clients_when_there_is_no_thinking_to_remove(both, ea
 
 THINKING = b'{"type": "thinking" ,"thinking":"x [,] \\" }","signature":"s"}'
 REDACTED = b'{"data":"d","type":"redacted_thinking"}'
-ESCAPED = b'{"\\u0074ype":"\\u0074hinking"}'
 TEXT = b'{"type":"text","text":"{\\"type\\":\\"thinking\\"}"}'
 TOOL = b'{"type":"tool_use","id":"t","name":"thinking","input":{"type":"thinking"}}'
 
@@ -113,16 +113,16 @@ def repaired(*messages: bytes, message: str = WORDING, status: int = 400, api=ME
     [
         ([THINKING, TEXT], [TEXT]),
         ([REDACTED, TEXT], [TEXT]),
-        ([ESCAPED, TEXT], [TEXT]),
         ([THINKING, REDACTED, TEXT, TOOL], [TEXT, TOOL]),
         ([TEXT, THINKING, TOOL], [TEXT, TOOL]),
         ([TEXT, TOOL, THINKING], [TEXT, TOOL]),
-        ([b"5", b"null", THINKING, b'{"type":5}', b"[]"], [b"5", b"null", b'{"type":5}', b"[]"]),
+        ([b'"thinking"', b"null", THINKING, b'{"type":5}'], [b'"thinking"', b"null", b'{"type":5}']),
+        ([b'{"type":["thinking"]}', THINKING, b'["thinking"]'], [b'{"type":["thinking"]}', b'["thinking"]']),
     ],
 )
 @pytest.mark.parametrize("api", [MESSAGES, COUNT_TOKENS])
 def test_repair_removes_exactly_the_thinking_blocks(before, after, api):
-    kept = (USER, FREE, b"5", b"null", b'{"content":7}', b'{"content":[]}')
+    kept = (USER, FREE, b"5", b'"thinking"', b'{"content":"thinking"}', b"null", b'{"content":7}', b'{"content":[]}')
     assert repaired(*kept, assistant(*before), USER, api=api) == asked(*kept, assistant(*after), USER)
 
 
@@ -165,3 +165,26 @@ def test_repair_changes_nothing_when_the_error_is_about_something_else(status, m
 @pytest.mark.parametrize("messages", [(USER,), (USER, FREE), (assistant(THINKING),)])
 def test_repair_changes_nothing_when_no_message_would_be_left_or_changed(messages):
     assert repaired(*messages) is None
+
+
+HOSTILE = {
+    "messages": b",".join(170_000 * [assistant(THINKING)]),
+    "items": assistant(THINKING) + 9_000_000 * b",5",
+    "blocks": assistant(THINKING, b"5" + 9_000_000 * b",5"),
+    "fields": assistant(THINKING)[:-1] + b"".join(b',"%d":0' % number for number in range(1_000_000)) + b"}",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_repair_takes_no_time_when_the_messages_are_hostile(kind):
+    body = Body.parse(asked(USER, HOSTILE[kind]))
+    began = time.perf_counter()
+    assert MESSAGES.repair(body, ApiError(400, WORDING)) is None
+    assert time.perf_counter() - began < 0.5
+
+
+def test_repair_takes_little_time_when_a_conversation_is_long():
+    history = 2000 * (USER, assistant(THINKING, TEXT))
+    began = time.perf_counter()
+    assert repaired(*history) == asked(*2000 * (USER, assistant(TEXT)))
+    assert time.perf_counter() - began < 0.5
