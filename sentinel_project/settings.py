@@ -163,6 +163,13 @@ SENTINEL_CONTENT_TTL_SECONDS = environment.read(
 )
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
+# For `manage.py sessions identify`, which prints what the gateway does.
+SESSIONS_STICKY["IDENTITY"] = {
+    "key": SENTINEL_ID_KEY,
+    "named": SENTINEL_PINNING_SOURCES,
+    "sources": SENTINEL_CONVERSATION_ID_SOURCES,
+    "scope": SENTINEL_CONVERSATION_SCOPE,
+}
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal, cast
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.utils.crypto import salted_hmac
 
 DEFAULT_TTL_SECONDS = 86_400
 MAX_TTL_SECONDS = 2**31 - 1
@@ -33,8 +34,12 @@ DEFAULTS: dict[str, Any] = {
     "HISTORY_LENGTH": 10_000,
     "METRICS": False,
     "API_THROTTLE_RATE": "600/min",
+    "IDENTITY": {},
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
+
+IDENTITY_OPTIONS = ("key", "named", "scope", "sources")
+"""The keys of `SESSIONS_STICKY["IDENTITY"]`, which are arguments of `identify`."""
 
 
 def check_ttl_seconds(value: object) -> int:
@@ -120,6 +125,36 @@ class Conf:
             )
         return rate
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The arguments of `identify` that are set, a `key` as bytes; no error shows it."""
+        options = self._option("IDENTITY")
+        name = "SESSIONS_STICKY['IDENTITY']"
+        if not isinstance(options, dict) or not options.keys() <= set(IDENTITY_OPTIONS):
+            found = sorted(map(str, options)) if isinstance(options, dict) else type(options).__name__
+            raise ImproperlyConfigured(f"Invalid {name}: {found}; allowed is a dict of {', '.join(IDENTITY_OPTIONS)}")
+        if options.get("scope", "shared") not in ("shared", "owner"):
+            raise ImproperlyConfigured(f"Invalid {name}['scope']: {options['scope']!r}; allowed is 'shared' or 'owner'")
+        for each in ("named", "sources"):
+            value = options.get(each, [])
+            if not isinstance(value, list | tuple) or not all(isinstance(source, str) for source in value):
+                raise ImproperlyConfigured(f"Invalid {name}[{each!r}]: {value!r}; allowed is a list of text")
+        if "key" not in options:
+            return {**options}
+        key = options["key"]
+        if not isinstance(key, str | bytes) or not key:
+            raise ImproperlyConfigured(
+                f"Invalid {name}['key']: {type(key).__name__}; allowed is text that is not empty"
+            )
+        return {**options, "key": key.encode() if isinstance(key, str) else key}
+
+    @property
+    def identity_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY where none is set."""
+        if "key" in self.identity:
+            return self.identity
+        return {**self.identity, "key": _derived_key(settings.SECRET_KEY)}
+
     def _flag(self, name: str) -> bool:
         value = self._option(name)
         if not isinstance(value, bool):
@@ -140,6 +175,11 @@ class Conf:
         if not isinstance(options, dict):
             raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY: {options!r}; allowed is a dict")
         return options.get(name, DEFAULTS[name])
+
+
+@lru_cache(maxsize=1)
+def _derived_key(secret_key: str) -> bytes:
+    return salted_hmac("sessions_sticky.identity", b"", secret=secret_key, algorithm="sha256").digest()
 
 
 def unknown_options() -> dict[str, str | None]:

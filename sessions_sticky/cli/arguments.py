@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
+from sessions_sticky.cli import identify
 from sessions_sticky.cli.errors import EXIT_CODES
 from sessions_sticky.queries.methods import MAX_PAGE
 
@@ -24,6 +25,7 @@ def add_subcommands(parser: ArgumentParser) -> None:
     _add_changing(add)
     add("reindex", "Make the index true by looking at every key; finds what other programs wrote. Works online.")
     add("doctor", "Say in plain words what is wrong with the configuration and the store, and how to mend it.")
+    identify.add_arguments(add("identify", "Print which conversation a recorded request would belong to, and why."))
 
 
 def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:

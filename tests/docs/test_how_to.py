@@ -146,10 +146,12 @@ def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page
 
 
 def test_id_is_found_where_clients_put_it(run_file: Callable[..., Any]) -> None:
-    find = run_file("how-to/conversation-id.md", "mysite/conversation.py")["conversation_id"]
-    assert find({}, {"metadata": None}) is None
-    assert find({"X-Session-Id": "a"}, {"metadata": {"session_id": "b"}}) == "a"
-    assert find({}, {"metadata": {"session_id": "b"}, "prompt_cache_key": "c"}) == "b"
+    find = run_file("how-to/conversation-id.md", "mysite/conversation.py")["conversation_of"]
+    body = {"model": "gpt-5", "metadata": {"session_id": "b"}}
+    assert find({"X-Session-Id": "a"}, body, "ada").client_id == "a"
+    assert find({}, body, "ada").client_id == "b"
+    assert find({}, body | {"conversation_id": "c"}, "ada").session_id == "c"
+    assert find({}, {"model": "gpt-5", "metadata": "text"}, "ada").session_id is None
 
 
 def test_scoped_ids_are_told_apart_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:

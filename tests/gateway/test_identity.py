@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.management import call_command
 
 from sessions_sticky import rendezvous
 from sessions_sticky.identity import identify
@@ -34,6 +36,15 @@ def expected(headers=None, model="model-a", owner="ann", **fields) -> Any:
 
 def answered(model: str = "model-a", **fields: Any) -> dict[str, Any]:
     return {"model": model, "messages": ANSWERED, **fields}
+
+
+def test_identify_command_makes_the_ids_of_the_gateway(tmp_path):
+    headers = {"X-Session-Id": "ses_1"}
+    file = tmp_path / "request.json"
+    file.write_text(json.dumps({"headers": headers, "body": {"model": "model-a"}}))
+    out = io.StringIO()
+    call_command("sessions", "identify", str(file), owner="ann", json=True, stdout=out)
+    assert json.loads(out.getvalue())["session_id"] == expected({"x-session-id": "ses_1"}).session_id
 
 
 async def test_chat_binds_the_id_itself_when_it_is_named(session_cache):

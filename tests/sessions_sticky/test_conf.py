@@ -128,3 +128,39 @@ def test_manager_follows_caches_at_once(settings, location):
     sessions.create("conv-123", **PROPOSAL)
     settings.CACHES = {"default": {"BACKEND": LOCMEM, "LOCATION": location}}
     assert sessions.get("conv-123") is None
+
+
+def test_identity_derives_its_key_from_the_secret_key_when_not_set(settings):
+    settings.SESSIONS_STICKY = {}
+    settings.SECRET_KEY = "one"
+    assert conf.identity == {}
+    first = conf.identity_arguments
+    assert {name: len(value) for name, value in first.items()} == {"key": 32}
+    settings.SECRET_KEY = "two"
+    assert conf.identity_arguments != first
+
+
+@pytest.mark.parametrize("key", ["é", "é".encode()])
+def test_identity_returns_the_arguments_that_are_set(settings, key):
+    options = {"key": key, "named": ["body.id"], "sources": ("content",), "scope": "owner"}
+    settings.SESSIONS_STICKY = {"IDENTITY": options}
+    assert conf.identity == conf.identity_arguments == options | {"key": "é".encode()}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, r"Invalid SESSIONS_STICKY\['IDENTITY'\]: NoneType; allowed is a dict of key, named, scope, sources"),
+        ({"key": "secret", "keys": 1}, r"\['IDENTITY'\]: \['key', 'keys'\]; allowed is a dict of key, named"),
+        ({"scope": "tenant"}, r"\['IDENTITY'\]\['scope'\]: 'tenant'; allowed is 'shared' or 'owner'"),
+        ({"named": "body.id"}, r"\['IDENTITY'\]\['named'\]: 'body.id'; allowed is a list of text"),
+        ({"sources": ["content", 1]}, r"\['IDENTITY'\]\['sources'\]: \['content', 1\]; allowed is a list of text"),
+        ({"key": ""}, r"\['IDENTITY'\]\['key'\]: str; allowed is text that is not empty"),
+        ({"key": ["secret"]}, r"\['IDENTITY'\]\['key'\]: list; allowed is text"),
+    ],
+)
+def test_identity_raises_without_showing_the_key_when_an_argument_is_bad(settings, value, message):
+    settings.SESSIONS_STICKY = {"IDENTITY": value}
+    with pytest.raises(ImproperlyConfigured, match=message) as caught:
+        _ = conf.identity
+    assert "secret" not in str(caught.value)

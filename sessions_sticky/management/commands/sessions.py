@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from sessions_sticky.cli import doctor, mutations, queries
+from sessions_sticky.cli import doctor, identify, mutations, queries
 from sessions_sticky.cli.arguments import add_subcommands
 from sessions_sticky.cli.errors import WRONG_USAGE, Error, told_in_one_line
 from sessions_sticky.cli.output import Screen
@@ -28,6 +28,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "drain": mutations.drain,
     "reindex": mutations.reindex,
     "doctor": doctor.doctor,
+    "identify": identify.run,
 }
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+
 import pytest
 
-from tests.sessions_sticky.identity.requests import BODIES, IMAGE, identity, turn
+from tests.sessions_sticky.identity.requests import BODIES, IMAGE, KEY, SYSTEM, identity, turn
 
 CONTENT = "f3bfbf0c2e55:content:db48ac0d1f9611514ea048cdeaa7fbe5"
 
@@ -63,3 +67,21 @@ def test_identify_hashes_a_long_model_as_ever():
 )
 def test_identify_scopes_named_ids_as_version_0_1_did(conversation_id, session_id):
     assert identity({}, {"conversation_id": conversation_id}, scope="owner").session_id == session_id
+
+
+def test_identify_makes_the_fingerprint_that_the_page_describes():
+    image = hashlib.sha256(json.dumps(IMAGE, sort_keys=True, separators=(",", ":")).encode()).digest()
+    fields = {
+        "owner": b"acme",
+        "cache_key": b"k",
+        "system": SYSTEM.encode(),
+        "role": b"user",
+        "text": "é".encode(),
+        "part": image,
+    }
+    message = b"".join(f"{name} {len(value)}:".encode() + value for name, value in fields.items())
+    digest = hmac.new(KEY, b"content\0" + message, "sha256").hexdigest()[:32]
+    digits = hmac.new(KEY, b"owner\0acme", "sha256").hexdigest()[:12]
+    user = ("user", [{"type": "text", "text": "é"}, IMAGE | {"cache_control": {"type": "ephemeral"}}])
+    found = identity({}, turn(("system", SYSTEM), user, prompt_cache_key="k"))
+    assert found.session_id == f"{digits}:content:{digest}@gpt-5"
