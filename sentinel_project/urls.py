@@ -5,18 +5,18 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.http import require_safe
-from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.authtoken.models import TokenProxy
 
 from sentinel_project.api_schema import SchemaView
+from sentinel_project.gateway.healthchecks import FrontPage
 from sentinel_project.security_headers import styled
 
 # Its pages show every user's token: who may look at them could act as anybody. `manage.py drf_create_token` makes them.
 admin.site.unregister(TokenProxy)
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", FrontPage.as_view()),
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
     path("api/schema/", SchemaView.as_view(), name="schema"),

@@ -166,6 +166,21 @@ def test_run_answers_the_printed_curl_line_when_started_for_the_first_time(tmp_p
             assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == content
 
 
+def test_run_prints_a_line_that_starts_claude_code(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as gateway:
+        assert gateway.process.stdout
+        *variables, program = shlex.split(gateway.process.stdout.readline())
+        claude = dict(variable.split("=", 1) for variable in variables)
+        assert program == "claude"
+        assert claude["ANTHROPIC_BASE_URL"] == gateway.site
+        assert claude["ANTHROPIC_MODEL"] == "echo-small"
+        headers = {"Authorization": f"Bearer {claude['ANTHROPIC_AUTH_TOKEN']}"}
+        body = {"model": claude["ANTHROPIC_MODEL"], "messages": [{"role": "user", "content": "Hello"}]}
+        request = urllib.request.Request(f"{gateway.site}/v1/messages", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["content"][0]["text"].endswith("heard: Hello")
+
+
 def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> None:
     with started(data) as gateway:
         first = gateway.ask()

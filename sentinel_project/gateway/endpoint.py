@@ -16,10 +16,10 @@ from django.views.decorators.csrf import csrf_exempt
 from sentinel_project.gateway import apis
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.errors import ApiError, Render, too_large
+from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.request_log import RequestLog
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
-from sentinel_project.gateway.routing.plan import Plan, RouteResult, plan_route
+from sentinel_project.gateway.routing.plan import Plan, RouteResult, plan_route, plan_unbound
 from sentinel_project.gateway.shutdown import stopping
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
@@ -47,18 +47,19 @@ def endpoint(*methods: str) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @functools.wraps(view)
         async def handle(request: HttpRequest, **captured: str) -> HttpResponseBase:
-            call, render = cast("Call", request), apis.error_shape(request.path)
+            call = cast("Call", request)
             call.lower_headers = _headers(request)
             call.log = RequestLog(call.lower_headers)
+            render = functools.partial(_render, request, call.lower_headers, call.log)
             if request.method not in methods:
                 allowed = ", ".join(methods)
                 error = ApiError(405, f"{request.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
-                return _finish(call.log, error.response(render))
+                return _finish(call.log, render(error))
             try:
                 return _finish(call.log, await _answer(view, call, captured, render))
             except asyncio.CancelledError as exc:
                 if stopping.caused(exc):
-                    return _finish(call.log, stopping.error().response(render))
+                    return _finish(call.log, render(stopping.error()))
                 call.log.write(CLIENT_CLOSED_REQUEST)
                 raise
 
@@ -76,7 +77,9 @@ def serve(api: Api) -> View:
         request = _parse(api, call)
         identity = _identify(request, owner)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
-        plan = await plan_route(identity, model=request.model, owner=owner, api=api.name)
+        plan = await (plan_route if api.binds else plan_unbound)(
+            identity, model=request.model, owner=owner, api=api.name
+        )
         try:
             served = await dispatch(plan, request)
         except ApiError as exc:
@@ -92,13 +95,14 @@ def serve(api: Api) -> View:
 @csrf_exempt
 async def unknown_path(request: HttpRequest) -> HttpResponse:
     """Answer for every other path of the API."""
-    error = ApiError(404, f"Unknown path: {request.path}", code="unknown_url")
-    return error.response(apis.error_shape(request.path))
+    return refuse(request, ApiError(404, f"Unknown path: {request.path}", code="unknown_url"))
 
 
 def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
     """Answer a request that does not get to its endpoint: with a request id and a line in the log all the same."""
-    return _finish(RequestLog(_headers(request)), error.response(apis.error_shape(request.path)))
+    headers = _headers(request)
+    log = RequestLog(headers)
+    return _finish(log, _render(request, headers, log, error))
 
 
 def _parse(api: Api, call: Call) -> ApiRequest:
@@ -155,6 +159,12 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
     return headers
 
 
+def _render(request: HttpRequest, headers: dict[str, str], log: RequestLog, error: ApiError) -> HttpResponse:
+    """Return an error in the shape that the client reads."""
+    error.request_id = log.request_id
+    return error.response(apis.error_shape(request.path, headers))
+
+
 def _finish(log: RequestLog, response: ResponseT) -> ResponseT:
     response["X-Request-Id"] = log.request_id
     if not response.streaming:  # a stream writes its line at its end
@@ -162,7 +172,9 @@ def _finish(log: RequestLog, response: ResponseT) -> ResponseT:
     return response
 
 
-async def _answer(view: View, call: Call, captured: dict[str, str], render: Render) -> HttpResponseBase:
+async def _answer(
+    view: View, call: Call, captured: dict[str, str], render: Callable[[ApiError], HttpResponse]
+) -> HttpResponseBase:
     try:
         return await view(call, **captured)
     except ApiError as exc:
@@ -175,7 +187,7 @@ async def _answer(view: View, call: Call, captured: dict[str, str], render: Rend
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
         error = ApiError(500, "The gateway failed; its log says why", type="server_error")
-    return error.response(render)
+    return render(error)
 
 
 def _headers(request: HttpRequest) -> dict[str, str]:

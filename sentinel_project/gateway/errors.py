@@ -13,8 +13,10 @@ class ApiError(Exception):
     """An answer other than success. `param` names the field at fault; `code` is for programs.
 
     `provider_body` is the provider's own error object where it has the shape of the API: it goes to the client as it
-    is. None: the error is rendered from the other attributes.
+    is. None: the error is rendered from the other attributes. `request_id` is the gateway's.
     """
+
+    request_id: str | None = None
 
     def __init__(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import Error
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.views.generic import RedirectView
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.errors import json_response
@@ -25,6 +27,16 @@ def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callabl
         return get_response(request)
 
     return middleware
+
+
+class FrontPage(RedirectView):
+    """Lead people to the admin; answer the probes of clients such as Claude Code, which send HEAD."""
+
+    pattern_name = "admin:index"
+
+    def head(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Say that the process answers."""
+        return HttpResponse()
 
 
 async def healthz(request: HttpRequest) -> HttpResponse:

@@ -11,6 +11,8 @@ from django.urls import resolve
 from drf_spectacular.generators import SchemaGenerator
 
 import sessions_sticky
+from sentinel_project.gateway.apis import APIS
+from sentinel_project.gateway.apis.messages import ERROR_TYPES
 from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
@@ -125,3 +127,13 @@ def test_checks_have_every_id_in_the_table_that_the_reference_shows() -> None:
     assert set(re.findall(r"^\| (sessions_sticky\.[EW]\d+) \|", checks.__doc__ or "", re.MULTILINE)) == set(
         re.findall(r'id="(sessions_sticky\.[EW]\d+)"', source)
     )
+
+
+def test_apis_page_names_every_api_and_every_type_of_error() -> None:
+    page = (REFERENCE / "apis.md").read_text()
+    assert [api.path for api in APIS if f"| `POST /v1{api.path}` |" not in page] == []
+    assert {int(status): kind.strip("`") for status, kind in rows_of_numbers(page)} == ERROR_TYPES
+
+
+def rows_of_numbers(page: str) -> list[list[str]]:
+    return re.findall(r"^\| (\d+) \| (`\w+`) \|$", page, re.MULTILINE)

@@ -40,6 +40,7 @@ class Call:
         headers: Iterable[tuple[str, str | bytes]] = (),
         key: str | None = KEY,
         pieces: Sequence[bytes] | None = None,
+        query: str = "",
     ) -> None:
         content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         pieces = [content] if pieces is None else pieces
@@ -55,7 +56,7 @@ class Call:
             "path": path,
             "raw_path": path.encode(errors="surrogatepass"),
             "root_path": "",
-            "query_string": b"",
+            "query_string": query.encode(errors="surrogatepass"),
             "headers": [(name.lower().encode(), _bytes(value)) for name, value in sent],
             "client": ("127.0.0.1", 1),
             "server": ("localhost", 80),

@@ -7,9 +7,10 @@ import json
 import msgspec
 import pytest
 
+from sentinel_project.gateway.upstream import client
 from tests.gateway.asgi import KEY, MESSAGES, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
-from tests.gateway.upstreams import Upstream
+from tests.gateway.upstreams import Upstream, fails
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
@@ -120,3 +121,32 @@ async def test_answer_is_not_to_be_taken_for_another_type_whatever_it_is(gateway
     answer = await ask(**how)
     assert answer.status == status
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("query", "own", "sent"),
+    [
+        ("", {}, ""),
+        ("beta=true", {}, "beta=true"),
+        ("include[]=a&include%5B%5D=b+c%26d", {}, "include%5B%5D=a&include%5B%5D=b+c%26d"),
+        ("stream=true&starting_after=5&limit=2&order=asc&after=x", {}, None),
+        ("beta=&key=secret&api-version=2020&Beta=x&BETA", {}, "beta="),
+        ("beta=true", {"api-version": "2026-01-01"}, "beta=true&api-version=2026-01-01"),
+        ("beta=true&limit=3&beta=x", {"beta": "false"}, "limit=3&beta=false"),
+        ("beta=%ff%00&after=\u00fc", {}, "beta=%EF%BF%BD%00&after=%C3%BC"),
+    ],
+)
+async def test_query_that_is_allowed_is_forwarded_and_the_providers_own_wins(gateway, north, query, own, sent):
+    gateway.SENTINEL_PROVIDERS = (msgspec.structs.replace(provider(north), query=own),)
+    assert (await ask(chat(), query=query)).status == 200
+    path, _, forwarded = north.exchanges[0].path.partition("?")
+    assert path == "/v1/chat/completions"
+    assert forwarded == (query if sent is None else sent)
+
+
+async def test_probe_sends_the_providers_query_and_headers(north: Upstream):
+    own = msgspec.structs.replace(provider(north), query={"api-version": "1"}, headers={"anthropic-version": "2"})
+    north.then(fails(404))
+    assert await client.probe(own) == 404
+    (exchange,) = north.exchanges
+    assert (exchange.path, exchange.headers["anthropic-version"]) == ("/v1/models?api-version=1", "2")

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the gateway does not fail: the answer is 200 or a 4xx in OpenAI's shape."""
+"""Whatever a client sends, the gateway does not fail: the answer is 200 or a 4xx in the shape of the API."""
 
 from __future__ import annotations
 
@@ -63,6 +63,40 @@ def test_chat_never_fails_when_fields_are_anything(runner, body):
 @given(body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_chat_never_fails_when_the_body_is_anything(runner, body):
     check(runner.run(ask(body)))
+
+
+BLOCKS = st.fixed_dictionaries(
+    {}, optional={"type": st.sampled_from(["text", "thinking", "tool_result"]) | JSON, "text": JSON, "content": JSON}
+)
+CONTENTS = st.text(max_size=20) | st.lists(BLOCKS | JSON, max_size=3) | JSON
+TURNS = st.lists(st.fixed_dictionaries({}, optional={"role": JSON, "content": CONTENTS}) | JSON, max_size=3)
+MESSAGE_REQUESTS = st.fixed_dictionaries(
+    {"model": st.sampled_from(["echo-small", "echo-large"]) | JSON, "messages": TURNS | JSON},
+    optional={
+        "max_tokens": JSON,
+        "stream": st.booleans() | JSON,
+        "system": CONTENTS,
+        "tools": JSON,
+        "thinking": JSON,
+        "metadata": st.fixed_dictionaries({}, optional={"user_id": IDS}) | JSON,
+        "conversation_id": IDS,
+    },
+)
+MESSAGE_PATHS = st.sampled_from(["/v1/messages", "/v1/messages/count_tokens"])
+
+
+@FUZZ
+@given(
+    body=MESSAGE_REQUESTS.map(lambda value: json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))
+    | st.binary(max_size=200)
+    | JSON.map(lambda value: json.dumps(value).encode()),
+    path=MESSAGE_PATHS,
+    query=st.text(max_size=20),
+)
+def test_messages_never_fail_when_the_body_is_anything(runner, body, path, query):
+    answer = runner.run(ask(body, path=path, query=query))
+    check(answer)
+    assert answer.status == 200 or answer.json["type"] == "error"
 
 
 HEADER_NAMES = st.sampled_from(["x-session-id", "session_id", "x-a-session-id", "content-type"])

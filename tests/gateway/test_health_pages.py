@@ -69,6 +69,12 @@ def test_root_leads_to_the_admin_when_visited(client):
     assert (answer.status_code, answer["Location"]) == (302, "/admin/")
 
 
+def test_root_answers_200_when_a_client_probes_it(client):
+    answer = client.head("/")
+    assert (answer.status_code, answer.content, answer.has_header("Location")) == (200, b"", False)
+    assert client.post("/").status_code == 302
+
+
 @pytest.mark.parametrize(("path", "expected"), [("/healthz", 200), ("/nothing", 404), ("/", 302), ("/v1", 301)])
 async def test_handler_takes_the_long_way_when_the_path_is_not_below_v1(path, expected):
     call = Call(path=path, method="GET")

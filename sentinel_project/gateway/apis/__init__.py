@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.apis.chat import CHAT
+from sentinel_project.gateway.apis.messages import COUNT_TOKENS, MESSAGES
 from sentinel_project.gateway.errors import Render, openai_shape
 
-APIS: tuple[Api, ...] = (CHAT,)
+APIS: tuple[Api, ...] = (CHAT, MESSAGES, COUNT_TOKENS)
 
 
-def error_shape(path: str) -> Render:
-    """Return how errors below a path of the gateway are rendered: in the API's shape, elsewhere in OpenAI's."""
-    return next((api.render_error for api in APIS if path.startswith(f"/v1{api.path}")), openai_shape)
+def error_shape(path: str, headers: Mapping[str, str]) -> Render:
+    """Return how the errors of a path are rendered: in the shape of the API that it is below, else of the client.
+
+    `headers` have lower-case names.
+    """
+    default = MESSAGES.render_error if is_anthropic(headers) else openai_shape
+    return next((api.render_error for api in APIS if path.startswith(f"/v1{api.path}")), default)
+
+
+def is_anthropic(headers: Mapping[str, str]) -> bool:
+    """Return whether a client speaks Anthropic's APIs, where a path alone does not say so; all its SDKs send this."""
+    return "anthropic-version" in headers

@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, NamedTuple
 
-import msgspec
-
+from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
 
@@ -41,6 +40,9 @@ class Api(ABC):
     """In a provider's `apis`, and for `sessions_sticky.identity`."""
     path: ClassVar[str]
     """Below `/v1` of the gateway and below a provider's `base_url`."""
+    binds: ClassVar[bool] = True
+    """Whether a request binds its conversation and counts for its provider's health. One that does not only goes to the
+    provider that the conversation is bound to."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
 
@@ -62,12 +64,16 @@ class Api(ABC):
 
     def error_event(self, error: ApiError) -> bytes:
         """Return an error as the last event of a stream that has begun."""
-        return b"data: %b\n\n" % msgspec.json.encode(error.provider_body or self.render_error(error))
+        return events.encode(error.provider_body or self.render_error(error))
 
     def provider_error(self, answer: dict[str, Any]) -> dict[str, Any] | None:
         """Return the fields of the error in a provider's JSON object; None when it has no error of this API's shape."""
         error = answer.get("error")
         return error if isinstance(error, dict) and error else None
+
+    def is_error_shape(self, answer: dict[str, Any]) -> bool:
+        """Return whether a provider's JSON object is an error that clients of this API can read as it is."""
+        return isinstance((self.provider_error(answer) or {}).get("message"), str)
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
         """Return a body that the same provider may accept after its error; None when the error is about something else.

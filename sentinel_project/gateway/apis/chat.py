@@ -11,7 +11,7 @@ import msgspec
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.providers import echo
+from sentinel_project.gateway.apis.echo import chat as echo
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 

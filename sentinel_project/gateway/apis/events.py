@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 _END = re.compile(rb"\r?\n\r?\n|\r\r")
 """A line end and an empty line, with any of the three line ends."""
@@ -38,6 +41,12 @@ def split(whole: bytes) -> Iterator[bytes]:
         start = match.end()
     if start < len(whole):
         yield whole[start:]
+
+
+def encode(value: Any, name: str = "") -> bytes:
+    """Return an event whose data is `value` as JSON; without a name unless one is given."""
+    line = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (line, msgspec.json.encode(value))
 
 
 def data(event: bytes) -> bytes:

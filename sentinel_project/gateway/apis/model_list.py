@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the models that the providers serve."""
+"""`GET /v1/models`, in OpenAI's shape, or in Anthropic's for its clients: https://docs.claude.com/en/api/models-list."""
 
 from __future__ import annotations
 
@@ -6,30 +6,74 @@ from typing import Any
 
 from django.http import HttpResponse
 
+from sentinel_project.gateway.apis import is_anthropic
+from sentinel_project.gateway.apis.messages import MESSAGES
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.endpoint import Call, endpoint
-from sentinel_project.gateway.errors import json_response
+from sentinel_project.gateway.errors import ApiError, json_response
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing.plan import unknown_model
+
+DEFAULT_LIMIT = 20
+MAX_LIMIT = 1000
+"""Anthropic's; OpenAI's list has no pages."""
 
 
 @endpoint("GET")
 async def models(call: Call) -> HttpResponse:
-    """List the models that the providers serve."""
+    """List the models that the client can use."""
     await authenticate(call.lower_headers)
-    served = sorted({model for provider in providers() for model in provider.models})
-    return json_response({"object": "list", "data": [_model(name) for name in served]})
+    names = _usable(call)
+    if is_anthropic(call.lower_headers):
+        return json_response(_anthropic_page(names, call))
+    return json_response({"object": "list", "data": [_openai_model(name) for name in names]})
 
 
 @endpoint("GET")
 async def model(call: Call, name: str) -> HttpResponse:
     """Describe one model."""
     await authenticate(call.lower_headers)
-    if not any(name in provider.models for provider in providers()):
+    if name not in _usable(call):
         raise unknown_model(name)
-    return json_response(_model(name))
+    return json_response(_anthropic_model(name) if is_anthropic(call.lower_headers) else _openai_model(name))
 
 
-def _model(name: str) -> dict[str, Any]:
+def _usable(call: Call) -> list[str]:
+    """Return the models of all providers; for Anthropic's clients, only of those that speak Messages."""
+    only = MESSAGES.name if is_anthropic(call.lower_headers) else None
+    return sorted({model for each in providers() if only is None or only in each.apis for model in each.models})
+
+
+def _openai_model(name: str) -> dict[str, Any]:
     owners = ",".join(provider.name for provider in providers() if name in provider.models)
     return {"id": name, "object": "model", "created": 0, "owned_by": owners}
+
+
+def _anthropic_model(name: str) -> dict[str, Any]:
+    """Return a model whose date of release is not known, for which Anthropic has an epoch value."""
+    return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
+
+
+def _anthropic_page(names: list[str], call: Call) -> dict[str, Any]:
+    """Return the page that `limit` and `after_id` or `before_id` ask for; `has_more` looks in the same direction."""
+    limit, after, before = _limit(call.GET.get("limit")), call.GET.get("after_id"), call.GET.get("before_id")
+    if before:
+        names = [name for name in names if name < before]
+        page = names[-limit:]
+    else:
+        names = [name for name in names if not after or name > after]
+        page = names[:limit]
+    return {
+        "data": [_anthropic_model(name) for name in page],
+        "has_more": len(page) < len(names),
+        "first_id": page[0] if page else None,
+        "last_id": page[-1] if page else None,
+    }
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT):
+        raise ApiError(400, f"Invalid limit: {text[:20]!r}; allowed is 1 to {MAX_LIMIT}", param="limit")
+    return int(text)

@@ -61,6 +61,17 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
     return session, str(outcome)
 
 
+async def find(identity: Identity, *, owner: str) -> Session | None:
+    """Return the conversation's binding; None when it has none, another owner holds it, or the store is unavailable."""
+    if identity.session_id is None:
+        return None
+    try:
+        session = await manager_for(identity).aget(identity.session_id)
+    except SessionStoreUnavailable:
+        return None
+    return session if session is not None and session.external_id == owner else None
+
+
 async def hold(identity: Identity, *, provider: str, model: str, owner: str) -> None:
     """Bind a conversation's first request to a provider for a while, if the store answers."""
     manager = _manager(min(HOLD_SECONDS, settings.SENTINEL_CONTENT_TTL_SECONDS))

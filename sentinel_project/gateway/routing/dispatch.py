@@ -15,6 +15,7 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import client
 from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
@@ -45,16 +46,17 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     own.
     """
     hint = affinity_hint(plan.identity)
+    health = routing.health if request.api.binds else Health(0)  # what that one learns is dropped
     first_error: ApiError | None = None
     refusal: str | None = None
     for provider in plan.candidates:
-        routing.health.begin(provider.name)
+        health.begin(provider.name)
         started = time.perf_counter()
         try:
             answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint)
         except UpstreamFailure as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
-            routing.health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
+            health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
             logger.warning("provider %r failed: %s", provider.name, exc.logged)
             first_error = first_error or exc
             first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
@@ -64,12 +66,12 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
                 refusal = f"provider answered {exc.provider_status}"
             first_error = first_error or exc
         except ApiError:
-            routing.health.answered(provider.name)
+            health.answered(provider.name)
             raise
         else:
             stream = "no" if isinstance(answer.body, bytes) else "yes"
             metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
-            routing.health.answered(provider.name)
+            health.answered(provider.name)
             return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
     raise first_error

@@ -94,10 +94,23 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
         model = session.model
         ranking = _ranked(session.id, model, api)
-    own = [provider for provider in eligible(model, api) if provider.name == session.provider]
-    candidates = own + _by_account([each for each in ranking if each.name != session.provider], session.provider)
-    candidates = candidates or raise_unavailable(model, api)
+    candidates = _from_bound(session.provider, ranking, model, api)
     return Plan(identity, owner, api, model, candidates, session, outcome, move_reason)
+
+
+async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
+    """Return the providers for a request that binds nothing, first the one that its conversation is bound to.
+
+    Raises `ApiError`: 404 for a model that no provider serves by this API, 503 when no provider can serve now.
+    """
+    session = await binding.find(identity, owner=owner)
+    if session is not None and providers_for(session.model, api):
+        model = session.model
+    elif not providers_for(model, api):
+        raise unknown_model(model)
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
+    candidates = _from_bound(session.provider if session else None, ranking, model, api)
+    return Plan(identity, owner, api, model, candidates, None, "none")
 
 
 async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> RouteResult:
@@ -158,10 +171,15 @@ def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
     return [by_name[name] for name in ranking]
 
 
-def _by_account(others: list[Provider], bound: str) -> list[Provider]:
-    """Return providers with those of the bound provider's account first: they share its caches and its reasoning."""
+def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str) -> list[Provider]:
+    """Return the bound provider if it may serve, then the ranking, those of its account first.
+
+    Providers of one account share caches and reasoning. Raises `ApiError` 503 when none may serve.
+    """
+    own = [provider for provider in eligible(model, api) if provider.name == bound]
     account = next((provider.account for provider in providers() if provider.name == bound), None)
-    return sorted(others, key=lambda provider: provider.account != account)
+    others = [provider for provider in ranking if provider.name != bound]
+    return own + sorted(others, key=lambda each: each.account != account) or raise_unavailable(model, api)
 
 
 def unknown_model(model: str) -> ApiError:

@@ -85,6 +85,7 @@ async def _post(
     send = partial(
         aiohttp.ClientSession.post,
         url=f"{provider.base_url}{request.api.path}",
+        params=headers.query_to_provider(provider, request.query),
         data=body,
         headers=sent_headers,
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
@@ -112,8 +113,9 @@ async def probe(provider: Provider) -> int:
         return 200
     client = (await _clients_of_loop()).pooled
     timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
-    url, sent = f"{provider.base_url}/models", headers.authorization(provider)
-    async with client.get(url, headers=sent, timeout=timeout, allow_redirects=False) as response:
+    sent = {**provider.headers, **headers.authorization(provider)}
+    url, query = f"{provider.base_url}/models", headers.query_to_provider(provider, "")
+    async with client.get(url, params=query, headers=sent, timeout=timeout, allow_redirects=False) as response:
         return response.status
 
 

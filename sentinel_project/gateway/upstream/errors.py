@@ -53,7 +53,7 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
     own: dict[str, Any] = {"type": "upstream_error", "code": _text((fields or {}).get("code"))}
-    own["provider_body"] = answer if fields and isinstance(fields.get("message"), str) else None
+    own["provider_body"] = answer if api.is_error_shape(answer) else None
     headers = to_client(provider, response)
     if status in (401, 402, 403, 404):
         rejected = UpstreamRejection(status, message, headers=headers, **own)
@@ -105,7 +105,7 @@ def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> Upstre
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     failed = _failure(502, message, "upstream_error")
-    failed.provider_body = answer if isinstance(fields.get("message"), str) else None
+    failed.provider_body = answer if api.is_error_shape(answer) else None
     failed.alive = True
     return failed
 

@@ -1,10 +1,11 @@
-"""Which headers go to a provider, and which of a provider's go to the client. All others are dropped."""
+"""Which headers and query parameters go to a provider, and which headers come back. All others are dropped."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC
 from email.utils import format_datetime, parsedate_to_datetime
+from urllib.parse import parse_qsl
 
 import aiohttp
 
@@ -14,6 +15,7 @@ from sentinel_project.gateway.upstream.masking import mask
 
 TO_PROVIDER = frozenset({"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate"})
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
+QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 REQUEST_IDS = ("x-request-id", "request-id")
@@ -41,6 +43,13 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
         affinity = provider.affinity_header.lower()
         sent[affinity] = request.headers.get(affinity) or hint
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
+
+
+def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
+    """Return the query of a request to a provider: the client's allowed parameters, then the provider's own."""
+    sent = parse_qsl(query, keep_blank_values=True)
+    allowed = [(name, value) for name, value in sent if name in QUERY_TO_PROVIDER and name not in provider.query]
+    return [*allowed, *provider.query.items()]
 
 
 def authorization(provider: Provider) -> dict[str, str]:

@@ -121,8 +121,12 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
         return [*lines, "API keys: manage.py createkey OWNER", f"Admin: {site}/admin/ (manage.py createsuperuser)"]
     kept = demo_credentials.ensure_credentials(settings.DATA_DIR / DEMO_FILE)
     password = f"password {kept.admin_password}" if kept.admin_password else "(password changed)"
-    admin = f"Admin: {site}/admin/ user {demo_credentials.ADMIN} {password}"
-    return [*lines, admin, "Try:", _curl(site, kept.api_key), ""]
+    lines += [f"Admin: {site}/admin/ user {demo_credentials.ADMIN} {password}", "Try:"]
+    if (model := _first_model("chat")) is not None:
+        lines.append(_curl(site, kept.api_key, model))
+    if (model := _first_model("messages")) is not None:
+        lines.append(_claude(site, kept.api_key, model))
+    return [*lines, ""]
 
 
 def _demo_obstacle(address: str) -> str | None:
@@ -137,9 +141,19 @@ def _demo_obstacle(address: str) -> str | None:
     return None
 
 
-def _curl(site: str, api_key: str) -> str:
+def _first_model(api: str) -> str | None:
+    return next((provider.models[0] for provider in settings.SENTINEL_PROVIDERS if api in provider.apis), None)
+
+
+def _claude(site: str, api_key: str, model: str) -> str:
+    """Return a line that starts Claude Code."""
+    variables = {"ANTHROPIC_BASE_URL": site, "ANTHROPIC_AUTH_TOKEN": api_key, "ANTHROPIC_MODEL": model}
+    return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), "claude"])
+
+
+def _curl(site: str, api_key: str, model: str) -> str:
     body = {
-        "model": settings.SENTINEL_PROVIDERS[0].models[0],
+        "model": model,
         "conversation_id": "demo",
         "messages": [{"role": "user", "content": "Hello"}],
     }

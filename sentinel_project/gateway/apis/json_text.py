@@ -1,0 +1,84 @@
+"""Editing JSON text: what is not changed keeps its bytes, white space and repeated names included.
+
+The text must be valid JSON without white space around it, as the values of `msgspec.Raw` are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+_BETWEEN = re.compile(rb"[ \t\r\n]*,")
+_TO_ITEM = re.compile(rb"[ \t\r\n,]*")
+_decode_key = msgspec.json.Decoder(str).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class RepeatedName(ValueError):
+    """An object has a name twice, so that its values cannot be located. `name` is None when it is not known."""
+
+    def __init__(self, name: str | None) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def locate(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> dict[str, slice]:
+    """Return where in an object's text the value of each field is. Raises `RepeatedName`.
+
+    `fields` is the decoded object. Of a repeated name it has one value, which does not match the text.
+    """
+    found = {}
+    at = raw.index(b"{") + 1
+    for name, value in fields.items():
+        match = _KEY.match(raw, at)
+        if match is None or _decode_key(match[1]) != name or not raw.startswith(value, match.end()):
+            raise RepeatedName(name)
+        at = match.end() + len(value)
+        found[name] = slice(match.end(), at)
+        between = _BETWEEN.match(raw, at)
+        at = between.end() if between else at
+    if _KEY.match(raw, at):
+        raise RepeatedName(None)
+    return found
+
+
+def change_field(raw: bytes, name: str, change: Callable[[bytes], bytes | None]) -> bytes | None:
+    """Return an object with one field's value changed; None when `change` returns None for it.
+
+    What is not an object, has no such field, or cannot be read without doubt stays as it is.
+    """
+    try:
+        where = locate(raw, _decode_fields(raw)).get(name)
+    except (RepeatedName, msgspec.MsgspecError, UnicodeError):
+        return raw
+    if where is None:
+        return raw
+    value = change(raw[where])
+    return None if value is None else raw[: where.start] + value + raw[where.stop :]
+
+
+def change_items(raw: bytes, change: Callable[[bytes], bytes | None]) -> bytes:
+    """Return a list with each item changed, and without those for which `change` returns None."""
+    items = list(_locate_items(raw))
+    if not items:
+        return raw
+    changed, separator = bytearray(raw[: items[0].start]), b""
+    ends = [*(following.start for following in items[1:]), items[-1].stop]
+    for item, end in zip(items, ends, strict=True):
+        value = change(raw[item])
+        if value is not None:
+            changed += separator + value
+            separator = raw[item.stop : end]
+    return bytes(changed + raw[items[-1].stop :])
+
+
+def _locate_items(raw: bytes) -> Iterator[slice]:
+    at = 1
+    for item in _decode_items(raw):
+        start = _TO_ITEM.match(raw, at).end()  # type: ignore[union-attr]  # it matches everywhere
+        at = start + len(item)
+        yield slice(start, at)

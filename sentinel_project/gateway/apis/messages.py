@@ -1,0 +1,156 @@
+"""Anthropic's Messages (https://docs.claude.com/en/api/messages): Claude Code and the Anthropic SDKs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from sentinel_project.gateway.apis import events, json_text
+from sentinel_project.gateway.apis.base import Api, Repair, Stage, require_list
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.apis.echo import messages as echo
+from sentinel_project.gateway.errors import ApiError
+
+ERROR_TYPES = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""By status, as https://docs.claude.com/en/api/errors lists them. Any other 4xx is `invalid_request_error`, any other
+5xx `api_error`."""
+
+_EVENT_STAGES = {
+    "message_start": Stage.PRELUDE,
+    "ping": Stage.PRELUDE,
+    "error": Stage.ERROR,
+    "message_stop": Stage.END,
+}
+_INVALID_THINKING = re.compile(
+    r"invalid `?(signature|data)`? in `?(redacted_)?thinking`? block|thinking\.signature: field required", re.IGNORECASE
+)
+"""How providers refuse thinking that another account signed, with and without the backticks; the last is Anthropic's
+answer to thinking of a provider that signs nothing."""
+
+_MARK = b'thinking"'
+"""Every thinking block contains it, twice."""
+MAX_MARKS = 20_000
+MAX_COMMAS = 300_000
+"""In messages that are repaired: more than a million tokens have. Hostile lists of 20 MB would take a minute."""
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    content_block: dict[str, Any] = {}
+
+
+class _Block(msgspec.Struct):
+    type: str = ""
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+_decode_block = msgspec.json.Decoder(_Block).decode
+
+
+class Messages(Api):
+    """`POST /v1/messages`."""
+
+    name = "messages"
+    path = "/messages"
+    end_marker = b"message_stop"
+
+    def check(self, body: Body) -> None:
+        """Require messages; `max_tokens` is left to the provider."""
+        require_list(body, "messages", "a list of at least one message object")
+
+    def stage(self, event: bytes) -> Stage:
+        """Read one event. The start of a block that holds nothing yet is prelude; a tool's name is content."""
+        data = events.data(event)
+        if not data:
+            return Stage.PRELUDE
+        try:
+            decoded = _decode_event(data)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return Stage.ERROR if events.name(event) == b"error" else Stage.CONTENT
+        if decoded.type == "content_block_start":
+            has_content = any(value for name, value in decoded.content_block.items() if name != "type")
+            return Stage.CONTENT if has_content else Stage.PRELUDE
+        return _EVENT_STAGES.get(decoded.type or events.name(event).decode(errors="replace"), Stage.CONTENT)
+
+    def render_error(self, error: ApiError) -> dict[str, Any]:
+        """Return Anthropic's shape; the type follows from the status."""
+        default = "invalid_request_error" if error.status < 500 else "api_error"
+        fields = {"type": ERROR_TYPES.get(error.status, default), "message": error.message}
+        return {"type": "error", "error": fields, "request_id": error.request_id}
+
+    def error_event(self, error: ApiError) -> bytes:
+        """Return an error as Anthropic's last event: it has a name."""
+        return events.encode(error.provider_body or self.render_error(error), "error")
+
+    def is_error_shape(self, answer: dict[str, Any]) -> bool:
+        """Require both types; a provider's front end may answer in OpenAI's shape."""
+        has_types = answer.get("type") == "error" and isinstance((self.provider_error(answer) or {}).get("type"), str)
+        return has_types and super().is_error_shape(answer)
+
+    def repair(self, body: Body, error: ApiError) -> Repair | None:
+        """Remove thinking when the provider refuses its signature; a message of nothing else goes with it."""
+        if error.status != 400 or not _INVALID_THINKING.search(error.message):
+            return None
+        messages = bytes(body.fields["messages"])
+        if messages.count(_MARK) > MAX_MARKS or messages.count(b",") > MAX_COMMAS:
+            return None
+        repaired = json_text.change_items(messages, _without_thinking)
+        if repaired == messages or not repaired[1:-1].strip():
+            return None
+        return Repair(body.replace({"messages": repaired}), "thinking")
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Answer with the user's last text."""
+        request = body.decode()
+        return echo.stream(provider, request) if request.get("stream") else echo.message(provider, request)
+
+
+class CountTokens(Messages):
+    """`POST /v1/messages/count_tokens`."""
+
+    path = "/messages/count_tokens"
+    binds = False
+
+    def echo(self, provider: str, body: Body) -> bytes:
+        """Count words."""
+        return echo.token_count(body.decode())
+
+
+def _without_thinking(message: bytes) -> bytes | None:
+    """Return a message without its thinking blocks; None for one of nothing else: Anthropic refuses empty messages."""
+    if _MARK not in message:
+        return message
+
+    def change(content: bytes) -> bytes | None:
+        if not content.startswith(b"["):
+            return content
+        left = json_text.change_items(content, _unless_thinking)
+        return left if left == content or left[1:-1].strip() else None
+
+    return json_text.change_field(message, "content", change)
+
+
+def _unless_thinking(block: bytes) -> bytes | None:
+    if _MARK not in block:
+        return block
+    try:
+        is_thinking = _decode_block(block).type in ("thinking", "redacted_thinking")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return block
+    return None if is_thinking else block
+
+
+MESSAGES = Messages()
+COUNT_TOKENS = CountTokens()
