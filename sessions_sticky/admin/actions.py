@@ -11,7 +11,7 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sessions_sticky import audit, exact
+from sessions_sticky import audit
 from sessions_sticky.admin.decorators import page
 from sessions_sticky.admin.filters import Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm
@@ -96,7 +96,7 @@ def _release_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Sess
     done, left = 0, []
     for binding in bindings:
         try:
-            exact.release(binding, admin.manager(request))
+            admin.manager(request).delete_unchanged(binding)
         except SessionConflict as exc:
             left.append(exc)
         else:

@@ -11,7 +11,7 @@ from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
-from sessions_sticky import audit, exact, keys
+from sessions_sticky import audit, keys
 from sessions_sticky.admin import converters  # noqa: F401  # the converter `quoted_id`
 from sessions_sticky.admin.decorators import page
 from sessions_sticky.admin.filters import names_in_use
@@ -33,7 +33,7 @@ MAX_RAW_LENGTH = 10_000
 def show(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Show a session without extending it; one that is gone with what its history still has, as 404."""
     _check(conversation_id)
-    raw = exact.stored(conversation_id)
+    raw = sessions.get_raw(conversation_id)
     entry = sessions.inspect(conversation_id)
     shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {

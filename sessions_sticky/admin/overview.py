@@ -19,7 +19,7 @@ from sessions_sticky.admin.decorators import Section, page
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries import doctor
 from sessions_sticky.queries.filters import Filters, RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
 
@@ -115,7 +115,7 @@ def _figures(request: HttpRequest) -> dict[str, Any]:
         "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
         "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
         "rebinds": _rebinds(),
-        "findings": [_finding(finding) for finding in Doctor().findings()],
+        "findings": [_finding(finding) for finding in doctor.examine()],
         "panels": registry.panels(request),
     }
 

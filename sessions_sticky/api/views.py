@@ -70,7 +70,7 @@ class SessionsView(AdminView):
         """List sessions, most recently active first."""
         asked = parameters(request, ListQuerySerializer)
         cursor, limit = asked.pop("cursor", None), asked.pop("limit")
-        page, count = self.manager.page_and_count(**asked, cursor=last_of(cursor), limit=limit)
+        page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": shown_all(page.sessions), **pages, "count": count})
 

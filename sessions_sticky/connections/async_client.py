@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
-from redis.asyncio import ConnectionPool
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
@@ -29,7 +36,7 @@ class AsyncRedis:
         self._new_pool = new_pool
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
-    async def execute(self, command: Command) -> Any:
+    async def execute(self, command: Command[Any]) -> Any:
         """Send one command and return its reply, as Redis gives it.
 
         Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
@@ -38,7 +45,7 @@ class AsyncRedis:
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
         return await line.execute(command)
 
-    async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
+    async def execute_many(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send commands together and return their replies; in the place of each that was refused, its `ResponseError`.
 
         Raises `redis.RedisError` or `OSError` when Redis did not answer.
@@ -69,16 +76,16 @@ class _Line:
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
-        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._queue: list[tuple[Command[Any], asyncio.Future[Any]]] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
 
-    async def execute(self, command: Command) -> Any:
+    async def execute(self, command: Command[Any]) -> Any:
         if not (self._alone or self._pipelines or self._queue):
             return await self._execute_alone(command)
         return await self.enqueue(command)
 
-    def enqueue(self, command: Command) -> asyncio.Future[Any]:
+    def enqueue(self, command: Command[Any]) -> asyncio.Future[Any]:
         """Put a command into the next pipeline."""
         future = self._loop.create_future()
         if not self._queue:
@@ -86,7 +93,7 @@ class _Line:
         self._queue.append((command, future))
         return future
 
-    async def _execute_alone(self, command: Command) -> Any:
+    async def _execute_alone(self, command: Command[Any]) -> Any:
         """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
         self._alone = True
         try:
@@ -111,7 +118,7 @@ class _Line:
         self._pipelines.discard(task)
         self._flush()
 
-    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+    async def _exchange(self, batch: list[tuple[Command[Any], asyncio.Future[Any]]]) -> None:
         replies: Sequence[Any] = ()
         try:
             replies = await self._send([command for command, _ in batch])
@@ -130,7 +137,7 @@ class _Line:
                 for _, future in batch:
                     future.cancel()
 
-    async def _send(self, commands: list[Command]) -> Sequence[Any]:
+    async def _send(self, commands: list[Command[Any]]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
         connection = await self._pool.get_connection()
@@ -170,6 +177,41 @@ async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as exc:
-        if isinstance(exc, ReadOnlyError):  # as in pipeline.py
+        if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later
+
+
+def pool_for_cache(cache: RedisCache) -> ConnectionPool:
+    """Return a pool of connections to the server of a cache, or to the primary that its Sentinels name."""
+    client = cache.client
+    params = _params(client.connection_factory, client._server[0])
+    if isinstance(client.connection_factory, sentinel.SentinelConnectionFactory):
+        return sentinel.async_pool(params)
+    return ConnectionPool.from_url(**params)
+
+
+def pool_for_node(cache: RedisCache, url: str) -> ConnectionPool:
+    """Return a pool of connections to one server of a cache's Redis Cluster."""
+    return ConnectionPool.from_url(**_params(cache.client.connection_factory, url))
+
+
+def _params(factory: Any, url: str) -> dict[str, Any]:
+    params = {**factory.make_connection_params(url), **getattr(factory, "pool_cls_kwargs", {})}
+    for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; MAX_PIPELINES is the bound here
+        params.pop(name, None)
+    if "retry" in params:
+        params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    if "connection_class" in params:
+        params["connection_class"] = _async_connection_class(params["connection_class"])
+    return params
+
+
+def _async_connection_class(sync_class: type) -> type:
+    name = sync_class.__name__
+    if name.startswith("Fake"):
+        from fakeredis import FakeAsyncRedisConnection
+
+        return FakeAsyncRedisConnection
+    twins = {cls.__name__: cls for cls in (SSLConnection, UnixDomainSocketConnection)}
+    return next((twins[base.__name__] for base in sync_class.__mro__ if base.__name__ in twins), Connection)

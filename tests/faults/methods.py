@@ -32,7 +32,6 @@ BY_SESSION: dict[str, dict[str, Any]] = {
 BY_STORE: dict[str, dict[str, Any]] = {
     "page": {},
     "count": {},
-    "page_and_count": {},
     "stats": {},
     "created_per_hour": {},
     "recent": {},

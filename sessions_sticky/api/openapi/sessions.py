@@ -43,7 +43,7 @@ class PageSerializer(serializers.Serializer[Any]):
     next = serializers.URLField(allow_null=True, help_text="The page after this one; null on the last.")
     previous = serializers.URLField(
         allow_null=True,
-        help_text="The page before this one, as it is now; null on the first, and where a walk has left it far behind.",
+        help_text="The page before this one, as it is now; null on the first, and on pages far from it.",
     )
     count = serializers.IntegerField(help_text="How many sessions fit the filters, on all pages.")
 

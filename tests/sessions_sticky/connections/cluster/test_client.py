@@ -12,7 +12,7 @@ from redis.connection import Connection
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.connections import breaker
 from sessions_sticky.connections.cluster import slot_map
-from sessions_sticky.connections.commands import Batch, Command, Everywhere
+from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from tests.access import Access
 from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
@@ -88,7 +88,7 @@ def test_everywhere_asks_each_primary_once(cluster_url, settings):
     settings.CACHES = {"default": patient_config(cluster_url)}
     store = SessionManager()._store
     store.send(Command(("GET", "warm")))
-    ports = [reply.split(b"tcp_port:")[1].split()[0] for reply in store.send(Everywhere(Command(("INFO",))))]
+    ports = [reply.split(b"tcp_port:")[1].split()[0] for reply in store.send(AllPrimaries(Command(("INFO",))))]
     assert len(set(ports)) == 3
 
 
