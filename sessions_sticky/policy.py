@@ -18,11 +18,10 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import (
     InvalidSession,
-    SessionConflict,
     SessionOwnerMismatch,
     SessionStoreUnavailable,
 )
-from sessions_sticky.session import Entry, Outcome, Resolution, Session, session_of
+from sessions_sticky.session import Entry, Outcome, Resolution, Session, SessionConflict, session_of
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store

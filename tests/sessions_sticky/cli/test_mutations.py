@@ -73,7 +73,7 @@ def test_rebind_fails_when_the_conversation_is_missing_or_moves_meanwhile(monkey
     monkeypatch.setattr(type(manager), "rebind", conflict)
     found = run("rebind", "conv-0", "--to-provider", "z", "--reason", "x")
     assert (found.code, found.out) == (1, "")
-    assert "meanwhile bound to 'elsewhere'" in found.err
+    assert "now bound to 'elsewhere'" in found.err
 
 
 def test_delete_removes_sessions_by_id():
