@@ -17,7 +17,8 @@ from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import stores
 from sessions_sticky.conf import check_ttl_seconds, conf
-from sessions_sticky.policy import AsyncIO, BlockingIO, Policy, run
+from sessions_sticky.connections.commands import run
+from sessions_sticky.policy import AsyncIO, BlockingIO, Policy
 from sessions_sticky.queries.bulk import Bulk, Move, Progress
 from sessions_sticky.queries.filters import FilterFields, Filters, HourStats, Page, Stats, check_limit
 from sessions_sticky.queries.reads import Reads, history, recent

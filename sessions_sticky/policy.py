@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any
 
 from django.dispatch import Signal
 
@@ -34,8 +33,6 @@ WARN_SECONDS = 1.0
 
 RESTORED = "lost by the store"
 """The reason of a binding that was restored."""
-
-T = TypeVar("T")
 
 
 class BlockingIO:
@@ -69,15 +66,6 @@ class AsyncIO:
         """Send a signal, if it has receivers."""
         if signal.receivers:  # `has_listeners()` overlooks receivers of one sender
             await signal.asend_robust(sender=self._sender, **arguments)
-
-
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on `BlockingIO`, and return its result."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    raise RuntimeError("a coroutine on BlockingIO must not suspend")
 
 
 class Policy:

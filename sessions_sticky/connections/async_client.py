@@ -36,21 +36,15 @@ class AsyncRedis:
         self._new_pool = new_pool
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
-    async def execute(self, command: Command[Any]) -> Any:
-        """Send one command and return its reply, as Redis gives it.
+    async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
+        """Send commands together and return their replies, as Redis gives them; `ResponseError`s among them.
 
-        Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
+        Raises `redis.RedisError` or `OSError` when Redis did not answer. Cancelling the caller abandons the replies and
         disturbs no other command. The cache's socket timeouts bound the wait.
         """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
-        return await line.execute(command)
-
-    async def execute_many(self, commands: Sequence[Command[Any]]) -> list[Any]:
-        """Send commands together and return their replies; in the place of each that was refused, its `ResponseError`.
-
-        Raises `redis.RedisError` or `OSError` when Redis did not answer.
-        """
-        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        if line.is_idle:
+            return await line.send_now(commands)
         replies = await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
@@ -80,10 +74,10 @@ class _Line:
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
 
-    async def execute(self, command: Command[Any]) -> Any:
-        if not (self._alone or self._pipelines or self._queue):
-            return await self._execute_alone(command)
-        return await self.enqueue(command)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not (self._alone or self._pipelines or self._queue)
 
     def enqueue(self, command: Command[Any]) -> asyncio.Future[Any]:
         """Put a command into the next pipeline."""
@@ -93,19 +87,13 @@ class _Line:
         self._queue.append((command, future))
         return future
 
-    async def _execute_alone(self, command: Command[Any]) -> Any:
-        """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
+    async def send_now(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
+        """Send without a pipeline, which would cost a task and two loop iterations."""
         self._alone = True
         try:
-            (reply,) = await self._send([command])
+            return await self._send(commands)
         finally:
             self._alone = False
-        if isinstance(reply, ResponseError):
-            try:
-                raise reply
-            finally:
-                del reply  # or it and this frame would keep each other
-        return reply
 
     def _flush(self) -> None:
         if self._queue and len(self._pipelines) < MAX_PIPELINES:
@@ -137,7 +125,7 @@ class _Line:
                 for _, future in batch:
                     future.cancel()
 
-    async def _send(self, commands: list[Command[Any]]) -> Sequence[Any]:
+    async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
         connection = await self._pool.get_connection()

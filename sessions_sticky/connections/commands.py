@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Generic, TypeVar
@@ -73,3 +73,12 @@ class Script:
     def load(self) -> Command[bytes]:
         """The command that makes the script known to a server."""
         return Command(("SCRIPT", "LOAD", self.source))
+
+
+def run(coroutine: Coroutine[Any, Any, ReplyT]) -> ReplyT:
+    """Run a coroutine that sends requests in blocking calls, and hence never suspends; return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise RuntimeError("a coroutine that sends in blocking calls must not suspend")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
@@ -10,7 +10,15 @@ from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseE
 
 from sessions_sticky.connections.async_client import AsyncRedis, pool_for_cache
 from sessions_sticky.connections.breaker import Breaker
-from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest, Script, ScriptCall
+from sessions_sticky.connections.commands import (
+    AllPrimaries,
+    Batch,
+    Command,
+    RedisRequest,
+    Script,
+    ScriptCall,
+    run,
+)
 
 if TYPE_CHECKING:
     import redis
@@ -20,6 +28,10 @@ if TYPE_CHECKING:
 
 PART_BYTES = 16_384
 """Written at a time: what Redis reads at a time, so that it works on the first part while we pack the next."""
+
+
+Exchange = Callable[[Sequence[Command[Any]]], Awaitable[Sequence[Any]]]
+"""Sends commands and returns the replies, errors in the place of some."""
 
 
 class RedisServer:
@@ -37,34 +49,31 @@ class RedisServer:
 
     def send(self, request: RedisRequest) -> Any:
         """Send and wait."""
-        self._breaker.check()
-        try:
-            reply = self._send(request)
-        except (RedisError, OSError) as exc:
-            self._breaker.note(exc)
-            raise
-        self._breaker.note()
-        return reply
+        return run(self._send(request, self._exchange))
 
     async def asend(self, request: RedisRequest) -> Any:
         """Send without blocking the event loop."""
+        return await self._send(request, self._async_client.exchange)
+
+    async def _send(self, request: RedisRequest, exchange: Exchange) -> Any:
         self._breaker.check()
         try:
-            reply = await self._asend(request)
+            if isinstance(request, Batch):
+                reply = await self._send_batch(request.commands, exchange)
+            elif isinstance(request, AllPrimaries):
+                reply = [await self._send_command(request.command, exchange)]
+            else:
+                reply = await self._send_command(request, exchange)
         except (RedisError, OSError) as exc:
             self._breaker.note(exc)
             raise
         self._breaker.note()
         return reply
 
-    def _send(self, request: RedisRequest) -> Any:
-        if isinstance(request, Batch):
-            return self._send_batch(request)
-        if isinstance(request, AllPrimaries):
-            return [self._send(request.command)]
-        (reply,) = self._exchange([request])
-        if isinstance(reply, NoScriptError) and isinstance(request, ScriptCall):
-            (reply,) = self._exchange([request.with_source])
+    async def _send_command(self, command: Command[Any], exchange: Exchange) -> Any:
+        (reply,) = await exchange([command])
+        if isinstance(reply, NoScriptError) and isinstance(command, ScriptCall):
+            (reply,) = await exchange([command.with_source])
         if isinstance(reply, ResponseError):
             try:
                 raise reply
@@ -72,28 +81,24 @@ class RedisServer:
                 del reply  # or it and this frame would keep each other
         return reply
 
-    async def _asend(self, request: RedisRequest) -> Any:
-        if isinstance(request, Batch):
-            return await self._asend_batch(request)
-        if isinstance(request, AllPrimaries):
-            return [await self._asend(request.command)]
-        try:
-            return await self._async_client.execute(request)
-        except NoScriptError:
-            if not isinstance(request, ScriptCall):
-                raise
-            return await self._async_client.execute(request.with_source)
-
-    def _send_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
-        for load in self._loads(batch):
-            self._send(load)
-        replies = self._exchange(batch.commands)
-        if again and (unknown := self._forgotten(batch, replies)):
-            part = Batch([batch.commands[at] for at in unknown])
-            _put(replies, unknown, self._send_batch(part, again=False))
+    async def _send_batch(
+        self, commands: Sequence[Command[Any]], exchange: Exchange, *, again: bool = True
+    ) -> list[Any]:
+        new = _scripts(commands) - self._loaded
+        self._loaded |= new
+        for script in new:  # before its first call: fakeredis hangs up on an error in a pipeline
+            await self._send_command(script.load, exchange)
+        replies = list(await exchange(commands))
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if again and unknown:  # the server was restarted since
+            part = [commands[at] for at in unknown]
+            self._loaded -= _scripts(part)
+            for at, reply in zip(unknown, await self._send_batch(part, exchange, again=False), strict=True):
+                replies[at] = reply
         return replies
 
-    def _exchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Write and read in blocking calls."""
         pool = self._client.connection_pool
         connection = pool.get_connection()
 
@@ -110,35 +115,9 @@ class RedisServer:
         finally:
             pool.release(connection)
 
-    async def _asend_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
-        for load in self._loads(batch):
-            await self._asend(load)
-        replies = await self._async_client.execute_many(batch.commands)
-        if again and (unknown := self._forgotten(batch, replies)):
-            part = Batch([batch.commands[at] for at in unknown])
-            _put(replies, unknown, await self._asend_batch(part, again=False))
-        return replies
-
-    def _loads(self, batch: Batch) -> list[Command[Any]]:
-        """Return what makes the scripts of a batch known, the first time; fakeredis hangs up on an error within one."""
-        called = _scripts(batch.commands) - self._loaded
-        self._loaded |= called
-        return [script.load for script in called]
-
-    def _forgotten(self, batch: Batch, replies: Sequence[Any]) -> list[int]:
-        """Return the places of the scripts that a server, restarted since, does not know any more."""
-        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        self._loaded -= _scripts([batch.commands[at] for at in unknown])
-        return unknown
-
 
 def _scripts(commands: Sequence[Command[Any]]) -> set[Script]:
     return {command.script for command in commands if isinstance(command, ScriptCall)}
-
-
-def _put(replies: list[Any], places: Sequence[int], parts: Sequence[Any]) -> None:
-    for at, reply in zip(places, parts, strict=True):
-        replies[at] = reply
 
 
 def write(connection: Connection, commands: Iterable[Command[Any]]) -> None:
@@ -155,7 +134,7 @@ def _reply(connection: Connection) -> Any:
     try:
         return connection.read_response()
     except ResponseError as exc:
-        if isinstance(exc, ReadOnlyError):  # no primary any more; a new connection may lead to the one that is
+        if isinstance(exc, ReadOnlyError):  # no longer a primary; a new connection may lead to the one that is
             connection.mark_for_reconnect()
         return exc
 

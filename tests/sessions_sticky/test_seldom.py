@@ -7,7 +7,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -20,11 +20,11 @@ import sessions_sticky
 from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.async_client import AsyncRedis
-from sessions_sticky.connections.commands import Batch, Command
+from sessions_sticky.connections.commands import Batch, Command, run
 from sessions_sticky.jobs import records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
-from sessions_sticky.policy import Policy, run
+from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
 from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Examination
 from sessions_sticky.stores import index
@@ -126,8 +126,8 @@ def test_reply_about_a_script_is_raised_when_no_script_was_called(server, way, m
     """Such a reply belongs to another command."""
     store = sessions._store
     answer = NoScriptError("meant for another command")
-    monkeypatch.setattr(store._servers, "_exchange", lambda commands: [answer])
-    monkeypatch.setattr(AsyncRedis, "execute", Mock(side_effect=answer))
+    monkeypatch.setattr(store._servers, "_exchange", AsyncMock(return_value=[answer]))
+    monkeypatch.setattr(AsyncRedis, "exchange", AsyncMock(return_value=[answer]))
     with pytest.raises(SessionStoreUnavailable, match="meant for another command"):
         async_to_sync(store.asend)(Command(("GET", "key"))) if way == "asend" else store.send(Command(("GET", "key")))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool
@@ -23,7 +23,7 @@ from sessions_sticky.connections.cluster.slot_map import (
     Slots,
     exchange,
 )
-from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest
+from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest, run
 from sessions_sticky.connections.url import Address, read_url
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
@@ -34,6 +34,7 @@ _BEGIN: Any = None
 """What starts a generator."""
 
 Conversation = Generator[Parcels, Answers, list[Any]]
+Post = Callable[[Parcels], Awaitable[Answers]]
 RunAll = Callable[[Sequence[Command[Any]], Slots], Conversation]
 """Does what commands mean in steps, each on the server of its keys."""
 
@@ -55,29 +56,22 @@ class RedisCluster:
 
     def send(self, request: RedisRequest) -> Any:
         """Send and wait."""
-        asked = self._slots.to_ask()
-        for address in asked:
-            (told,) = self._post({address: [CLUSTER_SLOTS]})[address]
-            if self._is_enough(told, address, is_last=address == asked[-1]):
-                break
-        conversation, answers = self._conversation(request), _BEGIN
-        while True:
-            try:
-                answers = self._post(conversation.send(answers))
-            except StopIteration as done:
-                return _reply(request, done.value)
+        return run(self._send(request, self._post))
 
     async def asend(self, request: RedisRequest) -> Any:
         """Send without blocking the event loop."""
+        return await self._send(request, self._apost)
+
+    async def _send(self, request: RedisRequest, post: Post) -> Any:
         asked = self._slots.to_ask()
         for address in asked:
-            (told,) = await self._node(address).aexchange([CLUSTER_SLOTS])
-            if self._is_enough(told, address, is_last=address == asked[-1]):
+            ((reply,),) = (await post({address: [CLUSTER_SLOTS]})).values()
+            if self._accept_slots(reply, address, is_last=address == asked[-1]):
                 break
         conversation, answers = self._conversation(request), _BEGIN
         while True:
             try:
-                answers = await self._apost(conversation.send(answers))
+                answers = await post(conversation.send(answers))
             except StopIteration as done:
                 return _reply(request, done.value)
 
@@ -86,18 +80,18 @@ class RedisCluster:
             return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
         return self._run_all(request.commands if isinstance(request, Batch) else [request], self._slots)
 
-    def _is_enough(self, told: Any, asked: Address, *, is_last: bool) -> bool:
-        """Take in who holds what; tell whether to ask nobody else. One that keeps us waiting is enough for now."""
-        if isinstance(told, Exception):
+    def _accept_slots(self, reply: Any, asked: Address, *, is_last: bool) -> bool:
+        """Update the slot map. Return whether to stop asking further nodes; also after a timeout."""
+        if isinstance(reply, Exception):
             self._slots.ask_last(asked)
             if not self._slots.primaries and is_last:
-                raise told
-            return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
-        self._slots.read(told, asked)
+                raise reply
+            return isinstance(reply, RedisTimeoutError) and bool(self._slots.primaries)
+        self._slots.read(reply, asked)
         return True
 
-    def _post(self, parcels: Parcels) -> Answers:
-        """Write to all, then read from all: they work side by side."""
+    async def _post(self, parcels: Parcels) -> Answers:
+        """Write to all, then read from all, in blocking calls: the servers work side by side."""
         written: dict[Address, Connection | Exception] = {}
         try:
             for address, commands in parcels.items():
@@ -176,7 +170,7 @@ class _Node:
         """Send commands and return the replies."""
         try:
             self._breaker.check()
-            replies = await self._async_client.execute_many(commands)
+            replies = list(await self._async_client.exchange(commands))
         except FAILURES as exc:
             return [self._noted(exc)] * len(commands)
         self._breaker.note()
