@@ -91,7 +91,7 @@ def stats(screen: Screen, **_: Any) -> None:
 
 def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
     """Print the end of the history, and with `follow` what is added to it."""
-    table = Table(screen, *EVENT_TITLES, lines=True)
+    table = Table(screen, *EVENT_TITLES)
     events = sessions.recent(limit=lines)
     after = BEGINNING
     while True:
