@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
 from django.core.cache.backends.base import BaseCache
+from django.db import connections
 from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import stores
@@ -33,11 +34,20 @@ T = TypeVar("T")
 
 
 def _in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Return the async form of a blocking method."""
+    """Return the async form of a blocking method.
+
+    Each call has a thread of its own: in asgiref's one thread for all, calls would wait for each other's timeouts.
+    """
+
+    def call_and_close(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        finally:
+            connections.close_all()  # of this thread: receivers of signals may have used the database
 
     @wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        return await sync_to_async(method)(*args, **kwargs)
+        return await sync_to_async(call_and_close, thread_sensitive=False)(*args, **kwargs)
 
     call.__name__, call.__doc__ = f"a{method.__name__}", f"Async form of `{method.__name__}`."
     return call
