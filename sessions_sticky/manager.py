@@ -1,21 +1,59 @@
 """`SessionManager`: keeps a conversation on its provider.
 
-Here are the methods and who sends their requests; what they do is in operations.py. Each method has an `a`-prefixed
-twin with the same signature, result and errors, which runs natively on the event loop (on Redis; other caches go
-through a thread).
+policy.py has what the methods of single sessions do; their `a`-prefixed async forms run natively on the event loop (on
+Redis; other caches go through a thread). `queries` has what the others do; their async forms run in a thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Iterator
 from copy import copy
-from typing import Self
+from functools import partial, wraps
+from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
-from sessions_sticky.policy import Operations
-from sessions_sticky.queries.methods import OperatorMethods
+from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import BaseCache
+from django.db import connections
+from django.utils.connection import ConnectionProxy
+
+from sessions_sticky import metrics, stores
+from sessions_sticky.conf import check_ttl_seconds, conf
+from sessions_sticky.connections.commands import run
+from sessions_sticky.policy import AsyncIO, BlockingIO, Policy
+from sessions_sticky.queries.bulk import Bulk, Move, Progress
+from sessions_sticky.queries.filters import FilterFields, Filters, HourStats, Page, Stats, check_limit
+from sessions_sticky.queries.reads import Reads, history, recent
+from sessions_sticky.queries.reindex import Reindex
 from sessions_sticky.session import Entry, Resolution, Session
+from sessions_sticky.signals import send_signal
+from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.history import Event
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class SessionManager(OperatorMethods):
+def _in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return the async form of a blocking method.
+
+    Each call has a thread of its own: in asgiref's one thread for all, calls would wait for each other's timeouts.
+    """
+
+    def call_and_close(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        finally:
+            connections.close_all()  # of this thread: receivers of signals may have used the database
+
+    @wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await sync_to_async(call_and_close, thread_sensitive=False)(*args, **kwargs)
+
+    call.__name__, call.__doc__ = f"a{method.__name__}", f"Async form of `{method.__name__}`."
+    return call
+
+
+class SessionManager:
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
     `cache` is a Django cache or an alias; None takes `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
@@ -25,42 +63,68 @@ class SessionManager(OperatorMethods):
 
     Every method raises `InvalidConversationId` for an id that cannot name a conversation, and, except where it says
     otherwise, `SessionStoreUnavailable` when the store does not answer within the cache's timeout.
+
+    `provider`, `model` and `external_id` of the methods of many sessions are filters: a session matches when it equals
+    all that are given. These methods raise `SessionNotSupported` on a cache other than django-redis and without the
+    setting they need (`INDEX`, `HISTORY_LENGTH`), `ValueError` for a filter that is not a string. None of them makes
+    other clients of Redis wait for more than some milliseconds at a time.
     """
+
+    def __init__(self, cache: BaseCache | str | None = None, ttl_seconds: int | None = None) -> None:
+        if isinstance(cache, ConnectionProxy):  # `django.core.cache.cache`
+            cache = str(cache._alias)
+        if not isinstance(cache, BaseCache | str | None):
+            raise ValueError(f"Invalid cache: {cache!r}; allowed is a Django cache, or an alias in CACHES")
+        self._alias = cache if isinstance(cache, str) else None
+        self._fixed_store = stores.for_cache(cache) if isinstance(cache, BaseCache) else None
+        self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
+        self._actor = metrics.GATEWAY
+
+    @property
+    def ttl_seconds(self) -> int:
+        """The idle time of a session in seconds."""
+        return conf.ttl_seconds if self._ttl_seconds is None else self._ttl_seconds
+
+    def acting_as(self, actor: str) -> Self:
+        """Return this manager with another author of changes in the history than `gateway`."""
+        manager = copy(self)
+        manager._actor = actor
+        return manager
 
     def get(self, conversation_id: str) -> Session | None:
         """Return the session without extending it; None when it is missing, expired or unreadable."""
-        return self._run(self._operations.get(conversation_id))
+        return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Async twin of `get`."""
-        return await self._arun(self._operations.get(conversation_id))
+        """Async form of `get`."""
+        return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
         """Return the session with its remaining idle time, without extending it; None as in `get`."""
-        return self._run(self._operations.inspect(conversation_id))
+        return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Async twin of `inspect`."""
-        return await self._arun(self._operations.inspect(conversation_id))
+        """Async form of `inspect`."""
+        return await self._async.inspect(conversation_id)
 
     def create(self, conversation_id: str, provider: str, model: str, external_id: str) -> Session:
         """Bind unconditionally, with the full idle time, replacing any session there is.
 
         Raises `InvalidSession` when a value does not fit the wire format. Chats call `resolve` instead.
         """
-        return self._run(self._operations.create(conversation_id, provider, model, external_id))
+        return run(self._blocking.create(conversation_id, provider, model, external_id))
 
     async def acreate(self, conversation_id: str, provider: str, model: str, external_id: str) -> Session:
-        """Async twin of `create`."""
-        return await self._arun(self._operations.create(conversation_id, provider, model, external_id))
+        """Async form of `create`."""
+        return await self._async.create(conversation_id, provider, model, external_id)
 
     def touch(self, conversation_id: str) -> bool:
         """Set the idle time back to full; False if there was no session. Never revives a deleted one."""
-        return self._run(self._operations.touch(conversation_id))
+        return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Async twin of `touch`."""
-        return await self._arun(self._operations.touch(conversation_id))
+        """Async form of `touch`."""
+        return await self._async.touch(conversation_id)
 
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
@@ -76,11 +140,11 @@ class SessionManager(OperatorMethods):
         Raises `SessionOwnerMismatch` for another owner's conversation (whose idle time the attempt extends: checking
         first would cost every hit a round trip), `InvalidSession` as `create` does.
         """
-        return self._run(self._operations.resolve(conversation_id, provider, model, external_id))
+        return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Async twin of `resolve`."""
-        return await self._arun(self._operations.resolve(conversation_id, provider, model, external_id))
+        """Async form of `resolve`."""
+        return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
         """Move a conversation to another provider or model, if it still is bound as in `session`.
@@ -89,29 +153,151 @@ class SessionManager(OperatorMethods):
         operators. Raises `SessionConflict` with the current binding when it has moved or is gone, `InvalidSession`,
         and `SessionNotSupported` on a cache other than django-redis.
         """
-        return self._run(self._operations.rebind(session, provider, model, reason))
+        return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Async twin of `rebind`."""
-        return await self._arun(self._operations.rebind(session, provider, model, reason))
+        """Async form of `rebind`."""
+        return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
         """Unbind; False if there was nothing. Two round trips: a marker keeps other processes from making it again."""
-        return self._run(self._operations.delete(conversation_id))
+        return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Async twin of `delete`."""
-        return await self._arun(self._operations.delete(conversation_id))
+        """Async form of `delete`."""
+        return await self._async.delete(conversation_id)
 
-    def acting_as(self, actor: str) -> Self:
-        """Return this manager for somebody else than the `gateway`: the history names `actor` for its changes."""
-        manager = copy(self)
-        manager._actor = actor
-        return manager
+    def delete_unchanged(self, session: Session) -> None:
+        """Unbind a conversation if it is still bound as in `session`.
+
+        Compare-and-delete, atomic; on a cache other than django-redis as far as it can. Raises `SessionConflict` with
+        the current binding when it has moved or is gone.
+        """
+        run(self._blocking.delete_unchanged(session))
+
+    async def adelete_unchanged(self, session: Session) -> None:
+        """Async form of `delete_unchanged`."""
+        await self._async.delete_unchanged(session)
+
+    def get_raw(self, conversation_id: str) -> bytes | None:
+        """Return the stored value as it is, readable or not, without extending it; None when there is none."""
+        return run(self._blocking.get_raw(conversation_id))
+
+    async def aget_raw(self, conversation_id: str) -> bytes | None:
+        """Async form of `get_raw`."""
+        return await self._async.get_raw(conversation_id)
+
+    def page(self, *, cursor: str | None = None, limit: int = 50, **filters: Unpack[FilterFields]) -> Page:
+        """Return sessions with their idle time left, most recently active first, to the minute.
+
+        `limit` is 1 to 1,000. `cursor` is the last page's `next_cursor`, with the same filters; None begins. A session
+        that is used or moved while the pages are read may be missing or on two of them; `scan` misses none. A page may
+        be short, even empty, and yet have a next one, where few sessions of an owner match a provider or model.
+        Raises `InvalidCursor`, and `ValueError` for another limit.
+        """
+        return self._reads.page(Filters.checked(filters), cursor, check_limit(limit))
+
+    apage = _in_thread(page)
+
+    def scan(self, **filters: Unpack[FilterFields]) -> Iterator[Entry]:
+        """Yield every session once, in no order: those that exist throughout, and do not move to another route."""
+        return self._reads.scan(Filters.checked(filters))
+
+    def count(self, **filters: Unpack[FilterFields]) -> int:
+        """Return how many sessions there are, by the index.
+
+        It may count sessions that other programs have deleted or moved, until a page or `reindex` finds them.
+        """
+        return self._reads.count(Filters.checked(filters))
+
+    acount = _in_thread(count)
+
+    def stats(self) -> Stats:
+        """Return how many sessions each provider and model has, and how many were created lately."""
+        return self._reads.stats()
+
+    astats = _in_thread(stats)
+
+    def created_per_hour(self) -> list[HourStats]:
+        """Return how many sessions were created in each hour of the last day, the 24th being this one."""
+        return self._reads.created_per_hour()
+
+    acreated_per_hour = _in_thread(created_per_hour)
+
+    def history(self, conversation_id: str) -> list[Event]:
+        """Return the events of a conversation that the history still has, oldest first."""
+        return history(self._store, conversation_id)
+
+    ahistory = _in_thread(history)
+
+    def recent(self, *, after: str | None = None, limit: int = 100) -> list[Event]:
+        """Return the last events of all conversations, or the first after the `position` of one, oldest first."""
+        return recent(self._store, after, check_limit(limit))
+
+    arecent = _in_thread(recent)
+
+    def delete_all(
+        self, *, everything: bool = False, progress: Progress | None = None, **filters: Unpack[FilterFields]
+    ) -> int:
+        """Delete sessions; return how many. Needs a filter, or `everything=True`, else raises `ValueError`.
+
+        Each is deleted by compare-and-delete: sessions that no longer match are skipped. May be stopped at any time
+        (`progress` raises, Ctrl-C, kill) and called again: it continues with the rest. Sessions that are created
+        meanwhile may be left. `progress(done, expected)` is called after each batch of 500.
+        """
+        return self._bulk.delete_all(Filters.checked(filters, everything=everything), progress)
+
+    adelete_all = _in_thread(delete_all)
+
+    def rebind_all(
+        self,
+        *,
+        to_provider: str,
+        reason: str,
+        to_model: str | None = None,
+        everything: bool = False,
+        progress: Progress | None = None,
+        **filters: Unpack[FilterFields],
+    ) -> int:
+        """Move sessions to another provider, and to `to_model` unless that is None; return how many moved.
+
+        By compare-and-set, and may be stopped and called again, as `delete_all`. Raises `InvalidSession` for a name
+        that does not fit the wire format.
+        """
+        move = Move(to_provider, to_model, reason)
+        return self._bulk.rebind_all(Filters.checked(filters, everything=everything), move, progress)
+
+    arebind_all = _in_thread(rebind_all)
+
+    def reindex(self, progress: Progress | None = None) -> int:
+        """Rebuild the index, by reading every key of the database; return the number of sessions.
+
+        Finds sessions that other programs wrote, drops entries without a session; online, repeatable, may be stopped at
+        any time. `progress(done, expected)` counts keys.
+        """
+        return Reindex(self._store, self.ttl_seconds).reindex(progress)
+
+    areindex = _in_thread(reindex)
 
     @property
-    def _operations(self) -> Operations:
-        return Operations(self._store, self.ttl_seconds, self._actor)
+    def _store(self) -> Store:
+        return self._fixed_store or stores.for_alias(self._alias or conf.cache)
+
+    @property
+    def _blocking(self) -> Policy:
+        return Policy(self._store, BlockingIO(self._store, type(self)), self.ttl_seconds, self._actor)
+
+    @property
+    def _async(self) -> Policy:
+        return Policy(self._store, AsyncIO(self._store, type(self)), self.ttl_seconds, self._actor)
+
+    @property
+    def _reads(self) -> Reads:
+        return Reads(self._store, self.ttl_seconds)
+
+    @property
+    def _bulk(self) -> Bulk:
+        return Bulk(self._store, self.ttl_seconds, self._actor, partial(send_signal, sender=type(self)))
 
 
 sessions = SessionManager()

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from sessions_sticky.exceptions import InvalidSession
+from sessions_sticky.exceptions import InvalidSession, SessionError
 
 EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
 """2 January 1 and 1 January 9999 in Unix seconds: what is beyond has no datetime in some time zone."""
@@ -60,6 +60,26 @@ def session_of(conversation_id: str, data: bytes) -> Session:
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Session)
+
+
+class SessionConflict(SessionError):
+    """The binding has changed since the caller read it.
+
+    `current` is the binding now; None when the conversation is not bound.
+    """
+
+    def __init__(self, conversation_id: str, current: Session | None) -> None:
+        super().__init__(conversation_id, current)
+        self.conversation_id = conversation_id
+        self.current = current
+
+    def __str__(self) -> str:
+        if self.current is None:
+            return f"Conversation {self.conversation_id!r} is no longer bound"
+        return (
+            f"Conversation {self.conversation_id!r} is now bound to"
+            f" {self.current.provider!r}, model {self.current.model!r}"
+        )
 
 
 class Entry(msgspec.Struct, frozen=True):

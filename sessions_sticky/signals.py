@@ -12,17 +12,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import logging
+from typing import Any
 
 from django.dispatch import Signal
+
+logger = logging.getLogger("sessions_sticky")
 
 session_created = Signal()
 session_rebound = Signal()
 session_deleted = Signal()
 
 
-class Announcement(NamedTuple):
-    """A signal to be sent."""
-
-    signal: Signal
-    arguments: dict[str, Any]
+def send_signal(signal: Signal, sender: type, **arguments: Any) -> None:
+    """Send a signal from blocking code, if it has receivers."""
+    if not signal.receivers:  # `has_listeners()` overlooks receivers of one sender
+        return
+    try:
+        signal.send_robust(sender=sender, **arguments)
+    except RuntimeError:  # Django's, for receivers that are coroutine functions, in the thread of an event loop
+        logger.exception("coroutine functions were not called: call the async methods where an event loop runs")

@@ -11,16 +11,15 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sessions_sticky import audit, exact
-from sessions_sticky.admin.decorators import page
+from sessions_sticky import audit
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.admin.selection import Chosen, jobs
-from sessions_sticky.exceptions import SessionConflict
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.session import SessionConflict
 
 if TYPE_CHECKING:
-    from sessions_sticky.admin.model_admin import SessionAdmin
     from sessions_sticky.session import Session
 
 MAX_TOLD = 10
@@ -28,7 +27,7 @@ MAX_TOLD = 10
 
 
 @page("delete", "POST")
-def release(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def release(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask, then unbind."""
     chosen = Chosen.read(request.POST)
     if not chosen:
@@ -43,7 +42,7 @@ def release(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
 
 
 @page("change", "POST")
-def move(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask where to and, for all that match, whether; then move."""
     chosen = Chosen.read(request.POST)
     if not chosen:
@@ -64,12 +63,12 @@ def move(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
     )
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [admin.path("release/", release, name="release"), admin.path("move/", move, name="move")]
 
 
-def _nothing_chosen(admin: SessionAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:
+def _nothing_chosen(admin: PageAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:
     messages.warning(request, _("No session was selected, so nothing was changed."))
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
@@ -79,24 +78,24 @@ def _is_unsure(request: HttpRequest, chosen: Chosen) -> bool:
 
 
 def _ask(
-    admin: SessionAdmin, request: HttpRequest, *, template: str, chosen: Chosen, count: Count, **context: Any
+    admin: PageAdmin, request: HttpRequest, *, template: str, chosen: Chosen, count: Count, **context: Any
 ) -> HttpResponse:
     where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url("changelist") + chosen.query
     shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
     return admin.render(request, template, {**shared, **context})
 
 
-def _start(admin: SessionAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
+def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
     job = jobs.start(chosen.plan(move), actor=request.user.get_username())
     audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 
-def _release_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session]) -> None:
+def _release_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session]) -> None:
     done, left = 0, []
     for binding in bindings:
         try:
-            exact.release(binding, admin.manager(request))
+            admin.manager(request).delete_unchanged(binding)
         except SessionConflict as exc:
             left.append(exc)
         else:
@@ -108,7 +107,7 @@ def _release_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Sess
     _tell_left_alone(admin, request, left)
 
 
-def _move_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session], move: Move) -> None:
+def _move_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session], move: Move) -> None:
     done, there, left = 0, 0, []
     for binding in bindings:
         wanted = move.of(binding)
@@ -135,7 +134,7 @@ def _move_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session
     _tell_left_alone(admin, request, left)
 
 
-def _tell_left_alone(admin: SessionAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
+def _tell_left_alone(admin: PageAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
     shown = conflicts[:MAX_TOLD] if admin.allows(request, "view") else []  # a message names the session's provider
     for conflict in shown:
         messages.warning(request, _left_alone(conflict))

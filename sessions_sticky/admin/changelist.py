@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
@@ -11,15 +9,12 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_sticky.admin.decorators import Section, page
+from sessions_sticky.admin.base import PageAdmin, Section, page
 from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
 from sessions_sticky.admin.formatting import shown_all
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
-
-if TYPE_CHECKING:
-    from sessions_sticky.admin.model_admin import SessionAdmin
 
 PAGE_SIZE = 50
 
@@ -27,7 +22,7 @@ SECTION = Section("changelist", gettext_lazy("Sessions"))
 
 
 @page("view")
-def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List sessions, most recently active first."""
     filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
     try:
@@ -51,7 +46,7 @@ def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
 
 
 @page("view")
-def find(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Go to the session, or the sessions of the owner, that the text in `q` names exactly."""
     text = request.GET.get("q", "")
     for wanted in dict.fromkeys([text, text.strip()]):
@@ -63,12 +58,12 @@ def find(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(admin.url("changelist"))
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
 
 
-def _found(admin: SessionAdmin, request: HttpRequest, text: str) -> str | None:
+def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
     by_owner = admin.url("changelist") + query_of(Filters(external_id=text))
     is_owner = _is_owner(text)
     if _is_bound(text):

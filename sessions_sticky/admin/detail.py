@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
@@ -11,9 +11,9 @@ from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
-from sessions_sticky import audit, exact, keys
+from sessions_sticky import audit, keys
 from sessions_sticky.admin import converters  # noqa: F401  # the converter `quoted_id`
-from sessions_sticky.admin.decorators import page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import duration_formats, shown_all
 from sessions_sticky.admin.forms import MoveForm
@@ -21,19 +21,16 @@ from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupporte
 from sessions_sticky.manager import sessions
 from sessions_sticky.stores.history import Event
 
-if TYPE_CHECKING:
-    from sessions_sticky.admin.model_admin import SessionAdmin
-
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
 """Of the stored value as it is shown, in characters."""
 
 
 @page("view")
-def show(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Show a session without extending it; one that is gone with what its history still has, as 404."""
     _check(conversation_id)
-    raw = exact.stored(conversation_id)
+    raw = sessions.get_raw(conversation_id)
     entry = sessions.inspect(conversation_id)
     shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {
@@ -53,7 +50,7 @@ def show(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> Htt
 
 
 @page("change", "POST")
-def touch(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Set the idle time back to full."""
     _check(conversation_id)
     if admin.manager(request).touch(conversation_id):
@@ -65,13 +62,13 @@ def touch(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> Ht
 
 
 @page("view")
-def changes(admin: SessionAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
+def changes(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Show what users changed, as Django admin records it."""
     _check(conversation_id)
     return admin.history_view(request, quote(conversation_id))
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [
         admin.path("<quoted_id:conversation_id>/change/", show, name="change"),

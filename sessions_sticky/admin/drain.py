@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django import forms
 from django.core.exceptions import PermissionDenied
@@ -13,16 +13,13 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
 from sessions_sticky.admin import registry
-from sessions_sticky.admin.decorators import Section, page
+from sessions_sticky.admin.base import PageAdmin, Section, page
 from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.job import described
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
-
-if TYPE_CHECKING:
-    from sessions_sticky.admin.model_admin import SessionAdmin
 
 MAX_OPERATIONS = 20
 """How many of the recent operations the page lists."""
@@ -66,7 +63,7 @@ class DrainForm(MoveForm):
 
 
 @page("view", "GET", "HEAD", "POST")
-def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask what to drain; count it; begin when posted."""
     if request.method == "POST":
         return _start(admin, request)
@@ -74,12 +71,12 @@ def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
     return _show(admin, request, form)
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [admin.path("drain/", show, name="drain")]
 
 
-def _start(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not admin.allows(request, "change"):
         raise PermissionDenied
     form = DrainForm(request.POST)
@@ -90,7 +87,7 @@ def _start(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 
-def _show(admin: SessionAdmin, request: HttpRequest, form: DrainForm) -> HttpResponse:
+def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpResponse:
     routes = registry.routes()
     known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
     context = {

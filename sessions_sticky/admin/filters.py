@@ -60,7 +60,7 @@ def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
 
 def count_of(filters: Filters) -> Count:
     """Count without looking at many sessions one by one, as an owner together with a provider or model needs."""
-    if filters.external_id is None or not filters.by_route:
+    if filters.external_id is None or not filters.has_route:
         return Count(sessions.count(**filters._asdict()), exact=True)
     of_owner = sessions.count(external_id=filters.external_id)
     of_route = sessions.count(provider=filters.provider, model=filters.model)

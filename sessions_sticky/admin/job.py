@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
-from sessions_sticky.admin.decorators import Needed, page
+from sessions_sticky.admin.base import Needed, PageAdmin, page
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import Job, Kind, State
@@ -22,7 +22,6 @@ from sessions_sticky.jobs.records import Job, Kind, State
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
-    from sessions_sticky.admin.model_admin import SessionAdmin
     from sessions_sticky.jobs.service import Changed
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
@@ -81,7 +80,7 @@ class Mark(NamedTuple):
 
 
 @page("view")
-def show(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Show how far it is; goes on with it when the worker that did is gone. With `?fragment` just the figures."""
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
@@ -93,18 +92,18 @@ def show(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
 
 
 @page("view", "POST")
-def stop(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Stop it, unless it has ended."""
     return _act(admin, request, key, "stop")
 
 
 @page("view", "POST")
-def resume(admin: SessionAdmin, request: HttpRequest, key: str) -> HttpResponse:
+def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Go on with it, if it was stopped or has failed."""
     return _act(admin, request, key, "resume")
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [
         admin.path("operations/<job_key:key>/", show, name="operation"),
@@ -146,7 +145,7 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
     }
 
 
-def _act(admin: SessionAdmin, request: HttpRequest, key: str, what: str) -> HttpResponse:
+def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpResponse:
     job = jobs.peek(key)
     if job and not admin.allows(request, NEEDED[job.kind]):
         raise PermissionDenied

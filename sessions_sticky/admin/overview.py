@@ -14,19 +14,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin import charts, registry
+from sessions_sticky.admin.base import PageAdmin, Section, page
 from sessions_sticky.admin.charts import Bar
-from sessions_sticky.admin.decorators import Section, page
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries import doctor
 from sessions_sticky.queries.filters import Filters, RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
 
-    from sessions_sticky.admin.model_admin import SessionAdmin
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -46,7 +45,6 @@ BADGES: dict[Level, StrOrPromise] = {
 }
 SUBJECTS: dict[str, StrOrPromise] = {
     "cache": gettext_lazy("Cache"),
-    "clients": gettext_lazy("Clients"),
     "clock": gettext_lazy("Clock"),
     "eviction": gettext_lazy("Eviction"),
     "expiry": gettext_lazy("Expiry"),
@@ -84,7 +82,7 @@ class Rebinds(NamedTuple):
 
 
 @page("view")
-def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
+def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Show the figures; with `?fragment` just these, for the page that asks every few seconds."""
     template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
     context = {"title": _("Overview"), "refresh_seconds": REFRESH_SECONDS, "now": timezone.now()}
@@ -96,7 +94,7 @@ def show(admin: SessionAdmin, request: HttpRequest) -> HttpResponse:
     return admin.render(request, template, {**context, **figures})
 
 
-def urls(admin: SessionAdmin) -> list[URLPattern]:
+def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [admin.path("overview/", show, name="overview")]
 
@@ -115,7 +113,7 @@ def _figures(request: HttpRequest) -> dict[str, Any]:
         "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
         "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
         "rebinds": _rebinds(),
-        "findings": [_finding(finding) for finding in Doctor().findings()],
+        "findings": [_finding(finding) for finding in doctor.examine()],
         "panels": registry.panels(request),
     }
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema_view
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -19,11 +20,13 @@ from sessions_sticky.api.bulk_serializers import (
     CountSerializer,
     DeleteAllSerializer,
     OperationSerializer,
+    OperationsSerializer,
     RebindAllSerializer,
     operation_path,
 )
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
+from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, only, operation
 from sessions_sticky.api.views import SessionView
 from sessions_sticky.jobs.records import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
@@ -33,7 +36,24 @@ WAIT_SECONDS = 1.0
 
 PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
 
+AS_IT_IS = (OperationSerializer, "The operation.")
+
 jobs = Jobs()
+
+
+def _begins(operation_id: str, summary: str, request: type[DeleteAllSerializer]) -> Any:
+    """Describe a view that begins a bulk operation."""
+    counted = (COUNT_OR_OPERATION, "With `dry_run` the number; otherwise the operation, which has ended.")
+    post = operation(
+        operation_id,
+        summary,
+        *(400, 415, 501),
+        ok={200: counted, 202: RUNNING},
+        parameters=(LOCATION,),
+        request=request,
+        tag="operations",
+    )
+    return lambda view: only("post")(extend_schema_view(post=post)(view))
 
 
 class BulkView(SessionView):
@@ -53,6 +73,7 @@ class BulkView(SessionView):
         return _answer(job)
 
 
+@_begins("sessions_delete_all", "Unbind many conversations", DeleteAllSerializer)
 class DeleteAllView(BulkView):
     """Deletes many sessions."""
 
@@ -60,6 +81,7 @@ class DeleteAllView(BulkView):
     serializer_class = DeleteAllSerializer
 
 
+@_begins("sessions_rebind_all", "Move many conversations", RebindAllSerializer)
 class RebindAllView(BulkView):
     """Moves many sessions."""
 
@@ -67,9 +89,11 @@ class RebindAllView(BulkView):
     serializer_class = RebindAllSerializer
 
 
+@only("get")
 class OperationsView(SessionView):
     """The operations that changed last."""
 
+    @operation("operations_list", "List bulk operations", 400, 501, ok={200: (OperationsSerializer, "Them.")})
     def get(self, request: Request, conversation_id: str) -> Response:
         """List them, the last begun first."""
         parameters(request)
@@ -112,9 +136,17 @@ class KeyView(SessionView):
         self.check_object_permissions(request, job)
 
 
+@only("get")
 class OperationView(KeyView):
     """One operation."""
 
+    @operation(
+        "operations_retrieve",
+        "Show how far a bulk operation is",
+        *(400, 404, 501),
+        ok={200: AS_IT_IS},
+        parameters=(KEY,),
+    )
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show how far it is; goes on with it when the worker that did is gone."""
         parameters(request)
@@ -124,24 +156,40 @@ class OperationView(KeyView):
         return Response(OperationSerializer(job).data)
 
 
+@only("post")
 class StopView(KeyView):
     """Stops one operation."""
 
     ending = "/stop"
     permission_classes = (OperationPermission,)
 
+    @operation(
+        "operations_stop",
+        "Stop a bulk operation",
+        *(400, 404, 405, 501),
+        ok={200: AS_IT_IS},
+        parameters=(KEY,),
+    )
     def post(self, request: Request, conversation_id: str) -> Response:
         """Stop it, unless it has ended."""
         self.check(request)
         return Response(OperationSerializer(_changed(request, self.key, jobs.stop(self.key), "Stopped")).data)
 
 
+@only("post")
 class ResumeView(KeyView):
     """Resumes one operation."""
 
     ending = "/resume"
     permission_classes = (OperationPermission,)
 
+    @operation(
+        "operations_resume",
+        "Go on with a bulk operation",
+        *(400, 404, 405, 501),
+        ok={200: (OperationSerializer, "The operation, which has ended."), 202: RUNNING},
+        parameters=(KEY, LOCATION),
+    )
     def post(self, request: Request, conversation_id: str) -> Response:
         """Go on with it and wait a moment, if it was stopped or has failed."""
         self.check(request)

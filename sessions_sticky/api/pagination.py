@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 from sessions_sticky.api.serializers import TextField
-from sessions_sticky.queries.methods import MAX_PAGE
+from sessions_sticky.queries.filters import MAX_PAGE
 
 DEFAULT_LIMIT = 50
 MAX_TRAIL_LENGTH = 1_000

@@ -20,6 +20,7 @@ from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, 
 from sessions_sticky.api.parsers import ShortJSONParser
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
+from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, only, operation
 from sessions_sticky.api.serializers import (
     EventSerializer,
     RebindSerializer,
@@ -29,9 +30,12 @@ from sessions_sticky.api.serializers import (
 )
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.api.url_ids import id_in, session_path
-from sessions_sticky.exceptions import SessionConflict, SessionOwnerMismatch
+from sessions_sticky.exceptions import SessionOwnerMismatch
 from sessions_sticky.manager import SessionManager, sessions
-from sessions_sticky.session import Entry, Outcome
+from sessions_sticky.session import Entry, Outcome, SessionConflict
+
+SESSION = (SessionSerializer, "The session.")
+UNSEEN = (None, "Done; for users who may not view sessions.")
 
 
 class JSONAlone(DefaultContentNegotiation):
@@ -72,14 +76,29 @@ class SessionsView(AdminView):
 
     permission = "add"
 
+    @operation(
+        "sessions_list",
+        "List sessions",
+        *(400, 501),
+        ok={200: (PageSerializer, "A page.")},
+        parameters=(ListQuerySerializer,),
+    )
     def get(self, request: Request) -> Response:
         """List sessions, most recently active first."""
         asked = parameters(request, ListQuerySerializer)
         cursor, limit = asked.pop("cursor", None), asked.pop("limit")
-        page, count = self.manager.page_and_count(**asked, cursor=last_of(cursor), limit=limit)
+        page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": shown_all(page.sessions), **pages, "count": count})
 
+    @operation(
+        "sessions_create",
+        "Bind a conversation",
+        *(400, 409, 415),
+        ok={201: (SessionSerializer, "Bound.")},
+        parameters=(LOCATION,),
+        request=SessionSerializer,
+    )
     def post(self, request: Request) -> Response:
         """Bind a conversation that is not bound yet."""
         proposal = _validated(SessionSerializer(data=request.data))
@@ -108,10 +127,12 @@ class SessionView(AdminView):
         """Find the conversation id in the path."""
         return super().dispatch(request, *args, conversation_id=id_in(id), **kwargs)
 
+    @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
         return Response(SessionSerializer(_find(conversation_id)).data)
 
+    @operation("sessions_delete", "Unbind a conversation", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
     def delete(self, request: Request, conversation_id: str) -> Response:
         """Unbind a conversation."""
         if not self.manager.delete(conversation_id):
@@ -120,9 +141,13 @@ class SessionView(AdminView):
         return Response(status=204)
 
 
+@only("get")
 class StatsView(SessionView):
     """Statistics; DELETE means the session `stats`."""
 
+    @operation(
+        "sessions_stats", "Count sessions by provider and model", 400, 501, ok={200: (StatsSerializer, "The numbers.")}
+    )
     def get(self, request: Request, conversation_id: str) -> Response:
         """Count the sessions of each provider and model."""
         parameters(request)
@@ -141,12 +166,20 @@ class ActionView(SessionView):
         return super().dispatch(request, *args, id=whole, **kwargs)
 
 
+@only("get")
 class HistoryView(ActionView):
     """The history of one conversation, whether or not it is bound now."""
 
     action = "history"
     action_methods = ("GET", "HEAD")
 
+    @operation(
+        "sessions_history",
+        "Show what happened to a conversation",
+        *(400, 501),
+        ok={200: (HistorySerializer, "The events.")},
+        parameters=(ID,),
+    )
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show what happened to a conversation, oldest first."""
         parameters(request)
@@ -154,11 +187,13 @@ class HistoryView(ActionView):
         return Response({"results": EventSerializer(events, many=True).data})
 
 
+@only("post")
 class TouchView(ActionView):
     """Touch one session."""
 
     action = "touch"
 
+    @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: UNSEEN}, parameters=(ID,))
     def post(self, request: Request, conversation_id: str) -> Response:
         """Set the idle time back to full."""
         if self.manager.touch(conversation_id):
@@ -166,11 +201,20 @@ class TouchView(ActionView):
         return _changed(request, _find(conversation_id))
 
 
+@only("post")
 class RebindView(ActionView):
     """Rebind one session."""
 
     action = "rebind"
 
+    @operation(
+        "sessions_rebind",
+        "Move a conversation",
+        *(400, 404, 409, 415, 501),
+        ok={200: (SessionSerializer, "The session, moved."), 204: UNSEEN},
+        parameters=(ID,),
+        request=RebindSerializer,
+    )
     def post(self, request: Request, conversation_id: str) -> Response:
         """Move a conversation to another provider or model."""
         wanted = _validated(RebindSerializer(data=request.data))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sessions_sticky.cli import identify
 from sessions_sticky.cli.errors import EXIT_CODES
-from sessions_sticky.queries.methods import MAX_PAGE
+from sessions_sticky.queries.filters import MAX_PAGE
 
 
 def add_subcommands(parser: ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     _add_filters(command, "provider", "model", "owner")
     number = command.add_mutually_exclusive_group()
     number.add_argument("--limit", type=_number(1, 2**31 - 1), default=50, metavar="N", help="how many, 50 by default")
-    number.add_argument("--all", action="store_true", help="all of them; with --json one JSON object a line")
+    number.add_argument("--all", action="store_true", help="all, in no order; with --json one JSON object a line")
     command = add("show", "Show a session, the idle time it has left and its history.")
     _add_id(command)
     add("stats", "Count sessions, and those created lately, by provider and model.")

@@ -10,7 +10,7 @@ from django.core.management.color import color_style
 from sessions_sticky.cli.errors import UNHEALTHY, Error
 from sessions_sticky.cli.formatting import several, visible
 from sessions_sticky.cli.output import Screen
-from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries.doctor import examine
 from sessions_sticky.queries.server_info import Finding, Level
 
 STYLES = {Level.OK: "SUCCESS", Level.NOTE: "NOTICE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
@@ -18,7 +18,7 @@ STYLES = {Level.OK: "SUCCESS", Level.NOTE: "NOTICE", Level.WARNING: "WARNING", L
 
 def doctor(screen: Screen, **_: Any) -> None:
     """Print the findings, one a line."""
-    findings = Doctor().findings()
+    findings = examine()
     screen.documents([{"findings": [finding._asdict() for finding in findings]}])
     for finding in findings:
         screen.say(f"{_level(screen, finding)} {_words(finding)}")

@@ -15,10 +15,10 @@ from sessions_sticky.cli.formatting import visible
 from sessions_sticky.exceptions import (
     InvalidConversationId,
     InvalidSession,
-    SessionConflict,
     SessionNotSupported,
     SessionStoreUnavailable,
 )
+from sessions_sticky.session import SessionConflict
 
 NOT_DONE = 1
 WRONG_USAGE = 2

@@ -12,7 +12,6 @@ from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import described, place, several
 from sessions_sticky.cli.output import Screen
 from sessions_sticky.cli.progress import Report, reporting
-from sessions_sticky.exact import stored
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
@@ -51,7 +50,7 @@ def delete(
     if [bool(ID), filters != Filters(), everything].count(True) != 1:
         raise Error("say which: ids, or --provider, --model and --owner, or --everything", WRONG_USAGE)
     if ID:
-        _each(screen, "Delete", ID, _operator().delete, stored, dry_run=dry_run)  # what is unreadable, too
+        _each(screen, "Delete", ID, _operator().delete, sessions.get_raw, dry_run=dry_run)  # what is unreadable, too
         return
 
     def run(report: Report) -> int:

@@ -1,4 +1,4 @@
-"""How far a long operation is: a bar on a terminal, a line now and then elsewhere; and Ctrl-C between two batches."""
+"""Progress of a long operation: a line on a terminal, lines now and then elsewhere; Ctrl-C between two batches."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sessions_sticky.cli.errors import INTERRUPTED, UNREACHABLE, Error
 from sessions_sticky.cli.formatting import duration
 from sessions_sticky.cli.output import Screen
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 QUIET_SECONDS = 10.0
 """Between two lines where nobody watches."""
 LINE_SECONDS = 0.1
-"""Between two states of the line on a terminal without rich."""
-BAR_WIDTH = 20
-"""Characters; with the words it fits into 80."""
+"""Between two states of the line on a terminal."""
 
-Show = Callable[[str, int, int], object]
-"""Shows the state: in words, done, expected."""
+Show = Callable[[str], object]
+"""Shows the state, in words."""
 
 
 class Report:
@@ -34,13 +29,13 @@ class Report:
     def __init__(self) -> None:
         self.done = self.expected = 0
         self.interrupted = False
-        self.show: Show = lambda *_: None
+        self.show: Show = lambda words: None
         self._began = time.monotonic()
 
     def __call__(self, done: int, expected: int) -> None:
         """Take note."""
         self.done, self.expected = done, expected
-        self.show(self.words(), done, expected)
+        self.show(self.words())
         if self.interrupted:
             raise KeyboardInterrupt
 
@@ -54,11 +49,9 @@ class Report:
 @contextmanager
 def reporting(screen: Screen) -> Iterator[Report]:
     """Give the `progress` of one operation; raises `Error` that says how far it came when it is cut short."""
-    console = screen.console(screen.err)
-    shown = _bar(console) if console else _line(screen) if screen.err.isatty() else _now_and_then(screen)
     report = Report()
     try:
-        with shown as report.show, _stopping_between_batches(report):
+        with _shown(screen) as report.show, _stopping_between_batches(report):
             yield report
     except KeyboardInterrupt as exc:
         raise Error(f"interrupted, {_so_far(report)}", INTERRUPTED) from exc
@@ -91,26 +84,22 @@ def _stopping_between_batches(report: Report) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Show]:
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    words = TextColumn("{task.fields[words]}", markup=False)
-    with Progress(BarColumn(BAR_WIDTH), TextColumn("{task.percentage:>3.0f} %"), words, console=console) as progress:
-        task = progress.add_task("", total=None, words="")
-        yield lambda words, done, expected: progress.update(task, completed=done, total=expected, words=words)
-
-
-@contextmanager
-def _line(screen: Screen) -> Iterator[Show]:
-    shown_at, last = 0.0, ""
+def _shown(screen: Screen) -> Iterator[Show]:
+    """Show the state on one line of a terminal, elsewhere on a line every `QUIET_SECONDS`, and in the end."""
+    is_terminal = screen.err.isatty()
+    seconds = LINE_SECONDS if is_terminal else QUIET_SECONDS
+    shown_at, last = 0.0 if is_terminal else time.monotonic(), ""
 
     def write(words: str) -> None:
-        screen.err.write(f"\r{words:<{len(last)}}")
-        screen.err.flush()
+        if is_terminal:
+            screen.err.write(f"\r{words:<{len(last)}}")
+            screen.err.flush()
+        else:
+            screen.remark(words)
 
-    def show(words: str, *_: int) -> None:
+    def show(words: str) -> None:
         nonlocal shown_at, last
-        if time.monotonic() - shown_at >= LINE_SECONDS:
+        if time.monotonic() - shown_at >= seconds:
             write(words)
             shown_at = time.monotonic()
         last = words
@@ -118,22 +107,7 @@ def _line(screen: Screen) -> Iterator[Show]:
     try:
         yield show
     finally:
-        write(f"{last}\n")
-
-
-@contextmanager
-def _now_and_then(screen: Screen) -> Iterator[Show]:
-    shown_at, last = time.monotonic(), ""
-
-    def show(words: str, *_: int) -> None:
-        nonlocal shown_at, last
-        last = words
-        if time.monotonic() - shown_at >= QUIET_SECONDS:
-            screen.remark(words)
-            shown_at = time.monotonic()
-
-    try:
-        yield show
-    finally:
-        if last:
+        if is_terminal:
+            screen.err.write(f"\r{last}\n")
+        elif last:
             screen.remark(last)

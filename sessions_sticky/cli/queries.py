@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,8 +14,7 @@ from sessions_sticky.cli.formatting import duration, moment
 from sessions_sticky.cli.output import Screen, Table
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.filters import Page
-from sessions_sticky.queries.methods import MAX_PAGE
+from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event
 
@@ -31,20 +31,26 @@ EVENT_TIMES = ("AT", "EVENT")
 
 
 def list_sessions(screen: Screen, *, limit: int, all: bool, **options: Any) -> None:
-    """Print sessions as they come, page by page."""
+    """Print sessions as they come: the latest, or all in no order."""
     table = Table(screen, *SESSION_TITLES, right=SESSION_TIMES)
-    found: list[dict[str, Any]] = []
+    filters: FilterFields = {
+        "provider": options["provider"],
+        "model": options["model"],
+        "external_id": options["owner"],
+    }
+    if all:
+        entries = sessions.scan(**filters)
+        while batch := list(islice(entries, MAX_PAGE)):
+            table.add([_cells(entry) for entry in batch])
+            screen.documents(map(entry_json, batch))
+        return
+    found: list[Entry] = []
     more = False
-    for page in _pages(None if all else limit, options):
+    for page in _pages(limit, filters):
         table.add([_cells(entry) for entry in page.sessions])
-        documents = map(entry_json, page.sessions)
-        if all:
-            screen.documents(documents)
-        else:
-            found += documents
-            more = page.next_cursor is not None
-    if not all:
-        screen.documents([{"sessions": found, "more": more}])
+        found += page.sessions
+        more = page.next_cursor is not None
+    screen.documents([{"sessions": list(map(entry_json, found)), "more": more}])
     if more and not screen.as_json:
         screen.remark(f"There are more than these {limit:,}: --limit N or --all shows them")
 
@@ -85,7 +91,7 @@ def stats(screen: Screen, **_: Any) -> None:
 
 def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
     """Print the end of the history, and with `follow` what is added to it."""
-    table = Table(screen, *EVENT_TITLES, lines=True)
+    table = Table(screen, *EVENT_TITLES)
     events = sessions.recent(limit=lines)
     after = BEGINNING
     while True:
@@ -112,16 +118,14 @@ def _further(screen: Screen, after: str) -> list[Event]:
             time.sleep(POLL_SECONDS)
 
 
-def _pages(limit: int | None, options: dict[str, Any]) -> Iterator[Page]:
-    """Give pages, of at most `limit` sessions in all."""
-    filters = {"provider": options["provider"], "model": options["model"], "external_id": options["owner"]}
+def _pages(limit: int, filters: FilterFields) -> Iterator[Page]:
+    """Yield pages, of at most `limit` sessions in all."""
     cursor, left = None, limit
     while True:
-        page = sessions.page(**filters, cursor=cursor, limit=MAX_PAGE if left is None else min(left, MAX_PAGE))
+        page = sessions.page(cursor=cursor, limit=min(left, MAX_PAGE), **filters)
         cursor = page.next_cursor
+        left -= len(page.sessions)
         yield page
-        if left is not None:
-            left -= len(page.sessions)
         if cursor is None or left == 0:
             return
 

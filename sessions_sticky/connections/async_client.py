@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
-from redis.asyncio import ConnectionPool
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
+
+if TYPE_CHECKING:
+    from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
@@ -29,21 +36,15 @@ class AsyncRedis:
         self._new_pool = new_pool
         self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
 
-    async def execute(self, command: Command) -> Any:
-        """Send one command and return its reply, as Redis gives it.
+    async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
+        """Send commands together and return their replies, as Redis gives them; `ResponseError`s among them.
 
-        Raises `redis.RedisError` or `OSError`, for this command alone. Cancelling the caller abandons the reply and
+        Raises `redis.RedisError` or `OSError` when Redis did not answer. Cancelling the caller abandons the replies and
         disturbs no other command. The cache's socket timeouts bound the wait.
         """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
-        return await line.execute(command)
-
-    async def execute_many(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands together and return their replies; in the place of each that was refused, its `ResponseError`.
-
-        Raises `redis.RedisError` or `OSError` when Redis did not answer.
-        """
-        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
+        if line.is_idle:
+            return await line.send_now(commands)
         replies = await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
@@ -69,16 +70,16 @@ class _Line:
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
-        self._queue: list[tuple[Command, asyncio.Future[Any]]] = []
+        self._queue: list[tuple[Command[Any], asyncio.Future[Any]]] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
 
-    async def execute(self, command: Command) -> Any:
-        if not (self._alone or self._pipelines or self._queue):
-            return await self._execute_alone(command)
-        return await self.enqueue(command)
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not (self._alone or self._pipelines or self._queue)
 
-    def enqueue(self, command: Command) -> asyncio.Future[Any]:
+    def enqueue(self, command: Command[Any]) -> asyncio.Future[Any]:
         """Put a command into the next pipeline."""
         future = self._loop.create_future()
         if not self._queue:
@@ -86,19 +87,13 @@ class _Line:
         self._queue.append((command, future))
         return future
 
-    async def _execute_alone(self, command: Command) -> Any:
-        """Send what finds nothing under way at once: a pipeline would cost it a task and two turns of the loop."""
+    async def send_now(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
+        """Send without a pipeline, which would cost a task and two loop iterations."""
         self._alone = True
         try:
-            (reply,) = await self._send([command])
+            return await self._send(commands)
         finally:
             self._alone = False
-        if isinstance(reply, ResponseError):
-            try:
-                raise reply
-            finally:
-                del reply  # or it and this frame would keep each other
-        return reply
 
     def _flush(self) -> None:
         if self._queue and len(self._pipelines) < MAX_PIPELINES:
@@ -111,7 +106,7 @@ class _Line:
         self._pipelines.discard(task)
         self._flush()
 
-    async def _exchange(self, batch: list[tuple[Command, asyncio.Future[Any]]]) -> None:
+    async def _exchange(self, batch: list[tuple[Command[Any], asyncio.Future[Any]]]) -> None:
         replies: Sequence[Any] = ()
         try:
             replies = await self._send([command for command, _ in batch])
@@ -130,7 +125,7 @@ class _Line:
                 for _, future in batch:
                     future.cancel()
 
-    async def _send(self, commands: list[Command]) -> Sequence[Any]:
+    async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
         connection = await self._pool.get_connection()
@@ -170,6 +165,41 @@ async def _reply(connection: AbstractConnection) -> Any:
     try:
         return await connection.read_response()
     except ResponseError as exc:
-        if isinstance(exc, ReadOnlyError):  # as in pipeline.py
+        if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later
+
+
+def pool_for_cache(cache: RedisCache) -> ConnectionPool:
+    """Return a pool of connections to the server of a cache, or to the primary that its Sentinels name."""
+    client = cache.client
+    params = _params(client.connection_factory, client._server[0])
+    if isinstance(client.connection_factory, sentinel.SentinelConnectionFactory):
+        return sentinel.async_pool(params)
+    return ConnectionPool.from_url(**params)
+
+
+def pool_for_node(cache: RedisCache, url: str) -> ConnectionPool:
+    """Return a pool of connections to one server of a cache's Redis Cluster."""
+    return ConnectionPool.from_url(**_params(cache.client.connection_factory, url))
+
+
+def _params(factory: Any, url: str) -> dict[str, Any]:
+    params = {**factory.make_connection_params(url), **getattr(factory, "pool_cls_kwargs", {})}
+    for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; MAX_PIPELINES is the bound here
+        params.pop(name, None)
+    if "retry" in params:
+        params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    if "connection_class" in params:
+        params["connection_class"] = _async_connection_class(params["connection_class"])
+    return params
+
+
+def _async_connection_class(sync_class: type) -> type:
+    name = sync_class.__name__
+    if name.startswith("Fake"):
+        from fakeredis import FakeAsyncRedisConnection
+
+        return FakeAsyncRedisConnection
+    twins = {cls.__name__: cls for cls in (SSLConnection, UnixDomainSocketConnection)}
+    return next((twins[base.__name__] for base in sync_class.__mro__ if base.__name__ in twins), Connection)

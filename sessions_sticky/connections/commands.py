@@ -1,64 +1,84 @@
-"""Redis commands and scripts, as data; pure."""
+"""Redis commands and scripts as data; pure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from redis.exceptions import NoScriptError
+ReplyT = TypeVar("ReplyT")
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
 
-class Command(NamedTuple):
+class Request(Generic[ReplyT_co]):
+    """Something to send to a store, whose reply is a `ReplyT_co`."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Command(Request[ReplyT_co]):
     """A Redis command with its arguments."""
 
     args: tuple[Any, ...]
 
 
-class Batch(NamedTuple):
-    """Commands that go out together and are answered together, in no transaction."""
+@dataclass(slots=True)
+class ScriptCall(Command[ReplyT_co]):
+    """The call of a Lua script by its SHA-1, under which Redis caches it."""
 
-    commands: list[Command]
+    script: Script
+    keys: Sequence[str | bytes]
+    argv: tuple[Any, ...]
+
+    @property
+    def with_source(self) -> Command[ReplyT_co]:
+        """The same call for a server that does not know the script, or was restarted since."""
+        return Command(("EVAL", self.script.source, *self.args[2:]))
 
 
-class Everywhere(NamedTuple):
-    """A command for every server that holds data: one, or each primary of a Redis Cluster; the replies are a list."""
+@dataclass(slots=True)
+class Batch(Request[list[Any]]):
+    """Commands that are sent together, in no transaction. An error replaces the reply of the command that failed."""
 
-    command: Command
+    commands: Sequence[Command[Any]]
 
 
-Request = Command | Batch | Everywhere
+@dataclass(slots=True)
+class AllPrimaries(Request[list[Any]]):
+    """A command for every server that holds data: one, or each primary of a Redis Cluster."""
+
+    command: Command[Any]
+
+
+RedisRequest = Command[Any] | Batch | AllPrimaries
 
 
 class Script:
-    """A Lua script made of files in `stores/lua/`; called by its SHA-1, under which Redis caches it."""
-
-    known: ClassVar[dict[str, Script]] = {}
+    """A Lua script made of files in `stores/lua/`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
         folder = resources.files("sessions_sticky").joinpath("stores", "lua")
         self.source = "\n".join(folder.joinpath(f"{name}.lua").read_text() for name in names)
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        self.known[self.sha] = self
 
-    def call(self, keys: Sequence[str | bytes], *args: Any) -> Command:
+    def call(self, keys: Sequence[str | bytes], *argv: Any) -> ScriptCall[Any]:
         """Return the call of the script on these keys."""
-        return Command(("EVALSHA", self.sha, len(keys), *keys, *args))
+        return ScriptCall(("EVALSHA", self.sha, len(keys), *keys, *argv), self, keys, argv)
 
     @property
-    def load(self) -> Command:
-        """What makes the script known to a Redis."""
+    def load(self) -> Command[bytes]:
+        """The command that makes the script known to a server."""
         return Command(("SCRIPT", "LOAD", self.source))
 
-    @classmethod
-    def with_source(cls, call: Command, exc: NoScriptError) -> Command:
-        """The same call for a Redis that has not seen the script yet, or was restarted since.
 
-        Raises `exc` when the command called no script: then the reply was not meant for it.
-        """
-        if call.args[0] != "EVALSHA":
-            raise exc
-        return Command(("EVAL", cls.known[call.args[1]].source, *call.args[2:]))
+def run(coroutine: Coroutine[Any, Any, ReplyT]) -> ReplyT:
+    """Run a coroutine that sends requests in blocking calls, and hence never suspends; return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    raise RuntimeError("a coroutine that sends in blocking calls must not suspend")

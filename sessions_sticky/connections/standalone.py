@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from hiredis import pack_command
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from sessions_sticky.connections import async_pools, pipeline
-from sessions_sticky.connections.async_client import AsyncRedis
+from sessions_sticky.connections.async_client import AsyncRedis, pool_for_cache
 from sessions_sticky.connections.breaker import Breaker
-from sessions_sticky.connections.commands import Batch, Command, Everywhere, Request, Script
+from sessions_sticky.connections.commands import (
+    AllPrimaries,
+    Batch,
+    Command,
+    RedisRequest,
+    Script,
+    ScriptCall,
+    run,
+)
 
 if TYPE_CHECKING:
     import redis
     from django_redis.cache import RedisCache
+    from redis import Connection
+
+
+PART_BYTES = 16_384
+"""Written at a time: what Redis reads at a time, so that it works on the first part while we pack the next."""
+
+
+Exchange = Callable[[Sequence[Command[Any]]], Awaitable[Sequence[Any]]]
+"""Sends commands and returns the replies, errors in the place of some."""
 
 
 class RedisServer:
@@ -26,38 +43,37 @@ class RedisServer:
 
     def __init__(self, cache: RedisCache) -> None:
         self._client: redis.Redis = cache.client.get_client(write=True)
-        self._async_client = AsyncRedis(lambda: async_pools.for_cache(cache))
+        self._async_client = AsyncRedis(lambda: pool_for_cache(cache))
         self._breaker = Breaker()
-        self._loaded: set[str] = set()
+        self._loaded: set[Script] = set()
 
-    def send(self, request: Request) -> Any:
+    def send(self, request: RedisRequest) -> Any:
         """Send and wait."""
-        self._breaker.check()
-        try:
-            reply = self._send_batch(request) if isinstance(request, Batch) else self._send_one(request)
-        except (RedisError, OSError) as exc:
-            self._breaker.note(exc)
-            raise
-        self._breaker.note()
-        return reply
+        return run(self._send(request, self._exchange))
 
-    async def asend(self, request: Request) -> Any:
+    async def asend(self, request: RedisRequest) -> Any:
         """Send without blocking the event loop."""
+        return await self._send(request, self._async_client.exchange)
+
+    async def _send(self, request: RedisRequest, exchange: Exchange) -> Any:
         self._breaker.check()
         try:
-            reply = await (self._asend_batch(request) if isinstance(request, Batch) else self._asend_one(request))
+            if isinstance(request, Batch):
+                reply = await self._send_batch(request.commands, exchange)
+            elif isinstance(request, AllPrimaries):
+                reply = [await self._send_command(request.command, exchange)]
+            else:
+                reply = await self._send_command(request, exchange)
         except (RedisError, OSError) as exc:
             self._breaker.note(exc)
             raise
         self._breaker.note()
         return reply
 
-    def _send_one(self, request: Command | Everywhere) -> Any:
-        if isinstance(request, Everywhere):
-            return [self._send_one(request.command)]
-        (reply,) = self._exchange([request])
-        if isinstance(reply, NoScriptError):
-            (reply,) = self._exchange([Script.with_source(request, reply)])
+    async def _send_command(self, command: Command[Any], exchange: Exchange) -> Any:
+        (reply,) = await exchange([command])
+        if isinstance(reply, NoScriptError) and isinstance(command, ScriptCall):
+            (reply,) = await exchange([command.with_source])
         if isinstance(reply, ResponseError):
             try:
                 raise reply
@@ -65,30 +81,30 @@ class RedisServer:
                 del reply  # or it and this frame would keep each other
         return reply
 
-    async def _asend_one(self, request: Command | Everywhere) -> Any:
-        if isinstance(request, Everywhere):
-            return [await self._asend_one(request.command)]
-        try:
-            return await self._async_client.execute(request)
-        except NoScriptError as exc:
-            return await self._async_client.execute(Script.with_source(request, exc))
-
-    def _send_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
-        for load in self._loads(batch):
-            self._send_one(load)
-        replies = self._exchange(batch.commands)
-        if again and (unknown := self._forgotten(batch, replies)):
-            part = Batch([batch.commands[at] for at in unknown])
-            _put(replies, unknown, self._send_batch(part, again=False))
+    async def _send_batch(
+        self, commands: Sequence[Command[Any]], exchange: Exchange, *, again: bool = True
+    ) -> list[Any]:
+        new = _scripts(commands) - self._loaded
+        self._loaded |= new
+        for script in new:  # before its first call: fakeredis hangs up on an error in a pipeline
+            await self._send_command(script.load, exchange)
+        replies = list(await exchange(commands))
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if again and unknown:  # the server was restarted since
+            part = [commands[at] for at in unknown]
+            self._loaded -= _scripts(part)
+            for at, reply in zip(unknown, await self._send_batch(part, exchange, again=False), strict=True):
+                replies[at] = reply
         return replies
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def _exchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Write and read in blocking calls."""
         pool = self._client.connection_pool
         connection = pool.get_connection()
 
         def exchange() -> list[Any]:
-            pipeline.write(connection, commands)
-            return pipeline.read(connection, len(commands))
+            write(connection, commands)
+            return read(connection, len(commands))
 
         try:
             replies: list[Any] = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
@@ -99,32 +115,35 @@ class RedisServer:
         finally:
             pool.release(connection)
 
-    async def _asend_batch(self, batch: Batch, *, again: bool = True) -> list[Any]:
-        for load in self._loads(batch):
-            await self._asend_one(load)
-        replies = await self._async_client.execute_many(batch.commands)
-        if again and (unknown := self._forgotten(batch, replies)):
-            part = Batch([batch.commands[at] for at in unknown])
-            _put(replies, unknown, await self._asend_batch(part, again=False))
-        return replies
 
-    def _loads(self, batch: Batch) -> list[Command]:
-        """Return what makes the scripts of a batch known, the first time; fakeredis hangs up on an error within one."""
-        called = _scripts(batch.commands) - self._loaded
-        self._loaded |= called
-        return [Script.known[sha].load for sha in called]
-
-    def _forgotten(self, batch: Batch, replies: Sequence[Any]) -> list[int]:
-        """Return the places of the scripts that a server, restarted since, does not know any more."""
-        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        self._loaded -= _scripts([batch.commands[at] for at in unknown])
-        return unknown
+def _scripts(commands: Sequence[Command[Any]]) -> set[Script]:
+    return {command.script for command in commands if isinstance(command, ScriptCall)}
 
 
-def _scripts(commands: Sequence[Command]) -> set[str]:
-    return {command.args[1] for command in commands if command.args[0] == "EVALSHA"}
+def write(connection: Connection, commands: Iterable[Command[Any]]) -> None:
+    """Send commands, to be followed by `read`."""
+    connection.send_packed_command(_parts(commands))
 
 
-def _put(replies: list[Any], places: Sequence[int], parts: Sequence[Any]) -> None:
-    for at, reply in zip(places, parts, strict=True):
-        replies[at] = reply
+def read(connection: Connection, number: int) -> list[Any]:
+    """Return the replies to as many commands, as Redis gives them; a `ResponseError` stands in the place of one."""
+    return [_reply(connection) for _ in range(number)]
+
+
+def _reply(connection: Connection) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as exc:
+        if isinstance(exc, ReadOnlyError):  # no longer a primary; a new connection may lead to the one that is
+            connection.mark_for_reconnect()
+        return exc
+
+
+def _parts(commands: Iterable[Command[Any]]) -> Iterator[bytes]:
+    part = bytearray()
+    for command in commands:
+        part += pack_command(command.args)
+        if len(part) >= PART_BYTES:
+            yield bytes(part)
+            part.clear()
+    yield bytes(part)

@@ -1,7 +1,7 @@
-"""The records of bulk operations that run by themselves; see operations.py for the form.
+"""The records of jobs: bulk operations that outlive their request.
 
 A job is a record, changed by compare-and-set only; a number of sessions changed, which the scripts that change them
-count; and a lease of whoever does it, without which a job that says "running" is taken over.
+count; and the lease of its worker, without which a job in state "running" is taken over.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command, Script
-from sessions_sticky.policy import Operation
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import LATEST, Session
+from sessions_sticky.stores.base import Store
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -116,72 +116,72 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(NamedTuple):
-    """A job as it was found: its record's bytes, and whether somebody is doing it."""
+    """A job as it was read: its record's bytes, and whether a worker has its lease."""
 
     job: Job
     raw: bytes
-    attended: bool
+    is_leased: bool
 
 
-def tally(key: str) -> str:
+class Records:
+    """The jobs in one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def write(self, job: Job, expected: bytes = b"") -> bool:
+        """Write a record in the place of the `expected` one; False when it has changed since."""
+        names = [keys.job(job.key), done_key(job.key), keys.JOBS]
+        call = WRITE.call(names, expected, _ENCODER.encode(job), job.key, job.updated_at, KEPT_SECONDS)
+        return bool(self._store.send(call))
+
+    def change(self, key: str, states: tuple[State, ...], **changes: Any) -> bool:
+        """Change the record of a job that is in one of some states; False when it is not, or gone."""
+        while (found := self.find(key)) and found.job.state in states:
+            if self.update(found, **changes):
+                return True
+        return False
+
+    def update(self, found: Found, **changes: Any) -> bool:
+        """Change the record of a job as it was read; False when it has changed since."""
+        job = msgspec.structs.replace(found.job, updated_at=int(time.time()), **changes)
+        return self.write(job, found.raw)
+
+    def find(self, key: str) -> Found | None:
+        """Return a job; None when there is none."""
+        if not _KEY.fullmatch(key):
+            return None
+        return _found(key, *self._store.send(Batch(_reading(key))))
+
+    def recent(self) -> list[Found]:
+        """Return the jobs with the latest changes, the last begun first."""
+        listed = self._store.send(Command[list[bytes]](("ZREVRANGE", keys.JOBS, 0, MAX_LISTED - 1)))
+        names = [name.decode(errors="replace") for name in listed]
+        names = [name for name in names if _KEY.fullmatch(name)]
+        replies = self._store.send(Batch([command for name in names for command in _reading(name)])) if names else []
+        parts = zip(names, replies[::3], replies[1::3], replies[2::3], strict=True)
+        jobs = [found for part in parts if (found := _found(*part))]
+        return sorted(jobs, key=lambda found: found.job.started_at, reverse=True)
+
+    def lease(self, key: str, token: str, seconds: float) -> bool:
+        """Take, keep or, for 0 seconds, give back the lease of a job; False when another worker has it."""
+        return bool(self._store.send(LEASE.call([_lease_key(key)], token, int(seconds * 1000))))
+
+
+def done_key(key: str) -> str:
     """Return the key of the number of sessions that a job has changed."""
     return f"{keys.job(key)}:done"
 
 
-def write(job: Job, expected: bytes = b"") -> Operation[bool]:
-    """Write a record in the place of the `expected` one; False when that is another by now."""
-    names = [keys.job(job.key), tally(job.key), keys.JOBS]
-    return bool((yield WRITE.call(names, expected, _ENCODER.encode(job), job.key, job.updated_at, KEPT_SECONDS)))
-
-
-def change(key: str, states: tuple[State, ...], **changes: Any) -> Operation[bool]:
-    """Change the record of a job that is in one of some states; False when it is not, or gone."""
-    while (found := (yield from find(key))) and found.job.state in states:
-        if (yield from update(found, **changes)):
-            return True
-    return False
-
-
-def update(found: Found, **changes: Any) -> Operation[bool]:
-    """Change the record of a job as it was found; False when it is another by now."""
-    job = msgspec.structs.replace(found.job, updated_at=int(time.time()), **changes)
-    return (yield from write(job, found.raw))
-
-
-def find(key: str) -> Operation[Found | None]:
-    """Read a job; None when there is none."""
-    if not _KEY.fullmatch(key):
-        return None
-    return _found(key, *(yield Batch(_reading(key))))
-
-
-def recent() -> Operation[list[Found]]:
-    """Read the jobs with the latest changes, the last begun first."""
-    listed = yield Command(("ZREVRANGE", keys.JOBS, 0, MAX_LISTED - 1))
-    names = [name.decode(errors="replace") for name in listed]
-    names = [name for name in names if _KEY.fullmatch(name)]
-    if not names:
-        return []
-    replies = yield Batch([command for name in names for command in _reading(name)])
-    parts = zip(names, replies[::3], replies[1::3], replies[2::3], strict=True)
-    jobs = [found for part in parts if (found := _found(*part))]
-    return sorted(jobs, key=lambda found: found.job.started_at, reverse=True)
-
-
-def lease(key: str, token: str, seconds: float) -> Command:
-    """Take, keep or, for 0 seconds, give back the lease of a job; see lease.lua."""
-    return LEASE.call([_runner(key)], token, int(seconds * 1000))
-
-
-def _runner(key: str) -> str:
+def _lease_key(key: str) -> str:
     return f"{keys.job(key)}:runner"
 
 
-def _reading(key: str) -> list[Command]:
-    return [Command(("GET", keys.job(key))), Command(("GET", tally(key))), Command(("EXISTS", _runner(key)))]
+def _reading(key: str) -> list[Command[Any]]:
+    return [Command(("GET", keys.job(key))), Command(("GET", done_key(key))), Command(("EXISTS", _lease_key(key)))]
 
 
-def _found(key: str, raw: bytes | None, done: bytes | None, attended: int) -> Found | None:
+def _found(key: str, raw: bytes | None, done: bytes | None, leases: int) -> Found | None:
     if raw is None:
         return None
     try:
@@ -190,7 +190,7 @@ def _found(key: str, raw: bytes | None, done: bytes | None, attended: int) -> Fo
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as exc:
         logger.error("unreadable job %r: %s", key, exc)
         return None
-    return Found(msgspec.structs.replace(job, key=key, done=number), raw, bool(attended))
+    return Found(msgspec.structs.replace(job, key=key, done=number), raw, bool(leases))
 
 
 _KEY = re.compile(r"[0-9a-f]{32}")

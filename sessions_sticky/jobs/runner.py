@@ -1,4 +1,4 @@
-"""Doing a job in a thread of this process."""
+"""Running a job in a thread of this process."""
 
 from __future__ import annotations
 
@@ -10,139 +10,125 @@ from threading import Thread
 from typing import Any
 
 from django.db import connections
+from django.dispatch import Signal
 
-from sessions_sticky.connections.commands import Command, Script
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
-from sessions_sticky.jobs import records
-from sessions_sticky.jobs.records import Job, Plan
+from sessions_sticky.jobs.records import Job, Plan, Records, done_key
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.policy import Operation
-from sessions_sticky.queries.bulk import Bulk, Move
-from sessions_sticky.queries.index_reader import Row
-from sessions_sticky.queries.reads import Overview
-from sessions_sticky.signals import Announcement
-from sessions_sticky.stores import redis
-from sessions_sticky.stores.base import Store
+from sessions_sticky.queries.bulk import Bulk
+from sessions_sticky.signals import send_signal
 
 logger = logging.getLogger("sessions_sticky")
 
 LEASE_SECONDS = 10.0
-"""How long after its last sign of life a worker is taken to be gone."""
+"""How long after its last heartbeat a worker counts as gone."""
 TICK_SECONDS = 0.25
-"""How often a worker gives a sign of life, and looks whether it is to stop."""
-PATIENCE_SECONDS = 60.0
-"""How long a worker waits for a store that does not answer. Somebody else may go on after that."""
+"""How often a worker renews its lease and checks whether it is to stop."""
+STORE_TIMEOUT_SECONDS = 60.0
+"""How long a worker retries while the store is unavailable. Another worker may resume the job later."""
 RETRY_SECONDS = 0.5
 
-TALLIED = {
-    script.sha: Script(*script.names[:-1], "count_change", script.names[-1]) for script in (redis.REMOVE, redis.REPLACE)
-}
-"""The scripts that make changes, by the SHA-1 of those that do not count them."""
 
-
-class TalliedBulk(Bulk):
-    """Bulk operations that count their changes in a key, each in the step that makes it."""
-
-    def __init__(self, store: Store[Any], ttl_seconds: int, actor: str, tally: str) -> None:
-        super().__init__(store, ttl_seconds, actor)
-        self._tally = tally
-
-    def _request(self, row: Row, move: Move | None) -> Command:
-        _, sha, number, *rest = super()._request(row, move).args
-        return TALLIED[sha].call([*rest[:number], self._tally], *rest[number:])
+class _Stopped(Exception):  # not an error
+    """The job was stopped, is gone, or another worker has taken it over."""
 
 
 class JobRunner:
-    """Does one job, as long as its record says "running" and nobody else has its lease."""
+    """Runs one job, as long as its record says "running" and no other worker has its lease."""
 
     def __init__(self, manager: SessionManager, job: Job) -> None:
         self._job = job
         self._manager = copy(manager)
-        self._store = self._manager._fixed_store = manager._store  # whatever the settings will be
+        self._manager._fixed_store = manager._store  # also if the settings change
+        self._records = Records(manager._store)
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()
+        self._may_continue = True
 
     def start(self) -> bool:
-        """Begin, in a thread; False when somebody else is doing it."""
-        if not self._store.send(records.lease(self._job.key, self._token, LEASE_SECONDS)):
+        """Start a thread; False when another worker runs the job."""
+        if not self._records.lease(self._job.key, self._token, LEASE_SECONDS):
             return False
-        Thread(target=self._work, name=f"job {self._job.key}", daemon=True).start()
+        Thread(target=self._run, name=f"job {self._job.key}", daemon=True).start()
         return True
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
-            self._persist()
+            self._run_with_retries()
         except SessionStoreUnavailable as exc:
-            logger.warning("left job %s, whoever looks at it goes on: %s", self._job.key, exc)
+            logger.warning("job %s suspended, it resumes on the next read: %s", self._job.key, exc)
         finally:
             connections.close_all()  # receivers of signals may have used the database
 
-    def _persist(self) -> None:
+    def _run_with_retries(self) -> None:
         while True:
             try:
-                return self._manager._run(self._do())
+                return self._do()
             except SessionStoreUnavailable:
-                if time.monotonic() - self._answered_at > PATIENCE_SECONDS:
+                if time.monotonic() - self._answered_at > STORE_TIMEOUT_SECONDS:
                     raise
                 time.sleep(RETRY_SECONDS)
 
-    def _do(self) -> Operation[None]:
-        """Do what is left of the job, as far as it may."""
+    def _do(self) -> None:
+        """Do the rest of the job, unless it is stopped."""
         try:
-            if (yield from self._may_go_on()):
-                yield from self._expect()
-                if (yield from self._attend(self._operation())):
-                    yield from records.change(self._job.key, ("running", "stopped"), state="done")
+            self._heartbeat()
+            if self._may_continue:
+                self._update_expected()
+                self._change_all()
+                self._records.change(self._job.key, ("running", "stopped"), state="done")
+        except _Stopped:
+            pass
         except SessionStoreUnavailable:
             raise
         except Exception as exc:
             logger.exception("job %s failed", self._job.key)
             detail = str(exc) if isinstance(exc, SessionError) else "An internal error; see the log of the server."
-            yield from records.change(self._job.key, ("running",), state="failed", detail=detail)
-        yield records.lease(self._job.key, self._token, 0)
+            self._records.change(self._job.key, ("running",), state="failed", detail=detail)
+        self._records.lease(self._job.key, self._token, 0)
 
-    def _operation(self) -> Operation[int]:
+    def _change_all(self) -> None:
         filters, move, _ = self._job.plan
-        ttl_seconds, tally = self._manager.ttl_seconds, records.tally(self._job.key)
-        bulk = TalliedBulk(self._store, ttl_seconds, self._job.actor, tally)
-        return bulk.rebind_all(filters, move, None) if move else bulk.delete_all(filters, None)
+        store, ttl_seconds, counter = self._manager._store, self._manager.ttl_seconds, done_key(self._job.key)
+        bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, counter)
+        if move:
+            bulk.rebind_all(filters, move, self._check)
+        else:
+            bulk.delete_all(filters, self._check)
 
-    def _expect(self) -> Operation[None]:
-        found = yield from records.find(self._job.key)
-        if found:
-            number = yield from remaining(self._store, self._manager.ttl_seconds, self._job.plan)
-            yield from records.update(found, expected=found.job.done + number)
+    def _check(self, *progress: int) -> None:
+        """Raise `_Stopped` between two batches once the job may not continue."""
+        self._tick()
+        if not self._may_continue:
+            raise _Stopped
 
-    def _attend(self, operation: Operation[Any]) -> Operation[bool]:
-        """Run an operation with signs of life in between; False when it was stopped."""
-        reply, go_on = None, True
-        while True:
-            try:
-                request = operation.send(reply)
-            except StopIteration:
-                return True
-            if time.monotonic() >= self._next_tick:
-                go_on = yield from self._may_go_on()
-            if not go_on and not isinstance(request, Announcement):  # what has changed is announced yet
-                return False
-            reply = yield request
+    def _send_signal(self, signal: Signal, **arguments: Any) -> None:
+        """Keep the lease while receivers take their time; changes that are made are announced in any case."""
+        self._tick()
+        send_signal(signal, type(self._manager), **arguments)
 
-    def _may_go_on(self) -> Operation[bool]:
-        """Keep the lease and note the time; False when the job is stopped, gone, or somebody else's."""
+    def _tick(self) -> None:
+        if time.monotonic() >= self._next_tick:
+            self._heartbeat()
+
+    def _heartbeat(self) -> None:
+        """Renew the lease and the record's time; the job may continue unless it was stopped, is gone or taken over."""
         self._next_tick = time.monotonic() + TICK_SECONDS
-        held = yield records.lease(self._job.key, self._token, LEASE_SECONDS)
-        found = yield from records.find(self._job.key)
+        held = self._records.lease(self._job.key, self._token, LEASE_SECONDS)
+        found = self._records.find(self._job.key)
         self._answered_at = time.monotonic()
-        if not held or found is None or found.job.state != "running":
-            return False
-        yield from records.update(found, expected=max(found.job.expected, found.job.done))
-        return True
+        self._may_continue = bool(held and found and found.job.state == "running")
+        if found and self._may_continue:
+            self._records.update(found, expected=max(found.job.expected, found.job.done))
+
+    def _update_expected(self) -> None:
+        if found := self._records.find(self._job.key):
+            self._records.update(found, expected=found.job.done + remaining(self._manager, self._job.plan))
 
 
-def remaining(store: Store[Any], ttl_seconds: int, plan: Plan) -> Operation[int]:
+def remaining(manager: SessionManager, plan: Plan) -> int:
     """Count what a plan would change now."""
-    overview = Overview(store, ttl_seconds)
-    number = yield from overview.count(plan.filters)
+    number = manager.count(**plan.filters._asdict())
     if plan.already_done is not None:
-        number -= yield from overview.count(plan.already_done)
+        number -= manager.count(**plan.already_done._asdict())
     return max(number, 0)

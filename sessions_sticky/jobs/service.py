@@ -1,23 +1,19 @@
-"""Bulk operations that run by themselves: begun by a request, they outlive it and the worker that took it.
+"""Jobs: bulk operations that outlive the request that started them, and its worker.
 
-Whoever looks at a job whose worker is gone goes on with it, so a page that shows its progress keeps it going.
+Reading an orphaned job resumes it, so a page that shows its progress keeps it running.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.jobs import records
-from sessions_sticky.jobs.records import Found, Job, Plan
+from sessions_sticky.jobs.records import Found, Job, Plan, Records
 from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.manager import SessionManager, sessions
-from sessions_sticky.policy import Operation
-from sessions_sticky.queries.reads import Overview
-
-T = TypeVar("T")
+from sessions_sticky.queries.index_reader import IndexReader
 
 POLL_SECONDS = 0.02
 
@@ -41,7 +37,7 @@ class Jobs:
     def count(self, plan: Plan) -> int:
         """Return how many sessions the plan would change now, by the index. Raises as `start` does."""
         plan.check()
-        return self._run(remaining(self._manager._store, self._manager.ttl_seconds, plan))
+        return remaining(self._manager, plan)
 
     def start(self, plan: Plan, *, actor: str) -> Job:
         """Begin; the history names `actor`.
@@ -50,23 +46,23 @@ class Jobs:
         fit the wire format.
         """
         job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=self.count(plan))
-        self._run(records.write(job))
+        self._records.write(job)
         JobRunner(self._manager, job).start()
         return job
 
     def get(self, key: str) -> Job | None:
         """Return a job, None when there is none; goes on with it when its worker is gone."""
-        found = self._run(records.find(key))
-        return self._look_after(found) if found else None
+        found = self._records.find(key)
+        return self._resume_if_orphaned(found) if found else None
 
     def peek(self, key: str) -> Job | None:
         """Return a job as `get` does, without going on with it."""
-        found = self._run(records.find(key))
+        found = self._records.find(key)
         return found.job if found else None
 
     def recent(self) -> list[Job]:
         """Return the jobs that changed last, at most 100, the last begun first; goes on with them as `get` does."""
-        return [self._look_after(found) for found in self._run(records.recent())]
+        return [self._resume_if_orphaned(found) for found in self._records.recent()]
 
     def wait(self, job: Job, seconds: float) -> Job:
         """Return the job once it does not run any more, or as it is after so long; never raises."""
@@ -81,25 +77,26 @@ class Jobs:
 
     def stop(self, key: str, *, within_seconds: float = 1.0) -> Changed | None:
         """Stop a job that runs; None when there is none. Waits for its worker to notice."""
-        changed = self._run(records.change(key, ("running",), state="stopped"))
+        changed = self._records.change(key, ("running",), state="stopped")
         deadline = time.monotonic() + within_seconds
-        while (found := self._run(records.find(key))) and found.job.state == "stopped":
-            if not found.attended or time.monotonic() > deadline:
+        while (found := self._records.find(key)) and found.job.state == "stopped":
+            if not found.is_leased or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
         return Changed(found.job, changed) if found else None
 
     def resume(self, key: str) -> Changed | None:
         """Go on with a job that was stopped or has failed; None when there is none."""
-        changed = self._run(records.change(key, ("stopped", "failed"), state="running", detail=""))
+        changed = self._records.change(key, ("stopped", "failed"), state="running", detail="")
         job = self.get(key)
         return Changed(job, changed) if job else None
 
-    def _look_after(self, found: Found) -> Job:
-        if found.job.state == "running" and not found.attended:
+    def _resume_if_orphaned(self, found: Found) -> Job:
+        if found.job.state == "running" and not found.is_leased:
             JobRunner(self._manager, found.job).start()
         return found.job
 
-    def _run(self, operation: Operation[T]) -> T:
-        Overview(self._manager._store, self._manager.ttl_seconds)  # raises where there is no index
-        return self._manager._run(operation)
+    @property
+    def _records(self) -> Records:
+        IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises where there is no index
+        return Records(self._manager._store)

@@ -1,28 +1,26 @@
 """What is wrong with the configuration and the store, in plain words, and how to mend it.
 
-Looks only: reads, and asks the server about itself; see operations.py for the form. What a hosted Redis does not permit
-is not checked, and said so.
+Only reads, and asks the server about itself. A check that a hosted Redis does not permit is reported as not checked.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 from django.core.cache import caches
 from django.core.checks import ERROR, Tags, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.translation import gettext
 
-from sessions_sticky import keys
+from sessions_sticky import keys, stores
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Batch, Command, Everywhere
-from sessions_sticky.drivers import Driver
+from sessions_sticky.connections.commands import AllPrimaries, Command
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
-from sessions_sticky.policy import Operation
 from sessions_sticky.queries import server_info
-from sessions_sticky.queries.reindex import ENTER_SIZE
+from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.server_info import Finding, Level, figure, judged
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
@@ -37,31 +35,15 @@ SAMPLE_STEPS = 50
 """Steps of SCAN, each of `SAMPLE_SIZE` keys: a database may hold many others."""
 
 
-class Doctor(Driver):
-    """Examines the configured cache."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def findings(self) -> list[Finding]:
-        """Return what there is to say of the settings and the store; takes some milliseconds, writes nothing."""
-        found: list[Finding] = []
-        try:
-            found += _settings()
-            self._run(_Examination(self._store, found).whole())
-        except ImproperlyConfigured as exc:
-            _add_unless_told(found, exc)
-        return found
-
-    async def afindings(self) -> list[Finding]:
-        """Async twin of `findings`."""
-        found: list[Finding] = []
-        try:
-            found += _settings()
-            await self._arun(_Examination(self._store, found).whole())
-        except ImproperlyConfigured as exc:
-            _add_unless_told(found, exc)
-        return found
+def examine() -> list[Finding]:
+    """Return the findings about the settings and the configured store; takes some milliseconds, writes nothing."""
+    found: list[Finding] = []
+    try:
+        found += _settings()
+        _Examination(stores.for_alias(conf.cache), found).run()
+    except ImproperlyConfigured as exc:
+        _add_if_new(found, exc)
+    return found
 
 
 def _settings() -> list[Finding]:
@@ -77,7 +59,7 @@ def _settings() -> list[Finding]:
     ] or [Finding(Level.OK, "settings", gettext("the system checks have nothing to say"))]
 
 
-def _add_unless_told(found: list[Finding], exc: Exception) -> None:
+def _add_if_new(found: list[Finding], exc: Exception) -> None:
     if not any(finding.level is Level.ERROR for finding in found):
         message = gettext("the session cache cannot be opened: %s") % exc
         found.append(Finding(Level.ERROR, "settings", message, gettext("Mend CACHES")))
@@ -86,49 +68,49 @@ def _add_unless_told(found: list[Finding], exc: Exception) -> None:
 class _Examination:
     """One look at one store; adds to `found`."""
 
-    def __init__(self, store: Store[Any], found: list[Finding]) -> None:
+    def __init__(self, store: Store, found: list[Finding]) -> None:
         self._store = store
         self._found = found
 
-    def whole(self) -> Operation[None]:
+    def run(self) -> None:
         """Look at everything; at nothing more where the store does not answer."""
         try:
-            yield from self._latency()
+            self._latency()
         except SessionStoreUnavailable as exc:
             hint = gettext("Check that the server runs, and its address and password in CACHES (REDIS_URL)")
             self._add(Level.ERROR, "reachable", str(exc), hint)
             return
-        if self._store.refreshed is None:
+        if self._store.refresh_tracker is None:
             kind = type(caches[conf.cache]).__name__
             message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
             hint = gettext("sessions_sticky.cache_config(url) gives one on Redis, which can")
             self._add(Level.NOTE, "cache", message % kind, hint)
             return
-        yield from self._unless_refused("server", self._server())
-        yield from self._unless_refused("clock", self._clock())
+        self._unless_refused("server", self._server)
+        self._unless_refused("clock", self._clock)
         if not conf.history_length:
             message = gettext("HISTORY_LENGTH is 0: nobody will know why a conversation moved")
             self._add(Level.NOTE, "history", message)
         if not conf.index:
             message = gettext("INDEX is False: sessions cannot be listed, counted or drained")
             self._add(Level.NOTE, "index", message)
-        yield from self._unless_refused("sessions", self._sample())
+        self._unless_refused("sessions", self._sample)
 
     def _add(self, level: Level, subject: str, message: str, hint: str = "") -> None:
         self._found.append(Finding(level, subject, message, hint))
 
-    def _unless_refused(self, subject: str, operation: Operation[None]) -> Operation[None]:
+    def _unless_refused(self, subject: str, check: Callable[[], None]) -> None:
         try:
-            yield from operation
+            check()
         except SessionStoreUnavailable as exc:
             message = gettext("not permitted or not known to this server, not checked (%s)") % exc
             self._add(Level.NOTE, subject, message)
 
-    def _latency(self) -> Operation[None]:
+    def _latency(self) -> None:
         taken_ms = []
         for _ in range(LATENCY_READS):
             began = time.perf_counter()
-            yield self._store.read(keys.session("doctor"))
+            self._store.send(self._store.read(keys.session("doctor")))
             taken_ms.append((time.perf_counter() - began) * 1000)
         median = statistics.median(taken_ms)
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
@@ -136,55 +118,54 @@ class _Examination:
         level = Level.WARNING if median > MAX_LATENCY_MS else None
         self._found.append(judged(level, "latency", message, gettext("Every chat waits for it: find what slows it")))
 
-    def _server(self) -> Operation[None]:
-        infos = [server_info.read_info(reply) for reply in (yield Everywhere(Command(("INFO",))))]
+    def _server(self) -> None:
+        infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
         self._found += server_info.worst(list(server_info.judge(info)) for info in infos)
-        yield from self._unless_refused("persistence", self._persistence(infos))
+        self._unless_refused("persistence", partial(self._persistence, infos))
 
-    def _persistence(self, infos: list[dict[str, str]]) -> Operation[None]:
-        told = [server_info.persistence(info) for info in infos]
-        if None in told:
-            replies = yield Everywhere(Command(("CONFIG", "GET", "save")))
+    def _persistence(self, infos: list[dict[str, str]]) -> None:
+        found = [server_info.persistence(info) for info in infos]
+        if None in found:
+            replies = self._store.send(AllPrimaries(Command(("CONFIG", "GET", "save"))))
             saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
-            told = [one or server_info.snapshots(save[0].decode()) for one, save in zip(told, saves, strict=True)]
-        self._found += server_info.worst([[one] for one in told if one])
+            found = [one or server_info.snapshots(save[0].decode()) for one, save in zip(found, saves, strict=True)]
+        self._found += server_info.worst([[one] for one in found if one])
 
-    def _clock(self) -> Operation[None]:
+    def _clock(self) -> None:
         before = time.time()
-        clocks = yield Everywhere(Command(("TIME",)))
+        clocks = self._store.send(AllPrimaries(Command(("TIME",))))
         now = (before + time.time()) / 2
         skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
         message = gettext("this machine's clock and the server's are %s s apart") % figure(skew, 1)
         self._found.append(judged(level, "clock", message, gettext("Let both follow NTP")))
 
-    def _sample(self) -> Operation[None]:
-        members = yield from self._sampled()
-        _, *found = (yield index.read_sessions(members)) if members else [b""]
+    def _sample(self) -> None:
+        members = self._sampled()
+        now, *found = self._store.send(index.read_sessions(members)) if members else [b"0"]
         rows = [row for row in zip(members, found[::2], found[1::2], strict=True) if row[1] is not None]
-        sessions = [(session, left_ms) for member, raw, left_ms in rows if (session := _session(member, raw))]
+        sessions = [Row(session, raw, left_ms) for member, raw, left_ms in rows if (session := _session(member, raw))]
         writers = gettext("Another program writes them wrongly: docs/interchange.md says how")
         unreadable = gettext("%(bad)s of the %(number)s sessions looked at are unreadable")
         self._count("values", len(rows) - len(sessions), len(rows), unreadable, writers)
         immortal = gettext("%(bad)s of the %(number)s sessions looked at are without an expiry")
         self._count("expiry", sum(row[2] == -1 for row in rows), len(rows), immortal, writers)
         if conf.index:
-            expiring = [(session, left_ms) for session, left_ms in sessions if left_ms > 0]
-            parts = [expiring[at : at + ENTER_SIZE] for at in range(0, len(expiring), ENTER_SIZE)]
-            late = yield Batch([index.enter(part, only_tell=True) for part in parts])
+            expiring = [row for row in sessions if row.left_ms > 0]
+            late = IndexReader(self._store, conf.ttl_seconds).out_of_date(expiring, float(now))
             drifted = gettext("%(bad)s of the %(number)s sessions looked at are missing or out of date in the index")
             hint = gettext("Run manage.py sessions reindex, again whenever other programs have written sessions")
-            self._count("index", sum(map(len, late)), len(expiring), drifted, hint)
+            self._count("index", len(late), len(expiring), drifted, hint)
 
     def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
         message %= {"bad": figure(bad), "number": figure(number)}
         self._found.append(judged(Level.WARNING if bad else None, subject, message, hint))
 
-    def _sampled(self) -> Operation[list[bytes]]:
+    def _sampled(self) -> list[bytes]:
         names: set[bytes] = set()
         cursor = b"0"
         for _ in range(SAMPLE_STEPS):
-            cursor, more = yield index.scan(cursor, f"{keys.SESSION_PREFIX}*", SAMPLE_SIZE)
+            cursor, more = self._store.send(index.scan(cursor, f"{keys.SESSION_PREFIX}*", SAMPLE_SIZE))
             names.update(more)
             if cursor == b"0" or len(names) >= SAMPLE_SIZE:
                 break

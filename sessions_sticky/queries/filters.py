@@ -4,25 +4,48 @@ from __future__ import annotations
 
 import base64
 import re
-import secrets
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import msgspec
 
 from sessions_sticky.exceptions import InvalidCursor
 from sessions_sticky.session import Entry, Session
 
+MAX_PAGE = 1_000
+
+
+class FilterFields(TypedDict, total=False):
+    """The filters as keyword arguments."""
+
+    provider: str | None
+    model: str | None
+    external_id: str | None
+
 
 class Filters(NamedTuple):
-    """Which sessions are meant: those that equal all that is not None."""
+    """Which sessions match: those that equal all that is not None."""
 
     provider: str | None = None
     model: str | None = None
     external_id: str | None = None
 
+    @classmethod
+    def checked(cls, fields: FilterFields, *, everything: bool | None = None) -> Filters:
+        """Return the filters; raise `ValueError` for one that is not a string.
+
+        With `everything` True they must be empty, with False not.
+        """
+        filters = cls(**fields)
+        for name, value in zip(cls._fields, filters, strict=True):
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"Invalid {name}: {value!r}; allowed is a string or None")
+        if everything is not None and everything != (filters == cls()):
+            raise ValueError("Either a filter (provider, model, external_id) or everything=True is needed, not both")
+        return filters
+
     def match(self, session: Session) -> bool:
-        """Tell whether a session is meant."""
+        """Return whether a session matches."""
         return (
             self.provider in (None, session.provider)
             and self.model in (None, session.model)
@@ -30,7 +53,7 @@ class Filters(NamedTuple):
         )
 
     @property
-    def have_utf8(self) -> bool:
+    def is_encodable(self) -> bool:
         """Whether all have a UTF-8 form, as the fields of every session have."""
         try:
             "".join(each for each in self if each is not None).encode()
@@ -39,9 +62,16 @@ class Filters(NamedTuple):
         return True
 
     @property
-    def by_route(self) -> bool:
+    def has_route(self) -> bool:
         """Whether the provider or the model matters."""
         return self.provider is not None or self.model is not None
+
+
+def check_limit(limit: int) -> int:
+    """Return a number of rows; raise `ValueError` for one that a page cannot have."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+        raise ValueError(f"Invalid limit: {limit!r}; allowed is a whole number from 1 to {MAX_PAGE}")
+    return limit
 
 
 class Page(NamedTuple):
@@ -80,32 +110,20 @@ class Stats(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """Where a walk through the pages stands.
-
-    `token` names the walk in the store. `score` and `member` are those of the last entry taken, empty at the start;
-    `missed` counts the entries taken of those that moved up past the walk, and is None before it gets to them.
-    """
+    """A position between pages: score and member of the last entry read, empty at the start."""
 
     filters: Filters
-    token: str
     score: str = ""
     member: str = ""
-    missed: int | None = None
-
-    @classmethod
-    def start(cls, filters: Filters) -> Cursor:
-        """Return the beginning of a new walk."""
-        return cls(filters, secrets.token_hex(8))
 
     @classmethod
     def read(cls, text: str, filters: Filters) -> Cursor:
-        """Read what `str` gave; raises `InvalidCursor` for anything else, and for a cursor of other filters."""
+        """Read what `str` returned; raises `InvalidCursor` for anything else, and for a cursor of other filters."""
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
         except (ValueError, msgspec.MsgspecError) as exc:
             raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next") from exc
-        is_place = _SCORE.fullmatch(cursor.score) and 0 <= (cursor.missed or 0) < 2**31
-        if not (_TOKEN.fullmatch(cursor.token) and is_place):
+        if not _SCORE.fullmatch(cursor.score):
             raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next")
         if cursor.filters != filters:
             raise InvalidCursor("Invalid cursor: it was given for other filters")
@@ -116,5 +134,4 @@ class Cursor(NamedTuple):
 
 
 _DECODER = msgspec.json.Decoder(Cursor)
-_TOKEN = re.compile(r"[0-9a-f]{16}")
 _SCORE = re.compile(r"(-?(inf|[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?))?")

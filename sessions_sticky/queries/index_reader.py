@@ -1,18 +1,23 @@
-"""The walk through the index that pages and bulk operations share: each entry verified against its session."""
+"""Reads the index: each entry is verified against its session, and repaired where it is wrong."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import NamedTuple
 
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.policy import Operation, readable
+from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Cursor, Filters
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
+
+BATCH_SIZE = 500
+"""Keys, entries or sessions of one step, while other clients wait (1 to 2 ms; more where memory is cold)."""
 
 
 class Row(NamedTuple):
@@ -24,126 +29,150 @@ class Row(NamedTuple):
 
 
 class IndexEntry(NamedTuple):
-    """An entry of the index: its place, the conversation id and its score; no place for one that has moved since."""
+    """An entry of the index: its ZSET, the conversation id and its score."""
 
-    zset: str | None
+    zset: str
     member: bytes
     score: str
 
     @property
     def conversation_id(self) -> str:
-        """The id as text; another program may have entered what is none."""
+        """The id as text; another program may have entered bytes that are not text."""
         return self.member.decode(errors="replace")
 
 
-class Walk:
-    """Reads the index of one store."""
+class IndexReader:
+    """Reads the index of one store. Raises `SessionNotSupported` where there is none."""
 
-    def __init__(self, store: Store[Any], ttl_seconds: int) -> None:
-        if store.refreshed is None:
+    def __init__(self, store: Store, ttl_seconds: int) -> None:
+        if store.refresh_tracker is None:
             raise SessionNotSupported("This cache cannot list sessions; django-redis can")
         if not conf.index:
             raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
+        self._store = store
         self._ttl_seconds = ttl_seconds
 
-    def step(self, cursor: Cursor, limit: int, *, noted: bool = True) -> Operation[tuple[list[Row], Cursor | None]]:
-        """Return the next sessions, at most `limit`, and where to go on; None at the end.
+    def step(self, cursor: Cursor, limit: int) -> tuple[list[Row], Cursor | None]:
+        """Return the next matching sessions, latest expiry first, at most `limit`, and the position after them.
 
-        Fewer, even none, come when entries turn out stale, or when few of many fit a filter. A walk that is `noted`
-        meets each session that lives through it, once: those that move up past it are met at its end.
+        The position is None at the end. Fewer, even none, come when entries turn out stale, or when few of many match.
         """
-        if cursor.missed is not None:
-            ids, number, _ = yield Batch(index.missed(cursor, limit))
-            entries = [IndexEntry(None, member, "") for member in ids]
-            taken = cursor.missed + len(entries)
-            then = cursor._replace(missed=taken) if entries and taken < number else None
-        else:
-            entries, then = yield from self._take(cursor, limit, noted=noted)
-        rows = yield from self.verify(entries)
-        return [row for row in rows if cursor.filters.match(row.session)], then
+        filters = cursor.filters
+        zsets = self.zsets(filters)
+        if not zsets:
+            return [], None
+        # An owner's sessions are read to find those of a provider: many at a time, as few may match.
+        is_sparse = filters.external_id is not None and filters.has_route
+        entries, more = self._entries(zsets, cursor, BATCH_SIZE if is_sparse else limit)
+        rows = {row.session.id: row for row in self.verify(entries) if filters.match(row.session)}
+        found: dict[str, Row] = {}
+        for entry in entries:
+            cursor = cursor._replace(score=entry.score, member=entry.conversation_id)
+            if row := rows.get(entry.conversation_id):
+                found[row.session.id] = row  # once, should it have a stale entry, too
+                if len(found) == limit:
+                    more = more or entry is not entries[-1]
+                    break
+        return list(found.values()), cursor if more else None
 
-    def _take(self, cursor: Cursor, limit: int, *, noted: bool) -> Operation[tuple[list[IndexEntry], Cursor | None]]:
-        found = None
-        while found is None:
-            chosen = yield from self.choose(cursor.filters)
-            if not chosen.sources:
-                return [], None
-            found = yield index.page(cursor, chosen, limit, walk=noted)
-        taken, score, member, more, missed = found
-        entries = [
-            IndexEntry(chosen.sources[zset - 1], its_member, its_score.decode())
-            for zset, its_member, its_score in zip(taken[::3], taken[1::3], taken[2::3], strict=True)
-        ]
-        then = cursor._replace(score=score.decode(), member=member.decode(errors="replace"))
-        return entries, then if more else then._replace(missed=0) if missed else None
+    def scan(self, filters: Filters) -> Iterator[list[Row]]:
+        """Yield every matching session, in no order, in batches; some may come twice.
 
-    def choose(self, filters: Filters) -> Operation[index.Chosen]:
-        """Return the ZSETs that have what the filters mean."""
-        if not filters.have_utf8:
-            return index.Chosen([], [], None)  # as no session does
-        owner = [] if filters.external_id is None else [keys.owner(filters.external_id)]
-        if not filters.by_route:
-            return index.Chosen(owner or [keys.INDEX_ALL], [], None)
-        routes, number = yield from self._choose_routes(filters)
-        if not owner or not routes:
-            return index.Chosen(routes, [], number)
-        sizes = yield Batch([Command(("ZCARD", key)) for key in (*owner, *routes)])
+        Misses none that exists throughout, but for one that moves from a route that is not scanned yet to one that is.
+        """
+        entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
+        while batch := list(islice(entries, BATCH_SIZE)):
+            yield [row for row in self.verify(batch) if filters.match(row.session)]
+
+    def zsets(self, filters: Filters) -> list[str]:
+        """Return ZSETs that have all that matches, of owner and route the smaller one."""
+        if not filters.is_encodable:
+            return []  # as no session is
+        if filters.external_id is None:
+            return self._route_zsets(filters) if filters.has_route else [keys.INDEX_ALL]
+        owner = keys.owner(filters.external_id)
+        routes = self._route_zsets(filters) if filters.has_route else []
+        if not filters.has_route or not routes:
+            return [] if filters.has_route else [owner]
+        sizes = self._store.send(Batch([Command(("ZCARD", key)) for key in (owner, *routes)]))
         own, *others = [size or 0 for size in sizes]
-        return index.Chosen(owner, routes, number) if own <= sum(others) else index.Chosen(routes, owner, number)
+        return [owner] if own <= sum(others) else routes
 
-    @staticmethod
-    def _choose_routes(filters: Filters) -> Operation[tuple[list[str], int | None]]:
-        if filters.provider is not None and filters.model is not None:
-            return [keys.route(filters.provider, filters.model)], None
-        names = yield index.routes()
-        routes = [route for route in map(index.read_route, names) if route]
-        return [
-            keys.route(provider, model)
-            for provider, model in routes
-            if filters.provider in (None, provider) and filters.model in (None, model)
-        ], len(names)
-
-    def routes(self) -> Operation[list[tuple[str, str]]]:
+    def routes(self) -> list[tuple[str, str]]:
         """Return provider and model of each route that has sessions."""
-        names = yield index.routes()
-        return [route for route in map(index.read_route, names) if route]
+        return [route for route in map(index.read_route, self._store.send(index.routes())) if route]
 
-    def verify(self, entries: list[IndexEntry]) -> Operation[list[Row]]:
-        """Return the sessions of those entries that are true, and mend the index where they are not."""
+    def verify(self, entries: list[IndexEntry]) -> list[Row]:
+        """Return the sessions of entries, and repair the index where an entry is wrong."""
         if not entries:
             return []
-        now, *found = yield index.read_sessions([entry.member for entry in entries])
-        rows, mending, strayed = [], [], []
+        now, *found = self._store.send(index.read_sessions([entry.member for entry in entries]))
+        rows: list[Row] = []
+        repairs: list[Command[int]] = []
         for entry, raw, left_ms in zip(entries, found[::2], found[1::2], strict=True):
             session = readable(entry.conversation_id, raw)
             if session is None:
-                places = {entry.zset, keys.INDEX_ALL} if entry.zset else set()
-                mending += [index.forget(zset, entry.member, entry.score) for zset in places]
+                zsets = {entry.zset, keys.INDEX_ALL}
+                repairs += [index.drop_entry(zset, entry.member, entry.score) for zset in zsets]
                 continue
             row = Row(session, raw, left_ms)
             rows.append(row)
-            if entry.zset is None:
-                continue
             if entry.zset not in index.zsets(session):
-                strayed.append((len(rows) - 1, len(mending)))
-                mending += [index.forget(entry.zset, entry.member, entry.score), self.refresh(row, only_enter=True)]
-            elif self._lags(entry, row, float(now)):
-                mending.append(self.refresh(row))
-        replies = (yield Batch(mending)) if mending else []
-        # A session that is elsewhere will be met, or was, in its own place; unless it has only moved there since it was
-        # taken, or was not entered there.
-        elsewhere = {place for place, at in strayed if replies[at] and not replies[at + 1]}
-        return [row for place, row in enumerate(rows) if place not in elsewhere]
+                repairs.append(index.drop_entry(entry.zset, entry.member, entry.score))
+                repairs.append(self.refresh(row, only_missing=True))
+            elif float(entry.score) < float(now) or self._lags(row, entry.score, float(now)):
+                repairs.append(self.refresh(row))
+        if repairs:
+            self._store.send(Batch(repairs))
+        return rows
 
-    def refresh(self, row: Row, *, only_enter: bool = False) -> Command:
-        """Return the request that brings an entry up to date, or makes one where there is none."""
-        return index.refresh(row.session, self.left_ms(row), self._ttl_seconds, raw=row.raw, only_enter=only_enter)
+    def out_of_date(self, rows: list[Row], now: float) -> list[Row]:
+        """Return the sessions that lack an entry or have a wrong one; `now` is the server's Unix time."""
+        replies = iter(self._store.send(Batch([command for row in rows for command in index.scores(row.session)])))
+        late = []
+        for row in rows:
+            *scores, route = islice(replies, 4)
+            if any(self._lags(row, score, now, both_ways=True) for score in scores) or self._lags(row, route, now):
+                late.append(row)
+        return late
+
+    def refresh(self, row: Row, *, only_missing: bool = False) -> Command[int]:
+        """Return the request that brings the entries of a session up to date, or adds missing ones."""
+        return index.refresh(row.session, self.left_ms(row), self._ttl_seconds, raw=row.raw, only_missing=only_missing)
 
     def left_ms(self, row: Row) -> int:
         """Return the idle time left: the full one where another program has left the session without an expiry."""
         return row.left_ms if row.left_ms > 0 else self._ttl_seconds * 1000
 
-    def _lags(self, entry: IndexEntry, row: Row, now: float) -> bool:
-        """Tell whether an entry is overdue, or lags behind by more than processes let it."""
-        score = float(entry.score)
-        return score < now or now + self.left_ms(row) / 1000 - score > index.LAG_SECONDS + 1
+    def _lags(self, row: Row, score: bytes | str | None, now: float, *, both_ways: bool = False) -> bool:
+        """Return whether a score is missing, or lags behind its session by more than processes let it."""
+        if not score:
+            return True
+        lag = now + self.left_ms(row) / 1000 - float(score)
+        return (abs(lag) if both_ways else lag) > index.LAG_SECONDS + 1
+
+    def _scan(self, zset: str) -> Iterator[IndexEntry]:
+        cursor: bytes | None = None
+        while cursor != b"0":
+            reply = self._store.send(index.scan_zset(zset, cursor or b"0", BATCH_SIZE))
+            cursor, flat = reply or (b"0", [])  # no reply for a key of another type
+            yield from read_entries(zset, flat)
+
+    def _entries(self, zsets: list[str], cursor: Cursor, limit: int) -> tuple[list[IndexEntry], bool]:
+        flat, more = self._store.send(index.page(zsets, limit, cursor.score, cursor.member))
+        parts = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return [IndexEntry(zsets[zset - 1], member, score.decode()) for zset, member, score in parts], bool(more)
+
+    def _route_zsets(self, filters: Filters) -> list[str]:
+        if filters.provider is not None and filters.model is not None:
+            return [keys.route(filters.provider, filters.model)]
+        return [
+            keys.route(provider, model)
+            for provider, model in self.routes()
+            if filters.provider in (None, provider) and filters.model in (None, model)
+        ]
+
+
+def read_entries(zset: str, flat: list[bytes]) -> list[IndexEntry]:
+    """Return the entries of a ZSET from member, score, member, score ..."""
+    return [IndexEntry(zset, member, score.decode()) for member, score in zip(flat[::2], flat[1::2], strict=True)]

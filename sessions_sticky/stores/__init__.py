@@ -1,1 +1,46 @@
-"""Where sessions are kept: the stores, their index and history, and what this process remembers."""
+"""Where sessions are kept, and which store a cache gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from django.core.cache import caches
+from django.core.cache.backends.base import BaseCache
+from django.core.signals import setting_changed
+
+from sessions_sticky.connections.cache_config import is_on_redis
+
+if TYPE_CHECKING:
+    from sessions_sticky.stores.base import Store
+
+
+def for_cache(cache: BaseCache) -> Store:
+    """Return the store on one cache object."""
+    return _store(lambda: cache)
+
+
+@cache
+def for_alias(alias: str) -> Store:
+    """Return the store on a cache of `CACHES`; one for each alias and process, for all threads."""
+    return _store(partial(caches.__getitem__, alias))
+
+
+def _store(get_cache: Callable[[], Any]) -> Store:
+    """Import what the cache needs: redis-py costs a tenth of a second."""
+    if is_on_redis(get_cache()):
+        from sessions_sticky.stores.redis import RedisStore
+
+        return RedisStore(get_cache())
+    from sessions_sticky.stores.portable import PortableStore
+
+    return PortableStore(get_cache)
+
+
+def _forget_stores(*, setting: str, **kwargs: Any) -> None:
+    if setting == "CACHES":
+        for_alias.cache_clear()
+
+
+setting_changed.connect(_forget_stores)

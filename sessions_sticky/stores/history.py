@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -107,11 +107,11 @@ def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event
     )
 
 
-def stored_events(conversation_id: str, after: str) -> Command:
+def stored_events(conversation_id: str, after: str) -> Command[Any]:
     """The events of one conversation in the next part of the history; see history.lua."""
     return EVENTS.call([keys.HISTORY], conversation_id, after, STEP)
 
 
-def recent_events(after: str | None, limit: int) -> Command:
+def recent_events(after: str | None, limit: int) -> Command[Any]:
     """The events after a position, or the last ones; see history.lua."""
     return EVENTS.call([keys.HISTORY], "", after or "", limit)

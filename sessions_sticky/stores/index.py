@@ -1,8 +1,8 @@
-"""The index: which sessions there are, by provider and model, and by owner; requests of it, for Redis.
+"""The index: which sessions exist, by provider and model, and by owner; its requests to Redis.
 
 Three families of ZSETs, member the conversation id, score the expiry: all sessions, those of each route (provider and
 model), those of each owner. The session key is the truth: what is read here is verified there. All keys share one slot
-of a Redis Cluster, so that an entry, the history and the walks of operators change in one step.
+of a Redis Cluster, so that entries, history and counters change in one step.
 """
 
 from __future__ import annotations
@@ -10,65 +10,103 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Batch, Command, Script
+from sessions_sticky.connections.commands import Batch, Command, ReplyT_co, Script, ScriptCall
+from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Change
-
-if TYPE_CHECKING:
-    from sessions_sticky.queries.filters import Cursor
-    from sessions_sticky.session import Session
 
 LAG_SECONDS = 60
 """How far an entry may lag behind its session: each process refreshes it at most this often."""
-WALK_LEASE_SECONDS = 60
-"""How long a walk waits for its next page; what moves up past it later is not noted any more."""
-PAGE_BUDGET = 1_000
-"""Entries that a page looks at in one step (1 to 2 ms), while other clients wait."""
 MAX_DUE = 1_000
-"""Entries of which only their sessions can tell whether they live, in one step of counting."""
+"""Entries whose sessions must be read to know whether they are alive, in one step of counting."""
 HOUR_MINUTES, DAY_HOURS = 60, 24
+MINUTE_COUNTS = HOUR_MINUTES + 1
+"""Counters of the last hour; one more than it has minutes, for clocks differ."""
 
-REFRESH = Script("util", "index_entry", "read_session", "record_change", "refresh")
-FORGET = Script("drop_entry")
-PAGE = Script("util", "page")
-COUNT = Script("util", "count")
-CREATED = Script("created_counts")
-ENTER = Script("util", "index_entry", "index_batch")
+REFRESH = Script("change", "refresh")
+DROP_ENTRY = Script("drop_entry")
+PAGE = Script("page")
+COUNT = Script("count")
 READ = Script("read")
 
 
-class Chosen(NamedTuple):
-    """The ZSETs whose union holds what some filters mean, and those of which an entry must be in one, if any.
+Counts = tuple[Literal["", "created", "done"], tuple[str, str]]
+"""The option `counts` of a change, and its two counters."""
+NO_COUNTS: Counts = ("", (keys.INDEX_ALL, keys.INDEX_ALL))
 
-    `routes` is how many routes there were; None where that makes no difference.
+
+class ChangeKeys(NamedTuple):
+    """KEYS of the scripts that change a session; see change.lua."""
+
+    session: str
+    marker: str
+    all: str
+    routes: str
+    history: str
+    owner: str
+    route: str
+    former_owner: str
+    former_route: str
+    counter: str
+    hour_counter: str
+
+
+class ChangeOptions(NamedTuple):
+    """The first ARGV of the scripts that change a session; see change.lua."""
+
+    conversation_id: str
+    ttl: int
+    lag: int | Literal[""]
+    history_length: int
+    event: bytes
+    route_name: str
+    counts: Literal["", "created", "done"]
+
+
+@dataclass(slots=True)
+class SessionChange(ScriptCall[ReplyT_co]):
+    """The call of a script that changes a session and, through change.lua, its index, history and counters.
+
+    `own` are the arguments of the script itself. A Redis Cluster cannot do all of it in one step: `on_session` and
+    `on_index` are its two parts.
     """
 
-    sources: list[str]
-    within: list[str]
-    routes: int | None
+    names: ChangeKeys
+    options: ChangeOptions
+    own: tuple[Any, ...]
+
+    @property
+    def on_session(self) -> ScriptCall[ReplyT_co]:
+        """The change of the session alone."""
+        options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "")
+        return self.script.call([self.names.session], *options, *self.own)
+
+    def on_index(self, left_ms: int | Literal[""], mode: Literal["", "keep"]) -> ScriptCall[int]:
+        """The change of index, history and counters alone; see refresh.lua for the arguments."""
+        return REFRESH.call(without_session(self.names), *self.options, left_ms, b"", mode)
 
 
-class Refreshed:
-    """When this process last saw to the entries it uses: two generations, each of `LAG_SECONDS`, for memory's sake."""
+class RefreshTracker:
+    """Tracks when this process last refreshed each index entry. Two generations bound its memory."""
 
     def __init__(self) -> None:
         self._young: dict[str, float] = {}
         self._old: dict[str, float] = {}
         self._since = 0.0
 
-    def is_due(self, conversation_id: str, now: float) -> bool:
-        """Tell whether an entry wants refreshing at `now`, in `time.monotonic()` seconds."""
-        noted = self._young.get(conversation_id) or self._old.get(conversation_id)
-        return noted is None or now - noted >= LAG_SECONDS
+    def needs_refresh(self, conversation_id: str, now: float) -> bool:
+        """Return whether an entry is due at `now`, in `time.monotonic()` seconds."""
+        marked = self._young.get(conversation_id) or self._old.get(conversation_id)
+        return marked is None or now - marked >= LAG_SECONDS
 
-    def note(self, conversation_id: str, now: float) -> None:
-        """Keep that an entry was refreshed."""
+    def mark(self, conversation_id: str, now: float) -> None:
+        """Remember that an entry was refreshed."""
         if now - self._since >= LAG_SECONDS:
             self._young, self._old, self._since = {}, self._young, now
         self._young[conversation_id] = now
@@ -78,41 +116,52 @@ def change(
     script: Script,
     conversation_id: str,
     ttl: int,
-    what: Change,
-    *args: bytes | str | int,
-    counted: bool = False,
-    told: bool = True,
-) -> Command:
-    """Return the call of a script that changes a session and, by `record_change.lua`, its index and history.
+    change: Change,
+    *own: bytes | str | int,
+    counter: str = "",
+    record: bool = True,
+) -> SessionChange[Any]:
+    """Return the call of a script that changes a session, and its index, history and counters.
 
-    `args` are the script's own; `counted` counts the session as created when it says it was; `told` tells the history.
+    `own` are the script's own arguments. `record` adds the change to the history and to the counters: to `counter`, if
+    given, else a new session to those of the time of its `created_at`.
     """
-    now = what.after or what.before
-    places = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
-    created_at = now.created_at if now and counted else 0
-    is_recent = time.time() - created_at < DAY_HOURS * 3600
-    counts = [keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600)] if is_recent else []
-    return script.call(
-        [
-            keys.session(conversation_id),
-            keys.deleted(conversation_id),
-            keys.INDEX_ALL,
-            keys.INDEX_ROUTES,
-            keys.INDEX_WALKS,
-            keys.HISTORY,
-            *places,
-            *(zsets(what.before)[1:] if what.before else places),
-            *counts,
-        ],
+    now = change.after or change.before
+    owner, route = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
+    former_owner, former_route = zsets(change.before)[1:] if change.before else (owner, route)
+    counts, counters = _counts(change, counter) if record else NO_COUNTS
+    names = ChangeKeys(
+        keys.session(conversation_id),
+        keys.deleted(conversation_id),
+        keys.INDEX_ALL,
+        keys.INDEX_ROUTES,
+        keys.HISTORY,
+        owner,
+        route,
+        former_owner,
+        former_route,
+        *counters,
+    )
+    options = ChangeOptions(
         conversation_id,
         ttl,
         LAG_SECONDS if conf.index else "",
         conf.history_length,
-        what.to_json() if told and conf.history_length else "",
+        change.to_json() if record and conf.history_length else b"",
         keys.route_name(now.provider, now.model) if now else "",
-        "1" if is_recent else "",
-        *args,
+        counts,
     )
+    argv = (*options, *own)
+    return SessionChange(("EVALSHA", script.sha, len(names), *names, *argv), script, names, argv, names, options, own)
+
+
+def _counts(change: Change, counter: str) -> Counts:
+    if counter:
+        return "done", (counter, counter)
+    if change.kind == "created" and change.after and time.time() - change.after.created_at < DAY_HOURS * 3600:
+        created_at = change.after.created_at
+        return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
+    return NO_COUNTS
 
 
 def refresh(
@@ -122,91 +171,72 @@ def refresh(
     *,
     raw: bytes = b"",
     before: Session | None = None,
-    only_enter: bool = False,
-) -> Command:
-    """Enter a session, or (unless `only_enter`) bring its entry up to date; away from the places of `before`.
+    only_missing: bool = False,
+) -> SessionChange[int]:
+    """Set the entries of a session, or (`only_missing`) add missing ones; remove it from the places of `before`.
 
-    `raw` is the value it was read from: if that has changed meanwhile, nothing happens. Empty leaves that unchecked.
+    `raw` is the value it was read from: if that has changed since, nothing happens. Empty leaves that unchecked.
+    Replies 1 when the session was not in its route's ZSET, else 0.
     """
-    what = Change("created", before, session, "", "")
-    return change(REFRESH, session.id, ttl, what, left_ms, raw, "1" if only_enter else "", told=False)
+    as_it_is = Change("created", before, session, "", "")
+    mode = "missing" if only_missing else ""
+    return change(REFRESH, session.id, ttl, as_it_is, left_ms, raw, mode, record=False)
 
 
-def read_sessions(members: Sequence[bytes]) -> Command:
-    """The values and remaining idle times of the sessions of some entries; see read.lua."""
+def without_session(names: ChangeKeys) -> ChangeKeys:
+    """Return keys that all lie in the slot of the index."""
+    return names._replace(session=keys.INDEX_ALL, marker=keys.INDEX_ALL)
+
+
+def read_sessions(members: Sequence[bytes]) -> ScriptCall[list[Any]]:
+    """Read the values and remaining idle times of the sessions of some entries; see read.lua."""
     return READ.call([keys.SESSION_PREFIX.encode() + member for member in members])
 
 
-def forget(zset: str, member: bytes, score: str) -> Command:
-    """Drop an entry, if it still has that score; tells whether it did."""
-    return FORGET.call([zset], member, score)
+def scores(session: Session) -> list[Command[bytes | None]]:
+    """Read the scores of a session's entries, then that of its route."""
+    commands: list[Command[bytes | None]] = [Command(("ZSCORE", zset, session.id)) for zset in zsets(session)]
+    return [*commands, Command(("ZSCORE", keys.INDEX_ROUTES, keys.route_name(session.provider, session.model)))]
 
 
-def routes() -> Command:
-    """The names of the routes that have sessions."""
+def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
+    """Drop an entry if it still has that score; replies 1 when it had."""
+    return DROP_ENTRY.call([zset], member, score)
+
+
+def routes() -> Command[list[bytes]]:
+    """Read the names of the routes that have sessions."""
     return Command(("ZRANGE", keys.INDEX_ROUTES, 0, -1))
 
 
-def page(cursor: Cursor, chosen: Chosen, limit: int, *, walk: bool) -> Command:
-    """The next entries; None when routes have come or gone since the ZSETs were chosen; see page.lua."""
-    return PAGE.call(
-        [keys.INDEX_WALKS, keys.INDEX_ROUTES, *chosen.sources, *chosen.within],
-        limit,
-        PAGE_BUDGET,
-        cursor.score,
-        cursor.member,
-        len(chosen.sources),
-        cursor.token if walk else "",
-        WALK_LEASE_SECONDS,
-        "" if chosen.routes is None else chosen.routes,
-    )
+def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[Any]:
+    """Read the entries after the one with that score and member, latest expiry first; see page.lua."""
+    return PAGE.call(zsets, limit, score, member)
 
 
-def missed(cursor: Cursor, limit: int) -> list[Command]:
-    """The next of the sessions that moved up past a walk, and how many there are."""
-    key, first = f"{keys.INDEX_WALKS}:{cursor.token}:missed", cursor.missed or 0
-    return [
-        Command(("LRANGE", key, first, first + limit - 1)),
-        Command(("LLEN", key)),
-        Command(("EXPIRE", key, WALK_LEASE_SECONDS)),
-    ]
-
-
-def count(zsets: list[str]) -> Command:
-    """The living entries of some ZSETs; see count.lua."""
+def count(zsets: list[str]) -> ScriptCall[Any]:
+    """Count the living entries of some ZSETs; see count.lua."""
     return COUNT.call(zsets, LAG_SECONDS, MAX_DUE)
 
 
-def created() -> Command:
-    """How many sessions were created in the last hour and day; see created_counts.lua."""
+def created() -> Batch:
+    """Read the counters of the last hour, `MINUTE_COUNTS` by minute, and those of the last day by hour.
+
+    Each is a list of route name, number, route name, number ...
+    """
     minute, hour = int(time.time()) // 60, int(time.time()) // 3600
-    minutes = [keys.created("minute", minute - i) for i in range(-1, HOUR_MINUTES)]  # one ahead: clocks differ
-    hours = [keys.created("hour", hour - i) for i in range(-1, DAY_HOURS)]
-    return CREATED.call([*minutes, *hours], len(hours))
+    minutes = [keys.created("minute", minute - ago) for ago in range(-1, HOUR_MINUTES)]
+    hours = [keys.created("hour", hour - ago) for ago in range(-1, DAY_HOURS)]
+    return Batch([Command(("HGETALL", key)) for key in (*minutes, *hours)])
 
 
 def created_per_hour(hour: int) -> Batch:
-    """How many sessions were created in an hour, and in each of the 23 before it; see created_counts.lua."""
-    return Batch([CREATED.call([keys.created("hour", hour - i)], 1) for i in range(DAY_HOURS)])
+    """Read the counters of an hour, and of each of the 23 before it."""
+    return Batch([Command(("HGETALL", keys.created("hour", hour - ago))) for ago in range(DAY_HOURS)])
 
 
-def enter(sessions: list[tuple[Session, int]], raws: Sequence[bytes] = (), *, only_tell: bool = False) -> Command:
-    """Enter sessions, given with their milliseconds left, that the index lacks or has wrong; see index_batch.lua.
-
-    `raws` are the values they were read from: one that has changed meanwhile is left out.
-    """
-    places = [key for session, _ in sessions for key in (*zsets(session)[1:], keys.session(session.id))]
-    args = [
-        arg
-        for (session, left_ms), raw in zip(sessions, raws or repeat(b""), strict=False)
-        for arg in (session.id, left_ms, keys.route_name(session.provider, session.model), raw)
-    ]
-    own = [keys.INDEX_ALL, keys.INDEX_ROUTES, keys.INDEX_WALKS]
-    return ENTER.call([*own, *places], LAG_SECONDS, "" if only_tell else "1", *args)
-
-
-def count_created(sessions: list[Session]) -> list[Command]:
-    """Count sessions as created when they say they were, in the last hour and day."""
+def count_created(sessions: list[Session]) -> list[Command[int]]:
+    """Count sessions as created at their `created_at`, if that is in the last hour or day."""
     counts: Counter[tuple[str, str]] = Counter()
     for session in sessions:
         name, age = keys.route_name(session.provider, session.model), time.time() - session.created_at
@@ -218,17 +248,17 @@ def count_created(sessions: list[Session]) -> list[Command]:
     return [
         command
         for (key, name), number in counts.items()
-        for command in (Command(("HINCRBY", key, name, number)), Command(("EXPIRE", key, kept_seconds)))
+        for command in (Command[int](("HINCRBY", key, name, number)), Command[int](("EXPIRE", key, kept_seconds)))
     ]
 
 
-def scan(cursor: bytes, pattern: str, count: int) -> Command:
-    """A step of a scan of all keys: the next cursor, and keys."""
+def scan(cursor: bytes, pattern: str, count: int) -> Command[tuple[bytes, list[bytes]]]:
+    """Take a step of a scan of all keys: the next cursor, and keys."""
     return Command(("SCAN", cursor, "MATCH", pattern, "COUNT", count))
 
 
-def scan_zset(zset: str, cursor: bytes, count: int) -> Command:
-    """A step of a scan of a ZSET: the next cursor; member, score, member, score ..."""
+def scan_zset(zset: str, cursor: bytes, count: int) -> Command[tuple[bytes, list[bytes]]]:
+    """Take a step of a scan of a ZSET: the next cursor; member, score, member, score ..."""
     return Command(("ZSCAN", zset, cursor, "COUNT", count))
 
 

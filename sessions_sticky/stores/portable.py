@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from asgiref.sync import sync_to_async
 
 from sessions_sticky import keys, metrics
+from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
+from sessions_sticky.stores.base import Replaced
 from sessions_sticky.stores.local_cache import LastSeen
 
 if TYPE_CHECKING:
@@ -22,44 +25,51 @@ ADD_ATTEMPTS = 10
 """How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
 
 
+@dataclass(slots=True)
+class Call(Request[ReplyT]):
+    """A function that asks the cache."""
+
+    function: Callable[[], ReplyT]
+
+
 class PortableStore:
     """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
 
-    First writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
-    compare-and-set and does not tell expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
+    The first writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
+    compare-and-set and does not report expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
     deletes whatever is there, and `bind` whatever comes just after it has looked for the unreadable value. There is no
     index and no history.
     """
 
-    refreshed: None = None
+    refresh_tracker: None = None
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
-        self.quiet_until: dict[type, float] = {}
-        # Looked up for each request: Django keeps one cache object for each thread.
+        self.next_warning_at: dict[type, float] = {}
+        # Called for each request: Django keeps one cache object for each thread.
         self._get_cache = get_cache
 
-    def read(self, key: str) -> Callable[[], Any]:
-        return lambda: self._get_cache().get(_portable(key))
+    def read(self, key: str) -> Call[bytes | None]:
+        return Call(lambda: self._get_cache().get(_portable(key)))
 
-    def read_and_touch(self, key: str, ttl: int) -> Callable[[], Any]:
-        def request() -> Any:
+    def read_and_touch(self, key: str, ttl: int) -> Call[bytes | None]:
+        def call() -> bytes | None:
             cache, name = self._get_cache(), _portable(key)
-            value = cache.get(name)
+            value: bytes | None = cache.get(name)
             if value is not None:
                 cache.touch(name, ttl)
             return value
 
-        return request
+        return Call(call)
 
     def bind(
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
-    ) -> Callable[[], bytes | None]:
+    ) -> Call[bytes | None]:
         name, value = _portable(keys.session(session.id)), session.to_json()
 
-        def request() -> bytes | None:
+        def call() -> bytes | None:
             cache = self._get_cache()
-            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # else somebody has replaced it
+            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # else it was replaced
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
@@ -68,10 +78,10 @@ class PortableStore:
                     return found  # type: ignore[no-any-return]
             raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
 
-        return request
+        return Call(call)
 
-    def put(self, session: Session, ttl: int, *, actor: str) -> Callable[[], None]:
-        return lambda: self._get_cache().set(_portable(keys.session(session.id)), session.to_json(), ttl)
+    def put(self, session: Session, ttl: int, *, actor: str) -> Call[bytes | None]:
+        return Call(lambda: self._get_cache().set(_portable(keys.session(session.id)), session.to_json(), ttl))
 
     def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> NoReturn:
         raise SessionNotSupported(
@@ -80,31 +90,31 @@ class PortableStore:
 
     def remove(
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
-    ) -> Callable[[], tuple[bool, None]]:
+    ) -> Call[Replaced]:
         mark = self.mark_deleted(conversation_id, ttl)
 
-        def request() -> tuple[bool, None]:
-            mark()  # first, so that no process finds the session gone without finding out why
+        def call() -> Replaced:
+            mark.function()  # first, so that no process finds the session gone without the marker
             return self._get_cache().delete(_portable(keys.session(conversation_id))), None
 
-        return request
+        return Call(call)
 
-    def mark_deleted(self, conversation_id: str, ttl: int) -> Callable[[], None]:
-        return lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl)
+    def mark_deleted(self, conversation_id: str, ttl: int) -> Call[None]:
+        return Call(lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl))
 
-    def expiry(self, key: str) -> Callable[[], None]:
-        return lambda: None
+    def expiry(self, key: str) -> Call[int | None]:
+        return Call(lambda: None)
 
-    def send(self, request: Callable[[], Any]) -> Any:
+    def send(self, request: Request[ReplyT]) -> ReplyT:
         try:
-            return request()
+            return cast("Call[ReplyT]", request).function()
         except SessionError:
             raise
         except Exception as exc:  # each cache backend has errors of its own
             metrics.store_failed(type(exc).__name__)
             raise SessionStoreUnavailable.because(exc) from exc
 
-    async def asend(self, request: Callable[[], Any]) -> Any:
+    async def asend(self, request: Request[ReplyT]) -> ReplyT:
         return await sync_to_async(self.send)(request)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError, ResponseError
 
 from sessions_sticky import keys, metrics
 from sessions_sticky.connections.cluster.client import RedisCluster
-from sessions_sticky.connections.commands import Command, Request, Script
+from sessions_sticky.connections.commands import Command, RedisRequest, ReplyT, Request, Script
 from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.stores import index
+from sessions_sticky.stores import cluster_steps, index
+from sessions_sticky.stores.base import Replaced
 from sessions_sticky.stores.history import Change
 from sessions_sticky.stores.local_cache import LastSeen
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from sessions_sticky.session import Session
 
 WRONG_TYPE = b""
-"""What reading a key of another Redis type gives: an empty value, which is no session either."""
+"""The reply for a key of another Redis type: an empty value, which is not a session."""
 
-BIND = Script("util", "index_entry", "read_session", "record_change", "bind")
-PUT = Script("util", "index_entry", "read_session", "record_change", "set")
-REPLACE = Script("util", "index_entry", "read_session", "record_change", "replace")
-REMOVE = Script("util", "index_entry", "read_session", "record_change", "remove")
+BIND = Script("change", "bind")
+SET = Script("change", "set")
+REPLACE = Script("change", "replace")
+REMOVE = Script("change", "remove")
 
 
 class RedisStore:
@@ -34,59 +35,65 @@ class RedisStore:
 
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
-        self.quiet_until: dict[type, float] = {}
-        self.refreshed: index.Refreshed | None = index.Refreshed()
-        self._servers = RedisCluster(cache) if RedisCluster.serves(cache) else RedisServer(cache)
+        self.next_warning_at: dict[type, float] = {}
+        self.refresh_tracker: index.RefreshTracker | None = index.RefreshTracker()
+        self._servers = RedisCluster(cache, cluster_steps.run_all) if RedisCluster.serves(cache) else RedisServer(cache)
 
-    def read(self, key: str) -> Command:
+    def read(self, key: str) -> Command[bytes | None]:
         return Command(("GET", key))
 
-    def read_and_touch(self, key: str, ttl: int) -> Command:
+    def read_and_touch(self, key: str, ttl: int) -> Command[bytes | None]:
         return Command(("GETEX", key, "EX", ttl))
 
-    def bind(self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str) -> Command:
-        args = (session.to_json(), "" if unreadable is None else "1", unreadable or b"")
-        what = Change("created", None, session, reason, actor)
-        return index.change(BIND, session.id, ttl, what, *args, counted=True)
+    def bind(
+        self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
+    ) -> Command[bytes | None]:
+        own = (session.to_json(), "" if unreadable is None else "1", unreadable or b"")
+        return index.change(BIND, session.id, ttl, Change("created", None, session, reason, actor), *own)
 
-    def put(self, session: Session, ttl: int, *, actor: str) -> Command:
-        what = Change("created", None, session, "", actor)
-        return index.change(PUT, session.id, ttl, what, session.to_json(), counted=True)
+    def put(self, session: Session, ttl: int, *, actor: str) -> Command[bytes | None]:
+        change = Change("created", None, session, "", actor)
+        return index.change(SET, session.id, ttl, change, session.to_json())
 
-    def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> Command:
-        what = Change("rebound", before, after, reason, actor)
-        return index.change(REPLACE, before.id, ttl, what, raw, after.to_json())
+    def replace(
+        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, counter: str = ""
+    ) -> Command[Replaced]:
+        change = Change("rebound", before, after, reason, actor)
+        return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), counter=counter)
 
-    def remove(self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str) -> Command:
-        return index.change(REMOVE, conversation_id, ttl, Change("deleted", before, None, "", actor), raw)
+    def remove(
+        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, counter: str = ""
+    ) -> Command[Replaced]:
+        change = Change("deleted", before, None, "", actor)
+        return index.change(REMOVE, conversation_id, ttl, change, raw, counter=counter)
 
-    def mark_deleted(self, conversation_id: str, ttl: int) -> Command:
+    def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:
         return Command(("SET", keys.deleted(conversation_id), b"1", "EX", ttl))
 
-    def expiry(self, key: str) -> Command:
+    def expiry(self, key: str) -> Command[int | None]:
         return Command(("PTTL", key))
 
-    def send(self, request: Request) -> Any:
+    def send(self, request: Request[ReplyT]) -> ReplyT:
         try:
-            return _replies(request, self._servers.send(request))
+            return _checked(request, self._servers.send(cast("RedisRequest", request)))
         except (RedisError, OSError) as exc:
-            return _read_error(exc)
+            return cast("ReplyT", _error_reply(exc))
 
-    async def asend(self, request: Request) -> Any:
+    async def asend(self, request: Request[ReplyT]) -> ReplyT:
         try:
-            return _replies(request, await self._servers.asend(request))
+            return _checked(request, await self._servers.asend(cast("RedisRequest", request)))
         except (RedisError, OSError) as exc:
-            return _read_error(exc)
+            return cast("ReplyT", _error_reply(exc))
 
 
-def _replies(request: Request, reply: Any) -> Any:
-    if isinstance(request, Command):
-        return reply
-    return [_read_error(part) if isinstance(part, Exception) else part for part in reply]
+def _checked(request: Request[ReplyT], reply: Any) -> ReplyT:
+    if not isinstance(request, Command):
+        reply = [_error_reply(part) if isinstance(part, Exception) else part for part in reply]
+    return cast("ReplyT", reply)
 
 
-def _read_error(exc: Exception) -> bytes:
-    """Tell a poisoned key, which is an answer, from a store that gives none."""
+def _error_reply(exc: Exception) -> bytes:
+    """Return the reply for a key of another type, which is an answer; raise `SessionStoreUnavailable` otherwise."""
     if isinstance(exc, ResponseError) and str(exc).startswith("WRONGTYPE"):
         return WRONG_TYPE
     if isinstance(exc, SessionStoreUnavailable):

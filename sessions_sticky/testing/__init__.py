@@ -36,14 +36,13 @@ from urllib.parse import quote
 from django.core.cache.backends.locmem import LocMemCache
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
-from sessions_sticky import keys
+from sessions_sticky import keys, stores
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Session
-from sessions_sticky.stores import base
-from sessions_sticky.stores.index import Refreshed
+from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.portable import PortableStore
 from sessions_sticky.testing import substitute
 
@@ -97,7 +96,7 @@ def valkey_cache() -> dict[str, Any]:
 
 def reset() -> None:
     """Forget what this process remembers of sessions and outages; and empty the store, if it is one of this module."""
-    base.for_alias.cache_clear()
+    stores.for_alias.cache_clear()
     if substitute.is_ours():
         substitute.session_cache().clear()
 
@@ -132,11 +131,11 @@ def let_time_pass(seconds: float) -> None:
         _age_redis(found.client.get_client(), seconds)  # type: ignore[attr-defined]
     else:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
-    remembered = base.for_alias(conf.cache)
+    remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
     entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
-    if remembered.refreshed is not None:
-        vars(remembered.refreshed).update(vars(Refreshed()))
+    if remembered.refresh_tracker is not None:
+        vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:

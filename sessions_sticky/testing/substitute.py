@@ -11,15 +11,16 @@ from django.conf import settings
 from django.core.cache import CacheHandler, caches
 from django.core.cache.backends.base import BaseCache
 
+from sessions_sticky import stores
 from sessions_sticky.conf import conf
-from sessions_sticky.stores import base
+from sessions_sticky.stores.base import Store
 
 OURS: list[object] = []
 """The `LOCATION`s where tests keep sessions, and which may hence be emptied."""
 
 
 class _Substitute:
-    """Stands in for `base.for_alias` and `base.for_cache`.
+    """Stands in for `stores.for_alias` and `stores.for_cache`.
 
     There, and not in the settings: a test that overrides `CACHES`, or `SESSIONS_STICKY` without its `CACHE`, would
     otherwise reach the project's own Redis.
@@ -28,13 +29,13 @@ class _Substitute:
     def __init__(self, entry: dict[str, Any]) -> None:
         self.cache: BaseCache = CacheHandler({conf.cache: entry})[conf.cache]
         self._alias, self._location = conf.cache, _location(conf.cache)
-        self._for_alias, self._for_cache = base.for_alias, base.for_cache
+        self._for_alias, self._for_cache = stores.for_alias, stores.for_cache
         self.cache_clear()
 
-    def __call__(self, alias: str) -> base.Store[Any]:
+    def __call__(self, alias: str) -> Store:
         return self._store if self.hides(alias) else self._for_alias(alias)
 
-    def for_cache(self, cache: BaseCache) -> base.Store[Any]:
+    def for_cache(self, cache: BaseCache) -> Store:
         """Return the store on one cache object, or on the tests' own in the place of a hidden one."""
         hidden = any(cache is caches[alias] for alias in settings.CACHES if self.hides(alias))
         return self._for_cache(self.cache if hidden else cache)
@@ -53,14 +54,14 @@ class _Substitute:
 def keep_in(entry: dict[str, Any]) -> None:
     """Keep the sessions in a cache of their own, given as for `CACHES`, until the process ends."""
     own = _Substitute(entry)
-    vars(base).update(for_alias=own, for_cache=own.for_cache)
+    vars(stores).update(for_alias=own, for_cache=own.for_cache)
 
 
 @contextmanager
 def kept_in(entry: dict[str, Any]) -> Iterator[None]:
     """Keep the sessions in a cache of their own, given as for `CACHES`, while the block runs."""
     own = _Substitute(entry)
-    with patch.multiple(base, for_alias=own, for_cache=own.for_cache):
+    with patch.multiple(stores, for_alias=own, for_cache=own.for_cache):
         yield
 
 
@@ -76,7 +77,7 @@ def is_ours() -> bool:
 
 
 def _hiding() -> _Substitute | None:
-    current: object = base.for_alias
+    current: object = stores.for_alias
     return current if isinstance(current, _Substitute) and current.hides(conf.cache) else None
 
 

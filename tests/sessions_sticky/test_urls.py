@@ -21,14 +21,17 @@ def test_urls_serve_the_api_under_the_prefix_that_includes_them():
     assert resolve("/mine/").view_name == "sessions_sticky:sessions"
 
 
+MISSING = (
+    "django.core.exceptions.ImproperlyConfigured: sessions_sticky.urls needs Django REST framework and drf-spectacular:"
+    " pip install 'sessions_sticky[drf]'"
+)
+
+
 @pytest.mark.parametrize(
     ("missing", "told"),
     [
-        (
-            "rest_framework",
-            "django.core.exceptions.ImproperlyConfigured:"
-            " sessions_sticky.urls needs Django REST framework: pip install 'sessions_sticky[drf]'",
-        ),
+        ("rest_framework", MISSING),
+        ("drf_spectacular", MISSING),
         ("msgspec", "ModuleNotFoundError: import of msgspec halted; None in sys.modules"),
     ],
 )

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from redis import Connection, ConnectionPool
 from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sessions_sticky.connections import async_pools, pipeline
-from sessions_sticky.connections.async_client import AsyncRedis
+from sessions_sticky.connections import standalone
+from sessions_sticky.connections.async_client import AsyncRedis, pool_for_node
 from sessions_sticky.connections.breaker import Breaker
 from sessions_sticky.connections.cluster.connection_factory import ClusterConnectionFactory
-from sessions_sticky.connections.cluster.scripts import FAILURES, together
-from sessions_sticky.connections.cluster.slot_map import WHO_HOLDS_WHAT, Answers, At, Parcels, Slots, exchange
-from sessions_sticky.connections.commands import Batch, Command, Everywhere, Request
+from sessions_sticky.connections.cluster.slot_map import (
+    CLUSTER_SLOTS,
+    FAILURES,
+    Answers,
+    At,
+    Parcels,
+    Slots,
+    exchange,
+)
+from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest, run
 from sessions_sticky.connections.url import Address, read_url
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
@@ -26,12 +33,18 @@ if TYPE_CHECKING:
 _BEGIN: Any = None
 """What starts a generator."""
 
+Conversation = Generator[Parcels, Answers, list[Any]]
+Post = Callable[[Parcels], Awaitable[Answers]]
+RunAll = Callable[[Sequence[Command[Any]], Slots], Conversation]
+"""Does what commands mean in steps, each on the server of its keys."""
+
 
 class RedisCluster:
     """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for what the methods promise."""
 
-    def __init__(self, cache: RedisCache) -> None:
+    def __init__(self, cache: RedisCache, run_all: RunAll) -> None:
         self._cache = cache
+        self._run_all = run_all
         self._urls = read_url(cache.client._server[0])
         self._slots = Slots(self._urls.addresses)
         self._nodes: dict[Address, _Node] = {}
@@ -41,51 +54,44 @@ class RedisCluster:
         """Tell whether a cache is on a cluster."""
         return isinstance(cache.client.connection_factory, ClusterConnectionFactory)
 
-    def send(self, request: Request) -> Any:
+    def send(self, request: RedisRequest) -> Any:
         """Send and wait."""
-        asked = self._slots.to_ask()
-        for address in asked:
-            (told,) = self._post({address: [WHO_HOLDS_WHAT]})[address]
-            if self._is_enough(told, address, is_last=address == asked[-1]):
-                break
-        conversation, answers = self._conversation(request), _BEGIN
-        while True:
-            try:
-                answers = self._post(conversation.send(answers))
-            except StopIteration as done:
-                return _reply(request, done.value)
+        return run(self._send(request, self._post))
 
-    async def asend(self, request: Request) -> Any:
+    async def asend(self, request: RedisRequest) -> Any:
         """Send without blocking the event loop."""
+        return await self._send(request, self._apost)
+
+    async def _send(self, request: RedisRequest, post: Post) -> Any:
         asked = self._slots.to_ask()
         for address in asked:
-            (told,) = await self._node(address).aexchange([WHO_HOLDS_WHAT])
-            if self._is_enough(told, address, is_last=address == asked[-1]):
+            ((reply,),) = (await post({address: [CLUSTER_SLOTS]})).values()
+            if self._accept_slots(reply, address, is_last=address == asked[-1]):
                 break
         conversation, answers = self._conversation(request), _BEGIN
         while True:
             try:
-                answers = await self._apost(conversation.send(answers))
+                answers = await post(conversation.send(answers))
             except StopIteration as done:
                 return _reply(request, done.value)
 
-    def _conversation(self, request: Request) -> Generator[Parcels, Answers, list[Any]]:
-        if isinstance(request, Everywhere):
+    def _conversation(self, request: RedisRequest) -> Conversation:
+        if isinstance(request, AllPrimaries):
             return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
-        return together(request.commands if isinstance(request, Batch) else [request], self._slots)
+        return self._run_all(request.commands if isinstance(request, Batch) else [request], self._slots)
 
-    def _is_enough(self, told: Any, asked: Address, *, is_last: bool) -> bool:
-        """Take in who holds what; tell whether to ask nobody else. One that keeps us waiting is enough for now."""
-        if isinstance(told, Exception):
+    def _accept_slots(self, reply: Any, asked: Address, *, is_last: bool) -> bool:
+        """Update the slot map. Return whether to stop asking further nodes; also after a timeout."""
+        if isinstance(reply, Exception):
             self._slots.ask_last(asked)
             if not self._slots.primaries and is_last:
-                raise told
-            return isinstance(told, RedisTimeoutError) and bool(self._slots.primaries)
-        self._slots.read(told, asked)
+                raise reply
+            return isinstance(reply, RedisTimeoutError) and bool(self._slots.primaries)
+        self._slots.read(reply, asked)
         return True
 
-    def _post(self, parcels: Parcels) -> Answers:
-        """Write to all, then read from all: they work side by side."""
+    async def _post(self, parcels: Parcels) -> Answers:
+        """Write to all, then read from all, in blocking calls: the servers work side by side."""
         written: dict[Address, Connection | Exception] = {}
         try:
             for address, commands in parcels.items():
@@ -123,16 +129,16 @@ class _Node:
     def __init__(self, cache: RedisCache, url: str) -> None:
         factory = cache.client.connection_factory
         self._pool = ConnectionPool.from_url(**factory.make_connection_params(url), **factory.pool_cls_kwargs)
-        self._async_client = AsyncRedis(lambda: async_pools.for_node(cache, url))
+        self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
         self._breaker = Breaker()
 
-    def write(self, commands: Sequence[Command]) -> Connection | Exception:
+    def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:
         """Send commands, to be followed by `read`."""
         try:
             self._breaker.check()
             connection = self._pool.get_connection()
             try:
-                pipeline.write(connection, commands)
+                standalone.write(connection, commands)
             except BaseException:
                 self._hang_up(connection)
                 raise
@@ -145,7 +151,7 @@ class _Node:
         if isinstance(written, Exception):
             return [written] * number
         try:
-            replies = pipeline.read(written, number)
+            replies = standalone.read(written, number)
         except BaseException as exc:  # the replies still to come would be taken for others
             self._hang_up(written)
             if isinstance(exc, FAILURES):
@@ -160,11 +166,11 @@ class _Node:
         if isinstance(written, Connection):
             self._hang_up(written)
 
-    async def aexchange(self, commands: Sequence[Command]) -> list[Any]:
+    async def aexchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send commands and return the replies."""
         try:
             self._breaker.check()
-            replies = await self._async_client.execute_many(commands)
+            replies = list(await self._async_client.exchange(commands))
         except FAILURES as exc:
             return [self._noted(exc)] * len(commands)
         self._breaker.note()
@@ -180,7 +186,7 @@ class _Node:
         self._pool.release(connection)
 
 
-def _reply(request: Request, replies: list[Any]) -> Any:
+def _reply(request: RedisRequest, replies: list[Any]) -> Any:
     if not isinstance(request, Command):
         return replies
     if isinstance(replies[0], Exception):

@@ -14,12 +14,13 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from redis.crc import key_slot
-from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError, TryAgainError
+from redis.exceptions import AskError, MovedError, NoScriptError, RedisError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sessions_sticky import keys
-from sessions_sticky.connections.commands import Command, Script
+from sessions_sticky.connections.commands import Command, ScriptCall
 from sessions_sticky.connections.url import Address
+from sessions_sticky.exceptions import SessionStoreUnavailable
 
 SLOTS = 16_384
 MAX_HOPS = 8
@@ -28,18 +29,20 @@ REFRESH_SECONDS = 1.0
 """How often, at most, the cluster is asked who holds what."""
 
 SENT_ON = (AskError, NoScriptError, TryAgainError)  # MovedError is an AskError
-ASKING = Command(("ASKING",))
-WHO_HOLDS_WHAT = Command(("CLUSTER", "SLOTS"))
+FAILURES = (RedisError, OSError, SessionStoreUnavailable)
+"""What takes the place of a reply: a server's error, none in time, or an open circuit breaker."""
+ASKING: Command[bytes] = Command(("ASKING",))
+CLUSTER_SLOTS: Command[list[Any]] = Command(("CLUSTER", "SLOTS"))
 
 
 class At(NamedTuple):
     """A command for one server, whatever its keys."""
 
     address: Address
-    command: Command
+    command: Command[Any]
 
 
-Parcels = dict[Address, list[Command]]
+Parcels = dict[Address, list[Command[Any]]]
 Answers = dict[Address, list[Any]]
 """Replies to `Parcels`; an error stands in the place of the command that met it."""
 
@@ -73,7 +76,7 @@ class Slots:
         self._last[address] = time.monotonic()  # after those, too, that failed before: one may be back by now
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
-        """Take in what the server `asked` says of `WHO_HOLDS_WHAT`."""
+        """Take in what the server `asked` says of `CLUSTER_SLOTS`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
@@ -85,18 +88,17 @@ class Slots:
         self._holders[error.slot_id] = _address(error.host, error.port, asked)
         self.doubt()
 
-    def holder(self, command: Command | At) -> Address | None:
+    def holder(self, command: Command[Any] | At) -> Address | None:
         """Return who is to get a command: by its first key, for they all lie in one slot; None for a slot of nobody."""
         if isinstance(command, At):
             return command.address
-        args = command.args
-        key = args[1]
-        if args[0] == "EVALSHA":
-            key = args[3] if args[2] else keys.INDEX_ALL  # without a key anybody will do
+        key = command.args[1]
+        if isinstance(command, ScriptCall):
+            key = command.keys[0] if command.keys else keys.INDEX_ALL  # without a key any server will do
         return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 
-def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcels, Answers, list[Any]]:
+def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[Parcels, Answers, list[Any]]:
     """Send commands to those who hold their keys, and on to others where slots have moved; return the replies."""
     replies: list[Any] = [None] * len(commands)
     waiting = list(range(len(commands)))
@@ -127,15 +129,15 @@ def exchange(commands: Sequence[Command | At], slots: Slots) -> Generator[Parcel
     return replies
 
 
-def _destination(command: Command | At, reply: Any, slots: Slots) -> Address | None:
+def _destination(command: Command[Any] | At, reply: Any, slots: Slots) -> Address | None:
     return (reply.host, reply.port) if _is_ask(reply) else slots.holder(command)
 
 
-def _packed(command: Command | At, reply: Any) -> list[Command]:
+def _packed(command: Command[Any] | At, reply: Any) -> list[Command[Any]]:
     """Return a command with what has to go before it, after `reply` to its last sending."""
     bare = command.command if isinstance(command, At) else command
-    if isinstance(reply, NoScriptError):
-        return [Script.known[bare.args[1]].load, bare]
+    if isinstance(reply, NoScriptError) and isinstance(bare, ScriptCall):
+        return [bare.script.load, bare]
     return [ASKING, bare] if _is_ask(reply) else [bare]
 
 

@@ -1,19 +1,17 @@
 -- Count the living entries of some of the index's ZSETs.
 --
---   EVALSHA count n zset... lag_seconds most_due
---
--- Returns {[living, id, score, id, score, ...], ...}, one list for each ZSET: the entries that are not yet due, and those
--- that are, by less than the lag of the index, so that their sessions may be alive; of these at most so many in all.
-local room = tonumber(ARGV[2])
-local now = seconds()
-local since, till = score_at(now - ARGV[1]), score_at(now + 1)
+-- KEYS are the ZSETs. Returns {[living, id, score, id, score, ...], ...}, one list for each: the number of entries that
+-- are not due, and the entries that are due by less than `lag`, whose sessions may be alive: at most `most_due` in all.
+local lag, most_due = ARGV[1], tonumber(ARGV[2]) -- seconds that an entry may lag behind its session; entries
+local now = redis.call('TIME')[1]
+local since, till = string.format('%d', now - lag), string.format('%d', now + 1)
 local counts = {}
 for i, key in ipairs(KEYS) do
   counts[i] = {0}
   if redis.call('TYPE', key).ok == 'zset' then
-    local due = redis.call('ZRANGEBYSCORE', key, since, '(' .. till, 'WITHSCORES', 'LIMIT', 0, room)
+    local due = redis.call('ZRANGEBYSCORE', key, since, '(' .. till, 'WITHSCORES', 'LIMIT', 0, most_due)
     counts[i] = {redis.call('ZCOUNT', key, till, '+inf'), unpack(due)}
-    room = room - #due / 2
+    most_due = most_due - #due / 2
   end
 end
 return counts

@@ -1,10 +1,10 @@
--- Drop an entry of the index whose session is gone, unless it was entered anew meanwhile. Atomic.
---
---   EVALSHA drop_entry 1 zset id score         score: as a number, for Redis writes it differently in its replies
+-- Drop an index entry whose session is gone, unless it was entered again since it was read.
 --
 -- Returns 1 when the entry was there, else 0.
-local score = redis.pcall('ZSCORE', KEYS[1], ARGV[1])
-if type(score) == 'string' and tonumber(score) == tonumber(ARGV[2]) then
-  return redis.call('ZREM', KEYS[1], ARGV[1])
+local zset, id, score = KEYS[1], ARGV[1], tonumber(ARGV[2]) -- a number: Redis writes scores differently in its replies
+
+local found = redis.pcall('ZSCORE', zset, id)
+if type(found) == 'string' and tonumber(found) == score then
+  return redis.call('ZREM', zset, id)
 end
 return 0

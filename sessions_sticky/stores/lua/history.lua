@@ -1,16 +1,15 @@
 -- Look through a part of the history, or at its end.
 --
---   EVALSHA history 1 stream id after count        id: a conversation's, '' for all
---                                                  after: an entry's id, '-' for the beginning, '' for the last `count`
---
 -- Returns {[entry id, conversation id, event, ...], last}: oldest first; `last` is the last entry that was looked at, nil
 -- when there was none.
-local id, after, count = ARGV[1], ARGV[2], ARGV[3]
+local stream, id = KEYS[1], ARGV[1]       -- a conversation's id, '' for all
+local after, count = ARGV[2], ARGV[3]     -- an entry's id, '-' for the beginning, '' for the last `count`
+
 local entries
 if after == '' then
-  entries = redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', count)
+  entries = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', count)
 else
-  entries = redis.pcall('XRANGE', KEYS[1], after == '-' and '-' or '(' .. after, '+', 'COUNT', count)
+  entries = redis.pcall('XRANGE', stream, after == '-' and '-' or '(' .. after, '+', 'COUNT', count)
 end
 local first, last, step = 1, #entries, 1
 if after == '' then

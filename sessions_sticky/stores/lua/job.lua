@@ -1,18 +1,19 @@
--- Write the record of a bulk operation, if it still is the expected one. Atomic.
---
---   KEYS   1 record     2 number of changes     3 all operations, ZSET key -> Unix seconds of its last change
---   ARGV   1 expected record, '' for none       2 record     3 key     4 Unix seconds     5 time that it is kept, seconds
+-- Write the record of a job if it still is the expected one. Atomic.
 --
 -- Returns 1 when written, else 0.
-local current = redis.pcall('GET', KEYS[1]) or ''
-if current ~= ARGV[1] then
+local record_key, done_key, jobs_key = KEYS[1], KEYS[2], KEYS[3] -- record; number of changes; ZSET key -> updated_at
+local expected, record, key = ARGV[1], ARGV[2], ARGV[3]          -- expected is '' for a new job
+local updated_at, kept = ARGV[4], ARGV[5]                        -- Unix seconds; seconds
+
+local current = redis.pcall('GET', record_key) or ''
+if current ~= expected then
   return 0
 end
-redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[5])
-local call = redis.pcall  -- the record is written by then
-call('SET', KEYS[2], 0, 'NX')
-call('EXPIRE', KEYS[2], ARGV[5])
-call('ZADD', KEYS[3], ARGV[4], ARGV[3])
-call('ZREMRANGEBYSCORE', KEYS[3], '-inf', '(' .. ARGV[4] - ARGV[5])
-call('EXPIRE', KEYS[3], ARGV[5])
+redis.call('SET', record_key, record, 'EX', kept)
+local call = redis.pcall -- the record is written by then
+call('SET', done_key, 0, 'NX')
+call('EXPIRE', done_key, kept)
+call('ZADD', jobs_key, updated_at, key)
+call('ZREMRANGEBYSCORE', jobs_key, '-inf', '(' .. updated_at - kept)
+call('EXPIRE', jobs_key, kept)
 return 1

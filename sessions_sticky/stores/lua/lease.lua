@@ -1,15 +1,15 @@
 -- Take, keep or give back the lease of a bulk operation. Atomic.
 --
---   EVALSHA lease 1 key token milliseconds     milliseconds: how long it is to last; 0 gives it back
---
--- Returns 1 when it is the token's (or was), 0 when somebody else has it.
-local holder = redis.pcall('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then
+-- Returns 1 when it is (or was) the token's, 0 when another token holds it.
+local lease, token, duration_ms = KEYS[1], ARGV[1], ARGV[2] -- 0 gives it back
+
+local holder = redis.pcall('GET', lease)
+if holder and holder ~= token then
   return 0
 end
-if ARGV[2] == '0' then
-  redis.call('DEL', KEYS[1])
+if duration_ms == '0' then
+  redis.call('DEL', lease)
 else
-  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  redis.call('SET', lease, token, 'PX', duration_ms)
 end
 return 1

@@ -1,9 +1,7 @@
 -- Read many sessions with the idle time they have left.
 --
---   EVALSHA read n key...
---
--- Returns {now, value, left_ms, value, left_ms, ...}: Unix seconds of the server's clock, then of each key its value
--- (nil when missing, "" for another Redis type) and its PTTL.
+-- KEYS are the sessions. Returns {now, value, left_ms, value, left_ms, ...}: Unix seconds of the server's clock, then of
+-- each key its value (nil when missing, "" for another Redis type) and its PTTL.
 local time = redis.call('TIME')
 local found = {string.format('%.3f', time[1] + time[2] / 1000000)}
 for i, key in ipairs(KEYS) do

@@ -1,19 +1,20 @@
--- Enter a session in the index, or bring its entries up to date; unless its value has changed meanwhile: whoever changed
--- it has seen to them. Atomic.
+-- Bring the index up to date with a session that is unchanged since it was read. See change.lua.
 --
---   KEYS as in record_change.lua; ARGV from 8 on: idle time left, milliseconds; the value, '' for any; '1' to leave alone
---   entries that are there.
---
--- Returns 1 when the session was not in its route's ZSET before, else 0.
-local current = value()
-if ARGV[9] ~= '' and current ~= ARGV[9] then
+-- Returns 1 when the session was not in its route's ZSET, else 0.
+local left_ms, expected, mode = unpack(own)
+-- left_ms    idle time left, '' when the session is gone
+-- expected   value that was read, '' for any
+-- mode       '' sets the entries; 'missing' only adds missing ones; 'keep' leaves them where they are
+
+local current = current_value()
+if expected ~= '' and current ~= expected then
   if not current then
-    record()  -- whoever deleted it did not know the places it had before
+    record() -- the process that deleted it did not know its former places
   end
   return 0
 end
-local of_owner, of_route = redis.pcall('ZSCORE', KEYS[7], ARGV[1]), redis.pcall('ZSCORE', KEYS[8], ARGV[1])
-if not (of_owner and of_route and ARGV[10] == '1') then
-  record(tonumber(ARGV[8]))
+local of_owner, of_route = redis.pcall('ZSCORE', OWNER, ID), redis.pcall('ZSCORE', ROUTE, ID)
+if not (of_owner and of_route and mode == 'missing') then
+  record(tonumber(left_ms), mode == 'keep')
 end
 return of_route and 0 or 1

@@ -1,15 +1,15 @@
--- Delete a session if its value is the expected one, leaving a marker that it was not lost. Atomic.
---
---   KEYS as in record_change.lua; ARGV[8]: expected value.
+-- Delete a session if its value is the expected one, and mark it as deleted. See change.lua.
 --
 -- Returns {1, expected} when done, else {0, current} with current nil when the key is gone.
-local current = value()
-if current ~= ARGV[8] then
+local expected = unpack(own)
+
+local current = current_value()
+if current ~= expected then
   return {0, current}
 end
-if KEYS[2] then
-  call('SET', KEYS[2], '1', 'EX', ARGV[2])  -- refused by a full Redis, which must not keep anybody from deleting
+if MARKER then
+  call('SET', MARKER, '1', 'EX', TTL) -- a full Redis refuses it, which must not prevent the deletion
 end
-redis.call('DEL', KEYS[1])
+redis.call('DEL', SESSION)
 record()
 return {1, current}

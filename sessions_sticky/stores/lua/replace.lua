@@ -1,19 +1,18 @@
--- Move a session: put a new value in the place of the expected one. Atomic.
+-- Move a session: replace the expected value, keep the idle time left. See change.lua.
 --
---   KEYS as in record_change.lua; ARGV from 8 on: expected value; new value.
---
+-- A key that another program left without an expiry, or with one beyond the idle time, gets the idle time.
 -- Returns {1, expected} when done, else {0, current} with current nil when the key is gone.
--- Moving is not using: what is left of the idle time stays. Only a key that another program left without an expiry,
--- or with one beyond the idle time, gets the idle time, for no session outlives it.
-local current = value()
-if current ~= ARGV[8] then
+local expected, session = unpack(own)
+
+local current = current_value()
+if current ~= expected then
   return {0, current}
 end
-local full = ARGV[2] * 1000
-local left = redis.call('PTTL', KEYS[1])
-if left < 1 or left > full then
-  left = full
+local full_ms = TTL * 1000
+local left_ms = redis.call('PTTL', SESSION)
+if left_ms < 1 or left_ms > full_ms then
+  left_ms = full_ms
 end
-redis.call('SET', KEYS[1], ARGV[9], 'PX', left)
-record(left, true)
+redis.call('SET', SESSION, session, 'PX', left_ms)
+record(left_ms, true)
 return {1, current}

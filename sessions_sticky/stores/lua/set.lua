@@ -1,9 +1,9 @@
--- Store a session, whatever was there. Atomic.
---
---   KEYS as in record_change.lua; ARGV[8]: session.
+-- Store a session, whatever was there. See change.lua.
 --
 -- Returns the value that was there, or nil.
-local former = value()
-redis.call('SET', KEYS[1], ARGV[8], 'EX', ARGV[2])
-record(ARGV[2] * 1000)
+local session = unpack(own)
+
+local former = current_value()
+redis.call('SET', SESSION, session, 'EX', TTL)
+record(TTL * 1000)
 return former

@@ -9,7 +9,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from sessions_sticky import sessions
 from sessions_sticky.api import bulk
 from sessions_sticky.jobs import runner
-from sessions_sticky.queries.bulk import BATCH_SIZE
+from sessions_sticky.queries.index_reader import BATCH_SIZE
 from tests.sessions_sticky.api.calls import BASE, HEX
 from tests.sessions_sticky.jobs.calls import (
     SECONDS,

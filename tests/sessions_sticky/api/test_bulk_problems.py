@@ -171,7 +171,7 @@ def test_delete_answers_200_and_says_why_when_the_operation_fails(
     def fail(*args: Any) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(runner.TalliedBulk, "delete_all", fail)
+    monkeypatch.setattr(runner.Bulk, "delete_all", fail)
     response = api.post(DELETE, {"everything": True}, format="json")
     assert response.status_code == 200
     assert response.json()["state"] == "failed"

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -132,18 +130,3 @@ def test_docs_load_nothing_from_elsewhere_when_opened(client: Client) -> None:
     assert "https://" not in page
     assert "SwaggerUIBundle" in client.get(script).text
     assert "<script>" not in page
-
-
-@pytest.mark.slow
-def test_api_works_when_drf_spectacular_is_not_there() -> None:
-    code = (
-        "import sys; sys.modules['drf_spectacular'] = None\n"
-        "from django.conf import settings; import django\n"
-        "settings.configure(INSTALLED_APPS=['django.contrib.auth', 'django.contrib.contenttypes', 'sessions_sticky'],"
-        " ROOT_URLCONF='sessions_sticky.api.urls',"
-        " CACHES={'default': {'BACKEND': 'django.core.cache.backends.locmem.LocMemCache'}})\n"
-        "django.setup()\n"
-        "from django.urls import resolve; print(resolve('/stats/').func.view_class.__name__)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == ("StatsView\n", "")

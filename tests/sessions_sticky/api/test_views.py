@@ -202,7 +202,7 @@ def test_rebind_answers_409_when_moved_since_the_operator_looked(
         "type": "about:blank",
         "title": "Conflict",
         "status": 409,
-        "detail": "Conversation 'conv-1' is meanwhile bound to 'openai', model 'gpt-4'",
+        "detail": "Conversation 'conv-1' is now bound to 'openai', model 'gpt-4'",
     }
     assert session_cache.get(KEY) == bound
 
@@ -223,7 +223,7 @@ def test_rebind_answers_409_and_revives_nothing_when_deleted_meanwhile(
     after_inspect(lambda: session_cache.delete(KEY))
     response = api.post(f"{BASE}conv-1/rebind/", MOVE, format="json")
     assert response.status_code == 409
-    assert response.json()["detail"] == "Conversation 'conv-1' is not bound any more"
+    assert response.json()["detail"] == "Conversation 'conv-1' is no longer bound"
     assert response.json()["current"] is None
     assert not session_cache.exists(KEY)
 

@@ -97,13 +97,10 @@ def process(manager: object, environment: Callable[[str], dict[str, str]]) -> Ca
 
 @pytest.fixture
 def terminal(manager: object, environment: Callable[[str], dict[str, str]]) -> Iterator[Callable[..., Terminal]]:
-    """Run the command on a terminal of its own, on the manager's store; `rich` False: as if that were not installed."""
+    """Run the command on a terminal of its own, on the manager's store."""
 
-    def start(*args: str, rich: bool = True) -> Terminal:
-        kept = environment(store_url())
-        if not rich:
-            kept["PYTHONPATH"] = str(ROOT / "tests/sessions_sticky/cli/without_rich")
-        return stack.enter_context(Terminal([*COMMAND, *args], kept))
+    def start(*args: str) -> Terminal:
+        return stack.enter_context(Terminal([*COMMAND, *args], environment(store_url())))
 
     with ExitStack() as stack:
         yield start

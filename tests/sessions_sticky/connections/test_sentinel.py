@@ -6,7 +6,7 @@ import pytest
 from django.core.cache import cache, caches
 
 from sessions_sticky import SessionStoreUnavailable
-from sessions_sticky.connections import async_pools, sentinel
+from sessions_sticky.connections import async_client, sentinel
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("store_name", ["sentinel"], indirect=True)]
@@ -51,7 +51,7 @@ def test_command_goes_to_the_new_primary_when_the_old_one_was_replaced_while_con
 
 
 async def test_open_connection_stays_where_it_is(manager, tell):
-    pool, twin = cache.client.get_client().connection_pool, async_pools.for_cache(caches["default"])
+    pool, twin = cache.client.get_client().connection_pool, async_client.pool_for_cache(caches["default"])
     connection, other = pool.get_connection(), await twin.get_connection()
     asked = tell(lambda number, found: NOBODY)
     connection.connect_check_health()

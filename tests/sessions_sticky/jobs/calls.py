@@ -12,8 +12,8 @@ import pytest
 
 from sessions_sticky import session_deleted, session_rebound, sessions
 from sessions_sticky.connections.commands import Batch
-from sessions_sticky.jobs import records, runner
-from sessions_sticky.jobs.records import Job, Plan, State
+from sessions_sticky.jobs import runner
+from sessions_sticky.jobs.records import Job, Plan, Records, State
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
@@ -104,5 +104,5 @@ def gate(after: int) -> Iterator[Gate]:
 def abandoned(plan: Plan = DELETE, key: str = "ab" * 16, state: State = "running") -> str:
     """A job whose worker died before it did anything."""
     job = Job.begin(key, plan, actor="alice", expected=jobs.count(plan))
-    assert sessions._run(records.write(msgspec.structs.replace(job, state=state)))
+    assert Records(sessions._store).write(msgspec.structs.replace(job, state=state))
     return key

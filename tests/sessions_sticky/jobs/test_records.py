@@ -7,7 +7,7 @@ import pytest
 
 from sessions_sticky import sessions
 from sessions_sticky.jobs import records
-from sessions_sticky.jobs.records import KEPT_SECONDS, Job
+from sessions_sticky.jobs.records import KEPT_SECONDS, Job, Records
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
     SECONDS,
@@ -58,7 +58,7 @@ def test_recent_lists_the_last_begun_first_and_forgets_the_oldest(session_cache:
         job = Job.begin(f"{number:032x}", DELETE, actor="a", expected=0)
         changes = {"state": "done", "started_at": now - number, "updated_at": now - number}
         fields = {name: getattr(job, name) for name in job.__struct_fields__} | changes
-        sessions._run(records.write(Job(**fields)))
+        Records(sessions._store).write(Job(**fields))
     session_cache.delete(f"sentinel:job:{{index}}:{0:032x}")
     session_cache.zadd("sentinel:jobs:{index}", {"odd": now - 1})
     session_cache.set("sentinel:job:{index}:odd", record())
@@ -112,31 +112,32 @@ def test_job_works_when_other_keys_are_of_a_wrong_type(session_cache: redis.Redi
 @pytest.mark.parametrize("gone", [True, False])
 def test_update_writes_nothing_when_the_record_is_another(session_cache: redis.Redis, gone: bool) -> None:
     key = abandoned()
-    found = sessions._run(records.find(key))
+    found = Records(sessions._store).find(key)
     assert found is not None
     if gone:
         session_cache.delete(f"sentinel:job:{{index}}:{key}")
     else:
         assert jobs.stop(key)
-    assert not sessions._run(records.update(found, expected=9))
+    assert not Records(sessions._store).update(found, expected=9)
     job = jobs.get(key)
     assert job is None if gone else job and (job.state, job.expected) == ("stopped", 0)
 
 
-def test_change_tries_again_when_another_writes_in_between(session_cache: redis.Redis) -> None:
-    key, store = abandoned(), sessions._store
-    found = sessions._run(records.find(key))
-    assert found is not None
-    stopping = records.change(key, ("running",), state="stopped")
-    reply = store.send(next(stopping))
-    assert sessions._run(records.update(found, expected=9))
-    written = None
-    while written is None:
-        try:
-            reply = store.send(stopping.send(reply))
-        except StopIteration as ended:
-            written = ended.value
-    assert written is True
+def test_change_tries_again_when_another_writes_in_between(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, store = abandoned(), Records(sessions._store)
+    find = store.find
+
+    def find_then_write(key: str) -> records.Found | None:
+        found = find(key)
+        assert found is not None
+        monkeypatch.setattr(store, "find", find)
+        assert store.update(found, expected=9)
+        return found
+
+    monkeypatch.setattr(store, "find", find_then_write)
+    assert store.change(key, ("running",), state="stopped")
     job = jobs.get(key)
     assert job is not None
     assert (job.state, job.expected) == ("stopped", 9)

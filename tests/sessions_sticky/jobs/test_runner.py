@@ -12,7 +12,7 @@ import pytest
 from sessions_sticky import SessionError, SessionStoreUnavailable, cache_config, session_deleted, sessions
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs.records import Job, Plan
-from sessions_sticky.queries.bulk import BATCH_SIZE
+from sessions_sticky.queries.index_reader import BATCH_SIZE
 from sessions_sticky.stores.redis import RedisStore
 from tests.servers import start_server
 from tests.sessions_sticky.jobs.calls import (
@@ -250,7 +250,7 @@ def test_job_is_left_as_it_is_when_the_store_stays_away(
     server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.3)
-    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(runner, "STORE_TIMEOUT_SECONDS", 0.3)
     fill(2 * BATCH_SIZE)
     with gate(1) as held:
         key = start(DELETE).key
@@ -258,7 +258,7 @@ def test_job_is_left_as_it_is_when_the_store_stays_away(
         server.stop()
         held.open.set()
         until(no_threads)
-        assert f"left job {key}" in caplog.text
+        assert f"job {key} suspended" in caplog.text
         server.cont()
         until(lambda: listed_state(server) == b'"running"')
         job = until(lambda: seen(key))
@@ -293,7 +293,7 @@ def found(key: str) -> list[Any]:
 
 
 def test_wait_returns_the_job_when_the_store_goes_down(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(runner, "STORE_TIMEOUT_SECONDS", 0)
     fill(2)
     with gate(1) as held:
         job = start(DELETE)
@@ -321,7 +321,7 @@ def test_job_fails_in_words_and_may_be_resumed_when_there_is_a_bug(
 
     fill(2)
     with monkeypatch.context() as patch:
-        patch.setattr(runner.TalliedBulk, "delete_all", fail)
+        patch.setattr(runner.Bulk, "delete_all", fail)
         job = finished(start(DELETE).key)
     assert (job.state, job.detail, job.done) == ("failed", detail, 0)
     assert str(error) in caplog.text

@@ -16,8 +16,9 @@ from sessions_sticky import (
     sessions,
 )
 from sessions_sticky.jobs.records import Plan
-from sessions_sticky.queries.bulk import BATCH_SIZE, Move
+from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.index_reader import BATCH_SIZE
 from tests.servers import free_port
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.jobs.calls import (

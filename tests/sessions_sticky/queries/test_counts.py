@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from sessions_sticky import InvalidCursor, Session, SessionConflict, SessionManager, keys
+from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.stores import index
 from sessions_sticky.stores.local_cache import LastSeen
 from tests.sessions_sticky.calls import PROPOSAL, sample
@@ -22,8 +22,6 @@ from tests.sessions_sticky.indexed import (
     index_keys,
     on_real,
     on_redis,
-    walk,
-    write_raw,
 )
 
 
@@ -263,54 +261,3 @@ def test_counts_are_right_after_any_sequence_of_operations(manager, examples):
             suppress_health_check=list(HealthCheck),
         ),
     )
-
-
-@on_redis
-def test_page_and_count_tell_what_both_tell_alone(call, manager):
-    fill(manager, 5)
-    manager.create("conv-9", "mistral", "gpt-4", "user-1")
-    for filters, number in (
-        ({}, 6),
-        ({"provider": "openai"}, 5),
-        ({"model": "gpt-4"}, 6),
-        ({"provider": "mistral", "model": "gpt-4"}, 1),
-        ({"external_id": "user-456"}, 5),
-        ({"external_id": "user-456", "provider": "openai"}, 5),
-        ({"external_id": "user-1", "model": "gpt-5"}, 0),
-    ):
-        page, counted = call("page_and_count", **filters)
-        alone = call("page", **filters)
-        assert [entry.session for entry in page.sessions] == [entry.session for entry in alone.sessions]
-        assert (page.next_cursor, counted) == (None, number)
-    page, number = call("page_and_count", provider="openai", limit=2)
-    assert (len(page.sessions), number) == (2, 5)
-    assert len(walk(lambda **kwargs: call("page_and_count", **kwargs)[0], limit=2, provider="openai")) == 5
-    with pytest.raises(ValueError, match="Invalid limit: 0"):
-        call("page_and_count", limit=0)
-    with pytest.raises(InvalidCursor):
-        call("page_and_count", cursor="nonsense")
-
-
-@on_real
-def test_page_and_count_mend_the_index_when_sessions_are_gone_or_their_entries_overdue(call, manager, raw):
-    fill(manager, 6)
-    raw.delete(keys.session("conv-0"))
-    for key in entries(raw):  # entries that only a look at the sessions can tell from dead ones
-        for conversation_id in ("conv-1", "conv-2"):
-            raw.zadd(key, {conversation_id: time.time() - 5}, xx=True)
-    raw.delete(keys.session("conv-2"))
-    page, number = call("page_and_count", provider="openai")
-    assert sorted(entry.session.id for entry in page.sessions) == ["conv-1", "conv-3", "conv-4", "conv-5"]
-    assert number == 5  # the entry of conv-0 is counted until a page has met it; this one went out with the count
-    assert call("page_and_count", provider="openai")[1] == 4
-
-
-@on_real
-def test_page_and_count_mend_the_index_side_by_side_when_both_look_at_sessions(call, manager, raw):
-    fill(manager, 6)
-    for conversation_id in ("conv-1", "conv-3"):
-        write_raw(raw, conversation_id, external_id="user-1")
-    filters = {"external_id": "user-456", "provider": "openai"}
-    page, number = call("page_and_count", **filters)
-    assert (len(page.sessions), number) == (4, 4)
-    assert entries(raw)[keys.owner("user-456")].keys() == {b"conv-0", b"conv-2", b"conv-4", b"conv-5"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import time
 from types import SimpleNamespace
 
@@ -8,7 +7,6 @@ import pytest
 
 from sessions_sticky import Session, cache_config
 from sessions_sticky.queries import doctor
-from sessions_sticky.queries.doctor import Doctor
 from sessions_sticky.queries.server_info import Level
 from tests.conftest import REAL_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
@@ -18,12 +16,12 @@ real_stores = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 on_valkey = pytest.mark.parametrize("store_name", ["valkey"], indirect=True)
 
 
-@pytest.fixture(params=["sync", "async"])
-def examine(request):
-    """Return the findings by subject, from the blocking method or its twin."""
+@pytest.fixture
+def examine():
+    """Return the findings by subject."""
 
     def findings():
-        found = Doctor().findings() if request.param == "sync" else asyncio.run(Doctor().afindings())
+        found = doctor.examine()
         by_subject = {finding.subject: finding for finding in found}
         assert len(by_subject) == len(found)
         return by_subject

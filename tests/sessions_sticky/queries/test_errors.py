@@ -24,7 +24,6 @@ from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real, on_va
 METHODS = {
     "page": {},
     "count": {"provider": "openai"},
-    "page_and_count": {"model": "gpt-4"},
     "stats": {},
     "history": {"conversation_id": "conv-1"},
     "recent": {},

@@ -1,70 +1,20 @@
-"""A walk through the pages misses nothing, repeats nothing, and leaves nothing behind, whatever happens meanwhile."""
+"""Each entry of the index that is read is verified against its session, and repaired where it is wrong."""
 
 from __future__ import annotations
 
 import pytest
 
-from sessions_sticky import SessionManager, keys
+from sessions_sticky import keys
+from sessions_sticky.queries import index_reader
 from sessions_sticky.stores import index
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
-from tests.sessions_sticky.indexed import (
-    age,
-    fill,
-    forget_refreshes,
-    ids,
-    index_keys,
-    on_real,
-    on_redis,
-    on_valkey,
-    pager,
-    walk,
-    write_raw,
-)
+from tests.sessions_sticky.indexed import fill, ids, index_keys, on_real, pager, walk, write_raw
 
 ALL = keys.INDEX_ALL
 
 
-# What nobody thought of is tried in test_walk_properties.py.
-
-
 @on_real
-@pytest.mark.parametrize("filters", [{}, {"provider": "openai"}, {"external_id": "user-456"}])
-def test_walk_meets_a_session_once_when_it_moves_up_past_the_walk(call, manager, filters):
-    made = fill(manager, 20)
-    first = call("page", limit=5, **filters)
-    forget_refreshes(manager)
-    seen = ids([entry.session for entry in first.sessions])
-    ahead = [session.id for session in made if session.id not in seen]
-    for conversation_id in (seen[0], *ahead[:3], *ahead[:2]):
-        manager.touch(conversation_id)
-        forget_refreshes(manager)
-    rest = walk(lambda **kw: call("page", **{**kw, "cursor": kw["cursor"] or first.next_cursor}), limit=5, **filters)
-    assert sorted(seen + ids(rest)) == sorted(ids(made))
-
-
-@on_real
-def test_walk_meets_a_session_once_when_idle_times_differ(manager):
-    """Those used with a shorter idle time move up without passing the walk, or down past it."""
-    brief = SessionManager(ttl_seconds=3_600)
-    low = [brief.create(f"low-{n}", **PROPOSAL) for n in range(6)]
-    high = fill(manager, 6)
-    page = manager.page(limit=3)
-    met = [entry.session.id for entry in page.sessions]
-    for conversation_id in (*met[:2], *ids(low)):  # down past the walk; up, but not past it
-        forget_refreshes(manager)
-        brief.touch(conversation_id)
-    forget_refreshes(manager)
-    manager.touch(met[0])  # and up again
-    forget_refreshes(manager)
-    manager.touch(low[0].id)  # up past the walk
-    forget_refreshes(manager)
-    brief.touch(low[0].id)  # and down again
-    found = met + ids(walk(lambda **kw: manager.page(**{**kw, "cursor": kw["cursor"] or page.next_cursor}), limit=3))
-    assert sorted(found) == sorted(ids(low + high))
-
-
-@on_real
-def test_walk_meets_a_session_once_when_the_entry_it_stands_on_is_deleted(call, manager, raw):
+def test_pages_continue_when_the_session_at_the_cursor_is_deleted(call, manager, raw):
     made = fill(manager, 9)
     for key in (ALL, keys.owner("user-456"), keys.route("openai", "gpt-4")):
         raw.zadd(key, {session.id: 4e9 for session in made})
@@ -74,16 +24,25 @@ def test_walk_meets_a_session_once_when_the_entry_it_stands_on_is_deleted(call, 
     assert sorted(ids([entry.session for entry in first.sessions] + rest)) == sorted(ids(made))
 
 
+@on_real
+def test_pages_leave_no_keys_behind(call, manager, raw):
+    fill(manager, 5)
+    before = index_keys(raw)
+    call("page", limit=2)
+    manager.touch("conv-0")
+    assert index_keys(raw) == before
+
+
 @pytest.fixture
 def between(manager, monkeypatch):
-    """Run a function once, after the next request of one kind was answered: another client comes in between."""
+    """Run a function once, after the next call of a script was answered, as another client may."""
 
-    def arrange(kind, function):
+    def arrange(script, function):
         store, send = manager._store, manager._store.send
 
         def send_then_run(request):
             reply = send(request)
-            if kind in getattr(request, "args", ())[1:2]:
+            if getattr(request, "script", None) is script:
                 monkeypatch.setattr(store, "send", send)
                 function()
             return reply
@@ -94,42 +53,46 @@ def between(manager, monkeypatch):
 
 
 @on_real
-@pytest.mark.parametrize("moment", [index.PAGE.sha, keys.INDEX_ROUTES])
-def test_walk_meets_a_session_once_when_it_is_rebound_between_two_requests(manager, between, moment):
-    """Routes are listed, entries taken, sessions read: one may change its route between each two."""
+def test_page_has_a_session_where_it_is_bound_now_when_it_moves_meanwhile(manager, between):
+    """Entries are read, then their sessions: a session may move in between."""
     made = fill(manager, 6)
-    between(moment, lambda: [manager.rebind(session, **{**MOVE, "provider": "openai"}) for session in made[::2]])
-    assert sorted(ids(walk(manager.page, limit=4, provider="openai"))) == sorted(ids(made))
-    assert manager.count(provider="openai", model="large") == 3
+    between(index.PAGE, lambda: [manager.rebind(session, **{**MOVE, "provider": "openai"}) for session in made[::2]])
+    page = manager.page(provider="openai")
+    assert sorted(ids([entry.session for entry in page.sessions])) == sorted(ids(made))
+    assert {entry.session.model for entry in page.sessions} == {"gpt-4", "large"}
+    between(index.PAGE, lambda: manager.rebind(manager.get("conv-1"), **MOVE))
+    assert "conv-1" not in [entry.session.id for entry in manager.page(provider="openai").sessions]
 
 
 @on_real
-def test_walk_meets_a_session_once_when_another_program_has_moved_it(call, manager, raw):
+def test_page_repairs_the_index_when_another_program_has_moved_sessions(call, manager, raw):
     fill(manager, 6)
     for number in range(0, 6, 2):
         write_raw(raw, f"conv-{number}", model="gpt-5")
-    assert sorted(ids(walk(pager(call), limit=2, provider="openai"))) == [f"conv-{n}" for n in range(6)]
+    assert {*ids(walk(pager(call), limit=2, provider="openai"))} == {f"conv-{n}" for n in range(6)}
     assert call("count", model="gpt-5") == 3
     assert sorted(ids(walk(pager(call), limit=2, provider="openai"))) == [f"conv-{n}" for n in range(6)]
 
 
 @on_real
-def test_walk_meets_a_session_once_when_an_entry_in_the_wrong_place_comes_first(call, manager, raw):
+def test_page_has_a_session_once_when_it_has_an_entry_in_a_wrong_place(call, manager, raw):
     fill(manager, 6)
     raw.zadd(keys.INDEX_ROUTES, {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
     raw.zadd(ALL, {"conv-0": 4e9})
-    assert sorted(ids(walk(pager(call), limit=2, provider="openai"))) == [f"conv-{n}" for n in range(6)]
+    page = call("page", provider="openai")
+    assert sorted(entry.session.id for entry in page.sessions) == [f"conv-{n}" for n in range(6)]
     assert not raw.exists(keys.route("openai", "gpt-5"))
+    assert sorted(ids(walk(pager(call), limit=2, provider="openai"))) == [f"conv-{n}" for n in range(6)]
 
 
 @on_real
-def test_page_is_short_but_goes_on_when_few_of_many_fit(manager, monkeypatch):
-    monkeypatch.setattr(index, "PAGE_BUDGET", 2)
-    for number in range(60):  # the last are met first
+def test_page_is_short_but_has_a_next_one_when_few_of_many_match(manager, monkeypatch):
+    monkeypatch.setattr(index_reader, "BATCH_SIZE", 2)
+    manager.create("sought", "openai", "gpt-4", "user-456")
+    for number in range(60):
         manager.create(f"other-{number}", "openai", "gpt-4", "somebody")
         manager.create(f"else-{number}", "mistral", "large", "user-456")
-    manager.create("sought", "openai", "gpt-4", "user-456")
     first = manager.page(provider="openai", external_id="user-456", limit=50)
     assert len(first.sessions) <= 1
     assert first.next_cursor
@@ -137,75 +100,22 @@ def test_page_is_short_but_goes_on_when_few_of_many_fit(manager, monkeypatch):
     assert manager.count(provider="openai", external_id="user-456") == 1
 
 
-# What a walk leaves behind.
-
-
-@on_redis
-def test_walk_leaves_nothing_behind_when_it_is_over(call, manager, raw):
-    fill(manager, 5)
-    age(raw)
-    before = index_keys(raw)
-    page = call("page", limit=2)
-    forget_refreshes(manager)
-    manager.touch("conv-0")
-    assert len(index_keys(raw)) > len(before)
-    walk(lambda **kw: call("page", **{**kw, "cursor": kw["cursor"] or page.next_cursor}), limit=2)
-    assert not raw.exists(keys.INDEX_WALKS)
-    for key in set(index_keys(raw)) - set(before):
-        assert 0 < raw.ttl(key) <= 60
+@on_real
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+def test_pages_end_at_their_limit_when_an_owner_has_sessions_of_several_providers(manager, limit):
+    for number in range(6):
+        manager.create(f"conv-{number}", "openai", "gpt-4", "user-456")
+        manager.create(f"other-{number}", "mistral", "large", "user-456")
+    shown = walk(manager.page, limit=limit, provider="openai", external_id="user-456")
+    assert sorted(ids(shown)) == [f"conv-{n}" for n in range(6)]
 
 
 @on_real
-def test_walk_leaves_nothing_behind_when_it_is_abandoned(manager, raw):
-    fill(manager, 5)
-    age(raw)
-    brief = SessionManager(ttl_seconds=3_600)
-    met = manager.page(limit=2).sessions[0].session.id
-    forget_refreshes(manager)
-    manager.touch("conv-0")
-    forget_refreshes(manager)
-    brief.touch(met)
-    (token,) = raw.hkeys(keys.INDEX_WALKS)
-    walk_keys = [key for key in index_keys(raw) if key.startswith(keys.INDEX_WALKS)]
-    assert {key.rpartition(":")[2] for key in walk_keys} == {"walks", "missed", "met"}
-    assert 0 < raw.ttl(keys.INDEX_WALKS) <= 60
-    assert all(0 < raw.ttl(key) <= 300 for key in walk_keys)
-    place = raw.hget(keys.INDEX_WALKS, token).split(b" ", 1)[1]
-    raw.hset(keys.INDEX_WALKS, token, b"1000.0 " + place)  # its lease is over
-    forget_refreshes(manager)
-    manager.touch("conv-1")
-    assert not raw.exists(keys.INDEX_WALKS)
-
-
-@on_real
-def test_walks_are_bounded_when_many_begin(manager, raw):
-    fill(manager, 3)
-    for _ in range(40):
-        manager.page(limit=1)
-    held = raw.hkeys(keys.INDEX_WALKS)
-    assert len(held) == 32
-    manager.page(limit=1)
-    assert len(set(held) & set(raw.hkeys(keys.INDEX_WALKS))) == 31
-
-
-@on_valkey
-def test_walk_is_given_up_when_too_many_move(manager, raw):
-    fill(manager, 3)
-    age(raw)
-    manager.page(limit=1)
-    (token,) = raw.hkeys(keys.INDEX_WALKS)
-    raw.rpush(f"{keys.INDEX_WALKS}:{token.decode()}:missed", *range(100_000))
-    forget_refreshes(manager)
-    manager.touch("conv-0")
-    assert not raw.exists(keys.INDEX_WALKS)
-
-
-@on_real
-def test_entry_entered_anew_stays_when_it_was_a_ghost_a_moment_ago(manager, raw, between):
+def test_entry_stays_when_its_session_is_created_again_after_it_was_read(manager, raw, between):
     fill(manager, 2)
     raw.delete(keys.session("conv-1"))
     raw.zincrby(ALL, -1, "conv-1")
-    between(index.READ.sha, lambda: manager.create("conv-1", **PROPOSAL))
+    between(index.READ, lambda: manager.create("conv-1", **PROPOSAL))
     manager.page()
     assert raw.zscore(ALL, "conv-1")
     assert manager.count() == 2

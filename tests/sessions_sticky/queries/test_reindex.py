@@ -76,22 +76,6 @@ def test_reindex_corrects_an_expiry_that_another_program_has_changed(call, manag
 
 
 @on_real
-@pytest.mark.parametrize("name", ["conv-0", "conv-3"])
-@pytest.mark.parametrize("ttl", [100, 10_000])
-def test_walk_meets_a_session_once_when_reindex_moves_it_past_the_walk(manager, raw, name, ttl):
-    made = [write_raw(raw, f"conv-{number}", ttl=1_000 - 100 * number) for number in range(4)]
-    manager.reindex()
-    page = manager.page(limit=2)
-    met = page.sessions
-    raw.expire(keys.session(name), ttl)
-    manager.reindex()
-    while page.next_cursor:
-        page = manager.page(limit=2, cursor=page.next_cursor)
-        met += page.sessions
-    assert sorted(entry.session.id for entry in met) == [session.id for session in made]
-
-
-@on_real
 def test_index_outlives_the_session_that_lives_longest_when_reindex_enters_several(manager, raw):
     names = {"a": 200_000, "b": 300_000, "c": 100}  # in the order in which their routes are entered
     for name, ttl in names.items():
@@ -119,12 +103,12 @@ def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
 @on_real
 def test_reindex_mends_index_keys_of_another_type(call, manager, raw):
     made = fill(manager, 3)
-    for key in (*index_keys(raw), keys.INDEX_WALKS, keys.owner("nobody"), keys.route("no", "body")):
+    for key in (*index_keys(raw), f"{keys.INDEX_PREFIX}walks", keys.owner("nobody"), keys.route("no", "body")):
         raw.delete(key)
         raw.rpush(key, "junk")
     assert call("reindex") == 3
     check(raw, made)
-    assert raw.type(keys.INDEX_WALKS) == b"none"
+    assert raw.type(f"{keys.INDEX_PREFIX}walks") == b"none"
 
 
 @on_real
@@ -202,7 +186,6 @@ def test_reindex_stops_cleanly_when_its_progress_raises(call, manager, raw):
 @on_real
 def test_reindex_handles_more_than_one_batch(call, manager, raw, monkeypatch):
     monkeypatch.setattr(reindex, "BATCH_SIZE", 3)
-    monkeypatch.setattr(reindex, "ENTER_SIZE", 2)
     made = [manager.create(f"conv-{n}", f"p{n}", "m", f"o{n}") for n in range(40)]
     for n in range(0, 40, 4):
         raw.delete(keys.session(f"conv-{n}"))

@@ -36,9 +36,9 @@ def change(seed: str) -> None:
 def drain(provider: str) -> None:
     """Move a provider's sessions away in small batches, saying how far it is."""
     from sessions_sticky import SessionManager
-    from sessions_sticky.queries import bulk
+    from sessions_sticky.queries import index_reader
 
-    bulk.BATCH_SIZE = 5
+    index_reader.BATCH_SIZE = 5
     manager = SessionManager()
     manager.rebind_all(
         provider=provider,

@@ -8,7 +8,7 @@ import pytest
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, keys
 from sessions_sticky.stores import index
-from sessions_sticky.stores.index import Refreshed
+from sessions_sticky.stores.index import RefreshTracker
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, sample
 from tests.sessions_sticky.indexed import (
     check,
@@ -69,13 +69,13 @@ def test_index_is_refreshed_once_a_minute_when_a_session_is_used(call, manager, 
 
 
 def test_refreshes_are_forgotten_after_two_minutes_at_most():
-    refreshed = Refreshed()
+    tracker = RefreshTracker()
     for second in range(1_000, 4_600, 10):
-        refreshed.note(f"conv-{second}", float(second))
-        assert not refreshed.is_due(f"conv-{second}", second + 59.9)
-        assert refreshed.is_due(f"conv-{second}", second + 60.0)
-    assert len(refreshed._young) + len(refreshed._old) <= 12
-    assert refreshed.is_due("conv-1000", 4_600.0)
+        tracker.mark(f"conv-{second}", float(second))
+        assert not tracker.needs_refresh(f"conv-{second}", second + 59.9)
+        assert tracker.needs_refresh(f"conv-{second}", second + 60.0)
+    assert len(tracker._young) + len(tracker._old) <= 12
+    assert tracker.needs_refresh("conv-1000", 4_600.0)
 
 
 @on_real
@@ -98,7 +98,7 @@ def test_refresh_leaves_the_index_alone_when_the_session_has_changed_meanwhile(c
         assert done
         now = manager.get("conv-123")
         check(raw, [now] if now else [])
-        assert store.refreshed
+        assert store.refresh_tracker
 
 
 @on_real

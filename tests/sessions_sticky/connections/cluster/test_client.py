@@ -12,7 +12,7 @@ from redis.connection import Connection
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, keys
 from sessions_sticky.connections import breaker
 from sessions_sticky.connections.cluster import slot_map
-from sessions_sticky.connections.commands import Batch, Command, Everywhere
+from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from tests.access import Access
 from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
@@ -88,7 +88,7 @@ def test_everywhere_asks_each_primary_once(cluster_url, settings):
     settings.CACHES = {"default": patient_config(cluster_url)}
     store = SessionManager()._store
     store.send(Command(("GET", "warm")))
-    ports = [reply.split(b"tcp_port:")[1].split()[0] for reply in store.send(Everywhere(Command(("INFO",))))]
+    ports = [reply.split(b"tcp_port:")[1].split()[0] for reply in store.send(AllPrimaries(Command(("INFO",))))]
     assert len(set(ports)) == 3
 
 
@@ -107,7 +107,7 @@ def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster:
     def change(done: int, expected: int) -> None:
         manager._store._servers._slots.primaries.append(("new", 1))
 
-    with pytest.raises(SessionStoreUnavailable, match="begin again"):
+    with pytest.raises(SessionStoreUnavailable, match="start again"):
         manager.reindex(progress=change)
     assert manager.count() == len(IDS)
 
@@ -120,7 +120,7 @@ def test_binding_stands_and_the_log_tells_when_the_server_of_the_index_is_gone(c
     gone.kill()
     assert manager.resolve(elsewhere, **PROPOSAL).outcome is Outcome.CREATED
     assert manager.get(elsewhere) is not None
-    assert "index and history not told of a change" in caplog.text
+    assert "index and history not updated after a change" in caplog.text
 
 
 def test_page_says_unavailable_when_a_server_of_its_sessions_is_gone(cluster: Cluster):

@@ -47,7 +47,7 @@ def test_exchange_sends_each_command_to_the_holder_of_its_key_and_keeps_their_or
 
 
 def test_exchange_routes_a_script_by_its_first_key(slots):
-    call = index.forget("a", b"member", "1")
+    call = index.drop_entry("a", b"member", "1")
     assert play([call], slots, lambda address, _: address)[0] == [TWO]
 
 
@@ -84,7 +84,7 @@ def test_exchange_asks_at_the_asked_host_when_the_next_holder_does_not_know_its_
 
 
 def test_exchange_loads_the_script_when_the_server_does_not_know_it(slots):
-    call, known = index.forget("a", b"member", "1"), set()
+    call, known = index.drop_entry("a", b"member", "1"), set()
 
     def answer(address, command):
         known.add(command.args[0])
@@ -105,7 +105,7 @@ def test_exchange_tries_again_when_told_to(slots):
     "error", [TryAgainError(), MovedError("15495 one:1"), AskError("15495 one:1"), NoScriptError()]
 )
 def test_exchange_gives_up_with_a_plain_error_when_the_slots_keep_moving(slots, error):
-    command = index.forget("a", b"member", "1")
+    command = index.drop_entry("a", b"member", "1")
     (reply,), sent = play([command], slots, lambda *_: error)
     assert len(sent) == MAX_HOPS
     assert type(reply) is ResponseError

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky import cache_config
-from sessions_sticky.connections import pipeline
+from sessions_sticky.connections import standalone
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.connections.standalone import RedisServer
 
@@ -25,11 +25,11 @@ def connection(valkey_url: str) -> Iterator[Connection]:
 
 
 def exchange(connection: Connection, commands: list[Command]) -> list[object]:
-    pipeline.write(connection, commands)
-    return pipeline.read(connection, len(commands))
+    standalone.write(connection, commands)
+    return standalone.read(connection, len(commands))
 
 
-@pytest.mark.parametrize("size", [0, 1, pipeline.PART_BYTES - 1, pipeline.PART_BYTES, 5 * pipeline.PART_BYTES])
+@pytest.mark.parametrize("size", [0, 1, standalone.PART_BYTES - 1, standalone.PART_BYTES, 5 * standalone.PART_BYTES])
 def test_replies_come_in_their_order_when_commands_fill_several_parts(connection: Connection, size: int) -> None:
     texts = [b"%d:" % number + size * b"x" for number in range(20)]
     assert exchange(connection, [Command(("ECHO", text)) for text in texts]) == texts
@@ -38,9 +38,9 @@ def test_replies_come_in_their_order_when_commands_fill_several_parts(connection
 def test_parts_are_as_long_as_redis_reads_at_a_time(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[bytes] = []
     monkeypatch.setattr(connection, "send_packed_command", parts.extend)
-    pipeline.write(connection, [Command(("ECHO", 1_000 * b"x"))] * 100)
+    standalone.write(connection, [Command(("ECHO", 1_000 * b"x"))] * 100)
     assert len(parts) == 6
-    assert all(pipeline.PART_BYTES <= len(part) < pipeline.PART_BYTES + 1_023 for part in parts[:-1])
+    assert all(standalone.PART_BYTES <= len(part) < standalone.PART_BYTES + 1_023 for part in parts[:-1])
 
 
 def test_refusal_stands_in_the_place_of_the_command_that_met_it(connection: Connection) -> None:
@@ -55,7 +55,7 @@ def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_u
     settings.CACHES = {"default": cache_config(valkey_url)}
     server = RedisServer(cache)  # type: ignore[arg-type]
     with monkeypatch.context() as patches:
-        patches.setattr(pipeline, "read", Mock(side_effect=stopped))
+        patches.setattr(standalone, "read", Mock(side_effect=stopped))
         with pytest.raises(stopped):
             server.send(Batch([Command(("ECHO", b"theirs"))]))
     server._breaker.note()  # or nobody may ask

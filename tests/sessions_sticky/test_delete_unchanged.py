@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.core.cache import cache
 
-from sessions_sticky import InvalidConversationId, SessionConflict, SessionManager, exact, keys, session_deleted
+from sessions_sticky import InvalidConversationId, SessionConflict, SessionManager, keys, session_deleted
 from tests.conftest import REDIS_STORES
 from tests.sessions_sticky.calls import PROPOSAL, sample
 from tests.sessions_sticky.indexed import ids, on_valkey, write_raw
@@ -20,17 +20,17 @@ on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
 @pytest.mark.parametrize("value", [b'{"id" : 1}', b"\xff\x00", b""])
 def test_stored_gives_the_bytes_when_there_are_any(manager: SessionManager, raw: redis.Redis, value: bytes) -> None:
     raw.set(keys.session("conv-1"), value, ex=100)
-    assert exact.stored("conv-1", manager) == value
+    assert manager.get_raw("conv-1") == value
     assert 0 < raw.pttl(keys.session("conv-1")) <= 100_000
 
 
 def test_stored_gives_none_when_there_is_no_session(manager: SessionManager) -> None:
-    assert exact.stored("conv-1", manager) is None
+    assert manager.get_raw("conv-1") is None
 
 
 def test_release_unbinds_when_the_session_is_as_it_was_seen(manager: SessionManager) -> None:
     session = manager.create("conv-1", **PROPOSAL)
-    exact.release(session, manager)
+    manager.delete_unchanged(session)
     assert manager.get("conv-1") is None
     assert manager._store.last_seen.recall("conv-1", 0) is None
     assert cache.get(keys.deleted("conv-1"), default=b"") is not None
@@ -40,21 +40,22 @@ def test_release_conflicts_when_the_session_is_another_by_now(manager: SessionMa
     seen = manager.create("conv-1", **PROPOSAL)
     current = manager.create("conv-1", **{**PROPOSAL, "provider": "mistral"})
     with pytest.raises(SessionConflict) as caught:
-        exact.release(seen, manager)
+        manager.delete_unchanged(seen)
     assert caught.value.current == current
     assert manager.get("conv-1") == current
 
 
 def test_release_conflicts_when_the_session_is_gone(manager: SessionManager) -> None:
     with pytest.raises(SessionConflict) as caught:
-        exact.release(sample("conv-1"), manager)
+        manager.delete_unchanged(sample("conv-1"))
     assert caught.value.current is None
 
 
 def test_release_refuses_an_impossible_id(manager: SessionManager) -> None:
-    for look in (exact.stored, lambda conversation_id, manager: exact.release(sample(conversation_id), manager)):
-        with pytest.raises(InvalidConversationId):
-            look("", manager)
+    with pytest.raises(InvalidConversationId):
+        manager.get_raw("")
+    with pytest.raises(InvalidConversationId):
+        manager.delete_unchanged(sample(""))
 
 
 @on_redis
@@ -63,7 +64,7 @@ def test_release_unbinds_when_another_program_wrote_the_same_session_otherwise(
 ) -> None:
     seen = write_raw(raw, "conv-1")
     raw.set(keys.session("conv-1"), b" " + seen.to_json().replace(b'","', b'" , "'), ex=100)
-    exact.release(seen, manager)
+    manager.delete_unchanged(seen)
     assert not raw.exists(keys.session("conv-1"))
     assert raw.exists(keys.deleted("conv-1"))
 
@@ -86,11 +87,11 @@ def test_release_never_removes_what_was_bound_between_looking_and_removing(
 
     monkeypatch.setattr(store, "remove", race, raising=False)
     if same:
-        exact.release(seen, manager)
+        manager.delete_unchanged(seen)
         assert manager.get("conv-1") is None
         return
     with pytest.raises(SessionConflict) as caught:
-        exact.release(seen, manager)
+        manager.delete_unchanged(seen)
     assert caught.value.current == bound[0] == manager.get("conv-1")
 
 
@@ -104,7 +105,7 @@ def test_release_is_in_the_index_the_history_and_the_signals_when_done(manager: 
     session = manager.create("conv-1", **PROPOSAL)
     session_deleted.connect(hear)
     try:
-        exact.release(session, manager.acting_as("ada"))
+        manager.acting_as("ada").delete_unchanged(session)
     finally:
         session_deleted.disconnect(hear)
     assert [(each["conversation_id"], each["session"], each["actor"]) for each in heard] == [("conv-1", session, "ada")]

@@ -1,0 +1,136 @@
+"""What all pages share: who may see them, their methods, their menu, their answers when the store does not answer.
+
+A page is a function of the `ModelAdmin`, the request and what its path holds. A module of pages lists its paths:
+
+    @page("view")
+    def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+        return admin.render(request, "overview.html", {"title": _("Overview"), "stats": sessions.stats()})
+
+    def urls(admin: PageAdmin) -> list[URLPattern]:
+        return [admin.path("overview/", show, name="overview")]
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, NamedTuple, ParamSpec, cast
+
+from django.contrib.admin import ModelAdmin
+from django.contrib.admin.utils import quote
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+
+from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.manager import SessionManager, sessions
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+logger = logging.getLogger("sessions_sticky")
+
+P = ParamSpec("P")
+Page = Callable[Concatenate["PageAdmin", HttpRequest, P], HttpResponse]
+Needed = Literal["view", "change", "delete"]
+
+READING = ("GET", "HEAD")
+TEMPLATES = "admin/sessions_sticky/"
+
+
+class Section(NamedTuple):
+    """An entry of the menu above all pages: a page's name and title, and the permission that its users need."""
+
+    name: str
+    title: StrOrPromise
+    needed: Needed = "view"
+
+
+class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
+    """What pages need of a `ModelAdmin`."""
+
+    menu: ClassVar[tuple[Section, ...]] = ()
+
+    def path(self, route: str, view: Callable[..., HttpResponse], *, name: str) -> URLPattern:
+        """Return the path of a page, by name `admin:sessions_sticky_session_{name}`; for logged-in staff alone."""
+        return path(route, self.admin_site.admin_view(partial(view, self)), name=f"sessions_sticky_session_{name}")
+
+    def url(self, name: str, *args: str) -> str:
+        """Return the URL of a page by the name it has in `path`."""
+        return reverse(f"{self.admin_site.name}:sessions_sticky_session_{name}", args=args)
+
+    def session_url(self, conversation_id: str) -> str:
+        """Return the URL of a session's page."""
+        return self.url("change", quote(conversation_id))
+
+    def back(self, request: HttpRequest, url: str) -> str:
+        """Return the URL to go to after a change: the given one, or the front page for who may change but not view."""
+        return url if self.allows(request, "view") else reverse(f"{self.admin_site.name}:index")
+
+    def render(
+        self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200
+    ) -> TemplateResponse:
+        """Show a template of this app, with what Django admin's templates need and what the user may do."""
+        shared = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "sections": self._sections(request),
+            "may_change": self.allows(request, "change"),
+            "may_delete": self.allows(request, "delete"),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, f"{TEMPLATES}{template}", {**shared, **context}, status=status)
+
+    def manager(self, request: HttpRequest) -> SessionManager:
+        """Return the sessions; the history names the user for what is changed."""
+        return sessions.acting_as(request.user.get_username())
+
+    def allows(self, request: HttpRequest, action: str) -> bool:
+        """Tell whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
+        return bool(request.user.has_perm(f"sessions_sticky.{action}_session"))
+
+    def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
+        return [
+            {"title": section.title, "url": (url := self.url(section.name)), "here": request.path == url}
+            for section in self.menu
+            if self.allows(request, section.needed)
+        ]
+
+
+def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
+    """Let users in who have a permission on sessions, with some methods (without any: GET and HEAD).
+
+    A store that does not answer becomes a page with status 503, a cache that cannot do it one with 501.
+    """
+
+    def decorate(view: Page[P]) -> Page[P]:
+        @wraps(view)
+        def guarded(admin: PageAdmin, request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+            if not admin.allows(request, needed):
+                raise PermissionDenied
+            if request.method not in (methods or READING):
+                return HttpResponseNotAllowed(methods or READING)
+            try:
+                return view(admin, request, *args, **kwargs)
+            except SessionStoreUnavailable as exc:
+                logger.warning("admin: %s", exc)  # names hosts and ports, which are not for every operator
+                return _unavailable(admin, request)
+            except SessionNotSupported as exc:
+                return _not_supported(admin, request, exc)
+
+        return cast("Page[P]", guarded)
+
+    return decorate
+
+
+def _unavailable(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    context = {"title": _("The session store does not answer"), "changing": request.method not in READING}
+    return admin.render(request, "unavailable.html", context, status=503)
+
+
+def _not_supported(admin: PageAdmin, request: HttpRequest, exc: SessionNotSupported) -> HttpResponse:
+    context = {"title": _("The session store cannot do this"), "problem": str(exc)}
+    return admin.render(request, "not_supported.html", context, status=501)

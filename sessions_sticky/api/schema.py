@@ -1,0 +1,169 @@
+"""What the API's OpenAPI description says of every operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import (
+    Direction,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+    extend_schema_view,
+)
+from rest_framework import serializers
+
+from sessions_sticky.api.bulk_serializers import CountSerializer, OperationSerializer
+from sessions_sticky.api.serializers import EventSerializer, SessionSerializer
+from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PROBLEMS = {
+    400: "Invalid input: see `errors`.",
+    401: "Not logged in.",
+    403: "The user may not do this, or the CSRF token is missing.",
+    404: "Not found.",
+    405: "Method not allowed for this resource.",
+    406: "The client does not accept JSON.",
+    409: "The conversation has another binding: see `current`.",
+    415: "The body is not JSON.",
+    429: "Too many requests of this user.",
+    501: "The configured cache or the settings cannot do this; `detail` says what can.",
+    503: "The session store is unavailable.",
+}
+"""Descriptions by status."""
+
+ALWAYS = (401, 403, 406, 429, 503)
+"""Statuses that every operation may answer."""
+
+HEADERS = (
+    OpenApiParameter("WWW-Authenticate", str, "header", response=[401], description="How to log in."),
+    OpenApiParameter("Retry-After", int, "header", response=[429, 503], description="When to try again, in seconds."),
+)
+LOCATION = OpenApiParameter("Location", str, "header", response=[201, 202], description="Path of what was made.")
+KEY = OpenApiParameter(
+    "key", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "path", description="Key of the operation, from its `url`."
+)
+NO_CONTROL_CHARACTERS = r"^[^\u0000-\u001f\u007f-\u009f]+$"
+ID = OpenApiParameter(
+    "id",
+    {"type": "string", "minLength": 1, "maxLength": MAX_CONVERSATION_ID_LENGTH + 1, "pattern": NO_CONTROL_CHARACTERS},
+    "path",
+    description=(
+        "Conversation id, percent-encoded as one segment (`/` as `%2F`). The `url` of a session has it ready for use."
+        " Whoever writes it by hand puts a `~` in front of what follows the last `/` of an id where that is, after any"
+        " number of `~`, one of `.`, `..`, `stats`, `history` and `operations`, or where the id is `operations/` and 32"
+        " hexadecimal digits."
+    ),
+)
+
+
+class ProblemSerializer(serializers.Serializer[Any]):
+    """An error, as RFC 9457 has it."""
+
+    type = serializers.CharField(help_text="Always `about:blank`: the status says what it is.")
+    title = serializers.CharField(help_text="The status in words.")
+    status = serializers.IntegerField(help_text="The HTTP status.")
+    detail = serializers.CharField(help_text="What went wrong.")
+    errors = serializers.DictField(  # type: ignore[assignment]  # a field; it hides the serializer's own `errors`
+        child=serializers.ListField(child=serializers.CharField()),
+        required=False,
+        help_text="Messages by field or parameter.",
+    )
+
+
+class ConflictSerializer(ProblemSerializer):
+    """The conversation is bound otherwise."""
+
+    current = SessionSerializer(
+        required=False,
+        allow_null=True,
+        help_text="The session as it is, null when there is none (any more); only for those who may read it.",
+    )
+
+
+class PageSerializer(serializers.Serializer[Any]):
+    """Some sessions."""
+
+    results = SessionSerializer(
+        many=True,
+        help_text="Most recently active first, to the minute. May be short, even empty, before the last page.",
+    )
+    next = serializers.URLField(allow_null=True, help_text="The page after this one; null on the last.")
+    previous = serializers.URLField(
+        allow_null=True,
+        help_text="The page before this one, as it is now; null on the first, and on pages far from it.",
+    )
+    count = serializers.IntegerField(help_text="How many sessions fit the filters, on all pages.")
+
+
+class HistorySerializer(serializers.Serializer[Any]):
+    """The history of one conversation."""
+
+    results = EventSerializer(many=True, help_text="Oldest first; empty when nothing is known (any more).")
+
+
+RUNNING = (OperationSerializer, "The operation, which continues; `Location` is its path.")
+COUNT_OR_OPERATION = PolymorphicProxySerializer(
+    component_name="CountOrOperation",
+    serializers=[CountSerializer, OperationSerializer],
+    resource_type_field_name=None,
+)
+
+
+def operation(
+    operation_id: str,
+    summary: str,
+    *problems: int,
+    ok: dict[int, tuple[Any, str]],
+    parameters: tuple[Any, ...] = (),
+    request: Any = None,
+    tag: str | None = None,
+) -> Callable[[F], F]:
+    """Describe a view's method.
+
+    `ok` has a serializer (None: no body) and a description for each status; `problems` come on top of `ALWAYS`. Without
+    `tag` the beginning of the id is one.
+    """
+    answers: dict[Any, Any] = {status: OpenApiResponse(*answer) for status, answer in ok.items()}
+    for problem in sorted({*ALWAYS, *problems}):
+        shape = ConflictSerializer if problem == HTTPStatus.CONFLICT else ProblemSerializer
+        answers[problem, "application/problem+json"] = OpenApiResponse(shape, PROBLEMS[problem])
+    return extend_schema(
+        operation_id=operation_id,
+        summary=summary,
+        parameters=[*parameters, *HEADERS],
+        request=request,
+        responses=answers,
+        tags=[tag or operation_id.partition("_")[0]],
+    )
+
+
+def only(*methods: str) -> Callable[[F], F]:
+    """Leave out the other methods that a view inherits: they mean another resource, which has an entry of its own."""
+    return extend_schema_view(**{name: extend_schema(exclude=True) for name in {"get", "delete"} - {*methods}})
+
+
+class ShownSession(OpenApiSerializerExtension):
+    """A session that is shown may be one that another program has written, which knows none of this API's limits."""
+
+    target_class = "sessions_sticky.api.serializers.SessionSerializer"
+
+    def map_serializer(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        """Return the schema, with limits only where they hold."""
+        schema: dict[str, Any] = super().map_serializer(auto_schema, direction)
+        properties = schema["properties"]
+        properties["external_id"] |= properties["external_id"].pop("oneOf")[0]  # it also names the blank one apart
+        if direction == "request":
+            properties["id"] |= {"maxLength": MAX_CONVERSATION_ID_LENGTH, "pattern": NO_CONTROL_CHARACTERS}
+            return schema
+        for field in properties.values():
+            for limit in ("minLength", "maxLength", "pattern"):
+                field.pop(limit, None)
+        return schema

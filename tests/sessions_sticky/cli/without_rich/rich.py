@@ -1,1 +1,0 @@
-raise ImportError("rich is not installed")

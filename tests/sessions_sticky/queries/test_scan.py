@@ -1,0 +1,153 @@
+"""Scans of the index while sessions are created, used, moved and deleted: hypothesis looks for one that is missed."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from random import Random
+from threading import Event
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sessions_sticky import SessionConflict, SessionManager
+from sessions_sticky.queries import index_reader
+from sessions_sticky.stores.local_cache import LastSeen
+from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real
+
+SESSIONS = 10
+PLACES = st.integers(0, SESSIONS - 1)
+STEPS = st.lists(
+    st.one_of(
+        st.just(("scan",)),
+        st.tuples(st.sampled_from(["touch", "touch briefly", "resolve", "delete", "recreate", "move away"]), PLACES),
+        st.tuples(st.just("create"), st.integers(0, 4)),
+        st.just(("other scan",)),
+    ),
+    max_size=25,
+)
+FILTERS = st.sampled_from([{}, {"provider": "p"}, {"provider": "p", "external_id": "o"}, {"external_id": "o"}])
+
+
+class World:
+    """Ten sessions of provider p and owner o, a scan of them, and changes between its batches."""
+
+    def __init__(self, manager: SessionManager, raw, filters: dict[str, str]) -> None:
+        raw.flushdb()
+        manager._store.last_seen = LastSeen()
+        self.manager, self.brief, self.met = manager, SessionManager(ttl_seconds=3_600), []
+        self.lived = {f"s{n}" for n in range(SESSIONS)}
+        for n in range(SESSIONS):
+            manager.create(f"s{n}", "p", "mno"[n % 3], "o")
+        self.scan = manager.scan(**filters)
+
+    def happen(self, what: str, place: int = 0) -> None:
+        manager, conversation_id = self.manager, f"s{place}"
+        forget_refreshes(manager)
+        if what == "scan":
+            self.met += [entry.session.id for entry in islice(self.scan, 2)]
+        elif what == "touch":
+            manager.touch(conversation_id)
+        elif what == "touch briefly":
+            self.brief.touch(conversation_id)
+        elif what == "resolve":
+            if conversation_id in self.lived:
+                manager.resolve(conversation_id, provider="p", model="m", external_id="o")
+        elif what == "delete":
+            manager.delete(conversation_id)
+            self.lived.discard(conversation_id)
+        elif what == "recreate":
+            manager.delete(conversation_id)
+            manager.create(conversation_id, "p", "m", "o")
+            self.lived.discard(conversation_id)
+        elif what == "move away":
+            if session := manager.get(conversation_id):
+                manager.rebind(session, provider="q", model="m", reason="")
+                self.lived.discard(conversation_id)
+        elif what == "create":
+            manager.create(f"new-{place}", "p", "m", "o")
+        elif what == "other scan":
+            next(manager.scan(), None)
+
+    def finish(self) -> None:
+        self.met += [entry.session.id for entry in self.scan]
+        assert len(self.met) == len(set(self.met))
+        assert self.lived <= set(self.met)
+
+
+@on_real
+@pytest.mark.parametrize("examples", [40, pytest.param(1500, marks=pytest.mark.slow)])
+def test_scan_yields_each_session_that_exists_throughout_once(manager, raw, examples, monkeypatch):
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(steps=STEPS, filters=FILTERS, size=st.sampled_from([1, 3, 500]))
+    def run(steps, filters, size):
+        monkeypatch.setattr(index_reader, "BATCH_SIZE", size)
+        world = World(manager, raw, filters)
+        for step in [("scan",), *steps]:
+            world.happen(*step)
+        world.finish()
+
+    run()
+
+
+@on_real
+@pytest.mark.parametrize("scans", [3, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("filters", [{}, {"external_id": "o1"}])
+def test_scan_yields_each_session_once_while_threads_change_them(manager, scans, filters, monkeypatch):
+    """More sessions than Redis keeps in one listpack, so that its hash tables are scanned in steps."""
+    monkeypatch.setattr(index_reader, "BATCH_SIZE", 20)
+    kept = [manager.create(f"kept-{n}", "p", f"m{n % 4}", f"o{n % 2}").id for n in range(300)]
+    expected = [conversation_id for n, conversation_id in enumerate(kept) if not filters or n % 2]
+    over = Event()
+
+    def work(seed):
+        random, mine = Random(seed), SessionManager()
+        while not over.is_set():
+            n = random.randrange(len(kept))
+            what = random.randrange(4)
+            if what == 0:
+                forget_refreshes(mine)
+                mine.touch(kept[n])
+            elif what == 1 and (session := mine.get(kept[n])):
+                with suppress(SessionConflict):
+                    mine.rebind(session, provider="p", model=f"m{random.randrange(6)}", reason="")
+            elif what == 2:
+                mine.create(f"passing-{n}", "p", "m1", f"o{n % 2}")
+            else:
+                mine.delete(f"passing-{n}")
+
+    with ThreadPoolExecutor(3) as pool:
+        workers = [pool.submit(work, seed) for seed in range(3)]
+        try:
+            for _ in range(scans):
+                met = [entry.session.id for entry in manager.scan(**filters)]
+                assert sorted(each for each in met if each.startswith("kept")) == sorted(expected)
+        finally:
+            over.set()
+        for worker in workers:
+            worker.result()
+
+
+@on_real
+def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager, monkeypatch):
+    """It moves from a route that is not scanned yet to one that is: the next pass finds it."""
+    monkeypatch.setattr(index_reader, "BATCH_SIZE", 1)
+    made = [manager.create(f"conv-{n}", "openai", f"model-{n}", "user-1") for n in range(6)]
+
+    def shuffle(done, expected):
+        for session in made:
+            if (current := manager.get(session.id)) and current.provider == "openai":
+                with suppress(SessionConflict):
+                    manager.rebind(current, provider="openai", model="model-0" if done % 2 else "model-9", reason="")
+
+    assert manager.rebind_all(provider="openai", to_provider="mistral", reason="drain", progress=shuffle) == 6
+    assert {manager.get(session.id).provider for session in made} == {"mistral"}
+
+
+@on_real
+def test_scan_yields_nothing_when_there_is_no_session(manager):
+    assert list(manager.scan()) == list(manager.scan(provider="openai", external_id="nobody")) == []
+    fill(manager, 1)
+    assert [entry.session.id for entry in manager.scan(provider="openai", external_id="user-456")] == ["conv-0"]
