@@ -29,7 +29,7 @@ faults: $(READY)
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY)
-	$(BIN)/python -m pytest -m clients $(ARGS) tests/clients
+	$(BIN)/python -m pytest -n auto -m clients $(ARGS) tests/clients
 
 # Python x Django x redis-py x server; `.venv/bin/python -m nox` runs the corners.
 matrix: $(READY)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ INSTALLED = PROJECT / ".venv" / "clients"
 PYTHON = INSTALLED / "bin" / "python"
 MODULES = INSTALLED / "node_modules"
 SDKS = Path(__file__).parent / "sdks"
-TURN_SECONDS = 60.0
+TURN_SECONDS = 100.0
 CHAT_MODEL, SMALL_MODEL, CLAUDE = "gpt-5.2", "gpt-5-mini", "claude-opus-4-6"
 
 
 class ClientError(Exception):
-    """A turn failed; `kind` is the client's own type of error where it has types."""
+    """A turn failed; `types` are the client's own types of the error, where it has types, the most special first."""
 
-    def __init__(self, message: str, kind: str = "", status: int | None = None, code: str | None = None) -> None:
+    def __init__(self, message: str, types: Sequence[str] = (), status: int | None = None) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.types = types
         self.status = status
-        self.code = code
 
 
 class Client(ABC):
@@ -89,6 +88,7 @@ class CommandLine(Client):
             check=False,
             timeout=TURN_SECONDS,
         )
+        self.stderr = done.stderr
         if done.returncode:
             raise ClientError(f"{done.stdout}\n{done.stderr}")
         self._turns += 1
@@ -100,11 +100,15 @@ class ClaudeCode(CommandLine):
 
     program, first, next = "claude", ("-p",), ("-p", "--continue")
 
+    def __init__(self, folder: Path, root: str, api_key: str, *, key_variable: str = "ANTHROPIC_AUTH_TOKEN") -> None:
+        self.key_variable = key_variable
+        super().__init__(folder, root, api_key)
+
     def variables(self) -> dict[str, str]:
         """Return what it reads from the environment; it has no file."""
         return {
             "ANTHROPIC_BASE_URL": self.root,
-            "ANTHROPIC_AUTH_TOKEN": self.api_key,
+            self.key_variable: self.api_key,
             "ANTHROPIC_MODEL": CLAUDE,
             "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-4-5",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -119,6 +123,10 @@ class Codex(CommandLine):
     program, first = "codex", ("exec", "--skip-git-repo-check")
     next = ("exec", "resume", "--last", "--skip-git-repo-check")
 
+    def __init__(self, folder: Path, root: str, api_key: str, *, supports_websockets: str = "false") -> None:
+        self.supports_websockets = supports_websockets
+        super().__init__(folder, root, api_key)
+
     def configure(self) -> None:
         """Name the gateway as the provider."""
         (self.folder / ".codex").mkdir()
@@ -126,12 +134,15 @@ class Codex(CommandLine):
             f"""
             model = "{CHAT_MODEL}"
             model_provider = "gateway"
+            check_for_update_on_startup = false
+            [analytics]
+            enabled = false
             [model_providers.gateway]
             name = "gateway"
             base_url = "{self.root}/v1"
             env_key = "GATEWAY_KEY"
             wire_api = "responses"
-            supports_websockets = false
+            supports_websockets = {self.supports_websockets}
             request_max_retries = 1
             stream_max_retries = 1
             """
@@ -166,7 +177,8 @@ class OpenCode(CommandLine):
     def variables(self) -> dict[str, str]:
         """Return what keeps it from the internet."""
         names = ("AUTOUPDATE", "DEFAULT_PLUGINS", "LSP_DOWNLOAD", "MODELS_FETCH")
-        return {**super().variables(), **{f"OPENCODE_DISABLE_{name}": "1" for name in names}}
+        disabled = {f"OPENCODE_DISABLE_{name}": "1" for name in names}
+        return {**super().variables(), **disabled, "npm_config_offline": "true"}
 
 
 class Sdk(Client):
@@ -198,7 +210,7 @@ class Sdk(Client):
         assert line, self._log.read_text()
         answer: Mapping[str, Any] = json.loads(line)
         if "error" in answer:
-            raise ClientError(answer["message"], answer["error"], answer.get("status_code"), answer.get("code"))
+            raise ClientError(answer["message"], answer["error"], answer["status"])
         return str(answer["text"]).strip()
 
     def __exit__(self, *exc_info: object) -> None:

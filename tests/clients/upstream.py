@@ -24,6 +24,7 @@ from tests.clients.responses_api import ResponsesApi
 from tests.servers import free_port
 
 MODELS = ("gpt-5.2", "gpt-5-mini", "claude-opus-4-6", "claude-haiku-4-5")
+TURNS = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")
 OPENAI_HEADERS = {
     "openai-organization": "org-of-the-operator",
     "openai-processing-ms": "12",
@@ -53,6 +54,11 @@ class Recorded:
         """The body's value."""
         return json.loads(self.body)
 
+    @property
+    def is_turn(self) -> bool:
+        """Whether it asks for an answer of a model."""
+        return self.method == "POST" and self.path in TURNS
+
     def header(self, name: str) -> str | None:
         """Return the value of a header, None without it."""
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
@@ -70,7 +76,6 @@ class Upstream:
         self.account = Account(name, models)
         self.requests: list[Recorded] = []
         self.script: deque[ApiError | int] = deque()
-        """What the next POST requests get: an error, or a stream that breaks off after so many events."""
         self.port = free_port()
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
@@ -93,9 +98,24 @@ class Upstream:
             self._thread.join(10)
             self._loop = None
 
-    def sent(self, path: str) -> list[Recorded]:
-        """Return the requests to a path so far."""
-        return [request for request in self.requests if request.path == path]
+    def restore(self) -> None:
+        """Serve again, and forget what was sent and what was to come."""
+        self.requests.clear()
+        self.script.clear()
+        if self._loop is None:
+            self.start()
+
+    def turns(self) -> list[Recorded]:
+        """Return the requests so far that asked for an answer."""
+        return [request for request in self.requests if request.is_turn]
+
+    def used(self) -> list[Recorded]:
+        """Return the requests so far but those for the models, which are also the gateway's probes."""
+        return [request for request in self.requests if request.path != "/v1/models"]
+
+    def fail_turns(self, *failures: ApiError | int) -> None:
+        """Fail the next turns, one each: with an error, or by a stream that breaks off after so many events."""
+        self.script.extend(failures)
 
     async def _serve(self, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -119,10 +139,11 @@ class Upstream:
         """Record the request, check its key, and render errors in the shape of its API."""
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers)
         path, _, query = request.raw_path.partition("?")
-        self.requests.append(Recorded(request.method, path, query, headers, await request.read()))
+        recorded = Recorded(request.method, path, query, headers, await request.read())
+        self.requests.append(recorded)
         try:
             self._check_key(request)
-            if request.method == "POST" and self.script:
+            if recorded.is_turn and self.script:
                 scripted = self.script.popleft()
                 if isinstance(scripted, ApiError):
                     raise scripted

@@ -15,8 +15,9 @@ def plain() -> Say:
 
     def say(text: str) -> str:
         messages.append({"role": "user", "content": text})
-        assert client.messages.count_tokens(model=MODEL, messages=messages).input_tokens > 0
         answer = client.messages.create(model=MODEL, messages=messages, max_tokens=100, system="You are terse.")
+        assert client.messages.count_tokens(model=MODEL, messages=messages).input_tokens > 0
+        assert MODEL in [model.id for model in client.models.list()]
         messages.append({"role": "assistant", "content": answer.content})
         return answer.content[-1].text
 

@@ -69,10 +69,12 @@ def encrypted_stream() -> Say:
 
 
 def conversation() -> Say:
-    created = client.conversations.create(metadata={"topic": "test"})
+    conversation_id = ""
 
     def say(text: str) -> str:
-        return client.responses.create(model=MODEL, input=text, conversation=created.id).output_text
+        nonlocal conversation_id
+        conversation_id = conversation_id or client.conversations.create(metadata={"topic": "test"}).id
+        return client.responses.create(model=MODEL, input=text, conversation=conversation_id).output_text
 
     return say
 

@@ -23,7 +23,7 @@ def serve(**conversations: Callable[[], Say]) -> None:
         try:
             answer: dict[str, Any] = {"text": say(json.loads(line))}
         except Exception as error:
-            answer = {"error": type(error).__name__, "message": str(error)}
-            answer |= {name: getattr(error, name, None) for name in ("status_code", "code", "body")}
-        sys.stdout.write(json.dumps(answer, default=str) + "\n")
+            types = [base.__name__ for base in type(error).__mro__]
+            answer = {"error": types, "message": str(error), "status": getattr(error, "status_code", None)}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -24,9 +24,11 @@ const messages = [];
 
 async function say(text) {
   messages.push({ role: "user", content: text });
-  const options = { model, messages, instructions: "Be terse.", onError: () => {} };
-  const result = manner === "stream" ? streamText(options) : await generateText(options);
-  const answer = await result.text;
+  const options = { model, messages, instructions: "Be terse." };
+  let failure;
+  const onError = ({ error }) => (failure = error);
+  const result = manner === "stream" ? streamText({ ...options, onError }) : await generateText(options);
+  const answer = await Promise.resolve(result.text).catch((error) => Promise.reject(failure ?? error));
   messages.push(...(await result.response).messages);
   return answer;
 }
@@ -37,7 +39,7 @@ for await (const line of createInterface({ input: process.stdin })) {
     answer = { text: await say(JSON.parse(line)) };
   } catch (error) {
     const cause = error.lastError ?? error;
-    answer = { error: cause.name, message: cause.message, status_code: cause.statusCode, body: cause.data };
+    answer = { error: [cause.name], message: cause.message, status: cause.statusCode ?? null };
   }
   console.log(JSON.stringify(answer));
 }
