@@ -12,7 +12,7 @@ CLIENTS_READY := $(CLIENTS)/requirements-installed
 .PHONY: run test coverage quick faults clients matrix lint docs
 
 run: $(READY)
-	@exec $(BIN)/python manage.py run $(ARGS)
+	@exec $(BIN)/python manage.py run --demo $(ARGS)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto $(ARGS)

@@ -6,8 +6,8 @@ browser tests do.
 
 from __future__ import annotations
 
-import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -105,13 +105,17 @@ def serving() -> Iterator[Demo]:
             "SENTINEL_DATA_DIR": data,
             "DATABASE_URL": f"sqlite:///{data}/db.sqlite3",
             "SENTINEL_PROVIDERS": str(providers),
+            "DJANGO_SUPERUSER_USERNAME": "admin",
+            "DJANGO_SUPERUSER_PASSWORD": secrets.token_urlsafe(12),
+            "DJANGO_SUPERUSER_EMAIL": "",
         }
-        command = [sys.executable, str(ROOT / "manage.py"), "run", "--port", str(PORT)]
-        server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+        manage = [sys.executable, str(ROOT / "manage.py")]
+        server = subprocess.Popen([*manage, "run", "--port", str(PORT)], env=env, stdout=subprocess.DEVNULL)
         try:
             wait_until_healthy(server)
+            subprocess.run([*manage, "createsuperuser", "--noinput"], env=env, check=True)
             subprocess.run([sys.executable, DEMO_DATA], env=env, check=True)
-            password = json.loads(Path(data, "demo.json").read_text())["admin_password"]
+            password = env["DJANGO_SUPERUSER_PASSWORD"]
             yield Demo(password, lambda: subprocess.run([sys.executable, DEMO_DATA, "many"], env=env, check=True))
         finally:
             server.terminate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,8 @@ from sentinel_project.secret_key import derived_key, secret_key
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
+
+os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = environment.folder("SENTINEL_DATA_DIR", default=BASE_DIR / "var")
@@ -78,11 +81,20 @@ TEST_RUNNER = "sentinel_project.test_runner.PytestRunner"
 # Stores
 
 
+SQLITE_OPTIONS = {
+    "timeout": 5,  # seconds that a statement waits for another process's lock
+    "transaction_mode": "IMMEDIATE",  # a transaction that writes later cannot wait for a lock then
+    "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL",  # readers do not wait for a writer
+}
+
+
 def database_config(url: str) -> dict[str, Any]:
     """Read a database URL. django-environ takes an unknown scheme for a module's name."""
     if urlsplit(url).scheme not in Env.DB_SCHEMES:
         raise ValueError
     config: dict[str, Any] = Env.db_url_config(url)
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
     return config
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 from django.views.decorators.http import require_safe
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.authtoken.models import TokenProxy
 
+from sentinel_project.api_schema import SchemaView
 from sentinel_project.gateway.healthchecks import FrontPage
 from sentinel_project.security_headers import styled
 
@@ -18,7 +19,7 @@ urlpatterns = [
     path("", FrontPage.as_view()),
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
-    path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("api/schema/", SchemaView.as_view(), name="schema"),
     # Its script comes by itself, for the policy allows none in pages; its refusal of other methods has no template.
     path("api/docs/", require_safe(styled(SpectacularSwaggerSplitView.as_view()))),
     path("", include("sentinel_project.gateway.urls")),

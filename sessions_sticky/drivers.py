@@ -8,6 +8,7 @@ from typing import Any
 from django.core.cache.backends.base import BaseCache
 from django.utils.connection import ConnectionProxy
 
+from sessions_sticky import metrics
 from sessions_sticky.conf import check_ttl_seconds, conf
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.policy import Operation, T
@@ -28,7 +29,7 @@ class Driver:
         self._alias = cache if isinstance(cache, str) else None
         self._fixed_store = base.for_cache(cache) if isinstance(cache, BaseCache) else None
         self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
-        self._actor = "gateway"
+        self._actor = metrics.GATEWAY
 
     @property
     def ttl_seconds(self) -> int:

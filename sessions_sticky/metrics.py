@@ -4,7 +4,7 @@
 | --- | --- |
 | `sessions_sticky_resolutions_total` | `outcome`, `provider` |
 | `sessions_sticky_resolve_seconds` (histogram) | |
-| `sessions_sticky_rebinds_total` | `reason` |
+| `sessions_sticky_rebinds_total` | `reason`: the gateway's, or `operator`, whose own words are in the history |
 | `sessions_sticky_store_errors_total` | `error` |
 | `sessions_sticky_breaker_open` (1 while the store is taken to be down) | |
 """
@@ -25,6 +25,8 @@ RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0
 """Seconds: from a Redis on the same machine (75 us) to one that runs into its timeout (250 ms)."""
 MAX_LABELS = 100
 """Values of one label that each process tells apart: providers and reasons come from outside, and each costs memory."""
+GATEWAY = "gateway"
+"""The actor of changes that a program makes by itself."""
 
 
 class _Metrics(NamedTuple):
@@ -63,10 +65,10 @@ def resolved(outcome: str, provider: str, asked_at: float) -> None:
         _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
 
 
-def rebound(reason: str, number: int = 1) -> None:
-    """Count rebinds."""
+def rebound(reason: str, actor: str, number: int = 1) -> None:
+    """Count rebinds. An operator's reason is free text, which may name people: it does not become a label."""
     if conf.metrics:
-        _metrics().rebinds.labels(_bounded("reason", reason)).inc(number)
+        _metrics().rebinds.labels(_bounded("reason", reason) if actor == GATEWAY else "operator").inc(number)
 
 
 def store_failed(error: str) -> None:

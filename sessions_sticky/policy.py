@@ -143,7 +143,7 @@ class Operations:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding, as another program writes it
         self._seen.correct(moved)  # not seen in use: what is left of the idle time is what it was
-        metrics.rebound(reason)
+        metrics.rebound(reason, self._actor)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),

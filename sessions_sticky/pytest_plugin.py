@@ -6,7 +6,6 @@ Projects in whose environment the app happens to be installed, but not in INSTAL
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,25 +13,44 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_isolation = pytest.StashKey[ExitStack]()
+_is_isolated = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take the sessions into memory before anything of the project runs; pytest-django has set Django up by now."""
+    _isolate(config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Take them into memory where a `pytest_configure` has set Django up."""
+    _isolate(session.config)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Take them into memory before modules of tests are imported, where Django has been set up since."""
+    _isolate(collector.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Begin each test without sessions; the first one takes them into memory, when settings surely are there."""
-    if not _is_installed():
-        return
-    from sessions_sticky import testing
+    """Begin each test without sessions."""
+    if _isolate(item.config):
+        from sessions_sticky import testing
 
-    if _isolation not in item.config.stash:
-        item.config.stash[_isolation] = ExitStack()
-        item.config.stash[_isolation].enter_context(testing.isolated())
-    testing.reset()
+        testing.reset()
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let the sessions be where they were."""
-    config.stash.get(_isolation, ExitStack()).close()
+def _isolate(config: pytest.Config) -> bool:
+    """Keep the sessions in memory from now on until the process ends; return whether they are."""
+    if not config.stash.get(_is_isolated, False) and _is_installed():
+        from sessions_sticky import testing
+
+        testing.isolate_process()
+        config.stash[_is_isolated] = True
+    return config.stash.get(_is_isolated, False)
 
 
 @pytest.fixture

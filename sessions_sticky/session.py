@@ -9,6 +9,8 @@ import msgspec
 
 from sessions_sticky.exceptions import InvalidSession
 
+EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
+"""2 January 1 and 1 January 9999 in Unix seconds: what is beyond has no datetime in some time zone."""
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 
 

@@ -9,12 +9,13 @@ import shlex
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,12 @@ def clean_environment(data: Path) -> dict[str, str]:
 
 
 class Gateway:
-    """A started command and what it printed until it was ready."""
+    """A started command and what it printed until it was ready; a demo as with `make run`, unless `demo` is False."""
 
-    def __init__(self, data: Path, *args: str, **environment: str) -> None:
+    def __init__(self, data: Path, *args: str, demo: bool = True, **environment: str) -> None:
+        command = [sys.executable, "manage.py", "run", "--port", "0", *args]
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", "run", "--port", "0", *args],
+            [*command, "--demo"] if demo else command,
             cwd=ROOT,
             env={**clean_environment(data), **environment},
             stdout=subprocess.PIPE,
@@ -61,7 +63,7 @@ class Gateway:
         assert self.process.stdout
         for line in self.process.stdout:
             self.printed += line
-            if line.startswith("curl") or "createsuperuser" in line:
+            if line.startswith("curl") or "createsuperuser" in line:  # the last one
                 return
         raise AssertionError(f"did not start: {self.process.stderr and self.process.stderr.read()}")
 
@@ -96,8 +98,8 @@ class Gateway:
 
 
 @contextmanager
-def started(data: Path, *args: str, **environment: str) -> Iterator[Gateway]:
-    gateway = Gateway(data, *args, **environment)
+def started(data: Path, *args: str, demo: bool = True, **environment: str) -> Iterator[Gateway]:
+    gateway = Gateway(data, *args, demo=demo, **environment)
     try:
         gateway.wait_until_ready()
         yield gateway
@@ -284,11 +286,11 @@ def test_run_fails_in_one_line_when_the_store_does_not_start(data: Path, tmp_pat
 def test_run_fails_in_one_line_when_the_database_cannot_be_used(data: Path, tmp_path: Path) -> None:
     errors = failure(data, DATABASE_URL=f"sqlite:///{tmp_path}/missing/db.sqlite3")
 
-    assert errors.startswith("CommandError: The database could not be migrated: ")
+    assert errors.startswith("CommandError: The database cannot be used: ")
 
 
 def test_run_migrates_when_it_was_killed_while_it_did(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", DIE_IN_MIGRATION, "manage.py", "run", "--port", "0"]
+    command = [sys.executable, "-c", DIE_IN_MIGRATION, "manage.py", "run", "--demo", "--port", "0"]
     died = subprocess.run(command, cwd=ROOT, env=clean_environment(tmp_path), capture_output=True, check=False)
     assert died.returncode == 9
 
@@ -312,11 +314,109 @@ def test_run_uses_that_store_when_redis_url_is_set(data: Path, valkey_url: str) 
     assert not store_answers(data)
 
 
-def test_run_makes_no_credentials_when_others_can_reach_it(data: Path) -> None:
-    kept = (data / "demo.json").read_bytes()
+SECRET = re.compile(r"sk-\w|password|[\w-]{16,}'")
+
+
+@contextmanager
+def database(data: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(data / "db.sqlite3", isolation_level=None)) as connection:
+        yield connection
+
+
+def rows(data: Path) -> list[int]:
+    """Return the numbers of users, API keys and tokens."""
+    with database(data) as connection:
+        tables = ("auth_user", "gateway_apikey", "authtoken_token")
+        return [connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables]
+
+
+@pytest.fixture
+def undemoed(data: Path) -> Path:
+    """A data folder whose database has no users and no keys, with nothing kept of a demo."""
     (data / "demo.json").unlink()
-    with started(data, "--host", "0.0.0.0") as gateway:
-        assert "createkey OWNER" in gateway.printed
-        assert "sk-" not in gateway.printed
-        assert json.loads(kept)["admin_password"] not in gateway.printed
+    with database(data) as connection:
+        connection.execute("DELETE FROM auth_user")
+        connection.execute("DELETE FROM gateway_apikey")
+    return data
+
+
+def assert_no_credentials(gateway: Gateway, data: Path) -> None:
+    assert not SECRET.search(gateway.printed)
+    assert "manage.py createkey OWNER" in gateway.printed
+    assert "manage.py createsuperuser" in gateway.printed
+    assert rows(data)[2] == 0
     assert not (data / "demo.json").exists()
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_run_makes_no_credentials_when_stores_are_configured(undemoed: Path, valkey_url: str, demo: bool) -> None:
+    variables = {"DATABASE_URL": f"sqlite:///{undemoed}/db.sqlite3", "REDIS_URL": valkey_url}
+    with started(undemoed, demo=demo, **variables) as gateway:
+        assert_no_credentials(gateway, undemoed)
+        assert rows(undemoed) == [0, 0, 0]
+
+
+def test_run_makes_no_credentials_when_no_demo_is_asked_for(undemoed: Path) -> None:
+    with started(undemoed, demo=False) as gateway:
+        assert_no_credentials(gateway, undemoed)
+        assert rows(undemoed) == [0, 0, 0]
+
+
+def test_run_prints_no_kept_credentials_when_no_demo_is_asked_for(data: Path) -> None:
+    before = rows(data)
+    with started(data, demo=False) as gateway:
+        assert not SECRET.search(gateway.printed)
+    assert rows(data) == before
+
+
+def test_run_makes_no_credentials_when_others_can_reach_it(undemoed: Path) -> None:
+    with started(undemoed, "--host", "0.0.0.0") as gateway:
+        assert_no_credentials(gateway, undemoed)
+        assert "No demo credentials: other machines can reach 0.0.0.0\n" in gateway.printed
+        assert rows(undemoed) == [0, 0, 0]
+
+
+def test_run_makes_no_credentials_when_providers_are_configured(undemoed: Path) -> None:
+    file = undemoed / "providers.toml"
+    file.write_text('[[provider]]\nname = "one"\nbase_url = "http://127.0.0.1:1/v1"\nmodels = ["m"]\n')
+    with started(undemoed, SENTINEL_PROVIDERS=str(file)) as gateway:
+        assert_no_credentials(gateway, undemoed)
+        assert "No demo credentials: SENTINEL_PROVIDERS is set\n" in gateway.printed
+        assert rows(undemoed) == [0, 0, 0]
+
+
+USER = (
+    "INSERT INTO auth_user (username, password, email, first_name, last_name, is_superuser, is_staff, is_active, "
+    "date_joined) VALUES (?, '!', '', '', '', 0, 0, 1, '2026-01-01')"
+)
+API_KEY = (
+    "INSERT INTO gateway_apikey (owner, digest, hint, created_at, changed_at, revoked_at) "
+    "VALUES (?, 'd', 'sk', '2026-01-01', '2026-01-01', '2026-01-01')"
+)
+
+
+@pytest.mark.parametrize(("statement", "name"), [(USER, "ann"), (USER, "admin"), (API_KEY, "ann")])
+def test_run_makes_no_credentials_when_the_database_is_in_use(undemoed: Path, statement: str, name: str) -> None:
+    with database(undemoed) as connection:
+        connection.execute(statement, [name])
+    before = rows(undemoed)
+    with started(undemoed) as gateway:
+        assert_no_credentials(gateway, undemoed)
+        assert "No demo credentials: the database has other users or API keys\n" in gateway.printed
+        assert rows(undemoed) == before
+
+
+@pytest.mark.parametrize(("statement", "name"), [(USER, "ann"), (API_KEY, "ann")])
+def test_run_prints_no_kept_credentials_when_the_database_came_into_use(data: Path, statement: str, name: str) -> None:
+    with database(data) as connection:
+        connection.execute(statement, [name])
+        connection.execute("UPDATE gateway_apikey SET revoked_at = '2026-01-01'")
+    before = rows(data)
+    with started(data) as gateway:
+        assert not SECRET.search(gateway.printed)
+        assert rows(data) == before
+
+
+def test_make_run_starts_a_demo() -> None:
+    shown = subprocess.run(["make", "-n", "run"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "manage.py run --demo" in shown.stdout

@@ -120,17 +120,17 @@ PROVIDER_FILES = {
     PROVIDER.replace("https://host/v1", "https://[host/v1"): "base_url",
     PROVIDER.replace("https://host/v1", "https://host:port/v1"): "base_url",
     **{
+        PROVIDER.replace("//host/", f"//{host}/"): "base_url"
+        for host in ("a b", "host%2e", "%68ost", "a\u200bb", "meta\u00addata", "ho*st")
+    },
+    **{
         PROVIDER.replace("//host/", f"//{host}/"): "a cloud's own services"
         for host in (
-            *(
-                "169.254.169.254",
-                "169.254.169.254:80",
-                "[::ffff:169.254.169.254]",
-                "[fe80::1%25eth0]",
-                "[fd00:ec2::254]",
-            ),
-            *("2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "169.254.43518", "0.0.0.0", "[::]", "0", "224.0.0.1"),
-            *("metadata.google.internal", "METADATA.GOOGLE.INTERNAL.", "100.100.100.200", "168.63.129.16"),
+            "169.254.169.254:80",
+            "[::ffff:169.254.169.254]",
+            "0xa9fea9fe",
+            "METADATA.GOOGLE.INTERNAL.",
+            "\uff11\uff16\uff19\u3002254.169.②⑤④",
         )
     },
     PROVIDER.replace('["m"]', "[]"): "models",
@@ -230,6 +230,18 @@ def test_settings_follow_the_environment_when_it_is_set(load):
     exempt = "|".join(found["SECURE_REDIRECT_EXEMPT"])
     assert [path for path in (*asked_by_address, "admin/", "x/metrics") if re.search(exempt, path)] == asked_by_address
     assert found["CSRF_TRUSTED_ORIGINS"] == ["https://a.example", "https://b.example"]
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 5), ("?timeout=30", 30)])
+def test_sqlite_waits_for_locks_and_readers_do_not_when_nothing_else_is_set(load, tmp_path, query, seconds):
+    options = load(DATABASE_URL=f"sqlite:///{tmp_path}/db.sqlite3{query}")["DATABASES"]["default"]["OPTIONS"]
+    assert int(options["timeout"]) == seconds
+    assert options["transaction_mode"] == "IMMEDIATE"
+    assert "journal_mode = WAL" in options["init_command"]
+
+
+def test_other_databases_get_no_options_of_sqlite(load):
+    assert "OPTIONS" not in load(DATABASE_URL="postgres://user:pass@host:5433/name")["DATABASES"]["default"]
 
 
 BAD = [

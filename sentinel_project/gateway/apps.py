@@ -11,3 +11,7 @@ class GatewayConfig(AppConfig):
 
     name = "sentinel_project.gateway"
     verbose_name = _("Gateway")
+
+    def ready(self) -> None:
+        """Register the check of the data folder."""
+        from sentinel_project import data_folder  # noqa: F401

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -25,6 +24,14 @@ MAX_AGE_SECONDS = 25
 """A revoked key must stop working within 30 s: what is older is not used before it was refreshed."""
 DATABASE_SECONDS = 3
 """How long the database may take to answer; after that it is as good as unreachable."""
+FAILURE_SECONDS = 1
+"""How long a read that failed counts as an answer; clients are asked to wait as long."""
+READ_INTERVAL_SECONDS = 0.05
+"""The least time between two reads for unknown keys, of which anyone can send any number."""
+UNKNOWN_SECONDS = 5
+"""How long an unknown key counts as unknown. Keys are random: none is tried before it is made."""
+MAX_UNKNOWN = 10_000
+"""Unknown keys to remember."""
 
 _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key_uses")
 """Apart from reading: a write that waits for another's lock must not keep a revoked key working."""
@@ -34,48 +41,76 @@ class KeyRing:
     """The live keys of this process.
 
     `refresh_forever` keeps them fresh in the background, and writes when they were used. A key that is not known is
-    looked up at once, so a new key works immediately. While the database is unreachable the keys known last go on
-    working: nobody can revoke one.
+    looked up at once, so a new key works immediately; all such look-ups share reads of the database. While the database
+    cannot be read the known keys go on working (none can be revoked), and of others nothing is said.
     """
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
+        self._unknown: dict[str, float] = {}
         self._version: Any = None
-        self._refreshed = float("-inf")
+        self._refreshed = self._failed = float("-inf")
+        self._refreshing: asyncio.Task[bool] | None = None
         self._late: asyncio.Future[None] | None = None
         self._uses = KeyUses()
 
     async def owner(self, key: str) -> str | None:
-        """Return the owner of a live key; None for any other. Raises `ApiError` when that cannot be known."""
+        """Return the owner of a live key; None for any other. Raises `ApiError` 503 when that cannot be known."""
         name = digest(key)
-        if name not in self._owners or time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
-            await self.refresh()
+        if name not in self._owners:
+            await self._look_up(name)
+        elif time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
+            await self._refresh_after_now()
         owner = self._owners.get(name)
         if owner is not None:
             self._uses.note(name)
         return owner
 
-    async def refresh(self) -> None:
-        """Read the keys again if any has changed. Raises `ApiError` when they could never be read."""
+    async def refresh(self) -> bool:
+        """Read the keys again if any has changed; return whether they could be read."""
         try:
             await self._read_in_time()
         except (Error, TimeoutError) as exc:
             logger.error("API keys could not be read: %s", type(exc).__name__)
-            if self._version is None:
-                message = "API keys cannot be checked at the moment"
-                raise ApiError(503, message, type="service_unavailable", headers={"Retry-After": "1"}) from exc
+            self._failed = self._refreshed = time.monotonic()
+            return False
         self._refreshed = time.monotonic()
+        return True
 
     async def refresh_forever(self) -> None:
         """Keep the keys fresh until cancelled, and write when they were used."""
         try:
             while True:
-                with contextlib.suppress(ApiError):  # logged; the chats that need a key say so
-                    await self.refresh()
+                await self.refresh()
                 await self.write_uses()
                 await asyncio.sleep(REFRESH_SECONDS)
         finally:
             await self.write_uses()
+
+    async def _look_up(self, name: str) -> None:
+        """Read the keys for one that is not known. Raises `ApiError` when that fails."""
+        if time.monotonic() - self._unknown.get(name, float("-inf")) < UNKNOWN_SECONDS:
+            return
+        if time.monotonic() - self._failed < FAILURE_SECONDS or not await self._refresh_after_now():
+            headers = {"Retry-After": str(FAILURE_SECONDS)}
+            raise ApiError(503, "API keys cannot be checked", type="service_unavailable", headers=headers)
+        if name not in self._owners:
+            if len(self._unknown) >= MAX_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[name] = time.monotonic()
+
+    async def _refresh_after_now(self) -> bool:
+        """Refresh by a read that begins after this call, together with all who wait for one; return its success."""
+        refreshing = self._refreshing
+        if refreshing is not None and not refreshing.done():
+            await asyncio.wait([refreshing])  # it may have begun before the key was made
+        if self._refreshing is None or self._refreshing is refreshing:  # else another caller has begun the next one
+            self._refreshing = asyncio.create_task(self._refresh_in_turn())
+        return await asyncio.shield(self._refreshing)
+
+    async def _refresh_in_turn(self) -> bool:
+        await asyncio.sleep(self._refreshed + READ_INTERVAL_SECONDS - time.monotonic())
+        return await self.refresh()
 
     async def write_uses(self) -> None:
         """Write to the database when keys were last used; a database that fails is logged, never raised."""

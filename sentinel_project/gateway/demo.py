@@ -1,4 +1,4 @@
-"""Credentials for a first try on one's own machine; `manage.py run` shows them."""
+"""Credentials for a first try on one's own machine; `manage.py run --demo` makes and shows them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ class Credentials(msgspec.Struct, kw_only=True):
 
     api_key: str = ""
     admin_password: str | None = None
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether the database has users or API keys that no demo made; `path` is where the demo's are kept."""
+    users, kept = get_user_model().objects.all(), _read(path)
+    if kept.api_key:
+        users = users.exclude(username=ADMIN)
+    return users.exists() or ApiKey.objects.exclude(owner=OWNER).exists()
 
 
 def ensure_credentials(path: Path) -> Credentials:

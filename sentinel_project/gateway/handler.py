@@ -20,6 +20,7 @@ from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import resolve
 
+from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.endpoint import refuse
@@ -62,6 +63,7 @@ class GatewayHandler(ASGIHandler):
     async def _live(self, receive: Any, send: Any) -> None:
         """Keep in the background what the chats need at hand: API keys, the providers and their condition."""
         await receive()
+        log_exposed_files()
         health, providers = routing.health, provider_file.providers
         forever = [
             keys.refresh_forever(),

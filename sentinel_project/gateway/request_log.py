@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import logging
 import random
 import re
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sentinel_project.requests")
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+def _ascii_json(line: dict[str, Any]) -> str:
+    """Return JSON in printable ASCII: other characters may break lines, hide text or control a terminal."""
+    text = msgspec.json.encode(line)  # ten times as fast as json.dumps
+    if text.isascii() and b"\x7f" not in text:
+        return text.decode()
+    return json.dumps(line, separators=(",", ":")).replace("\x7f", r"\u007f")
 
 
 class RequestLog:
@@ -64,7 +73,7 @@ class RequestLog:
             at = datetime.fromtimestamp(self._at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
             line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
-            logger.info("%s", msgspec.json.encode(line).decode())
+            logger.info("%s", _ascii_json(line))
 
     async def until_end(self, status: int, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """Pass a stream on, and write the line at its end, also when the client leaves."""

@@ -105,7 +105,7 @@ def _release_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Sess
     if done:
         text = ngettext("%(number)d session was released.", "%(number)d sessions were released.", done)
         messages.success(request, text % {"number": done})
-    _tell_left_alone(request, left)
+    _tell_left_alone(admin, request, left)
 
 
 def _move_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session], move: Move) -> None:
@@ -132,13 +132,14 @@ def _move_each(admin: SessionAdmin, request: HttpRequest, bindings: list[Session
     if there:
         text = ngettext("%(number)d session was there already.", "%(number)d sessions were there already.", there)
         messages.info(request, text % {"number": there})
-    _tell_left_alone(request, left)
+    _tell_left_alone(admin, request, left)
 
 
-def _tell_left_alone(request: HttpRequest, conflicts: list[SessionConflict]) -> None:
-    for conflict in conflicts[:MAX_TOLD]:
+def _tell_left_alone(admin: SessionAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
+    shown = conflicts[:MAX_TOLD] if admin.allows(request, "view") else []  # a message names the session's provider
+    for conflict in shown:
         messages.warning(request, _left_alone(conflict))
-    more = len(conflicts[MAX_TOLD:])
+    more = len(conflicts) - len(shown)
     if more:
         text = ngettext("%(number)d more session was left alone.", "%(number)d more sessions were left alone.", more)
         messages.warning(request, text % {"number": more})

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.session import Entry, Session
+from sessions_sticky.session import EARLIEST, LATEST, Entry, Session
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
@@ -61,11 +61,8 @@ def shown_all(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[Sh
 
 
 def moment(unix_seconds: float) -> datetime | None:
-    """Return a time in UTC, None beyond the calendar."""
-    try:
-        return datetime.fromtimestamp(unix_seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+    """Return a time in UTC, None beyond the calendar of any time zone."""
+    return datetime.fromtimestamp(unix_seconds, UTC) if EARLIEST <= unix_seconds <= LATEST else None
 
 
 def duration(seconds: int) -> str:

@@ -56,6 +56,12 @@ class AdminView(APIView):
         """The sessions; the history names the user for what is changed."""
         return sessions.acting_as(self.request.user.get_username())
 
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Keep answers out of caches: they hold sessions and their owners."""
+        final: Response = super().finalize_response(request, response, *args, **kwargs)
+        final["Cache-Control"] = "no-store"
+        return final
+
     def get_exception_handler(self) -> Callable[..., Response | None]:
         """Return the handler of this API, whatever the project's is."""
         return problem_handler
@@ -157,7 +163,7 @@ class TouchView(ActionView):
         """Set the idle time back to full."""
         if self.manager.touch(conversation_id):
             audit.record_touch(request, conversation_id)
-        return Response(SessionSerializer(_find(conversation_id)).data)
+        return _changed(request, _find(conversation_id))
 
 
 class RebindView(ActionView):
@@ -170,15 +176,15 @@ class RebindView(ActionView):
         wanted = _validated(RebindSerializer(data=request.data))
         found = _find(conversation_id)
         if wanted.pop("from_provider", found.session.provider) != found.session.provider:
-            raise _moved(conversation_id, found)
+            raise _moved(request, conversation_id, found)
         if (wanted["provider"], wanted["model"]) == (found.session.provider, found.session.model):
-            return Response(SessionSerializer(found).data)  # asked for once more: no move to count and to tell
+            return _changed(request, found)  # asked for once more: no move to count and to tell
         try:
             session = self.manager.rebind(found.session, **wanted)
         except SessionConflict as exc:
-            raise _moved(conversation_id, sessions.inspect(conversation_id)) from exc
+            raise _moved(request, conversation_id, sessions.inspect(conversation_id)) from exc
         audit.record_move(request, found.session, session, wanted["reason"])
-        return Response(SessionSerializer(Entry(session, found.expires_in)).data)
+        return _changed(request, Entry(session, found.expires_in))
 
 
 class NoSlashView(AdminView):
@@ -206,16 +212,26 @@ def _not_bound(conversation_id: str) -> NotFound:
     return NotFound(f"Conversation {conversation_id!r} is not bound.")
 
 
+def _changed(request: Request, entry: Entry) -> Response:
+    """Return the changed session; nothing of it for a user who may change but not view."""
+    if not has_permission(request.user, "view"):
+        return Response(status=204)
+    return Response(SessionSerializer(entry).data)
+
+
 def _taken(request: Request, conversation_id: str) -> Conflict:
     detail = f"Conversation {conversation_id!r} is already bound."
-    if has_permission(request.user, "view") or has_permission(request.user, "change"):
-        return _conflict(detail, sessions.inspect(conversation_id))
-    return Conflict(detail)  # who may only add must not read what others added
+    return _conflict(request, detail, detail, sessions.inspect(conversation_id))
 
 
-def _moved(conversation_id: str, current: Entry | None) -> Conflict:
-    return _conflict(str(SessionConflict(conversation_id, current.session if current else None)), current)
+def _moved(request: Request, conversation_id: str, current: Entry | None) -> Conflict:
+    detail = str(SessionConflict(conversation_id, current.session if current else None))
+    trimmed = f"Conversation {conversation_id!r} is not bound as expected."
+    return _conflict(request, detail, trimmed, current)
 
 
-def _conflict(detail: str, current: Entry | None) -> Conflict:
+def _conflict(request: Request, detail: str, trimmed: str, current: Entry | None) -> Conflict:
+    """Return the error with the session as it is; `trimmed` alone for a user who may not view it."""
+    if not has_permission(request.user, "view"):
+        return Conflict(trimmed)
     return Conflict(detail, current=SessionSerializer(current).data if current else None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from sessions_sticky.connections.commands import Batch, Command, Script
 from sessions_sticky.policy import Operation
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.session import Session
+from sessions_sticky.session import LATEST, Session
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -60,6 +60,10 @@ class Plan(NamedTuple):
         return Filters(self.move.provider, model, self.filters.external_id)
 
 
+Time = Annotated[int, msgspec.Meta(ge=0, le=LATEST)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A bulk operation that runs by itself.
 
@@ -79,11 +83,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     actor: str
     state: State = "running"
-    done: int = 0
-    expected: int
+    done: Count = 0
+    expected: Count
     detail: str = ""
-    started_at: int
-    updated_at: int
+    started_at: Time
+    updated_at: Time
 
     @classmethod
     def begin(cls, key: str, plan: Plan, *, actor: str, expected: int) -> Job:

@@ -92,7 +92,7 @@ class Bulk:
         replies = yield Batch([self._request(row, move) for row in rows])
         changed = [row.session for row, (done, _) in zip(rows, replies, strict=True) if done]
         if move is not None:
-            metrics.rebound(move.reason, len(changed))
+            metrics.rebound(move.reason, self._actor, len(changed))
         for session in changed:
             if move is None:
                 self._store.last_seen.forget(session.id)

@@ -9,7 +9,7 @@ import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Command, Script
-from sessions_sticky.session import Session
+from sessions_sticky.session import LATEST, Session
 
 Kind = Literal["created", "rebound", "deleted"]
 
@@ -88,13 +88,15 @@ def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event
     """Decode an entry of the history; None for what another program has put there."""
     try:
         change = _DECODER.decode(encoded)
-        at = datetime.fromtimestamp(int(position.partition(b"-")[0]) / 1000, UTC)
-    except (msgspec.MsgspecError, ValueError, OverflowError, OSError, TypeError):
+        seconds = int(position.partition(b"-")[0]) / 1000
+    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):
+        return None
+    if not 0 <= seconds <= LATEST:
         return None
     return Event(
         change.kind,
         conversation_id.decode(errors="replace"),
-        at,
+        datetime.fromtimestamp(seconds, UTC),
         change.provider,
         change.model,
         change.from_provider,

@@ -1,9 +1,9 @@
 """For tests of code that uses sessions_sticky: a store for each test, outages, time that passes, sessions.
 
-With pytest nothing needs to be done: the plugin that comes with the app keeps the sessions of a test run in memory, and
-empties that before each test, those of `django.test.TestCase` too. Whatever else the project keeps in the cache that
-`SESSIONS_STICKY["CACHE"]` names stays there. `-p no:sessions_sticky` turns the plugin off. With `manage.py test` one
-line does the same:
+With pytest nothing needs to be done: the plugin that comes with the app keeps the sessions in memory from
+`pytest_configure` until the process ends, and empties that before each test, those of `django.test.TestCase` too.
+Whatever else the project keeps in the cache that `SESSIONS_STICKY["CACHE"]` names stays there. `-p no:sessions_sticky`
+turns the plugin off. With `manage.py test` one line does the same:
 
     TEST_RUNNER = "sessions_sticky.testing.Runner"
 
@@ -12,9 +12,10 @@ and with any other runner, in `setUp`: `self.enterContext(isolated())`.
 That holds whatever a test sets `CACHES` and `SESSIONS_STICKY` to, so that none reaches the project's sessions by
 leaving something out; only an entry of `valkey_cache` for the sessions is taken at its word.
 
-What this does not cover: a `SessionManager` of another alias, and one made of a cache object before the tests began,
-use that cache; one made of a cache object keeps what it remembers; other processes have memories of their own; what
-`setUpTestData` binds is gone after the first test of its class (bind in `setUp`).
+What this does not cover: what the first `conftest.py` binds when it is imported; a `SessionManager` of another alias,
+and one made of a cache object before the tests began, use that cache; one made of a cache object keeps what it
+remembers; other processes have memories of their own; what `setUpTestData` binds is gone after the first test of its
+class (bind in `setUp`).
 
 In memory `rebind`, lists, counts, bulk operations and the history raise `SessionNotSupported`, as on every cache but
 Redis; tests of those run on `valkey()`, or with pytest on the fixture `sessions_valkey`.
@@ -65,6 +66,15 @@ def isolated() -> Iterator[None]:
     """Keep the sessions in the memory of this process while the block runs: none at first, and forgotten after it."""
     with _kept_in(MEMORY):
         yield
+
+
+def isolate_process() -> None:
+    """Keep the sessions in the memory of this process until it ends: none at first.
+
+    For test runners. Sessions made when modules are imported, and by threads that outlive the run, stay there too.
+    """
+    substitute.keep_in(MEMORY)
+    reset()
 
 
 @contextmanager
@@ -143,10 +153,7 @@ def bound_session(conversation_id: str | None = None, **fields: Any) -> Session:
 
 def _init_worker(*args: Any) -> None:
     ParallelTestSuite.init_worker(*args)
-    _workers.enter_context(isolated())  # where workers are spawned and not forked, settings are those of the project
-
-
-_workers = ExitStack()
+    isolate_process()  # where workers are spawned and not forked, settings are those of the project
 
 
 class _ParallelTestSuite(ParallelTestSuite):
@@ -161,8 +168,7 @@ class Runner(DiscoverRunner):
     def setup_test_environment(self, **kwargs: Any) -> None:
         """Keep the sessions in memory."""
         super().setup_test_environment(**kwargs)
-        self._isolation = ExitStack()
-        self._isolation.enter_context(isolated())
+        isolate_process()
 
     def build_suite(self, *args: Any, **kwargs: Any) -> Any:
         """Have each test clean up after itself."""
@@ -170,11 +176,6 @@ class Runner(DiscoverRunner):
         for test in _tests_of(suite):
             test.addCleanup(reset)
         return suite
-
-    def teardown_test_environment(self, **kwargs: Any) -> None:
-        """Let the sessions be where they were."""
-        self._isolation.close()
-        super().teardown_test_environment(**kwargs)
 
 
 def _tests_of(suite: Any) -> Iterator[TestCase]:

@@ -50,6 +50,12 @@ class _Substitute:
         return alias in (self._alias, conf.cache) and not by_the_test
 
 
+def keep_in(entry: dict[str, Any]) -> None:
+    """Keep the sessions in a cache of their own, given as for `CACHES`, until the process ends."""
+    own = _Substitute(entry)
+    vars(base).update(for_alias=own, for_cache=own.for_cache)
+
+
 @contextmanager
 def kept_in(entry: dict[str, Any]) -> Iterator[None]:
     """Keep the sessions in a cache of their own, given as for `CACHES`, while the block runs."""

@@ -76,6 +76,7 @@ class Upstream:
         self.account = Account(name, models)
         self.requests: list[Recorded] = []
         self.script: deque[ApiError | int] = deque()
+        self._failing: dict[str, ApiError] = {}
         self.port = free_port()
         self.root = f"http://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
@@ -102,6 +103,7 @@ class Upstream:
         """Serve again, and forget what was sent and what was to come."""
         self.requests.clear()
         self.script.clear()
+        self._failing.clear()
         if self._loop is None:
             self.start()
 
@@ -116,6 +118,10 @@ class Upstream:
     def fail_turns(self, *failures: ApiError | int) -> None:
         """Fail the next turns, one each: with an error, or by a stream that breaks off after so many events."""
         self.script.extend(failures)
+
+    def fail_path(self, path: str, failure: ApiError) -> None:
+        """Fail the next request to a path."""
+        self._failing[path] = failure
 
     async def _serve(self, started: threading.Event) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -143,6 +149,8 @@ class Upstream:
         self.requests.append(recorded)
         try:
             self._check_key(request)
+            if (failing := self._failing.pop(path, None)) is not None:
+                raise failing
             if recorded.is_turn and self.script:
                 scripted = self.script.popleft()
                 if isinstance(scripted, ApiError):

@@ -1,8 +1,8 @@
 """Every route of the project: how it is entered, what each method needs and answers. A route that is not here fails.
 
 `needs status` is read as: `view 200` the permission `view` on the route's model, `view|change` one of the two,
-`view+delete` both, `-` none, `nobody` what no user has; the status is what is answered to whoever has it. Whoever has
-not is answered `refused`, whoever is not let in at the door as that does.
+`view+delete` both, `-` none, `nobody` what no user has; the status is the answer to a user who has it, `200/204` with
+the permission `view` and without. A user who has not gets `refused`, one who is not let in at the door what that says.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ class Route:
     refused: int = 403
     outside: dict[str, int | str] = field(default_factory=lambda: {"other": "login"})
 
-    def call(self, method: str) -> tuple[str, int]:
-        """Return what a method needs, and what it answers then."""
+    def call(self, method: str) -> tuple[str, int, int]:
+        """Return what a method needs, and what it answers then to those who may view and to those who may not."""
         same = "GET" if method == "HEAD" and "HEAD" not in self.calls else method
-        needs, status = self.calls.get(same, self.calls["other"]).split()
-        return needs, int(status)
+        needs, statuses = self.calls.get(same, self.calls["other"]).split()
+        seen, _, unseen = statuses.partition("/")
+        return needs, int(seen), int(unseen or seen)
 
 
 def _open(path: str, *, door: Door = "open", other: str = "- 405", **calls: str) -> Route:
@@ -180,8 +181,8 @@ ROUTES: dict[str, Route] = {
     rf"{OPERATION}/stop/\Z": _api("operations/{job}/stop/", GET="view 404", POST="delete 200", DELETE="delete 404"),
     rf"{OPERATION}/resume/\Z": _api("operations/{job}/resume/", GET="view 404", POST="delete 200", DELETE="delete 404"),
     rf"{ANY_ID}/history/\Z": _api("conv-1/history/", GET="view 200", DELETE="delete 404"),
-    rf"{ANY_ID}/touch/\Z": _api("conv-1/touch/", GET="view 404", POST="change 200", DELETE="delete 404"),
-    rf"{ANY_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 404", POST="change 200", DELETE="delete 404"),
+    rf"{ANY_ID}/touch/\Z": _api("conv-1/touch/", GET="view 404", POST="change 200/204", DELETE="delete 404"),
+    rf"{ANY_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 404", POST="change 200/204", DELETE="delete 404"),
     rf"{ANY_ID}/\Z": _api("conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
     ANY_ID: _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time as real_time
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -142,6 +144,25 @@ async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeyp
     for _ in range(3):
         clock.now += 60
         assert await ring.owner(key) == "ann"
+
+
+@database
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+async def test_owner_raises_503_when_an_unknown_key_comes_while_the_database_is_gone(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, error
+):
+    ring, key = KeyRing(), await issue("ann")
+    assert await ring.owner(key) == "ann"
+    read = ring._read
+    monkeypatch.setattr(ring, "_read", fails_with(error))
+    new = await issue("ben")
+    for unknown in (new, "sk-sentinel-unknown", new):
+        with pytest.raises(ApiError, match="API keys cannot be checked") as caught:
+            await ring.owner(unknown)
+        assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(ring, "_read", read)
+    clock.now += 1
+    assert await ring.owner(new) == "ben"
     assert await ring.owner("sk-sentinel-unknown") is None
 
 
@@ -162,10 +183,107 @@ async def test_owner_stays_known_when_the_database_stalls(clock: Clock, stalled:
         for _ in range(3):
             clock.now += 60
             assert await ring.owner("sk-sentinel-a") == "ann"
-        assert await ring.owner("sk-sentinel-unknown") is None
+        with pytest.raises(ApiError, match="API keys cannot be checked"):
+            await ring.owner("sk-sentinel-unknown")
         stalled.set()
         await asyncio.wait([ring._late])
     assert await ring.owner("sk-sentinel-a") == "ann"
+
+
+def counted(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let a ring know ann's key and read no database; return the list of the times at which it reads."""
+    times: list[float] = []
+
+    def read() -> None:
+        times.append(real_time.monotonic())
+        ring._owners, ring._version = {digest("sk-sentinel-a"): "ann"}, 1
+        real_time.sleep(0.01)
+
+    monkeypatch.setattr(ring, "_read", read)
+    return times
+
+
+async def test_owner_shares_reads_when_many_unknown_keys_come_at_once(monkeypatch: pytest.MonkeyPatch):
+    ring = KeyRing()
+    times = counted(ring, monkeypatch)
+    owners = await asyncio.gather(*(ring.owner(f"sk-sentinel-{number}") for number in range(500)))
+    assert owners == 500 * [None]
+    assert len(times) <= 2
+
+
+async def test_owner_reads_a_limited_number_of_times_when_unknown_keys_come_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    ring = KeyRing()
+    times = counted(ring, monkeypatch)
+    for number in range(5):
+        assert await ring.owner(f"sk-sentinel-{number}") is None
+        assert await ring.owner("sk-sentinel-a") == "ann"
+    assert len(times) == 5
+    assert all(later - earlier >= auth.READ_INTERVAL_SECONDS for earlier, later in pairwise(times))
+
+
+async def test_owner_reads_once_in_five_seconds_when_the_same_unknown_key_comes(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    ring = KeyRing()
+    times = counted(ring, monkeypatch)
+    for _ in range(100):
+        assert await ring.owner("sk-sentinel-unknown") is None
+    assert len(times) == 1
+    clock.now += auth.UNKNOWN_SECONDS
+    assert await ring.owner("sk-sentinel-unknown") is None
+    assert len(times) == 2
+
+
+async def test_owner_reads_once_a_second_when_reads_fail(clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog):
+    ring = KeyRing()
+    monkeypatch.setattr(ring, "_read", fails_with(OperationalError))
+    for _ in range(3):
+        for number in range(10):
+            with pytest.raises(ApiError, match="API keys cannot be checked"):
+                await ring.owner(f"sk-sentinel-{number}")
+        clock.now += auth.FAILURE_SECONDS
+    assert len(caplog.messages) == 3
+
+
+async def test_owner_remembers_a_limited_number_of_unknown_keys(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    ring = KeyRing()
+    times = counted(ring, monkeypatch)
+    monkeypatch.setattr(auth, "MAX_UNKNOWN", 100)
+    await asyncio.gather(*(ring.owner(f"sk-sentinel-{number}") for number in range(1000)))
+    assert len(ring._unknown) <= 100
+    assert len(times) <= 2
+
+
+async def test_owner_knows_a_key_that_is_made_during_a_read(monkeypatch: pytest.MonkeyPatch):
+    ring, reading, go_on = KeyRing(), threading.Event(), threading.Event()
+    live: dict[str, str] = {}
+
+    def read() -> None:
+        found = dict(live)
+        reading.set()
+        assert go_on.wait(5)
+        ring._owners, ring._version = found, len(found)
+
+    monkeypatch.setattr(ring, "_read", read)
+    first = asyncio.create_task(ring.owner("sk-sentinel-unknown"))
+    assert await asyncio.to_thread(reading.wait, 5)
+    live[digest("sk-sentinel-new")] = "ann"
+    later = [asyncio.create_task(ring.owner("sk-sentinel-new")) for _ in range(3)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await first is None
+    assert await asyncio.gather(*later) == 3 * ["ann"]
+
+
+async def test_owner_is_known_when_another_caller_leaves_during_a_read(monkeypatch: pytest.MonkeyPatch):
+    ring = KeyRing()
+    counted(ring, monkeypatch)
+    leaving, staying = (asyncio.create_task(ring.owner("sk-sentinel-a")) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await staying == "ann"
 
 
 @database

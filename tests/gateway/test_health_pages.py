@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.db import InterfaceError, OperationalError
+from asgiref.sync import sync_to_async
+from django.db import InterfaceError, OperationalError, connection
 
-from sentinel_project.gateway import healthchecks
+from sentinel_project.gateway.models import ApiKey
 from tests.gateway.asgi import Call
 
 
@@ -33,14 +34,29 @@ async def test_readyz_is_ok_when_store_and_database_answer(async_client):
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
 @pytest.mark.usefixtures("session_cache")
 async def test_readyz_is_unavailable_when_the_database_does_not_answer(async_client, monkeypatch, error):
-    class Gone:
-        def cursor(self):
-            raise error("connection refused")
+    def fails():
+        raise error("connection refused")
 
-    monkeypatch.setattr(healthchecks, "connection", Gone())
+    monkeypatch.setattr(ApiKey.objects, "exists", fails)
     answer = await async_client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "store": "ok", "database": "unavailable"}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("session_cache")
+async def test_readyz_is_unavailable_when_the_tables_are_missing(async_client):
+    @sync_to_async
+    def rename(before: str, after: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ALTER TABLE {before} RENAME TO {after}")
+
+    await rename("gateway_apikey", "hidden")
+    try:
+        answer = await async_client.get("/readyz")
+    finally:
+        await rename("hidden", "gateway_apikey")
+    assert (answer.status_code, answer.json()["database"]) == (503, "unavailable")
 
 
 async def test_readyz_leaves_no_session_when_it_looks(async_client, session_cache, db):

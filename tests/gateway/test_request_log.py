@@ -6,11 +6,14 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
 
+from sentinel_project.gateway.auth import key_hint
+from sentinel_project.gateway.request_log import RequestLog
 from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
@@ -20,8 +23,8 @@ from tests.servers import Server, start_server
 pytestmark = pytest.mark.slow
 
 OWNER, MESSAGE, UPSTREAM_KEY = "owner-b1946ac9", "message-2f91c1d3", "sk-upstream-7ab04c55"
-COMMON = {"request_id", "status", "latency_ms"}
-OF_A_CHAT = COMMON | {"conversation_id", "model", "stream", "outcome", "provider"}
+COMMON = {"at", "request_id", "status", "latency_ms"}
+OF_A_CHAT = COMMON | {"key", "conversation_id", "source", "model", "stream", "outcome", "provider", "bound_provider"}
 
 
 class Ground(NamedTuple):
@@ -88,6 +91,8 @@ async def test_chat_writes_one_line_when_it_is_served(
     line = await line_of(ground, request_id)
     assert line.keys() == OF_A_CHAT
     assert 0 < line.pop("latency_ms") < 5000
+    assert datetime.fromisoformat(line.pop("at")).tzinfo == UTC
+    assert ground.key.startswith(line["key"].rstrip("."))
     assert line == {
         "request_id": request_id,
         "status": 200,
@@ -96,6 +101,9 @@ async def test_chat_writes_one_line_when_it_is_served(
         "stream": stream,
         "outcome": "created",
         "provider": provider,
+        "bound_provider": provider,
+        "source": "body.conversation_id",
+        "key": key_hint({"authorization": f"Bearer {ground.key}"}),
     }
 
 
@@ -200,3 +208,33 @@ async def test_no_logger_tells_a_secret_whatever_happens(ground: Ground, http: a
     found = {name: [line for line in log.splitlines() if text in line] for name, text in secrets.items()}
     assert not any(found.values()), {name: lines[:3] for name, lines in found.items()}
     assert MESSAGE not in "\n".join(ground.worker.metrics())
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "\x1b[2J",
+        "\x00\r\n",
+        "\x7f",
+        "\x85",
+        "\x9b2J",
+        "\u2028",
+        "\u2029",
+        "\u202e",
+        "\u200b",
+        "\u2066",
+        "\ufeff",
+        "é🙂",
+    ],
+)
+@pytest.mark.parametrize("field", ["model", "conversation_id", "anything"])
+def test_line_is_printable_ascii_when_a_client_sends_other_characters(
+    caplog: pytest.LogCaptureFixture, field: str, hostile: str
+) -> None:
+    log = RequestLog({})
+    log.fields[field] = f'a{hostile}"b'
+    log.write(200)
+    (line,) = caplog.messages
+    assert line.isascii()
+    assert line.isprintable()
+    assert json.loads(line)[field] == f'a{hostile}"b'

@@ -3,10 +3,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import generate_latest
 
-from sessions_sticky import metrics
+from sessions_sticky import metrics, sessions
+from tests.sessions_sticky.calls import PROPOSAL
+
+if TYPE_CHECKING:
+    import redis
+    from pytest_django import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAM = """
@@ -56,3 +63,24 @@ def test_labels_become_other_when_there_are_too_many(monkeypatch: pytest.MonkeyP
     assert told == values[: metrics.MAX_LABELS] + 50 * ["other"]
     assert metrics._bounded("provider", "provider-7") == "provider-7"  # one that it knows
     assert metrics._bounded("reason", "another label") == "another label"
+
+
+@pytest.mark.parametrize(
+    ("actor", "label"), [("gateway", "prompt cache expired"), ("ada", "operator"), ("cli", "operator")]
+)
+def test_rebinds_are_counted_without_an_operators_words(
+    session_cache: redis.Redis, settings: Settings, actor: str, label: str
+) -> None:
+    settings.SESSIONS_STICKY = {"METRICS": True}
+    manager = sessions.acting_as(actor)
+    reason = "prompt cache expired" if actor == "gateway" else f"{actor} asked for Ann's sessions, ticket 4711"
+
+    def count(each: str) -> float:
+        return metrics._metrics().rebinds.labels(each)._value.get()
+
+    before = count(label)
+    bound = manager.create("conv-1", **PROPOSAL)
+    manager.rebind(bound, provider="mistral", model="large", reason=reason)
+    assert manager.rebind_all(provider="mistral", to_provider="openai", reason=reason) == 1
+    assert count(label) == before + 2
+    assert "4711" not in generate_latest().decode()

@@ -118,6 +118,68 @@ class Sharing(SimpleTestCase):
         bound_session("conv-123")
         self.assertEqual(cache.get("flag"), "on")
 """
+OUTSIDE_OF_TESTS = """
+import atexit
+import threading
+import time
+
+from django.test import SimpleTestCase
+
+from sessions_sticky.testing import bound_session
+
+bound_session("at-import")
+ended = threading.Event()
+
+
+def outlive():
+    ended.wait(30)
+    time.sleep(0.2)
+    bound_session("by-a-thread")
+
+
+threading.Thread(target=outlive).start()
+atexit.register(bound_session, "at-exit")
+
+
+class Binds(SimpleTestCase):
+    def test_binds(self):
+        bound_session("in-a-test")
+        ended.set()
+"""
+HOOKS = """
+from sessions_sticky.testing import bound_session
+
+
+def pytest_configure():
+    bound_session("in-pytest_configure")
+
+
+def pytest_collection_modifyitems():
+    bound_session("in-pytest_collection_modifyitems")
+
+
+def pytest_collection_finish():
+    bound_session("in-pytest_collection_finish")
+
+
+def pytest_sessionstart():
+    bound_session("in-pytest_sessionstart")
+
+
+def pytest_sessionfinish():
+    bound_session("in-pytest_sessionfinish")
+
+
+def pytest_unconfigure():
+    bound_session("in-pytest_unconfigure")
+"""
+LATE_SETUP = """
+import django
+
+
+def {hook}():
+    django.setup()
+"""
 NOTHING_OF = """
 import sys
 
@@ -161,6 +223,31 @@ def test_cache_of_the_project_keeps_its_other_values_and_gets_no_sessions(projec
     FileBasedCache(entry["LOCATION"], {}).set("flag", "on")
     status, told = run(project, *command)
     assert (status, len(list((project / "kept").iterdir()))) == (0, 1), told
+
+
+@pytest.fixture
+def kept(project):
+    """The folder of the project's own cache, in which no session may be."""
+    entry = {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(project / "kept")}
+    (project / "mysettings.py").write_text(f"{SETTINGS}\nCACHES = {{'default': {entry!r}}}")
+    (project / "test_cases.py").write_text(OUTSIDE_OF_TESTS)
+    (project / "kept").mkdir()
+    return project / "kept"
+
+
+@pytest.mark.parametrize("command", [PYTEST, ["-m", "django", "test"]], ids=["pytest", "runner"])
+def test_run_writes_no_session_when_they_are_made_outside_of_tests(project, kept, command):
+    (project / "conftest.py").write_text(HOOKS)
+    status, told = run(project, *command)
+    assert (status, list(kept.iterdir())) == (0, []), told
+    assert "Exception" not in told
+
+
+@pytest.mark.parametrize("hook", ["pytest_configure", "pytest_sessionstart"])
+def test_plugin_keeps_sessions_in_memory_when_a_conftest_sets_django_up(project, kept, hook):
+    (project / "conftest.py").write_text(LATE_SETUP.format(hook=hook))
+    status, told = run(project, *PYTEST, "-p", "no:django")
+    assert (status, list(kept.iterdir())) == (0, []), told
 
 
 def test_runner_keeps_sessions_in_memory_when_workers_are_spawned(project):

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 
+from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
+
 MAX_NAME_LENGTH = 256
 Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
 """Printable ASCII without spaces: it goes into response headers."""
 HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[ -~]+$", max_length=4096)]
-
-METADATA = {
-    "metadata",
-    "metadata.google.internal",
-    "metadata.goog",
-    "100.100.100.200",
-    "168.63.129.16",
-    "fd00:ec2::254",
-}
-"""Of clouds, besides the link-local addresses: Google's names, Alibaba's, Azure's and Amazon's addresses."""
+SECRET_NAME = re.compile("auth|cookie|key|password|secret|signature|token", re.IGNORECASE)
+"""Names of headers and parameters whose values are secret."""
+HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
+"""A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
 
 
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
@@ -53,6 +47,14 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""
     affinity_header: str | None = None
     affinity_field: str | None = None
+    secrets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Collect what the provider may repeat and no client may read: the key, and secrets in headers and query."""
+        given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
+        words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
+        secrets = tuple(secret for secret in (self.api_key, *words) if secret)
+        msgspec.structs.force_setattr(self, "secrets", secrets)
 
     def serves(self, model: str, api: str) -> bool:
         """Return whether requests for a model may go there, by an API."""
@@ -111,10 +113,11 @@ def load_providers(path: str) -> tuple[Provider, ...]:
 
 def _provider(path: str, entry: _Entry) -> Provider:
     where = f"{path}: provider {entry.name!r}"
-    if not _is_base_url(entry.base_url):
+    host = _host(entry.base_url)
+    if host is None:
         shown = re.sub("//.*@", "//...@", entry.base_url)
         raise ValueError(f"{where}: base_url {shown!r}; allowed is http:// or https://, a host and a path")
-    if _is_metadata(str(urlsplit(entry.base_url).hostname)):
+    if is_metadata_host(host):
         raise ValueError(f"{where}: base_url {entry.base_url!r}; not allowed are addresses of a cloud's own services")
     api_key = None
     if entry.api_key_env is not None:
@@ -139,36 +142,15 @@ def _provider(path: str, entry: _Entry) -> Provider:
     )
 
 
-def _is_base_url(text: str) -> bool:
+def _host(base_url: str) -> str | None:
+    """Return the host that the HTTP client makes of a URL; None unless that has a scheme, a host and a path alone."""
+    from yarl import URL  # aiohttp's; loading it takes 30 ms, and commands without a file of providers need none
+
     try:
-        url = urlsplit(text)
-        if url.port == 0 or url.scheme not in ("http", "https"):
-            return False
-    except ValueError:  # brackets without an IPv6 address, a port that is no number
-        return False
-    # Its key goes into `api_key_env`: aiohttp does not take credentials in both places.
-    return bool(url.hostname) and not (url.query or url.fragment or "@" in url.netloc)
-
-
-def _is_metadata(host: str) -> bool:
-    """Tell whether a host is one where clouds hand out credentials to whoever asks from inside.
-
-    Names are not looked up: what they stand for may change at any time. Loopback and private addresses are allowed,
-    for many models run there.
-    """
-    address = _address(host)
-    if address is None:
-        return host.rstrip(".") in METADATA
-    return address.is_link_local or address.is_multicast or address.is_unspecified or str(address) in METADATA
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """Return an address however it is written (`0xa9fea9fe`, `::ffff:169.254.169.254`); None for names."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        try:
-            return IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(address, "ipv4_mapped", None) or address
+        given, url = urlsplit(base_url), URL(base_url)
+    except ValueError:  # brackets without an IPv6 address, a port that is no number, a character that no host has
+        return None
+    # The provider's key goes into `api_key_env`: aiohttp does not take credentials in both places.
+    if given.query or given.fragment or "@" in given.netloc or url.scheme not in ("http", "https") or url.port == 0:
+        return None
+    return url.raw_host if url.raw_host and HOST.fullmatch(url.raw_host) else None

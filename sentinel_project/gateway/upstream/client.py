@@ -18,6 +18,7 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
+from sentinel_project.gateway.upstream.masking import mask_body
 from sentinel_project.gateway.upstream.relay import open_stream
 
 logger = logging.getLogger(__name__)
@@ -63,17 +64,17 @@ async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str |
             raise await rejection(provider, request.api, response)
         if request.is_stream:
             stream = await open_stream(provider, request.api, response)
-            return Answer(_headers(response, "text/event-stream"), stream)
+            return Answer(_headers(provider, response, "text/event-stream"), stream)
         whole = await _read_body(provider, response)
         _check_answer(provider, request.api, whole)
-        return Answer(_headers(response, "application/json"), whole)
+        return Answer(_headers(provider, response, "application/json"), mask_body(whole, provider.secrets))
     except BaseException:
         response.close()
         raise
 
 
-def _headers(response: aiohttp.ClientResponse, default_type: str) -> dict[str, str]:
-    return {**headers.to_client(response), "Content-Type": headers.usable(response, "Content-Type") or default_type}
+def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type: str) -> dict[str, str]:
+    return {**headers.to_client(provider, response), "Content-Type": headers.media_type(response, default_type)}
 
 
 async def _post(

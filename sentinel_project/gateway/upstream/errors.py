@@ -12,7 +12,8 @@ import msgspec
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.upstream.headers import to_client
+from sentinel_project.gateway.upstream.headers import SECONDS, to_client
+from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
 
@@ -46,15 +47,14 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     The provider's words and fields are kept, but for the gateway's key. An error about the gateway's key is not about
     the client's: it becomes 502.
     """
-    status, text = response.status, await _error_text(provider, response)
-    answer = _json_object(text)
+    status, answer = response.status, _json_object(await _error_text(response), provider.secrets)
     fields = api.provider_error(answer)
     message = _message(fields or {}) or _message(answer) or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
     own: dict[str, Any] = {"type": "upstream_error", "code": _text((fields or {}).get("code"))}
     own["provider_body"] = answer if api.is_error_shape(answer) else None
-    headers = to_client(response)
+    headers = to_client(provider, response)
     if status in (401, 402, 403, 404):
         rejected = UpstreamRejection(status, message, headers=headers, **own)
         if status != 404:
@@ -101,7 +101,7 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 
 def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
     """Return the error that a provider reports with status 200: as the first event of a stream, or as a plain body."""
-    answer = mask(provider, answer)
+    answer = mask(answer, provider.secrets)
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     failed = _failure(502, message, "upstream_error")
@@ -116,42 +116,27 @@ def _failure(status: int, message: str, code: str) -> UpstreamFailure:
     return failed
 
 
-def mask(provider: Provider, value: Any) -> Any:
-    """Return a decoded JSON value with the gateway's key for the provider masked in every string."""
-    if provider.api_key is None:
-        return value
-    if isinstance(value, str):
-        return value.replace(provider.api_key, "***")
-    if isinstance(value, list):
-        return [mask(provider, item) for item in value]
-    if isinstance(value, dict):
-        return {mask(provider, name): mask(provider, item) for name, item in value.items()}
-    return value
-
-
-async def _error_text(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
-    """Return the start of an error's body, without the gateway's key, which some providers repeat."""
+async def _error_text(response: aiohttp.ClientResponse) -> bytes:
+    """Return the start of an error's body."""
     text = b""
     while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
         text += chunk
-    return text.replace(provider.api_key.encode(), b"***") if provider.api_key else text
+    return text
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Read a `Retry-After` header (RFC 9110: seconds or a date); None when there is none or it is neither."""
+    """Return the seconds until the time in a `Retry-After` header, as `to_client` returned it; None without one."""
     if retry_after is None:
         return None
-    if retry_after.isascii() and retry_after.isdigit():
+    if SECONDS.fullmatch(retry_after):
         return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
+    return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
 
 
-def _json_object(text: bytes) -> dict[str, Any]:
+def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
+    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}."""
     try:
-        answer = msgspec.json.decode(text)
+        answer = mask(msgspec.json.decode(text), secrets)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}

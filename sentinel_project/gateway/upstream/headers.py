@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC
+from email.utils import format_datetime, parsedate_to_datetime
 from urllib.parse import parse_qsl
 
 import aiohttp
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.upstream.masking import mask
 
 TO_PROVIDER = frozenset({"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate"})
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
@@ -16,6 +20,9 @@ TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 REQUEST_IDS = ("x-request-id", "request-id")
 """Where providers put their own id of a request: OpenAI and most others, Anthropic."""
+MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x-ndjson"})
+"""The types of answers that are passed on; in any other text a provider may repeat its key."""
+SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
 
 
 def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> dict[str, str]:
@@ -54,21 +61,47 @@ def authorization(provider: Provider) -> dict[str, str]:
     return {provider.auth: provider.api_key}
 
 
-def to_client(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """Return the headers of a provider's answer that go to the client, its id of the request among them."""
+def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str, str]:
+    """Return the headers of a provider's answer that go to the client, its id of the request among them.
+
+    Without the gateway's key, which the provider may repeat in them.
+    """
     names = {name.lower() for name in response.headers}
     passed = {name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES)}
-    kept = {name: value for name in sorted(passed) if (value := usable(response, name)) is not None}
+    kept = {name: value for name in sorted(passed) if (value := _usable(provider, response, name)) is not None}
     for name in REQUEST_IDS:
-        if request_id := usable(response, name):
+        if request_id := _usable(provider, response, name):
             kept["x-upstream-request-id"] = kept["request-id"] = request_id
     return kept
 
 
-def usable(response: aiohttp.ClientResponse, name: str) -> str | None:
+def media_type(response: aiohttp.ClientResponse, default: str) -> str:
+    """Return the type of an answer if it is one of `MEDIA_TYPES`, with its charset if that is UTF-8, else `default`."""
+    if response.content_type not in MEDIA_TYPES:
+        return default
+    is_utf8 = (response.charset or "").lower() == "utf-8"
+    return f"{response.content_type}{'; charset=utf-8' if is_utf8 else ''}"
+
+
+def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> str | None:
     """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
     value = response.headers.get(name)
-    return value if value is not None and _is_printable(value) else None
+    if value is None or not _is_printable(value):
+        return None
+    if name.startswith("retry-after"):
+        return _retry_after(value)
+    masked: str = mask(value, provider.secrets)
+    return masked
+
+
+def _retry_after(value: str) -> str | None:
+    """Return a number of seconds, or a date written anew; None for any other text."""
+    if SECONDS.fullmatch(value):
+        return value
+    try:
+        return format_datetime(parsedate_to_datetime(value).astimezone(UTC), usegmt=True)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_printable(value: str) -> bool:

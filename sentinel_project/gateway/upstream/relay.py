@@ -23,6 +23,7 @@ from sentinel_project.gateway.upstream.errors import (
     stream_error,
     too_long,
 )
+from sentinel_project.gateway.upstream.masking import mask_body
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +86,12 @@ async def _relay(
             if following:
                 is_complete = is_complete or api.is_complete(following)
                 end = _end(api, following)
-                yield following[:end]
+                yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
             following = await _read_events(provider, response, buffer)
         if buffer.rest and _end(api, bytes(buffer.rest)) is not None:
-            yield bytes(buffer.rest) + b"\n\n"  # a last event without its empty line
+            yield mask_body(bytes(buffer.rest), provider.secrets) + b"\n\n"  # a last event without its empty line
         elif not is_complete:
             raise incomplete(provider)
     except asyncio.CancelledError as exc:

@@ -20,6 +20,7 @@ from sessions_sticky.api.serializers import (
 from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
 
 NO_CONTROL_CHARACTERS = r"^[^\u0000-\u001f\u007f-\u009f]+$"
+UNSEEN = "Done; for users who may not view sessions."
 ID = OpenApiParameter(
     "id",
     {"type": "string", "minLength": 1, "maxLength": MAX_CONVERSATION_ID_LENGTH + 1, "pattern": NO_CONTROL_CHARACTERS},
@@ -138,7 +139,7 @@ class Touch(Documented):
             "Extend a session",
             400,
             404,
-            ok={200: (SessionSerializer, "The session.")},
+            ok={200: (SessionSerializer, "The session."), 204: (None, UNSEEN)},
             parameters=(ID,),
         )
     }
@@ -153,7 +154,7 @@ class Rebind(Documented):
             "sessions_rebind",
             "Move a conversation",
             *(400, 404, 409, 415, 501),
-            ok={200: (SessionSerializer, "The session, moved.")},
+            ok={200: (SessionSerializer, "The session, moved."), 204: (None, UNSEEN)},
             parameters=(ID,),
             request=RebindSerializer,
         )

@@ -149,7 +149,7 @@ async def test_message_is_unavailable_in_anthropics_shape_when_all_providers_coo
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [429, 500, 503, 529])
 async def test_message_fails_over_when_a_provider_fails(both, east, west, status, stream):
-    east.script.append(Refusal(status, "Overloaded", headers={"retry-after": "7"}))
+    east.fail_turns(Refusal(status, "Overloaded", headers={"retry-after": "7"}))
     answer = await say(body(stream=stream))
     assert text(answer) == f"west as {MODEL}"
     assert routing.health.failing() == ["east"]
@@ -158,7 +158,7 @@ async def test_message_fails_over_when_a_provider_fails(both, east, west, status
 
 @pytest.mark.parametrize("status", [400, 404, 413, 429, 500, 503, 529])
 async def test_providers_error_is_passed_on_as_it_is_when_it_has_anthropics_shape(only_east: Upstream, status):
-    only_east.script.append(Refusal(status, "as it says", headers={"retry-after": "7"}))
+    only_east.fail_turns(Refusal(status, "as it says", headers={"retry-after": "7"}))
     answer = await say()
     default = "invalid_request_error" if status < 500 else "api_error"
     assert assert_error(answer, status, ERROR_TYPES.get(status, default)) == "as it says"
@@ -313,7 +313,7 @@ async def test_count_tokens_does_not_bind(both, east):
 
 
 async def test_count_tokens_does_not_count_for_health(both, east, west):
-    east.script.append(Refusal(500, "broken"))
+    east.fail_path(COUNT, Refusal(500, "broken"))
     answer = await say(path=COUNT)
     assert answer.headers["x-session-provider"] == "west"
     assert not routing.health.failing()
@@ -325,7 +325,7 @@ async def test_count_tokens_does_not_count_for_health(both, east, west):
 
 async def test_count_tokens_answers_404_when_no_provider_has_it(both, east, west):
     for upstream in (east, west):
-        upstream.script.append(Refusal(404, "Not found"))
+        upstream.fail_path(COUNT, Refusal(404, "Not found"))
     assert assert_error(await say(path=COUNT), 404, "not_found_error") == "Not found"
     assert not routing.health.failing()
 

@@ -48,7 +48,7 @@ def blocks(answer) -> list[dict]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_conversation_goes_on_when_it_moves_to_another_account_and_back(both, east: Upstream, west, stream):
     of_east = blocks(await turn(USER))
-    east.script.append(Refusal(529, "Overloaded", headers={"retry-after": "60"}))
+    east.fail_turns(Refusal(529, "Overloaded", headers={"retry-after": "60"}))
     moved = await turn(USER, assistant(*of_east), USER)
     assert (text(moved), moved.headers["x-session-repaired"]) == (f"west as {MODEL}", "thinking")
     refused, repaired = west.requests
@@ -91,7 +91,7 @@ async def test_provider_is_asked_only_once_more_when_it_refuses_the_repaired_req
 
 
 async def test_error_is_the_clients_when_there_is_no_thinking_to_remove(both, east: Upstream, west: Upstream):
-    east.script.append(Refusal(400, WORDING))
+    east.fail_turns(Refusal(400, WORDING))
     answer = await turn(USER, FREE, USER)
     assert assert_error(answer, 400, "invalid_request_error") == WORDING
     assert (len(east.requests), len(west.requests)) == (1, 0)
@@ -178,13 +178,13 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_repair_takes_no_time_when_the_messages_are_hostile(kind):
     body = Body.parse(asked(USER, HOSTILE[kind]))
-    began = time.perf_counter()
+    began = time.process_time()
     assert MESSAGES.repair(body, ApiError(400, WORDING)) is None
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_repair_takes_little_time_when_a_conversation_is_long():
     history = 2000 * (USER, assistant(THINKING, TEXT))
-    began = time.perf_counter()
+    began = time.process_time()
     assert repaired(*history) == asked(*2000 * (USER, assistant(TEXT)))
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5

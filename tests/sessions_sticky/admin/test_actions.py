@@ -116,6 +116,18 @@ def test_move_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Cli
     assert not logged()
 
 
+@pytest.mark.parametrize(("action", "path", "form"), [("change", MOVE, TARGET), ("delete", RELEASE, {})])
+def test_conflict_message_hides_the_binding_when_the_user_may_not_view(
+    login: Callable[..., Client], chosen: list[Session], action: str, path: str, form: dict[str, str]
+) -> None:
+    sessions.rebind(chosen[0], provider="azure", model="secret-model", reason="faster")
+    client = login(action)
+    client.post(path, {**selected(chosen[:1]), **form, **CONFIRMED})
+    response = client.get("/admin/password_change/")  # a page that shows messages to every user
+    assert told(response) == ["1 more session was left alone."]
+    assert "secret-model" not in response.text
+
+
 @pytest.mark.parametrize(
     ("field", "value", "error"),
     [

@@ -162,10 +162,14 @@ def test_list_goes_to_the_first_page_when_the_cursor_is_none(
     assert listed(response) == ["conv-1"]
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
 def test_list_shows_a_session_as_far_as_it_can_when_another_program_wrote_it(
-    ada: Client, session_cache: redis.Redis
+    ada: Client, session_cache: redis.Redis, settings: Settings, zone: str
 ) -> None:
+    settings.TIME_ZONE = zone
     write_raw(session_cache, "far", created_at=2**62)
+    write_raw(session_cache, "last", created_at=253_402_300_799)  # the end of the year 9999
+    write_raw(session_cache, "first", created_at=-62_135_596_800)  # the beginning of the year 1
     write_raw(session_cache, "long", 10**9)
     session_cache.set(keys.session("ever"), sessions.create("ever", **PROPOSED).to_json())
     sessions.reindex()
@@ -173,6 +177,7 @@ def test_list_shows_a_session_as_far_as_it_can_when_another_program_wrote_it(
     rows = {row.session.id: row for row in response.context["rows"]}
     assert rows["far"].created_at is None
     assert str(2**62) in response.text
+    assert (rows["last"].created_at, rows["first"].created_at) == (None, None)
     assert (rows["long"].percent, rows["long"].last_active) == (100, "in the last minute")
     assert (rows["ever"].left, rows["ever"].percent) == ("unknown", None)
 

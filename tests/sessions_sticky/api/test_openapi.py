@@ -11,6 +11,7 @@ from django.contrib.staticfiles import finders
 from django.core.management import call_command
 from drf_spectacular.generators import SchemaGenerator
 
+from sentinel_project import api_schema
 from tests.sessions_sticky.api.calls import CALLS
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ def test_document_has_every_field_that_is_shown_when_generated(
 def test_document_is_public_when_nobody_is_logged_in(client: Client, path: str) -> None:
     assert client.get(path).status_code == 200
     assert client.get(path, headers={"authorization": "Token wrong"}).status_code == 200
+
+
+def test_document_is_generated_once_for_each_language(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    get_schema = SchemaGenerator.get_schema
+    monkeypatch.setattr(SchemaGenerator, "get_schema", lambda *args, **how: made.append(1) or get_schema(*args, **how))
+    api_schema._document.cache_clear()
+    for language in ("en", "de", "en-GB", "xx", "de"):
+        for _ in range(3):
+            response = client.get("/api/schema/?version=1&lang=fr", headers={"Accept-Language": language})
+            assert response.json()["openapi"] == "3.1.0"
+            assert response.headers["Content-Type"] == "application/vnd.oai.openapi+json"
+    assert len(made) == 2
 
 
 def test_docs_load_nothing_from_elsewhere_when_opened(client: Client) -> None:

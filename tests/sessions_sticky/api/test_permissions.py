@@ -8,7 +8,8 @@ import pytest
 from django.contrib.auth.models import AnonymousUser
 from rest_framework.test import APIClient
 
-from tests.sessions_sticky.api.calls import BASE, CALLS, PROPOSAL
+from sessions_sticky import SessionConflict, SessionManager, sessions
+from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ def test_call_answers_401_when_the_project_grants_anonymous_users_permissions(
     assert CALLS["retrieve"].by(APIClient()).status_code == 401
 
 
-@pytest.mark.parametrize(("actions", "shown"), [(("add",), False), (("add", "view"), True), (("add", "change"), True)])
+@pytest.mark.parametrize(("actions", "shown"), [(("add",), False), (("add", "view"), True), (("add", "change"), False)])
 def test_create_shows_the_current_binding_when_the_caller_may_read_it(
     bound: bytes,
     session_cache: redis.Redis,
@@ -50,6 +51,72 @@ def test_create_shows_the_current_binding_when_the_caller_may_read_it(
     assert response.status_code == 409
     assert ("current" in response.json()) is shown
     assert ("user-456" in response.text) is shown
+
+
+CHANGES: dict[str, tuple[str, dict[str, str], int, int]] = {
+    "touch": ("touch/", {}, 200, 204),
+    "rebind": ("rebind/", MOVE, 200, 204),
+    "rebind to where it is": ("rebind/", {**MOVE, "provider": "openai", "model": "gpt-4"}, 200, 204),
+    "rebind from another": ("rebind/", {**MOVE, "from_provider": "wrong"}, 409, 409),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "seen", "unseen"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("may_view", [True, False])
+def test_change_shows_the_session_when_the_caller_may_view_it(
+    bound: bytes,
+    make_user: Callable[..., User],
+    by_token: Callable[[User], APIClient],
+    path: str,
+    body: dict[str, str],
+    seen: int,
+    unseen: int,
+    may_view: bool,
+) -> None:
+    client = by_token(make_user("change", *["view"] * may_view))
+    response = client.post(f"{BASE}conv-1/{path}", body, format="json")
+    assert response.status_code == (seen if may_view else unseen)
+    for secret in ("user-456", "gpt-4", "openai", "1700000000"):
+        assert may_view or secret not in response.text
+    assert ("user-456" in response.text) is may_view
+
+
+def test_conflict_hides_the_session_when_it_moves_during_a_rebind(
+    bound: bytes,
+    make_user: Callable[..., User],
+    by_token: Callable[[User], APIClient],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def conflict(*args: Any, **kwargs: Any) -> Any:
+        raise SessionConflict("conv-1", sessions.get("conv-1"))
+
+    monkeypatch.setattr(SessionManager, "rebind", conflict)
+    response = by_token(make_user("change")).post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    assert response.status_code == 409
+    assert response.json()["detail"] == "Conversation 'conv-1' is not bound as expected."
+    assert_tells_nothing(response)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("actions", [None, (), ("view", "add", "change", "delete")])
+def test_answer_is_kept_by_no_cache_whoever_calls(
+    bound: bytes,
+    make_user: Callable[..., User],
+    by_token: Callable[[User], APIClient],
+    name: str,
+    actions: tuple[str, ...] | None,
+) -> None:
+    client = APIClient() if actions is None else by_token(make_user(*actions))
+    assert CALLS[name].by(client).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["nothing/", "conv-1", "operations/%s/" % ("0" * 32), "?limit=0", "rebind/"])
+@pytest.mark.parametrize("method", ["get", "post", "put", "delete", "options"])
+def test_error_is_kept_by_no_cache_when_a_call_is_wrong(
+    bound: bytes, make_user: Callable[..., User], by_token: Callable[[User], APIClient], path: str, method: str
+) -> None:
+    client = by_token(make_user(is_superuser=True))
+    assert getattr(client, method)(f"{BASE}{path}").headers["Cache-Control"] == "no-store"
 
 
 def test_call_answers_403_when_the_permission_was_taken_away(
@@ -66,5 +133,10 @@ def assert_refused(response: Any, session_cache: redis.Redis, bound: bytes) -> N
     assert session_cache.get(KEY) == bound
     assert 0 < session_cache.pttl(KEY) <= 100_000
     assert not session_cache.exists("sentinel:session:conv-2")
+    assert_tells_nothing(response)
+
+
+def assert_tells_nothing(response: Any) -> None:
+    """A problem that tells nothing of the session."""
     assert response.headers["Content-Type"] == "application/problem+json"
     assert not any(word in response.text for word in ("openai", "gpt-4", "user-456"))

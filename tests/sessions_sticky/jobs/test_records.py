@@ -83,8 +83,11 @@ def record(**changes: Any) -> bytes:
 
 @pytest.mark.parametrize(
     "poison",
-    [b"", b"{", b"[]", b"\xff", b"null", b"5", record(state="odd"), record(kind="odd"), b'{"a":' * 100_000],
-    ids=lambda value: repr(value[:10]),
+    [
+        *(b"", b"{", b"[]", b"\xff", b"null", b"5", record(state="odd"), record(kind="odd"), b'{"a":' * 100_000),
+        *(record(**{name: at}) for name in ("started_at", "updated_at") for at in (2**62, -(2**62), 253_402_300_799)),
+        *(record(**{name: number}) for name in ("expected", "done") for number in (-1, 2**63)),
+    ],
 )
 def test_every_call_finds_nothing_when_the_record_is_unreadable(
     session_cache: redis.Redis, poison: bytes, caplog: pytest.LogCaptureFixture

@@ -201,6 +201,6 @@ def test_event_is_read_as_it_was_written():
     )
 
 
-@pytest.mark.parametrize("position", [b"junk", b"99999999999999999999-0", b"-"])
+@pytest.mark.parametrize("position", [b"junk", b"99999999999999999999-0", b"253402300799999-0", b"-"])
 def test_event_is_none_when_its_position_is_no_time(position):
     assert read_event(position, b"conv-123", b'{"kind":"created"}') is None

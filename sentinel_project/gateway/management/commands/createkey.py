@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
 
 from sentinel_project.gateway.models import ApiKey, is_owner
 
@@ -22,4 +23,7 @@ class Command(BaseCommand):
         """Make the key."""
         if not is_owner(owner):
             raise CommandError(f"Invalid owner {owner!r}: allowed are 1 to 256 printable characters")
-        self.stdout.write(ApiKey.objects.issue(owner))
+        try:
+            self.stdout.write(ApiKey.objects.issue(owner))
+        except DatabaseError as exc:
+            raise CommandError(f"The database cannot be used: {str(exc).strip()}") from exc

@@ -19,11 +19,13 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from sentinel_project import embedded, locks
-from sentinel_project.gateway import demo
+from sentinel_project.gateway import demo as demo_credentials
 from sentinel_project.serving import listen, serve
 
 if TYPE_CHECKING:
     import socket
+
+DEMO_FILE = "demo.json"
 
 
 class Command(BaseCommand):
@@ -32,12 +34,18 @@ class Command(BaseCommand):
     help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take the address and the number of processes."""
+        """Take the address, the number of processes and whether this is a demo."""
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on, 127.0.0.1 by default")
         parser.add_argument("--port", type=int, default=8000, help="port to listen on, 8000 by default; 0: a free one")
         parser.add_argument("--workers", type=int, default=1, help="number of processes that serve, 1 by default")
+        parser.add_argument(
+            "--demo",
+            action="store_true",
+            help="make and print a superuser and an API key; only on loopback, with the built-in providers, in a "
+            "database of SENTINEL_DATA_DIR that has no other users or keys",
+        )
 
-    def handle(self, *args: Any, host: str, port: int, workers: int, **options: Any) -> None:
+    def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
         """Serve until told to stop."""
         if workers < 1:
             raise CommandError(f"Invalid --workers: {workers}; allowed is 1 or more")
@@ -52,8 +60,11 @@ class Command(BaseCommand):
                     raise CommandError(f"The embedded store did not start: {exc}") from exc
             # Another `run` of this project may be starting: two would migrate and make keys at the same time.
             with locks.exclusive(settings.DATA_DIR / "start.lock"):
-                self._migrate()
-                lines = _introduction(listener, host)
+                try:
+                    self._migrate()
+                    lines = _introduction(listener, host, demo=demo)
+                except DatabaseError as exc:
+                    raise CommandError(f"The database cannot be used: {str(exc).strip()}") from exc
             connections.close_all()
             served = serve(
                 listener,
@@ -66,14 +77,11 @@ class Command(BaseCommand):
                 raise CommandError("The gateway did not start; the reason is above")
 
     def _migrate(self) -> None:
-        try:
-            executor = MigrationExecutor(connection)
-            if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
-                with _all_or_nothing():
-                    call_command("migrate", interactive=False, verbosity=0)
-                self._say([f"Database: {len(plan)} migrations applied"])
-        except DatabaseError as exc:
-            raise CommandError(f"The database could not be migrated: {str(exc).strip()}") from exc
+        executor = MigrationExecutor(connection)
+        if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+            with _all_or_nothing():
+                call_command("migrate", interactive=False, verbosity=0)
+            self._say([f"Database: {len(plan)} migrations applied"])
 
     def _say(self, lines: list[str]) -> None:
         self.stdout.write("\n".join(lines))
@@ -102,21 +110,35 @@ def _listen(host: str, port: int) -> socket.socket:
         raise CommandError(f"Cannot listen on {host}, port {port}: {exc.strerror}") from exc
 
 
-def _introduction(listener: socket.socket, host: str) -> list[str]:
-    """Return what the user is told; on loopback this makes the demo credentials."""
+def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str]:
+    """Return the lines to print at the start; for a demo this makes its credentials."""
     address, port = listener.getsockname()[:2]
     site = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lines = ["", f"Serving on {site}, Ctrl-C to stop", f"Store: {_without_password(_store_url())}"]
-    if not ipaddress.ip_address(address).is_loopback:
+    if not demo or (obstacle := _demo_obstacle(address)):
+        if demo:
+            lines.append(f"No demo credentials: {obstacle}")
         return [*lines, "API keys: manage.py createkey OWNER", f"Admin: {site}/admin/ (manage.py createsuperuser)"]
-    kept = demo.ensure_credentials(settings.DATA_DIR / "demo.json")
+    kept = demo_credentials.ensure_credentials(settings.DATA_DIR / DEMO_FILE)
     password = f"password {kept.admin_password}" if kept.admin_password else "(password changed)"
-    lines += [f"Admin: {site}/admin/ user {demo.ADMIN} {password}", "Try:"]
+    lines += [f"Admin: {site}/admin/ user {demo_credentials.ADMIN} {password}", "Try:"]
     if (model := _first_model("chat")) is not None:
         lines.append(_curl(site, kept.api_key, model))
     if (model := _first_model("messages")) is not None:
         lines.append(_claude(site, kept.api_key, model))
     return [*lines, ""]
+
+
+def _demo_obstacle(address: str) -> str | None:
+    """Return why this is no place for demo credentials, None if it is."""
+    if not ipaddress.ip_address(address).is_loopback:
+        return f"other machines can reach {address}"
+    for variable in ("SENTINEL_PROVIDERS", "DATABASE_URL"):
+        if variable in os.environ:
+            return f"{variable} is set"
+    if demo_credentials.is_in_use(settings.DATA_DIR / DEMO_FILE):
+        return "the database has other users or API keys"
+    return None
 
 
 def _first_model(api: str) -> str | None:
