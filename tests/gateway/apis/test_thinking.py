@@ -178,13 +178,13 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_repair_takes_no_time_when_the_messages_are_hostile(kind):
     body = Body.parse(asked(USER, HOSTILE[kind]))
-    began = time.perf_counter()
+    began = time.process_time()
     assert MESSAGES.repair(body, ApiError(400, WORDING)) is None
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_repair_takes_little_time_when_a_conversation_is_long():
     history = 2000 * (USER, assistant(THINKING, TEXT))
-    began = time.perf_counter()
+    began = time.process_time()
     assert repaired(*history) == asked(*2000 * (USER, assistant(TEXT)))
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
