@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from hiredis import pack_command
@@ -29,6 +30,10 @@ MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
 
 
+_Waiting = tuple[Sequence[Command[Any]], asyncio.Future[Sequence[Any]]]
+"""Commands that wait for the next pipeline, and the future of their replies."""
+
+
 class AsyncRedis:
     """Commands to one server, from any event loop; `new_pool` makes each loop's connection pool."""
 
@@ -43,13 +48,7 @@ class AsyncRedis:
         disturbs no other command. The cache's socket timeouts bound the wait.
         """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
-        if line.is_idle:
-            return await line.send_now(commands)
-        replies = await asyncio.gather(*map(line.enqueue, commands), return_exceptions=True)
-        for reply in replies:
-            if isinstance(reply, BaseException) and not isinstance(reply, ResponseError):
-                raise reply
-        return replies
+        return await (line.send_now(commands) if line.is_idle else line.enqueue(commands))
 
     async def _open(self) -> _Line:
         loop = asyncio.get_running_loop()
@@ -70,7 +69,7 @@ class _Line:
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
-        self._queue: list[tuple[Command[Any], asyncio.Future[Any]]] = []
+        self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
 
@@ -79,12 +78,12 @@ class _Line:
         """Whether nothing is in flight."""
         return not (self._alone or self._pipelines or self._queue)
 
-    def enqueue(self, command: Command[Any]) -> asyncio.Future[Any]:
-        """Put a command into the next pipeline."""
+    def enqueue(self, commands: Sequence[Command[Any]]) -> asyncio.Future[Sequence[Any]]:
+        """Put commands into the next pipeline; return the future of their replies."""
         future = self._loop.create_future()
         if not self._queue:
             self._loop.call_soon(self._flush)
-        self._queue.append((command, future))
+        self._queue.append((commands, future))
         return future
 
     async def send_now(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
@@ -100,30 +99,29 @@ class _Line:
             batch, self._queue = self._queue, []
             task = self._loop.create_task(self._exchange(batch))
             self._pipelines.add(task)
-            task.add_done_callback(self._landed)
+            task.add_done_callback(self._on_done)
 
-    def _landed(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self._pipelines.discard(task)
         self._flush()
 
-    async def _exchange(self, batch: list[tuple[Command[Any], asyncio.Future[Any]]]) -> None:
-        replies: Sequence[Any] = ()
+    async def _exchange(self, batch: list[_Waiting]) -> None:
         try:
-            replies = await self._send([command for command, _ in batch])
-        except Exception as exc:  # whatever it is, a caller waits for it
-            batch, self._queue = [*batch, *self._queue], []  # who queued up meanwhile need not wait for the same
-            replies = [exc] * len(batch)
-        finally:
-            for (_, future), reply in zip(batch, replies, strict=False):
-                if future.done():
-                    continue  # its caller was cancelled
-                if isinstance(reply, Exception):
-                    future.set_exception(reply)
-                else:
-                    future.set_result(reply)
-            if not replies:  # the loop is shutting down
-                for _, future in batch:
-                    future.cancel()
+            replies = iter(await self._send([command for commands, _ in batch for command in commands]))
+        except Exception as exc:  # propagate any error to the callers, also to those that queued up meanwhile
+            waiting, self._queue = [*batch, *self._queue], []
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(exc)
+        except BaseException:  # the loop is shutting down
+            for _, future in batch:
+                future.cancel()
+            raise
+        else:
+            for commands, future in batch:
+                its_replies = list(islice(replies, len(commands)))
+                if not future.done():  # its caller was cancelled
+                    future.set_result(its_replies)
 
     async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
@@ -134,11 +132,11 @@ class _Line:
             await connection.send_packed_command(packed)
             return [await _reply(connection) for _ in commands]
 
-        async def hang_up(error: Exception) -> None:
+        async def disconnect(error: Exception) -> None:
             await connection.disconnect()
 
         try:
-            replies: list[Any] = await connection.retry.call_with_retry(exchange, hang_up)
+            replies: list[Any] = await connection.retry.call_with_retry(exchange, disconnect)
             return replies
         except BaseException:  # cancelled half-way: the replies that are still to come would be taken for others
             await connection.disconnect(nowait=True)

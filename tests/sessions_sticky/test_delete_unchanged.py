@@ -11,68 +11,72 @@ from tests.sessions_sticky.calls import PROPOSAL, sample
 from tests.sessions_sticky.indexed import ids, on_valkey, write_raw
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import redis
+
+    Call = Callable[..., Any]
 
 on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
 
 
 @on_redis
 @pytest.mark.parametrize("value", [b'{"id" : 1}', b"\xff\x00", b""])
-def test_stored_gives_the_bytes_when_there_are_any(manager: SessionManager, raw: redis.Redis, value: bytes) -> None:
+def test_get_raw_returns_the_bytes(call: Call, manager: SessionManager, raw: redis.Redis, value: bytes) -> None:
     raw.set(keys.session("conv-1"), value, ex=100)
-    assert manager.get_raw("conv-1") == value
+    assert call("get_raw", "conv-1") == value
     assert 0 < raw.pttl(keys.session("conv-1")) <= 100_000
 
 
-def test_stored_gives_none_when_there_is_no_session(manager: SessionManager) -> None:
-    assert manager.get_raw("conv-1") is None
+def test_get_raw_returns_none_when_there_is_no_session(call: Call, manager: SessionManager) -> None:
+    assert call("get_raw", "conv-1") is None
 
 
-def test_release_unbinds_when_the_session_is_as_it_was_seen(manager: SessionManager) -> None:
+def test_delete_unchanged_unbinds_when_the_session_is_as_it_was_seen(call: Call, manager: SessionManager) -> None:
     session = manager.create("conv-1", **PROPOSAL)
-    manager.delete_unchanged(session)
+    call("delete_unchanged", session)
     assert manager.get("conv-1") is None
     assert manager._store.last_seen.recall("conv-1", 0) is None
     assert cache.get(keys.deleted("conv-1"), default=b"") is not None
 
 
-def test_release_conflicts_when_the_session_is_another_by_now(manager: SessionManager) -> None:
+def test_delete_unchanged_conflicts_when_the_session_is_another_by_now(call: Call, manager: SessionManager) -> None:
     seen = manager.create("conv-1", **PROPOSAL)
     current = manager.create("conv-1", **{**PROPOSAL, "provider": "mistral"})
     with pytest.raises(SessionConflict) as caught:
-        manager.delete_unchanged(seen)
+        call("delete_unchanged", seen)
     assert caught.value.current == current
     assert manager.get("conv-1") == current
 
 
-def test_release_conflicts_when_the_session_is_gone(manager: SessionManager) -> None:
+def test_delete_unchanged_conflicts_when_the_session_is_gone(call: Call, manager: SessionManager) -> None:
     with pytest.raises(SessionConflict) as caught:
-        manager.delete_unchanged(sample("conv-1"))
+        call("delete_unchanged", sample("conv-1"))
     assert caught.value.current is None
 
 
-def test_release_refuses_an_impossible_id(manager: SessionManager) -> None:
+def test_delete_unchanged_refuses_an_impossible_id(call: Call, manager: SessionManager) -> None:
     with pytest.raises(InvalidConversationId):
-        manager.get_raw("")
+        call("get_raw", "")
     with pytest.raises(InvalidConversationId):
-        manager.delete_unchanged(sample(""))
+        call("delete_unchanged", sample(""))
 
 
 @on_redis
-def test_release_unbinds_when_another_program_wrote_the_same_session_otherwise(
-    manager: SessionManager, raw: redis.Redis
+def test_delete_unchanged_unbinds_when_another_program_wrote_the_same_session_otherwise(
+    call: Call, manager: SessionManager, raw: redis.Redis
 ) -> None:
     seen = write_raw(raw, "conv-1")
     raw.set(keys.session("conv-1"), b" " + seen.to_json().replace(b'","', b'" , "'), ex=100)
-    manager.delete_unchanged(seen)
+    call("delete_unchanged", seen)
     assert not raw.exists(keys.session("conv-1"))
     assert raw.exists(keys.deleted("conv-1"))
 
 
 @on_redis
 @pytest.mark.parametrize("same", [False, True])
-def test_release_never_removes_what_was_bound_between_looking_and_removing(
-    manager: SessionManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, same: bool
+def test_delete_unchanged_never_removes_what_was_bound_between_looking_and_removing(
+    call: Call, manager: SessionManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     seen = manager.create("conv-1", **PROPOSAL)
     store, bound = manager._store, []
@@ -87,16 +91,18 @@ def test_release_never_removes_what_was_bound_between_looking_and_removing(
 
     monkeypatch.setattr(store, "remove", race, raising=False)
     if same:
-        manager.delete_unchanged(seen)
+        call("delete_unchanged", seen)
         assert manager.get("conv-1") is None
         return
     with pytest.raises(SessionConflict) as caught:
-        manager.delete_unchanged(seen)
+        call("delete_unchanged", seen)
     assert caught.value.current == bound[0] == manager.get("conv-1")
 
 
 @on_valkey
-def test_release_is_in_the_index_the_history_and_the_signals_when_done(manager: SessionManager) -> None:
+def test_delete_unchanged_is_in_the_index_the_history_and_the_signals_when_done(
+    call: Call, manager: SessionManager
+) -> None:
     heard: list[dict[str, Any]] = []
 
     def hear(**arguments: Any) -> None:

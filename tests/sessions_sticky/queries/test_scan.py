@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sessions_sticky import SessionConflict, SessionManager
+from sessions_sticky import SessionConflict, SessionManager, keys
 from sessions_sticky.queries import index_reader
 from sessions_sticky.stores.local_cache import LastSeen
 from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real
@@ -151,3 +151,12 @@ def test_scan_yields_nothing_when_there_is_no_session(manager):
     assert list(manager.scan()) == list(manager.scan(provider="openai", external_id="nobody")) == []
     fill(manager, 1)
     assert [entry.session.id for entry in manager.scan(provider="openai", external_id="user-456")] == ["conv-0"]
+
+
+@on_real
+def test_scan_yields_a_session_once_when_it_has_an_entry_in_a_wrong_place(manager, raw):
+    fill(manager, 2)
+    raw.zadd(keys.INDEX_ROUTES, {keys.route_name("openai", "gpt-5"): 4e9})
+    raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
+    assert sorted(entry.session.id for entry in manager.scan(provider="openai")) == ["conv-0", "conv-1"]
+    assert not raw.exists(keys.route("openai", "gpt-5"))
