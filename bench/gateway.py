@@ -132,16 +132,17 @@ def _upstream() -> Iterator[str]:
 
 @contextmanager
 def _gateway(environment: dict[str, str], workers: int) -> Iterator[str]:
-    with _served("sentinel_project.asgi:application", workers, environment) as url:
+    protocol = ("--http", "sentinel_project.http_protocol:LimitedProtocol")  # as in production
+    with _served("sentinel_project.asgi:application", workers, environment, *protocol) as url:
         yield f"{url}/v1/chat/completions"
 
 
 @contextmanager
-def _served(application: str, workers: int, environment: dict[str, str]) -> Iterator[str]:
+def _served(application: str, workers: int, environment: dict[str, str], *options: str) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", application, "--port", str(port), "--workers", str(workers)]
-    options = ["--log-level", "warning", "--no-access-log", "--backlog", "4096"]
-    process = subprocess.Popen([*command, *options], env=environment, stdout=subprocess.DEVNULL)
+    command += ["--log-level", "warning", "--no-access-log", "--backlog", "4096", *options]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(200):

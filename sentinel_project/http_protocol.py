@@ -1,153 +1,275 @@
-"""What the HTTP server bears of one client: uvicorn's own protocol has no limit on headers and on time.
+"""The server's side of one HTTP/1.1 connection, with limits on what a client without a key can use up.
 
-`manage.py run` uses it; for uvicorn itself it is `--http sentinel_project.http_protocol:LimitedProtocol`. No key is
-needed to send headers, so without it anybody can fill the memory, or keep connections forever.
+`manage.py run` uses it; for uvicorn itself it is `--http sentinel_project.http_protocol:LimitedProtocol`.
+
+One request is parsed at a time. The bytes behind it wait, unparsed and bounded, until its response is complete: so
+responses and refusals keep their order, and a connection that is lost has at most one request to end.
+
+The contract with uvicorn: it creates a protocol for each connection with `config`, `server_state`, `app_state` and
+`_loop`, and calls `shutdown` when it stops; then it waits until `connections` and `tasks` of the state are empty. The
+protocol maintains these two and `total_requests`, and reads the state's `default_headers` and four settings.
+tests/test_uvicorn_contract.py fails when a release of uvicorn changes this.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from django.conf import settings
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from sentinel_project.gateway.errors import ApiError, too_large
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.http_exchange import CONTINUE, Exchange, addresses, asgi_scope, error_response
+from sentinel_project.http_request import Body, HeadReader, Request
+from sentinel_project.http_timers import Delivery, Timer
 
 HEAD_SECONDS = 10
-"""How long a connection may take to send a request's headers, also its first; nginx's default is 60."""
-STUCK_SECONDS = 60
-"""How long a client may leave its answer unread; nginx's `send_timeout` is the same."""
-MAX_HEAD_BYTES = 64 * 1024
-"""Of a request line and its headers; nginx takes 32 KiB, h11 64 KiB."""
-MAX_HEADERS = 128
+"""How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
+LINGER_SECONDS = 2
+"""How long a refused client may go on sending: closing at once would reset the connection and lose the answer."""
+PROBE_SECONDS = 0.1
+"""When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
+MAX_WAITING_BYTES = 64 * 1024
+"""Of a body that the application has not taken, or of requests behind the current one; then reading pauses."""
+
+logger = logging.getLogger(__name__)
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(asyncio.Protocol):
     """HTTP/1.1 with limits on headers (431), on the time a request takes to arrive (408), on connections (503)."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.limit_concurrency is None:
-            self.limit_concurrency = settings.SENTINEL_MAX_CONNECTIONS
-        self.ws_protocol_class = None  # there are no WebSockets: who asks for one gets a plain answer
-        self._in_head = self._in_body = False
-        self._received = 0
-        self._late: asyncio.TimerHandle | None = None
-        self._stuck: asyncio.TimerHandle | None = None
-        self._refusal = ApiError(400, "The request is not HTTP", code="invalid_http")
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self.transport: Any = None
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._config, self._state, self._app_state = config, server_state, app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._max_connections = config.limit_concurrency or settings.SENTINEL_MAX_CONNECTIONS
+        self._addresses: dict[str, Any] = {}
+        self._waiting = b""
+        self._head: HeadReader | None = None
+        self._body: Body | None = None
+        self._exchange: Exchange | None = None
+        self._has_eof = self._is_paused = self._is_ending = False
+        self._arrival = Timer(self._loop, self._on_late)
+        self._delivery = Delivery(self._loop)
+        self._probing = Timer(self._loop, self._probe)
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of every response; uvicorn renews the date among them."""
+        headers: list[tuple[bytes, bytes]] = self._state.default_headers
+        return headers
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
-        super().connection_made(transport)
-        self._wait(HEAD_SECONDS)
+        self.transport = transport
+        self._state.connections.add(self)
+        self._addresses = addresses(transport)
+        self._arrival.start(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
-        self._arrived()
-        self.resume_writing()
-        super().connection_lost(exc)
+        """End the current exchange, and drop the requests behind it."""
+        self._state.connections.discard(self)
+        self._end()
+        self._delivery.cancel()
+        self.writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes of a request."""
-        super().data_received(data)
-        if self._in_head or self._in_body:
-            self._received += len(data)
-            if self._received > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self._look_at_size()
-        if self._late is None and (self._in_head or self._is_idle()):  # idle: empty lines, which end uvicorn's wait
-            self._wait(HEAD_SECONDS)
+        """Use the bytes that belong to the current request; keep those behind it."""
+        if not self._is_ending:
+            self._waiting = self._waiting + data if self._waiting else data
+            self._advance()
 
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        super().on_message_begin()
-        self._in_head, self._received = True, 0
+    def eof_received(self) -> bool:
+        """Keep a connection open whose client sends no more and still reads.
 
-    def on_headers_complete(self) -> None:
-        """Take a request whose headers are within the limits."""
-        self._in_head, self._in_body = False, True
-        length = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        if length > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
-            self._refusal = _head_too_large()
-            raise ValueError  # the parser ends, and `send_400_response` is called
-        super().on_headers_complete()
-        self._wait(settings.SENTINEL_REQUEST_SECONDS)
-
-    def on_message_complete(self) -> None:
-        """End a request."""
-        self._in_body = False
-        self._arrived()
-        super().on_message_complete()
+        To the server a client that left looks the same until it writes: `_probe` does. An HTTP/1.0 client and one that
+        already reads an event stream cannot be probed, so they have left.
+        """
+        exchange = self._exchange
+        self._has_eof = (
+            exchange is not None
+            and exchange.is_received
+            and exchange.request.version == "1.1"
+            and not exchange.is_open_ended
+            and self._addresses["scheme"] == "http"  # TLS cannot be half-closed
+        )
+        if self._has_eof:
+            self._probing.start(PROBE_SECONDS)
+        return self._has_eof
 
     def pause_writing(self) -> None:
         """Wait for a client that does not read."""
-        super().pause_writing()
-        self._wait_for_reader()
+        self.writable.clear()
+        self._delivery.watch(self.transport)
 
     def resume_writing(self) -> None:
-        """Wait no more: it reads."""
-        super().resume_writing()
-        if self._stuck is not None:
-            self._stuck.cancel()
-            self._stuck = None
+        """Write on: the client reads."""
+        if not self._is_ending:
+            self._delivery.cancel()
+        self.writable.set()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser refused."""
-        self._refuse(self._refusal)
+    def resume_body(self) -> None:
+        """Read on after the application has taken the body so far."""
+        if self._body is not None:
+            self._pause_reading(False)
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: it would advise to install WebSockets, as often as anybody asks for one."""
-
-    def _look_at_size(self) -> None:
-        """Refuse headers without an end; and chunks, for what comes between and behind them counts in no body."""
-        if self._in_head:
-            self._refuse(_head_too_large())
-        elif self._received > 2 * settings.DATA_UPLOAD_MAX_MEMORY_SIZE + MAX_HEAD_BYTES and self._is_chunked():
-            if self.cycle.response_started:
-                self.transport.close()
-            else:
-                self._refuse(too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE))
-
-    def _is_chunked(self) -> bool:
-        return any(name == b"transfer-encoding" for name, _ in self.headers)
-
-    def _is_idle(self) -> bool:
-        return not self._in_body and (self.cycle is None or self.cycle.response_complete)
-
-    def _wait(self, seconds: float) -> None:
-        self._arrived()
-        self._late = self.loop.call_later(seconds, self._too_late)
-
-    def _arrived(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _wait_for_reader(self) -> None:
-        unread = self.transport.get_write_buffer_size()
-        self._stuck = self.loop.call_later(STUCK_SECONDS, self._look_at_reader, unread)
-
-    def _look_at_reader(self, unread: int) -> None:
-        if self.transport.get_write_buffer_size() < unread:
-            self._wait_for_reader()
+    def finish(self) -> None:
+        """Go on to the next request: the response is complete."""
+        exchange, self._exchange = self._exchange, None
+        self._state.total_requests += 1
+        self._probing.cancel()
+        if exchange is None or exchange.is_persistent:
+            self._advance()
+        elif self._body is not None:
+            self._linger()
         else:
-            self.transport.abort()
+            self.close()
 
-    def _too_late(self) -> None:
-        if self.flow.read_paused:  # the delay is the server's own: an earlier request of the connection goes on
-            self._wait(HEAD_SECONDS)
-        elif not self._in_head and (not self._in_body or self.cycle.response_started):
-            self.transport.close()  # nothing was asked, or it is answered already
-        else:
-            self._refuse(ApiError(408, "The request took too long to arrive", code="request_timeout"))
-
-    def _refuse(self, error: ApiError) -> None:
-        body = error.response().content
-        head = [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
-        self.transport.write(STATUS_LINE[error.status] + b"\r\n".join([*head, b"", body]))
+    def close(self) -> None:
+        """Close the connection once everything written is sent."""
+        self._end()
+        self._delivery.watch(self.transport)
         self.transport.close()
 
+    def shutdown(self) -> None:
+        """Close an idle connection; let others end with their current response."""
+        if self._exchange is None:
+            self.close()
+        else:
+            self._exchange.is_persistent = False
 
-def _head_too_large() -> ApiError:
-    message = f"The headers are larger than {MAX_HEAD_BYTES} bytes or more than {MAX_HEADERS}"
-    return ApiError(431, message, code="headers_too_large")
+    def _advance(self) -> None:
+        try:
+            while self._waiting and not self._is_ending:
+                if self._body is not None:
+                    if not self._take_body(self._body):
+                        break
+                elif self._exchange is not None or not self._take_head():
+                    break
+        except ApiError as exc:
+            self._refuse(exc)
+        if not self._is_ending:
+            self._await_next()
+
+    def _take_head(self) -> bool:
+        """Take what waits of a head; return whether it is complete."""
+        is_new = self._head is None
+        self._head = self._head or HeadReader()
+        request, self._waiting = self._head.feed(self._waiting)
+        if request is not None:
+            self._head = None
+            self._begin(request)
+        elif is_new:
+            self._arrival.start(HEAD_SECONDS)
+        return request is not None
+
+    def _take_body(self, body: Body) -> bool:
+        """Take what waits of a body, or drop it when it is answered already; return whether it is complete."""
+        piece, self._waiting = body.take(self._waiting)
+        if body.is_complete:
+            self._body = None
+        if self._exchange is not None:
+            self._exchange.feed(piece, is_last=body.is_complete)
+        return body.is_complete
+
+    def _begin(self, request: Request) -> None:
+        if request.offers_websocket:
+            message, headers = "There are no WebSockets here: use HTTP", {"Upgrade": "HTTP/1.1"}
+            raise ApiError(426, message, code="websocket_not_supported", headers=headers)
+        if max(len(self._state.connections), len(self._state.tasks)) >= self._max_connections:
+            logger.warning("Refused a request: SENTINEL_MAX_CONNECTIONS (%d) is reached", self._max_connections)
+            message, headers = "The gateway has too many connections", {"Retry-After": "1"}
+            code, kind = "too_many_connections", "service_unavailable"
+            error = ApiError(503, message, type=kind, code=code, headers=headers)
+            self.transport.write(error_response(error, self.default_headers))
+            self.close()
+            return
+        self._arrival.cancel()
+        about = {**self._addresses, "root_path": self._config.root_path, "state": self._app_state.copy()}
+        self._exchange = Exchange(self, request, asgi_scope(request, about))
+        if request.body.is_complete:
+            self._exchange.feed(b"", is_last=True)
+        else:
+            self._body = request.body
+        task = self._loop.create_task(self._exchange.run(self._config.loaded_app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def _await_next(self) -> None:
+        """Set the time limit of what is to arrive next, and whether reading goes on."""
+        exchange, is_full = self._exchange, False
+        if self._body is not None:
+            if not self._arrival.is_running:
+                self._arrival.start(settings.SENTINEL_REQUEST_SECONDS)
+            is_full = exchange is not None and exchange.unread > MAX_WAITING_BYTES
+        elif exchange is not None:
+            self._arrival.cancel()
+            if not exchange.is_persistent:
+                self._waiting = b""
+            is_full = len(self._waiting) > MAX_WAITING_BYTES
+            if is_full or self._has_eof:
+                self._probing.start(PROBE_SECONDS)
+        elif self._has_eof:
+            self.close()
+            return
+        elif self._head is None:
+            self._arrival.start(self._config.timeout_keep_alive)
+        self._pause_reading(is_full)
+
+    def _pause_reading(self, pause: bool) -> None:
+        if pause != self._is_paused and not self._has_eof:
+            self._is_paused = pause
+            (self.transport.pause_reading if pause else self.transport.resume_reading)()
+
+    def _on_late(self) -> None:
+        exchange = self._exchange
+        if self._is_ending:
+            self.transport.close()
+        elif self._body is not None and self._is_paused:  # the application takes its time, not the client
+            self._arrival.start(HEAD_SECONDS)
+        elif exchange is not None or (self._head is not None and self._head.has_begun):
+            self._refuse(ApiError(408, "The request took too long to arrive", code="request_timeout"))
+        else:  # nothing was asked, or it is answered already
+            self.close()
+
+    def _probe(self) -> None:
+        """Write an interim response: a client that reads ignores it, one that left resets the connection.
+
+        It is for clients that the server cannot see leave: they are half-closed, or reading pauses.
+        """
+        if self._exchange is not None and not self._exchange.is_started and (self._has_eof or self._is_paused):
+            self.transport.write(CONTINUE)
+            self._probing.start_doubled()
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer the request that is arriving with an error, unless its response has begun, and close."""
+        if self._body is not None and (self._exchange is None or self._exchange.is_started):
+            self.close()
+            return
+        self.transport.write(error_response(error, self.default_headers))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close the connection, but read on for a moment."""
+        self._end()
+        if not self.transport.can_write_eof():
+            self.close()
+            return
+        self._pause_reading(False)
+        self.transport.write_eof()
+        self._arrival.start(LINGER_SECONDS)
+        self._delivery.watch(self.transport)
+
+    def _end(self) -> None:
+        self._is_ending = True
+        self._waiting, self._head, self._body = b"", None, None
+        self._arrival.cancel()
+        self._probing.cancel()
+        if self._exchange is not None:
+            self._exchange.disconnect()
+            self._exchange = None

@@ -24,3 +24,5 @@ urlpatterns = [
     path("api/docs/", require_safe(styled(SpectacularSwaggerSplitView.as_view()))),
     path("", include("sentinel_project.gateway.urls")),
 ]
+
+handler404 = "sentinel_project.gateway.endpoint.not_found"

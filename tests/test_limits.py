@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -28,6 +29,8 @@ class Client:
         self.headers: dict[bytes, bytes] = {}
 
     async def receive(self) -> dict[str, Any]:
+        if not self._pieces:
+            await asyncio.Event().wait()  # the client stays
         self.taken += 1
         piece = self._pieces.pop(0)
         return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
@@ -35,7 +38,7 @@ class Client:
     async def send(self, message: dict[str, Any]) -> None:
         assert message["type"] != "http.response.start" or not self.status  # one answer
         self.status = message.get("status", self.status)
-        self.headers.update(message.get("headers", []))
+        self.headers.update((name.lower(), value) for name, value in message.get("headers", []))
         self.body += message.get("body", b"")
 
     async def call(self) -> Client:

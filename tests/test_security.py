@@ -16,7 +16,9 @@ from django.test import Client
 
 from sentinel_project.gateway.apis import model_list
 from sentinel_project.gateway.handler import UNKNOWN_BYTES
-from sentinel_project.http_protocol import HEAD_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, STUCK_SECONDS
+from sentinel_project.http_protocol import HEAD_SECONDS
+from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS
+from sentinel_project.http_timers import STUCK_SECONDS
 from tests.gateway.live import ROOT, environment, manage
 from tests.servers import VALKEY, Server
 

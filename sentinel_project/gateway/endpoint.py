@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.views.decorators.csrf import csrf_exempt
+from django.views.defaults import page_not_found
 
 from sentinel_project.gateway import apis
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
@@ -51,7 +52,7 @@ def endpoint(*methods: str) -> Callable[[View], View]:
             call.lower_headers = _headers(request)
             call.log = RequestLog(call.lower_headers)
             render = functools.partial(_render, request, call.lower_headers, call.log)
-            if request.method not in methods:
+            if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
                 allowed = ", ".join(methods)
                 error = ApiError(405, f"{request.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
                 return _finish(call.log, render(error))
@@ -96,6 +97,21 @@ def serve(api: Api) -> View:
 async def unknown_path(request: HttpRequest) -> HttpResponse:
     """Answer for every other path of the API."""
     return refuse(request, ApiError(404, f"Unknown path: {request.path}", code="unknown_url"))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """Answer for a path outside the API, which clients reach with a wrong base URL; browsers get a page."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return page_not_found(request, exception)
+    root = request.path.removesuffix(request.path_info)
+    message = f"Unknown path: {request.path}; the API is below {root}/v1/"
+    return refuse(request, ApiError(404, message, code="unknown_url"))
+
+
+def api_path(scope: Any) -> str:
+    """Return a request's path within the application, without the server's `--root-path`."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
@@ -162,7 +178,7 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
 def _render(request: HttpRequest, headers: dict[str, str], log: RequestLog, error: ApiError) -> HttpResponse:
     """Return an error in the shape that the client reads."""
     error.request_id = log.request_id
-    return error.response(apis.error_shape(request.path, headers))
+    return error.response(apis.error_shape(request.path_info, headers))
 
 
 def _finish(log: RequestLog, response: ResponseT) -> ResponseT:

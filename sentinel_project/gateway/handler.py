@@ -23,7 +23,7 @@ from django.urls import resolve
 from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
-from sentinel_project.gateway.endpoint import refuse
+from sentinel_project.gateway.endpoint import api_path, refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
@@ -44,7 +44,7 @@ class GatewayHandler(ASGIHandler):
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+        if scope["type"] == "http" and api_path(scope).startswith("/v1/"):
             await self._serve_api(scope, receive, send)
         else:
             await super().__call__(scope, receive, _closing(send) if stopping.told else send)
@@ -92,7 +92,7 @@ class GatewayHandler(ASGIHandler):
         try:
             request = ASGIRequest(scope, BytesIO(await _body(scope, receive)))
             leaving = asyncio.create_task(_cancel_when_left(work, receive))
-            view, args, kwargs = _resolve(scope["path"])
+            view, args, kwargs = _resolve(api_path(scope))
             response = await view(request, *args, **kwargs)
             if not response.streaming:
                 response["Content-Length"] = str(len(response.content))  # else the server sends chunks

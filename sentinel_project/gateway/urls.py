@@ -12,7 +12,7 @@ urlpatterns = [
     *(path(f"v1{api.path}", serve(api)) for api in APIS),
     path("v1/models", model_list.models),
     path("v1/models/<path:name>", model_list.model),
-    re_path(r"^v1/", unknown_path),
+    re_path(r"^v1(?:/|$)", unknown_path),
     path("healthz", healthchecks.healthz),
     path("readyz", healthchecks.readyz),
     path("metrics", healthchecks.prometheus),

@@ -7,11 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.gateway.live import ROOT, environment, wait_until_healthy
+from tests.gateway.live import PROTOCOL, ROOT, environment, wait_until_healthy
 from tests.gateway.workers import START_SECONDS, database, wait_until
 from tests.servers import free_port
 
-UVICORN = ("-m", "uvicorn", "sentinel_project.asgi:application", "--no-access-log", "--timeout-keep-alive", "75")
+UVICORN = (
+    "-m",
+    "uvicorn",
+    "sentinel_project.asgi:application",
+    "--no-access-log",
+    "--timeout-keep-alive",
+    "75",
+    *PROTOCOL,
+)
 RUN = (str(ROOT / "manage.py"), "run")
 
 

@@ -13,6 +13,8 @@ from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 20.0
+PROTOCOL = ("--http", "sentinel_project.http_protocol:LimitedProtocol")
+"""As docs/production.md starts it."""
 PREPARE = """
 import os, django
 from django.core.management import call_command
@@ -66,7 +68,7 @@ class LiveGateway:
         self.key, self.other_key = self._run(PREPARE).split()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
+        uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL]
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(
                 [*uvicorn, "--port", str(port), "--timeout-graceful-shutdown", "1"],

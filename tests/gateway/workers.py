@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.live import PREPARE, ROOT, environment, wait_until_healthy
+from tests.gateway.live import PREPARE, PROTOCOL, ROOT, environment, wait_until_healthy
 from tests.servers import free_port
 
 START_SECONDS = 30.0
@@ -54,7 +54,7 @@ class Worker:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"log-{port}"
-        command = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application"]
+        command = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL]
         command += ["--port", str(port), "--timeout-graceful-shutdown", str(grace_seconds)]
         command += ["--no-access-log", "--backlog", "2048"]
         with open(self.log, "wb") as log:

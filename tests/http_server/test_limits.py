@@ -2,95 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-import uvicorn
 
-from sentinel_project import http_protocol
-from sentinel_project.http_protocol import MAX_HEAD_BYTES, MAX_HEADERS, LimitedProtocol
+from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS
+from tests.http_server.conftest import BIG, SECONDS, App, Connect, read, refused
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 pytestmark = pytest.mark.slow
-SECONDS = 0.3
-BIG = 32 * 2**20
-
-Connect = Callable[[], socket.socket]
-
-
-class App:
-    """Answers with the length of the body, or with what nobody reads."""
-
-    def __init__(self) -> None:
-        self.served = 0
-        self.ended = threading.Event()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        length, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                self.ended.set()
-                return
-            length, more = length + len(message["body"]), message["more_body"]
-        self.served += 1
-        body = BIG * b"x" if scope["path"] == "/big" else str(length).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-        await send({"type": "http.response.body", "body": body})
-        self.ended.set()
-
-
-@pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> App:
-    for name in ("HEAD_SECONDS", "STUCK_SECONDS"):
-        monkeypatch.setattr(http_protocol, name, SECONDS)
-    return App()
-
-
-@pytest.fixture
-def connect(app: App, settings: Any) -> Iterator[Connect]:
-    """Open connections to a server; they are closed in the end."""
-    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = 5, 2 * SECONDS
-    server = uvicorn.Server(uvicorn.Config(app, http=LimitedProtocol, lifespan="off", log_level="critical"))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
-    thread.start()
-    opened: list[socket.socket] = []
-
-    def open_one() -> socket.socket:
-        opened.append(socket.create_connection(listener.getsockname(), 10))
-        return opened[-1]
-
-    yield open_one
-    for each in opened:
-        each.close()
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
-
-
-def read(client: socket.socket) -> bytes:
-    """Everything until the server closes the connection, or sends no more for a moment."""
-    client.settimeout(4 * SECONDS)
-    got = b""
-    try:
-        while piece := client.recv(2**16):
-            got += piece
-    except ConnectionResetError:
-        pass
-    return got
-
-
-def refused(answer: bytes) -> tuple[int, str]:
-    """The status and the code of an error in the shape that the OpenAI SDKs read."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    return int(head.split()[1]), json.loads(body)["error"]["code"]
 
 
 def test_request_is_served_when_its_head_is_at_the_limits(connect: Connect) -> None:
@@ -123,12 +46,6 @@ def test_request_is_refused_with_400_when_it_is_not_http(connect: Connect) -> No
     client = connect()
     client.sendall(POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
     assert refused(read(client)) == (400, "invalid_http")
-
-
-def test_request_is_served_as_plain_http_when_it_asks_for_a_web_socket(connect: Connect, app: App) -> None:
-    client = connect()
-    client.sendall(POST + b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: x\r\n\r\n")
-    assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 def drip(client: socket.socket, start: bytes, piece: bytes) -> float:

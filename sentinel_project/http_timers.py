@@ -1,0 +1,70 @@
+"""Time limits of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+STUCK_SECONDS = 60
+"""How long a client may leave its answer unread; nginx's `send_timeout` is the same."""
+
+
+class Timer:
+    """A time limit that can be set anew."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._handle: asyncio.TimerHandle | None = None
+        self._seconds = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the time is not yet over."""
+        return self._handle is not None
+
+    def start(self, seconds: float) -> None:
+        """Call back in `seconds`, instead of any earlier limit."""
+        self.cancel()
+        self._seconds = seconds
+        self._handle = self._loop.call_later(seconds, self._expire)
+
+    def start_doubled(self) -> None:
+        """Call back in twice the time of the last limit."""
+        self.start(2 * self._seconds)
+
+    def cancel(self) -> None:
+        """Do not call back."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _expire(self) -> None:
+        self._handle = None
+        self._callback()
+
+
+class Delivery:
+    """Aborts a connection whose client leaves its answer unread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = Timer(loop, self._check)
+        self._transport: asyncio.Transport | None = None
+        self._unread = 0
+
+    def watch(self, transport: asyncio.Transport) -> None:
+        """Expect less to be unread after `STUCK_SECONDS`, and so on."""
+        self._transport, self._unread = transport, transport.get_write_buffer_size()
+        self._timer.start(STUCK_SECONDS)
+
+    def cancel(self) -> None:
+        """Expect nothing."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size() < self._unread:
+            self.watch(self._transport)
+        else:
+            self._transport.abort()
