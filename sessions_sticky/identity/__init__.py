@@ -97,6 +97,18 @@ def identify(
     return _UNKNOWN
 
 
+def continued(ranking_id: str, *, source: str, model: str) -> Identity:
+    """Return the identity of a request that continues the conversation of an earlier one, by that one's `ranking_id`.
+
+    For requests that refer to an object of an earlier answer, such as a stored response, instead of sending an id.
+    `source` is where they refer to it.
+    """
+    if not _OBSERVED_FORM.match(ranking_id):
+        return Identity(ranking_id, source, True, ranking_id, ranking_id, True)
+    digits, _, name = ranking_id.partition(":")
+    return Identity(_with_model(ranking_id, f"{digits}:{_sha256(name)}", model), source, False, ranking_id, None, True)
+
+
 def scoped(scope: Literal["shared", "owner"], owner: str, conversation_id: str) -> str:
     """Return the session id of a named id, and of every id in version 0.1.
 
