@@ -173,6 +173,9 @@ SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
 SENTINEL_CONTENT_TTL_SECONDS = environment.read(
     "SENTINEL_CONTENT_TTL_SECONDS", parse_ttl_seconds, default=3600, allowed=ALLOWED_TTL
 )
+SENTINEL_OBJECT_TTL_SECONDS = environment.read(
+    "SENTINEL_OBJECT_TTL_SECONDS", parse_ttl_seconds, default=30 * 86_400, allowed=ALLOWED_TTL
+)
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.

@@ -74,6 +74,7 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
         ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.session_id"),
         ("SENTINEL_PINNING_SOURCES", "content", "body.conversation_id"),
         ("SENTINEL_CONTENT_TTL_SECONDS", "0", ALLOWED_TTL),
+        ("SENTINEL_OBJECT_TTL_SECONDS", "0", ALLOWED_TTL),
         ("SENTINEL_ON_STORE_ERROR", "ignore", "degrade or raise"),
     ],
 )

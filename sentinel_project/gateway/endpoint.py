@@ -19,8 +19,10 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.request_log import RequestLog
+from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
-from sentinel_project.gateway.routing.plan import Plan, RouteResult, plan_route, plan_unbound
+from sentinel_project.gateway.routing.pinned import plan_request
+from sentinel_project.gateway.routing.plan import Plan, RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
@@ -75,20 +77,21 @@ def serve(api: Api) -> View:
     @endpoint("POST")
     async def view(call: Call) -> HttpResponseBase:
         owner = await authenticate(call.lower_headers)
-        request = _parse(api, call)
+        request = parse(api, body_of(call), call.lower_headers, call.META.get("QUERY_STRING", ""))
         identity = _identify(request, owner)
+        placement = await objects.locate(api.references(request.body), owner)
+        if placement is not None:
+            identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api.name)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
-        plan = await (plan_route if api.binds else plan_unbound)(
-            identity, model=request.model, owner=owner, api=api.name
-        )
+        plan = await plan_request(identity, request, owner, placement)
         try:
-            served = await dispatch(plan, request)
+            served = await objects.keep_made(request, plan, await dispatch(plan, request))
         except ApiError as exc:
             first, result = plan.candidates[0].name, RouteResult(plan.outcome)
             exc.headers |= _session_headers(plan, first, result)
             call.log.note_route(plan, first, result)
             raise
-        return _response(call, plan, served)
+        return respond(call, plan, served)
 
     return view
 
@@ -121,12 +124,12 @@ def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
     return _finish(log, _render(request, headers, log, error))
 
 
-def _parse(api: Api, call: Call) -> ApiRequest:
+def body_of(call: Call) -> bytes:
+    """Return the whole body of a request. Raises `ApiError` 413."""
     try:
-        raw = call.body
+        return call.body
     except RequestDataTooBig as exc:
         raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) from exc
-    return parse(api, raw, call.lower_headers, call.META.get("QUERY_STRING", ""))
 
 
 def _identify(request: ApiRequest, owner: str) -> Identity:
@@ -148,7 +151,8 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
         raise ApiError(400, str(exc), param=field, code="invalid_conversation_id") from exc
 
 
-def _response(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
+def respond(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
+    """Return a provider's answer, and note it in the log."""
     answer, provider, result, repaired = served
     call.log.note_route(plan, provider.name, result)
     headers = answer.headers | _session_headers(plan, provider.name, result)
@@ -166,8 +170,9 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
         "X-Session-Outcome": result.outcome,
         "X-Session-Source": plan.identity.source,
         "X-Session-Provider": provider,
-        "X-Session-Model": plan.model,
     }
+    if plan.model:
+        headers["X-Session-Model"] = plan.model
     if plan.session is not None and plan.outcome != Outcome.DEGRADED:
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:

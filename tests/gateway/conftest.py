@@ -14,6 +14,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import plan as routing
 from tests.gateway.asgi import OWNERS
 from tests.gateway.live import LiveGateway
+from tests.gateway.responses import account, two_accounts
 from tests.gateway.upstreams import Upstream
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     import redis
     from pytest_django import Settings
+
+    from tests.clients.upstream import Upstream as Account
 
 MODELS = ("model-a", "model-b")
 NORTH_KEY = "the-key-of-north"
@@ -82,6 +85,22 @@ def only_north(gateway: Settings, north: Upstream) -> Upstream:
     """The gateway in this process over one upstream: what it answers goes to the client."""
     gateway.SENTINEL_PROVIDERS = (provider(north),)
     return north
+
+
+@pytest.fixture(scope="session")
+def _accounts() -> Iterator[tuple[Account, Account]]:
+    with two_accounts() as accounts:
+        yield accounts
+
+
+@pytest.fixture
+def accounts(_accounts: tuple[Account, Account], gateway: Settings) -> tuple[Account, Account]:
+    """The gateway in this process over two accounts of OpenAI, `north` and `south`."""
+    for upstream in _accounts:
+        upstream.requests.clear()
+        upstream.script.clear()
+    gateway.SENTINEL_PROVIDERS = tuple(account(upstream) for upstream in _accounts)
+    return _accounts
 
 
 @pytest.fixture(scope="session")

@@ -117,3 +117,55 @@ def test_api_never_fails_when_the_path_is_anything(runner, path, method):
     check(runner.run(ask({}, path=f"/v1/{path}", method=method)))
     check(runner.run(ask({}, path=f"{CHAT}{path}", method=method)))
     check(runner.run(ask({}, path=f"/v1/models/{path}", method=method)))
+
+
+ITEMS = st.lists(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(["message", "reasoning", "compaction", "item_reference", "input_file"]) | JSON,
+            "role": JSON,
+            "content": JSON,
+            "id": IDS,
+            "encrypted_content": JSON,
+            "file_id": IDS,
+        },
+    ),
+    max_size=3,
+)
+RESPONSE = st.fixed_dictionaries(
+    {"model": st.sampled_from(["echo-small", "echo-large"]) | JSON, "input": ITEMS | JSON},
+    optional={
+        "stream": st.booleans() | JSON,
+        "store": JSON,
+        "background": JSON,
+        "previous_response_id": IDS,
+        "conversation": st.fixed_dictionaries({"id": IDS}) | IDS,
+        "conversation_id": IDS,
+        "prompt": st.fixed_dictionaries({"id": IDS}) | JSON,
+        "prompt_cache_key": IDS,
+        "instructions": JSON,
+        "tools": st.lists(st.fixed_dictionaries({"container": IDS, "vector_store_ids": JSON}), max_size=2) | JSON,
+    },
+)
+RESPONSE_PATHS = st.sampled_from(["/v1/responses", "/v1/responses/compact", "/v1/responses/input_tokens"])
+
+
+@FUZZ
+@given(body=RESPONSE, path=RESPONSE_PATHS)
+def test_responses_never_fail_when_fields_are_anything(runner, body, path):
+    check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), path=path)))
+
+
+@FUZZ
+@given(
+    kind=st.sampled_from(["responses", "conversations"]),
+    object_id=st.text(max_size=40),
+    below=st.sampled_from(["", "/cancel", "/input_items", "/items", "/items/x"]) | st.text(max_size=10),
+    method=st.sampled_from(["GET", "POST", "DELETE"]),
+    body=st.binary(max_size=20),
+    query=st.text(max_size=20),
+)
+def test_stored_objects_never_fail_when_the_path_is_anything(runner, kind, object_id, below, method, body, query):
+    path = f"/v1/{kind}/{object_id}{below}"
+    check(runner.run(ask(body, path=path, method=method, query=query)))

@@ -33,6 +33,24 @@ class Repair(NamedTuple):
     removed: str
 
 
+class Reference(NamedTuple):
+    """An object in a request that exists at one provider only: a stored response, a file, a compacted history.
+
+    `not_found` is the provider's own error for one that it does not have.
+    """
+
+    id: str
+    source: str
+    """The field that has it: `body.previous_response_id`."""
+    not_found: ApiError
+    continues: bool = False
+    """Whether the request continues the conversation in which the object was made."""
+    is_account_wide: bool = False
+    """Whether all providers of the account have it, for any owner."""
+    is_kept: bool = True
+    """Whether the gateway keeps where objects of this kind are."""
+
+
 class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
@@ -43,12 +61,24 @@ class Api(ABC):
     binds: ClassVar[bool] = True
     """Whether a request binds its conversation and counts for its provider's health. One that does not only goes to the
     provider that the conversation is bound to."""
+    streams: ClassVar[bool] = True
+    """Whether a request may ask for its answer as a stream."""
+    makes_objects: ClassVar[bool] = False
+    """Whether its answers make upstream objects."""
+    may_have_error: ClassVar[bool] = False
+    """Whether a successful answer may have a field `error` that is not null."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
+    end_is_answer: ClassVar[bool] = False
+    """Whether the last event holds the whole answer, so that nothing need come before it."""
 
     @abstractmethod
     def check(self, body: Body) -> None:
         """Raise `ApiError` 400, naming the field, unless the fields this API requires are there."""
+
+    def may_omit_model(self, body: Body) -> bool:
+        """Return whether the provider knows the model itself."""
+        return False
 
     @abstractmethod
     def stage(self, event: bytes) -> Stage:
@@ -62,8 +92,8 @@ class Api(ABC):
         """Return the body of an error in this API's shape."""
         return openai_shape(error)
 
-    def error_event(self, error: ApiError) -> bytes:
-        """Return an error as the last event of a stream that has begun."""
+    def error_event(self, error: ApiError, after: bytes = b"") -> bytes:
+        """Return an error as the last event of a stream that has begun; `after` are the events before it."""
         return events.encode(error.provider_body or self.render_error(error))
 
     def provider_error(self, answer: dict[str, Any]) -> dict[str, Any] | None:
@@ -82,13 +112,28 @@ class Api(ABC):
         """
         return None
 
+    def references(self, body: Body) -> list[Reference]:
+        """Return the upstream objects that a request refers to."""
+        return []
+
+    def made(self, body: Body, answer: bytes) -> list[str]:
+        """Return the ids of the upstream objects that a plain answer, or one event of a stream, makes."""
+        return []
+
+    def may_repeat(self, body: Body) -> bool:
+        """Return whether another provider may be asked although one may have begun to work on the request."""
+        return True
+
     def is_complete(self, last_events: bytes) -> bool:
         """Return whether a stream that closes without its last event was complete all the same."""
         return False
 
 
 class ApiRequest(NamedTuple):
-    """A request of a client, checked. `headers` have lower-case names; `query` is raw."""
+    """A request of a client, checked. `headers` have lower-case names; `query` is raw.
+
+    `model` is empty where the provider knows it: for stored objects. `path` is below the provider's `base_url`.
+    """
 
     api: Api
     body: Body
@@ -96,6 +141,8 @@ class ApiRequest(NamedTuple):
     is_stream: bool
     headers: dict[str, str]
     query: str
+    method: str
+    path: str
 
 
 def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiRequest:
@@ -104,14 +151,16 @@ def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiReque
     if len(body.fields.get("model", b"")) > 6 * MAX_NAME_LENGTH:  # each character may be an escape of six bytes
         raise _model_too_long()
     model, stream = body.get("model"), bytes(body.fields.get("stream", b"null"))
-    if not isinstance(model, str) or not model:
+    if model is None and api.may_omit_model(body):
+        model = ""
+    elif not isinstance(model, str) or not model:
         raise invalid_field("model", model, "the name of a model")
     if len(model) > MAX_NAME_LENGTH:
         raise _model_too_long()
     api.check(body)
     if stream not in (b"true", b"false", b"null"):
         raise invalid_field("stream", body.get("stream"), "true or false")
-    return ApiRequest(api, body, model, stream == b"true", headers, query)
+    return ApiRequest(api, body, model, api.streams and stream == b"true", headers, query, "POST", api.path)
 
 
 def require_list(body: Body, name: str, allowed: str) -> None:

@@ -90,7 +90,7 @@ class Messages(Api):
         fields = {"type": ERROR_TYPES.get(error.status, default), "message": error.message}
         return {"type": "error", "error": fields, "request_id": error.request_id}
 
-    def error_event(self, error: ApiError) -> bytes:
+    def error_event(self, error: ApiError, after: bytes = b"") -> bytes:
         """Return an error as Anthropic's last event: it has a name."""
         return events.encode(error.provider_body or self.render_error(error), "error")
 
@@ -122,6 +122,7 @@ class CountTokens(Messages):
 
     path = "/messages/count_tokens"
     binds = False
+    streams = False
 
     def echo(self, provider: str, body: Body) -> bytes:
         """Count words."""

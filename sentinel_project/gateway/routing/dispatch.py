@@ -60,6 +60,8 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
             logger.warning("provider %r failed: %s", provider.name, exc.logged)
             first_error = first_error or exc
             first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
+            if not exc.unsent and not request.api.may_repeat(request.body):
+                raise
         except UpstreamRejection as exc:
             logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
             if plan.session is not None and provider.name == plan.session.provider:
@@ -74,6 +76,8 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
             health.answered(provider.name)
             return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
+    if plan.is_pinned and isinstance(first_error, UpstreamFailure) and first_error.unsent:
+        routing.raise_unavailable(plan.model, plan.api, plan.candidates)  # it comes back, and no other can serve
     raise first_error
 
 
@@ -105,5 +109,6 @@ def _body_for(provider: Provider, body: Body, plan: routing.Plan) -> Body:
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
-    changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))
+    if plan.model:
+        changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))
     return body.replace(changes)

@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     """The providers to ask, first to last, and the model to ask for.
 
     `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
-    conversation moves to the provider that answers; None while it stays with its own.
+    conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
+    can serve the request.
     """
 
     identity: Identity
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     session: Session | None
     outcome: str
     move_reason: str | None = None
+    is_pinned: bool = False
 
     @property
     def manager(self) -> SessionManager:
@@ -187,10 +189,15 @@ def unknown_model(model: str) -> ApiError:
     return ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
 
 
-def raise_unavailable(model: str, api: str) -> NoReturn:
-    """Raise the `ApiError` for a model that no provider can serve now, with the time until one may."""
-    left = [health.seconds_left(provider.name) for provider in providers_for(model, api)]
+def raise_unavailable(model: str, api: str, able: list[Provider] | None = None) -> NoReturn:
+    """Raise the `ApiError` for a model that no provider can serve now, with the time until one may.
+
+    `able` None: all that serve the model may.
+    """
+    able = providers_for(model, api) if able is None else able
+    left = [health.seconds_left(provider.name) for provider in able]
     wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
-    message = f"No provider serves the model {model!r} at the moment"
+    what = f"serves the model {model!r}" if model else "that could answer is available"
+    message = f"No provider {what} at the moment"
     headers = {"Retry-After": str(max(1, wait))}
     raise ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)

@@ -58,7 +58,7 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
-    response = await _post(provider, request, body, headers.to_provider(provider, request, hint))
+    response = await _send(provider, request, body, headers.to_provider(provider, request, hint))
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -77,20 +77,23 @@ def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type:
     return {**headers.to_client(provider, response), "Content-Type": headers.media_type(response, default_type)}
 
 
-async def _post(
+async def _send(
     provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
     """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
     clients, reuses = await _clients_of_loop(), list[str]()
     send = partial(
-        aiohttp.ClientSession.post,
-        url=f"{provider.base_url}{request.api.path}",
+        aiohttp.ClientSession.request,
+        method=request.method,
+        url=f"{provider.base_url}{request.path}",
         params=headers.query_to_provider(provider, request.query),
-        data=body,
+        data=body or None,
         headers=sent_headers,
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
         trace_request_ctx=reuses,
     )
+    if not request.api.may_repeat(request.body):
+        return await send(clients.unpooled)
     sent = time.monotonic()
     try:
         return await send(clients.pooled)
@@ -136,7 +139,7 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
         error = _decode_fields(answer).get("error", msgspec.Raw(b"null"))
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise not_an_answer(provider) from None
-    if bytes(error) != b"null":
+    if bytes(error) != b"null" and not api.may_have_error:
         raise stream_error(provider, api, msgspec.json.decode(answer[:MAX_ANSWER_BYTES]))
 
 

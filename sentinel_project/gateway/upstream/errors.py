@@ -23,11 +23,13 @@ class UpstreamFailure(ApiError):
 
     `reason` is its status or the error's code, never the provider's own text, which may repeat the message.
     `retry_after` is the wait in seconds that it asks for, None without one; `alive` is True when it did answer.
+    `unsent` is True when the provider was not reached, so that it cannot have begun to work.
     """
 
     reason: str = ""
     retry_after: float | None = None
     alive: bool = False
+    unsent: bool = False
 
     @property
     def logged(self) -> str:
@@ -80,6 +82,7 @@ def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
     elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         message = f"Provider {provider.name!r} broke off its answer"
     failed = _failure(status, message, code)
+    failed.unsent = isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
     failed.__cause__ = exc
     return failed
 
@@ -105,6 +108,7 @@ def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> Upstre
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     failed = _failure(502, message, "upstream_error")
+    failed.code = _text(fields.get("code")) or failed.code
     failed.provider_body = answer if api.is_error_shape(answer) else None
     failed.alive = True
     return failed

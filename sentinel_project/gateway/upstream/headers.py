@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC
 from email.utils import format_datetime, parsedate_to_datetime
@@ -23,6 +24,8 @@ REQUEST_IDS = ("x-request-id", "request-id")
 MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x-ndjson"})
 """The types of answers that are passed on; in any other text a provider may repeat its key."""
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
+TURN_STATE = "x-codex-turn-state"
+"""State of one turn that Codex sends back with the turn's next request; only its issuer can read it."""
 
 
 def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> dict[str, str]:
@@ -42,6 +45,9 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
     if provider.affinity_header is not None and hint is not None:
         affinity = provider.affinity_header.lower()
         sent[affinity] = request.headers.get(affinity) or hint
+    issuer, _, state = request.headers.get(TURN_STATE, "").partition(":")
+    if issuer == _issuer(provider) and state and _is_printable(state):
+        sent[TURN_STATE] = state
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
 
@@ -72,7 +78,14 @@ def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str,
     for name in REQUEST_IDS:
         if request_id := _usable(provider, response, name):
             kept["x-upstream-request-id"] = kept["request-id"] = request_id
+    if state := _usable(provider, response, TURN_STATE):
+        kept[TURN_STATE] = f"{_issuer(provider)}:{state}"
     return kept
+
+
+def _issuer(provider: Provider) -> str:
+    """Return what the gateway puts before a turn's state, to recognize the provider when it comes back."""
+    return hashlib.sha256(provider.name.encode()).hexdigest()[:16]
 
 
 def media_type(response: aiohttp.ClientResponse, default: str) -> str:

@@ -59,7 +59,7 @@ async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResp
             stage = api.stage(event)
             if stage is Stage.ERROR:
                 raise stream_error(provider, api, _json_object(event))
-            if stage is Stage.CONTENT:
+            if stage is Stage.CONTENT or (stage is Stage.END and api.end_is_answer):
                 return _relay(provider, api, response, buffer, bytes(held))
             if stage is Stage.END:
                 raise incomplete(provider)
@@ -79,13 +79,13 @@ async def _relay(
 
     Closing the generator ends the request.
     """
-    is_complete, end = False, None
+    is_complete, end, last = False, None, b""
     following: bytes | None = whole
     try:
         while following is not None:
             if following:
                 is_complete = is_complete or api.is_complete(following)
-                end = _end(api, following)
+                end, last = _end(api, following), following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
@@ -97,11 +97,11 @@ async def _relay(
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
-        yield api.error_event(stopping.error())
+        yield api.error_event(stopping.error(), last)
     except UpstreamFailure as exc:
-        yield _error_event(provider, api, exc)
+        yield _error_event(provider, api, exc, last)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield _error_event(provider, api, failure(provider, exc))
+        yield _error_event(provider, api, failure(provider, exc), last)
     finally:
         if end is not None and not response.content.at_eof():
             task = asyncio.get_running_loop().create_task(_read_to_end(response))
@@ -142,11 +142,11 @@ def _json_object(event: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _error_event(provider: Provider, api: Api, failed: UpstreamFailure) -> bytes:
+def _error_event(provider: Provider, api: Api, failed: UpstreamFailure, after: bytes) -> bytes:
     """Count and log a failure inside a stream, whose status was sent long ago; return the event for the client."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
-    return api.error_event(failed)
+    return api.error_event(failed, after)
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:

@@ -1,0 +1,152 @@
+"""The objects of OpenAI's Responses that exist at one provider only: what a request refers to, and an answer makes.
+
+Bytes are searched before anything is decoded, for an input may be megabytes. A field's name inside a text is not found:
+its quotes are escaped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+
+import msgspec
+
+from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis.base import Reference
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.errors import ApiError
+
+MAX_REFERENCES = 8
+"""How many objects of one request are looked up; all are at the same provider, or no provider could answer."""
+MAX_SEARCHED = 1_000
+"""How many mentions of objects are read to find as many."""
+MAX_COMMAS = 300_000
+MAX_ITEMS = 20_000
+"""In an input that is read: more than a million tokens have. A hostile list of 20 MB would take seconds."""
+
+_COMPACTED = ("compaction", "compaction_summary")
+_MARKS = (b'"compaction', b'"item_reference"')
+"""One is in every item that refers to another."""
+_VALUE = rb'"\s*:\s*(?:"([^"\\]{1,256})"|\[([^\[\]{}\\]{1,4096})\])'
+_IDS = {
+    "File": re.compile(rb'"file_ids?' + _VALUE),
+    "Container": re.compile(rb'"container' + _VALUE),
+    "Vector store": re.compile(rb'"vector_store_ids' + _VALUE),
+}
+"""One pattern each: a search for a fixed beginning is fast."""
+_MADE = re.compile(rb'"(?:response|conversation|compaction(?:_summary)?)"')
+"""Not in the deltas of a stream, whose types are `response.` and more."""
+_STRING = re.compile(rb'"([^"\\]{1,256})"')
+
+
+class Head(msgspec.Struct):
+    """The fields of an item that say what it is."""
+
+    type: str | None = None
+    id: str | None = None
+    encrypted_content: str | None = None
+
+
+class _Made(msgspec.Struct):
+    """A response, a conversation or a compaction; `store` None: as the request says."""
+
+    id: str = ""
+    object: str = ""
+    store: bool | None = None
+    output: list[msgspec.Raw] = []
+
+
+class _Answer(_Made):
+    """A plain answer, or an event with a response or an item."""
+
+    response: _Made | None = None
+    item: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_head = msgspec.json.Decoder(Head).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def references(body: Body) -> list[Reference]:
+    """Return what a request refers to, the stored response or conversation that it continues first."""
+    found: dict[str, Reference] = {}
+    for reference in chain(_continued(body), islice(_referred(body), MAX_SEARCHED)):
+        found.setdefault(reference.id, reference)
+    return list(islice(found.values(), MAX_REFERENCES))
+
+
+def made(body: Body, answer: bytes) -> list[str]:
+    """Return the ids of a stored response, a conversation and each compacted history in a plain answer or an event."""
+    if not _MADE.search(answer):
+        return []
+    try:
+        read = _decode_answer(events.data(answer) or answer)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return []
+    response = read.response or read
+    is_stored = bytes(body.fields.get("store", b"null")) != b"false" if response.store is None else response.store
+    kept = ("conversation", "response") if is_stored else ("conversation",)
+    stored = [response.id] if response.id and response.object in kept else []
+    heads = [head(raw) for raw in (read.item, *response.output)]
+    return stored + [_compacted_id(each) for each in heads if each.type in _COMPACTED]
+
+
+def items(body: Body) -> list[msgspec.Raw]:
+    """Return the items of a request's input as the client wrote them; none of text, and of a list that is too long."""
+    given = bytes(body.fields.get("input", b""))
+    try:
+        found = _decode_items(given) if given.startswith(b"[") and given.count(b",") <= MAX_COMMAS else []
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return []
+    return found if len(found) <= MAX_ITEMS else []
+
+
+def head(raw: bytes | msgspec.Raw) -> Head:
+    """Return what an item is; an empty head for one that cannot be read."""
+    try:
+        return _decode_head(raw)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return Head()
+
+
+def not_found(kind: str, object_id: str) -> ApiError:
+    """Return OpenAI's error for an object that does not exist."""
+    return ApiError(404, f"{kind} with id '{object_id}' not found.")
+
+
+def _continued(body: Body) -> Iterator[Reference]:
+    previous, conversation = body.get("previous_response_id"), body.get("conversation")
+    if isinstance(previous, str):
+        message, field = f"Previous response with id '{previous}' not found.", "previous_response_id"
+        unknown = ApiError(400, message, param=field, code="previous_response_not_found")
+        yield Reference(previous, f"body.{field}", unknown, continues=True)
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    if isinstance(conversation, str):
+        yield Reference(conversation, "body.conversation", not_found("Conversation", conversation), continues=True)
+
+
+def _referred(body: Body) -> Iterator[Reference]:
+    """Yield the compacted histories, stored items, files, containers and vector stores."""
+    given = bytes(body.fields.get("input", b""))
+    if any(mark in given for mark in _MARKS):
+        for item in map(head, items(body)):
+            if item.type in _COMPACTED:
+                unknown = not_found("Item", str(item.id))
+                yield Reference(_compacted_id(item), "body.input", unknown, is_account_wide=True)
+            elif item.type == "item_reference":
+                yield Reference(str(item.id), "body.input", not_found("Item", str(item.id)), is_kept=False)
+    for field, value in (("input", given), ("tools", bytes(body.fields.get("tools", b"")))):
+        for kind, pattern in _IDS.items():
+            for match in pattern.finditer(value):
+                for raw in [match[1]] if match[1] else _STRING.findall(match[2]):
+                    object_id = raw.decode()
+                    yield Reference(object_id, f"body.{field}", not_found(kind, object_id), is_kept=False)
+
+
+def _compacted_id(item: Head) -> str:
+    """Return an id for a compacted history: clients need not send the provider's back."""
+    return f"compaction:{hashlib.sha256((item.encrypted_content or '').encode()).hexdigest()}"

@@ -1,0 +1,198 @@
+"""OpenAI's Responses: the API of Codex and the Agents SDK."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from sentinel_project.gateway.apis import events, json_text, response_objects
+from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, invalid_field
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.apis.echo import responses as echo
+from sentinel_project.gateway.errors import ApiError
+
+INPUT = "text or a list of items"
+CONTINUES = ("prompt", "previous_response_id", "conversation")
+"""Fields that bring an input of their own."""
+
+_BEFORE_THE_ANSWER = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
+_LAST = frozenset({"response.completed", "response.incomplete"})
+_FAILED = frozenset({"error", "response.failed"})
+_ADDED = frozenset(
+    {"response.output_item.added", "response.content_part.added", "response.reasoning_summary_part.added"}
+)
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,15})\b')
+
+
+class _Item(msgspec.Struct):
+    """An item of an input or output, or a part of one."""
+
+    type: str = ""
+    content: list[msgspec.Raw] | None = None
+    summary: list[msgspec.Raw] | None = None
+    text: str = ""
+
+
+class _Event(msgspec.Struct):
+    """The fields of an event that tell what it means; https://platform.openai.com/docs/api-reference/responses-streaming."""
+
+    type: str = ""
+    item: _Item | None = None
+    part: _Item | None = None
+
+
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class Responses(Api):
+    """`POST /v1/responses`."""
+
+    name = "responses"
+    path = "/responses"
+    makes_objects = True
+    end_marker = b'"response"'
+    """The last event holds the whole response, deltas do not."""
+    end_is_answer = True
+
+    def check(self, body: Body) -> None:
+        """Require an input, or a field that brings one."""
+        start = bytes(memoryview(body.fields.get("input", b"null"))[:4])
+        if start == b"null" and any(body.get(name) for name in CONTINUES):
+            return
+        if start[:1] not in (b'"', b"["):
+            raise invalid_field("input", body.get("input"), INPUT)
+
+    def may_omit_model(self, body: Body) -> bool:
+        """A prompt that is stored at the provider has a model."""
+        return isinstance(body.get("prompt"), dict)
+
+    def stage(self, event: bytes) -> Stage:
+        """Read one event. Those that only announce a response, an empty item or an empty part are prelude."""
+        return _stage(event)
+
+    def is_complete(self, last_events: bytes) -> bool:
+        """A stream that reports an error, or a failed response, ends with that."""
+        return any(_stage(event) is Stage.ERROR for event in events.split(last_events) if _may_fail(event))
+
+    def is_error_shape(self, answer: dict[str, Any]) -> bool:
+        """Require the shape of a plain answer: an event, or a failed response, is none."""
+        return (
+            isinstance(answer.get("error"), dict) and "sequence_number" not in answer and super().is_error_shape(answer)
+        )
+
+    def provider_error(self, answer: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the fields of an error, of a failed response, or of an event `error`."""
+        failed = answer.get("response")
+        if isinstance(failed, dict):
+            return super().provider_error(failed)
+        if answer.get("type") == "error" and "error" not in answer:
+            return {name: value for name, value in answer.items() if name not in ("type", "sequence_number")}
+        return super().provider_error(answer)
+
+    def error_event(self, error: ApiError, after: bytes = b"") -> bytes:
+        """Return an event `error`, numbered after the events `after`.
+
+        Its fields are those of the API's reference, and once more in an object `error`: so OpenAI itself sends them,
+        and its SDK raises an exception for these only.
+        """
+        fields = self.provider_error(error.provider_body or {}) or self.render_error(error)["error"]
+        numbers = _NUMBER.findall(after)
+        flat = {name: fields.get(name) for name in ("code", "message", "param")}
+        event = {"type": "error", **flat, "sequence_number": int(numbers[-1]) + 1 if numbers else 0}
+        return events.encode({**event, "error": {"type": error.type, **flat, **fields}}, "error")
+
+    def repair(self, body: Body, error: ApiError) -> Repair | None:
+        """Remove the reasoning items when the provider cannot decrypt one."""
+        if error.code != "invalid_encrypted_content":
+            return None
+        reasoning = [_is_reasoning(item) for item in response_objects.items(body)]
+        if not any(reasoning) or all(reasoning):
+            return None
+        kept = json_text.change_items(bytes(body.fields["input"]), lambda item: None if _is_reasoning(item) else item)
+        return Repair(body.replace({"input": kept}), "encrypted_reasoning")
+
+    def references(self, body: Body) -> list[Reference]:
+        """Return what the request refers to, the stored response or conversation that it continues first."""
+        return response_objects.references(body)
+
+    def made(self, body: Body, answer: bytes) -> list[str]:
+        """Return a stored response, and each compacted history."""
+        return response_objects.made(body, answer)
+
+    def may_repeat(self, body: Body) -> bool:
+        """A response in the background is made although its request fails."""
+        return bytes(body.fields.get("background", b"null")) != b"true"
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Answer with what the last item says; the echo has no objects to refer to."""
+        for reference in self.references(body):
+            raise reference.not_found
+        request = body.decode()
+        return echo.stream(provider, request) if request.get("stream") else echo.response(provider, request)
+
+
+class Compact(Responses):
+    """`POST /v1/responses/compact`: replaces a history by one that its account alone can read."""
+
+    path = "/responses/compact"
+    streams = False
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Refuse: the echo keeps no history."""
+        raise ApiError(400, f"Provider {provider!r} does not compact", code="unsupported")
+
+
+class InputTokens(Responses):
+    """`POST /v1/responses/input_tokens`: counts, and computes nothing."""
+
+    path = "/responses/input_tokens"
+    binds = False
+    streams = False
+
+    def may_omit_model(self, body: Body) -> bool:
+        """The API requires none."""
+        return True
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Count words."""
+        return echo.input_tokens(body.decode())
+
+
+RESPONSES = Responses()
+COMPACT = Compact()
+INPUT_TOKENS = InputTokens()
+
+
+def _stage(event: bytes) -> Stage:
+    data = events.data(event)
+    if not data or data == b"[DONE]":  # the latter from providers that serve chat completions too
+        return Stage.PRELUDE
+    try:
+        read = _decode_event(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+    if read.type in _LAST:
+        return Stage.END
+    if read.type in _FAILED:
+        return Stage.ERROR
+    is_empty = read.type in _ADDED and _is_empty(read.item or read.part)
+    return Stage.PRELUDE if is_empty or read.type in _BEFORE_THE_ANSWER else Stage.CONTENT
+
+
+def _is_reasoning(item: bytes | msgspec.Raw) -> bool:
+    return response_objects.head(item).type == "reasoning"
+
+
+def _may_fail(event: bytes) -> bool:
+    return b'"error"' in event or b'"response.failed"' in event
+
+
+def _is_empty(added: _Item | None) -> bool:
+    """Return whether an item or a part has no content yet; a tool call is content, for its name is."""
+    if added is None:
+        return False
+    is_text = added.type in ("message", "reasoning") or added.type.endswith("_text")
+    return is_text and not (added.content or added.summary or added.text)

@@ -1,0 +1,99 @@
+"""The paths of stored responses and of conversations: objects at one provider, which no model routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django.http import HttpResponseBase
+from django.urls import re_path
+
+from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.apis.response_objects import not_found
+from sentinel_project.gateway.apis.responses import Responses
+from sentinel_project.gateway.auth import authenticate
+from sentinel_project.gateway.endpoint import Call, View, body_of, endpoint, respond
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.routing import objects
+from sentinel_project.gateway.routing.dispatch import Served, dispatch
+from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
+
+ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
+"""Characters that a URL keeps as they are, and not the dots that lead to another path."""
+
+
+class StoredObjects(Responses):
+    """What is read is the answer, also where it tells of an error: that of a response which failed earlier."""
+
+    binds = False
+    may_have_error = True
+
+    def stage(self, event: bytes) -> Stage:
+        """Let a failed response pass."""
+        stage = super().stage(event)
+        return Stage.CONTENT if stage is Stage.ERROR else stage
+
+    def echo(self, provider: str, body: Body) -> bytes:
+        """Refuse: the echo stores nothing."""
+        raise ApiError(404, f"Provider {provider!r} stores no responses and no conversations")
+
+
+STORED = StoredObjects()
+
+
+def _view(kind: str, *methods: str) -> View:
+    @endpoint(*methods)
+    async def view(call: Call, object_id: str = "") -> HttpResponseBase:
+        owner = await authenticate(call.lower_headers)
+        request = _request(call)
+        call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
+        references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
+        placement = await objects.locate(references, owner)
+        only = placement.providers if placement else None
+        plan = plan_any_model(objects.NO_CONVERSATION, ranking_id=object_id, owner=owner, api=STORED.name, only=only)
+        if not object_id:
+            served = await objects.keep_made(request, plan, await dispatch(plan, request))
+        elif only is None and call.method == "GET":
+            served = await _ask_in_turn(plan, request)
+        else:
+            served = await dispatch(without_failover(plan), request)
+        return respond(call, plan, served)
+
+    return view
+
+
+def _request(call: Call) -> ApiRequest:
+    raw = body_of(call)
+    body = Body.parse(raw) if raw else Body({}, raw)
+    is_stream = call.method == "GET" and call.GET.get("stream") == "true"
+    query, path = call.META.get("QUERY_STRING", ""), call.path.removeprefix("/v1")
+    return ApiRequest(STORED, body, "", is_stream, call.lower_headers, query, str(call.method), path)
+
+
+async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:
+    """Ask for an object of which nothing is known. Raises its 404 only when all providers say so."""
+    unknown: ApiError | None = None
+    for provider in plan.candidates:
+        try:
+            return await dispatch(plan._replace(candidates=[provider]), request)
+        except (UpstreamFailure, UpstreamRejection) as exc:
+            is_missing = isinstance(exc, UpstreamRejection) and exc.provider_status == 404
+            if unknown is None or not is_missing:
+                unknown = exc
+    assert unknown is not None  # noqa: S101 - a plan has at least one candidate
+    raise unknown
+
+
+_Path = tuple[str, str, Sequence[str]]
+_PATHS: tuple[_Path, ...] = (
+    (f"responses/(?P<object_id>{ID})", "Response", ("GET", "DELETE")),
+    (f"responses/(?P<object_id>{ID})/cancel", "Response", ("POST",)),
+    (f"responses/(?P<object_id>{ID})/input_items", "Response", ("GET",)),
+    ("conversations", "Conversation", ("POST",)),
+    (f"conversations/(?P<object_id>{ID})", "Conversation", ("GET", "POST", "DELETE")),
+    (f"conversations/(?P<object_id>{ID})/items", "Conversation", ("GET", "POST")),
+    (f"conversations/(?P<object_id>{ID})/items/{ID}", "Conversation", ("GET", "DELETE")),
+)
+urlpatterns = [re_path(rf"^v1/{path}\Z", _view(kind, *methods)) for path, kind, methods in _PATHS]

@@ -1,0 +1,211 @@
+"""Upstream objects: which provider has a stored response, a conversation or a compacted history.
+
+Each exists at one provider, or with one account, only. What the gateway has seen being made is kept in Redis, through
+Django's cache, in a thread of its own: the cache API blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from typing import NamedTuple, TypeVar
+
+import msgspec
+from django.conf import settings
+from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+
+from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis.base import ApiRequest, Reference
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing.dispatch import Served
+from sentinel_project.gateway.routing.plan import Plan
+from sessions_sticky import InvalidConversationId, keys
+from sessions_sticky.identity import Identity, continued, identify
+
+logger = logging.getLogger(__name__)
+
+KEY_PREFIX = "sentinel:object:"
+STORE_SECONDS = 0.5
+"""How long a request waits for the store; the cache's own timeouts are shorter."""
+REMEMBERED = 4096
+"""How many objects a process remembers for the time that the store is down; about 300 bytes each."""
+
+NO_CONVERSATION = Identity(None, "none", False, None, None, False)
+
+_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="objects")
+_remembered: OrderedDict[str, StoredObject] = OrderedDict()
+_writing: set[asyncio.Task[None]] = set()
+_T = TypeVar("_T")
+
+
+class StoredObject(msgspec.Struct, frozen=True):
+    """What is kept of an object: the provider that has it, the owner it was made for, and the conversation.
+
+    `conversation` is the `ranking_id` of the request that made it; None when that had none, or only its content's.
+    """
+
+    provider: str
+    owner: str
+    conversation: str | None = None
+
+
+class Placement(NamedTuple):
+    """Where a request has to go for the objects that it refers to.
+
+    `providers` None: not known, so that no other than the first provider may be asked.
+    """
+
+    providers: frozenset[str] | None
+    continues: tuple[Reference, StoredObject | None] | None
+    """The object whose conversation the request continues."""
+
+
+async def locate(references: Sequence[Reference], owner: str) -> Placement | None:
+    """Return where the objects are; None for a request that refers to none.
+
+    Raises the reference's `not_found` for an object of another owner, and `ApiError` 503 while the store cannot say.
+    """
+    if not references:
+        return None
+    placed: frozenset[str] | None = None
+    continues = None
+    for reference in references:
+        stored = await _read_reference(reference)
+        if stored is not None and not reference.is_account_wide and stored.owner != owner:
+            raise reference.not_found
+        if continues is None and reference.continues:
+            continues = reference, stored
+        if stored is not None and placed is None:
+            placed = _places(stored.provider, is_account_wide=reference.is_account_wide)
+    return Placement(placed, continues)
+
+
+def identity_of(placement: Placement, own: Identity, *, owner: str, model: str, api: str) -> Identity:
+    """Return the conversation of a request: that of the object it continues, unless the request names one.
+
+    An object without a known conversation is one itself, unless the request has an id of its own.
+    """
+    if placement.continues is None or own.pins_model:
+        return own
+    reference, stored = placement.continues
+    if stored is not None and stored.conversation is not None:
+        return continued(stored.conversation, source=reference.source, model=model)
+    if own.source not in ("content", "none"):
+        return own
+    body = {reference.source.partition(".")[2]: reference.id}
+    key, sources = settings.SENTINEL_ID_KEY, (reference.source,)
+    return identify({}, body, owner=owner, model=model, api=api, key=key, named=(), sources=sources)
+
+
+async def _read_reference(reference: Reference) -> StoredObject | None:
+    try:
+        return await read(reference.id) if reference.is_kept else None
+    except ApiError:
+        if reference.is_account_wide:  # the provider that the conversation is bound to can probably read it
+            return None
+        raise
+
+
+async def read(object_id: str) -> StoredObject | None:
+    """Return what is known of an object; None when nothing is. Raises `ApiError` 503 while the store is unavailable."""
+    try:
+        keys.check(object_id)
+    except InvalidConversationId:
+        return None
+    try:
+        stored = await _in_thread(_read, object_id)
+    except Exception as exc:  # each cache backend has errors of its own
+        if object_id in _remembered:
+            return _remembered[object_id]
+        logger.warning("upstream object %r cannot be looked up: %s", object_id, type(exc).__name__)
+        message, headers = f"Where {object_id!r} is stored cannot be looked up at the moment", {"Retry-After": "1"}
+        raise ApiError(503, message, type="service_unavailable", code="store_unavailable", headers=headers) from exc
+    if stored is not None:
+        _remember(object_id, stored)
+    return stored
+
+
+async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
+    """Keep where objects are; waits for the store, but not long: an answer to a client must not wait for Redis."""
+    for object_id in object_ids:
+        _remember(object_id, stored)
+        task = asyncio.create_task(_write_logged(object_id, stored))
+        _writing.add(task)
+        task.add_done_callback(_writing.discard)
+        await asyncio.wait([task], timeout=STORE_SECONDS)
+
+
+async def keep_made(request: ApiRequest, plan: Plan, served: Served) -> Served:
+    """Keep the objects that an answer makes, each before its bytes go on to the client."""
+    if not request.api.makes_objects:
+        return served
+    conversation = None if plan.identity.source == "content" else plan.identity.ranking_id
+    stored = StoredObject(served.provider.name, plan.owner, conversation)
+    body = served.answer.body
+    if isinstance(body, bytes):
+        await write(request.api.made(request.body, body), stored)
+        return served
+    chunks = _keep_made_in_stream(request, stored, body)
+    return served._replace(answer=served.answer._replace(body=chunks))
+
+
+async def _keep_made_in_stream(
+    request: ApiRequest, stored: StoredObject, chunks: AsyncGenerator[bytes]
+) -> AsyncGenerator[bytes]:
+    known: set[str] = set()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            made = [each for event in events.split(chunk) for each in request.api.made(request.body, event)]
+            if new := dict.fromkeys(each for each in made if each not in known):
+                known.update(new)
+                await write(new, stored)
+            yield chunk
+
+
+def _places(name: str, *, is_account_wide: bool) -> frozenset[str] | None:
+    """Return the providers that have what one of them has; None when that one is no longer configured."""
+    account = next((provider.account or name for provider in providers() if provider.name == name), None)
+    if account is None:
+        return None
+    if not is_account_wide:
+        return frozenset({name})
+    return frozenset(provider.name for provider in providers() if (provider.account or provider.name) == account)
+
+
+def _remember(object_id: str, stored: StoredObject) -> None:
+    _remembered[object_id] = stored
+    _remembered.move_to_end(object_id)
+    if len(_remembered) > REMEMBERED:
+        _remembered.popitem(last=False)
+
+
+async def _write_logged(object_id: str, stored: StoredObject) -> None:
+    try:
+        await _in_thread(_write, object_id, stored)
+    except Exception as exc:  # each cache backend has errors of its own
+        logger.warning("upstream object %r of %r was not stored: %s", object_id, stored.provider, type(exc).__name__)
+
+
+async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
+    async with asyncio.timeout(STORE_SECONDS):
+        return await asyncio.get_running_loop().run_in_executor(_threads, call, *arguments)
+
+
+def _read(object_id: str) -> StoredObject | None:
+    cache, key = caches[DEFAULT_CACHE_ALIAS], KEY_PREFIX + object_id
+    if (value := cache.get(key)) is not None:
+        cache.touch(key, settings.SENTINEL_OBJECT_TTL_SECONDS)  # a conversation may be in use for years
+    try:
+        return None if value is None else msgspec.convert(value, StoredObject)
+    except msgspec.ValidationError:  # another program's
+        return None
+
+
+def _write(object_id: str, stored: StoredObject) -> None:
+    ttl = settings.SENTINEL_OBJECT_TTL_SECONDS
+    caches[DEFAULT_CACHE_ALIAS].set(KEY_PREFIX + object_id, msgspec.to_builtins(stored), ttl)

@@ -1,0 +1,89 @@
+"""Plans of requests that not every provider of their model can serve: those that refer to upstream objects."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import binding
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.objects import Placement
+from sentinel_project.gateway.routing.plan import Plan
+from sessions_sticky import rendezvous
+from sessions_sticky.identity import Identity
+
+
+async def plan_request(identity: Identity, request: ApiRequest, owner: str, placement: Placement | None) -> Plan:
+    """Return the providers for a request. `placement` is None when it refers to no upstream objects."""
+    if not request.model:
+        only = placement.providers if placement else None
+        plan = plan_any_model(
+            identity, ranking_id=identity.ranking_id or "", owner=owner, api=request.api.name, only=only
+        )
+        return without_failover(plan)
+    how: dict[str, Any] = {"model": request.model, "owner": owner, "api": request.api.name}
+    if placement is not None and placement.providers is not None:
+        return await plan_pinned(
+            identity._replace(binds=identity.binds and request.api.binds), only=placement.providers, **how
+        )
+    plan = await (routing.plan_route if request.api.binds else routing.plan_unbound)(identity, **how)
+    return plan if placement is None else without_failover(plan)
+
+
+async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, only: frozenset[str]) -> Plan:
+    """Return the providers for a request that no other than those named in `only` can serve.
+
+    The conversation's binding stays as it is; a new one is bound to the provider that is asked first. Raises `ApiError`
+    as `plan_route` does.
+    """
+    able = [provider for provider in routing.providers_for(model, api) if provider.name in only]
+    if not able and routing.providers_for(model, api):
+        message = f"The model {model!r} does not exist at the provider that has the stored objects of the request"
+        raise ApiError(404, message, param="model", code="model_not_found")
+    if not able:
+        raise routing.unknown_model(model)
+    candidates = [provider for provider in able if not routing.health.is_cooling(provider.name)]
+    candidates = candidates or routing.raise_unavailable(model, api, able)
+    if identity.session_id is None or not identity.binds:
+        return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
+    bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
+    if bound is None:
+        return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
+    session, outcome = bound
+    if session.model != model and any(session.model in provider.models for provider in candidates):
+        model = session.model
+        candidates = [provider for provider in candidates if model in provider.models]
+    candidates.sort(key=lambda provider: provider.name != session.provider)
+    return Plan(identity, owner, api, model, candidates, session, outcome, is_pinned=True)
+
+
+def plan_any_model(
+    identity: Identity, *, ranking_id: str, owner: str, api: str, only: frozenset[str] | None = None
+) -> Plan:
+    """Return the providers for a request without a model: those named in `only`, None for all that speak the API.
+
+    Raises `ApiError`: 404 when there are none, 503 when none can serve now.
+    """
+    able = [provider for provider in providers() if api in provider.apis and (only is None or provider.name in only)]
+    if not able:
+        raise ApiError(404, f"No provider here speaks the API {api!r}", code="unknown_url")
+    well = {provider.name: provider for provider in able if not routing.health.is_cooling(provider.name)}
+    weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
+    ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]
+    candidates = ranking or routing.raise_unavailable("", api, able)
+    return Plan(identity, owner, api, "", candidates, None, "none", is_pinned=only is not None)
+
+
+def without_failover(plan: Plan) -> Plan:
+    """Return a plan that asks one provider only: the bound one, else the first. Raises `ApiError` 503 if it cannot."""
+    candidates = plan.candidates[:1]
+    if plan.session is not None and plan.move_reason is None:
+        able = routing.providers_for(plan.model, plan.api)
+        bound = [provider for provider in able if provider.name == plan.session.provider]
+        candidates = [each for each in plan.candidates if each in bound] or routing.raise_unavailable(
+            plan.model, plan.api, bound or able
+        )
+    return plan._replace(candidates=candidates, is_pinned=True)
