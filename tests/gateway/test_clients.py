@@ -108,8 +108,8 @@ def test_sdk_raises_not_found_when_nobody_serves_the_model(client):
 
 
 def test_sdk_raises_not_found_when_the_path_is_unknown(client):
-    with pytest.raises(openai.NotFoundError, match="Unknown path: /v1/embeddings") as caught:
-        client.embeddings.create(model="model-a", input="hello", encoding_format="float")
+    with pytest.raises(openai.NotFoundError, match="Unknown path: /v1/files/file-1") as caught:
+        client.files.retrieve("file-1")
     assert caught.value.code == "unknown_url"
 
 

@@ -157,6 +157,18 @@ def test_responses_never_fail_when_fields_are_anything(runner, body, path):
     check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), path=path)))
 
 
+PASSED = st.fixed_dictionaries(
+    {"model": st.sampled_from(["echo-small"]) | JSON},
+    optional={"input": JSON, "prompt": JSON, "stream": JSON, "encoding_format": st.just("base64") | JSON},
+)
+
+
+@FUZZ
+@given(body=PASSED, path=st.sampled_from(["/v1/embeddings", "/v1/completions"]))
+def test_embeddings_and_completions_never_fail_when_fields_are_anything(runner, body, path):
+    check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), path=path)))
+
+
 @FUZZ
 @given(
     kind=st.sampled_from(["responses", "conversations"]),

@@ -125,7 +125,7 @@ async def test_models_are_refused_and_tell_the_method_when_it_is_another(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/", "/v1/embeddings", "/v1/chat/completions/", "/v1//chat/completions", "/v1/é\n%", "/v1/models/"]
+    "path", ["/v1/", "/v1/files", "/v1/chat/completions/", "/v1//chat/completions", "/v1/é\n%", "/v1/models/"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_unknown_path_is_not_found_when_it_is_below_v1(path, method):

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.apis.chat import CHAT
 from sentinel_project.gateway.apis.messages import COUNT_TOKENS, MESSAGES
+from sentinel_project.gateway.apis.passthrough import COMPLETIONS, EMBEDDINGS
 from sentinel_project.gateway.apis.responses import COMPACT, INPUT_TOKENS, RESPONSES
 from sentinel_project.gateway.errors import Render, openai_shape
 
-APIS: tuple[Api, ...] = (CHAT, MESSAGES, COUNT_TOKENS, RESPONSES, COMPACT, INPUT_TOKENS)
+APIS: tuple[Api, ...] = (CHAT, MESSAGES, COUNT_TOKENS, RESPONSES, COMPACT, INPUT_TOKENS, COMPLETIONS, EMBEDDINGS)
 
 
 def error_shape(path: str, headers: Mapping[str, str]) -> Render:

@@ -1,0 +1,53 @@
+"""OpenAI's embeddings and its completions without roles: passed through, with failover."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from sentinel_project.gateway.apis.base import Api, Stage, invalid_field
+from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.apis.chat import ChatCompletions
+from sentinel_project.gateway.apis.echo import passthrough as echo
+
+
+class Completions(ChatCompletions):
+    """`POST /v1/completions`; its streams are those of chat completions, with a `text` in place of a delta."""
+
+    name = "completions"
+    path = "/completions"
+
+    def check(self, body: Body) -> None:
+        """Require a prompt."""
+        if bytes(body.fields.get("prompt", b"null")) == b"null":
+            raise invalid_field("prompt", None, "text, tokens, or a list of them")
+
+    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
+        """Answer with what the prompt says."""
+        request = body.decode()
+        return echo.stream(provider, request) if request.get("stream") else echo.completion(provider, request)
+
+
+class Embeddings(Api):
+    """`POST /v1/embeddings`."""
+
+    name = "embeddings"
+    path = "/embeddings"
+    streams = False
+    end_marker = b""
+
+    def check(self, body: Body) -> None:
+        """Require an input."""
+        if bytes(body.fields.get("input", b"null")) == b"null":
+            raise invalid_field("input", None, "text, tokens, or a list of them")
+
+    def stage(self, event: bytes) -> Stage:
+        """Let everything pass: there are no streams."""
+        return Stage.CONTENT
+
+    def echo(self, provider: str, body: Body) -> bytes:
+        """Answer with a vector made from the text's hash."""
+        return echo.embeddings(body.decode())
+
+
+COMPLETIONS = Completions()
+EMBEDDINGS = Embeddings()
