@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -179,6 +180,22 @@ def test_run_prints_a_line_that_starts_claude_code(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{gateway.site}/v1/messages", json.dumps(body).encode(), headers)
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert json.load(answer)["content"][0]["text"].endswith("heard: Hello")
+
+
+def test_run_prints_a_line_that_starts_codex(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as gateway:
+        assert gateway.process.stdout
+        gateway.process.stdout.readline()  # Claude Code's
+        key, program, *options = shlex.split(gateway.process.stdout.readline())
+        assert (program, options[:4]) == ("codex", ["-m", "echo-small", "-c", "model_provider=gateway"])
+        config = tomllib.loads(options[-1])["model_providers"]["gateway"]
+        assert (config["base_url"], config["wire_api"]) == (f"{gateway.site}/v1", "responses")
+        headers = {"Authorization": f"Bearer {key.removeprefix(config['env_key'] + '=')}"}
+        body = {"model": "echo-small", "input": "Hello", "stream": True}
+        request = urllib.request.Request(f"{config['base_url']}/responses", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            *_, last = answer.read().decode().strip().split("\n\n")
+        assert last.startswith("event: response.completed\n")
 
 
 def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> None:

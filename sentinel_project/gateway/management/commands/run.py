@@ -126,6 +126,8 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
         lines.append(_curl(site, kept.api_key, model))
     if (model := _first_model("messages")) is not None:
         lines.append(_claude(site, kept.api_key, model))
+    if (model := _first_model("responses")) is not None:
+        lines.append(_codex(site, kept.api_key, model))
     return [*lines, ""]
 
 
@@ -149,6 +151,13 @@ def _claude(site: str, api_key: str, model: str) -> str:
     """Return a line that starts Claude Code."""
     variables = {"ANTHROPIC_BASE_URL": site, "ANTHROPIC_AUTH_TOKEN": api_key, "ANTHROPIC_MODEL": model}
     return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in variables.items()), "claude"])
+
+
+def _codex(site: str, api_key: str, model: str) -> str:
+    """Return a line that starts Codex; the gateway has no WebSockets, which custom providers do not use by default."""
+    provider = f'{{name="gateway",base_url="{site}/v1",env_key="GATEWAY_KEY",wire_api="responses"}}'
+    options = ["-m", model, "-c", "model_provider=gateway", "-c", f"model_providers.gateway={provider}"]
+    return f"GATEWAY_KEY={shlex.quote(api_key)} codex {shlex.join(options)}"
 
 
 def _curl(site: str, api_key: str, model: str) -> str:
