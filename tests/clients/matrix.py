@@ -22,19 +22,25 @@ class Kind:
     source: str | None = "content"
     error_type: str | None = None
     """The one type of all its errors; None: a type for each status, named as the SDKs of OpenAI and Anthropic do."""
-
-    @property
-    def carries_history(self) -> bool:
-        """Whether each request has the whole conversation."""
-        return self.source is not None
+    carries_history: bool = True
+    """Whether each request has the whole conversation."""
 
 
-def _sdk(script: str, manner: str, *, stored: bool = False, error_type: str | None = None) -> Kind:
+def _sdk(
+    script: str,
+    manner: str,
+    *,
+    stored: bool = False,
+    error_type: str | None = None,
+    carries_history: bool | None = None,
+) -> Kind:
     model = CLAUDE if script == "anthropic_sdk.py" or manner.startswith("messages") else CHAT_MODEL
     program = PYTHON if script.endswith(".py") else MODULES / "ai"
     name = script.partition(".")[0].removesuffix("_sdk").replace("_", "-")
     start = partial(Sdk, script=script, manner=manner, model=model)
-    return Kind(f"{name}-{manner.replace('_', '-')}", program, start, None if stored else "content", error_type)
+    source = None if stored else "content"
+    carries_history = not stored if carries_history is None else carries_history
+    return Kind(f"{name}-{manner.replace('_', '-')}", program, start, source, error_type, carries_history)
 
 
 OPENAI = [_sdk("openai_sdk.py", manner) for manner in ("chat", "chat_stream", "encrypted_stream")]
@@ -58,6 +64,8 @@ CARRYING = [*AGENT_PROGRAMS, *OPENAI, *ANTHROPIC, *LANGCHAIN, *PYDANTIC_AI, *AGE
 STORED = [
     *(_sdk("openai_sdk.py", manner, stored=True) for manner in ("previous_response", "conversation", "background")),
     _sdk("langchain_sdk.py", "previous_response", stored=True),
-    *(_sdk("agents_sdk.py", manner, stored=True) for manner in ("previous_response", "conversation")),
+    _sdk("agents_sdk.py", "previous_response", stored=True),
+    # Its session reads the items that are stored and sends them all.
+    _sdk("agents_sdk.py", "conversation", stored=True, carries_history=True),
 ]
 ALL = [*CARRYING, *STORED]
