@@ -6,7 +6,7 @@
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_streams_in_flight` | |
-| `sentinel_provider_cooling` (1 while a provider cools down) | `provider` |
+| `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
 | `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import time
 from typing import NamedTuple
 
@@ -15,10 +16,12 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.failures import Fault
+from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import client
-from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -42,39 +45,59 @@ class Served(NamedTuple):
 async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """Ask the candidates one after the other; the first answer counts.
 
-    Raises `ApiError`: that of the first candidate when all fail or refuse, or at once an error that is the request's
-    own.
+    Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
+    request's own.
     """
     hint = affinity_hint(plan.identity)
-    health = routing.health if request.api.binds else Health(0)  # what that one learns is dropped
+    health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
+    conversation = plan.identity.session_id or f"owner {plan.owner}"
     first_error: ApiError | None = None
-    refusal: str | None = None
+    doubtful: list[tuple[str, Failure]] = []
     for provider in plan.candidates:
-        health.begin(provider.name)
-        started = time.perf_counter()
+        gate = routing.load.gate(provider.name)
+        if not await _enter(gate, provider, plan):
+            first_error = first_error or routing.unavailable(plan.model, [])
+            continue
+        begun, started = health.begin(provider.name, plan.model), time.perf_counter()
         try:
             answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint)
         except UpstreamFailure as exc:
+            gate.leave()
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
-            health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
+            failure = Failure(exc.failure_class.cools, exc.retry_after, exc.is_alive, conversation)
+            if failure.is_certain:
+                health.failed(provider.name, plan.model, failure)
+            else:
+                doubtful.append((provider.name, failure))
             logger.warning("provider %r failed: %s", provider.name, exc.logged)
             first_error = first_error or exc
-            first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
-        except UpstreamRejection as exc:
-            logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
-            if plan.session is not None and provider.name == plan.session.provider:
-                refusal = f"provider answered {exc.provider_status}"
-            first_error = first_error or exc
-        except ApiError:
-            health.answered(provider.name)
+            if exc.failure_class.fault is not Fault.ACCOUNT:
+                first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
+        except BaseException as exc:
+            if isinstance(exc, ApiError):
+                health.answered(provider.name, plan.model, begun)
+            gate.leave()
             raise
         else:
             stream = "no" if isinstance(answer.body, bytes) else "yes"
             metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
-            health.answered(provider.name)
-            return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
+            health.answered(provider.name, plan.model, begun)
+            gate.wake()
+            for name, failure in doubtful:  # this answer proves that the request was not at fault
+                health.failed(name, plan.model, failure)
+            answer = answer.until_end(gate.leave)
+            return Served(answer, provider, await routing.record_result(plan, provider), repaired)
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
     raise first_error
+
+
+async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
+    """Enter a provider's gate: while it cools down and is asked all the same, few requests are in flight to it."""
+
+    def limit() -> float:
+        return routing.FAIL_OPEN_REQUESTS if routing.health.is_cooling(provider.name, plan.model) else math.inf
+
+    return await gate.enter(plan.owner, limit, wait_seconds=settings.SENTINEL_QUEUE_SECONDS)
 
 
 async def _ask(
