@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from tests.gateway.upstreams import Behaviour, Upstream
 
 
-@pytest.mark.parametrize("poison", [fails(500), fails(503), breaks_off(), Exchange.cut], ids=str)
+@pytest.mark.parametrize(
+    "poison", [fails(500), fails(503), breaks_off(), Exchange.cut], ids=["500", "503", "broken", "cut"]
+)
 async def test_others_are_served_by_their_providers_when_one_request_makes_each_fail(
     bound_to_north: str, north: Upstream, south: Upstream, poison: Behaviour
 ) -> None:
@@ -50,7 +52,9 @@ async def test_provider_cools_down_when_requests_fail_that_another_one_answers(
     assert routing.health.is_cooling("north", "model-a")
 
 
-@pytest.mark.parametrize("failing", [fails(500), fails(429), fails(401), breaks_off()], ids=str)
+@pytest.mark.parametrize(
+    "failing", [fails(500), fails(429), fails(401), breaks_off()], ids=["500", "429", "401", "broken"]
+)
 async def test_provider_that_is_due_first_is_asked_when_all_cool_down(
     bound_to_north: str, north: Upstream, south: Upstream, failing: Behaviour
 ) -> None:
