@@ -16,6 +16,7 @@ from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
 from sessions_sticky import (
+    Outcome,
     Session,
     SessionConflict,
     SessionManager,
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
 load = Load()
+FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
 """How many requests a process has in flight to a provider that is asked although it cools down."""
 
@@ -113,6 +115,8 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         model = session.model
         ranking = _ranked(session.id, model, api)
     candidates = _from_bound(session.provider, ranking, model, api)
+    if identity.source == "content" and load.is_bucket(session.id):
+        candidates.sort(key=lambda each: load.is_overfull(each, candidates))
     return Plan(identity, owner, api, model, candidates, session, outcome, move_reason)
 
 
@@ -133,7 +137,7 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
 
 
 async def record_result(plan: Plan, answered: Provider) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered."""
+    """Keep the binding, or move it to the provider that answered: the first answer decides where a new one goes."""
     session = plan.session
     if session is None:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
@@ -141,7 +145,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult(plan.outcome)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
-    reason = plan.move_reason
+    reason = plan.move_reason or (FIRST_FAILED if plan.outcome == Outcome.CREATED else None)
     if reason is None:
         return RouteResult("spilled")
     try:
@@ -150,6 +154,16 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled")
     return RouteResult("rebound", reason)
+
+
+async def undo(plan: Plan) -> None:
+    """Remove the binding that a request made which got no answer, unless it has changed."""
+    if plan.session is None or plan.outcome != Outcome.CREATED:
+        return
+    try:
+        await plan.manager.adelete_unchanged(plan.session)
+    except (SessionConflict, SessionStoreUnavailable) as exc:
+        logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
 
 
 async def _known_provider(identity: Identity, model: str, api: str) -> str:
@@ -181,10 +195,18 @@ def _first_by_configuration(plan: Plan) -> str | None:
 
 
 def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
-    """Return the eligible providers that take new conversations, in the order on which all workers agree."""
+    """Return the eligible providers that take new conversations, in the order on which all workers agree.
+
+    Those that are slow, or have more than their share of the load of this process, go to the end.
+    """
     by_name = {provider.name: provider for provider in eligible(model, api)}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    return [by_name[name] for name in ranking]
+    others = [by_name[name] for name in ranking]
+    return sorted(others, key=lambda each: (_is_slow(each), load.is_overfull(each, others)))
+
+
+def _is_slow(provider: Provider) -> bool:
+    return load.pace(provider.name).is_slow(health.now())
 
 
 def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str) -> list[Provider]:
@@ -195,7 +217,9 @@ def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str
     own = [provider for provider in eligible(model, api) if provider.name == bound]
     account = next((provider.account for provider in providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
-    return own + sorted(others, key=lambda each: each.account != account) or fail_open(model, api, bound)
+    others.sort(key=lambda each: each.account != account)
+    own_is_last = bool(own) and _is_slow(own[0])
+    return (others + own if own_is_last else own + others) or fail_open(model, api, bound)
 
 
 def unknown_model(model: str) -> ApiError:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
@@ -57,11 +56,11 @@ def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(call)
 
 
-async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None) -> Answer:
+async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float) -> Answer:
     """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 
-    A stream is returned when its answer begins. Raises `UpstreamFailure`, or `ApiError` for an error that is the
-    request's own.
+    A stream is returned when its answer begins, at the latest at the loop's time `until`. Raises `UpstreamFailure`, or
+    `ApiError` for an error that is the request's own.
     """
     if provider.base_url is None:
         answer = request.api.echo(provider.name, body)
@@ -69,7 +68,7 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
             {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
         )
     try:
-        async with asyncio.timeout(settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS):
+        async with asyncio.timeout_at(until):
             return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc

@@ -34,6 +34,11 @@ class UpstreamFailure(ApiError):
     is_alive: bool = False
 
     @property
+    def is_timeout(self) -> bool:
+        """Whether the gateway gave up waiting: the provider may still be at work."""
+        return self.code == "upstream_timeout"
+
+    @property
     def logged(self) -> str:
         """The reason, with the type of the connection's error: a bad certificate needs another fix than a bad name."""
         return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
