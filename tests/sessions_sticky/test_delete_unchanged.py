@@ -118,12 +118,3 @@ def test_delete_unchanged_is_in_the_index_the_history_and_the_signals_when_done(
     assert ids([entry.session for entry in manager.page().sessions]) == []
     assert [(event.kind, event.actor) for event in manager.history("conv-1")][-1] == ("deleted", "ada")
     assert manager.resolve("conv-1", **{**PROPOSAL, "provider": "mistral"}).session.provider == "mistral"
-
-
-async def test_adelete_unchanged_unbinds_only_what_it_was_given(manager: SessionManager) -> None:
-    seen = await manager.acreate("conv-1", **PROPOSAL)
-    current = await manager.acreate("conv-1", **{**PROPOSAL, "provider": "mistral"})
-    with pytest.raises(SessionConflict):
-        await manager.adelete_unchanged(seen)
-    await manager.adelete_unchanged(current)
-    assert await manager.aget("conv-1") is None

@@ -141,8 +141,9 @@ def merge(health: Health, stored: dict[str, States]) -> None:
 def _stored(alias: str, name: str, clock: Callable[[], float]) -> States:
     """Read one record; nothing as well for what another program has written there, which must not hide the others."""
     cache: Any = caches[alias]
+    asked = clock()
     try:
-        left = cache.pttl(_key(name))  # before the value: one that is written in between is taken for older, not newer
+        left = cache.pttl(_key(name))  # before the value, as the clock: what is late is taken for older, never for newer
         if not left:
             return {}
         stored = msgspec.convert(cache.get(_key(name)), _Record)
@@ -152,7 +153,7 @@ def _stored(alias: str, name: str, clock: Callable[[], float]) -> States:
         if "WRONGTYPE" in f"{exc} {exc.__cause__}":
             return {}
         raise
-    written = clock() - max(0.0, KEEP_SECONDS - left / 1000)
+    written = asked - max(0.0, KEEP_SECONDS - left / 1000)
     return {slot: _from_shared(shared, written) for slot, shared in stored.slots.items()}
 
 
