@@ -14,9 +14,12 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
 django.setup()
 
-from django.core.cache import cache  # noqa: E402
+from django.core.cache import DEFAULT_CACHE_ALIAS, cache  # noqa: E402
 
 from sentinel_project.gateway.models import ApiKey  # noqa: E402
+from sentinel_project.gateway.providers import health_sync  # noqa: E402
+from sentinel_project.gateway.providers.failures import Cools  # noqa: E402
+from sentinel_project.gateway.providers.health import Failure, Health  # noqa: E402
 from sessions_sticky import SessionStoreUnavailable, keys, sessions  # noqa: E402
 from sessions_sticky.jobs.records import Plan  # noqa: E402
 from sessions_sticky.jobs.service import Jobs  # noqa: E402
@@ -86,9 +89,9 @@ def _live_one_conversation() -> None:
 
 def trouble() -> None:
     """Let a provider cool down."""
-    now = time.time()
-    condition = {"failures": 3, "cooled_at": now - 40, "cooling_until": now + 80, "failing_since": now - 70}
-    cache.set("sentinel:provider:mistral", {**condition, "failed_at": now - 3, "at": now}, 300)
+    health = Health(30, lambda: ())
+    health.failed("mistral", "mistral-large", Failure(Cools.PROVIDER))
+    health_sync.write(DEFAULT_CACHE_ALIAS, {"mistral": health_sync.record(health.states["mistral"], health.now())})
 
 
 def many() -> None:

@@ -5,8 +5,9 @@
 | `sentinel_requests_total` | `status`, `outcome` |
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
+| `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
 | `sentinel_streams_in_flight` | |
-| `sentinel_provider_cooling` (1 while a provider cools down) | `provider` |
+| `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
 | `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 
@@ -50,6 +51,9 @@ upstream_seconds = Histogram(
     buckets=UPSTREAM_BUCKETS,
 )
 upstream_failures = Counter("sentinel_upstream_failures_total", "Providers' failures.", ["provider", "code"])
+upstream_abandoned = Counter(
+    "sentinel_upstream_abandoned_total", "Requests that were given up after they were sent.", ["provider"]
+)
 streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.", multiprocess_mode="livesum")
 provider_cooling = Gauge(
     "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"
@@ -69,12 +73,21 @@ async def count_tasks_forever() -> None:
         await asyncio.sleep(COUNT_SECONDS)
 
 
+def count_workers() -> int:
+    """Return how many workers of this machine live."""
+    return sum(is_alive(pid) for pid in _workers(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")))
+
+
+def _workers(folder: str) -> set[int]:
+    return {process_of(file) for file in Path(folder).glob("gauge_livesum_*.db")} if folder else set()
+
+
 def render() -> tuple[bytes, str]:
     """Return the metrics of all workers of this machine, and their content type."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not folder:
         return generate_latest(), CONTENT_TYPE_LATEST
-    for pid in {process_of(file) for file in Path(folder).glob("gauge_live*.db")}:
+    for pid in _workers(folder):
         if not is_alive(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()

@@ -1,19 +1,19 @@
-"""The condition of the providers, as a panel of the sessions' overview in Django admin."""
+"""The state of the providers, as a panel of the sessions' overview in Django admin."""
 
 from __future__ import annotations
 
 import logging
-import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import HEALTHY, Condition, is_lost
+from sentinel_project.gateway.providers.health import HEALTHY, PROVIDER, Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky.admin.registry import Panel
@@ -22,10 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """A provider on the page; the times are None where there is none to tell."""
+    """A provider on the page. `cooling_models` is empty when all cool down or none; times are None without one."""
 
     provider: Provider
     state: str
+    cooling_models: list[str]
     cooling_until: datetime | None
     seconds_left: int
     failing_since: datetime | None
@@ -33,8 +34,8 @@ class Row(NamedTuple):
 
 def panel(request: HttpRequest) -> Panel:
     """Return the panel."""
-    now, known = time.time(), conditions()
-    rows = [row(provider, known.get(provider.name, HEALTHY), now) for provider in providers()]
+    health = latest_health()
+    rows = [row(provider, health) for provider in providers()]
     return Panel(_("Providers"), "admin/gateway/providers.html", {"rows": rows})
 
 
@@ -43,40 +44,37 @@ def routes() -> list[tuple[str, str]]:
     return [(provider.name, model) for provider in providers() for model in provider.models]
 
 
-def row(provider: Provider, condition: Condition, now: float) -> Row:
-    """Say how a provider is `now`, in Unix seconds."""
-    left = condition.cooling_until - now
-    since = condition.failing_since
+def row(provider: Provider, health: Health) -> Row:
+    """Return the row of one provider; some of its models may cool down while it does not."""
+    now, name = datetime.now(UTC), provider.name
+    models = [model for model in provider.models if health.is_cooling(name, model)]
+    left = health.seconds_left(name) or max((health.seconds_left(name, model) for model in models), default=0)
+    since = health.states.get(name, {}).get(PROVIDER, HEALTHY).failing_since
     return Row(
         provider,
-        _state(condition, left),
-        datetime.fromtimestamp(condition.cooling_until, UTC) if left > 0 else None,
-        max(0, round(left)),
-        datetime.fromtimestamp(since, UTC) if since else None,
+        _state(name, health, left),
+        [] if health.seconds_left(name) else models,
+        now + timedelta(seconds=left) if left > 0 else None,
+        round(left),
+        now - timedelta(seconds=health.now() - since) if since is not None else None,
     )
 
 
-def conditions() -> dict[str, Condition]:
+def latest_health() -> Health:
     """Return what is known of the providers: by this process, or shared by another one that knows it newer."""
-    known = dict(routing.health.conditions)
-    for name, condition in _shared().items():
-        if name not in known or condition.at > known[name].at:
-            known[name] = condition
+    known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
+    known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
+    names = [provider.name for provider in providers()]
+    try:
+        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, names, known.now))
+    except Exception as exc:  # each cache backend has errors of its own
+        logger.warning("provider health could not be read: %s", type(exc).__name__)
     return known
 
 
-def _shared() -> dict[str, Condition]:
-    names = [provider.name for provider in providers()]
-    try:
-        return shared_health.read(DEFAULT_CACHE_ALIAS, names)
-    except Exception as exc:  # each cache backend has errors of its own
-        logger.warning("provider health could not be read: %s", type(exc).__name__)
-        return {}
-
-
-def _state(condition: Condition, left: float) -> str:
-    if is_lost(condition):
+def _state(name: str, health: Health, left: float) -> str:
+    if health.is_lost(name):
         return "lost"
     if left > 0:
         return "cooling"
-    return "trial" if condition.failures else "healthy"
+    return "trial" if name in health.failing() else "healthy"

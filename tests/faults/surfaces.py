@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.core.management import call_command
 from django.urls import reverse
 
-from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers import health_sync
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.queries import doctor
 from tests.faults import methods
@@ -57,7 +58,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
         yield path, _failed(eyes.api.get(path))
     for path in ("/v1/models", "/healthz", "/metrics"):
         yield path, _failed(asyncio.run(ask(method="GET", path=path)))
-    shared = _caught(shared_health.read, "default", ["echo-one", "echo-two"])
+    shared = _caught(health_sync.read, "default", ["echo-one", "echo-two"], time.monotonic)
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
     yield "doctor", _error(_caught(doctor.examine))
     for command, form in product(COMMANDS, ([], ["--json"])):

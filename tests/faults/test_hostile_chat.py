@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.faults.hostile import ANYTHING, NASTY, TEXT, assert_no_foreign_keys, examples
@@ -42,7 +43,7 @@ IDS = st.sampled_from([*NASTY, "conv-1", f"{ANNS}:conv-1", f"{ANNS}:*", *(f"{ANN
 def runner(session_cache: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Runner]:
     """One event loop for all examples of a test; the gateway has the echo providers, ann and ben have keys."""
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS))
+    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))
     with asyncio.Runner() as runner:
         yield runner
 

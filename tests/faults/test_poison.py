@@ -6,13 +6,15 @@ from itertools import product
 
 import pytest
 from django.contrib.auth.models import User
-from django.core.cache import caches
 from django.test import Client
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from sentinel_project.gateway import auth
-from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.records import Plan
@@ -36,7 +38,7 @@ def clients(session_cache, settings, monkeypatch, user):
     """A browser and a client of the admin API, over a gateway that needs no network."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(30))
+    monkeypatch.setattr(routing, "health", Health(30, providers))
     browser = Client()
     browser.force_login(user)
     return browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}")
@@ -49,7 +51,9 @@ def fill(raw, clients):
     for number in range(3):
         manager.create(f"conv-{number}", **poisons.BOUND)
     cursor = manager.page(limit=1).next_cursor
-    caches["default"].set("sentinel:provider:echo-two", {"failures": 1}, 60)
+    health = Health(30, providers)
+    health.failed("echo-two", "echo-small", Failure(Cools.PROVIDER))
+    health_sync.write("default", {"echo-two": health_sync.record(health.states["echo-two"], health.now())})
     job = start(Plan(Filters(provider="nobody")))
     finished(job.key)
     return Eyes(*clients, job.key, cursor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -130,3 +130,20 @@ async def ask(body: Any = None, **how: Any) -> Call:
 
 def _bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode()
+
+
+async def say(conversation_id: str, **fields: Any) -> Call:
+    """Ask a chat of a named conversation."""
+    return await ask(chat(conversation_id=conversation_id, **fields))
+
+
+def told(call: Call) -> tuple[int, str, str]:
+    """Return the status, the outcome and the provider of a chat."""
+    return call.status, call.headers["x-session-outcome"], call.headers["x-session-provider"]
+
+
+async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
+    """Wait until something is true that a thread or another task makes so."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - made so by a thread
+            await asyncio.sleep(0.01)

@@ -11,7 +11,10 @@ from sentinel_project.gateway import auth
 from sentinel_project.gateway.models import digest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.load import Load
+from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
+from sessions_sticky import sessions
 from tests.gateway.asgi import OWNERS
 from tests.gateway.live import LiveGateway
 from tests.gateway.responses import account, two_accounts
@@ -75,9 +78,17 @@ def gateway(
 ) -> Settings:
     """The gateway in this process, over two upstreams and an empty store; returns the settings to change."""
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS))  # all providers are well
+    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
+    monkeypatch.setattr(routing, "load", Load())
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings
+
+
+@pytest.fixture
+def bound_to_north(gateway: Settings) -> str:
+    """A conversation of ann's, bound to north."""
+    sessions.create("conv", "north", "model-a", "ann")
+    return "conv"
 
 
 @pytest.fixture

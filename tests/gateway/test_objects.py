@@ -9,6 +9,8 @@ from django.core.cache import cache
 
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.responses import RESPONSES as API
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing import plan as routing
 from tests.gateway.asgi import OTHER_KEY, ask
@@ -114,7 +116,7 @@ async def test_known_response_is_answered_503_until_its_provider_is_back(account
             assert 1 <= int(answer.headers["retry-after"]) <= gateway.SENTINEL_COOLDOWN_SECONDS
     finally:
         upstream.start()
-    monkeypatch.setattr(routing, "health", type(routing.health)(gateway.SENTINEL_COOLDOWN_SECONDS))
+    monkeypatch.setattr(routing, "health", Health(gateway.SENTINEL_COOLDOWN_SECONDS, providers))
     assert (await respond("and now?", previous_response_id=first.json["id"])).status == 200
 
 

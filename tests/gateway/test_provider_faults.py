@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
+from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.health import Health, SlotState, model_slot
 from sessions_sticky import Session
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
@@ -158,9 +161,11 @@ async def test_recovery_is_known_within_a_second_when_one_worker_sees_it(ground:
         ground.upstreams["north"].behave("north", status=503)
         await asyncio.sleep(1)  # both know
         assert [(await clients.ask(ids[0], worker)).outcome for worker in range(2)] == ["spilled", "spilled"]
-        with ground.store.client() as client:  # as a third worker would tell
-            told = {"failures": 0, "cooled_at": 0, "cooling_until": 0, "failing_since": 0, "failed_at": 0}
-            client.set("sentinel:provider:north", str({**told, "at": time.time()}).replace("'", '"'), ex=60)
+        third = Health(30, lambda: ())
+        third.states["north"] = {model_slot("model-a"): SlotState(id="recovered", at=third.now())}
+        record = json.dumps(health_sync.record(third.states["north"], third.now()))
+        with ground.store.client() as client:
+            client.set("sentinel:provider:north", record, ex=health_sync.KEEP_SECONDS)
         ground.upstreams["north"].behave("north")
         for worker in range(2):
             await until_home(clients, ids[0], "north", worker, seconds=1)
@@ -168,7 +173,7 @@ async def test_recovery_is_known_within_a_second_when_one_worker_sees_it(ground:
 
 async def test_one_request_of_a_worker_tries_when_the_cooldown_is_over(ground: Ground) -> None:
     ids = ground.bind("trial", 50, "north")
-    ground.upstreams["north"].behave("north", status=503)
+    ground.upstreams["north"].behave("north", status=429)
     async with ground.clients() as clients:
         assert not failed(await clients.visit(ids[:1]))
         await asyncio.sleep(COOLDOWN_SECONDS + 0.6)  # over, and the other worker has heard of it

@@ -1,10 +1,7 @@
-"""The condition of the providers, on the overview in Django admin."""
+"""The state of the providers, on the overview in Django admin."""
 
 from __future__ import annotations
 
-import time
-
-import msgspec
 import pytest
 import redis
 from django.core.cache import cache
@@ -12,14 +9,25 @@ from django.test import Client
 from pytest_django import Settings
 
 from sentinel_project.gateway import provider_panel
-from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import LOST_SECONDS, Condition, Health
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import (
+    ACCOUNT,
+    LOST_SECONDS,
+    PROVIDER,
+    Failure,
+    Health,
+    SlotState,
+    model_slot,
+)
+from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config
 from tests.servers import start_server
 
-NOW = 1_800_000_000.0
+NOW = 1_000.0
+DOWN = Failure(Cools.PROVIDER)
 NORTH = Provider(name="north", base_url="https://north.invalid/v1", api_key=None, models=("a", "b"), weight=1)
 PAGE = "/admin/sessions_sticky/session/overview/"
 
@@ -28,59 +36,82 @@ PAGE = "/admin/sessions_sticky/session/overview/"
 def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
     """What this process knows: nothing yet. One provider is configured."""
     settings.SENTINEL_PROVIDERS = (NORTH,)
-    fresh = Health(30)
+    fresh = Health(30, providers)
     monkeypatch.setattr(routing, "health", fresh)
     return fresh
 
 
+def share(health: Health) -> None:
+    """Store what a process knows, as `share_forever` does."""
+    health_sync.write("default", {"north": health_sync.record(health.states["north"], health.now())})
+
+
 @pytest.mark.parametrize(
-    ("condition", "state", "left"),
+    ("slot", "state", "expected", "left"),
     [
-        (Condition(), "healthy", 0),
-        (Condition(failures=1, cooling_until=NOW + 20), "cooling", 20),
-        (Condition(failures=1, cooling_until=NOW - 1), "trial", 0),
-        (Condition(failures=1, cooling_until=NOW + 20, failing_since=NOW - 80, failed_at=NOW), "cooling", 20),
-        (Condition(failures=4, cooling_until=NOW, failing_since=NOW - LOST_SECONDS, failed_at=NOW), "lost", 0),
+        (PROVIDER, SlotState(), "healthy", 0),
+        (PROVIDER, SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
+        (ACCOUNT, SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
+        (model_slot("b"), SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
+        (PROVIDER, SlotState(failures=1, cooling_until=NOW - 1), "trial", 0),
+        (PROVIDER, SlotState(failures=1, cooling_until=NOW + 20, failing_since=NOW - 80, failed_at=NOW), "cooling", 20),
+        (
+            PROVIDER,
+            SlotState(failures=4, cooling_until=NOW, failing_since=NOW - LOST_SECONDS, failed_at=NOW),
+            "lost",
+            0,
+        ),
     ],
 )
-def test_row_tells_the_state_of_a_provider(condition: Condition, state: str, left: int):
-    row = provider_panel.row(NORTH, condition, NOW)
-    assert (row.state, row.seconds_left) == (state, left)
+def test_row_shows_the_state_of_a_provider(slot: str, state: SlotState, expected: str, left: int):
+    health = Health(30, lambda: [NORTH], lambda: NOW)
+    health.states = {"north": {slot: state}}
+    row = provider_panel.row(NORTH, health)
+    assert (row.state, row.seconds_left) == (expected, left)
+    assert row.cooling_models == (["b"] if slot == model_slot("b") else [])
     assert (row.cooling_until is not None) is (left > 0)
-    assert (row.failing_since is not None) is bool(condition.failing_since)
+    assert (row.failing_since is not None) is bool(state.failing_since)
 
 
-def test_conditions_are_those_of_the_process_that_knows_them_newest(session_cache: redis.Redis, health: Health):
-    health.conditions["north"] = mine = Condition(failures=1, at=10)
-    assert provider_panel.conditions() == {"north": mine}
-    for at, expected in ((9, mine), (11, Condition(failures=2, at=11))):
-        cache.set(shared_health._key("north"), msgspec.to_builtins(Condition(failures=2, at=at)))
-        assert provider_panel.conditions() == {"north": expected}
+def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis.Redis, health: Health):
+    other = Health(30, providers)
+    other.failed("north", "a", DOWN)
+    share(other)
+    assert provider_panel.latest_health().seconds_left("north") > 25
+    health.answered("north", "a", health.now())  # nothing to end
+    health.failed("north", "a", DOWN)
+    health.answered("north", "a", health.now())
+    assert provider_panel.latest_health().failing() == []
+    assert health.states["north"][PROVIDER].failures == 0
 
 
-@pytest.mark.parametrize("junk", ["text", {"failures": "many"}, [1]])
-def test_conditions_leave_out_what_is_not_one(session_cache: redis.Redis, health: Health, junk: object):
-    cache.set(shared_health._key("north"), junk)
-    assert provider_panel.conditions() == {}
+@pytest.mark.parametrize("junk", ["text", {"slots": "many"}, [1]])
+def test_health_leaves_out_a_record_that_is_not_one(session_cache: redis.Redis, health: Health, junk: object):
+    cache.set("sentinel:provider:north", junk)
+    assert provider_panel.latest_health().failing() == []
 
 
-def test_conditions_are_those_of_this_process_when_the_cache_is_down(health: Health, settings: Settings):
-    health.conditions["north"] = mine = Condition(failures=1, at=10)
+def test_health_is_that_of_this_process_when_the_cache_is_down(health: Health, settings: Settings):
+    health.failed("north", "a", DOWN)
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         server.kill()
-        assert provider_panel.conditions() == {"north": mine}
+        assert provider_panel.latest_health().failing() == ["north"]
 
 
 @pytest.mark.django_db
 def test_overview_shows_a_provider_that_cools_down(session_cache: redis.Redis, health: Health, admin_client: Client):
     assert "Healthy" in admin_client.get(PAGE).text
-    health.failed("north")
+    health.failed("north", "b", Failure(Cools.MODEL))
+    assert "Only these models: b" in admin_client.get(PAGE).text
+    health.failed("north", "a", DOWN)
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
+    assert "Only these models" not in page
     assert "Nobody is sent there until" in page
     assert "No sign of life (since" in page
-    health.conditions["north"] = Condition(2, 0, 0, time.time() - 200, time.time() - 100)
+    now = health.now()
+    health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=now - 200, failed_at=now - 100)}
     assert "Its conversations move to other providers" in admin_client.get(PAGE).text
 
 

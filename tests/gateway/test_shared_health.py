@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING
 import pytest
 from asgiref.sync import sync_to_async
 
-from sentinel_project.gateway.providers import health_sync as shared_health
+from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import PROVIDER, Failure, Health, model_slot
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sessions_sticky import cache_config
+from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails
 from tests.servers import free_port, start_server
@@ -28,6 +31,17 @@ if TYPE_CHECKING:
     from pytest_django import Settings
 
 KEY = "sentinel:provider:north"
+MODEL = "model-a"
+DOWN = Failure(Cools.PROVIDER)
+LIMITED = Failure(Cools.MODEL, retry_after=100, is_alive=True)
+
+
+def worker() -> Health:
+    return Health(30, lambda: ())
+
+
+def cools(health: Health) -> bool:
+    return health.is_cooling("north", MODEL)
 
 
 @pytest.fixture
@@ -48,29 +62,23 @@ async def sharing(providers: list[Provider], *healths: Health) -> AsyncIterator[
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - made so by a thread
-            await asyncio.sleep(0.01)
-
-
 async def other_worker_knows(providers: list[Provider]) -> None:
     """Let one of two workers meet a failure, and wait until the other knows."""
-    one, other = Health(30), Health(30)
+    one, other = worker(), worker()
     async with sharing(providers, one, other):
-        one.failed("north")
-        await until(lambda: other.is_cooling("north"))
+        one.failed("north", MODEL, DOWN)
+        await until(lambda: cools(other))
 
 
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: list[Provider]) -> None:
-    one, other = Health(30), Health(30)
+    one, other = worker(), worker()
     async with sharing(north_alone, one, other):
-        one.failed("north", retry_after=100)
-        await until(lambda: other.is_cooling("north"))
-        assert 98 < other.seconds_left("north") <= 100
-        other.answered("north")
-        await until(lambda: not one.is_cooling("north"))
+        one.failed("north", MODEL, LIMITED)
+        await until(lambda: cools(other))
+        assert 98 < other.seconds_left("north", MODEL) <= 100
+        other.answered("north", MODEL, other.now())
+        await until(lambda: not cools(one))
 
 
 @pytest.mark.usefixtures("session_cache")
@@ -103,42 +111,59 @@ async def test_other_worker_knows_within_a_second_when_names_are_looked_up_witho
 async def test_newcomer_knows_at_once_when_others_have_told(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
-    one, newcomer = Health(30), Health(30)
+    one, newcomer = worker(), worker()
     async with sharing(north_alone, one):
-        one.failed("north")
+        one.failed("north", MODEL, DOWN)
         await until(lambda: session_cache.exists(KEY))
-    assert 0 < session_cache.ttl(KEY) <= shared_health.KEEP_SECONDS
+    assert 0 < session_cache.ttl(KEY) <= health_sync.KEEP_SECONDS
     async with sharing(north_alone, newcomer):
-        await until(lambda: newcomer.is_cooling("north"))
+        await until(lambda: cools(newcomer))
 
 
-@pytest.mark.parametrize("junk", [b"[]", b'{"failures": "x"}', b"3", b'"text"', b"null"])
+@pytest.mark.parametrize("junk", [b"[]", b'{"slots": {"provider": "x"}}', b"3", b'"text"', b"null"])
 async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
 ) -> None:
-    session_cache.set(KEY, junk)
+    session_cache.set(KEY, junk, ex=60)
     await other_worker_knows(north_alone)
 
 
-@pytest.mark.parametrize("field", ["cooled_at", "cooling_until", "failing_since", "failed_at", "at"])
-@pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-1e300"])
-def test_condition_is_passed_over_when_it_cannot_be_true(session_cache: redis.Redis, field: str, seconds: str) -> None:
-    now = f'"cooling_until": {time.time() + 30}, "at": {time.time()}'
-    session_cache.set(KEY, f'{{"failures": 1, {now}, "{field}": {seconds}}}')
-    assert shared_health.read("default", ["north"]) == {}
-    session_cache.set(KEY, f'{{"failures": 1, {now}}}')
-    assert shared_health.read("default", ["north"])["north"].failures == 1
+NUMBERS = ("cooled_ago", "cooling_for", "failing_for", "failed_ago", "known_for")
+SLOT = {"id": "x", "failures": 1, "is_stated": False, **dict.fromkeys(NUMBERS, 1)}
 
 
-async def test_failures_are_counted_on_when_another_program_wrote_a_huge_number(
+@pytest.mark.parametrize("field", [*NUMBERS, "failures"])
+@pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-1", "[]"])
+def test_record_is_passed_over_when_it_cannot_be_true(session_cache: redis.Redis, field: str, seconds: str) -> None:
+    for value, expected in ((1, 1), (seconds, 0)):
+        slot = ", ".join(f'"{name}": {json.dumps(each)}' for name, each in SLOT.items() if name != field)
+        session_cache.set(KEY, f'{{"slots": {{"provider": {{{slot}, "{field}": {value}}}}}}}', ex=60)
+        assert len(health_sync.read("default", ["north"], time.monotonic)["north"]) == expected
+
+
+async def test_clock_of_another_process_does_not_matter(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
-    session_cache.set(KEY, f'{{"failures": {10**30}, "at": {time.time()}}}')
-    health = Health(30)
-    async with sharing(north_alone, health):
-        await until(lambda: health.conditions)
-        health.failed("north")
-        assert 0 < health.seconds_left("north") <= 300
+    """Each process counts from a start of its own, as after a reboot; one stepped back while it ran."""
+    offsets = {"ahead": 1e6, "behind": -time.monotonic() + 1}
+    ahead, behind = (Health(30, lambda: (), lambda by=by: time.monotonic() + by) for by in offsets.values())
+    async with sharing(north_alone, ahead, behind):
+        ahead.failed("north", MODEL, LIMITED)
+        await until(lambda: cools(behind))
+        assert 98 < behind.seconds_left("north", MODEL) <= 100
+        behind.answered("north", MODEL, behind.now())
+        await until(lambda: not cools(ahead))
+
+
+async def test_both_slots_are_known_when_two_workers_write_one_record(
+    session_cache: redis.Redis, north_alone: list[Provider]
+) -> None:
+    one, other = worker(), worker()
+    async with sharing(north_alone, one, other):
+        one.failed("north", "model-a", LIMITED)
+        other.failed("north", "model-b", LIMITED)
+        await until(lambda: all(len(each.states["north"]) == 2 for each in (one, other)), 3)
+    assert set(one.states["north"]) == {model_slot("model-a"), model_slot("model-b")}
 
 
 async def test_workers_agree_again_when_the_cache_is_back(
@@ -146,16 +171,16 @@ async def test_workers_agree_again_when_the_cache_is_back(
 ) -> None:
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
-        one, other = Health(30), Health(30)
+        one, other = worker(), worker()
         async with sharing(north_alone, one, other):
             server.kill()
             with caplog.at_level(logging.WARNING):
-                one.failed("north")
+                one.failed("north", MODEL, DOWN)
                 await until(lambda: len(caplog.records) == 2)
-            assert one.is_cooling("north")
-            assert not other.is_cooling("north")
+            assert cools(one)
+            assert not cools(other)
             server.start()
-            await until(lambda: other.is_cooling("north"), 2)
+            await until(lambda: cools(other), 2)
         assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
 
 
@@ -163,41 +188,41 @@ async def test_workers_agree_again_when_the_cache_is_back(
 async def test_recovery_is_not_undone_when_a_worker_that_has_not_heard_of_it_probes(
     north_alone: list[Provider],
 ) -> None:
-    one, other = Health(30), Health(30)
+    one, other = worker(), worker()
     async with sharing(north_alone, one, other):
-        one.failed("north", retry_after=100)
-        await until(lambda: other.is_cooling("north"))
-        one.answered("north")
-        other.probed("north", alive=True)
-        await until(lambda: not other.is_cooling("north"))
+        one.failed("north", MODEL, LIMITED)
+        await until(lambda: cools(other))
+        one.answered("north", MODEL, one.now())
+        other.record_probe("north", is_alive=True)
+        await until(lambda: not cools(other))
         await asyncio.sleep(0.1)
-        assert not one.is_cooling("north")
+        assert not cools(one)
 
 
 async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> None:
-    one, other = Health(30), Health(30)
-    one.failed("north")
-    other.learn("north", one.conditions["north"])
-    one.failed("north", retry_after=1000)
-    other.probed("north", alive=True)
-    one.learn("north", other.conditions["north"])
-    assert one.seconds_left("north") > 900
+    one, other = worker(), worker()
+    one.failed("north", MODEL, DOWN)
+    other.merge("north", PROVIDER, one.states["north"][PROVIDER])
+    one.failed("north", MODEL, LIMITED._replace(retry_after=1000))
+    other.record_probe("north", is_alive=True)
+    one.merge("north", PROVIDER, other.states["north"][PROVIDER])
+    assert one.seconds_left("north", MODEL) > 900
 
 
 @pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
 async def test_probe_takes_any_answer_below_500_for_life(
     north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
 ) -> None:
-    monkeypatch.setattr(shared_health, "PROBE_SECONDS", 0.01)
-    health = Health(30)
-    health.failed("north")
-    before = health.conditions["north"]
+    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    health = worker()
+    health.failed("north", MODEL, DOWN)
+    before = health.states["north"][PROVIDER]
     north.then(*[fails(answer)] * 1000)
     task = asyncio.create_task(probe_forever(health, lambda: north_alone))
-    await until(lambda: health.conditions["north"] is not before)
+    await until(lambda: health.states["north"][PROVIDER] is not before)
     task.cancel()
-    assert (health.conditions["north"].failing_since == 0) is alive
-    assert health.is_cooling("north")  # the cooldown stays
+    assert (health.states["north"][PROVIDER].failing_since is None) is alive
+    assert cools(health)  # the cooldown stays
     assert north.exchanges[0].path == "/v1/models"
     assert north.exchanges[0].command == "GET"
 
@@ -205,13 +230,13 @@ async def test_probe_takes_any_answer_below_500_for_life(
 async def test_probe_asks_only_those_that_fail(
     north: Upstream, south: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_health, "PROBE_SECONDS", 0.01)
-    health = Health(30)
+    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    health = worker()
     dead = Provider(name="dead", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key=None, models=("m",), weight=1)
-    health.failed("dead")
-    before = health.conditions["dead"]
+    health.failed("dead", MODEL, DOWN)
+    before = health.states["dead"][PROVIDER]
     task = asyncio.create_task(probe_forever(health, lambda: [provider(north), dead, provider(south)]))
-    await until(lambda: health.conditions["dead"] is not before)
+    await until(lambda: health.states["dead"][PROVIDER] is not before)
     task.cancel()
-    assert health.conditions["dead"].failing_since > 0
+    assert health.states["dead"][PROVIDER].failing_since is not None
     assert north.exchanges == south.exchanges == []

@@ -18,7 +18,7 @@ from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
 from sentinel_project.gateway.routing.plan import Plan
-from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
 
 ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 """Characters that a URL keeps as they are, and not the dots that lead to another path."""
@@ -78,9 +78,10 @@ async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:
     for provider in plan.candidates:
         try:
             return await dispatch(plan._replace(candidates=[provider]), request)
-        except (UpstreamFailure, UpstreamRejection) as exc:
-            is_missing = isinstance(exc, UpstreamRejection) and exc.provider_status == 404
-            if unknown is None or not is_missing:
+        except ApiError as exc:
+            if exc.status != 404 and not isinstance(exc, UpstreamFailure):
+                raise
+            if unknown is None or exc.status != 404:
                 unknown = exc
     assert unknown is not None  # noqa: S101 - a plan has at least one candidate
     raise unknown

@@ -47,6 +47,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     account: str = ""
     affinity_header: str | None = None
     affinity_field: str | None = None
+    max_in_flight: int | None = None
+    first_byte_seconds: float | None = None
     secrets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -81,6 +83,8 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     account: Token | None = None
     affinity_header: Token | None = None
     affinity_field: Token | None = None
+    max_in_flight: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    first_byte_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -139,6 +143,8 @@ def _provider(path: str, entry: _Entry) -> Provider:
         account=entry.account or entry.name,
         affinity_header=entry.affinity_header,
         affinity_field=entry.affinity_field,
+        max_in_flight=entry.max_in_flight,
+        first_byte_seconds=entry.first_byte_seconds,
     )
 
 

@@ -1,138 +1,225 @@
-"""Which providers are up: learned from the answers to chats, kept by each process, shared by shared_health.py.
+"""Which providers, models of a provider and accounts cool down: kept by each process, shared by `health_sync`.
 
-A failure (no connection, no answer in time, 5xx, 429) cools a provider down: nobody is sent there for a while. When
-that is over one request tries it; the others wait for its outcome. Success ends it, failure doubles the while.
+While something cools down no request is sent there. When that is over one request tries it and the others wait for its
+outcome. An answer ends it, a failure doubles the next cooldown. `failures` says what cools down for which failure.
 
-Times are Unix seconds, for other machines read them too; their clocks are taken to agree within a second. What one
-says whose clock is far ahead is not believed until then.
+All times are monotonic seconds of this process; `health_sync` converts them for the other processes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Annotated
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.outliers import Evidence
+
+ACCOUNT_SECONDS = 60
+"""The first cooldown of an account: somebody has to pay a bill or set a variable."""
 MAX_COOLDOWN_SECONDS = 300
 MAX_DOUBLINGS = 9
-"""From 1 s to more than MAX_COOLDOWN_SECONDS; after 1024, which some days of failures take, floats end."""
+"""From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long the others wait for the outcome of a trial before one more is let through."""
 LOST_SECONDS = 90
-"""After failing for so long without any sign of life a provider is lost: its conversations move for good."""
-CLOCK_SECONDS = 60
-"""How far ahead another machine's clock may be; what is from later still would stand, for nothing is newer."""
+"""After failing for so long without any sign of life a provider is lost: its conversations move."""
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+PROVIDER = "provider"
+ACCOUNT = "account"
 
 
-class Condition(msgspec.Struct, frozen=True):
-    """What is known of one provider; every change makes a new one.
+def model_slot(model: str) -> str:
+    """Return the slot of a provider's model; the other slots are PROVIDER and ACCOUNT."""
+    return f"model:{model}"
 
-    `failures` counts cooldowns in a row, 0 is healthy; the last began at `cooled_at`. `failing_since` and `failed_at`
-    are the first and the last time that it gave no sign of life; 0 when it has given one since. `at` is when this
-    became known.
+
+class SlotState(msgspec.Struct, frozen=True):
+    """The state of one slot of a provider; every change makes a new one, with a new `id`.
+
+    `failures` counts cooldowns in a row, 0 is healthy; the last began at `cooled_at`. `is_stated`: its end is a time
+    that the provider stated. `failing_since` and `failed_at` are the first and the last time without a sign of life;
+    `failing_since` is None after one. `at` is when this became known.
     """
 
-    failures: Annotated[int, msgspec.Meta(ge=0)] = 0
-    cooled_at: Seconds = 0
-    cooling_until: Seconds = 0
-    failing_since: Seconds = 0
-    failed_at: Seconds = 0
-    at: Seconds = 0
+    id: str = ""
+    failures: int = 0
+    cooled_at: float = 0
+    cooling_until: float = 0
+    is_stated: bool = False
+    failing_since: float | None = None
+    failed_at: float = 0
+    at: float = 0
 
 
-HEALTHY = Condition()
+HEALTHY = SlotState()
 
 
-def is_credible(condition: Condition, now: float) -> bool:
-    """Whether a condition may be true `now`: nothing in it is from the future, and its cooldown not longer than any."""
-    until = condition.cooling_until - MAX_RETRY_AFTER_SECONDS
-    times = (condition.cooled_at, until, condition.failing_since, condition.failed_at, condition.at)
-    return max(times) <= now + CLOCK_SECONDS
+class Failure(NamedTuple):
+    """What a failed request says. `retry_after` is the wait in seconds that the provider states, None without one.
 
+    `is_alive`: the provider answered, if only to refuse. `conversation` names whose request failed.
+    """
 
-def is_lost(condition: Condition) -> bool:
-    """Whether a provider has given no sign of life for so long that its conversations should move."""
-    return condition.failing_since > 0 and condition.failed_at - condition.failing_since >= LOST_SECONDS
+    cools: Cools
+    retry_after: float | None = None
+    is_alive: bool = False
+    conversation: str = ""
 
-
-def _failing_since(condition: Condition, now: float) -> float:
-    """Return since when a provider fails that fails now; anew when nobody looked for long: it was not configured."""
-    return condition.failing_since if now - condition.failed_at < LOST_SECONDS and condition.failing_since else now
+    @property
+    def is_certain(self) -> bool:
+        """Whether it counts at once: it cannot be the fault of a request, or the provider states a time."""
+        return self.cools is not Cools.OUTLIER or self.retry_after is not None
 
 
 class Health:
-    """The condition of every provider, by name. `on_change` is called with the name of one that has changed."""
+    """The state of every provider, by name and slot. `on_change` is called after each change to be shared."""
 
-    def __init__(self, cooldown_seconds: float, clock: Callable[[], float] = time.time) -> None:
-        self.conditions: dict[str, Condition] = {}
-        self.on_change: Callable[[str], None] = lambda name: None
+    def __init__(
+        self,
+        cooldown_seconds: float,
+        providers: Callable[[], Sequence[Provider]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.states: dict[str, dict[str, SlotState]] = {}
+        self.on_change: Callable[[], None] = lambda: None
+        self.now = clock
         self._cooldown_seconds = cooldown_seconds
-        self._now = clock
+        self._providers = providers
+        self._evidence: dict[str, Evidence] = {}
 
-    def is_cooling(self, name: str) -> bool:
-        """Whether nobody is to be sent there now."""
-        return self._now() < self._of(name).cooling_until
+    def is_cooling(self, name: str, model: str) -> bool:
+        """Return whether no request for a model should be sent there now."""
+        return self.seconds_left(name, model) > 0
 
-    def seconds_left(self, name: str) -> float:
-        """How long the cooldown goes on; 0 when there is none."""
-        return max(0.0, self._of(name).cooling_until - self._now())
+    def seconds_left(self, name: str, model: str | None = None) -> float:
+        """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""
+        until = [state.cooling_until for _, state in self._slots(name, model)]
+        return max(0.0, max(until, default=0.0) - self.now())
+
+    def has_stated_time(self, name: str, model: str) -> bool:
+        """Return whether a provider cools down for a model until a time that it stated."""
+        return any(state.is_stated and state.cooling_until > self.now() for _, state in self._slots(name, model))
 
     def is_lost(self, name: str) -> bool:
-        """Whether it has given no sign of life for so long that its conversations should move."""
-        return is_lost(self._of(name))
-
-    def begin(self, name: str) -> None:
-        """Note that a request goes there: after a cooldown it is the trial, and the others are held back."""
-        condition = self._of(name)
-        if condition.failures:
-            hold = min(TRIAL_SECONDS, self._cooldown_seconds)
-            self._set(name, msgspec.structs.replace(condition, cooling_until=self._now() + hold))
-
-    def failed(self, name: str, *, retry_after: float | None = None, alive: bool = False) -> None:
-        """Cool down. `retry_after` seconds are the provider's own wish; `alive`: it did answer, if only to refuse."""
-        now, condition = self._now(), self._of(name)
-        # Requests that were under way together fail together: they count once.
-        together = now - condition.cooled_at < self._cooldown_seconds
-        failures = condition.failures if together and condition.failures else condition.failures + 1
-        cooled_at = condition.cooled_at if together else now
-        doublings = min(failures - 1, MAX_DOUBLINGS)
-        cooldown = min(self._cooldown_seconds * 2.0**doublings, MAX_COOLDOWN_SECONDS)
-        until = cooled_at + cooldown if retry_after is None else now + min(retry_after, MAX_RETRY_AFTER_SECONDS)
-        since = 0 if alive else _failing_since(condition, now)
-        self._set(name, Condition(failures, cooled_at, until, since, 0 if alive else now))
-
-    def answered(self, name: str) -> None:
-        """Note a success."""
-        if self._of(name).failures:
-            self._set(name, HEALTHY)
-
-    def probed(self, name: str, *, alive: bool) -> None:
-        """Note whether a provider that is cooling down gives a sign of life; the cooldown stays.
-
-        Not told to others, who look for themselves: it would put what this process knows of the cooldown, old as it
-        may be, in the place of what another has learned since.
-        """
-        condition, now = self._of(name), self._now()
-        since = 0 if alive else _failing_since(condition, now)
-        self.conditions[name] = msgspec.structs.replace(condition, failing_since=since, failed_at=now)
-
-    def learn(self, name: str, condition: Condition) -> None:
-        """Take over what another process knows, if it is newer."""
-        if condition.at > self._of(name).at:
-            self.conditions[name] = condition
+        """Return whether it has given no sign of life for so long that its conversations should move."""
+        state = self.states.get(name, {}).get(PROVIDER, HEALTHY)
+        return state.failing_since is not None and state.failed_at - state.failing_since >= LOST_SECONDS
 
     def failing(self) -> list[str]:
         """Return the names of the providers that are not healthy."""
-        return [name for name, condition in self.conditions.items() if condition.failures]
+        return [name for name, slots in self.states.items() if any(state.failures for state in slots.values())]
 
-    def _of(self, name: str) -> Condition:
-        return self.conditions.get(name, HEALTHY)
+    def begin(self, name: str, model: str) -> float:
+        """Record that a request goes there, and return the time: after a cooldown it is the trial."""
+        now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
+        for slot, state in self._slots(name, model):
+            if state.failures and state.cooling_until <= now:
+                self._set(name, slot, msgspec.structs.replace(state, cooling_until=now + hold, is_stated=False))
+        return now
 
-    def _set(self, name: str, condition: Condition) -> None:
-        self.conditions[name] = msgspec.structs.replace(condition, at=self._now())
-        self.on_change(name)
+    def answered(self, name: str, model: str, begun: float) -> None:
+        """Record an answer to a request of the time `begun`: it ends the cooldowns that had begun before that."""
+        self._evidence.setdefault(name, Evidence()).record_answer(self.now())
+        healed = [(name, slot) for slot, state in self._slots(name, model) if state.failures]
+        if any(slot == ACCOUNT for _, slot in healed):
+            healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
+        for each, slot in healed:
+            if begun >= self._state(each, slot).cooled_at:
+                self._set(each, slot, HEALTHY)
+
+    def failed(self, name: str, model: str, failure: Failure) -> None:
+        """Cool down what the failure's class says."""
+        if failure.cools is Cools.ACCOUNT:
+            for each in self._of_account(name):
+                self._cool(each, ACCOUNT, failure)
+        elif failure.cools is Cools.PROVIDER:
+            self._cool(name, PROVIDER, failure)
+        elif failure.cools is Cools.MODEL or failure.retry_after is not None:
+            self._cool(name, model_slot(model), failure)
+        elif failure.cools is Cools.OUTLIER:
+            self._record_outlier(name, model, failure)
+
+    def record_probe(self, name: str, *, is_alive: bool) -> None:
+        """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.
+
+        Not for other processes, which probe by themselves: they may know of a newer cooldown than this one.
+        """
+        state, now = self._state(name, PROVIDER), self.now()
+        since = None if is_alive else _failing_since(state, now)
+        if state.failures:
+            self.states[name][PROVIDER] = msgspec.structs.replace(state, failing_since=since, failed_at=now)
+
+    def merge(self, name: str, slot: str, state: SlotState) -> None:
+        """Take over what another process knows, if it is newer."""
+        mine = self._state(name, slot)
+        if state.id != mine.id and (not mine.id or state.at > mine.at):
+            self.states.setdefault(name, {})[slot] = state
+
+    def _record_outlier(self, name: str, model: str, failure: Failure) -> None:
+        is_outlier = self._evidence.setdefault(name, Evidence()).record_failure(self.now(), failure.conversation)
+        on_trial = [slot for slot, state in self._slots(name, model) if state.failures and slot != ACCOUNT]
+        if on_trial and self._may_cool(name, model):
+            for slot in on_trial:
+                self._cool(name, slot, failure)
+        elif is_outlier:
+            models = next((each.models for each in self._providers() if each.name == name), ())
+            cooled = [model_slot(each) for each in models if self._may_cool(name, each)]
+            for slot in cooled if len(cooled) < len(models) else [PROVIDER]:
+                self._cool(name, slot, failure)
+
+    def _may_cool(self, name: str, model: str) -> bool:
+        """Return whether at most half of a model's providers cool down when this one does, by each of its APIs."""
+        serving = [each for each in self._providers() if model in each.models]
+        own = next(each for each in serving if each.name == name)
+        for api in own.apis:
+            names = [each.name for each in serving if api in each.apis]
+            cooling = sum(each == name or self.is_cooling(each, model) for each in names)
+            if 2 * cooling > len(names):
+                return False
+        return True
+
+    def _cool(self, name: str, slot: str, failure: Failure) -> None:
+        now, state = self.now(), self._state(name, slot)
+        base = ACCOUNT_SECONDS if slot == ACCOUNT and self._cooldown_seconds else self._cooldown_seconds
+        # Requests that were under way together fail together: they count once.
+        together = state.failures > 0 and now - state.cooled_at < base
+        failures = state.failures if together else state.failures + 1
+        cooled_at = state.cooled_at if together else now
+        until = cooled_at + min(base * 2.0 ** min(failures - 1, MAX_DOUBLINGS), MAX_COOLDOWN_SECONDS)
+        is_stated = failure.retry_after is not None and slot not in (ACCOUNT, PROVIDER)
+        if is_stated:
+            until = now + min(failure.retry_after or 0, MAX_RETRY_AFTER_SECONDS)
+        since = None if failure.is_alive else _failing_since(state, now)
+        self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now))
+
+    def _of_account(self, name: str) -> list[str]:
+        accounts = {each.name: each.account or each.name for each in self._providers()}
+        return [each for each, account in accounts.items() if account == accounts.get(name)] or [name]
+
+    def _slots(self, name: str, model: str | None) -> Iterator[tuple[str, SlotState]]:
+        """Yield the slots that hold a state and concern a model; without a model those that concern every model."""
+        slots = self.states.get(name)
+        if slots:
+            for slot in (PROVIDER, ACCOUNT) if model is None else (PROVIDER, ACCOUNT, model_slot(model)):
+                if (state := slots.get(slot)) is not None:
+                    yield slot, state
+
+    def _state(self, name: str, slot: str) -> SlotState:
+        return self.states.get(name, {}).get(slot, HEALTHY)
+
+    def _set(self, name: str, slot: str, state: SlotState) -> None:
+        new = msgspec.structs.replace(state, id=uuid.uuid4().hex[:12], at=self.now())
+        self.states.setdefault(name, {})[slot] = new
+        self.on_change()
+
+
+def _failing_since(state: SlotState, now: float) -> float:
+    """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
+    is_observed = state.failing_since is not None and now - state.failed_at < LOST_SECONDS
+    return state.failing_since if is_observed and state.failing_since is not None else now

@@ -1,6 +1,11 @@
-"""Sharing the condition of providers between the workers, through Django's cache; off the chat path.
+"""Sharing the state of providers between the workers, through Django's cache; off the requests' path.
 
 What one worker learns, all know within a second. Without the cache each goes by what it has learned itself.
+
+One record for each provider holds all of its slots. It is written with a TTL of `KEEP_SECONDS` and holds durations
+only: what is left of the TTL is its age by the store's clock, so no process needs another one's clock. Each worker
+merges what it reads, slot by slot, and writes a record that lacks what it knows: two that write at the same moment
+agree with the next exchange.
 """
 
 from __future__ import annotations
@@ -8,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
 
 import aiohttp
 import msgspec
@@ -22,9 +27,8 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import (
     MAX_COOLDOWN_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
-    Condition,
     Health,
-    is_credible,
+    SlotState,
 )
 from sentinel_project.gateway.upstream import client as upstream
 
@@ -33,86 +37,160 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 PROBE_SECONDS = 3.0
 KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
-"""How long what is known stays in the cache after its last change."""
+"""How long a record stays in the cache after it was written."""
 
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shared_health")
-"""Its own: asgiref's one for all that is sensitive may wait for the database, asyncio's few for names of hosts."""
+States = dict[str, SlotState]
+
+_Past = Annotated[float, msgspec.Meta(ge=0, le=10 * KEEP_SECONDS)]
+_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health_sync")
+"""Its own: asgiref's thread for sensitive work may wait for the database, asyncio's few for names of hosts."""
+
+
+class _Shared(msgspec.Struct, frozen=True):
+    """A slot's state as it is stored: seconds before the record was written, `cooling_for` seconds after it."""
+
+    id: str
+    failures: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+    cooled_ago: _Past
+    cooling_for: Annotated[float, msgspec.Meta(ge=0, le=KEEP_SECONDS)]
+    is_stated: bool
+    failing_for: _Past | None
+    failed_ago: _Past
+    known_for: _Past
+
+
+class _Record(msgspec.Struct, frozen=True):
+    slots: dict[str, _Shared]
 
 
 async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]], alias: str) -> None:
     """Publish what this worker learns, and learn what others publish, until cancelled."""
-    changed: set[str] = set()
     wake = asyncio.Event()
-
-    def note(name: str) -> None:
-        changed.add(name)
-        wake.set()
-
-    health.on_change = note
+    health.on_change = wake.set
     was_shared = True
-    told: set[str] = set()
+    gauges: set[str] = set()
     while True:
         wake.clear()
         names = [provider.name for provider in providers()]
-        mine = {name: health.conditions[name] for name in changed}
         try:
-            exchange = sync_to_async(_exchange, thread_sensitive=False, executor=_thread)
-            for name, condition in (await exchange(alias, mine, names)).items():
-                health.learn(name, condition)
-            changed -= {name for name, sent in mine.items() if health.conditions[name] is sent}
-            shared = True
+            await _exchange(health, names, alias)
+            is_shared = True
         except Exception as exc:  # each cache backend has errors of its own
-            shared = False
+            is_shared = False
             if was_shared:
                 logger.warning("provider health is not shared: %s", type(exc).__name__)
-        was_shared = shared
-        for name in told.union(names):
-            metrics.provider_cooling.labels(name).set(name in names and health.is_cooling(name))
-        told |= set(names)
+        was_shared = is_shared
+        cooling = {
+            provider.name: any(health.is_cooling(provider.name, model) for model in provider.models)
+            for provider in providers()
+        }
+        for name in gauges.union(cooling):
+            metrics.provider_cooling.labels(name).set(cooling.get(name, False))
+        gauges |= set(cooling)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
-                await (wake.wait() if shared else asyncio.sleep(POLL_SECONDS))
+                await (wake.wait() if is_shared else asyncio.sleep(POLL_SECONDS))
 
 
 async def probe_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
-    """Look for signs of life in providers that are failing, until cancelled.
+    """Probe providers that are failing for signs of life, until cancelled.
 
-    Any answer below 500 to `GET {base_url}/models` is one. Hence a provider that flaps is never taken for lost, be
-    its trials ever so unlucky.
+    Any answer below 500 to `GET {base_url}/models` is one. Hence a provider that flaps is never lost, even if each of
+    its trials fails.
     """
     while True:
         await asyncio.sleep(PROBE_SECONDS)
         failing = [provider for provider in providers() if provider.name in health.failing()]
         alive = await asyncio.gather(*(_is_alive(provider) for provider in failing))
         for provider, answer in zip(failing, alive, strict=True):
-            if provider.name in health.failing():
-                health.probed(provider.name, alive=answer)
+            health.record_probe(provider.name, is_alive=answer)
 
 
-def _exchange(alias: str, mine: dict[str, Condition], names: list[str]) -> dict[str, Condition]:
-    for name, condition in mine.items():
-        caches[alias].set(_key(name), msgspec.to_builtins(condition), KEEP_SECONDS)
-    return read(alias, names)
+async def _exchange(health: Health, names: list[str], alias: str) -> None:
+    """Merge the records of some providers, then write those that lack what is known here."""
+    run = sync_to_async(lambda call: call(), thread_sensitive=False, executor=_thread)
+    stored: dict[str, States] = await run(lambda: read(alias, names, health.now))
+    merge(health, stored)
+    records = {}
+    for name in names:
+        known = health.states.get(name, {})
+        if {slot: state.id for slot, state in known.items()} != {s: state.id for s, state in stored[name].items()}:
+            records[name] = record(known, health.now())
+    if records:
+        await run(lambda: write(alias, records))
 
 
-def read(alias: str, names: list[str]) -> dict[str, Condition]:
-    """Return what is shared of some providers, by name; raises the cache's own errors."""
-    stored = {name: _stored(alias, name) for name in names}
-    return {name: condition for name, condition in stored.items() if condition is not None}
+def write(alias: str, records: dict[str, dict[str, Any]]) -> None:
+    """Store the records of some providers; raises the cache's own errors."""
+    for name, states in records.items():
+        caches[alias].set(_key(name), states, KEEP_SECONDS)
 
 
-def _stored(alias: str, name: str) -> Condition | None:
-    """Read one; None as well for what another program has put there, which must not hide the others."""
+def read(alias: str, names: list[str], clock: Callable[[], float]) -> dict[str, States]:
+    """Return the shared states of some providers, by name and slot; raises the cache's own errors."""
+    return {name: _stored(alias, name, clock) for name in names}
+
+
+def merge(health: Health, stored: dict[str, States]) -> None:
+    """Take over what other processes know newer."""
+    for name, states in stored.items():
+        for slot, state in states.items():
+            health.merge(name, slot, state)
+
+
+def _stored(alias: str, name: str, clock: Callable[[], float]) -> States:
+    """Read one record; nothing as well for what another program has written there, which must not hide the others."""
+    cache: Any = caches[alias]
+    asked = clock()
     try:
-        stored = caches[alias].get(_key(name))
-        condition = msgspec.convert(stored, Condition) if stored is not None else None
-        return condition if condition and is_credible(condition, time.time()) else None
+        left = cache.pttl(_key(name))  # before the value, as the clock: a late read looks older
+        if not left:
+            return {}
+        stored = msgspec.convert(cache.get(_key(name)), _Record)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
+        return {}
     except Exception as exc:  # each cache backend has errors of its own
         if "WRONGTYPE" in f"{exc} {exc.__cause__}":
-            return None
+            return {}
         raise
+    written = asked - max(0.0, KEEP_SECONDS - left / 1000)
+    return {slot: _from_shared(shared, written) for slot, shared in stored.slots.items()}
+
+
+def _from_shared(shared: _Shared, written: float) -> SlotState:
+    return SlotState(
+        id=shared.id,
+        failures=shared.failures,
+        cooled_at=written - shared.cooled_ago,
+        cooling_until=written + shared.cooling_for,
+        is_stated=shared.is_stated,
+        failing_since=None if shared.failing_for is None else written - shared.failing_for,
+        failed_at=written - shared.failed_ago,
+        at=written - shared.known_for,
+    )
+
+
+def record(states: States, now: float) -> dict[str, Any]:
+    """Return a provider's states as they are stored."""
+    slots = {
+        slot: _Shared(
+            id=state.id,
+            failures=state.failures,
+            cooled_ago=_ago(state.cooled_at, now),
+            cooling_for=max(0.0, state.cooling_until - now),
+            is_stated=state.is_stated,
+            failing_for=None if state.failing_since is None else _ago(state.failing_since, now),
+            failed_ago=_ago(state.failed_at, now),
+            known_for=_ago(state.at, now),
+        )
+        for slot, state in states.items()
+    }
+    stored: dict[str, Any] = msgspec.to_builtins(_Record(slots))
+    return stored
+
+
+def _ago(at: float, now: float) -> float:
+    return min(max(0.0, now - at), 10.0 * KEEP_SECONDS)
 
 
 def _key(name: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-import time
 from typing import NamedTuple
 
 import msgspec
@@ -15,10 +15,13 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.failures import Fault
+from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.upstream import client
-from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -42,56 +45,130 @@ class Served(NamedTuple):
 async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """Ask the candidates one after the other; the first answer counts.
 
-    Raises `ApiError`: that of the first candidate when all fail or refuse, or at once an error that is the request's
-    own.
+    Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
+    request's own. A binding that this request made is removed again if it raises anything.
     """
+    end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
+    try:
+        served = await _first_answer(plan, request)
+    except BaseException:
+        end()
+        await asyncio.shield(routing.undo(plan))
+        raise
+    return served._replace(answer=served.answer.until_end(end))
+
+
+async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
     hint = affinity_hint(plan.identity)
-    health = routing.health if request.api.binds else Health(0)  # what that one learns is dropped
-    first_error: ApiError | None = None
-    refusal: str | None = None
+    health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
+    attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), _Failures(plan, health)
     for provider in plan.candidates:
-        health.begin(provider.name)
-        started = time.perf_counter()
+        gate = routing.load.gate(provider.name)
+        if not await _enter(gate, provider, plan):
+            failures.first = failures.first or _no_room(provider, plan)
+            continue
+        if not await attempts.begin():
+            gate.leave()
+            break
+        begun = health.begin(provider.name, plan.model)
+        routing.load.pace(provider.name).begin(begun)
+        until = attempts.until(provider, is_last=provider is plan.candidates[-1])
         try:
-            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint)
+            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint, until)
         except UpstreamFailure as exc:
-            metrics.upstream_failures.labels(provider.name, exc.reason).inc()
-            health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
-            logger.warning("provider %r failed: %s", provider.name, exc.logged)
-            first_error = first_error or exc
-            first_error.headers.pop("x-should-retry", None)  # this one may be well the next time
-            if not exc.unsent and not request.api.may_repeat(request.body):
+            gate.leave()
+            attempts.end(exc)
+            is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun)
+            failures.add(provider, exc, is_slow=is_slow)
+            if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise
-        except UpstreamRejection as exc:
-            logger.warning("provider %r refused: %d", provider.name, exc.provider_status)
-            if plan.session is not None and provider.name == plan.session.provider:
-                refusal = f"provider answered {exc.provider_status}"
-            first_error = first_error or exc
-        except ApiError:
-            health.answered(provider.name)
+        except BaseException as exc:
+            gate.leave()
+            attempts.end()
+            if isinstance(exc, ApiError):
+                health.answered(provider.name, plan.model, begun)
+            else:
+                metrics.upstream_abandoned.labels(provider.name).inc()
             raise
         else:
-            stream = "no" if isinstance(answer.body, bytes) else "yes"
-            metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
-            health.answered(provider.name)
-            return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
-    assert first_error is not None  # noqa: S101 - a plan has at least one candidate
-    if plan.is_pinned and isinstance(first_error, UpstreamFailure) and first_error.unsent:
-        routing.raise_unavailable(plan.model, plan.api, plan.candidates)  # it comes back, and no other can serve
-    raise first_error
+            seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
+            attempts.end()
+            attempts.record_pace(provider, seconds)
+            metrics.upstream_seconds.labels(provider.name, stream).observe(seconds)
+            health.answered(provider.name, plan.model, begun)
+            failures.count_doubtful()
+            gate.wake()  # it may have been cooling down until now
+            answer = answer.until_end(gate.leave)
+            return Served(answer, provider, await routing.record_result(plan, provider), repaired)
+    assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
+    if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
+        raise routing.unreachable(plan.model, plan.candidates) from failures.first  # it comes back; no other can serve
+    raise failures.first
+
+
+class _Failures:
+    """The failed attempts of one request. `first` is the error for the client if no provider answers."""
+
+    def __init__(self, plan: routing.Plan, health: Health) -> None:
+        self.first: ApiError | None = None
+        self._plan, self._health = plan, health
+        self._conversation = plan.identity.session_id or f"owner {plan.owner}"
+        self._doubtful: list[tuple[str, Failure]] = []
+
+    def add(self, provider: Provider, error: UpstreamFailure, *, is_slow: bool) -> None:
+        """Record a failed attempt; one that may be the request's own fault counts later, one that `is_slow` never."""
+        metrics.upstream_failures.labels(provider.name, error.reason).inc()
+        logger.warning("provider %r failed: %s", provider.name, error.logged)
+        if error.is_timeout:
+            metrics.upstream_abandoned.labels(provider.name).inc()
+        failure = Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation)
+        if failure.is_certain:
+            self._health.failed(provider.name, self._plan.model, failure)
+        elif not is_slow:
+            self._doubtful.append((provider.name, failure))
+        self.first = self.first or error
+        if error.failure_class.fault is not Fault.ACCOUNT:
+            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+
+    def count_doubtful(self) -> None:
+        """Count the failures that were doubtful: another provider has answered, the request was not at fault."""
+        for name, failure in self._doubtful:
+            self._health.failed(name, self._plan.model, failure)
+
+
+async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
+    """Enter a provider's gate. The conversation's own provider is worth a wait, and so is one that cools down."""
+
+    def limit() -> float:
+        room = routing.load.room(provider)
+        is_cooling = routing.health.is_cooling(provider.name, plan.model)
+        return min(room, routing.FAIL_OPEN_REQUESTS) if is_cooling else room
+
+    is_own = plan.session is not None and provider.name == plan.session.provider
+    wait = settings.SENTINEL_QUEUE_SECONDS if is_own or routing.health.is_cooling(provider.name, plan.model) else 0
+    return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
+
+
+def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
+    """Return the error for a request that a provider has no room for."""
+    if routing.health.is_cooling(provider.name, plan.model):
+        return routing.unavailable(plan.model, [])
+    message = f"All providers of the model {plan.model!r} are busy"
+    headers = {"Retry-After": "1"}
+    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
 
 
 async def _ask(
-    provider: Provider, request: ApiRequest, body: Body, hint: str | None
+    provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float
 ) -> tuple[client.Answer, str | None]:
     """Ask a provider; once more, without it, when it refuses reasoning that another account made."""
     try:
-        return await client.call(provider, request, body, hint), None
+        return await client.call(provider, request, body, hint, until), None
     except ApiError as exc:
         repair = request.api.repair(body, exc)
         if repair is None:
             raise
-    return await client.call(provider, request, repair.body, hint), repair.removed
+    return await client.call(provider, request, repair.body, hint, until), repair.removed
 
 
 def affinity_hint(identity: Identity) -> str | None:

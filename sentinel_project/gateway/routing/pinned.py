@@ -45,8 +45,9 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         raise ApiError(404, message, param="model", code="model_not_found")
     if not able:
         raise routing.unknown_model(model)
-    candidates = [provider for provider in able if not routing.health.is_cooling(provider.name)]
-    candidates = candidates or routing.raise_unavailable(model, api, able)
+    candidates = [provider for provider in able if not routing.health.is_cooling(provider.name, model)]
+    if not candidates:
+        raise routing.unreachable(model, able)
     if identity.session_id is None or not identity.binds:
         return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
     bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
@@ -70,11 +71,12 @@ def plan_any_model(
     able = [provider for provider in providers() if api in provider.apis and (only is None or provider.name in only)]
     if not able:
         raise ApiError(404, f"No provider here speaks the API {api!r}", code="unknown_url")
-    well = {provider.name: provider for provider in able if not routing.health.is_cooling(provider.name)}
+    well = {provider.name: provider for provider in able if not routing.health.seconds_left(provider.name)}
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
     ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]
-    candidates = ranking or routing.raise_unavailable("", api, able)
-    return Plan(identity, owner, api, "", candidates, None, "none", is_pinned=only is not None)
+    if not ranking:
+        raise routing.unreachable("", able)
+    return Plan(identity, owner, api, "", ranking, None, "none", is_pinned=only is not None)
 
 
 def without_failover(plan: Plan) -> Plan:
@@ -83,7 +85,7 @@ def without_failover(plan: Plan) -> Plan:
     if plan.session is not None and plan.move_reason is None:
         able = routing.providers_for(plan.model, plan.api)
         bound = [provider for provider in able if provider.name == plan.session.provider]
-        candidates = [each for each in plan.candidates if each in bound] or routing.raise_unavailable(
-            plan.model, plan.api, bound or able
-        )
+        candidates = [each for each in plan.candidates if each in bound]
+        if not candidates:
+            raise routing.unreachable(plan.model, bound or able)
     return plan._replace(candidates=candidates, is_pinned=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
 from sessions_sticky import (
+    Outcome,
     Session,
     SessionConflict,
     SessionManager,
@@ -27,7 +29,11 @@ from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
 
-health = Health(settings.SENTINEL_COOLDOWN_SECONDS)
+health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
+load = Load()
+FIRST_FAILED = "first provider failed"
+FAIL_OPEN_REQUESTS = 4
+"""How many requests a process has in flight to a provider that is asked although it cools down."""
 
 
 class Plan(NamedTuple):
@@ -71,25 +77,39 @@ def eligible(model: str, api: str) -> list[Provider]:
 
     Every path asks here: first bind, hit, spill-over and rebind.
     """
-    return [provider for provider in providers_for(model, api) if not health.is_cooling(provider.name)]
+    return [provider for provider in providers_for(model, api) if not health.is_cooling(provider.name, model)]
+
+
+def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
+    """Return the provider to ask all the same when all that serve a model are cooling down: the one that is due first.
+
+    Raises `ApiError`: 429 when each of them cools down until a time that it stated, 503 when the only ones that do not
+    cool down take no new conversations. `bound` does take the conversation's requests.
+    """
+    serving = [provider for provider in providers_for(model, api) if provider.weight or provider.name == bound]
+    asked = [provider for provider in serving if not health.has_stated_time(provider.name, model)]
+    if not asked:
+        raise unavailable(model, [health.seconds_left(provider.name, model) for provider in serving])
+    return [min(asked, key=lambda provider: health.seconds_left(provider.name, model))]
 
 
 async def plan_route(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
     """Bind the conversation, or find its binding, and return the providers that may serve it.
 
     An identity that does not bind is only ranked: nothing is read or written. Raises `ApiError`: 404 for a model that
-    no provider serves by this API, 403 for another owner's named conversation, 503 when no provider can serve now.
+    no provider serves by this API, 403 for another owner's named conversation, 429 or 503 when no provider can serve
+    now.
     """
     if not providers_for(model, api):
         raise unknown_model(model)
     ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
     if identity.session_id is None or not identity.binds:
         outcome = "ranked" if identity.session_id else "none"
-        return Plan(identity, owner, api, model, ranking or raise_unavailable(model, api), None, outcome)
+        return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, outcome)
     proposed = ranking[0].name if ranking else await _known_provider(identity, model, api)
     bound = await binding.resolve(identity, provider=proposed, model=model, owner=owner)
     if bound is None:
-        return Plan(identity, owner, api, model, ranking or raise_unavailable(model, api), None, "none")
+        return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, "none")
     session, outcome = bound
     move_reason = _move_reason(session)
     if session.model != model and providers_for(session.model, api):
@@ -97,13 +117,16 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         model = session.model
         ranking = _ranked(session.id, model, api)
     candidates = _from_bound(session.provider, ranking, model, api)
+    if identity.source == "content" and load.is_bucket(session.id):
+        candidates.sort(key=lambda each: load.is_overfull(each, candidates))
     return Plan(identity, owner, api, model, candidates, session, outcome, move_reason)
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
     """Return the providers for a request that binds nothing, first the one that its conversation is bound to.
 
-    Raises `ApiError`: 404 for a model that no provider serves by this API, 503 when no provider can serve now.
+    Raises `ApiError`: 404 for a model that no provider serves by this API, 429 or 503 when no provider can
+    serve now.
     """
     session = await binding.find(identity, owner=owner)
     if session is not None and providers_for(session.model, api):
@@ -115,11 +138,8 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
     return Plan(identity, owner, api, model, candidates, None, "none")
 
 
-async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered.
-
-    `refusal` says that the session's own provider refused to serve it; None when it did not.
-    """
+async def record_result(plan: Plan, answered: Provider) -> RouteResult:
+    """Keep the binding, or move it to the provider that answered: the first answer decides where a new one goes."""
     session = plan.session
     if session is None:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
@@ -127,7 +147,7 @@ async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> 
         return RouteResult(plan.outcome)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
-    reason = plan.move_reason or refusal
+    reason = plan.move_reason or (FIRST_FAILED if plan.outcome == Outcome.CREATED else None)
     if reason is None:
         return RouteResult("spilled")
     try:
@@ -136,6 +156,16 @@ async def record_result(plan: Plan, answered: Provider, refusal: str | None) -> 
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled")
     return RouteResult("rebound", reason)
+
+
+async def undo(plan: Plan) -> None:
+    """Remove the binding that a request made which got no answer, unless it has changed."""
+    if plan.session is None or plan.outcome != Outcome.CREATED:
+        return
+    try:
+        await plan.manager.adelete_unchanged(plan.session)
+    except (SessionConflict, SessionStoreUnavailable) as exc:
+        logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
 
 
 async def _known_provider(identity: Identity, model: str, api: str) -> str:
@@ -147,7 +177,7 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
         # It may exist, and this process remember it; if not, it belongs to whom it would without cooldowns and drains.
         weights = {provider.name: provider.weight for provider in providers_for(model, api)}
         return (rendezvous(session_id, weights) or rendezvous(session_id, dict.fromkeys(weights, 1)))[0]
-    return known.provider if known else raise_unavailable(model, api)
+    return known.provider if known else fail_open(model, api)[0].name
 
 
 def _move_reason(session: Session) -> str | None:
@@ -167,21 +197,31 @@ def _first_by_configuration(plan: Plan) -> str | None:
 
 
 def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
-    """Return the eligible providers that take new conversations, in the order on which all workers agree."""
+    """Return the eligible providers that take new conversations, in the order on which all workers agree.
+
+    Those that are slow, or have more than their share of the load of this process, go to the end.
+    """
     by_name = {provider.name: provider for provider in eligible(model, api)}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    return [by_name[name] for name in ranking]
+    others = [by_name[name] for name in ranking]
+    return sorted(others, key=lambda each: (_is_slow(each), load.is_overfull(each, others)))
+
+
+def _is_slow(provider: Provider) -> bool:
+    return load.pace(provider.name).is_slow(health.now())
 
 
 def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str) -> list[Provider]:
     """Return the bound provider if it may serve, then the ranking, those of its account first.
 
-    Providers of one account share caches and reasoning. Raises `ApiError` 503 when none may serve.
+    Providers of one account share caches and reasoning. Raises `ApiError` 429 or 503 when none may serve.
     """
     own = [provider for provider in eligible(model, api) if provider.name == bound]
     account = next((provider.account for provider in providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
-    return own + sorted(others, key=lambda each: each.account != account) or raise_unavailable(model, api)
+    others.sort(key=lambda each: each.account != account)
+    own_is_last = bool(own) and _is_slow(own[0])
+    return (others + own if own_is_last else own + others) or fail_open(model, api, bound)
 
 
 def unknown_model(model: str) -> ApiError:
@@ -189,15 +229,23 @@ def unknown_model(model: str) -> ApiError:
     return ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
 
 
-def raise_unavailable(model: str, api: str, able: list[Provider] | None = None) -> NoReturn:
-    """Raise the `ApiError` for a model that no provider can serve now, with the time until one may.
-
-    `able` None: all that serve the model may.
-    """
-    able = providers_for(model, api) if able is None else able
-    left = [health.seconds_left(provider.name) for provider in able]
+def unreachable(model: str, able: list[Provider]) -> ApiError:
+    """Return the error for a request that only these providers can serve, none of them now. No other can take over."""
+    left = [health.seconds_left(provider.name, model) for provider in able]
     wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
     what = f"serves the model {model!r}" if model else "that could answer is available"
     message = f"No provider {what} at the moment"
     headers = {"Retry-After": str(max(1, wait))}
-    raise ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
+    return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
+
+
+def unavailable(model: str, seconds_left: list[float]) -> ApiError:
+    """Return the error for a model that no provider can serve now, with the shortest time until one may."""
+    message = f"No provider serves the model {model!r} at the moment"
+    wait = min((seconds for seconds in seconds_left if seconds > 0), default=None)
+    if wait is None:
+        headers = {"Retry-After": str(settings.SENTINEL_COOLDOWN_SECONDS or 1)}
+        return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
+    headers = {"Retry-After": str(max(1, math.ceil(wait)))}
+    message += f": each asks to wait, the first for {wait:.0f} s"
+    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)

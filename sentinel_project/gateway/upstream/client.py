@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+import weakref
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
@@ -38,12 +38,29 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: bytes | AsyncGenerator[bytes]
 
+    def until_end(self, on_end: Callable[[], None]) -> Answer:
+        """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already.
 
-async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None) -> Answer:
+        A stream ends with its iterator, also with one that is dropped before its first item.
+        """
+        if isinstance(self.body, bytes):
+            on_end()
+            return self
+        weakref.finalize(self.body, _call_on, asyncio.get_running_loop(), on_end)
+        return self
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Call something on an event loop: garbage is collected by any thread."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)
+
+
+async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float) -> Answer:
     """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 
-    A stream is returned when its answer begins. Raises `UpstreamFailure`, `UpstreamRejection`, or `ApiError` for an
-    error that is the request's own.
+    A stream is returned when its answer begins, at the latest at the loop's time `until`. Raises `UpstreamFailure`, or
+    `ApiError` for an error that is the request's own.
     """
     if provider.base_url is None:
         answer = request.api.echo(provider.name, body)
@@ -51,7 +68,7 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
             {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
         )
     try:
-        async with asyncio.timeout(settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS):
+        async with asyncio.timeout_at(until):
             return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc

@@ -11,7 +11,9 @@ import msgspec
 
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.failures import FailureClass, Fault
 from sentinel_project.gateway.upstream.headers import SECONDS, to_client
 from sentinel_project.gateway.upstream.masking import mask
 
@@ -19,17 +21,27 @@ MAX_ERROR_BYTES = 64 * 1024
 
 
 class UpstreamFailure(ApiError):
-    """The provider failed: no connection, no answer in time, 5xx or 429. Another provider may well answer.
+    """The provider did not answer, and another one may: any failure that is not the fault of the request.
 
     `reason` is its status or the error's code, never the provider's own text, which may repeat the message.
-    `retry_after` is the wait in seconds that it asks for, None without one; `alive` is True when it did answer.
-    `unsent` is True when the provider was not reached, so that it cannot have begun to work.
+    `failure_class` says what cools down; `retry_after` is the wait in seconds that the provider states, None without
+    one; `is_alive` is True when it did answer.
     """
 
     reason: str = ""
+    failure_class: FailureClass = failures.BROKEN
     retry_after: float | None = None
-    alive: bool = False
-    unsent: bool = False
+    is_alive: bool = False
+
+    @property
+    def is_timeout(self) -> bool:
+        """Whether the gateway gave up waiting: the provider may still be at work."""
+        return self.code == "upstream_timeout"
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether the provider was not reached, so that it cannot have begun to work."""
+        return self.failure_class is failures.UNREACHABLE
 
     @property
     def logged(self) -> str:
@@ -37,40 +49,34 @@ class UpstreamFailure(ApiError):
         return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
 
 
-class UpstreamRejection(ApiError):
-    """The provider does not serve this gateway or this model; `provider_status` is its 401, 402, 403 or 404."""
-
-    provider_status = 0
-
-
 async def rejection(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> ApiError:
-    """Return a provider's error answer as an error for the client.
+    """Return a provider's error answer as an error for the client: an `UpstreamFailure` if another one may answer.
 
-    The provider's words and fields are kept, but for the gateway's key. An error about the gateway's key is not about
-    the client's: it becomes 502.
+    The provider's words and fields are kept, but for the gateway's key. An error about the gateway's account is not
+    about the client's: it becomes 502.
     """
     status, answer = response.status, _json_object(await _error_text(response), provider.secrets)
     fields = api.provider_error(answer)
-    message = _message(fields or {}) or _message(answer) or f"Provider {provider.name!r} answered {status}"
+    words = _message(fields or {}) or _message(answer)
+    message = words or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
     own: dict[str, Any] = {"type": "upstream_error", "code": _text((fields or {}).get("code"))}
     own["provider_body"] = answer if api.is_error_shape(answer) else None
     headers = to_client(provider, response)
-    if status in (401, 402, 403, 404):
-        rejected = UpstreamRejection(status, message, headers=headers, **own)
-        if status != 404:
-            message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-            headers["x-should-retry"] = "false"  # or the SDKs show the same key again
-            rejected = UpstreamRejection(502, message, type="upstream_error", code="upstream_refused", headers=headers)
-        rejected.provider_status = status
-        return rejected
-    if status < 500 and status != 429:
-        return ApiError(status if status >= 400 else 502, message, headers=headers, **own)
-    failed = UpstreamFailure(status if status < 600 else 502, message, headers=headers, **own)  # HTTP ends at 599
-    failed.reason = str(failed.status)
-    failed.alive = status == 429
-    failed.retry_after = _seconds(headers.get("retry-after"))
+    failure_class = failures.classify(status, _codes(fields or answer), words or "")
+    if not failure_class.is_failover:
+        return ApiError(status, message, headers=headers, **own)
+    if failure_class.fault is Fault.ACCOUNT:
+        message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
+        headers["x-should-retry"] = "false"  # or the SDKs show the same key again
+        failed = UpstreamFailure(502, message, type="upstream_error", code="upstream_refused", headers=headers)
+    else:
+        failed = UpstreamFailure(status if 400 <= status < 600 else 502, message, headers=headers, **own)
+    failed.reason = str(status)
+    failed.failure_class = failure_class
+    failed.is_alive = 400 <= status < 500
+    failed.retry_after = _retry_after(headers)
     return failed
 
 
@@ -82,7 +88,8 @@ def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
     elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         message = f"Provider {provider.name!r} broke off its answer"
     failed = _failure(status, message, code)
-    failed.unsent = isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError))
+    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)):
+        failed.failure_class = failures.UNREACHABLE
     failed.__cause__ = exc
     return failed
 
@@ -110,7 +117,10 @@ def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> Upstre
     failed = _failure(502, message, "upstream_error")
     failed.code = _text(fields.get("code")) or failed.code
     failed.provider_body = answer if api.is_error_shape(answer) else None
-    failed.alive = True
+    codes = _codes(fields)
+    numbers = frozenset(value for name in ("code", "status") if isinstance(value := fields.get(name), int))
+    failed.failure_class = failures.classify(failures.status_of_error(codes, numbers), codes, message)
+    failed.is_alive = True
     return failed
 
 
@@ -128,13 +138,21 @@ async def _error_text(response: aiohttp.ClientResponse) -> bytes:
     return text
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds until the time in a `Retry-After` header, as `to_client` returned it; None without one."""
-    if retry_after is None:
-        return None
-    if SECONDS.fullmatch(retry_after):
-        return float(retry_after)
-    return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+def _retry_after(headers: dict[str, str]) -> float | None:
+    """Return the wait in seconds that a provider states, from headers as `to_client` returns them; None without one.
+
+    `retry-after-ms` is OpenAI's and more exact; `Retry-After` is a number of seconds or a date (RFC 9110).
+    """
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name)
+        if text is not None and SECONDS.fullmatch(text):
+            return float(text) * unit or None
+    date = headers.get("retry-after")
+    return max(0.0, parsedate_to_datetime(date).timestamp() - time.time()) or None if date is not None else None
+
+
+def _codes(fields: dict[str, Any]) -> frozenset[str]:
+    return frozenset(code for name in ("code", "type", "status") if (code := _text(fields.get(name))))
 
 
 def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:

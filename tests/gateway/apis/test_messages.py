@@ -11,6 +11,8 @@ from sentinel_project.gateway.apis.base import Stage
 from sentinel_project.gateway.apis.messages import ERROR_TYPES, MESSAGES
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import ECHO
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.clients.http_api import ApiError as Refusal
@@ -138,11 +140,11 @@ async def test_error_below_messages_has_anthropics_shape_when_the_client_sends_n
     assert answer.error["code"] == "invalid_api_key"
 
 
-async def test_message_is_unavailable_in_anthropics_shape_when_all_providers_cool_down(both, east, west):
+async def test_message_is_refused_in_anthropics_shape_when_all_providers_state_a_time(both, east, west):
     for name in ("east", "west"):
-        routing.health.failed(name, retry_after=30)
+        routing.health.failed(name, MODEL, Failure(Cools.MODEL, retry_after=30))
     answer = await say()
-    assert_error(answer, 503, "api_error")
+    assert_error(answer, 429, "rate_limit_error")
     assert 1 <= int(answer.headers["retry-after"]) <= 30
 
 
@@ -257,7 +259,7 @@ async def test_stream_fails_over_when_it_fails_before_its_content(raw, sent):
     answer = await say(body(model="model-a", stream=True))
     assert answer.body == START + EMPTY + DELTA + STOP
     assert answer.headers["x-session-provider"] == "south"
-    assert routing.health.failing() == ["north"]
+    assert not routing.health.failing()  # one request condemns no provider
 
 
 async def test_stream_is_passed_on_byte_for_byte_up_to_its_last_event(raw):
@@ -317,10 +319,10 @@ async def test_count_tokens_does_not_count_for_health(both, east, west):
     answer = await say(path=COUNT)
     assert answer.headers["x-session-provider"] == "west"
     assert not routing.health.failing()
-    routing.health.failed("east", retry_after=0)
-    failing = routing.health.conditions["east"]
+    routing.health.failed("east", MODEL, Failure(Cools.MODEL, retry_after=0))
+    failing = dict(routing.health.states["east"])
     assert (await say(path=COUNT)).headers["x-session-provider"] == "east"
-    assert routing.health.conditions["east"] == failing  # no trial, no success
+    assert routing.health.states["east"] == failing  # no trial, no success
 
 
 async def test_count_tokens_answers_404_when_no_provider_has_it(both, east, west):

@@ -1,0 +1,164 @@
+"""The requests that this process has in flight to each provider, and those that wait for one of them to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from math import ceil, inf
+
+from sentinel_project.gateway.providers.config import Provider
+
+MIN_RETRIES = 3
+RETRY_SHARE = 0.2
+MIN_BOUND = 4
+BOUND_FACTOR = 1.25
+BUCKET_REQUESTS = 4
+SLOW_EXCESSES = 3
+SLOW_TRY_SECONDS = 30.0
+
+Limit = Callable[[], float]
+"""How many requests may be in flight now; asked again whenever that may have changed."""
+
+
+class Gate:
+    """Admits requests to one provider. Those that wait are admitted owner by owner, in turn."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._waiting: dict[str, deque[tuple[asyncio.Future[None], Limit]]] = {}
+        self._queued = 0
+
+    async def enter(self, owner: str, limit: Limit, *, wait_seconds: float = 0, max_queued: float = inf) -> bool:
+        """Admit a request, if need be after a wait; False when there is no room. `leave` must follow True."""
+        if self.in_flight < limit() and not self._queued:
+            self.in_flight += 1
+            return True
+        if wait_seconds <= 0 or self._queued >= max_queued:
+            return False
+        admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append((admitted, limit))
+        self._queued += 1
+        try:
+            await asyncio.wait([admitted], timeout=wait_seconds)
+        except asyncio.CancelledError:
+            if admitted.done():
+                self.leave()
+            raise
+        finally:
+            if not admitted.done():
+                self._remove(owner, admitted)
+        return admitted.done()
+
+    def leave(self) -> None:
+        """Record the end of a request, and admit the next."""
+        self.in_flight -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Admit those that wait, as far as there is room."""
+        while self._waiting:
+            owner, queue = next(iter(self._waiting.items()))
+            admitted, limit = queue[0]
+            if self.in_flight >= limit():
+                return
+            self._remove(owner, admitted)
+            if queue:  # this owner's turn comes again after all others
+                self._waiting[owner] = self._waiting.pop(owner)
+            self.in_flight += 1
+            admitted.set_result(None)
+
+    def _remove(self, owner: str, admitted: asyncio.Future[None]) -> None:
+        queue = self._waiting[owner]
+        queue.remove(next(each for each in queue if each[0] is admitted))
+        self._queued -= 1
+        if not queue:
+            del self._waiting[owner]
+
+
+class Pace:
+    """Whether a provider begins its streams in time. A slow one is tried by one request in `SLOW_TRY_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._excesses = 0
+        self._tried_at = 0.0
+
+    def begin(self, now: float) -> None:
+        """Record that a request goes there, at a monotonic time."""
+        if self._excesses >= SLOW_EXCESSES:
+            self._tried_at = now
+
+    def record(self, *, is_late: bool) -> None:
+        """Record whether a stream began later than the provider's `first_byte_seconds`."""
+        self._excesses = self._excesses + 1 if is_late else 0
+
+    def is_slow(self, now: float) -> bool:
+        """Return whether requests should go elsewhere."""
+        return self._excesses >= SLOW_EXCESSES and now - self._tried_at < SLOW_TRY_SECONDS
+
+
+class Load:
+    """The requests that this process has in flight: by provider, by model, by session."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[str] = Counter()
+        self.sessions: Counter[str] = Counter()
+        self.workers = 1
+        """How many processes serve on this host: each has its part of a provider's `max_in_flight`."""
+        self._gates: dict[str, Gate] = {}
+        self._retries: dict[str, Gate] = {}
+        self._paces: dict[str, Pace] = {}
+
+    def begin(self, model: str, session_id: str | None) -> Callable[[], None]:
+        """Count a request in flight; return what to call at its end."""
+        counted = [(self.requests, model), *([(self.sessions, session_id)] if session_id is not None else [])]
+        for counter, key in counted:
+            counter[key] += 1
+
+        def end() -> None:
+            for counter, key in counted:
+                counter[key] -= 1
+                if not counter[key]:
+                    del counter[key]
+
+        return end
+
+    def gate(self, name: str) -> Gate:
+        """Return a provider's gate."""
+        return self._gates.setdefault(name, Gate())
+
+    def pace(self, name: str) -> Pace:
+        """Return a provider's pace."""
+        return self._paces.setdefault(name, Pace())
+
+    def retries(self, model: str) -> Gate:
+        """Return the gate of the further attempts of a model's requests."""
+        return self._retries.setdefault(model, Gate())
+
+    def retry_limit(self, model: str) -> float:
+        """Return how many further attempts of a model's requests may be in flight: Envoy's retry budget."""
+        return max(MIN_RETRIES, RETRY_SHARE * self.requests[model])
+
+    def room(self, provider: Provider) -> float:
+        """Return this process's part of a provider's `max_in_flight`; infinite without one."""
+        return max(1, provider.max_in_flight // self.workers) if provider.max_in_flight else inf
+
+    def is_overfull(self, provider: Provider, others: Sequence[Provider]) -> bool:
+        """Return whether a provider has more than its share, by weight, of what is in flight to it and `others`.
+
+        After the bounded loads of consistent hashing: one more request may be at most a quarter above the share.
+        """
+        total = sum(self.gate(each.name).in_flight for each in others)
+        share = provider.weight / (sum(each.weight for each in others) or 1)
+        bound = max(MIN_BOUND, ceil(BOUND_FACTOR * share * (total + 1)))
+        return self.gate(provider.name).in_flight + 1 > bound
+
+    def is_bucket(self, session_id: str) -> bool:
+        """Return whether a content session has so many requests in flight that it is no single conversation."""
+        return self.sessions[session_id] >= BUCKET_REQUESTS
+
+    async def count_workers_forever(self, count: Callable[[], int]) -> None:
+        """Keep the number of workers up to date until cancelled."""
+        while True:
+            self.workers = max(1, await asyncio.to_thread(count))
+            await asyncio.sleep(1)

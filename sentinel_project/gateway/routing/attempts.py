@@ -1,0 +1,69 @@
+"""How often and how long a request is tried."""
+
+from __future__ import annotations
+
+import asyncio
+
+from django.conf import settings
+
+from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.load import Load
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
+
+STREAM_ATTEMPTS = 3
+"""The part of a request's time that one attempt of a stream may take: another provider needs some too."""
+
+
+class Attempts:
+    """The attempts of one request: one deadline for all, and a budget for those after the first.
+
+    The deadline ends at the answer, or a stream's first content.
+    """
+
+    def __init__(self, request: ApiRequest, model: str, owner: str, load: Load) -> None:
+        self._request, self._model, self._owner, self._load = request, model, owner, load
+        self._made = 0
+        self._is_over = False
+        self._is_late = False
+        self._seconds = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
+        self._deadline = asyncio.get_running_loop().time() + self._seconds
+
+    async def begin(self) -> bool:
+        """Begin an attempt; False when no more may be made. `end` must follow True."""
+        if self._made:
+            is_late = asyncio.get_running_loop().time() >= self._deadline
+            if self._is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+                return False
+            retries = self._load.retries(self._model)
+            wait = settings.SENTINEL_QUEUE_SECONDS
+            if not await retries.enter(self._owner, lambda: self._load.retry_limit(self._model), wait_seconds=wait):
+                return False
+        self._made += 1
+        return True
+
+    def end(self, failure: UpstreamFailure | None = None) -> None:
+        """End an attempt. A plain request is not repeated after a timeout: it may have been answered, and paid."""
+        if self._made > 1:
+            self._load.retries(self._model).leave()
+        if failure is not None and failure.is_timeout and not self._request.is_stream:
+            self._is_over = True
+
+    def until(self, provider: Provider, *, is_last: bool) -> float:
+        """Return the loop's time at which an attempt ends; `is_last`: there is no other provider to ask after it."""
+        now = asyncio.get_running_loop().time()
+        if not self._request.is_stream or is_last or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+            return self._deadline
+        until = min(self._deadline, now + self._seconds / STREAM_ATTEMPTS)
+        if provider.first_byte_seconds is not None and not self._is_late:
+            until = min(until, now + provider.first_byte_seconds)
+        return until
+
+    def record_pace(self, provider: Provider, seconds: float) -> bool:
+        """Record how long a stream's beginning took, or was waited for; return whether that was too long."""
+        if provider.first_byte_seconds is None or not self._request.is_stream:
+            return False
+        is_late = seconds >= provider.first_byte_seconds
+        self._load.pace(provider.name).record(is_late=is_late)
+        self._is_late = self._is_late or is_late
+        return is_late

@@ -1,0 +1,114 @@
+"""How often and how long a request is tried."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.routing import plan as routing
+from tests.gateway.asgi import Call, chat, say, told, until
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import Exchange, answers, fails, stalls
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+    from tests.gateway.upstreams import Upstream
+
+
+def abandoned() -> float:
+    """Return how many requests to north were given up."""
+    return metrics.upstream_abandoned.labels("north")._value.get()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_request_has_one_deadline_when_every_provider_hangs(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream, stream: bool
+) -> None:
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.9
+    north.then(stalls)
+    south.then(stalls)
+    begun, before = time.monotonic(), abandoned()
+    answered = await say(bound_to_north, stream=stream)
+    assert (answered.status, answered.error["code"]) == (504, "upstream_timeout")
+    assert 0.8 < time.monotonic() - begun < 1.6
+    assert len(south.exchanges) == stream
+    assert abandoned() == before + 1
+
+
+async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
+    bound_to_north: str, gateway: Settings, north: Upstream
+) -> None:
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 3
+    north.then(stalls)
+    begun = time.monotonic()
+    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert 0.9 < time.monotonic() - begun < 2.5
+
+
+async def test_plain_request_is_not_repeated_when_its_provider_hangs(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
+) -> None:
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.2
+    north.then(stalls)
+    assert (await say(bound_to_north)).status == 504
+    assert south.exchanges == []
+
+
+@pytest.mark.parametrize(("allowed", "asked"), [(1, 1), (2, 2), (3, 3), (9, 4)])
+async def test_request_is_tried_at_so_many_providers_as_are_allowed(
+    gateway: Settings, north: Upstream, allowed: int, asked: int
+) -> None:
+    gateway.SENTINEL_MAX_ATTEMPTS = allowed
+    names = ("north", "n-2", "n-3", "n-4")
+    gateway.SENTINEL_PROVIDERS = tuple(msgspec.structs.replace(provider(north), name=name) for name in names)
+    north.then(*[fails(500)] * 4)
+    assert (await say("new")).status == 500
+    assert len(north.exchanges) == asked
+
+
+async def test_few_further_attempts_are_in_flight_when_a_provider_fails_for_many_requests(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
+) -> None:
+    """Three at a time here; the others wait and are served."""
+    lock, running, most = threading.Lock(), set[int](), set[int]()
+
+    def counts(exchange: Exchange) -> None:
+        with lock:
+            running.add(threading.get_ident())
+            most.add(len(running))
+        time.sleep(0.1)
+        with lock:
+            running.discard(threading.get_ident())
+        answers(exchange)
+
+    north.then(*[fails(500)] * 9)
+    south.then(*[counts] * 9)
+    answered = await asyncio.gather(*(say(bound_to_north) for _ in range(9)))
+    assert {call.status for call in answered} == {200}
+    assert max(most) == 3
+    assert not routing.load.requests
+
+
+async def test_requests_in_flight_are_counted_to_their_end(
+    bound_to_north: str, gateway: Settings, north: Upstream
+) -> None:
+    call = Call(chat(conversation_id=bound_to_north, stream=True))
+    await call.start()
+    await until(lambda: not routing.load.gate("north").in_flight)
+    north.then(stalls)
+    left = Call(chat(conversation_id=bound_to_north, stream=True))
+    task, before = left.start(), abandoned()
+    await until(lambda: len(north.exchanges) == 2)
+    assert routing.load.gate("north").in_flight == 1
+    left.leave()
+    await task
+    assert routing.load.gate("north").in_flight == 0
+    assert abandoned() == before + 1
+    assert not routing.load.sessions

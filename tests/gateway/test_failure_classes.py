@@ -1,0 +1,190 @@
+"""Each failure is the fault of the request, the model, the account or the provider, and only that one cools down."""
+
+from __future__ import annotations
+
+import json
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from sentinel_project.gateway.providers import failures
+from sentinel_project.gateway.providers.failures import Fault
+from sentinel_project.gateway.providers.health import ACCOUNT, model_slot
+from sentinel_project.gateway.routing import plan as routing
+from sessions_sticky import sessions
+from tests.gateway.asgi import say, told
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import fails
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+    from tests.gateway.upstreams import Upstream
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "production.md"
+NO_CREDIT = {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}}
+NO_QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+BAD_KEY = {"error": {"message": "Your API key has been disabled", "type": "permission_error"}}
+NO_MODEL = {"error": {"message": "The model `model-a` does not exist", "code": "model_not_found"}}
+ACCOUNT_FAULTS = {
+    "401": fails(401),
+    "402": fails(402),
+    "refused key": fails(403, BAD_KEY),
+    "out of quota": fails(429, NO_QUOTA),
+    "out of credit": fails(400, NO_CREDIT),
+}
+MODEL_FAULTS = {"rate limit": fails(429), "unknown model": fails(404, NO_MODEL), "unknown path": fails(404)}
+
+
+@pytest.mark.parametrize("fault", ACCOUNT_FAULTS)
+async def test_account_cools_down_and_nothing_moves_when_it_is_at_fault(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream, fault: str
+) -> None:
+    same = msgspec.structs.replace(provider(north), name="north-2", account="north")
+    gateway.SENTINEL_PROVIDERS = (provider(north), same, provider(south))
+    north.then(ACCOUNT_FAULTS[fault], fails(500))
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    asked = len(north.exchanges)
+    assert told(await say(bound_to_north, model="model-b")) == (200, "spilled", "south")
+    assert {told(await say(f"new-{number}"))[2] for number in range(20)} == {"south"}
+    assert len(north.exchanges) == asked
+    assert routing.health.seconds_left("north") > 55
+    assert (await sessions.aget(bound_to_north)).provider == "north"
+    assert len(await sessions.ahistory(bound_to_north)) == 1
+
+
+@pytest.mark.parametrize("fault", MODEL_FAULTS)
+async def test_model_cools_down_and_nothing_moves_when_it_is_at_fault(
+    bound_to_north: str, north: Upstream, fault: str
+) -> None:
+    north.then(MODEL_FAULTS[fault])
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert len(north.exchanges) == 1
+    assert not routing.health.is_cooling("north", "model-b")
+    assert (await sessions.aget(bound_to_north)).provider == "north"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "2000"}, 2),
+        ({"Retry-After": "9", "retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": lambda: formatdate(time.time() + 20, usegmt=True)}, 20),
+        ({"Retry-After": "soon"}, 30),
+        ({"Retry-After": "-1"}, 30),
+    ],
+)
+async def test_model_cools_down_for_the_time_stated_by_its_provider(
+    bound_to_north: str, north: Upstream, headers: dict[str, object], seconds: float
+) -> None:
+    north.then(fails(429, **{name: value() if callable(value) else value for name, value in headers.items()}))
+    await say(bound_to_north)
+    assert routing.health.seconds_left("north", "model-a") == pytest.approx(seconds, abs=1.1 if seconds > 3 else 0.3)
+
+
+MODERATION = {"error": {"message": "Your input was flagged", "code": 403, "metadata": {"reasons": ["x"]}}}
+NO_IMAGES = {"error": {"message": "No endpoints found that support image input", "code": 404}}
+REQUEST_FAULTS = [(400, {"error": {"message": "no"}}), (403, MODERATION), (404, NO_IMAGES), (413, {}), (422, {})]
+
+
+@pytest.mark.parametrize(("status", "body"), REQUEST_FAULTS)
+async def test_request_is_not_repeated_and_nothing_cools_when_it_is_at_fault(
+    bound_to_north: str, north: Upstream, south: Upstream, status: int, body: dict[str, object]
+) -> None:
+    north.then(fails(status, body))
+    answered = await say(bound_to_north)
+    assert answered.status == status
+    if body:
+        assert json.loads(answered.body) == body
+    assert south.exchanges == []
+    assert not routing.health.failing()
+    assert (await sessions.aget(bound_to_north)).provider == "north"
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 204, 302])
+async def test_request_spills_when_a_failure_is_transient(bound_to_north: str, north: Upstream, status: int) -> None:
+    north.then(fails(status))
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert not routing.health.failing()
+
+
+def documented() -> list[tuple[str, ...]]:
+    """Return the rows of the table in docs/production.md."""
+    section = DOCS.read_text().partition("### Failures of providers")[2]
+    lines = [line for line in section.partition("A fault of the request")[0].splitlines() if line.startswith("| ")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
+
+
+def row(each: failures.FailureClass, status: str) -> tuple[str, ...]:
+    words = ", ".join(f"`{pattern}`" if pattern else "none" for pattern in each.words)
+    return status, ", ".join(f"`{code}`" for code in sorted(each.codes)), words, each.fault, each.cools
+
+
+def test_classes_are_those_of_the_docs() -> None:
+    rows = []
+    for each in failures.CLASSES:
+        first, last = each.statuses
+        rows.append(row(each, str(first) if first == last else f"{first} to {last}"))
+    rows.append(row(failures.UNREACHABLE, "no connection"))
+    rows.append(row(failures.BROKEN, "no answer: out of time, reset, broken off, status 200 without an answer"))
+    assert documented() == rows
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "fault"),
+    [
+        (400, "context_length_exceeded", "maximum context length is 8192 tokens", Fault.REQUEST),
+        (403, "content_filter", "Your input was flagged", Fault.REQUEST),
+        (404, "", "No endpoints found that support image input", Fault.REQUEST),
+        (404, "", "File file-1 not found", Fault.REQUEST),
+        (404, "not_found_error", "model: claude-9", Fault.MODEL),
+        (404, "DeploymentNotFound", "The API deployment for this resource does not exist.", Fault.MODEL),
+        (404, "", "Not Found", Fault.MODEL),
+        (400, "model_not_found", "", Fault.MODEL),
+        (403, "PERMISSION_DENIED", "Permission denied on resource", Fault.ACCOUNT),
+        (429, "insufficient_quota", "You exceeded your current quota", Fault.ACCOUNT),
+        (429, "rate_limit_exceeded", "Rate limit reached", Fault.MODEL),
+        (400, "invalid_request_error", "Your credit balance is too low to access the API", Fault.ACCOUNT),
+        (400, "invalid_request_error", "x" * 100_000, Fault.REQUEST),
+        (529, "overloaded_error", "Overloaded", Fault.PROVIDER),
+        (302, "", "", Fault.PROVIDER),
+    ],
+)
+def test_classify_finds_whose_fault_a_failure_is(status: int, code: str, message: str, fault: Fault) -> None:
+    assert failures.classify(status, frozenset({code}), message).fault is fault
+
+
+@pytest.mark.parametrize(
+    ("error", "slot"),
+    [
+        ({"message": "Slow down", "type": "rate_limit_error"}, model_slot("model-a")),
+        ({"message": "Slow down", "code": 429}, model_slot("model-a")),
+        ({"message": "No quota", "code": "insufficient_quota"}, ACCOUNT),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_error_with_status_200_cools_down_what_its_fields_name(
+    bound_to_north: str, north: Upstream, error: dict[str, object], slot: str, stream: bool
+) -> None:
+    body = json.dumps({"error": error}).encode()
+    events = fails(200, b"data: %b\n\n" % body, content_type="text/event-stream")
+    north.then(events if stream else fails(200, body))
+    assert told(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
+    assert set(routing.health.states["north"]) == {slot}
+
+
+async def test_error_with_status_200_is_no_fault_of_the_request(
+    bound_to_north: str, north: Upstream, south: Upstream
+) -> None:
+    body = {"error": {"message": "Bad input", "type": "invalid_request_error", "code": 400}}
+    north.then(fails(200, body))
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert not routing.health.failing()

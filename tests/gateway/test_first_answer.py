@@ -1,0 +1,107 @@
+"""A new conversation belongs to the provider that gives its first answer; without an answer it is not bound."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sessions_sticky import sessions
+from tests.gateway.asgi import Call, chat, say, told, until
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import breaks_off, fails, stalls, streams_and_stalls
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+    from tests.gateway.upstreams import Behaviour, Upstream
+
+FAILURES = {"500": fails(500), "429": fails(429), "401": fails(401), "broken": breaks_off()}
+LEADS_TO_NORTH = 1_000_000
+"""North's weight against 1: it ranks first for every conversation here."""
+
+
+@pytest.fixture
+def north_first(gateway: Settings, north: Upstream, south: Upstream) -> Settings:
+    gateway.SENTINEL_PROVIDERS = (provider(north, weight=LEADS_TO_NORTH), provider(south))
+    return gateway
+
+
+@pytest.mark.usefixtures("north_first")
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_conversation_is_bound_to_the_provider_that_answers_first(
+    north: Upstream, failure: str, stream: bool
+) -> None:
+    north.then(FAILURES[failure])
+    answered = await say("new", stream=stream)
+    assert told(answered) == (200, "rebound", "south")
+    assert answered.headers["x-session-rebind-reason"] == "first provider failed"
+    north.clear()
+    assert told(await say("new", stream=stream)) == (200, "hit", "south")
+    event = (await sessions.ahistory("new"))[-1]
+    assert (event.from_provider, event.provider, event.reason) == ("north", "south", "first provider failed")
+
+
+@pytest.mark.usefixtures("north_first")
+async def test_conversation_stays_where_it_is_bound_when_a_later_turn_fails(north: Upstream) -> None:
+    await say("old")
+    north.then(fails(500))
+    assert told(await say("old")) == (200, "spilled", "south")
+    assert (await sessions.aget("old")).provider == "north"
+
+
+@pytest.mark.parametrize("failure", [fails(500), fails(400), fails(403, {"error": {"message": "flagged"}})])
+async def test_conversation_is_not_bound_when_its_first_request_gets_no_answer(
+    gateway: Settings, only_north: Upstream, failure: Behaviour
+) -> None:
+    only_north.then(failure)
+    assert (await say("new")).status >= 400
+    assert await sessions.aget("new") is None
+    assert told(await say("new")) == (200, "created", "north")
+
+
+async def test_conversation_is_not_bound_when_its_first_client_leaves_before_the_answer(
+    gateway: Settings, only_north: Upstream
+) -> None:
+    only_north.then(stalls)
+    call = Call(chat(conversation_id="new"))
+    task = call.start()
+    await until(lambda: only_north.exchanges)
+    assert (await sessions.aget("new")) is not None
+    call.leave()
+    await task
+    assert await sessions.aget("new") is None
+
+
+async def test_conversation_stays_bound_when_its_first_stream_breaks_after_its_content(
+    gateway: Settings, only_north: Upstream
+) -> None:
+    only_north.then(streams_and_stalls)
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    assert (await say("new", stream=True)).status == 200
+    assert (await sessions.aget("new")).provider == "north"
+
+
+async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(
+    gateway: Settings, only_north: Upstream
+) -> None:
+    only_north.then(stalls)
+    call = Call(chat(conversation_id="new"))
+    task = call.start()
+    await until(lambda: only_north.exchanges)
+    session = await sessions.aget("new")
+    await sessions.arebind(session, provider="south", model="model-a", reason="an operator's")
+    call.leave()
+    await asyncio.gather(task)
+    assert (await sessions.aget("new")).provider == "south"
+
+
+async def test_old_binding_stays_when_a_request_gets_no_answer(
+    bound_to_north: str, north: Upstream, south: Upstream
+) -> None:
+    north.then(fails(500))
+    south.then(fails(500))
+    assert (await say(bound_to_north)).status == 500
+    assert (await sessions.aget(bound_to_north)).provider == "north"
