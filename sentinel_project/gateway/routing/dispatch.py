@@ -17,7 +17,7 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import plan as routing
-from sentinel_project.gateway.upstream import client
+from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure, UpstreamRejection
 from sessions_sticky.identity import Identity
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body that are for gateways: strict providers refuse fields that they do not know."""
+HINTED = frozenset({"chat", "responses", "messages"})
+"""The APIs whose requests may have a field with a cache hint: OpenAI's completions and embeddings refuse one."""
 
 
 class Served(NamedTuple):
@@ -53,7 +55,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
         health.begin(provider.name)
         started = time.perf_counter()
         try:
-            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint)
+            answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint)
         except UpstreamFailure as exc:
             metrics.upstream_failures.labels(provider.name, exc.reason).inc()
             health.failed(provider.name, retry_after=exc.retry_after, alive=exc.alive)
@@ -73,6 +75,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
             metrics.upstream_seconds.labels(provider.name, stream).observe(time.perf_counter() - started)
             health.answered(provider.name)
             return Served(answer, provider, await routing.record_result(plan, provider, refusal), repaired)
+        request = headers.next_attempt(request)
     assert first_error is not None  # noqa: S101 - a plan has at least one candidate
     raise first_error
 
@@ -87,7 +90,7 @@ async def _ask(
         repair = request.api.repair(body, exc)
         if repair is None:
             raise
-    return await client.call(provider, request, repair.body, hint), repair.removed
+    return await client.call(provider, headers.next_attempt(request), repair.body, hint), repair.removed
 
 
 def affinity_hint(identity: Identity) -> str | None:
@@ -97,11 +100,11 @@ def affinity_hint(identity: Identity) -> str | None:
     return hmac.digest(settings.SENTINEL_ID_KEY, b"hint\0" + identity.session_id.encode(), "sha256").hex()[:32]
 
 
-def _body_for(provider: Provider, body: Body, plan: routing.Plan) -> Body:
+def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Body:
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
-    changes: dict[str, bytes | None] = dict.fromkeys(SESSION_FIELDS)
+    body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None:
+    if field is not None and request.api.name in HINTED:
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
