@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body that are for gateways: strict providers refuse fields that they do not know."""
 HINTED = frozenset({"chat", "responses", "messages"})
-"""The APIs whose requests may have a field with a cache hint: OpenAI's completions and embeddings refuse one."""
+"""The APIs that may take a field with a cache hint: OpenAI's completions and embeddings refuse one."""
 
 
 class Served(NamedTuple):
@@ -104,7 +104,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None and request.api.name in HINTED:
+    if field is not None and request.api.name in HINTED and request.api.binds:  # no count of tokens
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
