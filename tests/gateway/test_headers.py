@@ -198,6 +198,48 @@ async def test_provider_gets_its_hint_in_every_api_that_can_have_one(gateway: Se
     assert fields == (hinted if api.path in HINTED else [None] * 3)
 
 
+async def turn_state(upstream: Upstream) -> str:
+    """Return what a client gets for the state of a turn that an upstream issued."""
+    upstream.then(with_headers({"x-codex-turn-state": f"state-of-{upstream.name}"}))
+    return (await ask(chat())).headers["x-codex-turn-state"]
+
+
+async def test_turn_state_goes_back_to_the_provider_that_issued_it_and_to_no_other(gateway: Settings, north, south):
+    gateway.SENTINEL_PROVIDERS = (provider(north),)
+    state = await turn_state(north)
+    assert "north" in state
+    for upstream, sent in ((north, {"x-codex-turn-state": "state-of-north"}), (south, {})):
+        gateway.SENTINEL_PROVIDERS = (provider(upstream, forward_headers=frozenset({"x-codex-turn-state"})),)
+        await ask(chat(), headers=[("X-Codex-Turn-State", state)])
+        headers = got(upstream.exchanges[-1])
+        assert {name: value for name, value in headers.items() if name == "x-codex-turn-state"} == sent
+
+
+async def test_turn_state_is_dropped_when_its_provider_fails_and_another_serves(gateway: Settings, north, south):
+    gateway.SENTINEL_PROVIDERS = (provider(north),)
+    state = await turn_state(north)
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south, weight=0.001))
+    north.clear()
+    north.then(fails(503))
+    answer = await ask(chat(conversation_id="conv-1"), headers=[("X-Codex-Turn-State", state)])
+    assert answer.headers["x-session-provider"] == "south"
+    assert got(north.exchanges[0])["x-codex-turn-state"] == "state-of-north"
+    assert "x-codex-turn-state" not in got(south.exchanges[0])
+
+
+@pytest.mark.parametrize("change", ["state", ":state", "", "{issuer}:", "{issuer}", "{issuer}x:state", "{issuer}:\t"])
+async def test_turn_state_is_dropped_when_the_gateway_did_not_issue_it(only_north: Upstream, change):
+    issuer = (await turn_state(only_north)).partition(":")[0]
+    await ask(chat(), headers=[("X-Codex-Turn-State", change.format(issuer=issuer))])
+    assert added(only_north.exchanges[-1]) == {}
+
+
+async def test_turn_state_is_dropped_when_connection_names_it(only_north: Upstream):
+    state = await turn_state(only_north)
+    await ask(chat(), headers=[("X-Codex-Turn-State", state), ("Connection", "X-Codex-Turn-State")])
+    assert added(only_north.exchanges[-1]) == {}
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("request_id", ["x-request-id", "request-id"])
 async def test_client_gets_exactly_the_headers_that_come_back(only_north: Upstream, is_stream, request_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from datetime import UTC
 from email.utils import format_datetime, parsedate_to_datetime
@@ -27,6 +28,8 @@ REQUEST_IDS = ("x-request-id", "request-id")
 MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x-ndjson"})
 """The types of answers that are passed on; in any other text a provider may repeat its key."""
 SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,3})?")
+TURN_STATE = "x-codex-turn-state"
+"""State of one turn that Codex sends back with the turn's next request; only its issuer can read it."""
 
 
 def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> dict[str, str]:
@@ -34,7 +37,7 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
 
     `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
     """
-    allowed = TO_PROVIDER | provider.forward_headers | {provider.affinity_header}
+    allowed = (TO_PROVIDER | provider.forward_headers | {provider.affinity_header}) - {TURN_STATE}
     hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
     sent = {
         name: value
@@ -45,6 +48,9 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
     }
     if provider.affinity_header is not None and hint is not None:
         sent[provider.affinity_header] = sent.get(provider.affinity_header) or hint
+    issuer, _, state = request.headers.get(TURN_STATE, "").partition(":")
+    if issuer == _issuer(provider) and state and _is_printable(state) and TURN_STATE not in hop_by_hop:
+        sent[TURN_STATE] = state
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
 
@@ -81,7 +87,14 @@ def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str,
     for name in REQUEST_IDS:
         if request_id := _usable(provider, response, name):
             kept["x-upstream-request-id"] = kept["request-id"] = request_id
+    if state := _usable(provider, response, TURN_STATE):
+        kept[TURN_STATE] = f"{_issuer(provider)}:{state}"
     return kept
+
+
+def _issuer(provider: Provider) -> str:
+    """Return what the gateway puts before a turn's state, to recognize the provider when it comes back."""
+    return hashlib.sha256(provider.name.encode()).hexdigest()[:16]
 
 
 def media_type(response: aiohttp.ClientResponse, default: str) -> str:
