@@ -12,7 +12,8 @@ from environ import Env
 
 import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
-from sentinel_project.gateway.providers.config import ECHO, load_providers
+from sentinel_project.gateway.providers.config import ECHO
+from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.secret_key import derived_key, secret_key
 from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config

@@ -111,7 +111,7 @@ PROVIDER_FILES = {
     "provider = []": "provider",
     PROVIDER.replace("models", "modles"): "modles",
     PROVIDER + 'region = "eu"': "region",
-    PROVIDER + PROVIDER: "'one'",
+    PROVIDER + PROVIDER: '"one"',
     PROVIDER + 'api_key_env = "NOT_SET"': "NOT_SET",
     PROVIDER + 'api_key_env = "EMPTY"': "EMPTY",
     PROVIDER.replace("https://host/v1", "ftp://host/v1"): "ftp://host/v1",
@@ -151,7 +151,7 @@ def test_start_is_refused_when_the_file_of_providers_is_wrong(refused, tmp_path,
     file = tmp_path / "providers.toml"
     file.write_text(text)
     line = refused(SENTINEL_PROVIDERS=str(file), EMPTY="")
-    assert line.startswith(f"Invalid SENTINEL_PROVIDERS: {file}: ")
+    assert re.match(rf"Invalid SENTINEL_PROVIDERS: {re.escape(str(file))}(, line \d+)?: ", line)
     assert named in line
 
 
@@ -173,7 +173,7 @@ def test_start_is_refused_when_there_is_no_file_of_providers(refused, path):
 def test_start_is_refused_when_the_file_of_providers_is_not_utf8(refused, tmp_path):
     file = tmp_path / "providers.toml"
     file.write_bytes(b'[[provider]]\nname = "\xff"\n')
-    assert refused(SENTINEL_PROVIDERS=str(file)).startswith(f"Invalid SENTINEL_PROVIDERS: {file}: ")
+    assert refused(SENTINEL_PROVIDERS=str(file)).startswith(f"Invalid SENTINEL_PROVIDERS: {file}, line 2: ")
 
 
 def test_start_is_refused_when_the_data_folder_cannot_be_made(refused, tmp_path):

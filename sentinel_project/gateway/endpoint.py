@@ -212,9 +212,13 @@ async def _answer(
 
 
 def _headers(request: HttpRequest) -> dict[str, str]:
-    """Return all headers: also those with an underscore in the name, which Django drops."""
+    """Return all headers: also those with an underscore in the name, which Django drops. Repeated ones are joined."""
     scope = getattr(request, "scope", None)
     if scope is None:
         return {name.lower(): value for name, value in request.headers.items()}
-    # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
-    return {name.decode("latin-1").lower(): value.decode(errors="surrogateescape") for name, value in scope["headers"]}
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode(errors="surrogateescape")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers

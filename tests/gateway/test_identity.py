@@ -189,7 +189,7 @@ async def test_session_fields_are_forwarded_only_to_the_provider_that_takes_them
 
 
 async def test_provider_gets_a_hint_that_is_one_for_the_conversation_and_not_its_id(gateway, north: Upstream):
-    hints = {"affinity_field": "prompt_cache_key", "affinity_header": "X-Session-Affinity"}
+    hints = {"affinity_field": "prompt_cache_key", "affinity_header": "x-session-affinity"}
     gateway.SENTINEL_PROVIDERS = (provider(north, **hints),)
     sent = []
     for conversation_id in ("conv-1", "conv-1", "conv-2"):
@@ -201,7 +201,7 @@ async def test_provider_gets_a_hint_that_is_one_for_the_conversation_and_not_its
 
 
 async def test_provider_gets_the_clients_own_hint_when_there_is_one(gateway, north: Upstream):
-    hints = {"affinity_field": "prompt_cache_key", "affinity_header": "X-Session-Affinity"}
+    hints = {"affinity_field": "prompt_cache_key", "affinity_header": "x-session-affinity"}
     gateway.SENTINEL_PROVIDERS = (provider(north, **hints),)
     await ask(chat(prompt_cache_key="bucket"), headers=[("X-Session-Affinity", "ses-1")])
     (exchange,) = north.exchanges

@@ -30,6 +30,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.received = time.monotonic()
         self.ended = threading.Event()
         self.left_early = False
         self.upstream.exchanges.append(self)

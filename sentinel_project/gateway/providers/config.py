@@ -1,36 +1,47 @@
-"""The providers that the gateway forwards to; no Django, no I/O but the file."""
+"""What is known of a provider, and what an entry of the file of providers may say; no Django, no I/O."""
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 from typing import Annotated, Literal, get_args
-from urllib.parse import urlsplit
 
 import msgspec
-
-from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
+from msgspec import Meta
 
 MAX_NAME_LENGTH = 256
-Token = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=MAX_NAME_LENGTH)]
+Token = Annotated[str, Meta(pattern=r"^[!-~]+\Z", max_length=MAX_NAME_LENGTH)]
 """Printable ASCII without spaces: it goes into response headers."""
-HeaderValue = Annotated[str, msgspec.Meta(pattern=r"^[ -~]+$", max_length=4096)]
+
 SECRET_NAME = re.compile("auth|cookie|key|password|secret|signature|token", re.IGNORECASE)
 """Names of headers and parameters whose values are secret."""
-HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
-"""A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
-
 
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
 ApiName = Literal["chat", "responses", "messages", "completions", "embeddings"]
+APIS = get_args(ApiName)
+
+CREDENTIALS = frozenset(
+    {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie"}
+)
+OF_A_CONNECTION = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("host", "content-length", "content-type", "content-encoding", "accept-encoding", "expect", "forwarded"),
+    }
+)
+"""Hop-by-hop headers (RFC 9110, 7.6.1), and those that the gateway's own HTTP client sets or that name the client."""
+OF_A_CLIENT = frozenset({"openai-organization", "openai-project", "anthropic-dangerous-direct-browser-access"})
+"""Headers that name a client's account: `headers` may set the operator's, `forward_headers` may not pass a client's."""
+
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream. `base_url` None: the echo inside the process; `api_key` None: send none.
 
     `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
-    providers that share prompt caches and encrypted reasoning.
+    providers that share prompt caches and encrypted reasoning. Names of headers are in lower case.
     """
 
     name: str
@@ -66,97 +77,35 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    name: Token
-    base_url: str
-    models: (
-        Annotated[tuple[Token, ...], msgspec.Meta(min_length=1)]
-        | Annotated[dict[Token, Token], msgspec.Meta(min_length=1)]
+class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One `[[provider]]` of the file. The descriptions say what is allowed, in errors and on the page of the docs."""
+
+    name: Annotated[Token, Meta(description="1 to 256 printable ASCII characters without spaces")]
+    base_url: Annotated[str, Meta(description="an http:// or https:// URL of a host and a path alone")]
+    models: Annotated[
+        tuple[Token, ...] | dict[Token, Token],
+        Meta(description="a list of names, or a table from names to the provider's names, without spaces"),
+    ]
+    api_key_env: Annotated[str | None, Meta(description="the name of an environment variable that holds the key")] = (
+        None
     )
-    api_key_env: str | None = None
-    weight: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 1
-    apis: Annotated[tuple[ApiName, ...], msgspec.Meta(min_length=1)] = ("chat",)
-    auth: Auth = "bearer"
-    headers: dict[Token, HeaderValue] = {}
-    query: dict[Token, str] = {}
-    forward_headers: tuple[Token, ...] = ()
-    account: Token | None = None
-    affinity_header: Token | None = None
-    affinity_field: Token | None = None
-    max_in_flight: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
-    first_byte_seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    auth: Annotated[Auth | None, Meta(description=f"one of {', '.join(get_args(Auth))}")] = None
+    apis: Annotated[
+        tuple[ApiName, ...], Meta(description=f"a list of at least one of {', '.join(APIS)}", min_length=1)
+    ] = ("chat",)
+    weight: Annotated[float, Meta(description="a number from 0 to 1000000", ge=0, le=1_000_000)] = 1
+    account: Annotated[Token | None, Meta(description="1 to 256 printable ASCII characters without spaces")] = None
+    headers: Annotated[dict[str, str], Meta(description="a table from header names to values, printable ASCII")] = {}
+    query: Annotated[dict[str, str], Meta(description="a table from parameter names to values, all text")] = {}
+    forward_headers: Annotated[tuple[str, ...], Meta(description="a list of header names")] = ()
+    affinity_header: Annotated[str | None, Meta(description="the name of a header")] = None
+    affinity_field: Annotated[Token | None, Meta(description="the name of a field of the request's JSON")] = None
+    max_in_flight: Annotated[Count | None, Meta(description="a whole number from 1 to 1000000")] = None
+    first_byte_seconds: Annotated[Seconds | None, Meta(description="a number of seconds above 0, up to 86400")] = None
 
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    provider: Annotated[list[_Entry], msgspec.Meta(min_length=1)]
-
-
-APIS = get_args(ApiName)
 
 ECHO = tuple(
     Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1, apis=APIS)
     for name in ("echo-one", "echo-two", "echo-three")
 )
 """What there is without a file: the first run needs no key and no network."""
-
-
-def load_providers(path: str) -> tuple[Provider, ...]:
-    """Read the TOML file of providers. Raises `ValueError` saying what is wrong and where."""
-    try:
-        entries = msgspec.toml.decode(Path(path).read_bytes(), type=_File).provider
-    except OSError as exc:
-        raise ValueError(f"{path}: {exc.strerror}") from exc
-    except (msgspec.MsgspecError, UnicodeError) as exc:
-        raise ValueError(f"{path}: {exc}") from exc
-    providers = tuple(_provider(path, entry) for entry in entries)
-    names = [provider.name for provider in providers]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{path}: more than one provider is named {twice[0]!r}")
-    return providers
-
-
-def _provider(path: str, entry: _Entry) -> Provider:
-    where = f"{path}: provider {entry.name!r}"
-    host = _host(entry.base_url)
-    if host is None:
-        shown = re.sub("//.*@", "//...@", entry.base_url)
-        raise ValueError(f"{where}: base_url {shown!r}; allowed is http:// or https://, a host and a path")
-    if is_metadata_host(host):
-        raise ValueError(f"{where}: base_url {entry.base_url!r}; not allowed are addresses of a cloud's own services")
-    api_key = None
-    if entry.api_key_env is not None:
-        api_key = os.environ.get(entry.api_key_env, "")
-        if not re.fullmatch(r"[!-~]+", api_key):
-            raise ValueError(f"{where}: the environment variable {entry.api_key_env} is not set to an API key")
-    return Provider(
-        name=entry.name,
-        base_url=entry.base_url.rstrip("/"),
-        api_key=api_key,
-        models=tuple(entry.models),
-        weight=entry.weight,
-        apis=entry.apis,
-        auth=entry.auth,
-        headers=entry.headers,
-        query=entry.query,
-        forward_headers=frozenset(name.lower() for name in entry.forward_headers),
-        upstream_names=entry.models if isinstance(entry.models, dict) else {},
-        account=entry.account or entry.name,
-        affinity_header=entry.affinity_header,
-        affinity_field=entry.affinity_field,
-        max_in_flight=entry.max_in_flight,
-        first_byte_seconds=entry.first_byte_seconds,
-    )
-
-
-def _host(base_url: str) -> str | None:
-    """Return the host that the HTTP client makes of a URL; None unless that has a scheme, a host and a path alone."""
-    from yarl import URL  # aiohttp's; loading it takes 30 ms, and commands without a file of providers need none
-
-    try:
-        given, url = urlsplit(base_url), URL(base_url)
-    except ValueError:  # brackets without an IPv6 address, a port that is no number, a character that no host has
-        return None
-    # The provider's key goes into `api_key_env`: aiohttp does not take credentials in both places.
-    if given.query or given.fragment or "@" in given.netloc or url.scheme not in ("http", "https") or url.port == 0:
-        return None
-    return url.raw_host if url.raw_host and HOST.fullmatch(url.raw_host) else None

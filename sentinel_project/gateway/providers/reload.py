@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from django.conf import settings
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.providers.config import Provider, load_providers
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.file import load_providers
 
 logger = logging.getLogger(__name__)
 

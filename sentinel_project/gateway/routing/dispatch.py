@@ -20,7 +20,7 @@ from sentinel_project.gateway.providers.health import Failure, Health
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
-from sentinel_project.gateway.upstream import client
+from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sessions_sticky.identity import Identity
 
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body that are for gateways: strict providers refuse fields that they do not know."""
+HINTED = frozenset({"chat", "responses", "messages"})
+"""The APIs that may take a field with a cache hint: OpenAI's completions and embeddings refuse one."""
 
 
 class Served(NamedTuple):
@@ -74,7 +76,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
         routing.load.pace(provider.name).begin(begun)
         until = attempts.until(provider, is_last=provider is plan.candidates[-1])
         try:
-            answer, repaired = await _ask(provider, request, _body_for(provider, request.body, plan), hint, until)
+            answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint, until)
         except UpstreamFailure as exc:
             gate.leave()
             attempts.end(exc)
@@ -82,6 +84,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
             failures.add(provider, exc, is_slow=is_slow)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise
+            request = headers.next_attempt(request)
         except BaseException as exc:
             gate.leave()
             attempts.end()
@@ -154,8 +157,7 @@ def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
     if routing.health.is_cooling(provider.name, plan.model):
         return routing.unavailable(plan.model, [])
     message = f"All providers of the model {plan.model!r} are busy"
-    headers = {"Retry-After": "1"}
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})
 
 
 async def _ask(
@@ -168,7 +170,7 @@ async def _ask(
         repair = request.api.repair(body, exc)
         if repair is None:
             raise
-    return await client.call(provider, request, repair.body, hint, until), repair.removed
+    return await client.call(provider, headers.next_attempt(request), repair.body, hint, until), repair.removed
 
 
 def affinity_hint(identity: Identity) -> str | None:
@@ -178,11 +180,11 @@ def affinity_hint(identity: Identity) -> str | None:
     return hmac.digest(settings.SENTINEL_ID_KEY, b"hint\0" + identity.session_id.encode(), "sha256").hex()[:32]
 
 
-def _body_for(provider: Provider, body: Body, plan: routing.Plan) -> Body:
+def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Body:
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
-    changes: dict[str, bytes | None] = dict.fromkeys(SESSION_FIELDS)
+    body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None:
+    if field is not None and request.api.name in HINTED and request.api.binds:  # no count of tokens
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)

@@ -14,7 +14,11 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.upstream.masking import mask
 
-TO_PROVIDER = frozenset({"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate"})
+TO_PROVIDER = frozenset(
+    {"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate", "idempotency-key"}
+)
+FOR_ONE_ATTEMPT = frozenset({"idempotency-key"})
+"""Headers that say that a request is the same as an earlier one, which no other attempt is."""
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
 QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
@@ -33,7 +37,7 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
 
     `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
     """
-    allowed = TO_PROVIDER | provider.forward_headers
+    allowed = (TO_PROVIDER | provider.forward_headers | {provider.affinity_header}) - {TURN_STATE}
     hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
     sent = {
         name: value
@@ -43,10 +47,9 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
         and _is_printable(value)
     }
     if provider.affinity_header is not None and hint is not None:
-        affinity = provider.affinity_header.lower()
-        sent[affinity] = request.headers.get(affinity) or hint
+        sent[provider.affinity_header] = sent.get(provider.affinity_header) or hint
     issuer, _, state = request.headers.get(TURN_STATE, "").partition(":")
-    if issuer == _issuer(provider) and state and _is_printable(state):
+    if issuer == _issuer(provider) and state and _is_printable(state) and TURN_STATE not in hop_by_hop:
         sent[TURN_STATE] = state
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
@@ -56,6 +59,12 @@ def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
     sent = parse_qsl(query, keep_blank_values=True)
     allowed = [(name, value) for name, value in sent if name in QUERY_TO_PROVIDER and name not in provider.query]
     return [*allowed, *provider.query.items()]
+
+
+def next_attempt(request: ApiRequest) -> ApiRequest:
+    """Return a request as it is sent once more: to another provider, or with another body."""
+    kept = {name: value for name, value in request.headers.items() if name not in FOR_ONE_ATTEMPT}
+    return request._replace(headers=kept)
 
 
 def authorization(provider: Provider) -> dict[str, str]:
