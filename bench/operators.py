@@ -178,7 +178,7 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
         return None
     rank = int(sessions.count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.INDEX_ALL, rank, rank, withscores=True)
-    at = Cursor.start(Filters(**filters))._replace(score=f"{score:.0f}", member=member.decode())
+    at = Cursor(Filters(**filters), f"{score:.0f}", member.decode())
     return {"cursor": str(at)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 from django.dispatch import Signal
@@ -58,9 +59,9 @@ class AsyncIO:
         self._store = store
         self._sender = sender
 
-    async def send(self, request: Request[ReplyT]) -> ReplyT:
+    def send(self, request: Request[ReplyT]) -> Awaitable[ReplyT]:
         """Send a request and return the reply."""
-        return await self._store.asend(request)
+        return self._store.asend(request)
 
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""

@@ -51,9 +51,9 @@ class RedisServer:
         """Send and wait."""
         return run(self._send(request, self._exchange))
 
-    async def asend(self, request: RedisRequest) -> Any:
+    def asend(self, request: RedisRequest) -> Awaitable[Any]:
         """Send without blocking the event loop."""
-        return await self._send(request, self._async_client.exchange)
+        return self._send(request, self._async_client.exchange)
 
     async def _send(self, request: RedisRequest, exchange: Exchange) -> Any:
         self._breaker.check()

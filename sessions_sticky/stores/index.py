@@ -127,19 +127,14 @@ def change(
     given, else a new session to those of the time of its `created_at`.
     """
     now = change.after or change.before
-    owner, route = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
-    former_owner, former_route = zsets(change.before)[1:] if change.before else (owner, route)
+    places = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
+    former_places = zsets(change.before)[1:] if change.before else places
     counts, counters = _counts(change, counter) if record else NO_COUNTS
     names = ChangeKeys(
-        keys.session(conversation_id),
-        keys.deleted(conversation_id),
-        keys.INDEX_ALL,
-        keys.INDEX_ROUTES,
-        keys.HISTORY,
-        owner,
-        route,
-        former_owner,
-        former_route,
+        *(keys.session(conversation_id), keys.deleted(conversation_id)),
+        *(keys.INDEX_ALL, keys.INDEX_ROUTES, keys.HISTORY),
+        *places,
+        *former_places,
         *counters,
     )
     options = ChangeOptions(

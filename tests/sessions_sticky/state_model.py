@@ -125,6 +125,14 @@ class Model:
             self.told.append((conversation_id, ("deleted", gone.provider if gone else "", gone.model if gone else "")))
         return held is not None
 
+    def delete_unchanged(self, who: int, before: Session) -> SessionConflict | None:
+        """Delete a session if it is bound as given."""
+        current = self.session(before.id)
+        if current != before:
+            return SessionConflict(before.id, current)
+        self.delete(who, before.id)
+        return None
+
     def delete_all(self, who: int, filters: dict[str, str]) -> int:
         """Delete what the filters mean."""
         return sum(self.delete(who, conversation_id) for conversation_id in self.matching(filters))

@@ -42,6 +42,16 @@ class RedisMachine(Machine):
             assert found == meant
             assert len(found) == len(shown)
 
+    def scan(self, who, filters):
+        answer = self.world.ask(who, False, "scan", **filters)
+        if self.model.down:
+            assert type(answer) is SessionStoreUnavailable
+            return
+        meant = self.model.matching(filters)
+        found = {entry.session.id: entry.session for entry in answer}
+        assert len(found) == len(answer)
+        assert found.items() <= meant.items() if self.model.drifted else found == meant
+
     def count(self, who, native, filters):
         number = len(self.model.matching(filters))
         answer = self.world.ask(who, native, "count", **filters)
@@ -81,6 +91,7 @@ class RedisMachine(Machine):
         for filters in ({}, {"provider": provider}, {"provider": provider, "model": model}, {"external_id": "a"}):
             self.page(who, native, filters, limit)
             self.count(who, native, filters)
+            self.scan(who, filters)
         self.stats(who, native)
         for conversation_id in IDS:
             self.history(who, native, conversation_id)

@@ -99,6 +99,24 @@ class Machine(RuleBasedStateMachine):
         else:
             self.ask(expected, who, native, "rebind", before, **move)
 
+    @rule(who=WHO, native=NATIVE, conversation_id=CONVERSATIONS)
+    def get_raw(self, who, native, conversation_id):
+        answer = self.world.ask(who, native, "get_raw", conversation_id)
+        if self.model.down:
+            assert type(answer) is SessionStoreUnavailable
+        else:
+            assert answer == self.world.read(conversation_id)
+
+    @rule(who=WHO, native=NATIVE, conversation_id=CONVERSATIONS, data=st.data())
+    def delete_unchanged(self, who, native, conversation_id, data):
+        known = [session for session in self.older if session.id == conversation_id]
+        if bound := self.model.session(conversation_id):
+            known.append(bound)
+        if known:
+            before = known[-1] if data.draw(st.integers(0, 2)) else known[0]
+            expected = lambda: self.model.delete_unchanged(who, before)  # noqa: E731
+            self.ask(expected, who, native, "delete_unchanged", before)
+
     @rule(seconds=SECONDS)
     def pass_time(self, seconds):
         self.model.now += seconds

@@ -65,7 +65,8 @@ class World:
         try:
             if native:
                 return self.wait_for(getattr(manager, f"a{method}"), *args, **kwargs)
-            return getattr(manager, method)(*args, **kwargs)
+            answer = getattr(manager, method)(*args, **kwargs)
+            return list(answer) if method == "scan" else answer
         except SessionError as exc:
             return exc
 

@@ -58,9 +58,9 @@ class RedisCluster:
         """Send and wait."""
         return run(self._send(request, self._post))
 
-    async def asend(self, request: RedisRequest) -> Any:
+    def asend(self, request: RedisRequest) -> Awaitable[Any]:
         """Send without blocking the event loop."""
-        return await self._send(request, self._apost)
+        return self._send(request, self._apost)
 
     async def _send(self, request: RedisRequest, post: Post) -> Any:
         asked = self._slots.to_ask()
