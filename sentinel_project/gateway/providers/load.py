@@ -148,10 +148,13 @@ class Load:
 
         After the bounded loads of consistent hashing: one more request may be at most a quarter above the share.
         """
+        in_flight = self.gate(provider.name).in_flight
+        if in_flight < MIN_BOUND:
+            return False
         total = sum(self.gate(each.name).in_flight for each in others)
         share = provider.weight / (sum(each.weight for each in others) or 1)
         bound = max(MIN_BOUND, ceil(BOUND_FACTOR * share * (total + 1)))
-        return self.gate(provider.name).in_flight + 1 > bound
+        return in_flight + 1 > bound
 
     def is_bucket(self, session_id: str) -> bool:
         """Return whether a content session has so many requests in flight that it is no single conversation."""
