@@ -139,6 +139,8 @@ class _Reader:
 
         Raises `TimeoutError` when the provider has been quiet for too long.
         """
+        if len(self._buffer.rest) > MAX_EVENT_BYTES:
+            raise too_long(self._provider, MAX_EVENT_BYTES)
         loop = asyncio.get_running_loop()
         idle_until = self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS
         heartbeat_at = loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
@@ -150,12 +152,7 @@ class _Reader:
                 raise
             return self._api.heartbeat
         self._quiet_since = loop.time()
-        if not chunk:
-            return None
-        whole = self._buffer.take(chunk)
-        if len(self._buffer.rest) > MAX_EVENT_BYTES:
-            raise too_long(self._provider, MAX_EVENT_BYTES)
-        return whole
+        return self._buffer.take(chunk) if chunk else None
 
 
 def _end(api: Api, whole: bytes) -> int | None:
