@@ -183,13 +183,13 @@ class Manager:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def resolve(self, identity: Identity, *, provider: str, model: str, owner: str) -> tuple[Session, str]:
+    async def resolve(self, identity: Identity, *, provider: str, model: str, owner: str) -> binding.Bound:
         """Return the binding, new or not; in the place of `binding.resolve`."""
         conversation_id = str(identity.session_id)
-        outcome = Outcome.HIT if conversation_id in self._world.bound else Outcome.CREATED
-        if outcome is Outcome.CREATED:
-            self._world.bound[conversation_id] = provider
-        return Session(conversation_id, self._world.bound[conversation_id], model, owner, 1), str(outcome)
+        is_new = conversation_id not in self._world.bound
+        bound = self._world.bound.setdefault(conversation_id, provider)
+        outcome = Outcome.CREATED if is_new else Outcome.HIT
+        return binding.Bound(Session(conversation_id, bound, model, owner, 1), str(outcome), is_new)
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> None:
         """Move by compare-and-set."""
