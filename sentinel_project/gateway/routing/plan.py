@@ -118,7 +118,8 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         ranking = _ranked(session.id, model, api)
     candidates = _from_bound(session.provider, ranking, model, api)
     if identity.source == "content" and load.is_bucket(session.id):
-        candidates.sort(key=lambda each: load.is_overfull(each, candidates))
+        overfull = load.overfull(candidates)
+        candidates.sort(key=lambda each: each.name in overfull)
     return Plan(identity, owner, api, model, candidates, session, bound.outcome, move_reason, is_new=bound.is_new)
 
 
@@ -203,8 +204,8 @@ def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
     """
     by_name = {provider.name: provider for provider in eligible(model, api)}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    others = [by_name[name] for name in ranking]
-    return sorted(others, key=lambda each: (_is_slow(each), load.is_overfull(each, others)))
+    overfull = load.overfull(list(by_name.values()))
+    return sorted((by_name[name] for name in ranking), key=lambda each: (_is_slow(each), each.name in overfull))
 
 
 def _is_slow(provider: Provider) -> bool:
