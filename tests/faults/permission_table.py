@@ -86,7 +86,7 @@ def _key(path: str, *, other: str = "- 405", **calls: str) -> Route:
 
 def _stored(pattern: str, path: str, *methods: str) -> dict[str, Route]:
     """Return a path of a stored object; the echo answers 404 to its owner, and no other owner's request reaches it."""
-    calls = {method: "object 404" for method in (*methods, *(("HEAD",) if "GET" in methods else ()))}
+    calls = dict.fromkeys(methods, "object 404")
     return {rf"^v1/{pattern}\Z": _key(f"/v1/{path}", **calls)}
 
 
