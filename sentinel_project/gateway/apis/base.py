@@ -69,6 +69,8 @@ class Api(ABC):
     """Whether a successful answer may have a field `error` that is not null."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
+    error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
+    """Bytes of which every event that reports an error contains some; others may contain them too."""
     end_is_answer: ClassVar[bool] = False
     """Whether the last event holds the whole answer, so that nothing need come before it."""
 

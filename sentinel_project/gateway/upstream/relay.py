@@ -77,31 +77,32 @@ async def _relay(
 ) -> AsyncGenerator[bytes]:
     """Yield whole events until the API's last one; a stream that breaks or stalls ends with an error event.
 
-    Closing the generator ends the request.
+    A provider's own error event is counted, and passed on as the only one. Closing the generator ends the request.
     """
-    is_complete, end, last = False, None, b""
+    is_complete, has_failed, end, last = False, False, None, b""
     following: bytes | None = whole
     try:
         while following is not None:
             if following:
+                has_failed = has_failed or _record_error(provider, api, following)
                 is_complete = is_complete or api.is_complete(following)
                 end, last = _end(api, following), following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
-            following = await _read_events(provider, response, buffer)
-        if buffer.rest and _end(api, bytes(buffer.rest)) is not None:
-            yield mask_body(bytes(buffer.rest), provider.secrets) + b"\n\n"  # a last event without its empty line
-        elif not is_complete:
+            following = await _read_events(provider, api, response, buffer)
+        if not (is_complete or has_failed):
             raise incomplete(provider)
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
-        yield api.error_event(stopping.error(), last)
-    except UpstreamFailure as exc:
-        yield _error_event(provider, api, exc, last)
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield _error_event(provider, api, failure(provider, exc), last)
+        if not has_failed:
+            yield api.error_event(stopping.error(), last)
+    except (UpstreamFailure, aiohttp.ClientError, TimeoutError, OSError) as exc:
+        if not has_failed:
+            failed = exc if isinstance(exc, UpstreamFailure) else failure(provider, exc)
+            _record_failure(provider, failed)
+            yield api.error_event(failed, last)
     finally:
         if end is not None and not response.content.at_eof():
             task = asyncio.get_running_loop().create_task(_read_to_end(response))
@@ -112,14 +113,21 @@ async def _relay(
 
 
 async def _read_events(
-    provider: Provider, response: aiohttp.ClientResponse, buffer: events.EventBuffer
+    provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer
 ) -> bytes | None:
-    """Return the whole events in what the provider sends next, perhaps none; None at the end of its response."""
+    """Return the whole events in what the provider sends next, perhaps none; None at the end of its response.
+
+    Half an event is dropped at the end, unless it is the API's last one or an error, and lacks its empty line only.
+    """
     if len(buffer.rest) > MAX_EVENT_BYTES:
         raise too_long(provider, MAX_EVENT_BYTES)
     async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
         chunk = await response.content.readany()
-    return buffer.take(chunk) if chunk else None
+    if chunk:
+        return buffer.take(chunk)
+    rest = bytes(buffer.rest)
+    buffer.rest.clear()
+    return rest + b"\n\n" if _end(api, rest) is not None or _error(api, rest) else None
 
 
 def _end(api: Api, whole: bytes) -> int | None:
@@ -134,6 +142,16 @@ def _end(api: Api, whole: bytes) -> int | None:
     return None
 
 
+def _error(api: Api, whole: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of the first event that reports an error, {} for another text; None without an error."""
+    if not any(marker in whole for marker in api.error_markers):
+        return None
+    for event in events.split(whole):
+        if api.stage(event) is Stage.ERROR:
+            return _json_object(event)
+    return None
+
+
 def _json_object(event: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(events.data(event))
@@ -142,11 +160,18 @@ def _json_object(event: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _error_event(provider: Provider, api: Api, failed: UpstreamFailure, after: bytes) -> bytes:
-    """Count and log a failure inside a stream, whose status was sent long ago; return the event for the client."""
+def _record_error(provider: Provider, api: Api, whole: bytes) -> bool:
+    """Count and log an error that the provider reports in whole events; return whether there is one."""
+    error = _error(api, whole)
+    if error is not None:
+        _record_failure(provider, stream_error(provider, api, error))
+    return error is not None
+
+
+def _record_failure(provider: Provider, failed: UpstreamFailure) -> None:
+    """Count and log a failure inside a stream, whose status was sent long ago."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
-    return api.error_event(failed, after)
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:
