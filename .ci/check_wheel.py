@@ -18,7 +18,7 @@ NEEDED = {
     "stores/lua/replace.lua",
     "migrations/0001_initial.py",
     "api/views.py",
-    "admin/pages.py",
+    "admin/model_admin.py",
     "static/sessions_sticky/admin.css",
     "templates/admin/sessions_sticky/base.html",
     "locale/de/LC_MESSAGES/django.mo",

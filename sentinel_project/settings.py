@@ -189,7 +189,8 @@ SESSIONS_STICKY["IDENTITY"] = {
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )
-SENTINEL_IDLE_TIMEOUT_SECONDS = environment.number("SENTINEL_IDLE_TIMEOUT_SECONDS", default=60, least=1, most=86_400)
+SENTINEL_IDLE_TIMEOUT_SECONDS = environment.number("SENTINEL_IDLE_TIMEOUT_SECONDS", default=300, least=1, most=86_400)
+SENTINEL_HEARTBEAT_SECONDS = environment.number("SENTINEL_HEARTBEAT_SECONDS", default=15, least=0, most=86_400)
 SENTINEL_MAX_ATTEMPTS = environment.number("SENTINEL_MAX_ATTEMPTS", default=3, least=1, most=100)
 SENTINEL_QUEUE_SECONDS = environment.number("SENTINEL_QUEUE_SECONDS", default=1, least=0, most=60)
 SENTINEL_DRAIN_SECONDS = environment.number("SENTINEL_DRAIN_SECONDS", default=30, least=0, most=86_400)

@@ -137,3 +137,9 @@ def test_apis_page_names_every_api_and_every_type_of_error() -> None:
 
 def rows_of_numbers(page: str) -> list[list[str]]:
     return re.findall(r"^\| (\d+) \| (`\w+`) \|$", page, re.MULTILINE)
+
+
+def test_page_has_every_variable_that_the_gateway_reads():
+    source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
+    read = set(re.findall(r'environment\.\w+\(\s*"(\w+)"', source)) | {"SECRET_KEY", "PROMETHEUS_MULTIPROC_DIR"}
+    assert sorted(name.strip("`") for name, *_ in rows("gateway-settings.md")) == sorted(read)

@@ -36,7 +36,15 @@ PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "externa
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 MOVE_FORM = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}
 DRAIN_FORM = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}
-CHAT = {"model": "echo-small", "messages": [{"role": "user", "content": "hello"}], "conversation_id": "conv-3"}
+OBJECT = "resp_1"
+ALL_APIS = {
+    "model": "echo-small",
+    "messages": [{"role": "user", "content": "hello"}],
+    "input": "hello",
+    "prompt": "hello",
+    "conversation_id": "conv-3",
+}
+"""A request that each API of `/v1/` can serve."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,13 @@ def _api(path: str, body: dict[str, Any] | None = None, *, other: str = "change 
 
 
 def _key(path: str, *, other: str = "- 405", **calls: str) -> Route:
-    return Route("key", path, "", {"other": other, **calls}, CHAT)
+    return Route("key", path, "", {"other": other, **calls}, ALL_APIS)
+
+
+def _stored(pattern: str, path: str, *methods: str) -> dict[str, Route]:
+    """Return a path of a stored object; the echo answers 404 to its owner, and no other owner's request reaches it."""
+    calls = dict.fromkeys(methods, "object 404")
+    return {rf"^v1/{pattern}\Z": _key(f"/v1/{path}", **calls)}
 
 
 def _table(
@@ -95,6 +109,8 @@ def _table(
 
 
 SESSION = "sessions_sticky/session/"
+ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
+OBJECT_ID = f"(?P<object_id>{ID})"
 ANY_ID = "api/sessions/^(?P<id>(?s:.*))"
 OPERATION = "api/sessions/^operations/(?P<key>[0-9a-f]{32})"
 SESSION_PAGES = {
@@ -125,7 +141,9 @@ SESSION_PAGES = {
 USER_FORM = {"username": "new", "usable_password": "true", "password1": "a-long-one-7", "password2": "a-long-one-7"}
 
 ROUTES: dict[str, Route] = {
-    "": _open("/", GET="- 302", POST="- 302", OPTIONS="- 302", PUT="- 302", PATCH="- 302", DELETE="- 302"),
+    "": _open(
+        "/", GET="- 302", HEAD="- 200", POST="- 302", OPTIONS="- 302", PUT="- 302", PATCH="- 302", DELETE="- 302"
+    ),
     "healthz": _open("/healthz", other="- 200"),
     "readyz": _open("/readyz", other="- 200"),
     "metrics": _open("/metrics", other="- 200"),
@@ -187,7 +205,21 @@ ROUTES: dict[str, Route] = {
     ANY_ID: _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API
     "v1/chat/completions": _key("/v1/chat/completions", POST="owner 200"),
-    "v1/models": _key("/v1/models", GET="key 200", HEAD="- 405"),
-    "v1/models/<path:name>": _key("/v1/models/echo-small", GET="key 200", HEAD="- 405"),
-    "^v1/": _key("/v1/nothing", other="- 404"),
+    "v1/messages": _key("/v1/messages", POST="owner 200"),
+    "v1/messages/count_tokens": _key("/v1/messages/count_tokens", POST="key 200"),
+    "v1/responses": _key("/v1/responses", POST="owner 200"),
+    "v1/responses/compact": _key("/v1/responses/compact", POST="owner 400"),
+    "v1/responses/input_tokens": _key("/v1/responses/input_tokens", POST="key 200"),
+    "v1/completions": _key("/v1/completions", POST="owner 200"),
+    "v1/embeddings": _key("/v1/embeddings", POST="owner 200"),
+    **_stored(f"responses/{OBJECT_ID}", f"responses/{OBJECT}", "GET", "DELETE"),
+    **_stored(f"responses/{OBJECT_ID}/cancel", f"responses/{OBJECT}/cancel", "POST"),
+    **_stored(f"responses/{OBJECT_ID}/input_items", f"responses/{OBJECT}/input_items", "GET"),
+    r"^v1/conversations\Z": _key("/v1/conversations", POST="key 404"),
+    **_stored(f"conversations/{OBJECT_ID}", f"conversations/{OBJECT}", "GET", "POST", "DELETE"),
+    **_stored(f"conversations/{OBJECT_ID}/items", f"conversations/{OBJECT}/items", "GET", "POST"),
+    **_stored(f"conversations/{OBJECT_ID}/items/{ID}", f"conversations/{OBJECT}/items/msg_1", "GET", "DELETE"),
+    "v1/models": _key("/v1/models", GET="key 200"),
+    "v1/models/<path:name>": _key("/v1/models/echo-small", GET="key 200"),
+    "^v1(?:/|$)": _key("/v1/nothing", other="- 404"),
 }

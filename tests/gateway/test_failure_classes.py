@@ -17,7 +17,7 @@ from sentinel_project.gateway.providers.health import ACCOUNT, model_slot
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.gateway.asgi import say, told
-from tests.gateway.conftest import provider
+from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import fails
 
 if TYPE_CHECKING:
@@ -188,3 +188,28 @@ async def test_error_with_status_200_is_no_fault_of_the_request(
     north.then(fails(200, body))
     assert told(await say(bound_to_north)) == (200, "spilled", "south")
     assert not routing.health.failing()
+
+
+SHAPES = [
+    (b'{"detail": "maximum context length is 8192"}', "application/json"),
+    (b'{"message": "maximum context length is 8192"}', "application/json"),
+    (b'{"object": "error", "message": "maximum context length is 8192", "code": 400}', "application/json"),
+    (b'{"error": "maximum context length is 8192"}', "application/json"),
+    (b"maximum context\n length is 8192\n", "text/plain; charset=utf-8"),
+]
+
+
+@pytest.mark.parametrize(("body", "content_type"), SHAPES)
+async def test_words_of_the_provider_reach_the_client_whatever_their_shape(
+    bound_to_north: str, north: Upstream, body: bytes, content_type: str
+) -> None:
+    north.then(fails(400, body, content_type=content_type))
+    answered = await say(bound_to_north)
+    assert (answered.status, answered.error["message"]) == (400, "maximum context length is 8192")
+
+
+async def test_plain_text_error_is_passed_on_without_the_gateways_key(bound_to_north: str, north: Upstream) -> None:
+    north.then(fails(400, f"bad request with {NORTH_KEY} {'x' * 5000}".encode(), content_type="text/plain"))
+    message = (await say(bound_to_north)).error["message"]
+    assert message.startswith("bad request with ***")
+    assert len(message) == 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from tests.gateway.conftest import provider
 from tests.gateway.upstreams import breaks_off, fails, stalls, streams_and_stalls
 
 if TYPE_CHECKING:
+    import redis
     from pytest_django import Settings
 
     from tests.gateway.upstreams import Behaviour, Upstream
@@ -105,3 +107,27 @@ async def test_old_binding_stays_when_a_request_gets_no_answer(
     south.then(fails(500))
     assert (await say(bound_to_north)).status == 500
     assert (await sessions.aget(bound_to_north)).provider == "north"
+
+
+@pytest.fixture
+def restored(bound_to_north: str, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A conversation that began a while ago, and whose binding the store has lost; this process remembers it."""
+    now = time.time()
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: now - 100)
+        sessions.create(bound_to_north, "north", "model-a", "ann")
+    session_cache.flushdb()
+    return bound_to_north
+
+
+async def test_restored_binding_stays_when_its_provider_fails(restored: str, north: Upstream) -> None:
+    north.then(fails(500))
+    assert told(await say(restored)) == (200, "spilled", "south")
+    assert (await sessions.aget(restored)).provider == "north"
+
+
+async def test_restored_binding_stays_when_no_provider_answers(restored: str, north: Upstream, south: Upstream) -> None:
+    north.then(fails(500))
+    south.then(fails(500))
+    assert (await say(restored)).status == 500
+    assert (await sessions.aget(restored)).provider == "north"

@@ -11,8 +11,8 @@ import pytest
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import relay
-from tests.gateway.asgi import ask, chat
-from tests.gateway.upstreams import Behaviour, Exchange, Upstream, breaks_off, streams_and_stalls
+from tests.gateway.asgi import ask, chat, say, told
+from tests.gateway.upstreams import Behaviour, Exchange, Upstream, breaks_off, fails, streams_and_stalls
 
 FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"first"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
@@ -229,3 +229,56 @@ async def test_stream_does_not_buffer_when_events_are_long(only_north: Upstream)
     answer = await ask(chat(stream=True))
     assert answer.body.startswith(long)
     assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+def quiet_for(seconds: float, *, then: bytes = DONE) -> Behaviour:
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(FIRST)
+        time.sleep(seconds)
+        exchange.chunk(then)
+        exchange.chunk(b"")
+
+    return behave
+
+
+async def test_client_gets_heartbeats_while_a_stream_is_quiet(gateway, only_north: Upstream):
+    gateway.SENTINEL_HEARTBEAT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1, 5
+    only_north.then(quiet_for(0.55))
+    body = (await ask(chat(stream=True))).body
+    assert body.startswith(FIRST + b": keep-alive\n\n")
+    assert 3 <= body.count(b": keep-alive\n\n") <= 5
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_stream_ends_after_the_idle_time_when_its_heartbeats_are_shorter(gateway, only_north: Upstream):
+    gateway.SENTINEL_HEARTBEAT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1, 0.35
+    only_north.then(quiet_for(2))
+    body = (await ask(chat(stream=True))).body
+    assert body.count(b": keep-alive\n\n") == 3
+    assert b"upstream_timeout" in body
+
+
+@pytest.mark.parametrize("heartbeat", [0, 5])
+async def test_client_gets_no_heartbeat_when_none_is_due(gateway, only_north: Upstream, heartbeat):
+    gateway.SENTINEL_HEARTBEAT_SECONDS = heartbeat
+    only_north.then(quiet_for(0.3))
+    assert (await ask(chat(stream=True))).body == FIRST + DONE
+
+
+PLAIN = {"id": "1", "choices": [{"message": {"role": "assistant", "content": "x"}}]}
+LIMITED = {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}
+
+
+@pytest.mark.parametrize(("body", "is_limited"), [(PLAIN, False), (LIMITED, True)])
+async def test_plain_answer_to_a_streamed_request_is_refused(
+    bound_to_north: str, north: Upstream, south: Upstream, body, is_limited
+):
+    north.then(fails(200, body))
+    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert routing.health.is_cooling("north", "model-a") is is_limited
+
+
+async def test_stream_as_the_answer_to_a_plain_request_is_refused(bound_to_north: str, north: Upstream, south):
+    north.then(quiet_for(0))
+    assert told(await say(bound_to_north)) == (200, "spilled", "south")

@@ -129,6 +129,12 @@ async def test_chat_answers_504_when_the_provider_drips(gateway, only_north: Ups
     assert await asyncio.to_thread(only_north.exchanges[0].ended.wait, 5)
 
 
+async def test_chat_is_answered_when_the_provider_sends_a_long_header(only_north: Upstream):
+    body = {"choices": [{"message": {"role": "assistant", "content": "x"}}]}
+    only_north.then(fails(200, body, X_Policy="x" * 60_000))
+    assert (await ask(chat())).status == 200
+
+
 async def test_chat_answers_502_when_the_provider_sends_a_huge_header(only_north: Upstream):
     only_north.then(fails(200, b"{}", X_Huge="x" * 100_000))
     answer = await ask(chat())

@@ -67,6 +67,8 @@ class Api(ABC):
     """Whether its answers make upstream objects."""
     may_have_error: ClassVar[bool] = False
     """Whether a successful answer may have a field `error` that is not null."""
+    heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
+    """An event that clients pass over; it keeps a quiet stream's connection open."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-_KEY = re.compile(rb'[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
-_BETWEEN = re.compile(rb"[ \t\r\n]*,")
+_KEY = re.compile(rb'[ \t\r\n]*,?[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
+"""A name, with all that stands between its value and the one before."""
 _TO_ITEM = re.compile(rb"[ \t\r\n,]*")
 _decode_key = msgspec.json.Decoder(str).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -32,16 +32,15 @@ def locate(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> dict[str, slice]:
     `fields` is the decoded object. Of a repeated name it has one value, which does not match the text.
     """
     found = {}
-    at = raw.index(b"{") + 1
+    at, match_key = raw.index(b"{") + 1, _KEY.match
     for name, value in fields.items():
-        match = _KEY.match(raw, at)
-        if match is None or _decode_key(match[1]) != name or not raw.startswith(value, match.end()):
+        match = match_key(raw, at)
+        start = match.end() if match else 0
+        if match is None or _decode_key(match[1]) != name or not raw.startswith(value, start):
             raise RepeatedName(name)
-        at = match.end() + len(value)
-        found[name] = slice(match.end(), at)
-        between = _BETWEEN.match(raw, at)
-        at = between.end() if between else at
-    if _KEY.match(raw, at):
+        at = start + len(value)
+        found[name] = slice(start, at)
+    if match_key(raw, at):
         raise RepeatedName(None)
     return found
 

@@ -64,6 +64,7 @@ class Messages(Api):
 
     name = "messages"
     path = "/messages"
+    heartbeat = b'event: ping\ndata: {"type": "ping"}\n\n'
     end_marker = b"message_stop"
 
     def check(self, body: Body) -> None:

@@ -143,15 +143,18 @@ class Load:
         """Return this process's part of a provider's `max_in_flight`; infinite without one."""
         return max(1, provider.max_in_flight // self.workers) if provider.max_in_flight else inf
 
-    def is_overfull(self, provider: Provider, others: Sequence[Provider]) -> bool:
-        """Return whether a provider has more than its share, by weight, of what is in flight to it and `others`.
+    def overfull(self, providers: Sequence[Provider]) -> set[str]:
+        """Return the names of those that have more than their share, by weight, of what is in flight to all of them.
 
-        After the bounded loads of consistent hashing: one more request may be at most a quarter above the share.
+        After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        total = sum(self.gate(each.name).in_flight for each in others)
-        share = provider.weight / (sum(each.weight for each in others) or 1)
-        bound = max(MIN_BOUND, ceil(BOUND_FACTOR * share * (total + 1)))
-        return self.gate(provider.name).in_flight + 1 > bound
+        in_flight = {each.name: self.gate(each.name).in_flight for each in providers}
+        total = sum(in_flight.values())
+        if total < MIN_BOUND:
+            return set()
+        weights = sum(each.weight for each in providers) or 1
+        bounds = {each.name: ceil(BOUND_FACTOR * each.weight / weights * (total + 1)) for each in providers}
+        return {name for name, count in in_flight.items() if count + 1 > max(MIN_BOUND, bounds[name])}
 
     def is_bucket(self, session_id: str) -> bool:
         """Return whether a content session has so many requests in flight that it is no single conversation."""

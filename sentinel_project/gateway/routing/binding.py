@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from django.conf import settings
 
@@ -40,13 +41,22 @@ def manager_for(identity: Identity) -> SessionManager:
     return sessions
 
 
-async def resolve(identity: Identity, *, provider: str, model: str, owner: str) -> tuple[Session, str] | None:
-    """Return the conversation's binding and its outcome; the proposed one when it is new.
+class Bound(NamedTuple):
+    """A conversation's binding. `is_new`: this request made it; one that the store had lost is old."""
+
+    session: Session
+    outcome: str
+    is_new: bool
+
+
+async def resolve(identity: Identity, *, provider: str, model: str, owner: str) -> Bound | None:
+    """Return the conversation's binding; the proposed one when it has none.
 
     None: an observed id that another owner's session holds, which only another program can have written; the request
     is served unbound. Raises `ApiError` 403 for a named id that another owner's session holds.
     """
     manager, session_id = manager_for(identity), str(identity.session_id)
+    began = int(time.time())
     try:
         session, outcome = await manager.aresolve(session_id, provider=provider, model=model, external_id=owner)
     except SessionOwnerMismatch as exc:
@@ -58,7 +68,7 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
         raise ApiError(403, message, type="permission_error", code=code, headers=headers) from exc
     if outcome is Outcome.CREATED and not identity.pins_model and identity.client_id is not None:
         session = await _take_over(session, identity.client_id)
-    return session, str(outcome)
+    return Bound(session, str(outcome), outcome is Outcome.CREATED and session.created_at >= began)
 
 
 async def find(identity: Identity, *, owner: str) -> Session | None:

@@ -61,7 +61,6 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
 
 
 async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
-    hint = affinity_hint(plan.identity)
     health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
     attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), _Failures(plan, health)
     for provider in plan.candidates:
@@ -76,6 +75,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
         routing.load.pace(provider.name).begin(begun)
         until = attempts.until(provider, is_last=provider is plan.candidates[-1])
         try:
+            hint = affinity_hint(plan.identity) if provider.affinity_header else None
             answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint, until)
         except UpstreamFailure as exc:
             gate.leave()

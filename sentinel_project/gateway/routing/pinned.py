@@ -53,12 +53,12 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
     bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
     if bound is None:
         return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
-    session, outcome = bound
+    session = bound.session
     if session.model != model and any(session.model in provider.models for provider in candidates):
         model = session.model
         candidates = [provider for provider in candidates if model in provider.models]
     candidates.sort(key=lambda provider: provider.name != session.provider)
-    return Plan(identity, owner, api, model, candidates, session, outcome, is_pinned=True)
+    return Plan(identity, owner, api, model, candidates, session, bound.outcome, is_pinned=True, is_new=bound.is_new)
 
 
 def plan_any_model(

@@ -16,7 +16,6 @@ from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
 from sessions_sticky import (
-    Outcome,
     Session,
     SessionConflict,
     SessionManager,
@@ -41,7 +40,7 @@ class Plan(NamedTuple):
 
     `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
     conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
-    can serve the request.
+    can serve the request. `is_new`: this request made the binding.
     """
 
     identity: Identity
@@ -53,6 +52,7 @@ class Plan(NamedTuple):
     outcome: str
     move_reason: str | None = None
     is_pinned: bool = False
+    is_new: bool = False
 
     @property
     def manager(self) -> SessionManager:
@@ -110,7 +110,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     bound = await binding.resolve(identity, provider=proposed, model=model, owner=owner)
     if bound is None:
         return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, "none")
-    session, outcome = bound
+    session = bound.session
     move_reason = _move_reason(session)
     if session.model != model and providers_for(session.model, api):
         logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
@@ -118,8 +118,9 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         ranking = _ranked(session.id, model, api)
     candidates = _from_bound(session.provider, ranking, model, api)
     if identity.source == "content" and load.is_bucket(session.id):
-        candidates.sort(key=lambda each: load.is_overfull(each, candidates))
-    return Plan(identity, owner, api, model, candidates, session, outcome, move_reason)
+        overfull = load.overfull(candidates)
+        candidates.sort(key=lambda each: each.name in overfull)
+    return Plan(identity, owner, api, model, candidates, session, bound.outcome, move_reason, is_new=bound.is_new)
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -147,7 +148,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult(plan.outcome)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
-    reason = plan.move_reason or (FIRST_FAILED if plan.outcome == Outcome.CREATED else None)
+    reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
         return RouteResult("spilled")
     try:
@@ -160,7 +161,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
 
 async def undo(plan: Plan) -> None:
     """Remove the binding that a request made which got no answer, unless it has changed."""
-    if plan.session is None or plan.outcome != Outcome.CREATED:
+    if plan.session is None or not plan.is_new:
         return
     try:
         await plan.manager.adelete_unchanged(plan.session)
@@ -203,8 +204,8 @@ def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
     """
     by_name = {provider.name: provider for provider in eligible(model, api)}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    others = [by_name[name] for name in ranking]
-    return sorted(others, key=lambda each: (_is_slow(each), load.is_overfull(each, others)))
+    overfull = load.overfull(list(by_name.values()))
+    return sorted((by_name[name] for name in ranking), key=lambda each: (_is_slow(each), each.name in overfull))
 
 
 def _is_slow(provider: Provider) -> bool:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
 CLOSING_SECONDS = 2
 """How soon a pooled connection breaks if the provider was closing it; later, it had begun to answer, and did fail."""
+MAX_HEADER_BYTES = 64 * 1024
+"""The longest header of an answer: some providers put their whole policy there."""
 MAX_ANSWER_BYTES = 64 * 2**20
 """The longest plain answer; it leaves room for a few pictures in base64."""
 
@@ -188,6 +190,8 @@ def _client(*, force_close: bool) -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
         cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
         headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
     )
 

@@ -18,6 +18,7 @@ from sentinel_project.gateway.upstream.headers import SECONDS, to_client
 from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
+MAX_PLAIN_TEXT = 1000
 
 
 class UpstreamFailure(ApiError):
@@ -55,9 +56,10 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     The provider's words and fields are kept, but for the gateway's key. An error about the gateway's account is not
     about the client's: it becomes 502.
     """
-    status, answer = response.status, _json_object(await _error_text(response), provider.secrets)
+    status, text = response.status, await _error_text(response)
+    answer = _json_object(text, provider.secrets)
     fields = api.provider_error(answer)
-    words = _message(fields or {}) or _message(answer)
+    words = _message(fields or {}) or _message(answer) or _plain_text(response, text, provider.secrets)
     message = words or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
         message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
@@ -150,6 +152,14 @@ async def _error_text(response: aiohttp.ClientResponse) -> bytes:
     while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
         text += chunk
     return text
+
+
+def _plain_text(response: aiohttp.ClientResponse, text: bytes, secrets: tuple[str, ...]) -> str | None:
+    """Return the words of an error that is plain text, without the secrets that some providers repeat."""
+    if response.content_type != "text/plain":
+        return None
+    words = " ".join(text.decode(errors="replace").split())
+    return str(mask(words, secrets))[:MAX_PLAIN_TEXT] or None
 
 
 def _retry_after(headers: dict[str, str]) -> float | None:

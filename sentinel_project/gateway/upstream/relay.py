@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -20,6 +21,7 @@ from sentinel_project.gateway.upstream.errors import (
     UpstreamFailure,
     failure,
     incomplete,
+    not_an_answer,
     stream_error,
     too_long,
 )
@@ -64,7 +66,7 @@ async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResp
             if stage is Stage.END:
                 raise incomplete(provider)
         if not chunk:
-            raise incomplete(provider)
+            raise _no_stream(provider, api, bytes(held))
         if len(buffer.rest) > MAX_EVENT_BYTES:
             raise too_long(provider, MAX_EVENT_BYTES)
         if held_until is None:
@@ -72,13 +74,26 @@ async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResp
     return _relay(provider, api, response, buffer, bytes(held))
 
 
+def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
+    """Return the error for a stream that ends without an answer; a plain body in its place may say why."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return incomplete(provider)
+    if isinstance(answer, dict) and api.provider_error(answer):
+        return stream_error(provider, api, answer)
+    return not_an_answer(provider)
+
+
 async def _relay(
     provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer, whole: bytes
 ) -> AsyncGenerator[bytes]:
     """Yield whole events until the API's last one; a stream that breaks or stalls ends with an error event.
 
-    A provider's own error event is counted, and passed on as the only one. Closing the generator ends the request.
+    A provider's own error event is counted, and passed on as the only one. While the provider is quiet the client gets
+    heartbeats. Closing the generator ends the request.
     """
+    reader = _Reader(provider, api, response, buffer)
     is_complete, has_failed, end, last = False, False, None, b""
     following: bytes | None = whole
     try:
@@ -86,11 +101,11 @@ async def _relay(
             if following:
                 has_failed = has_failed or _record_error(provider, api, following)
                 is_complete = is_complete or api.is_complete(following)
-                end, last = _end(api, following), following
+                end, last = _end(api, following), last if following is api.heartbeat else following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
-            following = await _read_events(provider, api, response, buffer)
+            following = await reader.next()
         if not (is_complete or has_failed):
             raise incomplete(provider)
     except asyncio.CancelledError as exc:
@@ -112,22 +127,39 @@ async def _relay(
             response.close()
 
 
-async def _read_events(
-    provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer
-) -> bytes | None:
-    """Return the whole events in what the provider sends next, perhaps none; None at the end of its response.
+class _Reader:
+    """Reads a stream that has begun, with heartbeats while its provider is quiet."""
 
-    Half an event is dropped at the end, unless it is the API's last one or an error, and lacks its empty line only.
-    """
-    if len(buffer.rest) > MAX_EVENT_BYTES:
-        raise too_long(provider, MAX_EVENT_BYTES)
-    async with asyncio.timeout(settings.SENTINEL_IDLE_TIMEOUT_SECONDS):
-        chunk = await response.content.readany()
-    if chunk:
-        return buffer.take(chunk)
-    rest = bytes(buffer.rest)
-    buffer.rest.clear()
-    return rest + b"\n\n" if _end(api, rest) is not None or _error(api, rest) else None
+    def __init__(
+        self, provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer
+    ) -> None:
+        self._provider, self._api, self._response, self._buffer = provider, api, response, buffer
+        self._quiet_since = asyncio.get_running_loop().time()
+
+    async def next(self) -> bytes | None:
+        """Return the whole events in what comes next, perhaps none; a heartbeat if due before; None at the end.
+
+        Half an event is dropped at the end, unless it is the API's last one or an error, and lacks its empty line only.
+        Raises `TimeoutError` when the provider has been quiet for too long.
+        """
+        if len(self._buffer.rest) > MAX_EVENT_BYTES:
+            raise too_long(self._provider, MAX_EVENT_BYTES)
+        loop = asyncio.get_running_loop()
+        idle_until = self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS
+        heartbeat_at = loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
+        try:
+            async with asyncio.timeout_at(min(idle_until, heartbeat_at)):
+                chunk = await self._response.content.readany()
+        except TimeoutError:
+            if idle_until <= heartbeat_at:
+                raise
+            return self._api.heartbeat
+        self._quiet_since = loop.time()
+        if chunk:
+            return self._buffer.take(chunk)
+        rest = bytes(self._buffer.rest)
+        self._buffer.rest.clear()
+        return rest + b"\n\n" if _end(self._api, rest) is not None or _error(self._api, rest) else None
 
 
 def _end(api: Api, whole: bytes) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import msgspec
 import pytest
@@ -22,8 +23,8 @@ from tests.gateway.asgi import KEY, Call, ask
 from tests.gateway.asgi import MESSAGES as HELLO
 from tests.gateway.conftest import provider
 from tests.gateway.test_streams import ends, events
+from tests.gateway.upstreams import Exchange, breaks_off, fails
 from tests.gateway.upstreams import Upstream as RawUpstream
-from tests.gateway.upstreams import breaks_off, fails
 
 MODEL = "claude-opus-4-6"
 PATH, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -386,3 +387,18 @@ async def test_echo_counts_words(gateway):
     gateway.SENTINEL_PROVIDERS = ECHO
     answer = await say({"model": "echo-small", "messages": HELLO, "system": "Be brief."}, path=COUNT)
     assert answer.json == {"input_tokens": 3}
+
+
+async def test_client_gets_pings_while_a_stream_is_quiet(raw, gateway):
+    def quiet(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(START + EMPTY + DELTA)
+        time.sleep(0.5)
+        exchange.chunk(STOP)
+        exchange.chunk(b"")
+
+    gateway.SENTINEL_HEARTBEAT_SECONDS = 0.1
+    raw.then(quiet)
+    answer = await say(body(model="model-a", stream=True))
+    assert answer.body.startswith(START + EMPTY + DELTA + PING)
+    assert answer.body.endswith(PING + STOP)
