@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
 from sentinel_project.gateway import metrics
@@ -15,6 +16,12 @@ from tests.gateway.upstreams import Behaviour, Exchange, Upstream, breaks_off, f
 
 FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"first"}}]}\n\n'
 DONE = b"data: [DONE]\n\n"
+CHAT_ERROR = b'data: {"error":{"message":"Slow down","code":429},"choices":[]}\n\n'
+RESPONSES_DELTA = b'data: {"type":"response.output_text.delta","delta":"first","sequence_number":1}\n\n'
+RESPONSES_ERROR = b'data: {"type":"error","code":"rate_limit_exceeded","message":"Slow down","sequence_number":2}\n\n'
+RESPONSE_FAILED = b'data: {"type":"response.failed","response":{"error":{"code":"server_error","message":"no"}}}\n\n'
+MESSAGES_DELTA = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"an error"}}\n\n'
+MESSAGES_ERROR = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n'
 
 
 def events(body: bytes) -> list[str]:
@@ -25,6 +32,42 @@ def events(body: bytes) -> list[str]:
         for block in blocks
         if block.strip()
     ]
+
+
+def ends(*parts: bytes) -> Behaviour:
+    """Send these parts of a stream and end it."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in (*parts, b""):
+            exchange.chunk(part)
+
+    return behave
+
+
+def breaks(*parts: bytes) -> Behaviour:
+    """Send these parts of a stream and break the connection once they have been read: else what is unread is lost."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in parts:
+            exchange.chunk(part)
+        time.sleep(0.1)
+        exchange.cut()
+
+    return behave
+
+
+def stays(*parts: bytes) -> Behaviour:
+    """Send these parts of a stream and never end it."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in parts:
+            exchange.chunk(part)
+        exchange.wait_until_left()
+
+    return behave
 
 
 async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Upstream):
@@ -57,6 +100,59 @@ async def test_operators_are_told_when_a_stream_breaks_off(
     assert counted.get() == before + 1
     assert f"provider 'north' broke off a stream: {reason}{kind}" in caplog.messages
     assert not routing.health.failing()
+
+
+PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
+REPORTED = {
+    "chat": ("chat", (FIRST, CHAT_ERROR), "429"),
+    "chat, with its end": ("chat", (FIRST, CHAT_ERROR, DONE), "429"),
+    "chat, in one piece with content": ("chat", (FIRST + CHAT_ERROR,), "429"),
+    "chat, by the event's name": ("chat", (FIRST, b'event: error\ndata: {"message":"no"}\n\n'), "502"),
+    "responses": ("responses", (RESPONSES_DELTA, RESPONSES_ERROR), "429"),
+    "responses, failed": ("responses", (RESPONSES_DELTA, RESPONSE_FAILED), "502"),
+    "responses, both": ("responses", (RESPONSES_DELTA, RESPONSES_ERROR, RESPONSE_FAILED), "429"),
+    "responses, without a reason": ("responses", (RESPONSES_DELTA, b'data: {"type":"response.failed"}\n\n'), "502"),
+    "messages": ("messages", (MESSAGES_DELTA, MESSAGES_ERROR), "529"),
+    "messages, of no JSON": ("messages", (MESSAGES_DELTA, b"event: error\ndata: Overloaded\n\n"), "502"),
+}
+
+
+async def streamed(gateway, only_north: Upstream, api: str, behave) -> bytes:
+    """Return the stream of an API for what the only provider does."""
+    (entry,) = gateway.SENTINEL_PROVIDERS
+    gateway.SENTINEL_PROVIDERS = (msgspec.structs.replace(entry, apis=(api,)),)
+    only_north.then(behave)
+    fields = {"input": "hello"} if api == "responses" else {}
+    answer = await ask({**chat(stream=True), **fields}, path=PATHS[api])
+    assert answer.status == 200
+    return answer.body
+
+
+@pytest.mark.parametrize("behaviour", [breaks, ends, stays], ids=lambda behaviour: behaviour.__name__)
+@pytest.mark.parametrize("case", REPORTED)
+async def test_stream_has_one_error_event_when_the_provider_reports_one(
+    gateway, only_north: Upstream, caplog, case, behaviour
+):
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    api, parts, reason = REPORTED[case]
+    counted = metrics.upstream_failures.labels("north", reason)._value
+    before = counted.get()
+    assert await streamed(gateway, only_north, api, behaviour(*parts)) == b"".join(parts)
+    assert counted.get() == before + 1
+    logged = [line for line in caplog.messages if line.startswith("provider ")]
+    assert logged == [f"provider 'north' broke off a stream: {reason}"]
+
+
+@pytest.mark.parametrize("left", [b"", b"\n"], ids=["no line end", "one line end"])
+async def test_stream_has_the_providers_error_when_it_lacks_its_empty_line(gateway, only_north: Upstream, left):
+    last = MESSAGES_ERROR.rstrip(b"\n") + left
+    body = await streamed(gateway, only_north, "messages", ends(MESSAGES_DELTA, last))
+    assert body == MESSAGES_DELTA + last + b"\n\n"
+
+
+async def test_stream_has_an_error_event_when_it_ends_within_the_providers(gateway, only_north: Upstream):
+    body = await streamed(gateway, only_north, "messages", ends(MESSAGES_DELTA, MESSAGES_ERROR[:-9]))
+    assert json.loads(events(body)[-1])["error"]["type"] == "api_error"
 
 
 @pytest.mark.parametrize("half", [FIRST[:30], FIRST[:-1], FIRST[:3]])

@@ -71,6 +71,8 @@ class Api(ABC):
     """An event that clients pass over; it keeps a quiet stream's connection open."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too."""
+    error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
+    """Bytes of which every event that reports an error contains some; others may contain them too."""
     end_is_answer: ClassVar[bool] = False
     """Whether the last event holds the whole answer, so that nothing need come before it."""
 

@@ -55,6 +55,7 @@ class Responses(Api):
     makes_objects = True
     end_marker = b'"response"'
     """The last event holds the whole response, deltas do not."""
+    error_markers = (b"error", b"response.failed")
     end_is_answer = True
 
     def check(self, body: Body) -> None:
@@ -72,10 +73,6 @@ class Responses(Api):
     def stage(self, event: bytes) -> Stage:
         """Read one event. Those that only announce a response, an empty item or an empty part are prelude."""
         return _stage(event)
-
-    def is_complete(self, last_events: bytes) -> bool:
-        """A stream that reports an error, or a failed response, ends with that."""
-        return any(_stage(event) is Stage.ERROR for event in events.split(last_events) if _may_fail(event))
 
     def is_error_shape(self, answer: dict[str, Any]) -> bool:
         """Require the shape of a plain answer: an event, or a failed response, is none."""
@@ -184,10 +181,6 @@ def _stage(event: bytes) -> Stage:
 
 def _is_reasoning(item: bytes | msgspec.Raw) -> bool:
     return response_objects.head(item).type == "reasoning"
-
-
-def _may_fail(event: bytes) -> bool:
-    return b'"error"' in event or b'"response.failed"' in event
 
 
 def _is_empty(added: _Item | None) -> bool:

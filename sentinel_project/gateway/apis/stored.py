@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from django.http import HttpResponseBase
 from django.urls import re_path
 
+from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.response_objects import not_found
@@ -34,6 +35,10 @@ class StoredObjects(Responses):
         """Let a failed response pass."""
         stage = super().stage(event)
         return Stage.CONTENT if stage is Stage.ERROR else stage
+
+    def is_complete(self, last_events: bytes) -> bool:
+        """The stream of a failed response ends with its error."""
+        return any(super(StoredObjects, self).stage(event) is Stage.ERROR for event in events.split(last_events))
 
     def echo(self, provider: str, body: Body) -> bytes:
         """Refuse: the echo stores nothing."""

@@ -110,14 +110,20 @@ ERROR_TYPES = {
     "authentication_error": 401,
     "insufficient_quota": 429,
     "billing_error": 402,
+    "timeout_error": 504,
 }
+GENERAL_TYPES = {
+    "invalid_request_error": 400,
+    "not_found_error": 404,
+    "permission_error": 403,
+    "request_too_large": 413,
+}
+"""Types that say less than those above, for `invalid_request_error` comes with codes of all kinds."""
 
 
 def status_of_error(codes: frozenset[str], numbers: frozenset[int]) -> int:
-    """Return the status that fits an error which came with status 200; 502 when its fields name none.
-
-    An error in the place of an answer is never the request's own: another provider may answer.
-    """
+    """Return the status that fits an error which came with status 200; 502 when its fields name none."""
     named = {number for number in numbers if number == 429 or 500 <= number <= 599 or number in (401, 402)}
     named |= {ERROR_TYPES[code] for code in codes if code in ERROR_TYPES}
+    named = named or {GENERAL_TYPES[code] for code in codes if code in GENERAL_TYPES}
     return min(named, default=502)

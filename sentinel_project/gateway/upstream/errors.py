@@ -69,14 +69,7 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     failure_class = failures.classify(status, _codes(fields or answer), words or "")
     if not failure_class.is_failover:
         return ApiError(status, message, headers=headers, **own)
-    if failure_class.fault is Fault.ACCOUNT:
-        message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-        headers["x-should-retry"] = "false"  # or the SDKs show the same key again
-        failed = UpstreamFailure(502, message, type="upstream_error", code="upstream_refused", headers=headers)
-    else:
-        failed = UpstreamFailure(status if 400 <= status < 600 else 502, message, headers=headers, **own)
-    failed.reason = str(status)
-    failed.failure_class = failure_class
+    failed = _answered(provider, status, message, failure_class, headers=headers, **own)
     failed.is_alive = 400 <= status < 500
     failed.retry_after = _retry_after(headers)
     return failed
@@ -112,17 +105,38 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 
 
 def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
-    """Return the error that a provider reports with status 200: as the first event of a stream, or as a plain body."""
+    """Return the error that a provider reports with status 200: as an event of a stream, or as a plain body.
+
+    In the place of an answer it is never the request's own: another provider may answer.
+    """
     answer = mask(answer, provider.secrets)
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
-    failed = _failure(502, message, "upstream_error")
-    failed.code = _text(fields.get("code")) or failed.code
-    failed.provider_body = answer if api.is_error_shape(answer) else None
     codes = _codes(fields)
     numbers = frozenset(value for name in ("code", "status") if isinstance(value := fields.get(name), int))
-    failed.failure_class = failures.classify(failures.status_of_error(codes, numbers), codes, message)
+    status = failures.status_of_error(codes, numbers)
+    failure_class = failures.classify(status, codes, message)
+    if not failure_class.is_failover:
+        failure_class = failures.BROKEN
+    own: dict[str, Any] = {"type": "upstream_error", "code": _text(fields.get("code")) or "upstream_error"}
+    own["provider_body"] = answer if api.is_error_shape(answer) else None
+    failed = _answered(provider, status, message, failure_class, **own)
     failed.is_alive = True
+    return failed
+
+
+def _answered(
+    provider: Provider, status: int, message: str, failure_class: FailureClass, **own: Any
+) -> UpstreamFailure:
+    """Return the failure for an error with a status; one about the gateway's account is not about the client's."""
+    if failure_class.fault is Fault.ACCOUNT:
+        message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
+        headers = {**own.get("headers", {}), "x-should-retry": "false"}  # or the SDKs show the same key again
+        failed = UpstreamFailure(502, message, type="upstream_error", code="upstream_refused", headers=headers)
+    else:
+        failed = UpstreamFailure(status if 400 <= status < 600 else 502, message, **own)
+    failed.reason = str(status)
+    failed.failure_class = failure_class
     return failed
 
 

@@ -90,32 +90,34 @@ async def _relay(
 ) -> AsyncGenerator[bytes]:
     """Yield whole events until the API's last one; a stream that breaks or stalls ends with an error event.
 
-    While the provider is quiet the client gets heartbeats. Closing the generator ends the request.
+    A provider's own error event is counted, and passed on as the only one. While the provider is quiet the client gets
+    heartbeats. Closing the generator ends the request.
     """
     reader = _Reader(provider, api, response, buffer)
-    is_complete, end, last = False, None, b""
+    is_complete, has_failed, end, last = False, False, None, b""
     following: bytes | None = whole
     try:
         while following is not None:
             if following:
+                has_failed = has_failed or _record_error(provider, api, following)
                 is_complete = is_complete or api.is_complete(following)
                 end, last = _end(api, following), last if following is api.heartbeat else following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
             following = await reader.next()
-        if buffer.rest and _end(api, bytes(buffer.rest)) is not None:
-            yield mask_body(bytes(buffer.rest), provider.secrets) + b"\n\n"  # a last event without its empty line
-        elif not is_complete:
+        if not (is_complete or has_failed):
             raise incomplete(provider)
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
-        yield api.error_event(stopping.error(), last)
-    except UpstreamFailure as exc:
-        yield _error_event(provider, api, exc, last)
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        yield _error_event(provider, api, failure(provider, exc), last)
+        if not has_failed:
+            yield api.error_event(stopping.error(), last)
+    except (UpstreamFailure, aiohttp.ClientError, TimeoutError, OSError) as exc:
+        if not has_failed:
+            failed = exc if isinstance(exc, UpstreamFailure) else failure(provider, exc)
+            _record_failure(provider, failed)
+            yield api.error_event(failed, last)
     finally:
         if end is not None and not response.content.at_eof():
             task = asyncio.get_running_loop().create_task(_read_to_end(response))
@@ -137,6 +139,7 @@ class _Reader:
     async def next(self) -> bytes | None:
         """Return the whole events in what comes next, perhaps none; a heartbeat if due before; None at the end.
 
+        Half an event is dropped at the end, unless it is the API's last one or an error, and lacks its empty line only.
         Raises `TimeoutError` when the provider has been quiet for too long.
         """
         if len(self._buffer.rest) > MAX_EVENT_BYTES:
@@ -152,7 +155,11 @@ class _Reader:
                 raise
             return self._api.heartbeat
         self._quiet_since = loop.time()
-        return self._buffer.take(chunk) if chunk else None
+        if chunk:
+            return self._buffer.take(chunk)
+        rest = bytes(self._buffer.rest)
+        self._buffer.rest.clear()
+        return rest + b"\n\n" if _end(self._api, rest) is not None or _error(self._api, rest) else None
 
 
 def _end(api: Api, whole: bytes) -> int | None:
@@ -167,6 +174,16 @@ def _end(api: Api, whole: bytes) -> int | None:
     return None
 
 
+def _error(api: Api, whole: bytes) -> dict[str, Any] | None:
+    """Return the JSON object of the first event that reports an error, {} for another text; None without an error."""
+    if not any(marker in whole for marker in api.error_markers):
+        return None
+    for event in events.split(whole):
+        if api.stage(event) is Stage.ERROR:
+            return _json_object(event)
+    return None
+
+
 def _json_object(event: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(events.data(event))
@@ -175,11 +192,18 @@ def _json_object(event: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _error_event(provider: Provider, api: Api, failed: UpstreamFailure, after: bytes) -> bytes:
-    """Count and log a failure inside a stream, whose status was sent long ago; return the event for the client."""
+def _record_error(provider: Provider, api: Api, whole: bytes) -> bool:
+    """Count and log an error that the provider reports in whole events; return whether there is one."""
+    error = _error(api, whole)
+    if error is not None:
+        _record_failure(provider, stream_error(provider, api, error))
+    return error is not None
+
+
+def _record_failure(provider: Provider, failed: UpstreamFailure) -> None:
+    """Count and log a failure inside a stream, whose status was sent long ago."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
-    return api.error_event(failed, after)
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:

@@ -22,7 +22,7 @@ from tests.gateway.apis.conftest import entry
 from tests.gateway.asgi import KEY, Call, ask
 from tests.gateway.asgi import MESSAGES as HELLO
 from tests.gateway.conftest import provider
-from tests.gateway.test_streams import events
+from tests.gateway.test_streams import ends, events
 from tests.gateway.upstreams import Exchange, breaks_off, fails
 from tests.gateway.upstreams import Upstream as RawUpstream
 
@@ -240,7 +240,7 @@ def raw(gateway, north: RawUpstream, south: RawUpstream) -> RawUpstream:
     """North, which sends what a test says, is asked first; then south, which sends an answer."""
     entries = (provider(north), provider(south, weight=1e-6))
     gateway.SENTINEL_PROVIDERS = tuple(msgspec.structs.replace(each, apis=("messages",)) for each in entries)
-    south.then(breaks_off(START, EMPTY, DELTA, STOP))
+    south.then(ends(START, EMPTY, DELTA, STOP))
     return north
 
 
@@ -266,7 +266,7 @@ async def test_stream_fails_over_when_it_fails_before_its_content(raw, sent):
 async def test_stream_is_passed_on_byte_for_byte_up_to_its_last_event(raw):
     thinking = BLOCK % b'{"type":"thinking","thinking":"","signature":""}'
     stream = START + PING + thinking.replace(b"\n", b"\r\n") + b": wait\n\n" + DELTA
-    raw.then(breaks_off(stream, STOP + b"data: [DONE]\n\n"))
+    raw.then(ends(stream, STOP + b"data: [DONE]\n\n"))
     answer = await say(body(model="model-a", stream=True))
     assert answer.body == stream + STOP
     assert answer.headers["content-type"] == "text/event-stream"
@@ -284,11 +284,38 @@ async def test_stream_ends_with_anthropics_error_event_when_it_breaks_off(raw):
     assert sent["error"] == {"type": "api_error", "message": "Provider 'north' broke off its answer"}
 
 
-async def test_message_fails_with_the_providers_error_when_every_stream_begins_with_one(gateway, raw):
-    gateway.SENTINEL_PROVIDERS = gateway.SENTINEL_PROVIDERS[:1]
-    raw.then(breaks_off(START, OVERLOADED))
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("overloaded_error", 529),
+        ("rate_limit_error", 429),
+        ("timeout_error", 504),
+        ("api_error", 502),
+        ("invalid_request_error", 400),
+        ("request_too_large", 413),
+        ("not_found_error", 404),
+        ("of_tomorrow_error", 502),
+    ],
+)
+async def test_message_fails_with_the_status_of_the_error_when_every_stream_begins_with_one(raw, south, kind, status):
+    error = b'event: error\ndata: {"type":"error","error":{"type":"%b","message":"No"},"request_id":"r"}\n\n'
+    for upstream in (raw, south):
+        upstream.script.clear()
+        upstream.then(breaks_off(START, error % kind.encode()))
     answer = await say(body(model="model-a", stream=True))
-    assert assert_error(answer, 502, "overloaded_error") == "Overloaded"
+    assert assert_error(answer, status, kind) == "No"
+    assert len(south.exchanges) == 1
+
+
+@pytest.mark.parametrize("kind", ["authentication_error", "permission_error", "billing_error"])
+async def test_message_fails_as_refused_when_every_stream_begins_with_an_error_of_the_account(raw, south, kind):
+    error = b'event: error\ndata: {"type":"error","error":{"type":"%b","message":"No"}}\n\n'
+    for upstream in (raw, south):
+        upstream.script.clear()
+        upstream.then(breaks_off(START, error % kind.encode()))
+    answer = await say(body(model="model-a", stream=True))
+    assert "refused the gateway's credentials" in assert_error(answer, 502, "api_error")
+    assert answer.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("status", sorted({400, 405, 409, 422, 500, 502, 503, *ERROR_TYPES}))
