@@ -141,7 +141,9 @@ SESSION_PAGES = {
 USER_FORM = {"username": "new", "usable_password": "true", "password1": "a-long-one-7", "password2": "a-long-one-7"}
 
 ROUTES: dict[str, Route] = {
-    "": _open("/", GET="- 302", HEAD="- 200", POST="- 302", OPTIONS="- 302", PUT="- 302", PATCH="- 302", DELETE="- 302"),
+    "": _open(
+        "/", GET="- 302", HEAD="- 200", POST="- 302", OPTIONS="- 302", PUT="- 302", PATCH="- 302", DELETE="- 302"
+    ),
     "healthz": _open("/healthz", other="- 200"),
     "readyz": _open("/readyz", other="- 200"),
     "metrics": _open("/metrics", other="- 200"),
