@@ -27,6 +27,11 @@ class ListQuerySerializer(serializers.Serializer[Any]):
     external_id = TextField(
         required=False, allow_blank=True, help_text="Only sessions of this owner; empty: of the blank one."
     )
+    search = TextField(
+        required=False,
+        help_text="The session with this id, else the sessions of this owner, else those whose id contains the text, in"
+        " no order; capitals count. Not together with a filter.",
+    )
     cursor = TextField(
         required=False,
         validators=[RegexValidator(r"[^.]\Z", "Invalid cursor; allowed is what an earlier page gave.")],
@@ -35,6 +40,12 @@ class ListQuerySerializer(serializers.Serializer[Any]):
     limit = serializers.IntegerField(
         default=DEFAULT_LIMIT, min_value=1, max_value=MAX_PAGE, help_text="Most sessions to show."
     )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a search together with filters."""
+        if "search" in attrs and attrs.keys() & {"provider", "model", "external_id"}:
+            raise ValidationError({"search": ["Cannot be combined with provider, model or external_id."]})
+        return attrs
 
 
 def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:

@@ -100,7 +100,9 @@ class PageSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="The page before this one, as it is now; null on the first, and on pages far from it.",
     )
-    count = serializers.IntegerField(help_text="How many sessions fit the filters, on all pages.")
+    count = serializers.IntegerField(
+        allow_null=True, help_text="How many sessions fit the filters, on all pages; null for a search."
+    )
 
 
 class HistorySerializer(serializers.Serializer[Any]):

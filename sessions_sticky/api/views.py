@@ -86,8 +86,12 @@ class SessionsView(AdminView):
     def get(self, request: Request) -> Response:
         """List sessions, most recently active first."""
         asked = parameters(request, ListQuerySerializer)
-        cursor, limit = asked.pop("cursor", None), asked.pop("limit")
-        page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
+        cursor, limit, text = asked.pop("cursor", None), asked.pop("limit"), asked.pop("search", None)
+        count = None
+        if text is not None:
+            page = self.manager.search(text, cursor=last_of(cursor), limit=limit)
+        else:
+            page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": shown_all(page.sessions), **pages, "count": count})
 

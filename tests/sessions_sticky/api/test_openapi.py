@@ -76,7 +76,7 @@ def test_document_tells_the_shape_of_every_problem_when_one_is_answered(document
 
 def test_document_tells_the_list_parameters_when_generated(document: Any) -> None:
     parameters = {parameter["name"]: parameter for parameter in operations(document)[OPERATIONS[0]]["parameters"]}
-    assert parameters.keys() == {"provider", "model", "external_id", "cursor", "limit"}
+    assert parameters.keys() == {"provider", "model", "external_id", "search", "cursor", "limit"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
     assert all(parameter["description"] for parameter in parameters.values())
 
