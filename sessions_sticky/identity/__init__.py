@@ -103,7 +103,7 @@ def continued(ranking_id: str, *, source: str, model: str) -> Identity:
     For requests that refer to an object of an earlier answer, such as a stored response, instead of sending an id.
     `source` is where they refer to it.
     """
-    if not _OBSERVED_FORM.match(ranking_id):
+    if not OBSERVED_FORM.match(ranking_id):
         return Identity(ranking_id, source, True, ranking_id, ranking_id, True)
     digits, _, name = ranking_id.partition(":")
     return Identity(_with_model(ranking_id, f"{digits}:{_sha256(name)}", model), source, False, ranking_id, None, True)
