@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
-from django.urls import reverse
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, TextField, not_blank
+from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.records import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
@@ -134,7 +135,9 @@ class OperationSerializer(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
         """Return the job's fields and its path."""
-        return super().to_representation({**msgspec.structs.asdict(instance), "url": operation_path(instance.key)})
+        return super().to_representation(
+            {**msgspec.structs.asdict(instance), "url": operation_path(self.context["request"], instance.key)}
+        )
 
 
 class OperationsSerializer(serializers.Serializer[Any]):
@@ -143,6 +146,6 @@ class OperationsSerializer(serializers.Serializer[Any]):
     results = OperationSerializer(many=True, read_only=True, help_text="At most 100, the last begun first.")
 
 
-def operation_path(key: str) -> str:
+def operation_path(request: Request, key: str) -> str:
     """Return the absolute path of an operation's resource."""
-    return reverse("sessions_sticky:operation", kwargs={"key": key})
+    return f"{sessions_path(request)}operations/{key}/"

@@ -9,7 +9,9 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
 from rest_framework.utils.urls import remove_query_param, replace_query_param
+from rest_framework.versioning import QueryParameterVersioning
 
 from sessions_sticky.api.serializers import TextField
 from sessions_sticky.queries.filters import MAX_PAGE
@@ -50,7 +52,7 @@ class ListQuerySerializer(serializers.Serializer[Any]):
 
 def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:
     """Return the query parameters, checked. A misspelt filter must not show everything: unknown ones are refused."""
-    given = dict(request.query_params.lists())
+    given = {name: values for name, values in request.query_params.lists() if name != _version_parameter()}
     serializer = query(data={name: values[0] for name, values in given.items()})
     allowed = serializer.fields
     errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
@@ -89,6 +91,12 @@ def _trail(cursors: list[str]) -> str:
     while len(trail) > MAX_TRAIL_LENGTH and "." in trail[1:]:
         trail = f".{trail.lstrip('.').partition('.')[2]}"
     return trail
+
+
+def _version_parameter() -> str | None:
+    """Return the parameter that has the version in a project that versions its own API by a parameter."""
+    scheme: Any = api_settings.DEFAULT_VERSIONING_CLASS
+    return scheme.version_param if scheme is not None and issubclass(scheme, QueryParameterVersioning) else None
 
 
 def _unknown(allowed: Iterable[str]) -> str:

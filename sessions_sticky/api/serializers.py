@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from django.core.validators import RegexValidator
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from sessions_sticky import keys
 from sessions_sticky.api.url_ids import session_path, sessions_path
@@ -77,7 +78,7 @@ class SessionSerializer(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
         """Return the session's fields, its expiry and its path."""
-        return _shown(instance, sessions_path(), int(time.time()))
+        return _shown(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
 class RebindSerializer(serializers.Serializer[Any]):
@@ -131,9 +132,9 @@ class EventSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(help_text="Who: `gateway`, or a user's name.")
 
 
-def shown_all(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def shown_all(entries: Iterable[Entry], request: Request) -> list[dict[str, Any]]:
     """Return what `SessionSerializer` shows of each; the path's beginning and the time are found once."""
-    under, now = sessions_path(), int(time.time())
+    under, now = sessions_path(request), int(time.time())
     return [_shown(entry, under, now) for entry in entries]
 
 
@@ -148,7 +149,7 @@ def _shown(entry: Entry, under: str, now: int) -> dict[str, Any]:
         "created_at": session.created_at,
         "expires_in": entry.expires_in,
         "expires_at": _expires_at(entry.expires_in, now),
-        "url": session_path(session.id, under=under),
+        "url": session_path(session.id, under),
     }
 
 

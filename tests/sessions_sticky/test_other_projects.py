@@ -45,3 +45,70 @@ def test_project_can_read_all_models_when_the_app_has_no_table(tmp_path: Path) -
         "counts": [0, 0, 0],
         "found": [False, None, [], 0],
     }
+
+
+DRF = """
+INSTALLED_APPS += ["rest_framework", "drf_spectacular"]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "ALLOWED_VERSIONS": ["v1"],
+}
+"""
+CALLS = """
+from django.contrib.auth.models import User
+from django.test import Client
+
+client = Client()
+client.force_login(User.objects.create_superuser("ann"))
+from sessions_sticky.testing import valkey
+
+found = {}
+with valkey():
+    for base, query in BASES:
+        session = {"id": "conv/1", "provider": "p", "model": "m", "external_id": "o"}
+        created = client.post(f"{base}{query}", session, content_type="application/json")
+        url = created.json()["url"]
+        move = {"provider": "q", "model": "m", "reason": "r"}
+        bulk = {"to_provider": "p", "everything": True, "reason": "r"}
+        operation = client.post(f"{base}rebind/{query}", bulk, content_type="application/json")
+        answers = [
+            created,
+            client.get(f"{base}{query}"),
+            client.get(f"{base}stats/{query}"),
+            client.get(url),
+            client.get(f"{url}history/{query}"),
+            client.post(f"{url}touch/"),
+            client.post(f"{url}rebind/", move, content_type="application/json"),
+            operation,
+            client.get(operation.json()["url"]),
+            client.get(f"{base}operations/{query}"),
+            client.delete(url),
+        ]
+        found[base] = [url, created["Location"], operation.json()["url"].rpartition("operations/")[0],
+                       [answer.status_code for answer in answers]]
+print(json.dumps(found))
+"""
+EVERY_CALL = [201, 200, 200, 200, 200, 200, 200, 200, 200, 200, 204]
+OURS = 'include("sessions_sticky.urls")'
+
+
+@pytest.mark.parametrize("scheme", ["URLPath", "Namespace", "AcceptHeader", "HostName", "QueryParameter", None])
+def test_api_works_in_a_project_that_versions_its_own(tmp_path: Path, scheme: str | None) -> None:
+    versions = f'REST_FRAMEWORK["DEFAULT_VERSIONING_CLASS"] = "rest_framework.versioning.{scheme}Versioning"\n'
+    urls = f"""
+from django.urls import include, path
+
+urlpatterns += [
+    path("fixed/v1/chats/", {OURS}),
+    path("nested/", include(([path("chats/", {OURS})], "project"), namespace="v1")),
+    path("renamed/", include("sessions_sticky.urls", namespace="chats")),
+    path("versioned/<str:version>/chats/", include("sessions_sticky.urls", namespace="versioned")),
+    path("<slug:tenant>/<int:number>/sessions/", include("sessions_sticky.urls", namespace="tenants")),
+]
+"""
+    bases = ["/fixed/v1/chats/", "/nested/chats/", "/renamed/", "/versioned/v1/chats/", "/acme/7/sessions/"]
+    query = "?version=v1" if scheme == "QueryParameter" else ""
+    program = f"BASES = {[(base, query) for base in bases]!r}\n{CALLS}"
+    printed = run_project(tmp_path, program, settings=DRF + (versions if scheme else ""), urls=urls)
+    assert printed == {base: [f"{base}conv%2F1/", f"{base}conv%2F1/", base, EVERY_CALL] for base in bases}
