@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -48,6 +49,7 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+@extend_schema_serializer(component_name="StickySession")
 class SessionSerializer(serializers.Serializer[Any]):
     """The binding of a conversation to a provider and a model."""
 
@@ -81,6 +83,7 @@ class SessionSerializer(serializers.Serializer[Any]):
         return _shown(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
+@extend_schema_serializer(component_name="StickySessionRebind")
 class RebindSerializer(serializers.Serializer[Any]):
     """Where to move a conversation."""
 
@@ -94,6 +97,7 @@ class RebindSerializer(serializers.Serializer[Any]):
     )
 
 
+@extend_schema_serializer(component_name="StickySessionRouteStats")
 class RouteStatsSerializer(serializers.Serializer[Any]):
     """The sessions of one provider and model."""
 
@@ -104,11 +108,20 @@ class RouteStatsSerializer(serializers.Serializer[Any]):
     created_last_day = serializers.IntegerField(help_text="Created in the last day, those that are gone included.")
 
 
+@extend_schema_serializer(component_name="StickySessionStats")
 class StatsSerializer(serializers.Serializer[Any]):
     """How many sessions there are."""
 
     sessions = serializers.IntegerField(help_text="How many there are now.")
     routes = RouteStatsSerializer(many=True, help_text="The same for each provider and model, sorted by them.")
+
+
+class NamedChoiceField(serializers.ChoiceField):
+    """A choice whose values are the component `component` of the OpenAPI document."""
+
+    def __init__(self, component: str, choices: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(choices, **kwargs)
+        self.component = component
 
 
 class InstantField(serializers.DateTimeField):
@@ -119,10 +132,11 @@ class InstantField(serializers.DateTimeField):
         return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
+@extend_schema_serializer(component_name="StickySessionEvent")
 class EventSerializer(serializers.Serializer[Any]):
     """One change of a conversation's binding."""
 
-    kind = serializers.ChoiceField(choices=get_args(Kind), help_text="What happened.")
+    kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="What happened.")
     at = InstantField(help_text="When, in UTC.")
     provider = serializers.CharField(help_text="Provider after it; before it when deleted; empty where unreadable.")
     model = serializers.CharField(help_text="Model after it; before it when deleted; empty where unreadable.")

@@ -112,3 +112,76 @@ urlpatterns += [
     program = f"BASES = {[(base, query) for base in bases]!r}\n{CALLS}"
     printed = run_project(tmp_path, program, settings=DRF + (versions if scheme else ""), urls=urls)
     assert printed == {base: [f"{base}conv%2F1/", f"{base}conv%2F1/", base, EVERY_CALL] for base in bases}
+
+
+SCHEMA_VIEWS = """
+from rest_framework import serializers
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.viewsets import ViewSet
+from drf_spectacular.utils import extend_schema
+
+NAMES = ["Session", "Event", "Page", "Operation", "Operations", "Stats", "RouteStats", "History", "Count", "Problem",
+         "Conflict", "Rebind", "RebindAll", "DeleteAll", "CountOrOperation"]
+
+
+def serializer(name):
+    fields = {
+        "token": serializers.CharField(),
+        "kind": serializers.ChoiceField(["a", "b"]),
+        "state": serializers.ChoiceField(["c", "d"]),
+    }
+    return type(f"{name}Serializer", (serializers.Serializer,), fields)
+
+
+def viewset(name):
+    theirs = serializer(name)
+
+    class Theirs(ViewSet):
+        permission_classes = [IsAuthenticated]
+
+        @extend_schema(operation_id=f"{name.lower()}s_list", responses=theirs(many=True))
+        def list(self, request):
+            ...
+
+        @extend_schema(operation_id=f"{name.lower()}s_create", request=theirs, responses=theirs)
+        def create(self, request):
+            ...
+
+    return Theirs
+"""
+SCHEMA_URLS = """
+from django.urls import include, path
+from rest_framework.routers import SimpleRouter
+from theirs.views import NAMES, viewset
+
+router = SimpleRouter()
+for name in NAMES:
+    router.register(name.lower(), viewset(name), basename=name.lower())
+ours = path("<slug:tenant>/chats/", include("sessions_sticky.urls"))
+urlpatterns += [path("api/", include(router.urls)), ours]
+"""
+SCHEMA = """
+import yaml
+
+call_command("spectacular", file="schema.yml", validate=True, fail_on_warn=True)
+document = yaml.safe_load(open("schema.yml"))
+from theirs.views import NAMES
+
+ids = [each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each]
+print(json.dumps({
+    "theirs": {name: sorted(document["components"]["schemas"][name]["properties"]) for name in NAMES},
+    "ours": sorted({name for name in document["components"]["schemas"] if not name.startswith("Sticky")}),
+    "ids": len(ids) - len(set(ids)),
+    "sticky": sum(each.startswith("sticky_") for each in ids) > 5,
+}))
+"""
+
+
+def test_document_shares_no_name_with_the_project(tmp_path: Path) -> None:
+    files = {"views": SCHEMA_VIEWS}
+    printed = run_project(tmp_path, SCHEMA, settings=DRF, urls=SCHEMA_URLS, files=files)
+    assert printed["sticky"]
+    assert printed["ids"] == 0
+    assert set(map(tuple, printed["theirs"].values())) == {("kind", "state", "token")}
+    own = [name for name in printed["ours"] if name.removesuffix("Request") not in printed["theirs"]]
+    assert own == ["KindEnum", "StateEnum"]
