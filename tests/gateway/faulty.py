@@ -116,6 +116,7 @@ async def suffer(
     crowd = [f"{title}-crowd-{number}" for number in range(20)]
     fresh = [f"{title}-{number}" for number in range(5)]
     async with ground.clients() as clients:
+        usual = max(reply.seconds for reply in await clients.load(list(ground.before), seconds=1, rate=RATE))
         begun = time.monotonic()
         await asyncio.to_thread(begin)
         try:
@@ -140,17 +141,21 @@ async def suffer(
     assert not odd, (len(odd), odd[:3])
     assert ground.stored() == stored  # each byte, `created_at` too
     assert all(0 < left <= TTL_MS for left in ground.expiries())
-    _check_latency(replies, lasted)
+    _check_latency(replies, lasted, usual)
     counts = ground.store_errors()
     new_errors = {each for each, value in counts.items() if value > count_before.get(each, 0)}
     assert error is None or any(error in each for each in new_errors), new_errors
     return replies
 
 
-def _check_latency(replies: list[Reply], lasted: float) -> None:
-    """Waiting is bounded; after a first wait of all, only one request of each worker does it in a second."""
-    assert max(reply.seconds for reply in replies) < WORST_SECONDS
-    slow = sum(reply.seconds > SLOW_SECONDS for reply in replies)
+def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
+    """Waiting is bounded; after a first wait of all, only one request of each worker does it in a second.
+
+    `usual` is the longest answer of the same load on the same machine while the store is well.
+    """
+    worst = max(reply.seconds for reply in replies)
+    assert worst < WORST_SECONDS + usual, (worst, usual)
+    slow = sum(reply.seconds > SLOW_SECONDS + usual for reply in replies)
     at_first = 2 * RATE * SOCKET_TIMEOUT_SECONDS
     assert slow <= at_first + 2 * 2 * (lasted + 1), slow
 
