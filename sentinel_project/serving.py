@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,14 +15,27 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import uvicorn
+from django.conf import settings
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
+
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
 """Longer than proxies in front keep theirs (60 s mostly): who closes last meets no request on its way."""
 GRACE_SECONDS = 5
 """What a worker that is told to stop gets beyond its drain time: the gateway ends its chats itself by then."""
+
+FILES_PER_CONNECTION = 2
+"""The client's connection and the one to its provider."""
+OTHER_FILES = 256
+"""The store's connections, the database, logs, metrics."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -47,6 +61,7 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds + GRACE_SECONDS,
     )
+    _raise_file_limit()
     nohup = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     run = _in_this_process(config, listener) if workers == 1 else _in_workers(config, listener)
     if hasattr(signal, "SIGHUP"):
@@ -54,6 +69,23 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
         signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else lambda *_: signal.raise_signal(signal.SIGTERM))
     threading.Thread(target=_call_when_answering, args=[ready, *listener.getsockname()[:2]], daemon=True).start()
     return run()
+
+
+def _raise_file_limit() -> None:
+    """Raise the limit of open files as far as it goes; workers inherit it. Warn where connections may exceed it."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_PER_CONNECTION * settings.SENTINEL_MAX_CONNECTIONS + OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        soft = allowed
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        logger.warning(
+            "A worker may open %d files; SENTINEL_MAX_CONNECTIONS=%d may need %d. Raise the limit (ulimit -n).",
+            *(soft, settings.SENTINEL_MAX_CONNECTIONS, wanted),
+        )
 
 
 def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> None:

@@ -11,10 +11,13 @@
 | sessions_sticky.W003 | the cache lives inside one process (`check --deploy` only) |
 | sessions_sticky.W004 | the cache throws out live sessions beyond MAX_ENTRIES (`check --deploy` only) |
 | sessions_sticky.W005 | the cache is Django's own RedisCache: no lists, no moves, no bytes for other programs |
+| sessions_sticky.W006 | KEY_PREFIX or VERSION of the session cache, which the keys of sessions do not have |
+| sessions_sticky.W007 | another alias is on the same Redis database: its `clear()` deletes all sessions |
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -114,9 +117,31 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
     if not {"SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"} <= options.keys():
         message = "The session cache has no SOCKET_TIMEOUT or no SOCKET_CONNECT_TIMEOUT: a stalled Redis stalls chats."
         yield Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W001")
-    location = cache._server
+    ignored = {name: cache._params.get(name) for name in ("KEY_PREFIX", "VERSION")}
+    for name, value in ignored.items():
+        if value not in (None, "", 1) and str(cache.client.make_key(key)) == key:
+            message = f"The session cache has {name} {value!r}, but keys of sessions are written without it."
+            hint = "It separates nothing: give each tenant or project a Redis database of its own."
+            yield Warning(message, hint=hint, id="sessions_sticky.W006")
     for alias, entry in settings.CACHES.items():
-        if alias != conf.cache and entry.get("LOCATION") == location and entry.get("OPTIONS") != options:
-            message = f"Cache {alias!r} has the same LOCATION as the session cache, but other OPTIONS."
-            hint = "django-redis gives both one connection pool, the first one's; let the LOCATIONs differ."
-            yield Warning(message, hint=hint, id="sessions_sticky.W002")
+        if alias != conf.cache and _addresses(entry.get("LOCATION")) == _addresses(cache._server):
+            yield from _check_neighbour(alias, entry.get("OPTIONS"), options)
+
+
+def _check_neighbour(alias: str, its_options: Any, options: Any) -> Iterator[CheckMessage]:
+    """Check an alias with the same LOCATION."""
+    cache = caches[alias]
+    on_django_redis = is_on_redis(cache)
+    if on_django_redis and its_options != options:
+        message = f"Cache {alias!r} has the same LOCATION as the session cache, but other OPTIONS."
+        hint = "django-redis gives both one connection pool, the first one's; let the LOCATIONs differ."
+        yield Warning(message, hint=hint, id="sessions_sticky.W002")
+    if on_django_redis or isinstance(cache, DjangosRedisCache):
+        message = f"Cache {alias!r} is on the Redis database of the session cache: its clear() deletes all sessions."
+        hint = "Give the sessions a database of their own, by the last part of the URL."
+        yield Warning(message, hint=hint, id="sessions_sticky.W007")
+
+
+def _addresses(location: Any) -> list[str]:
+    """Return the URLs of a LOCATION as Django and django-redis read it."""
+    return re.split("[;,]", location) if isinstance(location, str) else list(location or ())

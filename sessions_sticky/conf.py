@@ -149,6 +149,11 @@ class Conf:
         return {**options, "key": key.encode() if isinstance(key, str) else key}
 
     @property
+    def conversation_scope(self) -> Literal["shared", "owner"]:
+        """How `identify` makes the session id of a named id."""
+        return cast("Literal['shared', 'owner']", self.identity.get("scope", "shared"))
+
+    @property
     def identity_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY where none is set."""
         if "key" in self.identity:

@@ -24,6 +24,7 @@ from sessions_sticky.queries.bulk import Bulk, Move, Progress
 from sessions_sticky.queries.filters import FilterFields, Filters, HourStats, Page, Stats, check_limit
 from sessions_sticky.queries.reads import Reads, history, recent
 from sessions_sticky.queries.reindex import Reindex
+from sessions_sticky.queries.search import Search
 from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.signals import send_signal
 from sessions_sticky.stores.base import Store
@@ -198,6 +199,18 @@ class SessionManager:
         return self._reads.page(Filters.checked(filters), cursor, check_limit(limit))
 
     apage = _in_thread(page)
+
+    def search(self, text: str, *, cursor: str | None = None, limit: int = 50) -> Page:
+        """Return the session with this id, else the sessions of this owner, else those whose id contains the text.
+
+        The last finds a client's own id within that of an observed session, also where only its hash is stored.
+        Capitals count. `limit` and `cursor` are as in `page`; a page of ids that contain the text is in no order, and
+        may be short, even empty, and yet have a next one: each looks through 50,000 sessions at most. Raises
+        `InvalidCursor`, and `ValueError` for an empty text.
+        """
+        return Search(self._store, self.ttl_seconds).page(text, cursor, check_limit(limit))
+
+    asearch = _in_thread(search)
 
     def scan(self, **filters: Unpack[FilterFields]) -> Iterator[Entry]:
         """Yield every session once, in no order: those that exist throughout, and do not move to another route."""

@@ -21,7 +21,16 @@ from sessions_sticky.exceptions import (
     SessionOwnerMismatch,
     SessionStoreUnavailable,
 )
-from sessions_sticky.session import Entry, Outcome, Resolution, Session, SessionConflict, session_of
+from sessions_sticky.session import (
+    Entry,
+    Outcome,
+    Resolution,
+    Session,
+    SessionConflict,
+    check_names,
+    check_session,
+    session_of,
+)
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store
@@ -123,6 +132,7 @@ class Policy:
     async def resolve(self, conversation_id: str, provider: str, model: str, external_id: str) -> Resolution:
         """Return the binding, or make it."""
         keys.check(conversation_id)
+        check_names(provider=provider, model=model)  # on a hit as well: a wrong call must not show up later
         asked_at = time.monotonic()
         seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
         proposal = None
@@ -159,7 +169,9 @@ class Policy:
 
     async def rebind(self, session: Session, provider: str, model: str, reason: str) -> Session:
         """Move by compare-and-set."""
+        check_session(session)
         keys.check(session.id)
+        check_names(provider=provider, model=model, reason=reason)
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
         expected = session.to_json()
         while True:
@@ -203,6 +215,7 @@ class Policy:
 
     async def delete_unchanged(self, session: Session) -> None:
         """Unbind by compare-and-delete."""
+        check_session(session)
         raw = await self.get_raw(session.id)
         done = 0
         while not done:

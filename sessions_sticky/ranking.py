@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 
 def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
@@ -13,15 +14,18 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     The ranking depends on the names, the weights and the id alone, not on the mapping's order, the process, the
     machine or the Python version; so processes that have never spoken agree. Over many ids each name comes first
     in proportion to its weight, and adding or removing a name moves only the conversations that it gains or loses.
-    A weight of 0 leaves a name out (it is being drained). Raises `ValueError` for a weight that is negative,
-    infinite or not a number.
+    A weight of 0 leaves a name out (it is being drained); the list is empty when all are. Raises `ValueError` for
+    weights that are no mapping, and for a weight that is negative, infinite or not a number.
 
     Score, to be followed by other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits of
     SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.
     Source: Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005), logarithmic method.
     """
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"Invalid weights: {weights!r}; allowed is a mapping of provider names to numbers")
     for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
+        is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+        if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"Invalid weight {weight!r} of provider {name!r}: allowed is a finite number from 0 up")
     scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}
     return sorted(scores, key=lambda name: (-scores[name], name))

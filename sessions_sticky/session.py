@@ -62,6 +62,19 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Session)
 
 
+def check_names(**names: object) -> None:
+    """Raise `InvalidSession` unless each value is a string: a provider, a model, a reason."""
+    for name, value in names.items():
+        if not isinstance(value, str):
+            raise InvalidSession(f"Invalid {name}: {value!r}; allowed is a string")
+
+
+def check_session(session: object) -> None:
+    """Raise `InvalidSession` for anything but a `Session`, such as its id."""
+    if not isinstance(session, Session):
+        raise InvalidSession(f"Invalid session: {session!r}; allowed is a Session, as `get` and `resolve` return it")
+
+
 class SessionConflict(SessionError):
     """The binding has changed since the caller read it.
 

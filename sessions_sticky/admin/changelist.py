@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern
@@ -23,7 +25,9 @@ SECTION = Section("changelist", gettext_lazy("Sessions"))
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """List sessions, most recently active first."""
+    """List sessions, most recently active first. `q` is what Django's own lists call a search."""
+    if text := request.GET.get("q"):
+        return HttpResponseRedirect(_search_url(admin, text))
     filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
     try:
         listed = sessions.page(**filters._asdict(), cursor=cursor or None, limit=PAGE_SIZE)
@@ -47,20 +51,38 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 @page("view")
 def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Go to the session, or the sessions of the owner, that the text in `q` names exactly."""
-    text = request.GET.get("q", "")
-    for wanted in dict.fromkeys([text, text.strip()]):
-        if wanted and (url := _found(admin, request, wanted)):
-            return HttpResponseRedirect(url)
-    if text.strip():
-        problem = _("Nothing found: “%(text)s” is neither the id of a conversation nor an owner of sessions.")
-        messages.warning(request, problem % {"text": text})
-    return HttpResponseRedirect(admin.url("changelist"))
+    """Go to the session, or the sessions of the owner, that `q` names exactly; else list the ids that contain it."""
+    text, cursor = request.GET.get("q", ""), request.GET.get("cursor", "")
+    stripped = text.strip()
+    if not cursor:
+        for wanted in dict.fromkeys([text, stripped]):
+            if wanted and (url := _found(admin, request, wanted)):
+                return HttpResponseRedirect(url)
+    if not stripped:
+        return HttpResponseRedirect(admin.url("changelist"))
+    try:
+        page = sessions.search(stripped, cursor=cursor or None, limit=PAGE_SIZE)
+    except InvalidCursor:
+        return HttpResponseRedirect(_search_url(admin, stripped))
+    entries = [(entry, admin.session_url(entry.session.id)) for entry in page.sessions]
+    context = {
+        "title": _("Search"),
+        "q": stripped,
+        "rows": shown_all(entries, sessions.ttl_seconds),
+        "first_url": _search_url(admin, stripped) if cursor else None,
+        "next_url": _search_url(admin, stripped, cursor=page.next_cursor) if page.next_cursor else None,
+        "timezone": get_current_timezone_name(),
+    }
+    return admin.render(request, "search_results.html", context)
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the paths of this module."""
     return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
+
+
+def _search_url(admin: PageAdmin, text: str, **more: str) -> str:
+    return f"{admin.url('search')}?{urlencode({'q': text, **more}, errors='replace')}"
 
 
 def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:

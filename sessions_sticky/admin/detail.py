@@ -17,7 +17,9 @@ from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import duration_formats, shown_all
 from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
+from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.manager import sessions
 from sessions_sticky.stores.history import Event
 
@@ -37,6 +39,9 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
         "title": _("Session") if shown else _("This conversation is not bound"),
         "conversation_id": conversation_id,
         "shown": shown,
+        "stored_id": read_session_id(
+            conversation_id, model=entry.session.model if entry else None, scope=conf.conversation_scope
+        ),
         "raw": None if raw is None else _text(raw),
         "ttl_seconds": sessions.ttl_seconds,
         "formats": duration_formats(),

@@ -70,7 +70,7 @@ class BulkView(SessionView):
             return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
         job = jobs.start(asked.plan(), actor=request.user.get_username())
         audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
-        return _answer(job)
+        return _answer(request, job)
 
 
 @_begins("sessions_delete_all", "Unbind many conversations", DeleteAllSerializer)
@@ -97,7 +97,7 @@ class OperationsView(SessionView):
     def get(self, request: Request, conversation_id: str) -> Response:
         """List them, the last begun first."""
         parameters(request)
-        return Response({"results": OperationSerializer(jobs.recent(), many=True).data})
+        return Response({"results": OperationSerializer(jobs.recent(), many=True, context={"request": request}).data})
 
 
 class OperationPermission(SessionPermission):
@@ -153,7 +153,7 @@ class OperationView(KeyView):
         job = jobs.get(self.key)
         if job is None:
             raise _unknown(self.key)
-        return Response(OperationSerializer(job).data)
+        return Response(_shown(request, job))
 
 
 @only("post")
@@ -173,7 +173,7 @@ class StopView(KeyView):
     def post(self, request: Request, conversation_id: str) -> Response:
         """Stop it, unless it has ended."""
         self.check(request)
-        return Response(OperationSerializer(_changed(request, self.key, jobs.stop(self.key), "Stopped")).data)
+        return Response(_shown(request, _changed(request, self.key, jobs.stop(self.key), "Stopped")))
 
 
 @only("post")
@@ -193,14 +193,18 @@ class ResumeView(KeyView):
     def post(self, request: Request, conversation_id: str) -> Response:
         """Go on with it and wait a moment, if it was stopped or has failed."""
         self.check(request)
-        return _answer(_changed(request, self.key, jobs.resume(self.key), "Resumed"))
+        return _answer(request, _changed(request, self.key, jobs.resume(self.key), "Resumed"))
 
 
-def _answer(job: Job) -> Response:
+def _answer(request: Request, job: Job) -> Response:
     job = jobs.wait(job, WAIT_SECONDS)
     if job.state != "running":
-        return Response(OperationSerializer(job).data)
-    return Response(OperationSerializer(job).data, 202, headers={"Location": operation_path(job.key)})
+        return Response(_shown(request, job))
+    return Response(_shown(request, job), 202, headers={"Location": operation_path(request, job.key)})
+
+
+def _shown(request: Request, job: Job) -> Any:
+    return OperationSerializer(job, context={"request": request}).data
 
 
 def _changed(request: Request, key: str, found: Changed | None, what: str) -> Job:

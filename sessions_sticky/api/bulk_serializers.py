@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
-from django.urls import reverse
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.request import Request
 
-from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, TextField, not_blank
+from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank
+from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.records import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
@@ -25,6 +27,7 @@ class FlagField(serializers.BooleanField):
         return data
 
 
+@extend_schema_serializer(component_name="StickySessionDeleteAll")
 class DeleteAllSerializer(serializers.Serializer[Any]):
     """Which sessions are meant: those that fit all the filters given, or everything."""
 
@@ -81,6 +84,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         return None
 
 
+@extend_schema_serializer(component_name="StickySessionRebindAll")
 class RebindAllSerializer(DeleteAllSerializer):
     """Which sessions are meant, as for deleting, and where to move them."""
 
@@ -98,19 +102,24 @@ class RebindAllSerializer(DeleteAllSerializer):
         return Move(data["to_provider"], data.get("to_model"), data["reason"])
 
 
+@extend_schema_serializer(component_name="StickySessionCount")
 class CountSerializer(serializers.Serializer[Any]):
     """What a dry run tells."""
 
     count = serializers.IntegerField(help_text="How many sessions it would change, by the index.")
 
 
+@extend_schema_serializer(component_name="StickySessionOperation")
 class OperationSerializer(serializers.Serializer[Any]):
     """A bulk operation. Kept for a day after its last change."""
 
     url = serializers.CharField(read_only=True, help_text="Path of this operation, to see how far it is.")
-    kind = serializers.ChoiceField(get_args(Kind), read_only=True, help_text="What it does.")
-    state = serializers.ChoiceField(
-        get_args(State), read_only=True, help_text="A stopped or failed one may be resumed, and does the rest."
+    kind = NamedChoiceField("StickySessionOperationKind", get_args(Kind), read_only=True, help_text="What it does.")
+    state = NamedChoiceField(
+        "StickySessionOperationState",
+        get_args(State),
+        read_only=True,
+        help_text="A stopped or failed one may be resumed, and does the rest.",
     )
     done = serializers.IntegerField(read_only=True, help_text="Sessions changed so far.")
     expected = serializers.IntegerField(
@@ -134,15 +143,18 @@ class OperationSerializer(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
         """Return the job's fields and its path."""
-        return super().to_representation({**msgspec.structs.asdict(instance), "url": operation_path(instance.key)})
+        return super().to_representation(
+            {**msgspec.structs.asdict(instance), "url": operation_path(self.context["request"], instance.key)}
+        )
 
 
+@extend_schema_serializer(component_name="StickySessionOperations")
 class OperationsSerializer(serializers.Serializer[Any]):
     """The operations that changed last."""
 
     results = OperationSerializer(many=True, read_only=True, help_text="At most 100, the last begun first.")
 
 
-def operation_path(key: str) -> str:
+def operation_path(request: Request, key: str) -> str:
     """Return the absolute path of an operation's resource."""
-    return reverse("sessions_sticky:operation", kwargs={"key": key})
+    return f"{sessions_path(request)}operations/{key}/"

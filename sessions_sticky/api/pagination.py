@@ -9,7 +9,9 @@ from django.core.validators import RegexValidator
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
+from rest_framework.settings import api_settings
 from rest_framework.utils.urls import remove_query_param, replace_query_param
+from rest_framework.versioning import QueryParameterVersioning
 
 from sessions_sticky.api.serializers import TextField
 from sessions_sticky.queries.filters import MAX_PAGE
@@ -27,6 +29,11 @@ class ListQuerySerializer(serializers.Serializer[Any]):
     external_id = TextField(
         required=False, allow_blank=True, help_text="Only sessions of this owner; empty: of the blank one."
     )
+    search = TextField(
+        required=False,
+        help_text="The session with this id, else the sessions of this owner, else those whose id contains the text, in"
+        " no order; capitals count. Not together with a filter.",
+    )
     cursor = TextField(
         required=False,
         validators=[RegexValidator(r"[^.]\Z", "Invalid cursor; allowed is what an earlier page gave.")],
@@ -36,10 +43,16 @@ class ListQuerySerializer(serializers.Serializer[Any]):
         default=DEFAULT_LIMIT, min_value=1, max_value=MAX_PAGE, help_text="Most sessions to show."
     )
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a search together with filters."""
+        if "search" in attrs and attrs.keys() & {"provider", "model", "external_id"}:
+            raise ValidationError({"search": ["Cannot be combined with provider, model or external_id."]})
+        return attrs
+
 
 def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:
     """Return the query parameters, checked. A misspelt filter must not show everything: unknown ones are refused."""
-    given = dict(request.query_params.lists())
+    given = {name: values for name, values in request.query_params.lists() if name != _version_parameter()}
     serializer = query(data={name: values[0] for name, values in given.items()})
     allowed = serializer.fields
     errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
@@ -78,6 +91,12 @@ def _trail(cursors: list[str]) -> str:
     while len(trail) > MAX_TRAIL_LENGTH and "." in trail[1:]:
         trail = f".{trail.lstrip('.').partition('.')[2]}"
     return trail
+
+
+def _version_parameter() -> str | None:
+    """Return the parameter that has the version in a project that versions its own API by a parameter."""
+    scheme: Any = api_settings.DEFAULT_VERSIONING_CLASS
+    return scheme.version_param if scheme is not None and issubclass(scheme, QueryParameterVersioning) else None
 
 
 def _unknown(allowed: Iterable[str]) -> str:

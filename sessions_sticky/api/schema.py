@@ -6,20 +6,22 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.extensions import OpenApiSerializerExtension, OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import ResolvedComponent
 from drf_spectacular.utils import (
     Direction,
     OpenApiParameter,
     OpenApiResponse,
     PolymorphicProxySerializer,
     extend_schema,
+    extend_schema_serializer,
     extend_schema_view,
 )
 from rest_framework import serializers
 
 from sessions_sticky.api.bulk_serializers import CountSerializer, OperationSerializer
-from sessions_sticky.api.serializers import EventSerializer, SessionSerializer
+from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, SessionSerializer
 from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,6 +66,7 @@ ID = OpenApiParameter(
 )
 
 
+@extend_schema_serializer(component_name="StickySessionProblem")
 class ProblemSerializer(serializers.Serializer[Any]):
     """An error, as RFC 9457 has it."""
 
@@ -78,6 +81,7 @@ class ProblemSerializer(serializers.Serializer[Any]):
     )
 
 
+@extend_schema_serializer(component_name="StickySessionConflict")
 class ConflictSerializer(ProblemSerializer):
     """The conversation is bound otherwise."""
 
@@ -88,6 +92,7 @@ class ConflictSerializer(ProblemSerializer):
     )
 
 
+@extend_schema_serializer(component_name="StickySessionPage")
 class PageSerializer(serializers.Serializer[Any]):
     """Some sessions."""
 
@@ -100,9 +105,12 @@ class PageSerializer(serializers.Serializer[Any]):
         allow_null=True,
         help_text="The page before this one, as it is now; null on the first, and on pages far from it.",
     )
-    count = serializers.IntegerField(help_text="How many sessions fit the filters, on all pages.")
+    count = serializers.IntegerField(
+        allow_null=True, help_text="How many sessions fit the filters, on all pages; null for a search."
+    )
 
 
+@extend_schema_serializer(component_name="StickySessionHistory")
 class HistorySerializer(serializers.Serializer[Any]):
     """The history of one conversation."""
 
@@ -111,7 +119,7 @@ class HistorySerializer(serializers.Serializer[Any]):
 
 RUNNING = (OperationSerializer, "The operation, which continues; `Location` is its path.")
 COUNT_OR_OPERATION = PolymorphicProxySerializer(
-    component_name="CountOrOperation",
+    component_name="StickySessionCountOrOperation",
     serializers=[CountSerializer, OperationSerializer],
     resource_type_field_name=None,
 )
@@ -128,6 +136,8 @@ def operation(
 ) -> Callable[[F], F]:
     """Describe a view's method.
 
+    Ids of operations and names of components begin with `sticky`, so that they meet none of the project's.
+
     `ok` has a serializer (None: no body) and a description for each status; `problems` come on top of `ALWAYS`. Without
     `tag` the beginning of the id is one.
     """
@@ -136,7 +146,7 @@ def operation(
         shape = ConflictSerializer if problem == HTTPStatus.CONFLICT else ProblemSerializer
         answers[problem, "application/problem+json"] = OpenApiResponse(shape, PROBLEMS[problem])
     return extend_schema(
-        operation_id=operation_id,
+        operation_id=f"sticky_{operation_id}",
         summary=summary,
         parameters=[*parameters, *HEADERS],
         request=request,
@@ -167,3 +177,21 @@ class ShownSession(OpenApiSerializerExtension):
             for limit in ("minLength", "maxLength", "pattern"):
                 field.pop(limit, None)
         return schema
+
+
+class NamedChoices(OpenApiSerializerFieldExtension):
+    """The choices of a field as a component of their own.
+
+    drf-spectacular names the choices of a field `kind` `KindEnum`, and warns when the project has a `kind` too.
+    """
+
+    target_class = NamedChoiceField
+
+    def map_serializer_field(self, auto_schema: AutoSchema, direction: Direction) -> dict[str, Any]:
+        """Return a reference to the component."""
+        field: NamedChoiceField = self.target
+        schema = {"type": "string", "enum": list(field.choices)}
+        component = ResolvedComponent(field.component, ResolvedComponent.SCHEMA, schema, object=field.component)
+        auto_schema.registry.register_on_missing(component)
+        reference: dict[str, Any] = component.ref
+        return reference

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from django.core.validators import RegexValidator
+from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from sessions_sticky import keys
 from sessions_sticky.api.url_ids import session_path, sessions_path
@@ -47,6 +49,7 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
+@extend_schema_serializer(component_name="StickySession")
 class SessionSerializer(serializers.Serializer[Any]):
     """The binding of a conversation to a provider and a model."""
 
@@ -77,9 +80,10 @@ class SessionSerializer(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
         """Return the session's fields, its expiry and its path."""
-        return _shown(instance, sessions_path(), int(time.time()))
+        return _shown(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
+@extend_schema_serializer(component_name="StickySessionRebind")
 class RebindSerializer(serializers.Serializer[Any]):
     """Where to move a conversation."""
 
@@ -93,6 +97,7 @@ class RebindSerializer(serializers.Serializer[Any]):
     )
 
 
+@extend_schema_serializer(component_name="StickySessionRouteStats")
 class RouteStatsSerializer(serializers.Serializer[Any]):
     """The sessions of one provider and model."""
 
@@ -103,11 +108,20 @@ class RouteStatsSerializer(serializers.Serializer[Any]):
     created_last_day = serializers.IntegerField(help_text="Created in the last day, those that are gone included.")
 
 
+@extend_schema_serializer(component_name="StickySessionStats")
 class StatsSerializer(serializers.Serializer[Any]):
     """How many sessions there are."""
 
     sessions = serializers.IntegerField(help_text="How many there are now.")
     routes = RouteStatsSerializer(many=True, help_text="The same for each provider and model, sorted by them.")
+
+
+class NamedChoiceField(serializers.ChoiceField):
+    """A choice whose values are the component `component` of the OpenAPI document."""
+
+    def __init__(self, component: str, choices: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(choices, **kwargs)
+        self.component = component
 
 
 class InstantField(serializers.DateTimeField):
@@ -118,10 +132,11 @@ class InstantField(serializers.DateTimeField):
         return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
+@extend_schema_serializer(component_name="StickySessionEvent")
 class EventSerializer(serializers.Serializer[Any]):
     """One change of a conversation's binding."""
 
-    kind = serializers.ChoiceField(choices=get_args(Kind), help_text="What happened.")
+    kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="What happened.")
     at = InstantField(help_text="When, in UTC.")
     provider = serializers.CharField(help_text="Provider after it; before it when deleted; empty where unreadable.")
     model = serializers.CharField(help_text="Model after it; before it when deleted; empty where unreadable.")
@@ -131,9 +146,9 @@ class EventSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(help_text="Who: `gateway`, or a user's name.")
 
 
-def shown_all(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def shown_all(entries: Iterable[Entry], request: Request) -> list[dict[str, Any]]:
     """Return what `SessionSerializer` shows of each; the path's beginning and the time are found once."""
-    under, now = sessions_path(), int(time.time())
+    under, now = sessions_path(request), int(time.time())
     return [_shown(entry, under, now) for entry in entries]
 
 
@@ -148,7 +163,7 @@ def _shown(entry: Entry, under: str, now: int) -> dict[str, Any]:
         "created_at": session.created_at,
         "expires_in": entry.expires_in,
         "expires_at": _expires_at(entry.expires_in, now),
-        "url": session_path(session.id, under=under),
+        "url": session_path(session.id, under),
     }
 
 

@@ -12,24 +12,32 @@ So do those that would then be mistaken for one of them (`~.`, `x/~history`); al
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import quote
 
 from django.urls import reverse
+from rest_framework.request import Request
+
+OWN_KWARGS = ("id", "key")
+"""What the routes of this API capture; all else belongs to the project's prefix."""
 
 _TAKEN = {".", "..", "stats", "history", "operations"}
 _OPERATION = re.compile(r"[0-9a-f]{32}")
 
 
-def sessions_path() -> str:
-    """Return the absolute path of all sessions."""
-    return reverse("sessions_sticky:sessions")
+def sessions_path(request: Request) -> str:
+    """Return the absolute path of all sessions, in the namespace and below the prefix that the request came by."""
+    match: Any = request.resolver_match
+    given = {*OWN_KWARGS, *match.extra_kwargs}
+    prefix = {name: value for name, value in match.kwargs.items() if name not in given}
+    return reverse(f"{match.namespace}:sessions", kwargs=prefix)
 
 
-def session_path(conversation_id: str, *, under: str | None = None) -> str:
-    """Return the absolute path of a session's resource; `under` is `sessions_path()`, for those who have it."""
+def session_path(conversation_id: str, under: str) -> str:
+    """Return the absolute path of a session's resource; `under` is `sessions_path()`."""
     before, slash, last = conversation_id.rpartition("/")
     mark = "~" if _is_taken(before, last) else ""
-    return f"{sessions_path() if under is None else under}{quote(f'{before}{slash}{mark}{last}', safe='')}/"
+    return f"{under}{quote(f'{before}{slash}{mark}{last}', safe='')}/"
 
 
 def id_in(segment: str) -> str:

@@ -29,7 +29,7 @@ from sessions_sticky.api.serializers import (
     shown_all,
 )
 from sessions_sticky.api.throttling import SessionThrottle
-from sessions_sticky.api.url_ids import id_in, session_path
+from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
 from sessions_sticky.exceptions import SessionOwnerMismatch
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.session import Entry, Outcome, SessionConflict
@@ -52,8 +52,14 @@ class AdminView(APIView):
     parser_classes = (ShortJSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = JSONAlone
+    versioning_class = None  # the project's would look for a version in paths that have none
     permission_classes = (SessionPermission,)
     throttle_classes = (SessionThrottle,)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Leave out what the prefix of the project captures, a version or a tenant: the methods do not take it."""
+        own = {name: value for name, value in kwargs.items() if name == "conversation_id"}
+        return super().dispatch(request, **own)
 
     @property
     def manager(self) -> SessionManager:
@@ -86,10 +92,14 @@ class SessionsView(AdminView):
     def get(self, request: Request) -> Response:
         """List sessions, most recently active first."""
         asked = parameters(request, ListQuerySerializer)
-        cursor, limit = asked.pop("cursor", None), asked.pop("limit")
-        page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
+        cursor, limit, text = asked.pop("cursor", None), asked.pop("limit"), asked.pop("search", None)
+        count = None
+        if text is not None:
+            page = self.manager.search(text, cursor=last_of(cursor), limit=limit)
+        else:
+            page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
         pages = links(request, cursor, page.next_cursor)
-        return Response({"results": shown_all(page.sessions), **pages, "count": count})
+        return Response({"results": shown_all(page.sessions, request), **pages, "count": count})
 
     @operation(
         "sessions_create",
@@ -117,7 +127,8 @@ class SessionsView(AdminView):
             raise _taken(request, conversation_id)
         audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
         entry = Entry(session, self.manager.ttl_seconds)
-        return Response(SessionSerializer(entry).data, 201, headers={"Location": session_path(session.id)})
+        location = session_path(session.id, sessions_path(request))
+        return Response(_shown(request, entry), 201, headers={"Location": location})
 
 
 class SessionView(AdminView):
@@ -130,7 +141,7 @@ class SessionView(AdminView):
     @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
-        return Response(SessionSerializer(_find(conversation_id)).data)
+        return Response(_shown(request, _find(conversation_id)))
 
     @operation("sessions_delete", "Unbind a conversation", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
     def delete(self, request: Request, conversation_id: str) -> Response:
@@ -260,7 +271,11 @@ def _changed(request: Request, entry: Entry) -> Response:
     """Return the changed session; nothing of it for a user who may change but not view."""
     if not has_permission(request.user, "view"):
         return Response(status=204)
-    return Response(SessionSerializer(entry).data)
+    return Response(_shown(request, entry))
+
+
+def _shown(request: Request, entry: Entry) -> Any:
+    return SessionSerializer(entry, context={"request": request}).data
 
 
 def _taken(request: Request, conversation_id: str) -> Conflict:
@@ -278,4 +293,4 @@ def _conflict(request: Request, detail: str, trimmed: str, current: Entry | None
     """Return the error with the session as it is; `trimmed` alone for a user who may not view it."""
     if not has_permission(request.user, "view"):
         return Conflict(trimmed)
-    return Conflict(detail, current=SessionSerializer(current).data if current else None)
+    return Conflict(detail, current=_shown(request, current) if current else None)

@@ -31,6 +31,7 @@ def add_subcommands(parser: ArgumentParser) -> None:
 def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("list", "List sessions, most recently active first.")
     _add_filters(command, "provider", "model", "owner")
+    command.add_argument("--search", type=_name, metavar="TEXT", help="that session or owner, else ids that contain it")
     number = command.add_mutually_exclusive_group()
     number.add_argument("--limit", type=_number(1, 2**31 - 1), default=50, metavar="N", help="how many, 50 by default")
     number.add_argument("--all", action="store_true", help="all, in no order; with --json one JSON object a line")

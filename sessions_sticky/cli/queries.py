@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
-from sessions_sticky.cli.errors import NOT_DONE, Error
+from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import duration, moment
 from sessions_sticky.cli.output import Screen, Table
+from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
 from sessions_sticky.session import Entry
@@ -30,8 +32,10 @@ EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REA
 EVENT_TIMES = ("AT", "EVENT")
 
 
-def list_sessions(screen: Screen, *, limit: int, all: bool, **options: Any) -> None:
-    """Print sessions as they come: the latest, or all in no order."""
+def list_sessions(screen: Screen, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
+    """Print sessions as they come: the latest, all in no order, or those that a text finds."""
+    if search is not None and (all or any(options[name] is not None for name in ("provider", "model", "owner"))):
+        raise Error("--search cannot be combined with --provider, --model, --owner or --all", WRONG_USAGE)
     table = Table(screen, *SESSION_TITLES, right=SESSION_TIMES)
     filters: FilterFields = {
         "provider": options["provider"],
@@ -46,7 +50,7 @@ def list_sessions(screen: Screen, *, limit: int, all: bool, **options: Any) -> N
         return
     found: list[Entry] = []
     more = False
-    for page in _pages(limit, filters):
+    for page in _pages(limit, filters, search):
         table.add([_cells(entry) for entry in page.sessions])
         found += page.sessions
         more = page.next_cursor is not None
@@ -63,10 +67,14 @@ def show(screen: Screen, *, ID: str, **_: Any) -> None:
     except SessionNotSupported as exc:
         events, no_history = None, str(exc)
     history = None if events is None else [event_json(event) for event in events]
-    screen.documents([{"session": entry and entry_json(entry), "history": history}])
+    model = entry.session.model if entry else None
+    stored = read_session_id(ID, model=model, scope=conf.conversation_scope)
+    screen.documents([{"session": entry and entry_json(entry), "identity": stored._asdict(), "history": history}])
     if entry:
         fields = [title.lower() for title in SESSION_TITLES]
-        Table(screen, "FIELD", "VALUE", fold=True).add([*zip(fields, _cells(entry), strict=True)])
+        parts = {"kind": stored.kind, "client_id": stored.client_id, "requested_model": stored.model}
+        cells = [*zip(fields, _cells(entry), strict=True), *((name, value) for name, value in parts.items() if value)]
+        Table(screen, "FIELD", "VALUE", fold=True).add(cells)
         screen.say("")
     if events:
         # One conversation's: its id would take the width that the reasons need.
@@ -118,11 +126,15 @@ def _further(screen: Screen, after: str) -> list[Event]:
             time.sleep(POLL_SECONDS)
 
 
-def _pages(limit: int, filters: FilterFields) -> Iterator[Page]:
-    """Yield pages, of at most `limit` sessions in all."""
+def _pages(limit: int, filters: FilterFields, search: str | None) -> Iterator[Page]:
+    """Yield pages, of at most `limit` sessions in all; a search reads on until it has them."""
     cursor, left = None, limit
     while True:
-        page = sessions.page(cursor=cursor, limit=min(left, MAX_PAGE), **filters)
+        size = min(left, MAX_PAGE)
+        if search is None:
+            page = sessions.page(cursor=cursor, limit=size, **filters)
+        else:
+            page = sessions.search(search, cursor=cursor, limit=size)
         cursor = page.next_cursor
         left -= len(page.sessions)
         yield page

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+import re
 import sys
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -32,7 +35,8 @@ def cache_config(url: str) -> dict[str, Any]:
     `redis+cluster://user:password@host1:6379,host2:6379`. Both with TLS as `rediss+...`; user and password are those of
     the servers that hold the sessions, Sentinels' own are `&sentinel_username=` and `&sentinel_password=`.
 
-    Raises `ValueError` for what is none of these; the message leaves the URL out, which may hold a password.
+    Raises `ValueError` for what is none of these, a database that is no number, and parameters that redis-py does not
+    know; the message leaves the URL out, which may hold a password.
     """
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
@@ -70,10 +74,38 @@ def _checked_scheme(url: str) -> str:
         raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
     if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"Invalid Redis URL: scheme {url[: len(scheme)]!r}; allowed is {allowed}")
+        raise ValueError(f"Invalid Redis URL: it begins with {url[: len(scheme)]!r}; allowed is {allowed}")
     if scheme in FACTORIES:
-        read_url(url)
+        servers = read_url(url)
+        parts = urlsplit(servers.node_url("localhost", 1))
+    _check_database(parts)
+    _check_parameters(parts)
     return scheme
+
+
+def _check_database(parts: SplitResult) -> None:
+    """Refuse what redis-py would take for database 0, or for another than is written."""
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+/?", unquote(parts.path)):
+        raise ValueError("Invalid Redis URL: its path must be the number of a database, such as /0")
+
+
+def _check_parameters(parts: SplitResult) -> None:
+    """Refuse what redis-py would fail on at the first call. The message repeats nothing that may be a password."""
+    from redis import connection
+
+    kind = {"rediss": connection.SSLConnection, "unix": connection.UnixDomainSocketConnection}
+    classes = kind.get(parts.scheme, connection.Connection).__mro__[:-1]
+    known = {name for each in classes for name in inspect.signature(each).parameters}
+    known = known - {"kwargs"} | set(connection.URL_QUERY_ARGUMENT_PARSERS)
+    for name in dict(parse_qsl(parts.query, keep_blank_values=True)):
+        if name not in known:
+            similar = difflib.get_close_matches(name, known, n=1)
+            hint = f" {name!r}; did you mean {similar[0]!r}?" if similar else ""
+            raise ValueError(f"Invalid Redis URL: unknown parameter{hint}")
+    try:
+        connection.parse_url(f"redis://localhost?{parts.query}")
+    except ValueError as exc:
+        raise ValueError(f"Invalid Redis URL: {exc}") from None
 
 
 def is_on_redis(cache: BaseCache) -> bool:

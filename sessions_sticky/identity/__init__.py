@@ -27,7 +27,7 @@ CONTENT_PREFIX = "content:"
 """Stands before a fingerprint in a session id. A client's id that begins with it is hashed."""
 
 _OWNER_DIGITS = 12
-_OBSERVED_FORM = re.compile(rf"[0-9a-f]{{{_OWNER_DIGITS}}}:")
+OBSERVED_FORM = re.compile(rf"[0-9a-f]{{{_OWNER_DIGITS}}}:")
 _SUBAGENT_HEADERS = {"header.x-claude-code-session-id": "x-claude-code-agent-id"}
 """The header that tells the subagents of one session apart, by the source of the session's id."""
 
@@ -103,7 +103,7 @@ def continued(ranking_id: str, *, source: str, model: str) -> Identity:
     For requests that refer to an object of an earlier answer, such as a stored response, instead of sending an id.
     `source` is where they refer to it.
     """
-    if not _OBSERVED_FORM.match(ranking_id):
+    if not OBSERVED_FORM.match(ranking_id):
         return Identity(ranking_id, source, True, ranking_id, ranking_id, True)
     digits, _, name = ranking_id.partition(":")
     return Identity(_with_model(ranking_id, f"{digits}:{_sha256(name)}", model), source, False, ranking_id, None, True)
@@ -127,7 +127,7 @@ def _named(source: str, value: Any, owner: str, scope: Literal["shared", "owner"
         keys.check(value)
     except InvalidConversationId as exc:
         raise InvalidNamedId(source, str(exc)) from exc
-    if _OBSERVED_FORM.match(value):
+    if OBSERVED_FORM.match(value):
         raise InvalidNamedId(
             source,
             f"A conversation id must not begin with {_OWNER_DIGITS} hexadecimal digits and a colon, as {value[:20]!r}"

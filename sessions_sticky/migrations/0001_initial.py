@@ -19,6 +19,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "session",
                 "verbose_name_plural": "sessions",
                 "managed": False,
+                "base_manager_name": "objects",
             },
         ),
     ]

@@ -41,7 +41,7 @@ class Reads:
                 break
             more, at = self._reader.step(at, limit - len(rows))
             rows += more
-        return Page([_entry(row) for row in rows], None if at is None else str(at))
+        return Page([entry_of(row) for row in rows], None if at is None else str(at))
 
     def scan(self, filters: Filters) -> Iterator[Entry]:
         """Yield every matching session once."""
@@ -50,7 +50,7 @@ class Reads:
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
-                    yield _entry(row)
+                    yield entry_of(row)
 
     def count(self, filters: Filters) -> int:
         """Count by the index; by the sessions where owner and provider or model are given together."""
@@ -135,7 +135,8 @@ def _events(found: list[bytes]) -> list[Event]:
     return [event for event in events if event]
 
 
-def _entry(row: Row) -> Entry:
+def entry_of(row: Row) -> Entry:
+    """Return a session with the idle time left in seconds, rounded up."""
     return Entry(row.session, None if row.left_ms < 0 else -(-row.left_ms // 1000))
 
 

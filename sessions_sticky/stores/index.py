@@ -252,9 +252,9 @@ def scan(cursor: bytes, pattern: str, count: int) -> Command[tuple[bytes, list[b
     return Command(("SCAN", cursor, "MATCH", pattern, "COUNT", count))
 
 
-def scan_zset(zset: str, cursor: bytes, count: int) -> Command[tuple[bytes, list[bytes]]]:
-    """Take a step of a scan of a ZSET: the next cursor; member, score, member, score ..."""
-    return Command(("ZSCAN", zset, cursor, "COUNT", count))
+def scan_zset(zset: str, cursor: bytes, count: int, pattern: bytes = b"*") -> Command[tuple[bytes, list[bytes]]]:
+    """Take a step of a scan of a ZSET: the next cursor; member, score, member, score ... of those that match."""
+    return Command(("ZSCAN", zset, cursor, "MATCH", pattern, "COUNT", count))
 
 
 def read_route(name: bytes) -> tuple[str, str] | None:

@@ -66,7 +66,11 @@ def test_search_leads_to_a_session_or_says_that_there_is_none(page: Page) -> Non
     page.goto(BASE)
     page.get_by_label("Conversation id or owner").fill("nobody")
     button(page, "Find").click()
-    expect(page.locator(".messagelist")).to_contain_text("Nothing found: “nobody”")
+    expect(page.get_by_label("Conversation id or owner")).to_have_value("nobody")
+    expect(page.get_by_role("main")).to_contain_text("no owner is exactly “nobody”, and no id contains it.")
+    expect(rows(page)).to_have_count(0)
+    page.get_by_label("Conversation id or owner").fill("v-00")
+    button(page, "Find").click()
     expect(rows(page)).to_have_count(2)
 
 

@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentinel_project.gateway.routing import objects
 from sessions_sticky import keys
 from sessions_sticky.jobs.records import done_key
 from tests.sessions_sticky.calls import sample
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 BOUND = {"provider": "echo-one", "model": "echo-small", "external_id": "ann"}
 """A session that the gateway without a configuration can serve."""
+OBJECT = "resp_1"
+"""A response that is stored at a provider, for all that the gateway knows."""
 CONTRACT = Path(__file__).parents[2] / "docs" / "interchange.md"
 
 TYPES: dict[str, Callable[[redis.Redis, str], Any]] = {
@@ -73,6 +76,7 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
         "sentinel:created:{index}:...": [keys.created("minute", now // 60), keys.created("hour", now // 3600)],
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.JOBS],
+        "sentinel:object:{id}": [f"{objects.KEY_PREFIX}{OBJECT}"],
         "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
         "sentinel:throttle:...": [f"sentinel:throttle:{user}:{now // 60 + ahead}" for ahead in (0, 1)],
     }

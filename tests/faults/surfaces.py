@@ -17,7 +17,7 @@ from sentinel_project.gateway.providers import health_sync
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.queries import doctor
 from tests.faults import methods
-from tests.faults.poisons import BOUND
+from tests.faults.poisons import BOUND, OBJECT
 from tests.gateway.asgi import ask, chat
 from tests.sessions_sticky.admin.pages import BASE, page_of
 
@@ -56,7 +56,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
         yield path, _failed(eyes.browser.get(path))
     for path in (*API_PATHS, f"{API}operations/{eyes.job}/"):
         yield path, _failed(eyes.api.get(path))
-    for path in ("/v1/models", "/healthz", "/metrics"):
+    for path in ("/v1/models", f"/v1/responses/{OBJECT}", "/healthz", "/metrics"):
         yield path, _failed(asyncio.run(ask(method="GET", path=path)))
     shared = _caught(health_sync.read, "default", ["echo-one", "echo-two"], time.monotonic)
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
@@ -77,6 +77,9 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
     for conversation_id in ("conv-1", "conv-2"):
         answer = asyncio.run(ask(chat("echo-small", conversation_id=conversation_id)))
         yield f"chat {conversation_id}", None if answer.status == 200 else answer.body
+    request = {"model": "echo-small", "input": "hello", "previous_response_id": OBJECT}
+    answer = asyncio.run(ask(request, path="/v1/responses"))
+    yield "response that continues another", None if answer.status == 400 else answer.body
     for mode in methods.MODES:
         for method in ("touch", "resolve", "create"):
             yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-3")))

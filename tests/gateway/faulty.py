@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
+from sessions_sticky import rendezvous
 from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
@@ -61,9 +62,12 @@ class Ground(NamedTuple):
 
 
 def start_workers(folder: Path, store_url: str, upstreams: UpstreamProcess, **variables: str) -> Workers:
-    """Return two workers over one store."""
-    file = providers_file(folder, upstreams.urls)
-    return Workers(folder, 2, REDIS_URL=store_url, SENTINEL_PROVIDERS=file, **variables)
+    """Return two workers over one store; no provider cools down after it lacked a model."""
+    variables = {
+        "SENTINEL_PROVIDERS": providers_file(folder, upstreams.urls),
+        "SENTINEL_COOLDOWN_SECONDS": "0",
+    } | variables
+    return Workers(folder, 2, REDIS_URL=store_url, **variables)
 
 
 def bind(workers: Workers, ids: list[str]) -> Bindings:
@@ -71,17 +75,25 @@ def bind(workers: Workers, ids: list[str]) -> Bindings:
 
     async def main() -> Bindings:
         async with Clients(workers.urls, workers.key) as clients:
-            begun = bindings(await clients.visit(ids[::2], 0) + await clients.visit(ids[1::2], 1, model="model-b"))
-            for name in NAMES:
-                mine = [each for each in ids[::5] if begun[each][0] == name]
-                replies = await clients.visit(mine, 0, test={"refuse": [name]})
-                assert {reply.outcome for reply in replies} == {"rebound"}
+            begun = bindings(await begin_rebound(clients, ids[::10]))
+            begun |= bindings(await begin_rebound(clients, ids[5::10], model="model-b"))
+            begun |= bindings(await clients.visit([each for each in ids[::2] if each not in begun], 0))
+            begun |= bindings(await clients.visit([each for each in ids if each not in begun], 1, model="model-b"))
             seen = bindings(await clients.visit(ids))
-            rebound = [each for each in ids if seen[each] != begun[each]]
-            assert rebound == ids[::5]
+            assert seen == begun
             return seen
 
     return asyncio.run(main())
+
+
+async def begin_rebound(clients: Clients, ids: Iterable[str], **fields: Any) -> list[Reply]:
+    """Begin conversations whose first provider fails, so that they are rebound to the second."""
+    replies = []
+    for each in ids:  # one after the other: the load must not change the ranking
+        first = rendezvous(each, dict.fromkeys(NAMES, 1))[0]
+        replies.append(await clients.ask(each, test={"refuse": [first]}, **fields))
+    assert {reply.outcome for reply in replies} == {"rebound"}
+    return replies
 
 
 async def suffer(
@@ -95,17 +107,21 @@ async def suffer(
 ) -> list[Reply]:
     """Let a fault begin and end under load; return the replies while it lasted. Nothing moves, nothing fails.
 
-    `error` is what the workers call the fault, or a part of it.
+    `error` is what the workers call the fault, or a part of it. Of the conversations that begin meanwhile, those of
+    the crowd are placed by the load of each worker and must agree afterwards; those that come alone stay from the
+    first.
     """
     stored = ground.stored()
     count_before = ground.store_errors()
-    fresh = [f"{title}-{number}" for number in range(20)]
+    crowd = [f"{title}-crowd-{number}" for number in range(20)]
+    fresh = [f"{title}-{number}" for number in range(5)]
     async with ground.clients() as clients:
         begun = time.monotonic()
         await asyncio.to_thread(begin)
         try:
             running = clients.load(list(ground.before), seconds=seconds, rate=RATE, model="model-a")
-            replies, new = await asyncio.gather(running, clients.visit(fresh))
+            replies, crowded = await asyncio.gather(running, clients.visit(crowd))
+            new = [await clients.ask(each, worker) for each in fresh for worker in (0, 1)]
         finally:
             lasted = time.monotonic() - begun
             await asyncio.to_thread(end)
@@ -115,8 +131,9 @@ async def suffer(
                 last = await clients.visit(ground.before)
                 after = [*after, *last]
         after_new = await clients.visit(fresh)
+        bindings(await clients.visit(crowd))
     tell(f"{title} for {lasted:.1f} s", replies)
-    assert not failed([*replies, *new, *after, *after_new])
+    assert not failed([*replies, *crowded, *new, *after, *after_new])
     assert not moved([*replies, *after], ground.before)
     assert not moved(after_new, bindings(new))
     odd = [reply for reply in last if reply.outcome not in ("hit", "created")]

@@ -39,17 +39,21 @@ def text(chunks) -> str:
     return "".join(chunk.choices[0].delta.content or "" for chunk in chunks).strip()
 
 
-@pytest.mark.parametrize("where", ["body", "header"])
-def test_sdk_keeps_provider_and_model_when_the_conversation_goes_on(client, where, north: Upstream, south: Upstream):
-    conversation_id = new_id()
-    extra = {"extra_body": {"conversation_id": conversation_id}}
-    if where == "header":
-        extra = {"extra_headers": {"X-Session-Id": conversation_id}}
+def test_sdk_keeps_provider_and_model_when_the_body_names_the_conversation(client, north: Upstream, south: Upstream):
+    extra = {"extra_body": {"conversation_id": new_id()}}
     first, second = say(client, "model-a", **extra), say(client, "model-b", **extra)
     assert first.choices[0].message.content in ("north as model-a", "south as model-a")
     assert second.choices[0].message.content == first.choices[0].message.content
     assert {len(north.exchanges), len(south.exchanges)} == {0, 2}
     assert all("conversation_id" not in body for body in north.sent + south.sent)
+
+
+def test_sdk_keeps_the_provider_when_a_header_names_the_session(client, north: Upstream, south: Upstream):
+    extra = {"extra_headers": {"X-Session-Id": new_id()}}
+    answers = [say(client, model, **extra).choices[0].message.content for model in ("model-a", "model-b", "model-a")]
+    provider = answers[0].partition(" ")[0]
+    assert answers == [f"{provider} as model-a", f"{provider} as model-b", f"{provider} as model-a"]
+    assert {len(north.exchanges), len(south.exchanges)} == {0, 3}
 
 
 def test_sdk_streams_from_the_same_provider_when_the_conversation_goes_on(client):

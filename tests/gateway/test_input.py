@@ -92,6 +92,22 @@ async def test_chat_is_refused_when_the_body_is_no_json_object(body):
     assert len(answer.body) < 1000
 
 
+async def test_chat_is_refused_and_told_of_the_mark_when_the_body_begins_with_one():
+    answer = await ask(b"\xef\xbb\xbf" + json.dumps(chat()).encode())
+    assert (answer.status, answer.error["code"]) == (400, "invalid_json")
+    assert "byte order mark" in answer.error["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "zstd", "deflate, gzip", "x" * 1000])
+async def test_chat_is_refused_with_415_when_the_body_is_compressed(north, south, encoding):
+    answer = await ask(chat(), headers=[("Content-Encoding", encoding)])
+    assert (answer.status, answer.error["code"]) == (415, "unsupported_encoding")
+    assert answer.headers["accept-encoding"] == "identity"
+    assert len(answer.body) < 500
+    assert not north.exchanges + south.exchanges
+    assert (await ask(chat(), headers=[("Content-Encoding", "identity")])).status == 200
+
+
 @pytest.mark.parametrize("depth", [10, 100, *range(880, 1010, 5), 5000])
 async def test_chat_never_fails_when_the_body_is_nested_deeply(gateway, depth):
     nested = b'{"model":"echo-small","messages":[{"role":"user","content":%s}]}' % (depth * b"[" + depth * b"]")

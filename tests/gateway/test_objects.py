@@ -246,6 +246,13 @@ async def test_value_of_another_program_counts_as_unknown(accounts, value):
     assert await objects.read("resp_x") is None
 
 
+@pytest.mark.parametrize("value", [b"{", b"\xff", b"[" * 100_000, b"", {"a": "list"}])
+async def test_value_that_is_not_json_counts_as_unknown(accounts, value):
+    raw = cache.client.get_client()
+    raw.rpush("sentinel:object:resp_x", *value) if isinstance(value, dict) else raw.set("sentinel:object:resp_x", value)
+    assert await objects.read("resp_x") is None
+
+
 async def test_response_of_a_provider_that_is_no_longer_configured_counts_as_unknown(accounts, gateway):
     only(gateway, accounts[0])
     first = await respond("hello")

@@ -9,7 +9,17 @@ from threading import Thread
 
 import pytest
 
-from tests.gateway.faulty import CONVERSATIONS, NAMES, Ground, bind, degraded, replicate, start_workers, suffer
+from tests.gateway.faulty import (
+    CONVERSATIONS,
+    NAMES,
+    Ground,
+    begin_rebound,
+    bind,
+    degraded,
+    replicate,
+    start_workers,
+    suffer,
+)
 from tests.gateway.load import bindings, failed, moved
 from tests.gateway.proxy import Proxy
 from tests.gateway.upstream_process import UpstreamProcess
@@ -202,9 +212,9 @@ async def test_conversations_stay_when_a_failover_loses_acknowledged_writes(
         wait_until(lambda: replica.dbsize() >= CONVERSATIONS)
         replica.replicaof("NO", "ONE")  # the link is cut: what comes now is lost
     async with ground.clients() as clients:
+        begun = bindings(await begin_rebound(clients, late_ids[:20]) + await clients.visit(late_ids[20:]))
         late = bindings(await clients.visit(late_ids))
-        rebound = bindings(await clients.visit(late_ids[:20], 0, test={"refuse": list(NAMES[:2])}))
-        late |= bindings(await clients.visit(list(rebound)))
+        assert late == begun
         everything = {**ground.before, **late}
         proxy.switch(port_of(other))
         ground.store.kill()

@@ -73,7 +73,7 @@ class UpstreamProcess:
 
 
 class Upstream:
-    """One upstream. A request's field `test` overrides how it behaves; `refuse` lists those that answer 404."""
+    """One upstream. A request's field `test` overrides how it behaves; `refuse` lists those that lack the model."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -97,9 +97,11 @@ class Upstream:
         self.active += 1
         try:
             await asyncio.sleep(how.get("delay", 0))
-            status = 404 if self.name in how.get("refuse", ()) else how.get("status", 200)
+            lacks_model = self.name in how.get("refuse", ())
+            status = 404 if lacks_model else how.get("status", 200)
             if status != 200:
-                error = {"message": how.get("message", "as told"), "code": how.get("code")}
+                code = "model_not_found" if lacks_model else how.get("code")
+                error = {"message": how.get("message", "as told"), "code": code}
                 return web.json_response({"error": error}, status=status, headers=how.get("headers"))
             if body.get("stream"):
                 return await self.stream(request, body, how)

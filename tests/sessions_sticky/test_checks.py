@@ -10,6 +10,7 @@ from sessions_sticky import cache_config
 
 URL = "redis://127.0.0.1:1/0"
 FILES = "django.core.cache.backends.filebased.FileBasedCache"
+DJANGOS = "django.core.cache.backends.redis.RedisCache"
 LOCMEM = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 
 
@@ -97,14 +98,18 @@ def test_check_gives_W001_when_a_timeout_is_missing(settings, option):
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
-        (entry(), []),
-        (entry(OPTIONS={"SOCKET_TIMEOUT": 30}), ["W002"]),
-        ({"BACKEND": "django_redis.cache.RedisCache", "LOCATION": URL}, ["W002"]),
+        (entry(), ["W007"]),
+        (entry(OPTIONS={"SOCKET_TIMEOUT": 30}), ["W002", "W007"]),
+        ({"BACKEND": "django_redis.cache.RedisCache", "LOCATION": URL}, ["W002", "W007"]),
+        ({"BACKEND": "django_redis.cache.RedisCache", "LOCATION": [URL]}, ["W002", "W007"]),
+        ({"BACKEND": DJANGOS, "LOCATION": URL, "KEY_PREFIX": "mine"}, ["W007"]),
+        ({"BACKEND": DJANGOS, "LOCATION": "redis://127.0.0.1:1/1"}, []),
+        ({"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": URL}, []),
         (entry(LOCATION="redis://127.0.0.1:1/1", OPTIONS={"SOCKET_TIMEOUT": 30}), []),
         (LOCMEM, []),
     ],
 )
-def test_check_gives_W002_when_another_alias_shares_the_location_with_other_options(settings, other, expected):
+def test_check_warns_of_another_alias_with_the_same_location(settings, other, expected):
     settings.CACHES = {"default": entry(), "other": other}
     assert ids() == expected
 
@@ -132,6 +137,21 @@ def test_check_warns_for_deployment_alone_when_the_cache_does_for_development(se
 def test_check_gives_W005_when_the_cache_is_on_redis_without_django_redis(settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": URL}}
     assert ids() == ids(deploy=True) == ["W005"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"KEY_PREFIX": "tenant1"}, ["W006"]),
+        ({"VERSION": 2}, ["W006"]),
+        ({"KEY_PREFIX": "tenant1", "VERSION": 2}, ["W006", "W006"]),
+        ({"KEY_PREFIX": "", "VERSION": 1}, []),
+        ({"KEY_PREFIX": "tenant1", "KEY_FUNCTION": None}, ["E003"]),
+    ],
+)
+def test_check_warns_of_a_prefix_or_version_that_separates_nothing(settings, fields, expected):
+    settings.CACHES = {"default": entry(**fields)}
+    assert ids() == expected
 
 
 def test_check_opens_no_connection(settings):

@@ -136,6 +136,34 @@ def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw,
     assert call("get", "conv-123") == now
 
 
+@on_redis
+@pytest.mark.parametrize("session", ["conv-123", None, {"id": "conv-123"}])
+@pytest.mark.parametrize(("method", "fields"), [("rebind", MOVE), ("delete_unchanged", {})])
+def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, method, fields):
+    call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(InvalidSession, match=r"Invalid session: .*; allowed is a Session"):
+        call(method, session, **fields)
+    assert call("get", "conv-123").provider == PROPOSAL["provider"]
+
+
+@pytest.mark.parametrize("is_bound", [False, True])
+@pytest.mark.parametrize("wrong", [{"provider": None}, {"model": None}, {"provider": 5}, {"model": b"m"}])
+def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, wrong):
+    if is_bound:
+        call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+        call("resolve", "conv-123", **{**PROPOSAL, **wrong})
+
+
+@on_redis
+@pytest.mark.parametrize("wrong", [{"provider": None}, {"model": 5}, {"reason": None}])
+def test_rebind_refuses_what_is_no_string(call, wrong):
+    session = call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+        call("rebind", session, **{**MOVE, **wrong})
+    assert call("get", "conv-123") == session
+
+
 @on_portable
 def test_rebind_raises_and_changes_nothing_when_the_cache_cannot(call):
     session = call("create", "conv-123", **PROPOSAL)

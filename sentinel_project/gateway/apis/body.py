@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ class Body:
     @classmethod
     def parse(cls, raw: bytes) -> Body:
         """Read a body. Raises `ApiError` 400 when it is not UTF-8, not a JSON object, or names a field twice."""
+        if raw.startswith(codecs.BOM_UTF8):
+            message = "The request body is not JSON: it begins with a byte order mark, which RFC 8259 forbids"
+            raise ApiError(400, message, code="invalid_json")
         try:
             raw.isascii() or raw.decode()
             fields = _decode(raw)

@@ -197,13 +197,20 @@ async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _read(object_id: str) -> StoredObject | None:
+    """Return what the store knows; nothing as well for what another program has written there."""
     cache, key = caches[DEFAULT_CACHE_ALIAS], KEY_PREFIX + object_id
-    if (value := cache.get(key)) is not None:
-        cache.touch(key, settings.SENTINEL_OBJECT_TTL_SECONDS)  # a conversation may be in use for years
     try:
-        return None if value is None else msgspec.convert(value, StoredObject)
-    except msgspec.ValidationError:  # another program's
+        value = cache.get(key)
+        stored = None if value is None else msgspec.convert(value, StoredObject)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
+    except Exception as exc:  # each cache backend has errors of its own
+        if "WRONGTYPE" in f"{exc} {exc.__cause__}":
+            return None
+        raise
+    if stored is not None:
+        cache.touch(key, settings.SENTINEL_OBJECT_TTL_SECONDS)  # a conversation may be in use for years
+    return stored
 
 
 def _write(object_id: str, stored: StoredObject) -> None:

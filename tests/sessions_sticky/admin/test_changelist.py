@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.utils.html import escape
 
 from sessions_sticky import keys, sessions
 from sessions_sticky.admin.changelist import PAGE_SIZE
+from sessions_sticky.identity import identify
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED, hidden_fields, listed, page_of, query, told
 from tests.sessions_sticky.indexed import write_raw
 
@@ -235,10 +237,47 @@ def test_search_goes_to_what_is_left_when_the_session_is_gone(ada: Client, sessi
 def test_search_says_that_there_is_nothing_when_nothing_has_that_name(
     ada: Client, session_cache: redis.Redis, text: str
 ) -> None:
-    response = ada.get(f"{BASE}search/", {"q": text}, follow=True)
-    assert response.redirect_chain == [(BASE, 302)]
-    assert told(response) == [f"Nothing found: “{text}” is neither the id of a conversation nor an owner of sessions."]
-    assert "<b>”" not in response.text
+    sessions.create("conv-1", **PROPOSED)
+    response = ada.get(f"{BASE}search/", {"q": text})
+    assert listed(response) == []
+    assert f'name="q" value="{escape(text)}"' in response.text
+    assert f"is exactly “<bdi>{escape(text)}</bdi>”, and no id contains it. Capitals count." in response.text
+    assert "All sessions have been searched." in response.text
+    assert "conv-1" not in response.text
+
+
+@pytest.mark.parametrize("text", ["ses_1", " thread_*", "me@home", "long" * 80])
+def test_search_lists_observed_sessions_when_the_text_is_the_clients_id(
+    ada: Client, session_cache: redis.Redis, text: str
+) -> None:
+    made = [
+        identify({"x-session-id": text}, {}, owner="o", model=model, api="chat", key=b"k").session_id
+        for model in ("gpt-5", "gpt-5-mini")
+    ]
+    for session_id in (*made, "conv-1"):
+        sessions.create(session_id, **PROPOSED)
+    response = ada.get(f"{BASE}search/", {"q": text})
+    assert sorted(listed(response)) == sorted(made)
+    assert f'href="{page_of(made[0])}"' in response.text
+    assert f'href="{query(owner="user-456")}"' in response.text
+    assert 'type="checkbox"' not in response.text
+
+
+def test_search_shows_matches_in_pages_when_there_are_many(ada: Client, session_cache: redis.Redis) -> None:
+    for number in range(PAGE_SIZE + 5):
+        sessions.create(f"conv-{number}", **PROPOSED)
+    first = ada.get(f"{BASE}search/", {"q": "onv"})
+    assert "Not all sessions have been searched yet." in first.text
+    second = ada.get(first.context["next_url"])
+    assert len({*listed(first), *listed(second)}) == PAGE_SIZE + 5
+    assert listed(ada.get(second.context["first_url"])) == listed(first)
+    assert ada.get(f"{BASE}search/", {"q": "onv", "cursor": "x"}).url == f"{BASE}search/?q=onv"
+
+
+def test_list_goes_to_the_search_when_the_query_is_that_of_djangos_lists(
+    ada: Client, session_cache: redis.Redis
+) -> None:
+    assert ada.get(BASE, {"q": "a b"}).url == f"{BASE}search/?q=a+b"
 
 
 @pytest.mark.parametrize("text", ["", "   "])

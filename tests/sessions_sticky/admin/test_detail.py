@@ -37,6 +37,22 @@ def test_detail_shows_every_field_and_the_value_as_stored_when_bound(ada: Client
     assert f'href="{page_of("conv-1", "history")}"' in text
 
 
+@pytest.mark.parametrize(
+    ("session_id", "expected"),
+    [
+        ("conv-1", ["conv-1", "an id meant for the gateway (named)"]),
+        ("0123456789ab:me@home@gpt-4", ["me@home", "an id of the client\u2019s own (observed)", "gpt-4"]),
+        ("0123456789ab:content:12@gpt-4", ["(none)", "how the conversation begins (content)", "gpt-4"]),
+    ],
+)
+def test_detail_shows_the_clients_id_and_its_kind(
+    ada: Client, session_cache: redis.Redis, session_id: str, expected: list[str]
+) -> None:
+    sessions.create(session_id, **PROPOSED)
+    facts = ada.get(page_of(session_id)).text.partition("<dt>Provider</dt>")[0]
+    assert [re.sub("<[^>]*>", "", each) for each in re.findall(r"<dd>(.*?)</dd>", facts)] == expected
+
+
 def test_detail_leaves_the_idle_time_when_looked_at(ada: Client, session_cache: redis.Redis) -> None:
     write_raw(session_cache, "conv-1", 100)
     ada.get(page_of("conv-1"))

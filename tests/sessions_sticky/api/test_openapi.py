@@ -70,13 +70,13 @@ def test_document_tells_the_shape_of_every_problem_when_one_is_answered(document
         if status >= "400":
             (shape,) = {content["schema"]["$ref"].rpartition("/")[2] for content in answer["content"].values()}
             assert list(answer["content"]) == ["application/problem+json"]
-            assert shape == ("Conflict" if status == "409" else "Problem")
+            assert shape == ("StickySessionConflict" if status == "409" else "StickySessionProblem")
     assert all("Retry-After" in answers[status]["headers"] for status in ("429", "503"))
 
 
 def test_document_tells_the_list_parameters_when_generated(document: Any) -> None:
     parameters = {parameter["name"]: parameter for parameter in operations(document)[OPERATIONS[0]]["parameters"]}
-    assert parameters.keys() == {"provider", "model", "external_id", "cursor", "limit"}
+    assert parameters.keys() == {"provider", "model", "external_id", "search", "cursor", "limit"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
     assert all(parameter["description"] for parameter in parameters.values())
 
@@ -84,8 +84,8 @@ def test_document_tells_the_list_parameters_when_generated(document: Any) -> Non
 def test_document_limits_what_is_read_but_not_what_is_shown_when_other_programs_write(document: Any) -> None:
     schemas = document["components"]["schemas"]
     limits = {"minLength", "maxLength", "pattern", "oneOf"}
-    assert not any(limits & field.keys() for field in schemas["Session"]["properties"].values())
-    written = schemas["SessionRequest"]["properties"]
+    assert not any(limits & field.keys() for field in schemas["StickySession"]["properties"].values())
+    written = schemas["StickySessionRequest"]["properties"]
     assert {name: field["maxLength"] for name, field in written.items()} == dict.fromkeys(written, 256)
     assert "minLength" not in written["external_id"]
 
@@ -95,10 +95,14 @@ def test_document_has_every_field_that_is_shown_when_generated(
 ) -> None:
     schemas = document["components"]["schemas"]
     body = CALLS["retrieve"].by(api).json()
-    assert body.keys() == schemas["Session"]["properties"].keys() == set(schemas["Session"]["required"])
+    assert body.keys() == schemas["StickySession"]["properties"].keys() == set(schemas["StickySession"]["required"])
     CALLS["rebind"].by(api)
     (event,) = CALLS["history"].by(api).json()["results"]
-    assert event.keys() == schemas["Event"]["properties"].keys() == set(schemas["Event"]["required"])
+    assert (
+        event.keys()
+        == schemas["StickySessionEvent"]["properties"].keys()
+        == set(schemas["StickySessionEvent"]["required"])
+    )
 
 
 @pytest.mark.parametrize("path", ["/api/schema/", "/api/docs/"])

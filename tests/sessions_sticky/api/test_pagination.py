@@ -41,6 +41,33 @@ def walk(api: APIClient, url: str) -> Iterator[dict[str, Any]]:
         following = body["next"]
 
 
+def test_list_finds_sessions_by_a_text_when_searched(api: APIClient, many: list[str]) -> None:
+    sessions.create("0123456789ab:ses_1@gpt-5", "p0", "m0", "ann")
+    for text, expected in (
+        ("conv-03", ["conv-03"]),
+        ("bob", many[2::3]),
+        ("ses_1", ["0123456789ab:ses_1@gpt-5"]),
+        ("onv-0", many[:10]),
+        ("nobody", []),
+    ):
+        body = listed(api, search=text)
+        assert (sorted(ids(body)), body["next"], body["count"]) == (expected, None, None)
+
+
+def test_list_gives_every_match_once_when_a_search_is_taken_in_pages(api: APIClient, many: list[str]) -> None:
+    for text, expected in (("onv-", many), ("bob", many[2::3])):
+        pages = list(walk(api, f"{BASE}?search={text}&limit=3"))
+        assert sorted(each for body in pages for each in ids(body)) == expected
+        assert len(pages) > 2
+
+
+@pytest.mark.parametrize("query", [{"provider": "a"}, {"external_id": ""}, {"cursor": "x"}, {"search": ""}])
+def test_list_refuses_a_search_with_filters_or_a_wrong_cursor(
+    api: APIClient, session_cache: redis.Redis, query: dict[str, str]
+) -> None:
+    assert api.get(BASE, {"search": "a", **query}).status_code == 400
+
+
 @pytest.fixture
 def many(session_cache: redis.Redis) -> list[str]:
     """Ids of sessions: of 2 providers, 2 models, 3 owners, one of them blank."""
@@ -172,7 +199,7 @@ def test_list_meets_every_living_session_once_when_written_meanwhile(api: APICli
     assert sorted(name for name in met if name.startswith("living")) == living
 
 
-UNKNOWN = "Unknown parameter; allowed: provider, model, external_id, cursor, limit."
+UNKNOWN = "Unknown parameter; allowed: provider, model, external_id, search, cursor, limit."
 FEW, MANY = "greater than or equal to 1.", "less than or equal to 1000."
 BLANK, NO_CURSOR = "This field may not be blank.", "Invalid cursor; allowed is what an earlier page gave"
 

@@ -32,7 +32,7 @@ hostile = st.lists(st.sampled_from(PARTS), min_size=1, max_size=8).map("".join)
 def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> None:
     if any("\ud800" <= char <= "\udfff" for char in conversation_id):
         return
-    path = session_path(conversation_id)
+    path = session_path(conversation_id, BASE)
     segment = path.removeprefix(BASE).removesuffix("/")
     assert path == f"{BASE}{segment}/"
     assert "/" not in segment
@@ -70,7 +70,7 @@ def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> Non
     ],
 )
 def test_session_path_escapes_as_documented_when_hostile(conversation_id: str, segment: str) -> None:
-    assert session_path(conversation_id) == f"{BASE}{segment}/"
+    assert session_path(conversation_id, BASE) == f"{BASE}{segment}/"
 
 
 def test_id_in_takes_dots_as_they_are_when_a_client_sends_them() -> None:
@@ -154,7 +154,7 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
             await call("POST", BASE, 201, proposal)
             assert session_cache.exists(f"sentinel:session:{conversation_id}")
         for conversation_id in HOSTILE_IDS:
-            url = session_path(conversation_id)
+            url = session_path(conversation_id, BASE)
             assert (await call("GET", url, 200))["id"] == conversation_id
             assert (await call("POST", f"{url}touch/", 200))["id"] == conversation_id
             assert (await call("POST", f"{url}rebind/", 200, MOVE))["id"] == conversation_id

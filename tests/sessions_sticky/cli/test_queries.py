@@ -48,6 +48,44 @@ def test_list_prints_what_the_filters_mean(options, expected):
     assert ids(run("list", *options)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("conv-3", ["conv-3"]), ("bob", ["conv-4", "conv-5"]), ("v-", [f"conv-{n}" for n in range(6)]), ("CONV", [])],
+)
+def test_list_prints_what_a_search_finds(text, expected):
+    assert ids(run("list", "--search", text)) == expected
+
+
+def test_list_says_that_there_are_more_when_a_search_is_limited():
+    found = run("list", "--search", "v-", "--limit", "4")
+    assert len(found.rows) == 4
+    assert "There are more than these 4" in found.err
+
+
+@pytest.mark.parametrize("options", [["--provider", "a"], ["--model", "m"], ["--owner", ""], ["--all"]])
+def test_list_refuses_a_search_with_filters(options):
+    found = run("list", "--search", "x", *options)
+    assert found.code == 2
+    assert "--search cannot be combined with" in found.err
+
+
+@pytest.mark.parametrize(
+    ("session_id", "kind", "client_id", "requested"),
+    [
+        ("conv-0", "named", "conv-0", None),
+        ("0123456789ab:me@home@m0", "observed", "me@home", "m0"),
+        ("0123456789ab:content:1234@m0", "content", None, "m0"),
+    ],
+)
+def test_show_prints_the_clients_id_and_its_kind(manager, session_id, kind, client_id, requested):
+    manager.create(session_id, "a", "m0", "ann")
+    printed = json.loads(run("show", "--json", session_id).out)["identity"]
+    assert printed == {"kind": kind, "client_id": client_id, "model": requested}
+    fields = run("show", session_id).out.partition("\n\n")[0]
+    rows = dict(line.split(maxsplit=1) for line in fields.splitlines())
+    assert (rows["kind"], rows.get("client_id"), rows.get("requested_model")) == (kind, client_id, requested)
+
+
 def test_list_says_that_there_are_more_when_limited():
     found = run("list", "--limit", "4")
     assert len(found.rows) == 4
@@ -85,7 +123,7 @@ def test_show_prints_every_field_and_the_history():
     fields = dict(line.split(maxsplit=1) for line in found.out.partition("\n\n")[0].splitlines())
     assert fields | {"created": "", "left": ""} == {
         **{"FIELD": "VALUE", "conversation": "conv-0", "created": "", "left": ""},
-        **{"provider": "mistral", "model": "large", "owner": "ann"},
+        **{"provider": "mistral", "model": "large", "owner": "ann", "kind": "named", "client_id": "conv-0"},
     }
     created, rebound = found.out.partition("\n\n")[2].splitlines()[1:]
     assert created.split()[1:] == ["created", "a", "m0", "gateway"]

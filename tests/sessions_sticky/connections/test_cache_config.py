@@ -34,6 +34,52 @@ def test_cache_config_names_the_schemes_but_no_password_when_the_scheme_is_unkno
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["redis://:hunter2@h", "rediss://h", "redis+sentinel://:hunter2@h:1,i:2"])
+@pytest.mark.parametrize("path", ["/abc", "/1/2", "/-1", "/0x1", "/hunter2", "/ 1", "/%61"])
+def test_cache_config_refuses_a_database_that_is_no_number(scheme, path):
+    with pytest.raises(ValueError, match="the number of a database") as caught:
+        cache_config(f"{scheme}{path}?service=s")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ("socket_timeot=3", "unknown parameter 'socket_timeot'; did you mean 'socket_timeout'?"),
+        ("db=1&max_conections=3", "unknown parameter 'max_conections'; did you mean 'max_connections'?"),
+        ("hunter2@host=", "unknown parameter"),
+        ("self=1", "unknown parameter"),
+        ("socket_timeout=soon", "Invalid value for 'socket_timeout' in connection URL."),
+        ("db=first", "Invalid value for 'db' in connection URL."),
+    ],
+)
+@pytest.mark.parametrize(
+    "url", ["redis://h/0?", "rediss://h?", "unix:///run/r.sock?", "redis+cluster://h?", "redis+sentinel://h?service=s&"]
+)
+def test_cache_config_refuses_a_parameter_that_redis_py_does_not_take(url, parameters, expected):
+    with pytest.raises(ValueError, match="Invalid Redis URL") as caught:
+        cache_config(url + parameters)
+    assert str(caught.value) == f"Invalid Redis URL: {expected}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "redis://h",
+            "redis://h/",
+            "redis://h/15",
+            "redis://u:p@h:1/0?socket_timeout=0.5&max_connections=3&protocol=3",
+        ),
+        *("rediss://h/0?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem", "unix:///run/r.sock?db=3&password=x&username=y"),
+        *("redis+sentinel://h/2?service=s&sentinel_password=x&health_check_interval=9", "redis+cluster://h,i/0"),
+        "rediss+cluster://h?ssl_check_hostname=false&client_name=me",
+    ],
+)
+def test_cache_config_takes_what_redis_py_takes(url):
+    assert cache_config(url)["BACKEND"] == "django_redis.cache.RedisCache"
+
+
 def test_cache_get_gives_the_fields_when_a_session_is_stored(session_cache):
     session = sessions.create("conv-123", **PROPOSAL)
     assert caches["default"].get(keys.session("conv-123")) == json.loads(session.to_json())

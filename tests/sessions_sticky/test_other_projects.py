@@ -1,0 +1,187 @@
+"""What existing projects do with all their apps must work with this one, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sessions_sticky.projects import run_project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+ROWS = """
+from django.contrib.auth.models import User
+from django.core import serializers
+from django.db import connection
+from sessions_sticky.models import Session
+
+User.objects.create_user("ann")
+call_command("dumpdata", output="dump.json")
+call_command("dumpdata", "sessions_sticky", all=True, output="own.json")
+call_command("flush", interactive=False, verbosity=0)
+call_command("loaddata", "dump.json", verbosity=0)
+call_command("remove_stale_contenttypes", interactive=False, verbosity=0)
+print(json.dumps({
+    "users": [user.username for user in User.objects.all()],
+    "own": json.load(open("own.json")),
+    "copied": connection.creation.serialize_db_to_string().count("sessions_sticky.session"),
+    "counts": [Session.objects.count(), Session._base_manager.count(), Session._default_manager.all().count()],
+    "found": [Session.objects.filter(pk="x").exists(), Session.objects.exclude(pk="x").first(),
+              list(Session.objects.order_by("id").iterator()), Session.objects.values_list("id").distinct().count()],
+}))
+"""
+
+
+def test_project_can_read_all_models_when_the_app_has_no_table(tmp_path: Path) -> None:
+    printed = run_project(tmp_path, ROWS)
+    assert printed == {
+        "users": ["ann"],
+        "own": [],
+        "copied": 0,
+        "counts": [0, 0, 0],
+        "found": [False, None, [], 0],
+    }
+
+
+DRF = """
+INSTALLED_APPS += ["rest_framework", "drf_spectacular"]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "ALLOWED_VERSIONS": ["v1"],
+}
+"""
+CALLS = """
+from django.contrib.auth.models import User
+from django.test import Client
+
+client = Client()
+client.force_login(User.objects.create_superuser("ann"))
+from sessions_sticky.testing import valkey
+
+found = {}
+with valkey():
+    for base, query in BASES:
+        session = {"id": "conv/1", "provider": "p", "model": "m", "external_id": "o"}
+        created = client.post(f"{base}{query}", session, content_type="application/json")
+        url = created.json()["url"]
+        move = {"provider": "q", "model": "m", "reason": "r"}
+        bulk = {"to_provider": "p", "everything": True, "reason": "r"}
+        operation = client.post(f"{base}rebind/{query}", bulk, content_type="application/json")
+        answers = [
+            created,
+            client.get(f"{base}{query}"),
+            client.get(f"{base}stats/{query}"),
+            client.get(url),
+            client.get(f"{url}history/{query}"),
+            client.post(f"{url}touch/"),
+            client.post(f"{url}rebind/", move, content_type="application/json"),
+            operation,
+            client.get(operation.json()["url"]),
+            client.get(f"{base}operations/{query}"),
+            client.delete(url),
+        ]
+        found[base] = [url, created["Location"], operation.json()["url"].rpartition("operations/")[0],
+                       [answer.status_code for answer in answers]]
+print(json.dumps(found))
+"""
+EVERY_CALL = [201, 200, 200, 200, 200, 200, 200, 200, 200, 200, 204]
+OURS = 'include("sessions_sticky.urls")'
+
+
+@pytest.mark.parametrize("scheme", ["URLPath", "Namespace", "AcceptHeader", "HostName", "QueryParameter", None])
+def test_api_works_in_a_project_that_versions_its_own(tmp_path: Path, scheme: str | None) -> None:
+    versions = f'REST_FRAMEWORK["DEFAULT_VERSIONING_CLASS"] = "rest_framework.versioning.{scheme}Versioning"\n'
+    urls = f"""
+from django.urls import include, path
+
+urlpatterns += [
+    path("fixed/v1/chats/", {OURS}),
+    path("nested/", include(([path("chats/", {OURS})], "project"), namespace="v1")),
+    path("renamed/", include("sessions_sticky.urls", namespace="chats")),
+    path("versioned/<str:version>/chats/", include("sessions_sticky.urls", namespace="versioned")),
+    path("<slug:tenant>/<int:number>/sessions/", include("sessions_sticky.urls", namespace="tenants")),
+]
+"""
+    bases = ["/fixed/v1/chats/", "/nested/chats/", "/renamed/", "/versioned/v1/chats/", "/acme/7/sessions/"]
+    query = "?version=v1" if scheme == "QueryParameter" else ""
+    program = f"BASES = {[(base, query) for base in bases]!r}\n{CALLS}"
+    printed = run_project(tmp_path, program, settings=DRF + (versions if scheme else ""), urls=urls)
+    assert printed == {base: [f"{base}conv%2F1/", f"{base}conv%2F1/", base, EVERY_CALL] for base in bases}
+
+
+SCHEMA_VIEWS = """
+from rest_framework import serializers
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.viewsets import ViewSet
+from drf_spectacular.utils import extend_schema
+
+NAMES = ["Session", "Event", "Page", "Operation", "Operations", "Stats", "RouteStats", "History", "Count", "Problem",
+         "Conflict", "Rebind", "RebindAll", "DeleteAll", "CountOrOperation"]
+
+
+def serializer(name):
+    fields = {
+        "token": serializers.CharField(),
+        "kind": serializers.ChoiceField(["a", "b"]),
+        "state": serializers.ChoiceField(["c", "d"]),
+    }
+    return type(f"{name}Serializer", (serializers.Serializer,), fields)
+
+
+def viewset(name):
+    theirs = serializer(name)
+
+    class Theirs(ViewSet):
+        permission_classes = [IsAuthenticated]
+
+        @extend_schema(operation_id=f"{name.lower()}s_list", responses=theirs(many=True))
+        def list(self, request):
+            ...
+
+        @extend_schema(operation_id=f"{name.lower()}s_create", request=theirs, responses=theirs)
+        def create(self, request):
+            ...
+
+    return Theirs
+"""
+SCHEMA_URLS = """
+from django.urls import include, path
+from rest_framework.routers import SimpleRouter
+from theirs.views import NAMES, viewset
+
+router = SimpleRouter()
+for name in NAMES:
+    router.register(name.lower(), viewset(name), basename=name.lower())
+ours = path("<slug:tenant>/chats/", include("sessions_sticky.urls"))
+urlpatterns += [path("api/", include(router.urls)), ours]
+"""
+SCHEMA = """
+import yaml
+
+call_command("spectacular", file="schema.yml", validate=True, fail_on_warn=True)
+document = yaml.safe_load(open("schema.yml"))
+from theirs.views import NAMES
+
+ids = [each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each]
+print(json.dumps({
+    "theirs": {name: sorted(document["components"]["schemas"][name]["properties"]) for name in NAMES},
+    "ours": sorted({name for name in document["components"]["schemas"] if not name.startswith("Sticky")}),
+    "ids": len(ids) - len(set(ids)),
+    "sticky": sum(each.startswith("sticky_") for each in ids) > 5,
+}))
+"""
+
+
+def test_document_shares_no_name_with_the_project(tmp_path: Path) -> None:
+    files = {"views": SCHEMA_VIEWS}
+    printed = run_project(tmp_path, SCHEMA, settings=DRF, urls=SCHEMA_URLS, files=files)
+    assert printed["sticky"]
+    assert printed["ids"] == 0
+    assert set(map(tuple, printed["theirs"].values())) == {("kind", "state", "token")}
+    own = [name for name in printed["ours"] if name.removesuffix("Request") not in printed["theirs"]]
+    assert own == ["KindEnum", "StateEnum"]
