@@ -47,7 +47,7 @@ class GatewayHandler(ASGIHandler):
         if scope["type"] == "http" and api_path(scope).startswith("/v1/"):
             await self._serve_api(scope, receive, send)
         else:
-            await super().__call__(scope, receive, _closing(send) if stopping.told else send)
+            await super().__call__(scope, receive, _closing(send) if stopping.stop_requested else send)
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Let the whole chain run in one thread: mixed, Django hops to one and back for each middleware."""
@@ -97,7 +97,7 @@ class GatewayHandler(ASGIHandler):
             response = await view(request, *args, **kwargs)
             if not response.streaming:
                 response["Content-Length"] = str(len(response.content))  # else the server sends chunks
-            if stopping.told:
+            if stopping.stop_requested:
                 response["Connection"] = "close"
             await self.send_response(response, send)
         except ApiError as exc:
@@ -105,7 +105,7 @@ class GatewayHandler(ASGIHandler):
         except _Left:
             pass
         except asyncio.CancelledError:
-            if stopping.told and leaving is None:  # the request is not even there yet
+            if stopping.stop_requested and leaving is None:  # the request is not even there yet
                 await self.send_response(refuse(ASGIRequest(scope, BytesIO()), stopping.error()), send)
             elif leaving is None or not leaving.done():
                 raise  # the server is stopping

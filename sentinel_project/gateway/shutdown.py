@@ -1,4 +1,4 @@
-"""What becomes of the chats when the server is told to stop.
+"""End the requests in flight when the server has to stop.
 
 On SIGTERM the worker takes no new connections, and closes each one after its next answer. Only those that have no
 request for some seconds are closed without: closed at once, they would meet requests on their way, and those a reset.
@@ -31,10 +31,10 @@ Handler = Callable[[int, Any], Any]
 
 
 class Stopping:
-    """Whether this worker was `told` to stop, and the chats that it answers until then."""
+    """Whether this worker has to stop, and the requests that it still answers."""
 
     def __init__(self) -> None:
-        self.told = False
+        self.stop_requested = False
         self._over = False
         self._chats: set[asyncio.Task[Any]] = set()
         self._servers: dict[int, Handler] = {}
@@ -67,10 +67,10 @@ class Stopping:
 
     def caused(self, exc: asyncio.CancelledError) -> bool:
         """Tell whether a chat is cancelled because the server stops."""
-        return self.told and CLIENT_DISCONNECTED not in exc.args
+        return self.stop_requested and CLIENT_DISCONNECTED not in exc.args
 
     def error(self) -> ApiError:
-        """Return what a chat is told whose time is over. The cancellation that led here is taken back."""
+        """Return the error for a request whose time is over. Takes back the cancellation that led here."""
         cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
         headers = {"Retry-After": "1", "Connection": "close"}
         message = "The gateway is being restarted; ask again"
@@ -84,10 +84,10 @@ class Stopping:
 
     def _on_signal(self, loop: asyncio.AbstractEventLoop, signum: int, frame: Any) -> None:
         servers = self._servers[signum]
-        if self.told:
+        if self.stop_requested:
             servers(signum, frame)
             return
-        self.told = True
+        self.stop_requested = True
         drain = settings.SENTINEL_DRAIN_SECONDS
         linger = min(LINGER_SECONDS, drain / 2)  # what begins in it has as much time again
         if signum != signal.SIGTERM:

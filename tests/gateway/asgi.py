@@ -137,7 +137,7 @@ async def say(conversation_id: str, **fields: Any) -> Call:
     return await ask(chat(conversation_id=conversation_id, **fields))
 
 
-def told(call: Call) -> tuple[int, str, str]:
+def outcome_of(call: Call) -> tuple[int, str, str]:
     """Return the status, the outcome and the provider of a chat."""
     return call.status, call.headers["x-session-outcome"], call.headers["x-session-provider"]
 

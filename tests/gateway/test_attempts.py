@@ -12,7 +12,7 @@ import pytest
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.routing import plan as routing
-from tests.gateway.asgi import Call, chat, say, told, until
+from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Exchange, answers, fails, stalls
 
@@ -48,7 +48,7 @@ async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 3
     north.then(stalls)
     begun = time.monotonic()
-    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
     assert 0.9 < time.monotonic() - begun < 2.5
 
 

@@ -10,7 +10,7 @@ import pytest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
-from tests.gateway.asgi import ask, chat, say, told
+from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import answers, breaks_off, fails
 from tests.servers import free_port
@@ -29,7 +29,7 @@ async def test_spills_over_and_keeps_the_binding_when_its_provider_fails(
     bound_to_north: str, north: Upstream, south: Upstream, status: int
 ) -> None:
     north.then(FAILURES[status])
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert (await sessions.aget(bound_to_north)).provider == "north"
 
 
@@ -39,8 +39,8 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     closed = f"http://127.0.0.1:{free_port()}/v1"
     dead = Provider(name="north", base_url=closed, api_key=None, models=("model-a",), weight=1)
     gateway.SENTINEL_PROVIDERS = (dead, provider(south))
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
-    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
 async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
@@ -48,10 +48,10 @@ async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
 ) -> None:
     north.then(fails(429))
     await say(bound_to_north)
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert len(north.exchanges) == 1
     routing.health.answered("north", "model-a", routing.health.now())
-    assert told(await say(bound_to_north)) == (200, "hit", "north")
+    assert outcome_of(await say(bound_to_north)) == (200, "hit", "north")
 
 
 async def last_move(conversation_id: str) -> tuple[str | None, str, str, str]:
@@ -65,7 +65,7 @@ async def test_rebinds_when_its_provider_is_lost(bound_to_north: str, monkeypatc
     monkeypatch.setattr(routing.health, "is_lost", lambda name: name == "north")
     monkeypatch.setattr(routing.health, "is_cooling", lambda name, model: name == "north")
     answered = await say(bound_to_north)
-    assert told(answered) == (200, "rebound", "south")
+    assert outcome_of(answered) == (200, "rebound", "south")
     reason = answered.headers["x-session-rebind-reason"]
     assert "90 s" in reason
     assert await last_move(bound_to_north) == ("north", "south", reason, "gateway")
@@ -110,7 +110,7 @@ async def test_fails_over_when_a_stream_fails_before_its_first_byte(
 ) -> None:
     north.then(behaviour)
     answered = await say(bound_to_north, stream=True)
-    assert told(answered) == (200, "spilled", "south")
+    assert outcome_of(answered) == (200, "spilled", "south")
     assert answered.body.endswith(b"data: [DONE]\n\n")
 
 
@@ -120,7 +120,7 @@ async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     gateway.SENTINEL_CONVERSATION_ID_SOURCES = ["header.x-session-id"]
     north.then(*[fails(429)] * 20)
     answered = [await ask(chat()) for _ in range(20)]
-    assert {told(call) for call in answered} == {(200, "none", "south")}
+    assert {outcome_of(call) for call in answered} == {(200, "none", "south")}
     assert len(north.exchanges) <= 1
 
 

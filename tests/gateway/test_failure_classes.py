@@ -16,7 +16,7 @@ from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import ACCOUNT, model_slot
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
-from tests.gateway.asgi import say, told
+from tests.gateway.asgi import outcome_of, say
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import fails
 
@@ -48,10 +48,10 @@ async def test_account_cools_down_and_nothing_moves_when_it_is_at_fault(
     same = msgspec.structs.replace(provider(north), name="north-2", account="north")
     gateway.SENTINEL_PROVIDERS = (provider(north), same, provider(south))
     north.then(ACCOUNT_FAULTS[fault], fails(500))
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     asked = len(north.exchanges)
-    assert told(await say(bound_to_north, model="model-b")) == (200, "spilled", "south")
-    assert {told(await say(f"new-{number}"))[2] for number in range(20)} == {"south"}
+    assert outcome_of(await say(bound_to_north, model="model-b")) == (200, "spilled", "south")
+    assert {outcome_of(await say(f"new-{number}"))[2] for number in range(20)} == {"south"}
     assert len(north.exchanges) == asked
     assert routing.health.seconds_left("north") > 55
     assert (await sessions.aget(bound_to_north)).provider == "north"
@@ -63,8 +63,8 @@ async def test_model_cools_down_and_nothing_moves_when_it_is_at_fault(
     bound_to_north: str, north: Upstream, fault: str
 ) -> None:
     north.then(MODEL_FAULTS[fault])
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert len(north.exchanges) == 1
     assert not routing.health.is_cooling("north", "model-b")
     assert (await sessions.aget(bound_to_north)).provider == "north"
@@ -112,7 +112,7 @@ async def test_request_is_not_repeated_and_nothing_cools_when_it_is_at_fault(
 @pytest.mark.parametrize("status", [408, 409, 425, 204, 302])
 async def test_request_spills_when_a_failure_is_transient(bound_to_north: str, north: Upstream, status: int) -> None:
     north.then(fails(status))
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert not routing.health.failing()
 
 
@@ -177,7 +177,7 @@ async def test_error_with_status_200_cools_down_what_its_fields_name(
     body = json.dumps({"error": error}).encode()
     events = fails(200, b"data: %b\n\n" % body, content_type="text/event-stream")
     north.then(events if stream else fails(200, body))
-    assert told(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
     assert set(routing.health.states["north"]) == {slot}
 
 
@@ -186,7 +186,7 @@ async def test_error_with_status_200_is_no_fault_of_the_request(
 ) -> None:
     body = {"error": {"message": "Bad input", "type": "invalid_request_error", "code": 400}}
     north.then(fails(200, body))
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert not routing.health.failing()
 
 

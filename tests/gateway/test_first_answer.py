@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessions_sticky import sessions
-from tests.gateway.asgi import Call, chat, say, told, until
+from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import breaks_off, fails, stalls, streams_and_stalls
 
@@ -38,10 +38,10 @@ async def test_conversation_is_bound_to_the_provider_that_answers_first(
 ) -> None:
     north.then(FAILURES[failure])
     answered = await say("new", stream=stream)
-    assert told(answered) == (200, "rebound", "south")
+    assert outcome_of(answered) == (200, "rebound", "south")
     assert answered.headers["x-session-rebind-reason"] == "first provider failed"
     north.clear()
-    assert told(await say("new", stream=stream)) == (200, "hit", "south")
+    assert outcome_of(await say("new", stream=stream)) == (200, "hit", "south")
     event = (await sessions.ahistory("new"))[-1]
     assert (event.from_provider, event.provider, event.reason) == ("north", "south", "first provider failed")
 
@@ -50,7 +50,7 @@ async def test_conversation_is_bound_to_the_provider_that_answers_first(
 async def test_conversation_stays_where_it_is_bound_when_a_later_turn_fails(north: Upstream) -> None:
     await say("old")
     north.then(fails(500))
-    assert told(await say("old")) == (200, "spilled", "south")
+    assert outcome_of(await say("old")) == (200, "spilled", "south")
     assert (await sessions.aget("old")).provider == "north"
 
 
@@ -61,7 +61,7 @@ async def test_conversation_is_not_bound_when_its_first_request_gets_no_answer(
     only_north.then(failure)
     assert (await say("new")).status >= 400
     assert await sessions.aget("new") is None
-    assert told(await say("new")) == (200, "created", "north")
+    assert outcome_of(await say("new")) == (200, "created", "north")
 
 
 async def test_conversation_is_not_bound_when_its_first_client_leaves_before_the_answer(
@@ -122,7 +122,7 @@ def restored(bound_to_north: str, session_cache: redis.Redis, monkeypatch: pytes
 
 async def test_restored_binding_stays_when_its_provider_fails(restored: str, north: Upstream) -> None:
     north.then(fails(500))
-    assert told(await say(restored)) == (200, "spilled", "south")
+    assert outcome_of(await say(restored)) == (200, "spilled", "south")
     assert (await sessions.aget(restored)).provider == "north"
 
 

@@ -13,7 +13,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.load import SLOW_EXCESSES, SLOW_TRY_SECONDS, Gate, Load, Pace
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import rendezvous
-from tests.gateway.asgi import ask, chat, say, told, until
+from tests.gateway.asgi import ask, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers
 
@@ -130,9 +130,9 @@ async def test_new_conversation_goes_elsewhere_when_its_first_choice_has_more_th
     later.release.set()
     answered = await asyncio.gather(*tasks)
     assert {call.headers["x-session-outcome"] for call in answered} == {"created"}
-    assert 4 <= sum(told(call)[2] == "north" for call in answered) <= 8
+    assert 4 <= sum(outcome_of(call)[2] == "north" for call in answered) <= 8
     again = await asyncio.gather(*(say(each) for each in ids[:12]))
-    assert [told(call)[2] for call in again] == [told(call)[2] for call in answered]
+    assert [outcome_of(call)[2] for call in again] == [outcome_of(call)[2] for call in answered]
 
 
 @pytest.mark.parametrize(("workers", "most"), [(1, 3), (2, 1), (9, 1)])
@@ -147,7 +147,7 @@ async def test_provider_gets_no_more_requests_than_its_limit_allows(
     await until(lambda: sum(task.done() for task in tasks) == 9 - most, 5)
     assert len(north.exchanges) == most
     later.release.set()
-    outcomes = sorted(told(call)[:2] for call in await asyncio.gather(*tasks))
+    outcomes = sorted(outcome_of(call)[:2] for call in await asyncio.gather(*tasks))
     assert outcomes == [(200, "hit")] * most + [(200, "spilled")] * (9 - most)
 
 
@@ -160,7 +160,7 @@ async def test_bound_conversation_waits_for_a_place_and_gets_it(
     tasks = [asyncio.create_task(say(bound_to_north)) for _ in range(2)]
     await until(lambda: north.exchanges)
     later.release.set()
-    assert {told(call) for call in await asyncio.gather(*tasks)} == {(200, "hit", "north")}
+    assert {outcome_of(call) for call in await asyncio.gather(*tasks)} == {(200, "hit", "north")}
 
 
 async def test_chat_answers_429_when_all_providers_are_full(
@@ -183,7 +183,7 @@ async def test_content_session_is_spread_when_more_than_four_of_its_requests_are
     gateway: Settings, north: Upstream, south: Upstream, later: Later
 ) -> None:
     messages = [{"role": role, "content": "hello"} for role in ("user", "assistant", "user")]
-    bound = told(await ask(chat(messages=messages)))
+    bound = outcome_of(await ask(chat(messages=messages)))
     north.then(*[later] * 12)
     south.then(*[later] * 12)
     tasks = []
@@ -191,7 +191,7 @@ async def test_content_session_is_spread_when_more_than_four_of_its_requests_are
         tasks.append(asyncio.create_task(ask(chat(messages=messages))))
         await until(lambda: len(north.exchanges) + len(south.exchanges) == 1 + len(tasks), 5)
     later.release.set()
-    answered = [told(call) for call in await asyncio.gather(*tasks)]
+    answered = [outcome_of(call) for call in await asyncio.gather(*tasks)]
     assert bound[1] == "created"
     assert 4 <= answered.count((200, "hit", bound[2])) <= 8
     assert {outcome for _, outcome, _ in answered} == {"hit", "spilled"}
@@ -228,14 +228,14 @@ async def test_stream_spills_once_when_its_provider_begins_late(
         north.then(begins_late)
         south.then(begins_late)
         begun = time.monotonic()
-        assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+        assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
         assert 0.6 < time.monotonic() - begun < 2
         south.clear()
         routing.load.pace("south").record(is_late=False)
     assert not routing.health.failing()
     asked = len(north.exchanges)
-    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert len(north.exchanges) == asked
 
 
@@ -244,4 +244,4 @@ async def test_late_stream_is_waited_for_when_there_is_no_other_provider(
 ) -> None:
     gateway.SENTINEL_PROVIDERS = (provider(north, first_byte_seconds=0.1),)
     north.then(begins_late)
-    assert told(await say(bound_to_north, stream=True)) == (200, "hit", "north")
+    assert outcome_of(await say(bound_to_north, stream=True)) == (200, "hit", "north")

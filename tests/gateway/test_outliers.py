@@ -12,7 +12,7 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
-from tests.gateway.asgi import Call, chat, say, told, until
+from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, breaks_off, fails, stalls
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ async def test_others_are_served_by_their_providers_when_one_request_makes_each_
         assert (await say("poison")).status >= 500
         north.clear()
         south.clear()
-        assert told(await say(bound_to_north)) == (200, "hit", "north")
-        assert told(await say("souths")) == (200, "hit", "south")
+        assert outcome_of(await say(bound_to_north)) == (200, "hit", "north")
+        assert outcome_of(await say("souths")) == (200, "hit", "south")
     assert not routing.health.failing()
 
 
@@ -48,7 +48,7 @@ async def test_provider_cools_down_when_requests_fail_that_another_one_answers(
         sessions.create(f"conv-{number}", "north", "model-a", "ann")
         assert not routing.health.is_cooling("north", "model-a")
         north.then(failure)
-        assert told(await say(f"conv-{number}")) == (200, "spilled", "south")
+        assert outcome_of(await say(f"conv-{number}")) == (200, "spilled", "south")
     assert routing.health.is_cooling("north", "model-a")
 
 
@@ -61,7 +61,7 @@ async def test_provider_that_is_due_first_is_asked_when_all_cool_down(
     routing.health.failed("south", "model-a", Failure(Cools.PROVIDER))
     routing.health.failed("north", "model-a", Failure(Cools.ACCOUNT))
     for conversation_id in (bound_to_north, "fresh"):
-        assert told(await say(conversation_id))[::2] == (200, "south")
+        assert outcome_of(await say(conversation_id))[::2] == (200, "south")
         routing.health.failed("south", "model-a", Failure(Cools.PROVIDER))
     south.then(failing)
     assert (await say(bound_to_north)).status >= 429
@@ -117,4 +117,4 @@ async def test_chat_answers_503_when_a_provider_that_cools_down_keeps_all_waitin
     for call in running:
         call.leave()
     await asyncio.gather(*tasks)
-    assert told(await say("late"))[::2] == (200, "north")
+    assert outcome_of(await say("late"))[::2] == (200, "north")

@@ -22,7 +22,7 @@ from tests.gateway.upstreams import Held, Upstream, stalls, streams_and_stalls
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
     """A worker that was told to stop."""
     stopping = Stopping()
-    stopping.told = True
+    stopping.stop_requested = True
     for module in (endpoint, handler, relay):
         monkeypatch.setattr(module, "stopping", stopping)
     return stopping

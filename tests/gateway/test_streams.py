@@ -11,7 +11,7 @@ import pytest
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import relay
-from tests.gateway.asgi import ask, chat, say, told
+from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.upstreams import Behaviour, Exchange, Upstream, breaks_off, fails, streams_and_stalls
 
 FIRST = b'data: {"choices":[{"index":0,"delta":{"content":"first"}}]}\n\n'
@@ -275,10 +275,10 @@ async def test_plain_answer_to_a_streamed_request_is_refused(
     bound_to_north: str, north: Upstream, south: Upstream, body, is_limited
 ):
     north.then(fails(200, body))
-    assert told(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
     assert routing.health.is_cooling("north", "model-a") is is_limited
 
 
 async def test_stream_as_the_answer_to_a_plain_request_is_refused(bound_to_north: str, north: Upstream, south):
     north.then(quiet_for(0))
-    assert told(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
