@@ -29,12 +29,13 @@ class Reply(NamedTuple):
 class Slot:
     """A worker, the connections to it, and what it knows.
 
-    `killed_at` is the monotonic time of its `kill -9`; `known` are the conversations that it has found in the store.
+    `is_killed`: with `kill -9`, after which clients notice the end of their connections when they can. `known` are the
+    conversations that it has found in the store.
     """
 
     def __init__(self, worker: Worker, key: str) -> None:
         self.worker = worker
-        self.killed_at: float | None = None
+        self.is_killed = False
         self.known: set[str] = set()
         self.http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
@@ -85,7 +86,7 @@ class Balancer:
 
     def _judge(self, conversation_id: str, reply: Reply, slot: Slot, began: float) -> None:
         self.counts["requests"] += 1
-        if reply.status == 0 and slot.killed_at is not None and slot.killed_at >= began:
+        if reply.status == 0 and slot.is_killed:
             self.counts["broken by kill -9 of their worker"] += 1
             self._unsure.add(conversation_id)
         elif reply.status != 200:

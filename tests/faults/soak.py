@@ -190,9 +190,8 @@ class Soak:
 
     async def _kill_worker(self) -> None:
         slot = self._victim()
-        slot.killed_at = math.inf
+        slot.is_killed = True
         await asyncio.to_thread(slot.worker.kill)
-        slot.killed_at = time.monotonic() + 0.2  # after which the clients know of each of their connections
         await self._replace(slot)
 
     def _victim(self) -> Slot:
