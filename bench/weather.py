@@ -143,7 +143,7 @@ class World:
             begun = loop.time()
             headers = {"poison": ""} if is_poison else {}
             body = Body.parse(b'{"model": "model-a", "messages": [{"role": "user"}], "stream": true}')
-            request = ApiRequest(CHAT, body, MODEL, True, headers, "")
+            request = ApiRequest(CHAT, body, MODEL, True, headers, "", "POST", CHAT.path)
             try:
                 outcome, answer = await ask(self, conversation_id, request)
             except ApiError:

@@ -37,6 +37,7 @@ BY_STORE: dict[str, dict[str, Any]] = {
     "page": {},
     "count": {},
     "scan": {},
+    "search": {"text": "user-456"},
     "stats": {},
     "created_per_hour": {},
     "recent": {},

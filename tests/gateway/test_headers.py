@@ -37,10 +37,16 @@ PASSED_ON = {
     "tracestate": "congo=t61rcWkgMzE",
     "idempotency-key": "key-of-the-client",
 }
+REFUSED = {"content-encoding"}
+"""A compressed body is answered with 415."""
 DROPPED = {
     *(CREDENTIALS - {"authorization"}),
     *OF_A_CLIENT,
-    *(OF_A_CONNECTION - {"host", "connection", "content-type", "content-length", "transfer-encoding", "expect"}),
+    *(
+        OF_A_CONNECTION
+        - {"host", "connection", "content-type", "content-length", "transfer-encoding", "expect"}
+        - REFUSED
+    ),
     *("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via", "origin", "referer", "accept"),
     *(
         "x-stainless",

@@ -36,7 +36,16 @@ from sessions_sticky import (
     session_rebound,
     sessions,
 )
-from sessions_sticky.testing import bound_session, isolated, let_time_pass, make_session, reset, store_down, valkey
+from sessions_sticky.testing import (
+    bound_session,
+    isolate_process,
+    isolated,
+    let_time_pass,
+    make_session,
+    reset,
+    store_down,
+    valkey,
+)
 
 CACHES = {"default": cache_config("redis://localhost:6379/0")}
 urlpatterns = [path("api/sessions/", include("sessions_sticky.urls"))]
@@ -128,6 +137,11 @@ def next_page(cursor: str) -> Page:
         return SessionManager("default", ttl_seconds=60).page(cursor=cursor)
     except InvalidCursor:
         return sessions.page()
+
+
+def setup_test_environment() -> None:
+    """Keep sessions out of the store in a test runner of the project's own."""
+    isolate_process()
 
 
 class ChatTests(TestCase):

@@ -140,6 +140,19 @@ async def test_others_get_their_answers_when_one_caller_is_cancelled(own, server
     assert (await sessions.aget(IDS[0])).id == IDS[0]
 
 
+async def test_others_get_the_error_when_one_caller_is_cancelled(own, server):
+    await asyncio.gather(*map(resolve, IDS[:20]))
+    server.stop()
+    tasks = [asyncio.create_task(sessions.aget(conversation_id)) for conversation_id in IDS[:20]]
+    await asyncio.sleep(0.03)
+    for task in tasks[::3]:
+        task.cancel()
+    server.kill()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    for n, answer in enumerate(answers):
+        assert isinstance(answer, asyncio.CancelledError if n % 3 == 0 else SessionStoreUnavailable)
+
+
 async def test_answers_are_not_mixed_up_when_the_store_answers_too_late(server, settings):
     settings.CACHES = {"default": cache_config(server.url)}  # with its short timeouts
     await asyncio.gather(*map(resolve, IDS[:20]))
