@@ -198,6 +198,22 @@ def test_run_prints_a_line_that_starts_codex(tmp_path: Path) -> None:
         assert last.startswith("event: response.completed\n")
 
 
+def test_run_prints_a_line_that_starts_opencode(tmp_path: Path) -> None:
+    with started(tmp_path / "data") as gateway:
+        assert gateway.process.stdout
+        for _ in range(2):  # Claude Code's and Codex's
+            gateway.process.stdout.readline()
+        variable, program = shlex.split(gateway.process.stdout.readline())
+        config = json.loads(variable.removeprefix("OPENCODE_CONFIG_CONTENT="))
+        assert (program, config["model"], config["small_model"]) == ("opencode", *["gateway/echo-small"] * 2)
+        options = config["provider"]["gateway"]["options"]
+        headers = {"Authorization": f"Bearer {options['apiKey']}"}
+        body = {"model": "echo-small", "messages": [{"role": "user", "content": "Hello"}]}
+        request = urllib.request.Request(f"{options['baseURL']}/chat/completions", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["choices"][0]["message"]["content"].endswith("heard: Hello")
+
+
 def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> None:
     with started(data) as gateway:
         first = gateway.ask()

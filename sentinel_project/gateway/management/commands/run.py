@@ -128,6 +128,8 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
         lines.append(_claude(site, kept.api_key, model))
     if (model := _first_model("responses")) is not None:
         lines.append(_codex(site, kept.api_key, model))
+    if (model := _first_model("chat")) is not None:
+        lines.append(_opencode(site, kept.api_key, model))
     return [*lines, ""]
 
 
@@ -158,6 +160,18 @@ def _codex(site: str, api_key: str, model: str) -> str:
     provider = f'{{name="gateway",base_url="{site}/v1",env_key="GATEWAY_KEY",wire_api="responses"}}'
     options = ["-m", model, "-c", "model_provider=gateway", "-c", f"model_providers.gateway={provider}"]
     return f"GATEWAY_KEY={shlex.quote(api_key)} codex {shlex.join(options)}"
+
+
+def _opencode(site: str, api_key: str, model: str) -> str:
+    """Return a line that starts OpenCode; the configuration replaces its file."""
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "options": {"baseURL": f"{site}/v1", "apiKey": api_key},
+        "models": {model: {}},
+    }
+    names = {"model": f"gateway/{model}", "small_model": f"gateway/{model}", "enabled_providers": ["gateway"]}
+    config = json.dumps({**names, "provider": {"gateway": provider}})
+    return f"OPENCODE_CONFIG_CONTENT={shlex.quote(config)} opencode"
 
 
 def _curl(site: str, api_key: str, model: str) -> str:
