@@ -52,6 +52,14 @@ class RedisMachine(Machine):
         assert len(found) == len(answer)
         assert found.items() <= meant.items() if self.model.drifted else found == meant
 
+    def search(self, who, native, conversation_id):
+        page = self.world.ask(who, native, "search", text=conversation_id)
+        if self.model.down:
+            assert type(page) is SessionStoreUnavailable
+            return
+        session = self.model.session(conversation_id)
+        assert [entry.session for entry in page.sessions] == ([] if session is None else [session])
+
     def count(self, who, native, filters):
         number = len(self.model.matching(filters))
         answer = self.world.ask(who, native, "count", **filters)
@@ -95,6 +103,7 @@ class RedisMachine(Machine):
         self.stats(who, native)
         for conversation_id in IDS:
             self.history(who, native, conversation_id)
+            self.search(who, native, conversation_id)
 
     @rule(who=WHO, native=NATIVE)
     def reindex(self, who, native):
