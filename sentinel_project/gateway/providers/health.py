@@ -20,7 +20,7 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.outliers import Evidence
 
 ACCOUNT_SECONDS = 60
-"""The first cooldown of an account: somebody has to pay a bill or set a variable."""
+"""The first cooldown of an account: an operator has to pay a bill or set a variable."""
 MAX_COOLDOWN_SECONDS = 300
 MAX_DOUBLINGS = 9
 """From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
