@@ -42,6 +42,12 @@ def run(*, on: bool) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def no_labels_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the labels of other tests in this process, which may be as many as are told apart."""
+    monkeypatch.setattr(metrics, "_seen", {})
+
+
 def test_prometheus_client_is_not_imported_when_metrics_are_off():
     assert run(on=False) == "False\n"
 
@@ -56,8 +62,8 @@ def test_resolutions_are_counted_and_timed_when_metrics_are_on():
     assert "conv-123" not in told
 
 
-def test_labels_become_other_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(metrics, "_seen", {})
+@pytest.mark.usefixtures("no_labels_seen")
+def test_labels_become_other_when_there_are_too_many() -> None:
     values = [f"provider-{number}" for number in range(metrics.MAX_LABELS + 50)]
     told = [metrics._bounded("provider", value) for value in values]
     assert told == values[: metrics.MAX_LABELS] + 50 * ["other"]
@@ -65,6 +71,7 @@ def test_labels_become_other_when_there_are_too_many(monkeypatch: pytest.MonkeyP
     assert metrics._bounded("reason", "another label") == "another label"
 
 
+@pytest.mark.usefixtures("no_labels_seen")
 @pytest.mark.parametrize(
     ("actor", "label"), [("gateway", "prompt cache expired"), ("ada", "operator"), ("cli", "operator")]
 )

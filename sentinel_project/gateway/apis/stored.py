@@ -42,7 +42,7 @@ class StoredObjects(Responses):
 
     def echo(self, provider: str, body: Body) -> bytes:
         """Refuse: the echo stores nothing."""
-        raise ApiError(404, f"Provider {provider!r} stores no responses and no conversations")
+        raise ApiError(404, "Echo providers store no responses and no conversations")
 
 
 STORED = StoredObjects()

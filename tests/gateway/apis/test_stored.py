@@ -222,7 +222,7 @@ async def test_echo_stores_nothing(gateway, path, method):
     gateway.SENTINEL_PROVIDERS = ECHO
     answer = await get(path, method)
     assert answer.status == 404
-    assert "stores no responses" in answer.error["message"]
+    assert "store no responses" in answer.error["message"]
 
 
 async def test_prompt_that_is_stored_upstream_needs_no_model(accounts):
