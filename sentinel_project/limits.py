@@ -6,13 +6,12 @@ Django reads the body of every request, to the end and onto the disk, before it 
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
 
-from sentinel_project.gateway.endpoint import api_path, refuse
+from sentinel_project.gateway.calls import Call, api_path
+from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import too_large
 
 DISCONNECT = {"type": "http.disconnect"}
@@ -64,8 +63,5 @@ def _declared(scope: Any) -> int:
 async def _refuse(scope: Any, send: Any) -> None:
     error = too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     is_chat = api_path(scope).startswith("/v1/")  # which has a request id and a line in the log
-    response = refuse(ASGIRequest(scope, BytesIO()), error) if is_chat else error.response()
-    response["Content-Length"] = str(len(response.content))
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})
+    reply = refuse(Call.of_scope(scope, b""), error) if is_chat else error.reply()
+    await reply.send_to(send)
