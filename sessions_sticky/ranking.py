@@ -24,7 +24,7 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     if not isinstance(weights, Mapping):
         raise ValueError(f"Invalid weights: {weights!r}; allowed is a mapping of provider names to numbers")
     for name, weight in weights.items():
-        is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+        is_number = isinstance(weight, (int, float, Real)) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"Invalid weight {weight!r} of provider {name!r}: allowed is a finite number from 0 up")
     scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, cast
 
 from asgiref.sync import markcoroutinefunction
-from django.conf import settings
 from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
@@ -16,6 +15,7 @@ from sentinel_project.gateway import apis
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import AsyncToSync, sync_to_async
-from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
@@ -23,6 +22,7 @@ from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.calls import Call, api_path
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.providers import reload as provider_file
