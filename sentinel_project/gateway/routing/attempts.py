@@ -26,7 +26,7 @@ class Attempts:
         self._is_over = False
         self._is_late = False
         self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self._deadline: float = asyncio.get_running_loop().time() + self._seconds
 
     async def begin(self) -> bool:
         """Begin an attempt; False when no more may be made. `end` must follow True."""
