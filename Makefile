@@ -6,6 +6,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
 DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
+PROSE := $(VENV)/prose
+PROSE_READY := $(PROSE)/requirements-installed
+# What has been freed of the phrases of .ci/dialect.txt.
+PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 
@@ -35,11 +39,12 @@ clients: $(READY) $(CLIENTS_READY)
 matrix: $(READY)
 	$(BIN)/python -m nox -s matrix $(ARGS)
 
-lint: $(READY)
+lint: $(READY) $(PROSE_READY)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+	$(PROSE)/bin/python -m codespell_lib $(PLAIN)
 
 # The documentation, as build/docs; what builds it has a .venv of its own.
 docs: $(DOCS_READY)
@@ -57,6 +62,12 @@ $(DOCS_READY): docs/requirements.txt
 	@echo "Installing docs/requirements.txt into $(DOCS), once"
 	@$(PYTHON) -m venv $(DOCS)
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
+$(PROSE_READY): .ci/requirements.txt
+	@echo "Installing .ci/requirements.txt into $(PROSE), once"
+	@$(PYTHON) -m venv $(PROSE)
+	@$(PROSE)/bin/python -m pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
 	@touch $@
 
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json
