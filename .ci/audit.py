@@ -1,7 +1,7 @@
 """Ask pip-audit whether any package of requirements.txt has a known vulnerability; fail if so.
 
-The arguments are the command that runs pip-audit. If no vulnerability database is reachable, print that and succeed: the
-packages are pinned by hash.
+The arguments are the command that runs pip-audit. If no vulnerability database is reachable, print that and succeed:
+the packages are pinned by hash.
 """
 
 from __future__ import annotations
