@@ -9,7 +9,7 @@ DOCS_READY := $(DOCS)/requirements-installed
 PROSE := $(VENV)/prose
 PROSE_READY := $(PROSE)/requirements-installed
 # What has been freed of the phrases of .ci/dialect.txt.
-PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci
+PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci docs
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 

@@ -57,7 +57,7 @@ class Outage:
         return {
             "recovery": f"{self.seconds:.1f} s",
             "calls": f"{len(self.told)}",
-            "chats meanwhile": f"{self.meanwhile('hit', 'created')} stored, {self.meanwhile('degraded')} from memory",
+            "chats during the fault": f"{self.meanwhile('hit', 'created')} stored, {self.meanwhile('degraded')} from memory",
             "calls refused": f"{sum(told.what == 'unavailable' for told in refused)}",
             "longest call": f"{max(told.seconds for told in self.told) * 1000:.0f} ms",
             "conversations moved": f"{len(self.moved)}",
