@@ -53,8 +53,8 @@ def test_table_has_every_route_when_one_is_added(experiment: Callable[..., None]
         12,
         "Permission matrix",
         setup="every route of the URL configuration",
-        fault=f"{len(METHODS)} methods, anonymous and as {len(ROLES)} kinds of users, with and without a CSRF token, by a"
-        f" token; {len(KINDS)} kinds of chat keys and invalid ones",
+        fault=f"{len(METHODS)} methods, anonymous and as {len(ROLES)} kinds of users, with and without a CSRF token,"
+        f" by a token; {len(KINDS)} kinds of chat keys and invalid ones",
         figures={
             "routes": f"{len(ROUTES)}",
             "calls": f"{tried + len(by_key) * len(METHODS) * len(KINDS)}",
