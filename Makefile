@@ -1,4 +1,4 @@
-# make run | test | coverage | quick | faults | clients | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | coverage | quick | faults | clients | containers | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -13,7 +13,7 @@ PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci docs
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 
-.PHONY: run test coverage quick faults clients matrix lint docs
+.PHONY: run test coverage quick faults clients containers matrix lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run --demo $(ARGS)
@@ -34,6 +34,10 @@ faults: $(READY)
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY)
 	$(BIN)/python -m pytest -n auto -m clients $(ARGS) tests/clients
+
+# The image of the Dockerfile, built on a Debian base without a container engine; as root, with buildah and debootstrap.
+containers: $(READY)
+	$(BIN)/python -m pytest -m containers $(ARGS) tests/containers
 
 # Python x Django x redis-py x server; `.venv/bin/python -m nox` runs the corners.
 matrix: $(READY)
