@@ -29,13 +29,15 @@ class Limits:
             await send({"type": "websocket.close"})  # there are none; Django would answer 500
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _declared(scope) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            await _refuse(scope, send)
-        else:
+        elif (declared := _declared(scope)) is None:
             body = _Body(receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             await self._app(scope, body.receive, send)
             if body.is_over:
                 await _refuse(scope, send)
+        elif declared > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await _refuse(scope, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _Body:
@@ -55,9 +57,11 @@ class _Body:
         return DISCONNECT if self.is_over else message
 
 
-def _declared(scope: Any) -> int:
-    """Return the length that the client says its body has; 0 when it says none. Servers refuse what is no number."""
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+def _declared(scope: Any) -> int | None:
+    """Return the length of the body that the client declares, to which servers keep; None for a body in chunks."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length")
+    return None if length is None or b"transfer-encoding" in headers else int(length)
 
 
 async def _refuse(scope: Any, send: Any) -> None:

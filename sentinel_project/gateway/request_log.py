@@ -79,7 +79,7 @@ class RequestLog:
             at = f"{_iso_second(int(self._at))}.{int(self._at % 1 * 1000):03}Z"
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
             line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
-            logger.info("%s", _ascii_json(line))
+            logger.info(_ascii_json(line))
 
     async def until_end(self, status: int, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """Pass a stream on, and write the line at its end, also when the client leaves."""

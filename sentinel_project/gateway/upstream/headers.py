@@ -58,7 +58,7 @@ def _is_forwarded(provider: Provider, name: str) -> bool:
 
 def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
     """Return the query of a request to a provider: the client's allowed parameters, then the provider's own."""
-    sent = parse_qsl(query, keep_blank_values=True)
+    sent = parse_qsl(query, keep_blank_values=True) if query else []
     allowed = [(name, value) for name, value in sent if name in QUERY_TO_PROVIDER and name not in provider.query]
     return [*allowed, *provider.query.items()]
 
