@@ -66,13 +66,13 @@ def check_names(**names: object) -> None:
     """Raise `InvalidSession` unless each value is a string: a provider, a model, a reason."""
     for name, value in names.items():
         if not isinstance(value, str):
-            raise InvalidSession(f"Invalid {name}: {value!r}; allowed is a string")
+            raise InvalidSession(f"{name} must be a string, not {value!r}")
 
 
 def check_session(session: object) -> None:
     """Raise `InvalidSession` for anything but a `Session`, such as its id."""
     if not isinstance(session, Session):
-        raise InvalidSession(f"Invalid session: {session!r}; allowed is a Session, as `get` and `resolve` return it")
+        raise InvalidSession(f"session must be a Session, as `get` and `resolve` return it, not {session!r}")
 
 
 class SessionConflict(SessionError):

@@ -39,9 +39,9 @@ class Filters(NamedTuple):
         filters = cls(**fields)
         for name, value in zip(cls._fields, filters, strict=True):
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"Invalid {name}: {value!r}; allowed is a string or None")
+                raise ValueError(f"{name} must be a string or None, not {value!r}")
         if everything is not None and everything != (filters == cls()):
-            raise ValueError("Either a filter (provider, model, external_id) or everything=True is needed, not both")
+            raise ValueError("Pass either a filter (provider, model, external_id) or everything=True, not both")
         return filters
 
     def match(self, session: Session) -> bool:
@@ -70,7 +70,7 @@ class Filters(NamedTuple):
 def check_limit(limit: int) -> int:
     """Return a number of rows; raise `ValueError` for one that a page cannot have."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-        raise ValueError(f"Invalid limit: {limit!r}; allowed is a whole number from 1 to {MAX_PAGE}")
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
 
 
@@ -122,11 +122,11 @@ class Cursor(NamedTuple):
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
         except (ValueError, msgspec.MsgspecError) as exc:
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next") from exc
+            raise InvalidCursor("The cursor was not issued by an earlier page") from exc
         if not _SCORE.fullmatch(cursor.score):
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next")
+            raise InvalidCursor("The cursor was not issued by an earlier page")
         if cursor.filters != filters:
-            raise InvalidCursor("Invalid cursor: it was given for other filters")
+            raise InvalidCursor("The cursor was issued for other filters")
         return cursor
 
     def __str__(self) -> str:

@@ -141,7 +141,7 @@ def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw,
 @pytest.mark.parametrize(("method", "fields"), [("rebind", MOVE), ("delete_unchanged", {})])
 def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, method, fields):
     call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=r"Invalid session: .*; allowed is a Session"):
+    with pytest.raises(InvalidSession, match=r"session must be a Session, .*, not "):
         call(method, session, **fields)
     assert call("get", "conv-123").provider == PROPOSAL["provider"]
 
@@ -151,7 +151,7 @@ def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, 
 def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, wrong):
     if is_bound:
         call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+    with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a string"):
         call("resolve", "conv-123", **{**PROPOSAL, **wrong})
 
 
@@ -159,7 +159,7 @@ def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, 
 @pytest.mark.parametrize("wrong", [{"provider": None}, {"model": 5}, {"reason": None}])
 def test_rebind_refuses_what_is_no_string(call, wrong):
     session = call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+    with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a string"):
         call("rebind", session, **{**MOVE, **wrong})
     assert call("get", "conv-123") == session
 
