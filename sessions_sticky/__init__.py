@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sessions_sticky.queries.filters import Page as Page
     from sessions_sticky.queries.filters import RouteStats as RouteStats
     from sessions_sticky.queries.filters import Stats as Stats
+    from sessions_sticky.queries.query import SessionQuery as SessionQuery
     from sessions_sticky.ranking import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
     from sessions_sticky.session import Outcome as Outcome
@@ -59,6 +60,7 @@ __all__ = [
     "SessionManager",
     "SessionNotSupported",
     "SessionOwnerMismatch",
+    "SessionQuery",
     "SessionStoreUnavailable",
     "Stats",
     "cache_config",
@@ -72,6 +74,7 @@ __all__ = [
 
 _MODULE_OF = {
     "Event": "stores.history",
+    "SessionQuery": "queries.query",
     "cache_config": "connections.cache_config",
     "rendezvous": "ranking",
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),

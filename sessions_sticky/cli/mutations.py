@@ -56,7 +56,7 @@ def delete(
         return
 
     def run(report: Report) -> int:
-        return _operator().delete_all(**filters._asdict(), everything=everything, progress=report)
+        return _operator().all().filter(**filters.fields).delete(progress=report)
 
     _all(output, "Delete", filters, describe_filters(filters), run, dry_run=dry_run, yes=yes)
 
@@ -68,9 +68,8 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
         raise Error("source and target are the same provider and model", WRONG_USAGE)
 
     def run(report: Report) -> int:
-        return _operator().rebind_all(
-            **filters._asdict(), to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report
-        )
+        found = _operator().filter(**filters.fields)
+        return found.rebind(to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report)
 
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}"
     _all(output, "Move", filters, way, run, dry_run=options["dry_run"], yes=options["yes"])
@@ -116,7 +115,7 @@ def _all(
     yes: bool,
 ) -> None:
     """Change many sessions after confirmation."""
-    number = sessions.count(**filters._asdict())
+    number = sessions.all().filter(**filters.fields).count()
     if not number and filters != Filters():
         raise Error(
             f"no indexed conversations {describe_filters(filters)}; if other programs wrote some run: sessions reindex",

@@ -126,7 +126,8 @@ FILTERED = {
 @pytest.mark.parametrize("value", [5, 0, b"openai", ["openai"]])
 def test_filter_is_refused_when_it_is_no_string(call, manager, method, name, value):
     fill(manager, 1)
-    with pytest.raises(ValueError, match=rf"^{name} must be a string or None, not {re.escape(repr(value))}$"):
+    shown = "owner" if name == "external_id" else name
+    with pytest.raises(ValueError, match=rf"^{shown} must be a string or None, not {re.escape(repr(value))}$"):
         call(method, **{name: value}, **FILTERED[method])
 
 
