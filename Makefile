@@ -1,4 +1,4 @@
-# make run | test | coverage | quick | faults | clients | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
+# make run | test | coverage | quick | faults | clients | containers | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -6,10 +6,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
 DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
+PROSE := $(VENV)/prose
+PROSE_READY := $(PROSE)/requirements-installed
+# What has been freed of the phrases of .ci/dialect.txt.
+PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci docs
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 
-.PHONY: run test coverage quick faults clients matrix lint docs
+.PHONY: run test coverage quick faults clients containers matrix lint docs
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run --demo $(ARGS)
@@ -31,15 +35,20 @@ faults: $(READY)
 clients: $(READY) $(CLIENTS_READY)
 	$(BIN)/python -m pytest -n auto -m clients $(ARGS) tests/clients
 
+# The image of the Dockerfile, built on a Debian base without a container engine; as root, with buildah and debootstrap.
+containers: $(READY)
+	$(BIN)/python -m pytest -m containers $(ARGS) tests/containers
+
 # Python x Django x redis-py x server; `.venv/bin/python -m nox` runs the corners.
 matrix: $(READY)
 	$(BIN)/python -m nox -s matrix $(ARGS)
 
-lint: $(READY)
+lint: $(READY) $(PROSE_READY)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
 	$(BIN)/python -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+	$(PROSE)/bin/python -m codespell_lib $(PLAIN)
 
 # The documentation, as build/docs; what builds it has a .venv of its own.
 docs: $(DOCS_READY)
@@ -57,6 +66,12 @@ $(DOCS_READY): docs/requirements.txt
 	@echo "Installing docs/requirements.txt into $(DOCS), once"
 	@$(PYTHON) -m venv $(DOCS)
 	@$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	@touch $@
+
+$(PROSE_READY): .ci/requirements.txt
+	@echo "Installing .ci/requirements.txt into $(PROSE), once"
+	@$(PYTHON) -m venv $(PROSE)
+	@$(PROSE)/bin/python -m pip install --quiet --disable-pip-version-check -r .ci/requirements.txt
 	@touch $@
 
 $(CLIENTS_READY): tests/clients/requirements.txt tests/clients/package.json

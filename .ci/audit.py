@@ -1,7 +1,7 @@
 """Ask pip-audit whether any package of requirements.txt has a known vulnerability; fail if so.
 
-Called with the command that is pip-audit. Where no vulnerability database can be reached it says so, and does not fail:
-what is pinned by hash is at least what was looked at when it was pinned.
+The arguments are the command that runs pip-audit. If no vulnerability database is reachable, print that and succeed:
+the packages are pinned by hash.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COMMAND = [
 
 
 def main(*program: str) -> int:
-    """Run it; return 1 for vulnerabilities."""
+    """Run pip-audit; return 1 if it reports vulnerabilities."""
     try:
         done = subprocess.run([*program, *COMMAND], capture_output=True, text=True, check=False, timeout=300)  # noqa: S603
         packages = json.loads(done.stdout)["dependencies"]
@@ -31,8 +31,8 @@ def main(*program: str) -> int:
         packages = []
     audited = [each for each in packages if "skip_reason" not in each]
     found = [f"{each['name']} {each['version']}: {bug['id']}" for each in audited for bug in each["vulns"]]
-    told = f"{len(audited)} of {len(packages)} packages audited, {len(found)} known vulnerabilities"
-    print("\n".join([told if audited else "NOT AUDITED: no vulnerability database is reachable from here", *found]))  # noqa: T201
+    summary = f"{len(audited)} of {len(packages)} packages audited, {len(found)} known vulnerabilities"
+    print("\n".join([summary if audited else "NOT AUDITED: no vulnerability database is reachable from here", *found]))  # noqa: T201
     return bool(found)
 
 

@@ -1,4 +1,4 @@
-"""MkDocs hook: the site loads nothing from elsewhere; the build fails at the page that would."""
+"""MkDocs hook: fail the build if a page loads anything from another host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STYLES = re.compile(r"""<link\b(?![^>]*\brel=["']?canonical)[^>]*\bhref=["']?((?
 
 
 def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
-    """Return the page as it is; raises `PluginError` when it loads a script, style, picture or font from elsewhere."""
+    """Return the page unchanged; raise `PluginError` if it loads a script, style, picture or font from another host."""
     if foreign := LOADED.findall(output) + STYLES.findall(output):
         raise PluginError(f"{page.file.src_uri} loads from elsewhere: {', '.join(foreign)}")
     return output

@@ -1,7 +1,6 @@
-"""Makes the pictures of the admin's pages: `python docs/screenshots.py [folder]`, docs/images by default.
+"""Make screenshots of the admin: `python docs/screenshots.py [folder]`, docs/images by default.
 
-Starts the gateway with a store of its own and demo data, and drives the Chromium on PATH. Needs playwright, as the
-browser tests do.
+Starts the gateway with its own store and demo data, and drives the Chromium on PATH with playwright.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SESSIONS = "/admin/sessions_sticky/session/"
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 ROUTE = ("azure-eu", "azure-us")
-"""Where sessions are drained from and to, and then back."""
+"""The source and target of the drain; afterwards it is reversed."""
 SIZES = {"": (1280, 800), "-phone": (390, 844)}
 PROVIDERS = """
 [[provider]]
@@ -58,7 +57,7 @@ models = ["mistral-large"]
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -70,7 +69,7 @@ SITE = f"http://127.0.0.1:{PORT}"
 
 
 class Demo(NamedTuple):
-    """A server with demo data; `make_many` adds a provider with many sessions, to be drained."""
+    """A server with demo data; `make_many` adds a provider with many sessions to drain."""
 
     admin_password: str
     make_many: Callable[[], object]
@@ -136,7 +135,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes]) -> None:
 
 
 class Window:
-    """A browser window in one theme and size, with somebody logged in."""
+    """A browser window in one theme and size, logged in."""
 
     def __init__(self, browser: Browser, demo: Demo, folder: Path, theme: Theme, suffix: str) -> None:
         width, height = SIZES[suffix]
@@ -150,13 +149,13 @@ class Window:
         self._page.wait_for_url(f"**{SESSIONS}")
 
     def look_around(self) -> None:
-        """Take the pages that only show."""
+        """Take the read-only pages."""
         self._open("", "list")
         self._open("ticket-20871/change/", "detail", full=True)
         self._open("overview/", "overview", full=True)
 
     def drain(self, provider: str, to_provider: str) -> None:
-        """Take the preview of a drain, its progress on the way, and what is listed once it is done."""
+        """Take the preview of a drain, its progress, and the list afterwards."""
         self._page.goto(f"{SITE}{SESSIONS}drain/")
         fields = {"from_provider": provider, "provider": to_provider, "reason": f"{provider} is being switched off"}
         for name, value in fields.items():

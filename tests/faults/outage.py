@@ -46,7 +46,7 @@ class Outage:
         """Return the methods that gave a good answer."""
         return {told.method for told in self.told if told.at >= since and told.is_good}
 
-    def meanwhile(self, *outcomes: str) -> int:
+    def during(self, *outcomes: str) -> int:
         """Count the chats with these outcomes from when it must have been noticed until shortly before it was over."""
         first, last = self._began + EDGE_SECONDS, self._began + self.seconds - EDGE_SECONDS
         return sum(told.what in outcomes and first < told.at < last for told in self.told)
@@ -57,7 +57,7 @@ class Outage:
         return {
             "recovery": f"{self.seconds:.1f} s",
             "calls": f"{len(self.told)}",
-            "chats meanwhile": f"{self.meanwhile('hit', 'created')} stored, {self.meanwhile('degraded')} from memory",
+            "chats during the fault": f"{self.during('hit', 'created')} stored, {self.during('degraded')} from memory",
             "calls refused": f"{sum(told.what == 'unavailable' for told in refused)}",
             "longest call": f"{max(told.seconds for told in self.told) * 1000:.0f} ms",
             "conversations moved": f"{len(self.moved)}",

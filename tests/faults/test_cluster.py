@@ -107,7 +107,7 @@ def test_conversations_stay_when_the_others_go_on_without_a_primary(
     cluster: Cluster, setup: str, experiment: Experiment
 ) -> None:
     outage = check_failover(cluster, without_the_index, Node.kill, setup, experiment, fault="kill -9 of")
-    assert outage.meanwhile("hit", "created") > outage.meanwhile("degraded")  # a third of the slots was gone
+    assert outage.during("hit", "created") > outage.during("degraded")  # a third of the slots was gone
 
 
 @pytest.mark.parametrize("program", ["valkey"], indirect=True)

@@ -29,7 +29,7 @@ def test_resolve_gives_all_racers_one_session_when_processes_race(manager, reque
         1,
         "Create race",
         setup=f"{PROCESSES} processes x {racer.THREADS} threads, {SEVERAL.get(store_name, f'one {store_name}')}",
-        fault=f"all resolve the same new conversation at once, each with a proposal of its own, {ROUNDS} rounds",
+        fault=f"all resolve the same new conversation at once, each with its own proposal, {ROUNDS} rounds",
         figures={
             "rounds with one winner whose session all got": f"{created} of {ROUNDS}",
             "seconds": f"{time.monotonic() - started:.0f}",

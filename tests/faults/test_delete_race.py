@@ -32,7 +32,7 @@ CROWD = ("touch", "resolve", "rebind")
 
 
 class Race:
-    """A delete and some other calls, each in a process of its own that has seen the session, or has not."""
+    """A delete and some other calls, each in its own process that has seen the session, or has not."""
 
     def __init__(self, raw, others: tuple[str, ...], *, seen: bool) -> None:
         self.raw, self.others, self.seen = raw, others, seen

@@ -49,7 +49,7 @@ def test_session_keys_expire_within_the_idle_time_after_every_method(manager, ra
         fault=f"the session was left by {'; by '.join(LEFT_BY)}",
         figures={
             "calls": f"{len(calls)}",
-            "session keys looked at": f"{looked_at}",
+            "session keys checked": f"{looked_at}",
             "not within the idle time": "0",
         },
     )
@@ -76,7 +76,7 @@ def test_session_keys_expire_within_the_idle_time_when_clients_are_killed(
         "Expiry after kill -9",
         setup=f"one {store_name}; a process that calls methods at random, sync and async",
         fault=f"kill -9 of the process at {KILLS} random moments",
-        figures={"session keys looked at": f"{looked_at}", "without an expiry, or shown wrongly": "0"},
+        figures={"session keys checked": f"{looked_at}", "without an expiry, or reported wrongly": "0"},
     )
 
 

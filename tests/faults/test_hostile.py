@@ -36,7 +36,7 @@ BYSTANDER = Session(CANARY, CANARY, CANARY, CANARY, 1_700_000_000)
 
 @pytest.fixture
 def bystander(session_cache: redis.Redis, settings: Settings) -> redis.Redis:
-    """A store with one session that nobody means."""
+    """A store with one bystander session."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}
     session_cache.set(keys.session(CANARY), BYSTANDER.to_json(), ex=1_000)
     sessions.reindex()
@@ -100,10 +100,10 @@ def test_manager_means_one_session_when_ids_and_names_are_hostile(
     experiment(
         11,
         "Hostile ids, names and owners",
-        setup=f"the manager on one {store_name}, one session that nobody means",
+        setup=f"the manager on one {store_name}, one bystander session",
         fault=f"{EXAMPLES} quadruples: patterns (`*?[]`), braces, controls, lone surrogates, markup, look-alikes",
         figures={
-            "taken and found again": f"{len(taken)}",
+            "accepted and found again": f"{len(taken)}",
             "bystander touched": "0",
             "keys outside `sentinel:`": "0",
         },

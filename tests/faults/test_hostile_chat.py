@@ -101,7 +101,7 @@ def test_chat_keeps_tenants_apart_when_ids_are_hostile(
         11,
         "Hostile conversations of two tenants",
         setup=f"the chat API, scope `{scope}`, one Valkey",
-        fault=f"{EXAMPLES} series of up to 6 chats that use each other's ids, and what ids are made of",
+        fault=f"{EXAMPLES} series of up to 6 chats that use each other's ids, and parts of id syntax",
         figures={"served": f"{served}", "refused as another's": f"{refused}", "answers with another's data": "0"},
     )
 

@@ -119,8 +119,8 @@ def test_doctor_warns_and_nothing_moves_when_memory_is_full_and_sessions_are_thr
             "volatile-lru",
             {
                 "doctor warns": "of the policy, from the start; of memory, at 80%",
-                "sessions thrown out without a word": f"{len(lost)} of {len(made)}",
-                "then": f"bound again as they were, in the history as {RESTORED!r}; 0 moved",
+                "sessions evicted silently": f"{len(lost)} of {len(made)}",
+                "then": f"restored, in the history as {RESTORED!r}; 0 moved",
             },
         )
 

@@ -1,4 +1,4 @@
-"""Experiment 12, the chat API: each route and method, by every kind of key and by what is none."""
+"""Experiment 12, the chat API: each route and method, with every kind of key and with invalid ones."""
 
 from __future__ import annotations
 

@@ -53,13 +53,13 @@ def test_table_has_every_route_when_one_is_added(experiment: Callable[..., None]
         12,
         "Permission matrix",
         setup="every route of the URL configuration",
-        fault=f"{len(METHODS)} methods by nobody and {len(ROLES)} kinds of users, with and without a CSRF token, by a"
-        f" token; {len(KINDS)} kinds of chat keys and what is none",
+        fault=f"{len(METHODS)} methods, anonymous and as {len(ROLES)} kinds of users, with and without a CSRF token,"
+        f" by a token; {len(KINDS)} kinds of chat keys and invalid ones",
         figures={
             "routes": f"{len(ROUTES)}",
             "calls": f"{tried + len(by_key) * len(METHODS) * len(KINDS)}",
-            "answered otherwise than the table says": "0",
-            "refused, yet something told or changed": "0",
+            "answered differently from the table": "0",
+            "refused, but data revealed or changed": "0",
         },
     )
 
@@ -179,7 +179,7 @@ def ground(db: None, session_cache: redis.Redis, settings: Settings) -> Ground:
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern, route in ROUTES.items() if route.door != "key"])
-def test_route_answers_as_the_table_says_when_anybody_calls(ground: Ground, pattern: str) -> None:
+def test_route_answers_as_in_the_table_for_every_caller(ground: Ground, pattern: str) -> None:
     route, wrong = ROUTES[pattern], []
     before = ground.state()
     for cell in cells(route):

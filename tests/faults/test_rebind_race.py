@@ -34,7 +34,7 @@ def test_rebind_lets_one_win_and_loses_nothing_when_processes_race(manager, raw,
         setup=f"{PROCESSES} processes, one {store_name}",
         fault=f"a barrier between read and write: all move the session that they all have read, {ROUNDS:,} rounds",
         figures={
-            "rounds with one winner, of whom the others were told": f"{ROUNDS:,} of {ROUNDS:,}",
+            "rounds with one winner, reported to all others": f"{ROUNDS:,} of {ROUNDS:,}",
             "gaps in the history": "0",
             "seconds": f"{time.monotonic() - started:.0f}",
         },

@@ -131,7 +131,7 @@ def test_bindings_are_made_again_when_a_failover_loses_acknowledged_writes(
         fault="links of the replicas cut, 100 conversations bound and 20 of them rebound, primary killed",
         figures={
             "acknowledged and lost": f"{100 - stored} of 100",
-            "made again byte by byte": f"{made} of 100",
+            "restored byte by byte": f"{made} of 100",
             "conversations moved": "0",
             "usable after": f"{usable_seconds:.1f} s",
         },

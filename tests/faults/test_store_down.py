@@ -131,7 +131,7 @@ def test_every_method_gives_a_typed_answer_in_time_when_the_store_does_not(serve
     experiment(
         4,
         f"Store down: {fault}",
-        setup=f"one {server.kind}, {len(methods.METHODS)} methods, sync and async, each in a process of its own",
+        setup=f"one {server.kind}, {len(methods.METHODS)} methods, sync and async, each in its own process",
         fault=fault,
         figures={
             "answers": f"{2 * len(CALLS)}, each the typed error or, from resolve, DEGRADED with the session last seen",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.gateway.upstreams import Upstream
 
 
-DOCS = Path(__file__).parents[2] / "docs" / "production.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "failover.md"
 NO_CREDIT = {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}}
 NO_QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
 BAD_KEY = {"error": {"message": "Your API key has been disabled", "type": "permission_error"}}
@@ -117,8 +117,8 @@ async def test_request_spills_when_a_failure_is_transient(bound_to_north: str, n
 
 
 def documented() -> list[tuple[str, ...]]:
-    """Return the rows of the table in docs/production.md."""
-    section = DOCS.read_text().partition("### Failures of providers")[2]
+    """Return the rows of the table in docs/reference/failover.md."""
+    section = DOCS.read_text().partition("## Failures of providers")[2]
     lines = [line for line in section.partition("A fault of the request")[0].splitlines() if line.startswith("| ")]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
 

@@ -1,6 +1,6 @@
 """The classes of providers' failures: whose fault each is, and what cools down for it. Pure; no I/O.
 
-docs/production.md shows the same table.
+docs/reference/failover.md shows the same table.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import socket
 
 DEMO_FILE = "demo.json"
+MIGRATION_LOCK = int.from_bytes(b"sentinel")
+"""The number of the advisory lock, a signed 64-bit integer as PostgreSQL wants it."""
 
 
 class Command(BaseCommand):
@@ -77,15 +79,33 @@ class Command(BaseCommand):
                 raise CommandError("The gateway did not start; the reason is above")
 
     def _migrate(self) -> None:
-        executor = MigrationExecutor(connection)
-        if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            with _all_or_nothing():
-                call_command("migrate", interactive=False, verbosity=0)
-            self._say([f"Database: {len(plan)} migrations applied"])
+        with _one_at_a_time():
+            executor = MigrationExecutor(connection)
+            if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+                with _all_or_nothing():
+                    call_command("migrate", interactive=False, verbosity=0)
+                self._say([f"Database: {len(plan)} migrations applied"])
 
     def _say(self, lines: list[str]) -> None:
         self.stdout.write("\n".join(lines))
         self.stdout.flush()  # a pipe would keep it until the end
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Let one process migrate a PostgreSQL database: others may start on other machines, where no lock file is shared.
+
+    The lock belongs to the connection, so a process that is killed releases it.
+    """
+    if connection.vendor != "postgresql":
+        yield
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
+        try:
+            yield
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(%s)", [MIGRATION_LOCK])
 
 
 @contextmanager
