@@ -239,15 +239,14 @@ class Policy:
             check_turn(turn)
         recorded: list[Recorded] = [None] * len(turns)
         kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
-        if kept:
-            request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
-            for at, reply in zip(kept, await self._io.send(request), strict=True):
-                recorded[at] = reply and (reply[0], reply[1])
-        sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
-        first_bytes = [
-            (turn.provider, turn.model, turn.first_byte_ms) for turn in turns if turn.first_byte_ms is not None
-        ]
-        metrics.used(sums.routes, first_bytes)
+        try:
+            if kept:
+                request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
+                for at, reply in zip(kept, await self._io.send(request), strict=True):
+                    recorded[at] = reply and (reply[0], reply[1])
+        finally:  # the metrics do not need the store
+            sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
+            metrics.used(sums.routes, _first_bytes(turns))
         if (adding := self._store.add_usage(sums)) is not None:
             await self._io.send(adding)
         return recorded
@@ -312,6 +311,10 @@ class Policy:
 
     def _remember(self, session: Session, asked_at: float) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size)
+
+
+def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
+    return [(turn.provider, turn.model, turn.first_byte_ms) for turn in turns if turn.first_byte_ms is not None]
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:

@@ -11,7 +11,8 @@ PUBLIC = {
     *("Session", "SessionManager", "sessions", "Outcome", "Resolution", "Entry", "rendezvous", "keys", "cache_config"),
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
-    *("HourStats",),
+    *("HourStats", "OwnerUsage", "RouteUsage", "UsageReport"),
+    *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),
     *("session_created", "session_rebound", "session_deleted"),
 }
 

@@ -195,13 +195,16 @@ def test_trail_keeps_the_last_attempts(call):
 @on_redis
 def test_trail_leaves_out_what_is_damaged(call, raw):
     call("create", "conv-123", **PROPOSAL)
-    raw.rpush(keys.trail("conv-123"), b"1 x \xff", b"nothing", b"1 2 3")
+    raw.rpush(keys.trail("conv-123"), b"1 x", b"\xffothing", b"1 2 3")
     assert call("trail", "conv-123") == Trail(totals=TurnTotals(1))
     assert call("record_turn", turn())
     assert len(call("trail", "conv-123").turns) == 1
     raw.delete(keys.trail("conv-123"))
-    raw.rpush(keys.trail("conv-123"), b"1\n9:1:1 0:5:6\nopenai")
+    huge = b"9" * 400
+    raw.rpush(keys.trail("conv-123"), b"%b\n9:1:1 0:5:6 1:%b:%b\nopenai\nazure" % (huge, huge, huge))
     assert call("trail", "conv-123").caches == {"openai": PromptCache(5, 6)}
+    assert call("record_turn", turn(provider="azure"))
+    assert call("trail", "conv-123").caches.keys() == {"openai", "azure"}
 
 
 @on_redis

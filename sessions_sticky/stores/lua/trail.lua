@@ -10,10 +10,12 @@ local READ, WARM = tonumber(ARGV[5]), tonumber(ARGV[6])  -- tokens read, and lef
 local DISCOUNT, SUMS = tonumber(ARGV[7]), ARGV[8]        -- money that a token read saves; what to add to the first sums
 local TURN, NAMES = ARGV[9], {unpack(ARGV, 10)}          -- $1 in TURN is the first of NAMES, which is the provider
 local MAX_NAMES = 60
+local MAX_DIGITS = 15 -- of numbers in the header: a double holds them exactly
 local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 
 local function base36(number)
   local text = ''
+  number = math.min(number, 60466175) -- five digits
   repeat
     local digit = number % 36
     text = DIGITS:sub(digit + 1, digit + 1) .. text
@@ -35,9 +37,10 @@ if type(header) == 'table' then -- a key of another type
   redis.call('DEL', TRAIL)
 end
 local lines = {}
-for line in ((type(header) == 'string' and header or '\n') .. '\n'):gmatch('(.-)\n') do
+for line in ((type(header) == 'string' and header or '') .. '\n'):gmatch('(.-)\n') do
   table.insert(lines, line)
 end
+lines[2] = lines[2] or ''
 
 local function number_of(name)
   for i = 3, #lines do
@@ -53,9 +56,11 @@ local function number_of(name)
 end
 
 local caches, last = {}, nil
-for name, expires_at, tokens in (lines[2] or ''):gmatch('(%w+):(%d+):(%d+)') do
-  caches[name] = {tonumber(expires_at), tonumber(tokens)}
-  last = last or name
+for name, expires_at, tokens in lines[2]:gmatch('(%w+):(%d+):(%d+)') do
+  if math.max(#expires_at, #tokens) <= MAX_DIGITS then
+    caches[name] = {tonumber(expires_at), tonumber(tokens)}
+    last = last or name
+  end
 end
 local provider = number_of(NAMES[1])
 local own, former = caches[provider], last ~= provider and caches[last]
@@ -78,7 +83,7 @@ end
 
 local sums, added = {}, {}
 for number in lines[1]:gmatch('%-?%d+') do
-  table.insert(sums, tonumber(number))
+  table.insert(sums, #number <= MAX_DIGITS and tonumber(number) or 0)
 end
 for number in SUMS:gmatch('%-?%d+') do
   table.insert(added, tonumber(number))
