@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sessions_sticky.queries.filters import Page as Page
     from sessions_sticky.queries.filters import RouteStats as RouteStats
     from sessions_sticky.queries.filters import Stats as Stats
+    from sessions_sticky.queries.query import SessionQuery as SessionQuery
     from sessions_sticky.queries.usage import OwnerUsage as OwnerUsage
     from sessions_sticky.queries.usage import RouteUsage as RouteUsage
     from sessions_sticky.queries.usage import UsageReport as UsageReport
@@ -76,6 +77,7 @@ __all__ = [
     "SessionManager",
     "SessionNotSupported",
     "SessionOwnerMismatch",
+    "SessionQuery",
     "SessionStoreUnavailable",
     "Stats",
     "Trail",
@@ -94,6 +96,7 @@ __all__ = [
 
 _MODULE_OF = {
     "Event": "stores.history",
+    "SessionQuery": "queries.query",
     "cache_config": "connections.cache_config",
     "rendezvous": "ranking",
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),

@@ -28,6 +28,7 @@ from sessions_sticky.session import (
     Session,
     SessionConflict,
     check_names,
+    check_owner,
     check_session,
     session_of,
 )
@@ -49,11 +50,11 @@ RESTORED = "lost by the store"
 
 
 class BlockingIO:
-    """Sends requests and signals in blocking calls; `sender` is the signals' sender."""
+    """Sends requests and signals in blocking calls; `manager` is the one that the signals name."""
 
-    def __init__(self, store: Store, sender: type) -> None:
+    def __init__(self, store: Store, manager: object) -> None:
         self._store = store
-        self._sender = sender
+        self._manager = manager
 
     async def send(self, request: Request[ReplyT]) -> ReplyT:
         """Send a request and return the reply."""
@@ -61,15 +62,15 @@ class BlockingIO:
 
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""
-        signals.send_signal(signal, self._sender, **arguments)
+        signals.send_signal(signal, self._manager, **arguments)
 
 
 class AsyncIO:
-    """Sends requests and signals without blocking the event loop; `sender` is the signals' sender."""
+    """Sends requests and signals without blocking the event loop; `manager` is the one that the signals name."""
 
-    def __init__(self, store: Store, sender: type) -> None:
+    def __init__(self, store: Store, manager: object) -> None:
         self._store = store
-        self._sender = sender
+        self._manager = manager
 
     def send(self, request: Request[ReplyT]) -> Awaitable[ReplyT]:
         """Send a request and return the reply."""
@@ -78,7 +79,7 @@ class AsyncIO:
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""
         if signal.receivers:  # `has_listeners()` overlooks receivers of one sender
-            await signal.asend_robust(sender=self._sender, **arguments)
+            await signal.asend_robust(sender=type(self._manager), manager=self._manager, **arguments)
 
 
 class Policy:
@@ -107,13 +108,20 @@ class Policy:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
 
-    async def create(self, conversation_id: str, provider: str, model: str, external_id: str) -> Session:
-        """Store, whatever was there."""
+    async def create(
+        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool
+    ) -> Session:
+        """Store, unless a session is there that may not be replaced."""
         keys.check(conversation_id)
+        check_names(provider=provider, model=model)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, external_id)
-        raw = await self._io.send(self._store.put(session, self._ttl_seconds, actor=self._actor))
-        former = readable(conversation_id, raw)
+        former = None
+        if replace:
+            raw = await self._io.send(self._store.put(session, self._ttl_seconds, actor=self._actor))
+            former = readable(conversation_id, raw)
+        elif (bound := await self._bind(session, None, "")) is not session:
+            raise SessionConflict(conversation_id, bound)
         if former is not None and conf.index and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._remember(session, asked_at)
@@ -136,6 +144,7 @@ class Policy:
         """Return the binding, or make it."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)  # on a hit as well: a wrong call must not show up later
+        check_owner(external_id)
         asked_at = time.monotonic()
         seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
         proposal = None

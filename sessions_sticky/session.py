@@ -63,10 +63,16 @@ _DECODER = msgspec.json.Decoder(Session)
 
 
 def check_names(**names: object) -> None:
-    """Raise `InvalidSession` unless each value is a string: a provider, a model, a reason."""
+    """Raise `InvalidSession` for a provider, a model or a reason that is blank or not a string."""
     for name, value in names.items():
-        if not isinstance(value, str):
-            raise InvalidSession(f"Invalid {name}: {value!r}; allowed is a string")
+        if not isinstance(value, str) or not value.strip():
+            raise InvalidSession(f"Invalid {name}: {value!r}; allowed is a string that is not blank")
+
+
+def check_owner(external_id: object) -> None:
+    """Raise `InvalidSession` for an owner that is not a string; the empty one is an owner like others."""
+    if not isinstance(external_id, str):
+        raise InvalidSession(f"Invalid external_id: {external_id!r}; allowed is a string")
 
 
 def check_session(session: object) -> None:

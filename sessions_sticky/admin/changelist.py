@@ -30,7 +30,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(_search_url(admin, text))
     filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
     try:
-        listed = sessions.page(**filters._asdict(), cursor=cursor or None, limit=PAGE_SIZE)
+        listed = sessions.all().filter(**filters.fields).page(cursor=cursor or None, limit=PAGE_SIZE)
     except InvalidCursor:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
@@ -106,7 +106,7 @@ def _is_bound(conversation_id: str) -> bool:
 
 def _is_owner(external_id: str) -> bool:
     try:
-        return sessions.count(external_id=external_id) > 0
+        return sessions.filter(owner=external_id).count() > 0
     except SessionNotSupported:
         return False
 

@@ -54,7 +54,7 @@ def delete(
         return
 
     def run(report: Report) -> int:
-        return _operator().delete_all(**filters._asdict(), everything=everything, progress=report)
+        return _operator().all().filter(**filters.fields).delete(progress=report)
 
     _all(screen, "Delete", filters, described(filters), run, dry_run=dry_run, yes=yes)
 
@@ -66,9 +66,8 @@ def drain(screen: Screen, *, PROVIDER: str, to_provider: str, to_model: str | No
         raise Error("nothing would move: --to-provider is where they are", WRONG_USAGE)
 
     def run(report: Report) -> int:
-        return _operator().rebind_all(
-            **filters._asdict(), to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report
-        )
+        found = _operator().filter(**filters.fields)
+        return found.rebind(to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report)
 
     way = f"from {place(PROVIDER, filters.model)} to {place(to_provider, to_model)}"
     _all(screen, "Move", filters, way, run, dry_run=options["dry_run"], yes=options["yes"])
@@ -114,7 +113,7 @@ def _all(
     yes: bool,
 ) -> None:
     """Change many sessions, after a question."""
-    number = sessions.count(**filters._asdict())
+    number = sessions.all().filter(**filters.fields).count()
     if not number and filters != Filters():
         raise Error(f"the index has no conversations {described(filters)}; see also: sessions reindex", NOT_DONE)
     if not (dry_run or yes):

@@ -16,7 +16,8 @@ from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
+from sessions_sticky.queries.filters import MAX_PAGE, Page
+from sessions_sticky.queries.query import SessionQuery
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event
 
@@ -37,20 +38,16 @@ def list_sessions(screen: Screen, *, limit: int, all: bool, search: str | None, 
     if search is not None and (all or any(options[name] is not None for name in ("provider", "model", "owner"))):
         raise Error("--search cannot be combined with --provider, --model, --owner or --all", WRONG_USAGE)
     table = Table(screen, *SESSION_TITLES, right=SESSION_TIMES)
-    filters: FilterFields = {
-        "provider": options["provider"],
-        "model": options["model"],
-        "external_id": options["owner"],
-    }
+    asked = sessions.all().filter(provider=options["provider"], model=options["model"], owner=options["owner"])
     if all:
-        entries = sessions.scan(**filters)
+        entries = iter(asked)
         while batch := list(islice(entries, MAX_PAGE)):
             table.add([_cells(entry) for entry in batch])
             screen.documents(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
-    for page in _pages(limit, filters, search):
+    for page in _pages(limit, asked, search):
         table.add([_cells(entry) for entry in page.sessions])
         found += page.sessions
         more = page.next_cursor is not None
@@ -126,13 +123,13 @@ def _further(screen: Screen, after: str) -> list[Event]:
             time.sleep(POLL_SECONDS)
 
 
-def _pages(limit: int, filters: FilterFields, search: str | None) -> Iterator[Page]:
+def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page]:
     """Yield pages, of at most `limit` sessions in all; a search reads on until it has them."""
     cursor, left = None, limit
     while True:
         size = min(left, MAX_PAGE)
         if search is None:
-            page = sessions.page(cursor=cursor, limit=size, **filters)
+            page = asked.page(cursor=cursor, limit=size)
         else:
             page = sessions.search(search, cursor=cursor, limit=size)
         cursor = page.next_cursor

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         provider, model, external_id = (name or "" for name in self.filters)
         Session("", provider, model, external_id, 0).to_json()
         if self.move:
-            Session("", self.move.provider, self.move.model or "", self.move.reason, 0).to_json()
+            self.move.check()
 
     @property
     def already_done(self) -> Filters | None:

@@ -11,7 +11,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.policy import readable
-from sessions_sticky.queries.filters import Cursor, Filters
+from sessions_sticky.queries.filters import Age, Cursor, Filters
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
@@ -75,14 +75,15 @@ class IndexReader:
                     break
         return list(found.values()), cursor if more else None
 
-    def scan(self, filters: Filters) -> Iterator[list[Row]]:
+    def scan(self, filters: Filters, age: Age) -> Iterator[list[Row]]:
         """Yield every matching session, in no order, in batches; some may come twice.
 
         Misses none that exists throughout, but for one that moves from a route that is not scanned yet to one that is.
         """
         entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
         while batch := list(islice(entries, BATCH_SIZE)):
-            yield [row for row in self.verify(batch) if filters.match(row.session)]
+            rows = [row for row in self.verify(batch) if filters.match(row.session)]
+            yield [row for row in rows if age.match(row.session, row.left_ms, self._ttl_seconds)]
 
     def zsets(self, filters: Filters) -> list[str]:
         """Return ZSETs that have all that matches, of owner and route the smaller one."""

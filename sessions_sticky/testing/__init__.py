@@ -147,7 +147,7 @@ def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
 def bound_session(conversation_id: str | None = None, **fields: Any) -> Session:
     """Return a session that was bound just now, otherwise as `make_session`."""
     made = make_session(conversation_id, **fields)
-    return sessions.create(made.id, made.provider, made.model, made.external_id)
+    return sessions.create(made.id, made.provider, made.model, made.external_id, replace=True)
 
 
 def _init_worker(*args: Any) -> None:

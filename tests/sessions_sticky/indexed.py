@@ -66,7 +66,7 @@ def ids(sessions: list[Session]) -> list[str]:
 
 def fill(manager: SessionManager, number: int, **fields: str) -> list[Session]:
     """Create some sessions, `conv-0` and so on."""
-    return [manager.create(f"conv-{n}", **{**PROPOSAL, **fields}) for n in range(number)]
+    return [manager.create(f"conv-{n}", **{**PROPOSAL, **fields}, replace=True) for n in range(number)]
 
 
 def forget_refreshes(manager: SessionManager) -> None:

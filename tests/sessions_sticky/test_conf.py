@@ -126,7 +126,7 @@ def test_manager_raises_when_its_cache_is_none(value):
 @pytest.mark.parametrize("location", ["conf-a", "conf-b"])
 def test_manager_follows_caches_at_once(settings, location):
     settings.CACHES = {"default": {"BACKEND": LOCMEM, "LOCATION": "conf-first"}}
-    sessions.create("conv-123", **PROPOSAL)
+    sessions.create("conv-123", **PROPOSAL, replace=True)
     settings.CACHES = {"default": {"BACKEND": LOCMEM, "LOCATION": location}}
     assert sessions.get("conv-123") is None
 

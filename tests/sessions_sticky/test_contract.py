@@ -68,11 +68,35 @@ def test_reading_gives_none_when_there_is_none(call):
     assert call("inspect", "conv-123") is None
 
 
-def test_create_replaces_what_there_is(call):
+def test_create_replaces_what_there_is_when_asked_to(call):
     call("create", "conv-123", **PROPOSAL)
-    second = call("create", "conv-123", **{**OTHER, "external_id": "user-789"})
+    second = call("create", "conv-123", **{**OTHER, "external_id": "user-789"}, replace=True)
     assert second.external_id == "user-789"
     assert call("get", "conv-123") == second
+
+
+def test_create_conflicts_and_changes_nothing_when_there_is_a_session(call):
+    first = call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(SessionConflict) as caught:
+        call("create", "conv-123", **{**OTHER, "external_id": "user-789"})
+    assert caught.value.current == first
+    assert call("get", "conv-123") == first
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t\n", "\u3000"])
+@pytest.mark.parametrize("name", ["provider", "model"])
+@pytest.mark.parametrize("method", ["create", "resolve"])
+def test_binding_refuses_a_blank_name(call, method, name, blank):
+    with pytest.raises(InvalidSession, match=f"Invalid {name}: .*not blank"):
+        call(method, "conv-123", **{**PROPOSAL, name: blank})
+    assert call("get", "conv-123") is None
+
+
+@pytest.mark.parametrize("value", [None, 5, b"user"])
+def test_resolve_refuses_an_owner_of_a_wrong_type_when_the_session_is_there(call, value):
+    call("create", "conv-123", **PROPOSAL)
+    with pytest.raises(InvalidSession, match="Invalid external_id"):
+        call("resolve", "conv-123", **{**PROPOSAL, "external_id": value})
 
 
 def test_touch_tells_whether_there_was_a_session(call):
@@ -222,6 +246,7 @@ def test_binding_raises_and_writes_nothing_when_a_field_does_not_fit(call, metho
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("store_name", [*PORTABLE_STORES, "valkey", "cluster"], indirect=True)
 def test_session_outlives_its_ttl_when_used_and_is_gone_when_left_alone(store_name, manager):
     manager = SessionManager(ttl_seconds=2)
     session = manager.create("conv-123", **PROPOSAL)

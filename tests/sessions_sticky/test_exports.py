@@ -10,6 +10,7 @@ import sessions_sticky
 PUBLIC = {
     *("Session", "SessionManager", "sessions", "Outcome", "Resolution", "Entry", "rendezvous", "keys", "cache_config"),
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
+    "SessionQuery",
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
     *("HourStats", "OwnerUsage", "RouteUsage", "UsageReport"),
     *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),

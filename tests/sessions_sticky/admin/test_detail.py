@@ -85,7 +85,7 @@ def test_detail_shows_the_last_events_when_there_are_many(
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.detail.MAX_EVENTS", 3)
     for number in range(5):
-        sessions.create("conv-1", f"provider-{number}", "gpt-4", "user-456")
+        sessions.create("conv-1", f"provider-{number}", "gpt-4", "user-456", replace=True)
     response = ada.get(page_of("conv-1"))
     assert [event.provider for event in response.context["events"]] == ["provider-4", "provider-3", "provider-2"]
     assert "2 older events are not shown." in response.text

@@ -11,7 +11,7 @@ from rest_framework.parsers import FormParser
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 
-from sessions_sticky import SessionManager, cache_config
+from sessions_sticky import cache_config
 from tests.servers import VALKEY, Server, free_port
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL, STORE_CALLS
 
@@ -193,21 +193,6 @@ def test_call_answers_503_within_a_second_when_the_store_stalls(
         start = time.monotonic()
         assert_unavailable(CALLS[name].by(api), caplog)
         assert time.monotonic() - start < 1
-
-
-@pytest.mark.parametrize("on_store_error", ["degrade", "raise"])
-def test_create_answers_503_when_the_store_dies_after_the_look(
-    api: APIClient,
-    settings: Any,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    on_store_error: str,
-) -> None:
-    with Server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
-        settings.SESSIONS_STICKY = {"ON_STORE_ERROR": on_store_error}
-        monkeypatch.setattr(SessionManager, "inspect", lambda self, conversation_id: server.kill())
-        assert_unavailable(CALLS["create"].by(api), caplog)
 
 
 def test_create_answers_503_when_the_store_is_full(

@@ -78,7 +78,7 @@ def test_list_refuses_a_search_with_filters(options):
     ],
 )
 def test_show_prints_the_clients_id_and_its_kind(manager, session_id, kind, client_id, requested):
-    manager.create(session_id, "a", "m0", "ann")
+    manager.create(session_id, "a", "m0", "ann", replace=True)
     printed = json.loads(run("show", "--json", session_id).out)["identity"]
     assert printed == {"kind": kind, "client_id": client_id, "model": requested}
     fields = run("show", session_id).out.partition("\n\n")[0]

@@ -30,7 +30,7 @@ def test_stats_tell_sessions_and_creations_of_each_route(call, manager):
     fill(manager, 3)
     fill(manager, 2, provider="mistral", model='m:"1"')
     manager.create("conv-9", "openai", "gpt-5", "user-456")
-    manager.rebind(manager.get("conv-9"), provider="xai", model="grok", reason="")
+    manager.rebind(manager.get("conv-9"), provider="xai", model="grok", reason="a test")
     manager.delete("conv-2")
     stats = call("stats")
     assert stats.sessions == 3
@@ -132,7 +132,7 @@ def test_route_stays_listed_as_long_as_any_of_its_sessions(call, manager, raw):
     """Though the last to be entered there expires long before the others."""
     session = SessionManager(ttl_seconds=100).create("brief", "mistral", "large", "user-456")
     fill(manager, 1)
-    call("rebind", session, provider="openai", model="gpt-4", reason="")
+    call("rebind", session, provider="openai", model="gpt-4", reason="a test")
     SessionManager(ttl_seconds=100).create("brief-2", **PROPOSAL)
     score = raw.zscore(keys.INDEX_ROUTES, keys.route_name("openai", "gpt-4"))
     assert score >= raw.zscore(keys.INDEX_ALL, "conv-0")
@@ -165,7 +165,7 @@ class Counts(RuleBasedStateMachine):
 
     @rule(id=IDS, provider=NAMES, model=NAMES, owner=NAMES, which=st.sampled_from([0, 1]))
     def create(self, id, provider, model, owner, which):
-        self.model[id] = self.managers[which].create(id, provider, model, owner)
+        self.model[id] = self.managers[which].create(id, provider, model, owner, replace=True)
         self.created[provider, model] += 1
 
     @rule(id=IDS, provider=NAMES, model=NAMES, which=st.sampled_from([0, 1]))
@@ -186,7 +186,7 @@ class Counts(RuleBasedStateMachine):
     def rebind(self, id, provider, model):
         known = self.model.get(id, sample(id))
         try:
-            self.model[id] = self.managers[0].rebind(known, provider=provider, model=model, reason="")
+            self.model[id] = self.managers[0].rebind(known, provider=provider, model=model, reason="a test")
         except SessionConflict:
             assert id not in self.model
 
@@ -211,7 +211,7 @@ class Counts(RuleBasedStateMachine):
             if session.provider == provider and target != session:
                 self.model[id] = target
                 moved += 1
-        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="") == moved
+        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="a test") == moved
 
     @rule(owner=NAMES)
     def delete_all(self, owner):
@@ -248,8 +248,11 @@ class Counts(RuleBasedStateMachine):
             assert 0 < self.raw.pttl(key) <= (86_400 + 2 * 60) * 1000
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(150, marks=pytest.mark.slow)])
-@on_real
+SEARCHES = [("valkey", 5), pytest.param("valkey", 150, marks=pytest.mark.slow), ("redis", 25), ("cluster", 25)]
+"""The search is long on one store; the scripts of the others are the same."""
+
+
+@pytest.mark.parametrize(("store_name", "examples"), SEARCHES, indirect=["store_name"])
 def test_counts_are_right_after_any_sequence_of_operations(manager, examples):
     run_state_machine_as_test(
         Counts,

@@ -126,7 +126,8 @@ FILTERED = {
 @pytest.mark.parametrize("value", [5, 0, b"openai", ["openai"]])
 def test_filter_is_refused_when_it_is_no_string(call, manager, method, name, value):
     fill(manager, 1)
-    with pytest.raises(ValueError, match=rf"^Invalid {name}: {re.escape(repr(value))}; allowed is a string or None$"):
+    shown = "owner" if name == "external_id" else name
+    with pytest.raises(ValueError, match=rf"^Invalid {shown}: {re.escape(repr(value))}; allowed is a string or None$"):
         call(method, **{name: value}, **FILTERED[method])
 
 

@@ -206,7 +206,7 @@ def test_reindex_enters_nothing_that_has_changed_meanwhile(manager, raw, monkeyp
         if not changed and moment in getattr(request, "args", ())[:2]:
             changed.append(True)
             other = SessionManager()
-            made[0:2] = [other.rebind(made[0], **MOVE), other.create("conv-1", "xai", "grok", "somebody")]
+            made[0:2] = [other.rebind(made[0], **MOVE), other.create("conv-1", "xai", "grok", "somebody", replace=True)]
             other.delete(made.pop().id)
         return reply
 
@@ -228,7 +228,7 @@ def test_reindex_leaves_no_drift_while_threads_write(manager, raw, store_name):
         while not over.is_set():
             number += 1
             conversation_id = f"raw-{(number * 7 + worker) % 200}"
-            session = mine.create(f"new-{worker}-{number % 30}", **PROPOSAL)
+            session = mine.create(f"new-{worker}-{number % 30}", **PROPOSAL, replace=True)
             mine.rebind(session, **MOVE)
             if number % 3:
                 mine.delete(session.id)

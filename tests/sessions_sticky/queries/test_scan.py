@@ -64,10 +64,10 @@ class World:
             self.lived.discard(conversation_id)
         elif what == "move away":
             if session := manager.get(conversation_id):
-                manager.rebind(session, provider="q", model="m", reason="")
+                manager.rebind(session, provider="q", model="m", reason="a test")
                 self.lived.discard(conversation_id)
         elif what == "create":
-            manager.create(f"new-{place}", "p", "m", "o")
+            manager.create(f"new-{place}", "p", "m", "o", replace=True)
         elif what == "other scan":
             next(manager.scan(), None)
 
@@ -77,8 +77,11 @@ class World:
         assert self.lived <= set(self.met)
 
 
-@on_real
-@pytest.mark.parametrize("examples", [40, pytest.param(1500, marks=pytest.mark.slow)])
+SEARCHES = [("valkey", 40), pytest.param("valkey", 1500, marks=pytest.mark.slow), ("redis", 200), ("cluster", 200)]
+"""The search is long on one store; the commands of the others are the same."""
+
+
+@pytest.mark.parametrize(("store_name", "examples"), SEARCHES, indirect=["store_name"])
 def test_scan_yields_each_session_that_exists_throughout_once(manager, raw, examples, monkeypatch):
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(steps=STEPS, filters=FILTERS, size=st.sampled_from([1, 3, 500]))
@@ -112,9 +115,9 @@ def test_scan_yields_each_session_once_while_threads_change_them(manager, scans,
                 mine.touch(kept[n])
             elif what == 1 and (session := mine.get(kept[n])):
                 with suppress(SessionConflict):
-                    mine.rebind(session, provider="p", model=f"m{random.randrange(6)}", reason="")
+                    mine.rebind(session, provider="p", model=f"m{random.randrange(6)}", reason="a test")
             elif what == 2:
-                mine.create(f"passing-{n}", "p", "m1", f"o{n % 2}")
+                mine.create(f"passing-{n}", "p", "m1", f"o{n % 2}", replace=True)
             else:
                 mine.delete(f"passing-{n}")
 
@@ -140,7 +143,7 @@ def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager
         for session in made:
             if (current := manager.get(session.id)) and current.provider == "openai":
                 with suppress(SessionConflict):
-                    manager.rebind(current, provider="openai", model="model-0" if done % 2 else "model-9", reason="")
+                    manager.rebind(current, provider="openai", model=f"model-{9 * (done % 2)}", reason="a test")
 
     assert manager.rebind_all(provider="openai", to_provider="mistral", reason="drain", progress=shuffle) == 6
     assert {manager.get(session.id).provider for session in made} == {"mistral"}

@@ -28,7 +28,10 @@ WRITES = {
     "create": lambda call: call("create", "conv-123", **PROPOSAL),
     "resolve": lambda call: call("resolve", "conv-123", **PROPOSAL).session,
     "rebind": lambda call: call("rebind", call("create", "conv-123", **PROPOSAL), **MOVE),
-    "create over": lambda call: (call("create", "conv-123", **PROPOSAL), call("create", "conv-123", "p", "m", "o"))[1],
+    "create over": lambda call: (
+        call("create", "conv-123", **PROPOSAL),
+        call("create", "conv-123", "p", "m", "o", replace=True),
+    )[1],
     "touch": lambda call: call("create", "conv-123", **PROPOSAL) if not call("touch", "conv-123") else None,
 }
 
@@ -140,7 +143,7 @@ def test_resolve_hits_and_warns_once_when_only_the_refresh_fails(call, manager, 
 def test_nothing_but_what_is_wanted_is_written(call, raw, settings, is_index, length):
     settings.SESSIONS_STICKY = {"INDEX": is_index, "HISTORY_LENGTH": length}
     call("resolve", "conv-1", **PROPOSAL)
-    call("create", "conv-1", **OTHER)
+    call("create", "conv-1", **OTHER, replace=True)
     call("touch", "conv-1")
     call("rebind", call("get", "conv-1"), **MOVE)
     call("create", "conv-2", **PROPOSAL)
@@ -194,7 +197,7 @@ def test_index_keeps_entries_apart_when_names_run_into_each_other(call, raw):
         call("create", "2", "a:b", "c", "route:x"),
         call("create", "3", 'a","b', "c", "all"),
         call("create", "4", "a", 'b","c', ""),
-        call("create", "5", "", "", "routes"),
+        call("create", "5", "[]", "{}", "routes"),
     ]
     check(raw, made)
     for session in made:
