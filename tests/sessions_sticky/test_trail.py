@@ -127,8 +127,9 @@ def test_usage_says_what_the_next_turn_should_read(usage, warm):
 
 
 def test_trail_ends_with_its_session(call):
-    for end in (lambda: call("delete", "conv-123"), lambda: call("create", "conv-123", **PROPOSAL)):
-        call("create", "conv-123", **PROPOSAL)
+    replace = {**PROPOSAL, "replace": True}
+    for end in (lambda: call("delete", "conv-123"), lambda: call("create", "conv-123", **replace)):
+        call("create", "conv-123", **replace)
         call("record_turn", turn())
         end()
         assert call("trail", "conv-123") == Trail()
