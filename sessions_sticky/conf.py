@@ -26,12 +26,16 @@ ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
 MAX_NUMBER = 2**31 - 1
 """Of entries kept; more than any machine holds."""
 
+MAX_TRAIL_LENGTH = 1_000
+"""Turns: a trail is read and shown as a whole."""
+
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
     "INDEX": True,
     "HISTORY_LENGTH": 10_000,
+    "TRAIL_LENGTH": 8,
     "METRICS": False,
     "API_THROTTLE_RATE": "600/min",
     "IDENTITY": {},
@@ -100,6 +104,11 @@ class Conf:
         return self._number("HISTORY_LENGTH")
 
     @cached_property
+    def trail_length(self) -> int:
+        """How many turns the trail of a session keeps; 0 keeps no trails."""
+        return self._number("TRAIL_LENGTH", MAX_TRAIL_LENGTH)
+
+    @cached_property
     def metrics(self) -> bool:
         """Whether to keep Prometheus metrics (needs the extra `metrics`)."""
         value = self._flag("METRICS")
@@ -161,11 +170,11 @@ class Conf:
             raise ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be True or False, not {value!r}")
         return value
 
-    def _number(self, name: str) -> int:
+    def _number(self, name: str, most: int = MAX_NUMBER) -> int:
         value = self._option(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             raise ImproperlyConfigured(
-                f"SESSIONS_STICKY[{name!r}] must be a whole number from 0 to {MAX_NUMBER}, not {value!r}"
+                f"SESSIONS_STICKY[{name!r}] must be a whole number from 0 to {most}, not {value!r}"
             )
         return value
 

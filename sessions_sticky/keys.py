@@ -13,6 +13,8 @@ from sessions_sticky.exceptions import InvalidConversationId
 
 SESSION_PREFIX = "sentinel:session:"
 DELETED_PREFIX = "sentinel:deleted:"
+TRAIL_PREFIX = "sentinel:trail:"
+USAGE_PREFIX = "sentinel:usage:"
 INDEX_PREFIX = "sentinel:{index}:"
 """Redis Cluster keeps keys with the same text in braces together, so a script may work on several of them."""
 INDEX_ALL = f"{INDEX_PREFIX}all"
@@ -34,6 +36,16 @@ def session(conversation_id: str) -> str:
 def deleted(conversation_id: str) -> str:
     """Return the key that says a session was deleted, and not lost by the store; it lives as long as an idle time."""
     return DELETED_PREFIX + conversation_id
+
+
+def trail(conversation_id: str) -> str:
+    """Return the key of the last turns of a session."""
+    return TRAIL_PREFIX + conversation_id
+
+
+def usage(period: str, number: int) -> str:
+    """Return the key of what the turns of the `number`th `"minute"` or `"hour"` since 1970 used."""
+    return f"{USAGE_PREFIX}{period}:{number}"
 
 
 def owner(external_id: str) -> str:

@@ -46,6 +46,7 @@ class ChangeKeys(NamedTuple):
 
     session: str
     marker: str
+    trail: str
     all: str
     routes: str
     history: str
@@ -131,7 +132,7 @@ def change(
     former_places = zsets(change.before)[1:] if change.before else places
     counts, counters = _counts(change, counter) if record else NO_COUNTS
     names = ChangeKeys(
-        *(keys.session(conversation_id), keys.deleted(conversation_id)),
+        *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
         *(keys.INDEX_ALL, keys.INDEX_ROUTES, keys.HISTORY),
         *places,
         *former_places,
@@ -180,7 +181,7 @@ def refresh(
 
 def without_session(names: ChangeKeys) -> ChangeKeys:
     """Return keys that all lie in the slot of the index."""
-    return names._replace(session=keys.INDEX_ALL, marker=keys.INDEX_ALL)
+    return names._replace(session=keys.INDEX_ALL, marker=keys.INDEX_ALL, trail=keys.INDEX_ALL)
 
 
 def read_sessions(members: Sequence[bytes]) -> ScriptCall[list[Any]]:

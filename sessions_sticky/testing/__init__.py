@@ -221,7 +221,7 @@ def _age_memory(found: Any, seconds: float) -> None:
 
 def _age_redis(client: Any, seconds: float) -> None:
     for key in client.scan_iter("sentinel:*", count=1_000):
-        by_the_clock = key.startswith(keys.CREATED_PREFIX.encode())
+        by_the_clock = key.startswith((keys.CREATED_PREFIX.encode(), keys.USAGE_PREFIX.encode()))
         if not by_the_clock and (left_ms := client.pttl(key)) > 0:
             client.pexpire(key, max(left_ms - int(seconds * 1000), 0))
     for key in client.scan_iter(f"{keys.INDEX_PREFIX}*", count=1_000, _type="zset"):

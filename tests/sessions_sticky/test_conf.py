@@ -69,6 +69,7 @@ def test_parse_ttl_seconds_raises_in_one_line_when_the_text_is_bad(text):
         ("on_store_error", "ON_STORE_ERROR", ["degrade", "raise"], ["", "RAISE", None, True, ["raise"]]),
         ("index", "INDEX", [True, False], [None, 0, 1, "True", []]),
         ("history_length", "HISTORY_LENGTH", [0, 1, 2**31 - 1], [-1, 2**31, 1.0, "10", None, True]),
+        ("trail_length", "TRAIL_LENGTH", [0, 1, 1_000], [-1, 1_001, 1.0, "10", None, True]),
         ("last_seen_size", "LAST_SEEN_SIZE", [0, 1, 2**31 - 1], [-1, 2**31, 1.0, "10", None, True]),
         (
             "api_throttle_rate",
