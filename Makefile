@@ -1,6 +1,8 @@
 # make run | test | coverage | quick | faults | clients | containers | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
+# A worker keeps what modules share, and takes tests from another when it has none left.
+PARALLEL := -n auto --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
@@ -19,21 +21,21 @@ run: $(READY)
 	@exec $(BIN)/python manage.py run --demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # The same, and each line and branch of the app must be run by it; of one part: make coverage ARGS="--cov-fail-under=0 tests/docs"
 coverage: $(READY)
-	$(BIN)/python -m pytest -n auto --cov $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov $(ARGS)
 
 quick: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 faults: $(READY)
-	$(BIN)/python -m pytest -n auto --faults-report docs/faults.md $(ARGS) tests/faults
+	$(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY)
-	$(BIN)/python -m pytest -n auto -m clients $(ARGS) tests/clients
+	$(BIN)/python -m pytest $(PARALLEL) -m clients $(ARGS) tests/clients
 
 # The image of the Dockerfile, built on a Debian base without a container engine; as root, with buildah and debootstrap.
 containers: $(READY)

@@ -60,7 +60,8 @@ def run(session: nox.Session, *, django: str, packages: str, server: str) -> Non
     session.install(f"django=={django}" if old else f"django=={django}.*", *(lowest() if old else ()))
     # Not `create_tmp`: it makes TMPDIR so long that no unix socket fits into it.
     env = {"SENTINEL_DATA_DIR": str(Path(session.virtualenv.location, "data"))}
-    session.run("python", "-m", "pytest", "-q", "-n", "auto", *TESTS[server], "tests/sessions_sticky", env=env)
+    parallel = ["-n", "auto", "--dist", "worksteal"]
+    session.run("python", "-m", "pytest", "-q", *parallel, *TESTS[server], "tests/sessions_sticky", env=env)
 
 
 @nox.session

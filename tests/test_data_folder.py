@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.data_folder import check_data_folder, log_exposed_files
-from tests.gateway.live import LiveGateway, environment, manage
+from tests.gateway.live import LiveGateway, environment, manage, prepare
+from tests.gateway.workers import Worker
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -86,20 +86,21 @@ def test_gateway_makes_files_for_its_owner_alone_when_others_may_enter_the_folde
     data = tmp_path / "data"
     data.mkdir()
     data.chmod(0o755)
-    variables = environment(data, REDIS_URL=valkey_url, SECRET_KEY="")
-    with LiveGateway(data, REDIS_URL=valkey_url, SECRET_KEY="") as live:
-        live.create_key("eve")
-        live.log.unlink()  # made by the test
+    env = environment(data, REDIS_URL=valkey_url, SECRET_KEY="")
+    prepare(env)
+    with Worker(data, env) as worker:
+        worker.wait()
+        worker.log.unlink()  # made by the test
     assert {path.name for path in data.iterdir()} >= {"db.sqlite3", "secret_key", "metrics", "static"}
     assert exposed(data) == []
-    assert manage("check", env=variables).stderr == ""
+    assert manage("check", env=env).stderr == ""
 
 
 @pytest.mark.slow
 def test_gateway_warns_at_its_start_when_others_can_read_its_files(tmp_path: Path, valkey_url: str) -> None:
     data = tmp_path / "data"
-    with LiveGateway(Path(shutil.copytree(tmp_path, data)), REDIS_URL=valkey_url):
-        pass
+    data.mkdir()
+    (data / "db.sqlite3").touch()
     data.chmod(0o755)
     (data / "db.sqlite3").chmod(0o644)
     with LiveGateway(data, REDIS_URL=valkey_url) as live:

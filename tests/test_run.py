@@ -50,6 +50,7 @@ class Gateway:
 
     def __init__(self, data: Path, *args: str, demo: bool = True, **environment: str) -> None:
         command = [sys.executable, "manage.py", "run", "--port", "0", *args]
+        self.data = data
         self.process = subprocess.Popen(
             [*command, "--demo"] if demo else command,
             cwd=ROOT,
@@ -59,12 +60,14 @@ class Gateway:
             text=True,
         )
         self.printed = ""
+        self.clients: list[str] = []
+        """The lines that start Claude Code, Codex and OpenCode, where they were read."""
 
     def wait_until_ready(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
             self.printed += line
-            if line.startswith("curl") or "createsuperuser" in line:  # the last one
+            if line.startswith("curl") or "createsuperuser" in line:  # the last one but the clients'
                 return
         raise AssertionError(f"did not start: {self.process.stderr and self.process.stderr.read()}")
 
@@ -126,6 +129,15 @@ def failure(data: Path, *args: str, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A command that has been started for the first time."""
+    with started(tmp_path_factory.mktemp("first") / "data") as gateway:
+        assert gateway.process.stdout
+        gateway.clients = [gateway.process.stdout.readline() for _ in range(3)]
+        yield gateway
+
+
+@pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that a command has been started in before: most tests need no new database."""
     data = tmp_path_factory.mktemp("prepared")
@@ -154,64 +166,54 @@ def store_answers(data: Path) -> bool:
             return False
 
 
-def test_run_answers_the_printed_curl_line_when_started_for_the_first_time(tmp_path: Path) -> None:
-    with started(tmp_path / "data") as gateway:
-        assert re.search(r"Database: \d+ migrations applied", gateway.printed)
-        assert re.search(r"Admin: http://127.0.0.1:\d+/admin/ user admin password \S{16}\n", gateway.printed)
-        assert f"Store: {embedded.url(tmp_path / 'data')}\n" in gateway.printed
-        content, outcome = gateway.ask()
-        assert content.endswith("heard: Hello")
-        assert outcome == "created"
-        if shutil.which("curl"):
-            answer = subprocess.run(["sh", "-c", f"{gateway.curl} -sS"], capture_output=True, text=True, check=True)
-            assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == content
+def test_run_answers_the_printed_curl_line_when_started_for_the_first_time(first: Gateway) -> None:
+    assert re.search(r"Database: \d+ migrations applied", first.printed)
+    assert re.search(r"Admin: http://127.0.0.1:\d+/admin/ user admin password \S{16}\n", first.printed)
+    assert f"Store: {embedded.url(first.data)}\n" in first.printed
+    content, outcome = first.ask()
+    assert content.endswith("heard: Hello")
+    assert outcome == "created"
+    if shutil.which("curl"):
+        answer = subprocess.run(["sh", "-c", f"{first.curl} -sS"], capture_output=True, text=True, check=True)
+        assert json.loads(answer.stdout)["choices"][0]["message"]["content"] == content
 
 
-def test_run_prints_a_line_that_starts_claude_code(tmp_path: Path) -> None:
-    with started(tmp_path / "data") as gateway:
-        assert gateway.process.stdout
-        *variables, program = shlex.split(gateway.process.stdout.readline())
-        claude = dict(variable.split("=", 1) for variable in variables)
-        assert program == "claude"
-        assert claude["ANTHROPIC_BASE_URL"] == gateway.site
-        assert claude["ANTHROPIC_MODEL"] == "echo-small"
-        headers = {"Authorization": f"Bearer {claude['ANTHROPIC_AUTH_TOKEN']}"}
-        body = {"model": claude["ANTHROPIC_MODEL"], "messages": [{"role": "user", "content": "Hello"}]}
-        request = urllib.request.Request(f"{gateway.site}/v1/messages", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["content"][0]["text"].endswith("heard: Hello")
+def test_run_prints_a_line_that_starts_claude_code(first: Gateway) -> None:
+    *variables, program = shlex.split(first.clients[0])
+    claude = dict(variable.split("=", 1) for variable in variables)
+    assert program == "claude"
+    assert claude["ANTHROPIC_BASE_URL"] == first.site
+    assert claude["ANTHROPIC_MODEL"] == "echo-small"
+    headers = {"Authorization": f"Bearer {claude['ANTHROPIC_AUTH_TOKEN']}"}
+    body = {"model": claude["ANTHROPIC_MODEL"], "messages": [{"role": "user", "content": "Hello"}]}
+    request = urllib.request.Request(f"{first.site}/v1/messages", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer)["content"][0]["text"].endswith("heard: Hello")
 
 
-def test_run_prints_a_line_that_starts_codex(tmp_path: Path) -> None:
-    with started(tmp_path / "data") as gateway:
-        assert gateway.process.stdout
-        gateway.process.stdout.readline()  # Claude Code's
-        key, program, *options = shlex.split(gateway.process.stdout.readline())
-        assert (program, options[:4]) == ("codex", ["-m", "echo-small", "-c", "model_provider=gateway"])
-        config = tomllib.loads(options[-1])["model_providers"]["gateway"]
-        assert (config["base_url"], config["wire_api"]) == (f"{gateway.site}/v1", "responses")
-        headers = {"Authorization": f"Bearer {key.removeprefix(config['env_key'] + '=')}"}
-        body = {"model": "echo-small", "input": "Hello", "stream": True}
-        request = urllib.request.Request(f"{config['base_url']}/responses", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            *_, last = answer.read().decode().strip().split("\n\n")
-        assert last.startswith("event: response.completed\n")
+def test_run_prints_a_line_that_starts_codex(first: Gateway) -> None:
+    key, program, *options = shlex.split(first.clients[1])
+    assert (program, options[:4]) == ("codex", ["-m", "echo-small", "-c", "model_provider=gateway"])
+    config = tomllib.loads(options[-1])["model_providers"]["gateway"]
+    assert (config["base_url"], config["wire_api"]) == (f"{first.site}/v1", "responses")
+    headers = {"Authorization": f"Bearer {key.removeprefix(config['env_key'] + '=')}"}
+    body = {"model": "echo-small", "input": "Hello", "stream": True}
+    request = urllib.request.Request(f"{config['base_url']}/responses", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        *_, last = answer.read().decode().strip().split("\n\n")
+    assert last.startswith("event: response.completed\n")
 
 
-def test_run_prints_a_line_that_starts_opencode(tmp_path: Path) -> None:
-    with started(tmp_path / "data") as gateway:
-        assert gateway.process.stdout
-        for _ in range(2):  # Claude Code's and Codex's
-            gateway.process.stdout.readline()
-        variable, program = shlex.split(gateway.process.stdout.readline())
-        config = json.loads(variable.removeprefix("OPENCODE_CONFIG_CONTENT="))
-        assert (program, config["model"], config["small_model"]) == ("opencode", *["gateway/echo-small"] * 2)
-        options = config["provider"]["gateway"]["options"]
-        headers = {"Authorization": f"Bearer {options['apiKey']}"}
-        body = {"model": "echo-small", "messages": [{"role": "user", "content": "Hello"}]}
-        request = urllib.request.Request(f"{options['baseURL']}/chat/completions", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            assert json.load(answer)["choices"][0]["message"]["content"].endswith("heard: Hello")
+def test_run_prints_a_line_that_starts_opencode(first: Gateway) -> None:
+    variable, program = shlex.split(first.clients[2])
+    config = json.loads(variable.removeprefix("OPENCODE_CONFIG_CONTENT="))
+    assert (program, config["model"], config["small_model"]) == ("opencode", *["gateway/echo-small"] * 2)
+    options = config["provider"]["gateway"]["options"]
+    headers = {"Authorization": f"Bearer {options['apiKey']}"}
+    body = {"model": "echo-small", "messages": [{"role": "user", "content": "Hello"}]}
+    request = urllib.request.Request(f"{options['baseURL']}/chat/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.load(answer)["choices"][0]["message"]["content"].endswith("heard: Hello")
 
 
 def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> None:

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.gateway.live import PROTOCOL, ROOT, environment, wait_until_healthy
-from tests.gateway.workers import START_SECONDS, database, wait_until
+from tests.gateway.live import PROTOCOL, ROOT, database, environment, wait_until_healthy
+from tests.gateway.workers import START_SECONDS, wait_until
 from tests.servers import free_port
 
 UVICORN = (
@@ -27,7 +27,7 @@ class Fleet:
     """A context manager that stops it. `key` is ann's; `program` is UVICORN or RUN."""
 
     def __init__(self, folder: Path, workers: int, *options: str, program: tuple[str, ...], **variables: str) -> None:
-        content, self.key = database()
+        content, self.key, _ = database()
         (folder / "db.sqlite3").write_bytes(content)
         self._workers = workers
         self.port = free_port()

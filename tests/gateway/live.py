@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 from tests.servers import free_port
@@ -45,6 +47,23 @@ def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
+def prepare(env: dict[str, str]) -> tuple[str, str]:
+    """Migrate the database of an environment; return two keys in it, of ann and of ben."""
+    command = [sys.executable, "-c", PREPARE]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ann, ben = done.stdout.split()
+    return ann, ben
+
+
+@cache
+def database() -> tuple[bytes, str, str]:
+    """Return a migrated database, made once, and the keys of ann and of ben in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        keys = prepare(environment(Path(folder)))
+        return Path(folder, "db.sqlite3").read_bytes(), *keys
+
+
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
     """Wait until a server answers; fail with its log when it ends or takes too long."""
     deadline = time.monotonic() + seconds
@@ -65,7 +84,8 @@ class LiveGateway:
         self.env = environment(folder, **variables)
         self.folder = folder
         self.log = folder / "log"
-        self.key, self.other_key = self._run(PREPARE).split()
+        content, self.key, self.other_key = database()
+        (folder / "db.sqlite3").write_bytes(content)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL]
@@ -84,12 +104,6 @@ class LiveGateway:
         done = manage("createkey", owner, env=self.env)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()[-1]
-
-    def _run(self, program: str) -> str:
-        command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
     def count_requests(self) -> int:
         """Return how many requests the server's log tells of so far."""

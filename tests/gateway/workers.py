@@ -7,31 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.live import PREPARE, PROTOCOL, ROOT, environment, wait_until_healthy
+from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
 from tests.servers import free_port
 
 START_SECONDS = 30.0
 MODELS = ("model-a", "model-b")
-
-
-@cache
-def database() -> tuple[bytes, str]:
-    """A migrated database with a key, made once; and the key."""
-    with tempfile.TemporaryDirectory() as folder:
-        env = environment(Path(folder))
-        command = [sys.executable, "-c", PREPARE]
-        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return Path(folder, "db.sqlite3").read_bytes(), done.stdout.split()[0]
 
 
 def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None = None) -> str:
@@ -102,7 +89,7 @@ class Workers:
     """Workers on common ground; a context manager. `key` is ann's."""
 
     def __init__(self, folder: Path, count: int, *, grace_seconds: int = 1, **variables: str) -> None:
-        content, self.key = database()
+        content, self.key, _ = database()
         self._grace_seconds = grace_seconds
         self.folder = folder
         self._variables = variables

@@ -15,6 +15,7 @@ import uvicorn
 
 from sentinel_project import http_protocol, http_timers
 from sentinel_project.http_protocol import LimitedProtocol
+from tests.servers import wait_for
 
 SECONDS = 0.3
 BIG = 32 * 2**20
@@ -92,42 +93,75 @@ def app(monkeypatch: pytest.MonkeyPatch) -> App:
     return App()
 
 
+class SharedServer:
+    """One server for all tests of this folder: to start and stop one takes longer than most of them."""
+
+    def __init__(self) -> None:
+        self.app = App()
+        options = {"interface": "asgi3", "lifespan": "off", "log_level": "critical"}
+        config = uvicorn.Config(self._serve, http=LimitedProtocol, **options)
+        self._server = uvicorn.Server(config)
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # connections inherit it
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._server.run, args=[[self._listener]], daemon=True)
+        self._thread.start()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+    def connect(self) -> socket.socket:
+        """Return a new connection."""
+        return socket.create_connection(self._listener.getsockname(), 10)
+
+    def wait_until_idle(self) -> None:
+        """Wait until the server has neither connections nor requests; the next test counts its own only."""
+        state = self._server.server_state
+        wait_for(lambda: not state.connections and not state.tasks)
+
+    def stop(self) -> None:
+        """Stop the server."""
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._listener.close()
+
+
+@pytest.fixture(scope="package")
+def _server() -> Iterator[SharedServer]:
+    server = SharedServer()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def connect(app: App, settings: Any) -> Iterator[Connect]:
-    """Open connections to a server; they are closed in the end."""
+def connect(_server: SharedServer, app: App, settings: Any) -> Iterator[Connect]:
+    """Open connections to the server; they are closed in the end."""
     settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = 5, 2 * SECONDS
-    server = uvicorn.Server(uvicorn.Config(app, http=LimitedProtocol, lifespan="off", log_level="critical"))
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)  # connections inherit it
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    thread = threading.Thread(target=server.run, args=[[listener]], daemon=True)
-    thread.start()
+    _server.app = app
     opened: list[socket.socket] = []
 
     def open_one() -> socket.socket:
-        opened.append(socket.create_connection(listener.getsockname(), 10))
+        opened.append(_server.connect())
         return opened[-1]
 
     yield open_one
     app.release.set()
     for each in opened:
         each.close()
-    server.should_exit = True
-    thread.join(10)
-    listener.close()
+    _server.wait_until_idle()
 
 
 def read(client: socket.socket, seconds: float = 4 * SECONDS) -> bytes:
     """Everything until the server closes the connection; fail if it does not in time."""
     client.settimeout(seconds)
-    got = b""
+    got = bytearray()  # `bytes` would be copied whole for each piece of a large answer
     try:
         while piece := client.recv(2**16):
             got += piece
     except ConnectionResetError:
         pass
-    return got
+    return bytes(got)
 
 
 def statuses(answers: bytes) -> list[int]:

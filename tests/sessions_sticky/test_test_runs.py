@@ -186,7 +186,8 @@ import sys
 def test_nothing():
     assert "{}" not in sys.modules
 """
-PYTEST = ["-m", "pytest", "-q", "-p", "sessions_sticky.pytest_plugin", "-p", "no:cacheprovider"]
+WITHOUT_DJANGO = ["-m", "pytest", "-q", "-p", "sessions_sticky.pytest_plugin", "-p", "no:cacheprovider"]
+PYTEST = [*WITHOUT_DJANGO, "-p", "pytest_django.plugin"]
 
 
 @pytest.fixture
@@ -197,7 +198,8 @@ def project(tmp_path):
 
 
 def run(project, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "mysettings", "PYTEST_ADDOPTS": ""}
+    variables = {"DJANGO_SETTINGS_MODULE": "mysettings", "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *arguments]
     ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=60, check=False)
     return ran.returncode, ran.stdout + ran.stderr
@@ -246,7 +248,7 @@ def test_run_writes_no_session_when_they_are_made_outside_of_tests(project, kept
 @pytest.mark.parametrize("hook", ["pytest_configure", "pytest_sessionstart"])
 def test_plugin_keeps_sessions_in_memory_when_a_conftest_sets_django_up(project, kept, hook):
     (project / "conftest.py").write_text(LATE_SETUP.format(hook=hook))
-    status, told = run(project, *PYTEST, "-p", "no:django")
+    status, told = run(project, *WITHOUT_DJANGO)
     assert (status, list(kept.iterdir())) == (0, []), told
 
 
@@ -273,5 +275,5 @@ def test_plugin_does_nothing_when_the_app_is_not_installed(project):
 
 def test_plugin_does_nothing_when_there_is_no_django(project):
     (project / "test_cases.py").write_text(NOTHING_OF.format("django"))
-    status, told = run(project, *PYTEST, "-p", "no:django")
+    status, told = run(project, *WITHOUT_DJANGO)
     assert (status, "1 passed" in told) == (0, True), told

@@ -252,8 +252,11 @@ class Counts(RuleBasedStateMachine):
             assert 0 < self.raw.pttl(key) <= (86_400 + 2 * 60) * 1000
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(150, marks=pytest.mark.slow)])
-@on_real
+SEARCHES = [("valkey", 5), pytest.param("valkey", 150, marks=pytest.mark.slow), ("redis", 25), ("cluster", 25)]
+"""The search is long on one store; the scripts of the others are the same."""
+
+
+@pytest.mark.parametrize(("store_name", "examples"), SEARCHES, indirect=["store_name"])
 def test_counts_are_right_after_any_sequence_of_operations(manager, examples):
     run_state_machine_as_test(
         Counts,

@@ -77,8 +77,11 @@ class World:
         assert self.lived <= set(self.met)
 
 
-@on_real
-@pytest.mark.parametrize("examples", [40, pytest.param(1500, marks=pytest.mark.slow)])
+SEARCHES = [("valkey", 40), pytest.param("valkey", 1500, marks=pytest.mark.slow), ("redis", 200), ("cluster", 200)]
+"""The search is long on one store; the commands of the others are the same."""
+
+
+@pytest.mark.parametrize(("store_name", "examples"), SEARCHES, indirect=["store_name"])
 def test_scan_yields_each_session_that_exists_throughout_once(manager, raw, examples, monkeypatch):
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(steps=STEPS, filters=FILTERS, size=st.sampled_from([1, 3, 500]))
