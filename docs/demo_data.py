@@ -52,12 +52,11 @@ def fill() -> None:
     random.seed(5)
     for (provider, model), number in ROUTES.items():
         for _ in range(number):
-            sessions.create(
-                f"{random.choice(WORDS)}-{random.randrange(10**6):06}", provider, model, random.choice(OWNERS)
-            )
+            conversation_id = f"{random.choice(WORDS)}-{random.randrange(10**6):06}"
+            sessions.create(conversation_id, provider, model, random.choice(OWNERS), replace=True)
     _count_the_day()
     for reason, number in REASONS.items():
-        for session in [entry.session for entry in sessions.page(provider="azure-eu", limit=number).sessions]:
+        for session in [entry.session for entry in sessions.filter(provider="azure-eu").page(limit=number).sessions]:
             sessions.rebind(session, provider="openai", model=session.model, reason=reason)
     _live_one_conversation()
     for owner in OWNERS[:4]:

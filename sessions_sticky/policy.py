@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from django.dispatch import Signal
@@ -28,12 +28,16 @@ from sessions_sticky.session import (
     Session,
     SessionConflict,
     check_names,
+    check_owner,
     check_session,
     session_of,
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store
+from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.usage import add_up
+from sessions_sticky.turns import Trail, Turn, check_turn
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -46,11 +50,11 @@ RESTORED = "lost by the store"
 
 
 class BlockingIO:
-    """Sends requests and signals in blocking calls; `sender` is the signals' sender."""
+    """Sends requests and signals in blocking calls; `manager` is the one that the signals name."""
 
-    def __init__(self, store: Store, sender: type) -> None:
+    def __init__(self, store: Store, manager: object) -> None:
         self._store = store
-        self._sender = sender
+        self._manager = manager
 
     async def send(self, request: Request[ReplyT]) -> ReplyT:
         """Send a request and return the reply."""
@@ -58,15 +62,15 @@ class BlockingIO:
 
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""
-        signals.send_signal(signal, self._sender, **arguments)
+        signals.send_signal(signal, self._manager, **arguments)
 
 
 class AsyncIO:
-    """Sends requests and signals without blocking the event loop; `sender` is the signals' sender."""
+    """Sends requests and signals without blocking the event loop; `manager` is the one that the signals name."""
 
-    def __init__(self, store: Store, sender: type) -> None:
+    def __init__(self, store: Store, manager: object) -> None:
         self._store = store
-        self._sender = sender
+        self._manager = manager
 
     def send(self, request: Request[ReplyT]) -> Awaitable[ReplyT]:
         """Send a request and return the reply."""
@@ -75,7 +79,7 @@ class AsyncIO:
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""
         if signal.receivers:  # `has_listeners()` overlooks receivers of one sender
-            await signal.asend_robust(sender=self._sender, **arguments)
+            await signal.asend_robust(sender=type(self._manager), manager=self._manager, **arguments)
 
 
 class Policy:
@@ -104,13 +108,20 @@ class Policy:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
 
-    async def create(self, conversation_id: str, provider: str, model: str, external_id: str) -> Session:
-        """Store, whatever was there."""
+    async def create(
+        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool
+    ) -> Session:
+        """Store, unless a session is there that may not be replaced."""
         keys.check(conversation_id)
+        check_names(provider=provider, model=model)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, external_id)
-        raw = await self._io.send(self._store.put(session, self._ttl_seconds, actor=self._actor))
-        former = readable(conversation_id, raw)
+        former = None
+        if replace:
+            raw = await self._io.send(self._store.put(session, self._ttl_seconds, actor=self._actor))
+            former = readable(conversation_id, raw)
+        elif (bound := await self._bind(session, None, "")) is not session:
+            raise SessionConflict(conversation_id, bound)
         if former is not None and conf.index and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._remember(session, asked_at)
@@ -133,6 +144,7 @@ class Policy:
         """Return the binding, or make it."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)  # on a hit as well: a wrong call must not show up later
+        check_owner(external_id)
         asked_at = time.monotonic()
         seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
         proposal = None
@@ -225,6 +237,29 @@ class Policy:
             done, raw = await self._remove(session.id, session, raw)
         await self._forget(session.id, session)
 
+    async def trail(self, conversation_id: str) -> Trail:
+        """Read the last turns."""
+        keys.check(conversation_id)
+        return self._store.decode_trail(await self._io.send(self._store.read_trail(conversation_id)))
+
+    async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
+        """Add to the trails, then to the sums and metrics what the trails reply."""
+        for turn in turns:
+            check_turn(turn)
+        recorded: list[Recorded] = [None] * len(turns)
+        kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+        try:
+            if kept:
+                request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
+                for at, reply in zip(kept, await self._io.send(request), strict=True):
+                    recorded[at] = reply and (reply[0], reply[1])
+        finally:  # the metrics do not need the store
+            sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
+            metrics.used(sums.routes, _first_bytes(turns))
+        if (adding := self._store.add_usage(sums)) is not None:
+            await self._io.send(adding)
+        return recorded
+
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         return await self._io.send(
             self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
@@ -285,6 +320,10 @@ class Policy:
 
     def _remember(self, session: Session, asked_at: float) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size)
+
+
+def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
+    return [(turn.provider, turn.model, turn.first_byte_ms) for turn in turns if turn.first_byte_ms is not None]
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:

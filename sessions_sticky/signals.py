@@ -1,6 +1,6 @@
 """Signals of changed bindings, for receivers of the project; sent after the change, by whoever made it.
 
-| signal | arguments besides `sender`, the manager's class |
+| signal | arguments besides `sender`, the manager's class, and `manager`, the `SessionManager` that made the change |
 | --- | --- |
 | `session_created` | `session`, `actor` |
 | `session_rebound` | `session`, `previous` (a `Session`), `reason`, `actor` |
@@ -24,11 +24,11 @@ session_rebound = Signal()
 session_deleted = Signal()
 
 
-def send_signal(signal: Signal, sender: type, **arguments: Any) -> None:
-    """Send a signal from blocking code, if it has receivers."""
+def send_signal(signal: Signal, manager: object, **arguments: Any) -> None:
+    """Send a signal of a manager's change from blocking code, if it has receivers."""
     if not signal.receivers:  # `has_listeners()` overlooks receivers of one sender
         return
     try:
-        signal.send_robust(sender=sender, **arguments)
+        signal.send_robust(sender=type(manager), manager=manager, **arguments)
     except RuntimeError:  # Django's, for receivers that are coroutine functions, in the thread of an event loop
         logger.exception("coroutine functions were not called: call the async methods where an event loop runs")

@@ -44,7 +44,7 @@ class Call:
         """The whole body. Raises `ApiError` 415 for a compressed one."""
         encoding = self.headers.get("content-encoding", "identity").strip().lower()
         if encoding != "identity":
-            message = f"The request body is compressed as {encoding[:32]!r}; allowed is no Content-Encoding"
+            message = f"The request body must not be compressed, but Content-Encoding is {encoding[:32]!r}"
             raise ApiError(415, message, code="unsupported_encoding", headers={"Accept-Encoding": "identity"})
         return self.raw_body
 

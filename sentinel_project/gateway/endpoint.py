@@ -142,16 +142,17 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
 
 def respond(call: Call, plan: Plan, served: Served) -> Reply:
     """Return a provider's answer, and note it in the log."""
-    answer, provider, result, repaired = served
+    answer, provider, result, repaired, turn = served
     call.log.note_route(plan, provider.name, result)
     headers = answer.headers | _session_headers(plan, provider.name, result)
     if repaired is not None:
         headers["X-Session-Repaired"] = repaired
     if isinstance(answer.body, bytes):
+        turn.end(answer.body)
         return Reply(200, headers, answer.body)
     # Proxies such as nginx would otherwise hold a stream back until it ends.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return Reply(200, headers, call.log.until_end(200, answer.body))
+    return Reply(200, headers, call.log.until_end(200, answer.body, turn))
 
 
 def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:

@@ -29,6 +29,7 @@ from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
+from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.http_exchange import CALL_ON_DISCONNECT
 
 UNKNOWN_BYTES = 64 * 1024
@@ -72,6 +73,7 @@ class GatewayHandler(ASGIHandler):
             probe_forever(health, providers),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
+            recorder.flush_forever(),
             routing.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]
@@ -85,6 +87,7 @@ class GatewayHandler(ASGIHandler):
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:

@@ -30,7 +30,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(_search_url(admin, text))
     filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
     try:
-        listed = sessions.page(**filters._asdict(), cursor=cursor or None, limit=PAGE_SIZE)
+        listed = sessions.all().filter(**filters.fields).page(cursor=cursor or None, limit=PAGE_SIZE)
     except InvalidCursor:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
@@ -90,7 +90,7 @@ def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
     is_owner = _is_owner(text)
     if _is_bound(text):
         if is_owner:
-            messages.info(request, _("There is an owner of this name, too: filter the list to see their sessions."))
+            messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
         return admin.session_url(text)
     if is_owner:
         return by_owner
@@ -106,7 +106,7 @@ def _is_bound(conversation_id: str) -> bool:
 
 def _is_owner(external_id: str) -> bool:
     try:
-        return sessions.count(external_id=external_id) > 0
+        return sessions.filter(owner=external_id).count() > 0
     except SessionNotSupported:
         return False
 

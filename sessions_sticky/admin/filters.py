@@ -61,10 +61,10 @@ def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
 def count_of(filters: Filters) -> Count:
     """Count without looking at many sessions one by one, as an owner together with a provider or model needs."""
     if filters.external_id is None or not filters.has_route:
-        return Count(sessions.count(**filters._asdict()), exact=True)
-    of_owner = sessions.count(external_id=filters.external_id)
-    of_route = sessions.count(provider=filters.provider, model=filters.model)
+        return Count(sessions.all().filter(**filters.fields).count(), exact=True)
+    of_owner = sessions.filter(owner=filters.external_id).count()
+    of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
     at_most = min(of_owner, of_route)
     if at_most > MAX_COUNTED:
         return Count(at_most, exact=False)
-    return Count(sessions.count(**filters._asdict()), exact=True)
+    return Count(sessions.all().filter(**filters.fields).count(), exact=True)

@@ -19,7 +19,7 @@ from sessions_sticky import audit
 from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, parameters
 from sessions_sticky.api.parsers import ShortJSONParser
 from sessions_sticky.api.permissions import SessionPermission, has_permission
-from sessions_sticky.api.problems import Conflict, StoreUnavailable, problem_handler
+from sessions_sticky.api.problems import Conflict, problem_handler
 from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, only, operation
 from sessions_sticky.api.serializers import (
     EventSerializer,
@@ -30,9 +30,8 @@ from sessions_sticky.api.serializers import (
 )
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
-from sessions_sticky.exceptions import SessionOwnerMismatch
 from sessions_sticky.manager import SessionManager, sessions
-from sessions_sticky.session import Entry, Outcome, SessionConflict
+from sessions_sticky.session import Entry, SessionConflict
 
 SESSION = (SessionSerializer, "The session.")
 UNSEEN = (None, "Done; for users who may not view sessions.")
@@ -97,7 +96,9 @@ class SessionsView(AdminView):
         if text is not None:
             page = self.manager.search(text, cursor=last_of(cursor), limit=limit)
         else:
-            page, count = self.manager.page(**asked, cursor=last_of(cursor), limit=limit), self.manager.count(**asked)
+            asked["owner"] = asked.pop("external_id", None)
+            found = self.manager.all().filter(**asked)
+            page, count = found.page(cursor=last_of(cursor), limit=limit), found.count()
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": shown_all(page.sessions, request), **pages, "count": count})
 
@@ -113,18 +114,10 @@ class SessionsView(AdminView):
         """Bind a conversation that is not bound yet."""
         proposal = _validated(SessionSerializer(data=request.data))
         conversation_id = proposal.pop("id")
-        # A look first: `resolve` would extend a session that is there. What it finds nevertheless came in between.
-        if self.manager.inspect(conversation_id):
-            raise _taken(request, conversation_id)
         try:
-            session, outcome = self.manager.resolve(conversation_id, **proposal)
-        except SessionOwnerMismatch as exc:
+            session = self.manager.create(conversation_id, **proposal)
+        except SessionConflict as exc:
             raise _taken(request, conversation_id) from exc
-        if outcome is Outcome.DEGRADED:
-            raise StoreUnavailable
-        # CREATED may also be a binding that the store had lost and this process made again.
-        if outcome is Outcome.HIT or (session.provider, session.model) != (proposal["provider"], proposal["model"]):
-            raise _taken(request, conversation_id)
         audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
         entry = Entry(session, self.manager.ttl_seconds)
         location = session_path(session.id, sessions_path(request))
@@ -143,12 +136,12 @@ class SessionView(AdminView):
         """Show a session without extending it."""
         return Response(_shown(request, _find(conversation_id)))
 
-    @operation("sessions_delete", "Unbind a conversation", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
+    @operation("sessions_delete", "Delete a session", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
     def delete(self, request: Request, conversation_id: str) -> Response:
-        """Unbind a conversation."""
+        """Delete a session."""
         if not self.manager.delete(conversation_id):
             raise _not_bound(conversation_id)
-        audit.record_release(request, conversation_id)
+        audit.record_delete(request, conversation_id)
         return Response(status=204)
 
 
@@ -186,13 +179,13 @@ class HistoryView(ActionView):
 
     @operation(
         "sessions_history",
-        "Show what happened to a conversation",
+        "Show the history of a conversation",
         *(400, 501),
         ok={200: (HistorySerializer, "The events.")},
         parameters=(ID,),
     )
     def get(self, request: Request, conversation_id: str) -> Response:
-        """Show what happened to a conversation, oldest first."""
+        """Show the history of a conversation, oldest first."""
         parameters(request)
         events = self.manager.history(conversation_id)
         return Response({"results": EventSerializer(events, many=True).data})

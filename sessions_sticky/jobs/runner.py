@@ -105,7 +105,7 @@ class JobRunner:
     def _send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Keep the lease while receivers take their time; changes that are made are announced in any case."""
         self._tick()
-        send_signal(signal, type(self._manager), **arguments)
+        send_signal(signal, self._manager, **arguments)
 
     def _tick(self) -> None:
         if time.monotonic() >= self._next_tick:
@@ -128,7 +128,7 @@ class JobRunner:
 
 def remaining(manager: SessionManager, plan: Plan) -> int:
     """Count what a plan would change now."""
-    number = manager.count(**plan.filters._asdict())
+    number = manager.all().filter(**plan.filters.fields).count()
     if plan.already_done is not None:
-        number -= manager.count(**plan.already_done._asdict())
+        number -= manager.filter(**plan.already_done.fields).count()
     return max(number, 0)

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
 from sessions_sticky.connections.commands import Batch
-from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.filters import Age, Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.reads import Reads
-from sessions_sticky.session import Session
+from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
 
 logger = logging.getLogger("sessions_sticky")
+
+NO_AGE = Age()
 
 MAX_PASSES = 10
 """Passes at most while sessions are found: another process may be moving them back."""
@@ -41,6 +43,13 @@ class Move(NamedTuple):
         model = session.model if self.model is None else self.model
         return Session(session.id, self.provider, model, session.external_id, session.created_at)
 
+    def check(self) -> None:
+        """Raise `InvalidSession` for a blank name or reason, and for what cannot be stored."""
+        check_names(to_provider=self.provider, reason=self.reason)
+        if self.model is not None:
+            check_names(to_model=self.model)
+        Session("", self.provider, self.model or "", self.reason, 0).to_json()
+
 
 class Bulk:
     """The bulk changes of one store; `actor` is their author in the history, `counter` a key that counts them."""
@@ -55,25 +64,25 @@ class Bulk:
         self._counter = {"counter": counter} if counter else {}
         self._reader = IndexReader(store, ttl_seconds)
 
-    def delete_all(self, filters: Filters, progress: Progress | None) -> int:
+    def delete_all(self, filters: Filters, progress: Progress | None, age: Age = NO_AGE) -> int:
         """Delete what matches the filters."""
-        number = self._change_all(filters, None, progress)
+        number = self._change_all(filters, age, None, progress)
         logger.info("deleted %d sessions: %s", number, _described(filters))
         return number
 
-    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None) -> int:
+    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, age: Age = NO_AGE) -> int:
         """Move what matches the filters."""
-        move.of(Session("", "", "", "", 0)).to_json()  # refuses what cannot be stored, even when there is no session
-        number = self._change_all(filters, move, progress)
+        move.check()
+        number = self._change_all(filters, age, move, progress)
         logger.info("rebound %d sessions: %s, %s", number, _described(filters), move)
         return number
 
-    def _change_all(self, filters: Filters, move: Move | None, progress: Progress | None) -> int:
-        expected = Reads(self._store, self._ttl_seconds).count(filters)
+    def _change_all(self, filters: Filters, age: Age, move: Move | None, progress: Progress | None) -> int:
+        expected = Reads(self._store, self._ttl_seconds).count(filters, age)
         done, began_at, newest = 0, int(time.time()), None
         for _ in range(MAX_PASSES):
             changed = 0
-            for rows in self._reader.scan(filters):
+            for rows in self._reader.scan(filters, age):
                 changed += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
                 if progress:
                     progress(done + changed, max(expected, done + changed))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, TypedDict
 
 import msgspec
 
 from sessions_sticky.exceptions import InvalidCursor
+from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.session import Entry, Session
 
 MAX_PAGE = 1_000
@@ -20,7 +21,9 @@ class FilterFields(TypedDict, total=False):
 
     provider: str | None
     model: str | None
-    external_id: str | None
+    owner: str | None
+    idle_for: timedelta | float | None
+    created_before: datetime | float | None
 
 
 class Filters(NamedTuple):
@@ -30,19 +33,23 @@ class Filters(NamedTuple):
     model: str | None = None
     external_id: str | None = None
 
-    @classmethod
-    def checked(cls, fields: FilterFields, *, everything: bool | None = None) -> Filters:
-        """Return the filters; raise `ValueError` for one that is not a string.
-
-        With `everything` True they must be empty, with False not.
-        """
-        filters = cls(**fields)
-        for name, value in zip(cls._fields, filters, strict=True):
+    def narrowed(self, fields: FilterFields) -> Filters:
+        """Return the filters with some more; raise `ValueError` for one that is not a string or there already."""
+        if unknown := fields.keys() - FilterFields.__annotations__.keys():
+            allowed = ", ".join(FilterFields.__annotations__)
+            raise TypeError(f"Unknown filters: {', '.join(sorted(unknown))}; allowed are {allowed}")
+        named = {"provider": fields.get("provider"), "model": fields.get("model"), "owner": fields.get("owner")}
+        for (name, value), former in zip(named.items(), self, strict=True):
+            _check_new(name, value, former)
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"Invalid {name}: {value!r}; allowed is a string or None")
-        if everything is not None and everything != (filters == cls()):
-            raise ValueError("Either a filter (provider, model, external_id) or everything=True is needed, not both")
-        return filters
+                raise ValueError(f"{name} must be a string or None, not {value!r}")
+        merged = (former if value is None else value for value, former in zip(named.values(), self, strict=True))
+        return Filters(*merged)
+
+    @property
+    def fields(self) -> FilterFields:
+        """The filters as keyword arguments."""
+        return {"provider": self.provider, "model": self.model, "owner": self.external_id}
 
     def match(self, session: Session) -> bool:
         """Return whether a session matches."""
@@ -67,10 +74,48 @@ class Filters(NamedTuple):
         return self.provider is not None or self.model is not None
 
 
+class Age(NamedTuple):
+    """Which sessions match by their times, in seconds and Unix seconds; they are read to know."""
+
+    idle_for: float | None = None
+    created_before: float | None = None
+
+    def narrowed(self, fields: FilterFields) -> Age:
+        """Return the filters with some more; raise `ValueError` for one of another kind, or there already."""
+        idle, before = fields.get("idle_for"), fields.get("created_before")
+        _check_new("idle_for", idle, self.idle_for)
+        _check_new("created_before", before, self.created_before)
+        if isinstance(before, datetime) and before.tzinfo is None:
+            raise ValueError(f"created_before must have a time zone, not {before!r}")
+        idle_for = idle.total_seconds() if isinstance(idle, timedelta) else _seconds("idle_for", idle)
+        created = before.timestamp() if isinstance(before, datetime) else _seconds("created_before", before)
+        return Age(self.idle_for if idle_for is None else idle_for, self.created_before if created is None else created)
+
+    def match(self, session: Session, left_ms: int, ttl_seconds: int) -> bool:
+        """Return whether a session matches that has so many milliseconds left of its idle time; negative: no expiry."""
+        if self.created_before is not None and session.created_at >= self.created_before:
+            return False
+        if self.idle_for is None:
+            return True
+        is_known = left_ms >= 0 and read_session_id(session.id, model=session.model).kind != "content"
+        return is_known and ttl_seconds - left_ms / 1000 >= self.idle_for
+
+
+def _check_new(name: str, value: object, former: object) -> None:
+    if value is not None and former is not None:
+        raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
+
+
+def _seconds(name: str, value: object) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+        raise ValueError(f"{name} must be a time or a number of seconds of at least 0, not {value!r}")
+    return value
+
+
 def check_limit(limit: int) -> int:
     """Return a number of rows; raise `ValueError` for one that a page cannot have."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-        raise ValueError(f"Invalid limit: {limit!r}; allowed is a whole number from 1 to {MAX_PAGE}")
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
 
 
@@ -122,11 +167,11 @@ class Cursor(NamedTuple):
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
         except (ValueError, msgspec.MsgspecError) as exc:
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next") from exc
+            raise InvalidCursor("The cursor was not issued by an earlier page") from exc
         if not _SCORE.fullmatch(cursor.score):
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next")
+            raise InvalidCursor("The cursor was not issued by an earlier page")
         if cursor.filters != filters:
-            raise InvalidCursor("Invalid cursor: it was given for other filters")
+            raise InvalidCursor("The cursor was issued for other filters")
         return cursor
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.policy import readable
-from sessions_sticky.queries.filters import Cursor, Filters
+from sessions_sticky.queries.filters import Age, Cursor, Filters
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
@@ -75,21 +75,22 @@ class IndexReader:
                     break
         return list(found.values()), cursor if more else None
 
-    def scan(self, filters: Filters) -> Iterator[list[Row]]:
+    def scan(self, filters: Filters, age: Age) -> Iterator[list[Row]]:
         """Yield every matching session, in no order, in batches; some may come twice.
 
         Misses none that exists throughout, but for one that moves from a route that is not scanned yet to one that is.
         """
         entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
         while batch := list(islice(entries, BATCH_SIZE)):
-            yield [row for row in self.verify(batch) if filters.match(row.session)]
+            rows = [row for row in self.verify(batch) if filters.match(row.session)]
+            yield [row for row in rows if age.match(row.session, row.left_ms, self._ttl_seconds)]
 
     def zsets(self, filters: Filters) -> list[str]:
         """Return ZSETs that have all that matches, of owner and route the smaller one."""
         if not filters.is_encodable:
             return []  # as no session is
         if filters.external_id is None:
-            return self._route_zsets(filters) if filters.has_route else [keys.INDEX_ALL]
+            return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
         owner = keys.owner(filters.external_id)
         routes = self._route_zsets(filters) if filters.has_route else []
         if not filters.has_route or not routes:
@@ -112,7 +113,7 @@ class IndexReader:
         for entry, raw, left_ms in zip(entries, found[::2], found[1::2], strict=True):
             session = readable(entry.conversation_id, raw)
             if session is None:
-                zsets = {entry.zset, keys.INDEX_ALL}
+                zsets = {entry.zset, keys.index_all()}
                 repairs += [index.drop_entry(zset, entry.member, entry.score) for zset in zsets]
                 continue
             row = Row(session, raw, left_ms)

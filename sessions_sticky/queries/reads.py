@@ -12,7 +12,7 @@ from typing import Any
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.queries.filters import Cursor, Filters, HourStats, Page, RouteStats, Stats
+from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
 from sessions_sticky.queries.index_reader import IndexEntry, IndexReader, Row
 from sessions_sticky.session import Entry
 from sessions_sticky.stores import index
@@ -43,19 +43,19 @@ class Reads:
             rows += more
         return Page([entry_of(row) for row in rows], None if at is None else str(at))
 
-    def scan(self, filters: Filters) -> Iterator[Entry]:
+    def scan(self, filters: Filters, age: Age) -> Iterator[Entry]:
         """Yield every matching session once."""
         seen: set[str] = set()
-        for rows in self._reader.scan(filters):
+        for rows in self._reader.scan(filters, age):
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
                     yield entry_of(row)
 
-    def count(self, filters: Filters) -> int:
-        """Count by the index; by the sessions where owner and provider or model are given together."""
-        if filters.external_id is not None and filters.has_route:
-            return sum(1 for _ in self.scan(filters))
+    def count(self, filters: Filters, age: Age) -> int:
+        """Count by the index; by the sessions where times, or owner and provider or model are given together."""
+        if age != Age() or (filters.external_id is not None and filters.has_route):
+            return sum(1 for _ in self.scan(filters, age))
         return sum(self._counts(self._reader.zsets(filters)))
 
     def stats(self) -> Stats:
@@ -115,7 +115,7 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     """Return the events after a position, or the last ones."""
     _check_history(store)
     if after is not None and not (_POSITION.fullmatch(after) and all(int(part) < 2**64 for part in after.split("-"))):
-        raise ValueError(f"Invalid position: {after!r}; allowed is that of an event")
+        raise ValueError(f"after must be the position of an event, not {after!r}")
     found, _ = store.send(recent_events(after, limit))
     return _events(found)
 

@@ -60,11 +60,11 @@ def _change_one(manager: SessionManager, random: Random) -> None:
     if what == 0:
         manager.delete(conversation_id)
     elif what == 1:
-        manager.rebind_all(provider=provider, to_provider=random.choice("pq"), reason="")
+        manager.rebind_all(provider=provider, to_provider=random.choice("pq"), reason="a test")
     elif what == 2:
         manager.page(limit=5)
     elif what == 3 and session:
-        manager.rebind(session, provider=provider, model=model, reason="")
+        manager.rebind(session, provider=provider, model=model, reason="a test")
     elif what == 4:
         manager.touch(conversation_id)
     elif what == 5 or session is None:

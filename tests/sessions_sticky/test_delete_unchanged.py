@@ -42,7 +42,7 @@ def test_delete_unchanged_unbinds_when_the_session_is_as_it_was_seen(call: Call,
 
 def test_delete_unchanged_conflicts_when_the_session_is_another_by_now(call: Call, manager: SessionManager) -> None:
     seen = manager.create("conv-1", **PROPOSAL)
-    current = manager.create("conv-1", **{**PROPOSAL, "provider": "mistral"})
+    current = manager.create("conv-1", **{**PROPOSAL, "provider": "mistral"}, replace=True)
     with pytest.raises(SessionConflict) as caught:
         call("delete_unchanged", seen)
     assert caught.value.current == current

@@ -10,8 +10,10 @@ import sessions_sticky
 PUBLIC = {
     *("Session", "SessionManager", "sessions", "Outcome", "Resolution", "Entry", "rendezvous", "keys", "cache_config"),
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
+    "SessionQuery",
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
-    *("HourStats",),
+    *("HourStats", "OwnerUsage", "RouteUsage", "UsageReport"),
+    *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),
     *("session_created", "session_rebound", "session_deleted"),
 }
 
@@ -59,8 +61,9 @@ def test_import_reads_no_settings_and_opens_nothing_before_the_first_call():
 from sessions_sticky import *
 from django.conf import settings
 assert not settings.configured
-assert Session("c", "p", "m", "o", 1).id == keys.session("c")[-1]
+assert Session("c", "p", "m", "o", 1).id == "c"
 settings.configure(CACHES={"default": cache_config("redis://127.0.0.1:1/0")})
+assert keys.session("c") == "sentinel:session:c"
 try:
     sessions.get("c")
 except SessionStoreUnavailable:

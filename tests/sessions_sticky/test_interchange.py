@@ -12,7 +12,7 @@ from sessions_sticky import Outcome, Session, SessionManager, sessions
 from tests.conftest import REAL_STORES, REDIS_STORES
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 from tests.sessions_sticky.test_keys import ALLOWED
-from tests.sessions_sticky.test_session import EXAMPLE, TEXT
+from tests.sessions_sticky.test_session import EXAMPLE, NAME, TEXT
 
 KEY = "sentinel:session:conv-123"
 TTL_SECONDS = 60
@@ -122,7 +122,7 @@ def test_ttl_follows_the_setting_at_once_unless_the_manager_has_its_own(raw, set
     own = SessionManager(ttl_seconds=9)
     for seconds in (7, 33):
         settings.SESSION_TTL_SECONDS = seconds
-        sessions.create("conv-123", **PROPOSAL)
+        sessions.create("conv-123", **PROPOSAL, replace=True)
         assert (seconds - 5) * 1000 < raw.pttl(KEY) <= seconds * 1000
     own.touch("conv-123")
     assert 4_000 < raw.pttl(KEY) <= 9_000
@@ -131,11 +131,11 @@ def test_ttl_follows_the_setting_at_once_unless_the_manager_has_its_own(raw, set
 # Only real servers: 100 examples on fakeredis show nothing more.
 @pytest.mark.parametrize("store_name", REAL_STORES[:1], indirect=True)
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(ALLOWED, TEXT, TEXT, TEXT)
+@given(ALLOWED, NAME, NAME, TEXT)
 def test_resolve_stores_what_was_proposed_whatever_is_in_it(
     store_name, manager, conversation_id, provider, model, owner
 ):
     manager.delete(conversation_id)
     session, outcome = manager.resolve(conversation_id, provider=provider, model=model, external_id=owner)
     assert (outcome, session) == (Outcome.CREATED, Session(conversation_id, provider, model, owner, session.created_at))
-    assert manager.resolve(conversation_id, provider="", model="", external_id=owner) == (session, Outcome.HIT)
+    assert manager.resolve(conversation_id, provider="p", model="m", external_id=owner) == (session, Outcome.HIT)

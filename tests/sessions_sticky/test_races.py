@@ -70,7 +70,7 @@ async def test_aresolve_gives_all_racers_one_session_when_tasks_race(manager):
 @on_real
 def test_rebind_lets_one_win_and_tells_the_others_when_threads_race(manager, together):
     for _ in range(30):
-        session = manager.create("conv-123", **PROPOSAL)
+        session = manager.create("conv-123", **PROPOSAL, replace=True)
         moves = [{**MOVE, "provider": f"p{n}"} for n in range(RACERS)]
         answers = together([partial(manager.rebind, session, **move) for move in moves])
         conflicts = [answer for answer in answers if isinstance(answer, SessionConflict)]
@@ -104,7 +104,7 @@ def test_session_stays_deleted_when_delete_races_rebind(manager, together):
                 session = manager.rebind(session, **MOVE)
 
     for _ in range(30):
-        session = manager.create("conv-123", **PROPOSAL)
+        session = manager.create("conv-123", **PROPOSAL, replace=True)
         rebinders = [partial(rebind_again_and_again, session)] * 3
         together([partial(manager.delete, "conv-123"), *rebinders])
         assert manager.get("conv-123") is None
@@ -113,10 +113,10 @@ def test_session_stays_deleted_when_delete_races_rebind(manager, together):
 @on_real
 def test_create_wins_as_a_whole_when_it_races_rebind(manager, together):
     for _ in range(30):
-        session = manager.create("conv-123", **PROPOSAL)
+        session = manager.create("conv-123", **PROPOSAL, replace=True)
         created, rebound = together(
             [
-                partial(manager.create, "conv-123", **PROPOSAL | {"external_id": "user-789"}),
+                partial(manager.create, "conv-123", **PROPOSAL | {"external_id": "user-789"}, replace=True),
                 partial(manager.rebind, session, **MOVE),
             ]
         )

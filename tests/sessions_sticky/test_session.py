@@ -12,6 +12,8 @@ from tests.sessions_sticky.calls import sample
 
 EXAMPLE = b'{"id":"conv-123","provider":"openai","model":"gpt-4","external_id":"user-456","created_at":1700000000}'
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+NAME = TEXT.filter(str.strip)
+"""A provider, a model or a reason: not blank."""
 SESSIONS = st.builds(Session, TEXT, TEXT, TEXT, TEXT, st.integers(-(2**63), 2**63 - 1))
 
 

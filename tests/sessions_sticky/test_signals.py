@@ -51,7 +51,7 @@ def test_signals_tell_what_was_changed_and_by_whom(call, manager, heard):
     call("delete", "conv-123")
     call("delete", "conv-123")
     made = call("create", "conv-123", **OTHER)
-    common = {"sender": SessionManager, "actor": "gateway"}
+    common = {"sender": SessionManager, "manager": manager, "actor": "gateway"}
     assert told(heard) == [
         ("created", {"session": session, **common}),
         ("rebound", {"session": moved, "previous": session, "reason": MOVE["reason"], **common}),
@@ -67,7 +67,7 @@ def test_signals_tell_of_each_session_when_many_are_changed(call, manager, heard
     call("rebind_all", provider="openai", to_provider="mistral", reason="maintenance")
     call("delete_all", everything=True)
     moved = [Session(s.id, "mistral", s.model, s.external_id, s.created_at) for s in made]
-    common = {"sender": SessionManager, "actor": "gateway"}
+    common = {"sender": SessionManager, "manager": manager, "actor": "gateway"}
     expected = [
         ("rebound", {"session": m, "previous": s, "reason": "maintenance", **common})
         for s, m in zip(made, moved, strict=True)
@@ -102,7 +102,7 @@ def test_no_signal_is_sent_when_nothing_was_changed(call, manager, heard):
     heard.clear()
     with pytest.raises(SessionConflict):
         call("rebind", session, **MOVE)
-    call("rebind_all", provider="openai", to_provider="p", reason="")
+    call("rebind_all", provider="openai", to_provider="p", reason="a test")
     call("delete", "nobody")
     call("reindex")
     assert not heard
@@ -128,7 +128,7 @@ def test_change_is_made_and_others_are_told_when_a_receiver_raises(call, manager
         session = call("resolve", "conv-123", **PROPOSAL).session
         moved = call("rebind", session, **MOVE)
         assert call("get", "conv-123") == moved
-        assert call("rebind_all", provider=moved.provider, to_provider="p", reason="") == 1
+        assert call("rebind_all", provider=moved.provider, to_provider="p", reason="a test") == 1
         assert call("delete_all", everything=True) == 1
     finally:
         for signal in SIGNALS.values():
@@ -194,3 +194,13 @@ def test_no_signal_is_sent_when_there_are_no_receivers(call, manager, monkeypatc
         call("rebind", manager.get("conv-123"), **MOVE)
         call("delete_all", everything=True)
     assert not sent.called
+
+
+@on_real
+def test_signal_names_the_manager_that_made_the_change(manager, heard):
+    other = SessionManager("default", ttl_seconds=60)
+    manager.create("conv-1", **PROPOSAL)
+    other.create("conv-2", **PROPOSAL)
+    other.delete_all(everything=True)
+    assert [kwargs["manager"] for _, kwargs in heard] == [manager, other, other, other]
+    assert repr(other) == "<SessionManager on the cache 'default', idle time 60 s>"

@@ -178,7 +178,7 @@ def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
     while call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    session = call("create", "conv-123", **PROPOSAL)
+    session = call("create", "conv-123", **PROPOSAL, replace=True)
     assert call("get", "conv-123") == session
     assert call("touch", "conv-123")
     assert call("delete", "conv-123")

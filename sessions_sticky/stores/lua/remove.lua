@@ -11,5 +11,6 @@ if MARKER then
   call('SET', MARKER, '1', 'EX', TTL) -- a full Redis refuses it, which must not prevent the deletion
 end
 redis.call('DEL', SESSION)
+drop_trail()
 record()
 return {1, current}

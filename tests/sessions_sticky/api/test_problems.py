@@ -11,7 +11,7 @@ from rest_framework.parsers import FormParser
 from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.views import APIView
 
-from sessions_sticky import SessionManager, cache_config
+from sessions_sticky import cache_config
 from tests.servers import VALKEY, Server, free_port
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL, STORE_CALLS
 
@@ -61,7 +61,7 @@ def test_create_names_the_field_when_a_value_does_not_fit(
     api: APIClient, session_cache: redis.Redis, field: str, value: Any, messages: list[str]
 ) -> None:
     response = api.post(BASE, PROPOSAL | {field: value}, format="json")
-    assert_problem(response, 400, errors={field: messages}, detail="Invalid input; `errors` says where and why.")
+    assert_problem(response, 400, errors={field: messages}, detail="Invalid input.")
     assert not session_cache.keys("sentinel:session:*")
 
 
@@ -167,9 +167,9 @@ def assert_unavailable(response: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert response.headers["Retry-After"] == "1"
     assert response.headers["Content-Type"] == "application/problem+json"
     if response.content:  # not for HEAD
-        detail = "The session store did not answer; whether the session exists is not known."
+        detail = "The session store is unavailable."
         assert_problem(response, 503, detail=detail)
-    assert "did not answer" in caplog.text
+    assert "Session store unavailable" in caplog.text
 
 
 @pytest.mark.parametrize("on_store_error", ["degrade", "raise"])
@@ -193,21 +193,6 @@ def test_call_answers_503_within_a_second_when_the_store_stalls(
         start = time.monotonic()
         assert_unavailable(CALLS[name].by(api), caplog)
         assert time.monotonic() - start < 1
-
-
-@pytest.mark.parametrize("on_store_error", ["degrade", "raise"])
-def test_create_answers_503_when_the_store_dies_after_the_look(
-    api: APIClient,
-    settings: Any,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    on_store_error: str,
-) -> None:
-    with Server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
-        settings.SESSIONS_STICKY = {"ON_STORE_ERROR": on_store_error}
-        monkeypatch.setattr(SessionManager, "inspect", lambda self, conversation_id: server.kill())
-        assert_unavailable(CALLS["create"].by(api), caplog)
 
 
 def test_create_answers_503_when_the_store_is_full(

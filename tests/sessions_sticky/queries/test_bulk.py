@@ -90,7 +90,7 @@ def test_rebind_all_moves_what_a_filter_means_and_keeps_the_rest(call, manager, 
     raw.pexpire(keys.session("conv-3"), 500_500)
     for place in places(made[5]):
         raw.zincrby(place, -30, "conv-5")  # it lags behind
-    score = raw.zscore(keys.INDEX_ALL, "conv-5")
+    score = raw.zscore(keys.index_all(), "conv-5")
     assert call("rebind_all", **DRAIN) == 12
     moved = [manager.get(session.id) for session in made]
     assert [(s.id, s.external_id, s.created_at) for s in moved] == [(s.id, s.external_id, s.created_at) for s in made]
@@ -131,7 +131,7 @@ def test_bulk_needs_either_a_filter_or_everything(call, manager, method, given):
 def test_bulk_takes_all_when_everything_is_meant(call, manager, raw):
     fill(manager, 3)
     manager.create("other", "p", "m", "o")
-    assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="") == 4
+    assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="a test") == 4
     assert call("delete_all", everything=True) == 4
     assert not [*raw.scan_iter("sentinel:session:*")]
     told = []
@@ -140,10 +140,14 @@ def test_bulk_takes_all_when_everything_is_meant(call, manager, raw):
 
 
 @on_valkey
-@pytest.mark.parametrize("name", ["\ud800", 5, None])
-def test_rebind_all_refuses_a_name_that_cannot_be_stored_even_when_there_is_no_session(call, raw, name):
+@pytest.mark.parametrize("name", ["\ud800", 5, None, "", " "])
+@pytest.mark.parametrize("field", ["to_provider", "to_model", "reason"])
+def test_rebind_all_refuses_what_cannot_be_stored_even_when_there_is_no_session(call, raw, field, name):
+    if (field, name) == ("to_model", None):
+        assert call("rebind_all", **{**DRAIN, field: name}) == 0
+        return
     with pytest.raises(InvalidSession):
-        call("rebind_all", **{**DRAIN, "to_provider": name})
+        call("rebind_all", **{**DRAIN, field: name})
 
 
 @on_real
@@ -153,9 +157,9 @@ def test_bulk_leaves_alone_what_somebody_else_has_changed_meanwhile(call, manage
     other = SessionManager()
 
     def meddle():
-        other.rebind(other.get("conv-0"), provider="xai", model="grok", reason="")
+        other.rebind(other.get("conv-0"), provider="xai", model="grok", reason="a test")
         other.delete("conv-1")
-        other.create("conv-2", "deepseek", "chat", "somebody")
+        other.create("conv-2", "deepseek", "chat", "somebody", replace=True)
         raw.set(keys.session("conv-3"), "junk", keepttl=True)
 
     before_changes(meddle)
@@ -175,7 +179,7 @@ def test_bulk_takes_a_session_that_moved_into_the_filter_behind_it(call, manager
     fill(manager, 6)
     late = manager.create("late", "xai", "gpt-4", "user-456")
     other = SessionManager()
-    before_changes(lambda: other.rebind(late, provider="openai", model="gpt-4", reason=""))
+    before_changes(lambda: other.rebind(late, provider="openai", model="gpt-4", reason="a test"))
     assert call("rebind_all", **DRAIN) == 7
     assert call("count", provider="mistral") == 7
 
@@ -299,7 +303,7 @@ def test_bulk_takes_what_another_program_writes_in_its_own_way(call, manager, ra
 def test_bulk_log_names_no_owner(call, manager, caplog):
     caplog.set_level("INFO")
     fill(manager, 1)
-    call("rebind_all", external_id="user-456", to_provider="mistral", reason="")
+    call("rebind_all", external_id="user-456", to_provider="mistral", reason="a test")
     call("delete_all", external_id="user-456")
     lines = [record.getMessage() for record in caplog.records if record.name == "sessions_sticky"]
     assert any(line.startswith("rebound 1 sessions") for line in lines)

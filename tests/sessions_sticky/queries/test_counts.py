@@ -30,7 +30,7 @@ def test_stats_tell_sessions_and_creations_of_each_route(call, manager):
     fill(manager, 3)
     fill(manager, 2, provider="mistral", model='m:"1"')
     manager.create("conv-9", "openai", "gpt-5", "user-456")
-    manager.rebind(manager.get("conv-9"), provider="xai", model="grok", reason="")
+    manager.rebind(manager.get("conv-9"), provider="xai", model="grok", reason="a test")
     manager.delete("conv-2")
     stats = call("stats")
     assert stats.sessions == 3
@@ -71,9 +71,9 @@ def test_count_is_right_when_sessions_have_expired_with_nobody_running(manager, 
     now = time.time()
     pipeline = raw.pipeline(transaction=False)
     for key in entries(raw):
-        if key != keys.INDEX_ROUTES:
+        if key != keys.index_routes():
             pipeline.zadd(key, {f"gone-{n}": now - n / 500 for n in range(10_000)})
-    pipeline.zadd(keys.INDEX_ROUTES, {keys.route_name("gone", "gone"): now - 1})
+    pipeline.zadd(keys.index_routes(), {keys.route_name("gone", "gone"): now - 1})
     pipeline.execute()
     assert manager.count() == manager.count(provider="openai") == manager.count(external_id="user-456") == 3
     stats = manager.stats()
@@ -90,7 +90,7 @@ def test_count_is_right_when_sessions_expire(manager, raw):
     while raw.exists(keys.session("brief-19")):
         time.sleep(0.01)
     assert manager.count() == manager.count(provider="openai") == manager.stats().sessions == 2
-    assert len(entries(raw)[keys.INDEX_ALL]) == 2
+    assert len(entries(raw)[keys.index_all()]) == 2
 
 
 @on_real
@@ -99,7 +99,7 @@ def test_count_is_right_when_many_sessions_are_used_but_their_entries_are_overdu
     monkeypatch.setattr(index, "MAX_DUE", 10)
     fill(manager, 35)
     for key in entries(raw):
-        if key != keys.INDEX_ROUTES:
+        if key != keys.index_routes():
             raw.zadd(key, {f"conv-{n}": time.time() - n for n in range(0, 35)})
     raw.delete(keys.session("conv-3"))
     assert call("count", provider="openai") == 34
@@ -132,10 +132,10 @@ def test_route_stays_listed_as_long_as_any_of_its_sessions(call, manager, raw):
     """Though the last to be entered there expires long before the others."""
     session = SessionManager(ttl_seconds=100).create("brief", "mistral", "large", "user-456")
     fill(manager, 1)
-    call("rebind", session, provider="openai", model="gpt-4", reason="")
+    call("rebind", session, provider="openai", model="gpt-4", reason="a test")
     SessionManager(ttl_seconds=100).create("brief-2", **PROPOSAL)
-    score = raw.zscore(keys.INDEX_ROUTES, keys.route_name("openai", "gpt-4"))
-    assert score >= raw.zscore(keys.INDEX_ALL, "conv-0")
+    score = raw.zscore(keys.index_routes(), keys.route_name("openai", "gpt-4"))
+    assert score >= raw.zscore(keys.index_all(), "conv-0")
 
 
 # The model: what a plain dictionary of sessions says, after any sequence of operations.
@@ -165,7 +165,7 @@ class Counts(RuleBasedStateMachine):
 
     @rule(id=IDS, provider=NAMES, model=NAMES, owner=NAMES, which=st.sampled_from([0, 1]))
     def create(self, id, provider, model, owner, which):
-        self.model[id] = self.managers[which].create(id, provider, model, owner)
+        self.model[id] = self.managers[which].create(id, provider, model, owner, replace=True)
         self.created[provider, model] += 1
 
     @rule(id=IDS, provider=NAMES, model=NAMES, which=st.sampled_from([0, 1]))
@@ -186,7 +186,7 @@ class Counts(RuleBasedStateMachine):
     def rebind(self, id, provider, model):
         known = self.model.get(id, sample(id))
         try:
-            self.model[id] = self.managers[0].rebind(known, provider=provider, model=model, reason="")
+            self.model[id] = self.managers[0].rebind(known, provider=provider, model=model, reason="a test")
         except SessionConflict:
             assert id not in self.model
 
@@ -200,7 +200,11 @@ class Counts(RuleBasedStateMachine):
         if session := self.model.pop(id, None):
             self.raw.delete(keys.session(id))
             self.managers[0]._store.last_seen.forget(id)
-            for place in (keys.INDEX_ALL, keys.owner(session.external_id), keys.route(session.provider, session.model)):
+            for place in (
+                keys.index_all(),
+                keys.owner(session.external_id),
+                keys.route(session.provider, session.model),
+            ):
                 self.raw.zadd(place, {id: time.time() - 1})
 
     @rule(provider=NAMES, to=NAMES, model=st.none() | NAMES)
@@ -211,7 +215,7 @@ class Counts(RuleBasedStateMachine):
             if session.provider == provider and target != session:
                 self.model[id] = target
                 moved += 1
-        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="") == moved
+        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="a test") == moved
 
     @rule(owner=NAMES)
     def delete_all(self, owner):

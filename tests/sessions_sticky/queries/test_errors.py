@@ -28,7 +28,7 @@ METHODS = {
     "history": {"conversation_id": "conv-1"},
     "recent": {},
     "delete_all": {"provider": "openai"},
-    "rebind_all": {"provider": "openai", "to_provider": "p", "reason": ""},
+    "rebind_all": {"provider": "openai", "to_provider": "p", "reason": "a test"},
     "reindex": {},
 }
 NEED_INDEX = [method for method in METHODS if method not in ("history", "recent")]
@@ -44,7 +44,7 @@ def test_operators_methods_are_not_supported_on_a_portable_cache(call, manager):
     assert call("get", "conv-1") == session
     assert call("touch", "conv-1")
     assert call("resolve", "conv-1", **PROPOSAL) == (session, Outcome.HIT)
-    assert call("create", "conv-1", **PROPOSAL) == call("get", "conv-1")
+    assert call("create", "conv-1", **PROPOSAL, replace=True) == call("get", "conv-1")
     assert call("delete", "conv-1")
     with pytest.raises(SessionNotSupported):
         call("rebind", session, **MOVE)
@@ -144,7 +144,7 @@ def test_operators_methods_go_on_when_the_server_forgets_its_scripts(call, manag
     fill(manager, 3)
     for _ in range(2):  # a batch whose scripts the process believes to be known
         raw.script_flush()
-        assert call("rebind_all", provider="openai", to_provider="p", reason="") in (3, 0)
+        assert call("rebind_all", provider="openai", to_provider="p", reason="a test") in (3, 0)
     assert call("count", provider="p") == 3
 
 

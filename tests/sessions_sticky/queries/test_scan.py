@@ -64,10 +64,10 @@ class World:
             self.lived.discard(conversation_id)
         elif what == "move away":
             if session := manager.get(conversation_id):
-                manager.rebind(session, provider="q", model="m", reason="")
+                manager.rebind(session, provider="q", model="m", reason="a test")
                 self.lived.discard(conversation_id)
         elif what == "create":
-            manager.create(f"new-{place}", "p", "m", "o")
+            manager.create(f"new-{place}", "p", "m", "o", replace=True)
         elif what == "other scan":
             next(manager.scan(), None)
 
@@ -115,9 +115,9 @@ def test_scan_yields_each_session_once_while_threads_change_them(manager, scans,
                 mine.touch(kept[n])
             elif what == 1 and (session := mine.get(kept[n])):
                 with suppress(SessionConflict):
-                    mine.rebind(session, provider="p", model=f"m{random.randrange(6)}", reason="")
+                    mine.rebind(session, provider="p", model=f"m{random.randrange(6)}", reason="a test")
             elif what == 2:
-                mine.create(f"passing-{n}", "p", "m1", f"o{n % 2}")
+                mine.create(f"passing-{n}", "p", "m1", f"o{n % 2}", replace=True)
             else:
                 mine.delete(f"passing-{n}")
 
@@ -143,7 +143,7 @@ def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager
         for session in made:
             if (current := manager.get(session.id)) and current.provider == "openai":
                 with suppress(SessionConflict):
-                    manager.rebind(current, provider="openai", model="model-0" if done % 2 else "model-9", reason="")
+                    manager.rebind(current, provider="openai", model=f"model-{9 * (done % 2)}", reason="a test")
 
     assert manager.rebind_all(provider="openai", to_provider="mistral", reason="drain", progress=shuffle) == 6
     assert {manager.get(session.id).provider for session in made} == {"mistral"}
@@ -159,7 +159,7 @@ def test_scan_yields_nothing_when_there_is_no_session(manager):
 @on_real
 def test_scan_yields_a_session_once_when_it_has_an_entry_in_a_wrong_place(manager, raw):
     fill(manager, 2)
-    raw.zadd(keys.INDEX_ROUTES, {keys.route_name("openai", "gpt-5"): 4e9})
+    raw.zadd(keys.index_routes(), {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
     assert sorted(entry.session.id for entry in manager.scan(provider="openai")) == ["conv-0", "conv-1"]
     assert not raw.exists(keys.route("openai", "gpt-5"))

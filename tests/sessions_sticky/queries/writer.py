@@ -28,7 +28,7 @@ def change(seed: str) -> None:
             manager.delete(conversation_id)
         else:
             with suppress(SessionConflict):
-                manager.rebind(session, provider=provider, model=model, reason="")
+                manager.rebind(session, provider=provider, model=model, reason="a test")
         if number == 50:
             print("begun", flush=True)  # noqa: T201
 

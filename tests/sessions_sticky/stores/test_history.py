@@ -93,8 +93,7 @@ def test_history_tells_of_a_deleted_session_that_was_unreadable(call, raw):
 def test_reason_and_actor_are_kept_as_far_as_possible_when_they_have_no_utf8_form(call, manager):
     (session,) = fill(manager, 1)
     manager.acting_as("a\ud800").rebind(session, provider="p", model="m", reason="r\udfff")
-    manager.acting_as("a\ud800").rebind_all(provider="p", to_provider="q", reason="r\udfff")
-    assert [(event.reason, event.actor) for event in call("history", session.id)[1:]] == [("r?", "a?")] * 2
+    assert [(event.reason, event.actor) for event in call("history", session.id)[1:]] == [("r?", "a?")]
 
 
 @on_redis
@@ -102,19 +101,19 @@ def test_reason_and_actor_are_kept_as_far_as_possible_when_they_have_no_utf8_for
 def test_history_keeps_as_many_events_as_it_is_told_to(call, manager, raw, settings, length):
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": length}
     fill(manager, 20)
-    assert raw.xlen(keys.HISTORY) == length
+    assert raw.xlen(keys.history()) == length
     assert [event.conversation_id for event in call("recent")] == [f"conv-{n}" for n in range(20 - length, 20)]
     assert call("history", "conv-0") == []
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 1}
     manager.delete("conv-19")
-    assert raw.xlen(keys.HISTORY) == 1
+    assert raw.xlen(keys.history()) == 1
 
 
 @on_real
 def test_history_is_found_when_it_takes_many_steps(call, manager, monkeypatch):
     monkeypatch.setattr(history, "STEP", 3)
     for number in range(20):
-        manager.create(f"conv-{number % 4}", **PROPOSAL)
+        manager.create(f"conv-{number % 4}", **PROPOSAL, replace=True)
     events = call("history", "conv-1")
     assert len(events) == 5
     assert [event.position for event in events] == sorted(event.position for event in events)
@@ -143,14 +142,14 @@ def test_recent_goes_on_without_gaps_and_repeats(call, manager):
 )
 def test_recent_refuses_what_is_no_position(call, manager, after):
     fill(manager, 1)
-    with pytest.raises(ValueError, match="Invalid position"):
+    with pytest.raises(ValueError, match="after must be the position of an event"):
         call("recent", after=after)
 
 
 @on_valkey
 @pytest.mark.parametrize("limit", [0, 1001, True, "5"])
 def test_recent_refuses_a_limit_out_of_range(call, limit):
-    with pytest.raises(ValueError, match="Invalid limit"):
+    with pytest.raises(ValueError, match="limit must be a whole number"):
         call("recent", limit=limit)
 
 
@@ -167,8 +166,8 @@ def test_history_skips_what_other_programs_have_written(call, manager, raw):
         {"id": b"\xff", "event": "{}"},
         {"id": "conv-0", "event": '{"kind":"created"}', "more": "x"},
     ):
-        raw.xadd(keys.HISTORY, fields)
-    raw.xadd(keys.HISTORY, {"id": b"\xff", "event": '{"kind":"created"}'})
+        raw.xadd(keys.history(), fields)
+    raw.xadd(keys.history(), {"id": b"\xff", "event": '{"kind":"created"}'})
     assert [event.conversation_id for event in call("recent")] == ["conv-0", "\ufffd"]
     assert len(call("history", "conv-0")) == 1
 
@@ -177,9 +176,9 @@ def test_history_skips_what_other_programs_have_written(call, manager, raw):
 def test_history_is_not_supported_and_not_written_when_it_is_off(call, manager, raw, settings):
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     (session,) = fill(manager, 1)
-    manager.rebind_all(provider="openai", to_provider="p", reason="")
+    manager.rebind_all(provider="openai", to_provider="p", reason="a test")
     manager.delete(session.id)
-    assert not raw.exists(keys.HISTORY)
+    assert not raw.exists(keys.history())
     for method, args in (("history", ("conv-0",)), ("recent", ())):
         with pytest.raises(SessionNotSupported, match="HISTORY_LENGTH"):
             call(method, *args)

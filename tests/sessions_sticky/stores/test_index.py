@@ -28,7 +28,10 @@ WRITES = {
     "create": lambda call: call("create", "conv-123", **PROPOSAL),
     "resolve": lambda call: call("resolve", "conv-123", **PROPOSAL).session,
     "rebind": lambda call: call("rebind", call("create", "conv-123", **PROPOSAL), **MOVE),
-    "create over": lambda call: (call("create", "conv-123", **PROPOSAL), call("create", "conv-123", "p", "m", "o"))[1],
+    "create over": lambda call: (
+        call("create", "conv-123", **PROPOSAL),
+        call("create", "conv-123", "p", "m", "o", replace=True),
+    )[1],
     "touch": lambda call: call("create", "conv-123", **PROPOSAL) if not call("touch", "conv-123") else None,
 }
 
@@ -38,7 +41,7 @@ WRITES = {
 def test_index_has_the_session_in_its_places_when_it_is_written(call, raw, write):
     session = WRITES[write](call)
     check(raw, [session])
-    assert raw.zscore(keys.INDEX_ALL, "conv-123") == pytest.approx(time.time() + 86_400, abs=5)
+    assert raw.zscore(keys.index_all(), "conv-123") == pytest.approx(time.time() + 86_400, abs=5)
     assert len({raw.zscore(place, "conv-123") for place in places(session)}) == 1
     assert call("delete", "conv-123")
     check(raw, [])
@@ -58,14 +61,14 @@ def test_index_is_refreshed_once_a_minute_when_a_session_is_used(call, manager, 
     forget_refreshes(manager)
     for place in places(session):
         raw.zincrby(place, -30, session.id)
-    score = raw.zscore(keys.INDEX_ALL, session.id)
+    score = raw.zscore(keys.index_all(), session.id)
     for moment, is_new in ((100.0, True), (101.0, False), (159.0, False), (160.0, True), (219.0, False), (900.0, True)):
         monkeypatch.setattr(time, "monotonic", lambda moment=moment: moment)
         for place in places(session):
             raw.zadd(place, {session.id: score})
         for _ in range(3):
             call("touch", session.id)
-        assert (raw.zscore(keys.INDEX_ALL, session.id) > score) is is_new
+        assert (raw.zscore(keys.index_all(), session.id) > score) is is_new
 
 
 def test_refreshes_are_forgotten_after_two_minutes_at_most():
@@ -140,7 +143,7 @@ def test_resolve_hits_and_warns_once_when_only_the_refresh_fails(call, manager, 
 def test_nothing_but_what_is_wanted_is_written(call, raw, settings, is_index, length):
     settings.SESSIONS_STICKY = {"INDEX": is_index, "HISTORY_LENGTH": length}
     call("resolve", "conv-1", **PROPOSAL)
-    call("create", "conv-1", **OTHER)
+    call("create", "conv-1", **OTHER, replace=True)
     call("touch", "conv-1")
     call("rebind", call("get", "conv-1"), **MOVE)
     call("create", "conv-2", **PROPOSAL)
@@ -194,7 +197,7 @@ def test_index_keeps_entries_apart_when_names_run_into_each_other(call, raw):
         call("create", "2", "a:b", "c", "route:x"),
         call("create", "3", 'a","b', "c", "all"),
         call("create", "4", "a", 'b","c', ""),
-        call("create", "5", "", "", "routes"),
+        call("create", "5", "[]", "{}", "routes"),
     ]
     check(raw, made)
     for session in made:

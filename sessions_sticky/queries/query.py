@@ -1,0 +1,134 @@
+"""The sessions that match filters, and what can be done with them: `sessions.filter(provider="azure").count()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterator
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, Unpack
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from sessions_sticky.queries.bulk import Bulk, Move, Progress
+from sessions_sticky.queries.filters import Age, FilterFields, Filters, Page, check_limit
+from sessions_sticky.queries.reads import Reads
+from sessions_sticky.session import Entry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Return the async form of a blocking method, with its documentation.
+
+    Each call has a thread of its own: in asgiref's one thread for all, calls would wait for each other's timeouts.
+    """
+
+    def call_and_close(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        finally:
+            connections.close_all()  # of this thread: receivers of signals may have used the database
+
+    @wraps(method)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return await sync_to_async(call_and_close, thread_sensitive=False)(*args, **kwargs)
+
+    call.__name__ = f"a{method.__name__}"
+    call.__doc__ = f"{method.__doc__}\n\nAsync form of `{method.__name__}`; runs in a thread."
+    return call
+
+
+class SessionQuery:
+    """The sessions that match all filters given; `sessions.all()` and `sessions.filter(...)` return one.
+
+    Lazy: each method asks the store when it is called. Iterating yields every session once, in no order: those that
+    exist throughout, and do not move to another route.
+
+    The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on a cache other than django-redis and where
+    `INDEX` is False. None of them makes other clients of Redis wait for more than some milliseconds at a time.
+    """
+
+    def __init__(
+        self,
+        reads: Callable[[], Reads],
+        bulk: Callable[[], Bulk],
+        filters: Filters = Filters(),  # noqa: B008  # immutable
+        age: Age = Age(),  # noqa: B008
+    ) -> None:
+        self._reads = reads
+        self._bulk = bulk
+        self._filters = filters
+        self._age = age
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._filters}, {self._age}>"
+
+    def __iter__(self) -> Iterator[Entry]:
+        return self._reads().scan(self._filters, self._age)
+
+    def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
+        """Return those of the sessions that match these filters, too; None is no filter.
+
+        `provider`, `model` and `owner` are equal. `idle_for`: not used for at least so long, a `timedelta` or seconds,
+        by the idle time of this manager; sessions found by content have one of their own and never match.
+        `created_before`: a `datetime` with a time zone, or Unix seconds. Raises `ValueError` for a value of another
+        kind, and for a filter that is there already.
+        """
+        filters, age = self._filters.narrowed(fields), self._age.narrowed(fields)
+        return SessionQuery(self._reads, self._bulk, filters, age)
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no filter is set."""
+        return self._filters == Filters() and self._age == Age()
+
+    def count(self) -> int:
+        """Return how many sessions there are, by the index.
+
+        It may count sessions that other programs have deleted or moved, until a page or `reindex` finds them. With
+        `idle_for` or `created_before`, and with an owner together with a provider or model, each session is read.
+        """
+        return self._reads().count(self._filters, self._age)
+
+    acount = in_thread(count)
+
+    def page(self, *, cursor: str | None = None, limit: int = 50) -> Page:
+        """Return sessions with their idle time left, most recently active first, to the minute.
+
+        `limit` is 1 to 1,000. `cursor` is the last page's `next_cursor`, with the same filters; None begins. A session
+        that is used or moved while the pages are read may be missing or on two of them; iterating misses none. A page
+        may be short, even empty, and yet have a next one, where few sessions of an owner match a provider or model.
+        Raises `InvalidCursor`, and `ValueError` for another limit and for `idle_for` and `created_before`, by which
+        sessions can only be walked.
+        """
+        if self._age != Age():
+            raise ValueError(
+                "Pages cannot be filtered by idle_for or created_before: iterate over the sessions instead"
+            )
+        return self._reads().page(self._filters, cursor, check_limit(limit))
+
+    apage = in_thread(page)
+
+    def delete(self, *, progress: Progress | None = None) -> int:
+        """Delete them; return how many.
+
+        Each is deleted by compare-and-delete: sessions that no longer match are skipped. May be stopped at any time
+        (`progress` raises, Ctrl-C, kill) and called again: it continues with the rest. Sessions that are created
+        meanwhile may be left. `progress(done, expected)` is called after each batch of 500.
+        """
+        return self._bulk().delete_all(self._filters, progress, self._age)
+
+    adelete = in_thread(delete)
+
+    def rebind(
+        self, *, to_provider: str, reason: str, to_model: str | None = None, progress: Progress | None = None
+    ) -> int:
+        """Move them to another provider, and to `to_model` unless that is None; return how many moved.
+
+        By compare-and-set, and may be stopped and called again, as `delete`. Raises `InvalidSession` for a name or
+        reason that is blank or does not fit the wire format.
+        """
+        return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress, self._age)
+
+    arebind = in_thread(rebind)
