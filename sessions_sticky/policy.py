@@ -34,7 +34,7 @@ from sessions_sticky.session import (
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import NO_KEY, Replaced, Store
+from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -143,7 +143,8 @@ class Policy:
         check_names(provider=provider, model=model)  # on a hit as well: a wrong call must not show up later
         check_owner(external_id)
         asked_at = time.monotonic()
-        seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
+        not_before = asked_at - self._ttl_seconds
+        seen = self._seen.recall(conversation_id, not_before)
         proposal = None
         reason = ""
         try:
@@ -151,7 +152,7 @@ class Policy:
             bound = readable(conversation_id, raw)
             if bound is None:
                 _log("miss", conversation_id)
-                if seen is not None and await self._was_deleted(conversation_id):
+                if seen is not None and seen.created_at <= await self._deleted_until(conversation_id):
                     seen = None
                 # A binding that the store has lost (restart, failover) is restored.
                 proposal = seen or _proposal(conversation_id, provider, model, external_id)
@@ -163,9 +164,11 @@ class Policy:
                 raise
             level = logging.WARNING if self._should_warn(exc) else logging.DEBUG
             logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
-            bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
+            bound = proposal or seen or self._seen.recall_proposal(conversation_id, external_id, not_before)
+            bound = bound or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
-        self._remember(bound, asked_at)
+        # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
+        self._remember(bound, asked_at, is_stored=outcome is not Outcome.DEGRADED or bound is seen)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._io.send_signal(session_created, session=bound, actor=self._actor)
@@ -278,10 +281,9 @@ class Policy:
         if self._store.refresh_tracker is not None:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
-    async def _was_deleted(self, conversation_id: str) -> bool:
-        """Return whether a missing session was deleted, not lost by the store."""
-        marker = await self._io.send(self._store.read(keys.deleted(conversation_id)))
-        return marker is not None
+    async def _deleted_until(self, conversation_id: str) -> float:
+        """Return the `created_at` up to which bindings of a missing session were deleted, not lost by the store."""
+        return restorable_from(await self._io.send(self._store.read(keys.deleted(conversation_id))))
 
     def _should_warn(self, exc: SessionStoreUnavailable) -> bool:
         """Return whether to warn: once a second of each kind of error, for a failing store fails every chat."""
@@ -292,8 +294,8 @@ class Policy:
         self._store.next_warning_at[kind] = now + WARN_SECONDS
         return True
 
-    def _remember(self, session: Session, asked_at: float) -> None:
-        self._seen.remember(session, asked_at, conf.last_seen_size)
+    def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
+        self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:

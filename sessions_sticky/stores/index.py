@@ -30,6 +30,7 @@ MINUTE_COUNTS = HOUR_MINUTES + 1
 """Counters of the last hour; one more than it has minutes, for clocks differ."""
 
 REFRESH = Script("change", "refresh")
+MARK_DELETED = Script("mark", "mark_deleted")
 DROP_ENTRY = Script("drop_entry")
 PAGE = Script("page")
 COUNT = Script("count")

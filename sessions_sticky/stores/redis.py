@@ -12,7 +12,7 @@ from sessions_sticky.connections.commands import Command, RedisRequest, ReplyT, 
 from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores import cluster_steps, index
-from sessions_sticky.stores.base import Replaced
+from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import Change
 from sessions_sticky.stores.local_cache import LastSeen
 
@@ -27,7 +27,7 @@ WRONG_TYPE = b""
 BIND = Script("change", "bind")
 SET = Script("change", "set")
 REPLACE = Script("change", "replace")
-REMOVE = Script("change", "remove")
+REMOVE = Script("mark", "change", "remove")
 
 
 class RedisStore:
@@ -65,10 +65,10 @@ class RedisStore:
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, counter: str = ""
     ) -> Command[Replaced]:
         change = Change("deleted", before, None, "", actor)
-        return index.change(REMOVE, conversation_id, ttl, change, raw, counter=counter)
+        return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), counter=counter)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:
-        return Command(("SET", keys.deleted(conversation_id), b"1", "EX", ttl))
+        return index.MARK_DELETED.call([keys.deleted(conversation_id)], deletion_time(None), ttl)
 
     def expiry(self, key: str) -> Command[int | None]:
         return Command(("PTTL", key))

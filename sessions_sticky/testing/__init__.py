@@ -133,7 +133,7 @@ def let_time_pass(seconds: float) -> None:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
-    entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
+    entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
     if remembered.refresh_tracker is not None:
         vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
