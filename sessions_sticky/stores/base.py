@@ -54,6 +54,10 @@ class Store(Protocol):
     def refresh_tracker(self) -> RefreshTracker | None:
         """When this process refreshed index entries; None where there is no index."""
 
+    @property
+    def operators(self) -> Store:
+        """The same store for operators: they wait longer for replies, and chats go on when theirs do not come."""
+
     def read(self, key: str) -> Request[bytes | None]:
         """Read the value, None when there is none."""
 

@@ -50,6 +50,10 @@ class PortableStore:
         # Called for each request: Django keeps one cache object for each thread.
         self._get_cache = get_cache
 
+    @property
+    def operators(self) -> PortableStore:
+        return self
+
     def read(self, key: str) -> Call[bytes | None]:
         return Call(lambda: self._get_cache().get(_portable(key)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError, ResponseError
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from sessions_sticky.session import Session
 
+OPERATOR_REPLY_SECONDS = 5.0
+"""How long operators wait for a reply; a chat waits as long as the cache's timeout says."""
 WRONG_TYPE = b""
 """The reply for a key of another Redis type: an empty value, which is not a session."""
 
@@ -37,7 +41,20 @@ class RedisStore:
         self.last_seen = LastSeen()
         self.next_warning_at: dict[type, float] = {}
         self.refresh_tracker: index.RefreshTracker | None = index.RefreshTracker()
-        self._servers = RedisCluster(cache, cluster_steps.run_all) if RedisCluster.serves(cache) else RedisServer(cache)
+        self._cache = cache
+        self._servers = self._connect(None)
+
+    @cached_property
+    def operators(self) -> RedisStore:
+        store = copy(self)
+        store._servers = self._connect(OPERATOR_REPLY_SECONDS)
+        store.operators = store
+        return store
+
+    def _connect(self, reply_seconds: float | None) -> RedisCluster | RedisServer:
+        if RedisCluster.serves(self._cache):
+            return RedisCluster(self._cache, cluster_steps.run_all, reply_seconds)
+        return RedisServer(self._cache, reply_seconds)
 
     def read(self, key: str) -> Command[bytes | None]:
         return Command(("GET", key))

@@ -199,7 +199,8 @@ def test_reindex_handles_more_than_one_batch(call, manager, raw, monkeypatch):
 def test_reindex_enters_nothing_that_has_changed_meanwhile(manager, raw, monkeypatch, moment):
     made = fill(manager, 6)
     lose_index(raw)
-    store, send, changed = manager._store, manager._store.send, []
+    store, changed = manager._store.operators, []
+    send = store.send
 
     def send_then_change(request):
         reply = send(request)
