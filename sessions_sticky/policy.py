@@ -35,15 +35,13 @@ from sessions_sticky.session import (
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
+from sessions_sticky.stores.history import RESTORED
 
 logger = logging.getLogger("sessions_sticky")
 
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up. More than this means the store is corrupting data."""
 WARN_SECONDS = 1.0
-
-RESTORED = "lost by the store"
-"""The reason of a binding that was restored."""
 
 
 class BlockingIO:
@@ -265,7 +263,8 @@ class Policy:
         `raw` differs from `session` when another process has just bound it, and entered it.
         """
         tracker = self._store.refresh_tracker
-        if conf.index and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
+        is_kept = conf.index or conf.history_length  # the list of its history must live as long
+        if is_kept and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
             self._mark_refreshed(session)
             await self._refresh(session, raw, seen)
 

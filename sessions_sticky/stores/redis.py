@@ -73,16 +73,16 @@ class RedisStore:
         return index.change(SET, session.id, ttl, change, session.to_json())
 
     def replace(
-        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, counter: str = ""
+        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, **bulk: Any
     ) -> Command[Replaced]:
         change = Change("rebound", before, after, reason, actor)
-        return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), counter=counter)
+        return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), **bulk)
 
     def remove(
-        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, counter: str = ""
+        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, **bulk: Any
     ) -> Command[Replaced]:
         change = Change("deleted", before, None, "", actor)
-        return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), counter=counter)
+        return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), **bulk)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:
         return index.MARK_DELETED.call([keys.deleted(conversation_id)], deletion_time(None), ttl)
