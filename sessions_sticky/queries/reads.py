@@ -15,7 +15,7 @@ from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
-from sessions_sticky.queries.index_reader import IndexEntry, IndexReader, Row
+from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.session import Entry
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
@@ -84,6 +84,9 @@ class Reads:
 
     def _counts(self, zsets: list[str]) -> list[int]:
         """Add to the entries that certainly live those whose sessions must be read."""
+        return [count for part in batched(zsets, MAX_ZSETS) for count in self._counts_of(part)]
+
+    def _counts_of(self, zsets: list[str]) -> list[int]:
         for _ in range(MAX_STEPS):
             counted = self._store.send(index.count(zsets))
             due = [

@@ -209,11 +209,6 @@ def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
     return DROP_ENTRY.call([zset], member, score)
 
 
-def routes() -> Command[list[bytes]]:
-    """Read the names of the routes that have sessions."""
-    return Command(("ZRANGE", keys.index_routes(), 0, -1))
-
-
 def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[Any]:
     """Read the entries after the one with that score and member, latest expiry first; see page.lua."""
     return PAGE.call(zsets, limit, score, member)
