@@ -156,18 +156,24 @@ def read_own(conversation_id: str, entries: list[bytes], session: Session | None
             created_at = stored.created_at
             if event.kind != "created" or event.reason == RESTORED:
                 first = (event.from_provider or event.provider, event.from_model or event.model)
-                events += _bound(conversation_id, created_at, *first)
+                events += _bound(conversation_id, created_at, *first, after=events)
         events.append(event)
+        if event.kind == "deleted":
+            created_at = None
     if session is not None and session.created_at != created_at:
-        events += _bound(conversation_id, session.created_at, session.provider, session.model)
+        events += _bound(conversation_id, session.created_at, session.provider, session.model, after=events)
     return events
 
 
-def _bound(conversation_id: str, created_at: int | None, provider: str, model: str) -> list[Event]:
-    """Return the event of a chat that bound a conversation; none for a time without a date."""
+def _bound(
+    conversation_id: str, created_at: int | None, provider: str, model: str, *, after: list[Event]
+) -> list[Event]:
+    """Return the event of a chat that bound a conversation after others; none for a time without a date."""
     at = _instant(b"%d000" % (created_at or 0))
     if at is None:
         return []
+    if after:
+        at = max(at, after[-1].at)  # `created_at` is in whole seconds, and of another clock
     stored = _Stored("created", provider, model, actor=metrics.GATEWAY)
     return [_event(stored, conversation_id, at, f"{created_at}000-0")]
 

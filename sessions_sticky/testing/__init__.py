@@ -121,8 +121,8 @@ def store_down() -> Iterator[None]:
 def let_time_pass(seconds: float) -> None:
     """Bring everything in the store, and what this process remembers of it, so much closer to its expiry.
 
-    Clocks stay: `created_at`, the history and the counts by hour are as they were. Raises `RuntimeError` for a store
-    that is not in memory and not of this module: sessions of others would expire.
+    Clocks stay: `created_at`, the recent events and the counts by hour are as they were. Raises `RuntimeError` for a
+    store that is not in memory and not of this module: sessions of others would expire.
     """
     found = substitute.session_cache()
     if isinstance(found, LocMemCache):

@@ -213,7 +213,9 @@ def test_history_shows_each_time_that_a_conversation_was_bound(call, manager, mo
     monkeypatch.setattr(time, "time", lambda: now - 10)
     manager.acting_as("ada").create("conv-1", **OTHER)
     expected = [("created", "gateway"), ("rebound", "gateway"), ("deleted", "gateway")] * 2 + [("created", "ada")]
-    assert [(event.kind, event.actor) for event in call("history", "conv-1")] == expected
+    events = call("history", "conv-1")
+    assert [(event.kind, event.actor) for event in events] == expected
+    assert [event.at for event in events] == sorted(event.at for event in events)
 
 
 @on_real
