@@ -125,8 +125,11 @@ SESSION_TTL_SECONDS = environment.read(
     default=DEFAULT_TTL_SECONDS,
     allowed=ALLOWED_TTL,
 )
+SENTINEL_TRAIL_TURNS = environment.number("SENTINEL_TRAIL_TURNS", default=8, least=0, most=1_000)
+SENTINEL_STREAM_USAGE = environment.boolean("SENTINEL_STREAM_USAGE", default=False)
 SESSIONS_STICKY = {
     "METRICS": True,
+    "TRAIL_LENGTH": SENTINEL_TRAIL_TURNS,
     "PREFIX": environment.read("SENTINEL_KEY_PREFIX", check_prefix, default="sentinel:", allowed=ALLOWED_PREFIX),
     "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
 }

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sessions_sticky.queries.filters import RouteStats as RouteStats
     from sessions_sticky.queries.filters import Stats as Stats
     from sessions_sticky.queries.query import SessionQuery as SessionQuery
+    from sessions_sticky.queries.usage import OwnerUsage as OwnerUsage
+    from sessions_sticky.queries.usage import RouteUsage as RouteUsage
+    from sessions_sticky.queries.usage import UsageReport as UsageReport
     from sessions_sticky.ranking import rendezvous as rendezvous
     from sessions_sticky.session import Entry as Entry
     from sessions_sticky.session import Outcome as Outcome
@@ -40,10 +43,19 @@ if TYPE_CHECKING:
     from sessions_sticky.signals import session_deleted as session_deleted
     from sessions_sticky.signals import session_rebound as session_rebound
     from sessions_sticky.stores.history import Event as Event
+    from sessions_sticky.turns import Attempt as Attempt
+    from sessions_sticky.turns import Price as Price
+    from sessions_sticky.turns import PromptCache as PromptCache
+    from sessions_sticky.turns import RecordedTurn as RecordedTurn
+    from sessions_sticky.turns import Trail as Trail
+    from sessions_sticky.turns import Turn as Turn
+    from sessions_sticky.turns import TurnTotals as TurnTotals
+    from sessions_sticky.turns import Usage as Usage
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Attempt",
     "Entry",
     "Event",
     "HourStats",
@@ -51,9 +63,14 @@ __all__ = [
     "InvalidCursor",
     "InvalidSession",
     "Outcome",
+    "OwnerUsage",
     "Page",
+    "Price",
+    "PromptCache",
+    "RecordedTurn",
     "Resolution",
     "RouteStats",
+    "RouteUsage",
     "Session",
     "SessionConflict",
     "SessionError",
@@ -63,6 +80,11 @@ __all__ = [
     "SessionQuery",
     "SessionStoreUnavailable",
     "Stats",
+    "Trail",
+    "Turn",
+    "TurnTotals",
+    "Usage",
+    "UsageReport",
     "cache_config",
     "keys",
     "rendezvous",
@@ -80,6 +102,10 @@ _MODULE_OF = {
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
     **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "queries.filters"),
+    **dict.fromkeys(("OwnerUsage", "RouteUsage", "UsageReport"), "queries.usage"),
+    **dict.fromkeys(
+        ("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"), "turns"
+    ),
     **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),
 }
 

@@ -80,6 +80,21 @@ def history_of(conversation_id: str) -> str:
     return prefixed(f"history:{{index}}:{conversation_id}")
 
 
+def trail(conversation_id: str) -> str:
+    """Return the key of the last turns of a session."""
+    return prefixed("trail:") + conversation_id
+
+
+def usage_prefix() -> str:
+    """Return what the keys of the sums of usage begin with."""
+    return prefixed("usage:")
+
+
+def usage(period: str, number: int) -> str:
+    """Return the key of what the turns of the `number`th `"minute"` or `"hour"` since 1970 used."""
+    return f"{usage_prefix()}{period}:{number}"
+
+
 def owner(external_id: str) -> str:
     """Return the key of the index of an owner's sessions."""
     return prefixed(f"{{index}}:owner:{external_id}")

@@ -6,6 +6,7 @@ Redis; other caches go through a thread). `queries` has what the others do; thei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from functools import partial
 from typing import Self, Unpack
@@ -25,10 +26,12 @@ from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.queries.reads import Reads, history, recent
 from sessions_sticky.queries.reindex import Progress, Reindex
 from sessions_sticky.queries.search import Search
+from sessions_sticky.queries.usage import UsageReport, read_usage
 from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.signals import send_signal
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.history import Event
+from sessions_sticky.turns import Trail, Turn
 
 
 class SessionManager(FormerMethods):
@@ -51,7 +54,7 @@ class SessionManager(FormerMethods):
         if isinstance(cache, ConnectionProxy):  # `django.core.cache.cache`
             cache = str(cache._alias)
         if not isinstance(cache, BaseCache | str | None):
-            raise ValueError(f"Invalid cache: {cache!r}; allowed is a Django cache, or an alias in CACHES")
+            raise ValueError(f"cache must be a Django cache or an alias in CACHES, not {cache!r}")
         self._alias = cache if isinstance(cache, str) else None
         self._fixed_store = stores.for_cache(cache) if isinstance(cache, BaseCache) else None
         self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
@@ -159,7 +162,7 @@ class SessionManager(FormerMethods):
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
-        """Unbind a conversation if it is still bound as in `session`.
+        """Delete a session if it is still bound as in `session`.
 
         Compare-and-delete, atomic; on a cache other than django-redis as far as it can. Raises `SessionConflict` with
         the current binding when it has moved or is gone.
@@ -177,6 +180,45 @@ class SessionManager(FormerMethods):
     async def aget_raw(self, conversation_id: str) -> bytes | None:
         """Async form of `get_raw`."""
         return await self._async.get_raw(conversation_id)
+
+    def trail(self, conversation_id: str) -> Trail:
+        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
+
+        Empty where no turn was recorded. A trail ends with its session, begins anew with a new one, and stays when the
+        session is rebound. Its expiry is the session's at the time of the last turn.
+        """
+        return run(self._blocking.trail(conversation_id))
+
+    async def atrail(self, conversation_id: str) -> Trail:
+        """Async form of `trail`."""
+        return await self._async.trail(conversation_id)
+
+    def record_turn(self, turn: Turn) -> bool:
+        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
+
+        False if no trail keeps it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not before:
+        it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. On a cache other than
+        django-redis there are no sums.
+        """
+        return run(self._blocking.record_turns([turn])) != [None]
+
+    async def arecord_turn(self, turn: Turn) -> bool:
+        """Async form of `record_turn`."""
+        return await self._async.record_turns([turn]) != [None]
+
+    async def arecord_turns(self, turns: Sequence[Turn]) -> None:
+        """Record many turns, in two round trips for all."""
+        await self._async.record_turns(turns)
+
+    def usage(self, minutes: int = 24 * 60) -> UsageReport:
+        """Return what the turns of the last minutes used, by provider, model and outcome, and by owner.
+
+        `minutes` is 1 to 1,440, else `ValueError`; above 60 it is rounded up to hours. The current minute or hour is
+        one of them. Owners are always summed by hour.
+        """
+        return read_usage(self._store, minutes)
+
+    ausage = in_thread(usage)
 
     def all(self) -> SessionQuery:
         """Return all sessions, to count, page through, iterate over, delete or rebind; see `SessionQuery`."""

@@ -5,6 +5,10 @@
 | `sessions_sticky_resolutions_total` | `outcome`, `provider` |
 | `sessions_sticky_resolve_seconds` (histogram) | |
 | `sessions_sticky_rebinds_total` | `reason`: the gateway's, or `operator`, whose own words are in the history |
+| `sessions_sticky_turns_total` | `provider`, `model`, `outcome`; `failed` counts failed attempts |
+| `sessions_sticky_tokens_total` | `provider`, `model`, `kind`: `input` (all of it), `read`, `written` ... |
+| `sessions_sticky_money_total` (in the prices' currency) | `provider`, `model`, `kind`: `saved`, `overspent`, `lost` |
+| `sessions_sticky_first_byte_seconds` (histogram) | `provider`, `model` |
 | `sessions_sticky_store_errors_total` | `error` |
 | `sessions_sticky_breaker_open` (1 while the store is taken to be down) | |
 """
@@ -12,6 +16,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,10 +34,19 @@ GATEWAY = "gateway"
 """The actor of changes that a program makes by itself."""
 
 
+FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+TOKEN_KINDS = ("input", "read", "written", "output", "expected", "lost")
+MILLION = 1_000_000
+
+
 class _Metrics(NamedTuple):
     resolutions: Counter
     resolve_seconds: Histogram
     rebinds: Counter
+    turns: Counter
+    tokens: Counter
+    money: Counter
+    first_byte_seconds: Histogram
     store_errors: Counter
     breaker_open: Gauge
 
@@ -53,6 +67,17 @@ def _register() -> _Metrics:
         Counter("sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]),
         Histogram("sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS),
         Counter("sessions_sticky_rebinds_total", "Conversations moved to another provider or model.", ["reason"]),
+        Counter("sessions_sticky_turns_total", "Turns of conversations.", ["provider", "model", "outcome"]),
+        Counter("sessions_sticky_tokens_total", "Tokens of turns.", ["provider", "model", "kind"]),
+        Counter(
+            "sessions_sticky_money_total", "What prompt caches saved and moves cost.", ["provider", "model", "kind"]
+        ),
+        Histogram(
+            "sessions_sticky_first_byte_seconds",
+            "Time to the first byte of an answer.",
+            ["provider", "model"],
+            buckets=FIRST_BYTE_BUCKETS,
+        ),
         Counter("sessions_sticky_store_errors_total", "Requests that the session store did not answer.", ["error"]),
         Gauge("sessions_sticky_breaker_open", "Whether the store is taken to be down.", multiprocess_mode="livemax"),
     )
@@ -69,6 +94,26 @@ def rebound(reason: str, actor: str, number: int = 1) -> None:
     """Count rebinds. An operator's reason is free text, which may name people: it does not become a label."""
     if conf.metrics:
         _metrics().rebinds.labels(_bounded("reason", reason) if actor == GATEWAY else "operator").inc(number)
+
+
+def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str, str, int]]) -> None:
+    """Count turns that are added up by provider, model, outcome and measure; first bytes are in milliseconds."""
+    if not conf.metrics:
+        return
+    turns, tokens, money = _metrics().turns, _metrics().tokens, _metrics().money
+    for (provider, model, outcome, measure), number in routes.items():
+        route = _bounded("provider", provider), _bounded("model", model)
+        if measure == "turns":
+            turns.labels(*route, _bounded("outcome", outcome)).inc(number)
+        elif measure in TOKEN_KINDS:
+            tokens.labels(*route, measure).inc(number)
+        elif measure == "saved":  # a counter does not fall, and writing to a cache may cost more than it saves
+            money.labels(*route, "saved" if number > 0 else "overspent").inc(abs(number) / MILLION)
+        elif measure == "lost_money":
+            money.labels(*route, "lost").inc(number / MILLION)
+    for provider, model, milliseconds in first_bytes:
+        labels = _bounded("provider", provider), _bounded("model", model)
+        _metrics().first_byte_seconds.labels(*labels).observe(milliseconds / 1000)
 
 
 def store_failed(error: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from django.dispatch import Signal
@@ -36,6 +36,9 @@ from sessions_sticky.signals import session_created, session_deleted, session_re
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
+from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.usage import add_up
+from sessions_sticky.turns import Trail, Turn, check_turn
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -235,6 +238,29 @@ class Policy:
             done, raw = await self._remove(session.id, session, raw)
         await self._forget(session.id, session)
 
+    async def trail(self, conversation_id: str) -> Trail:
+        """Read the last turns."""
+        keys.check(conversation_id)
+        return self._store.decode_trail(await self._io.send(self._store.read_trail(conversation_id)))
+
+    async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
+        """Add to the trails, then to the sums and metrics what the trails reply."""
+        for turn in turns:
+            check_turn(turn)
+        recorded: list[Recorded] = [None] * len(turns)
+        kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+        try:
+            if kept:
+                request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
+                for at, reply in zip(kept, await self._io.send(request), strict=True):
+                    recorded[at] = reply and (reply[0], reply[1])
+        finally:  # the metrics do not need the store
+            sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
+            metrics.used(sums.routes, _first_bytes(turns))
+        if (adding := self._store.add_usage(sums)) is not None:
+            await self._io.send(adding)
+        return recorded
+
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         return await self._io.send(
             self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
@@ -295,6 +321,10 @@ class Policy:
 
     def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
+
+
+def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
+    return [(turn.provider, turn.model, turn.first_byte_ms) for turn in turns if turn.first_byte_ms is not None]
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:

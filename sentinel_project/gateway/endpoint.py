@@ -128,7 +128,7 @@ def body_of(call: Call) -> bytes:
     """Return the whole body of a request. Raises `ApiError`: 413, or 415 for a compressed one."""
     encoding = call.lower_headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        message = f"The request body is compressed as {encoding[:32]!r}; allowed is no Content-Encoding"
+        message = f"The request body must not be compressed, but Content-Encoding is {encoding[:32]!r}"
         raise ApiError(415, message, code="unsupported_encoding", headers={"Accept-Encoding": "identity"})
     try:
         return call.body
@@ -157,16 +157,17 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
 
 def respond(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
     """Return a provider's answer, and note it in the log."""
-    answer, provider, result, repaired = served
+    answer, provider, result, repaired, turn = served
     call.log.note_route(plan, provider.name, result)
     headers = answer.headers | _session_headers(plan, provider.name, result)
     if repaired is not None:
         headers["X-Session-Repaired"] = repaired
     if isinstance(answer.body, bytes):
+        turn.end(answer.body)
         return HttpResponse(answer.body, headers=headers)
     # Proxies such as nginx would otherwise hold a stream back until it ends.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(call.log.until_end(200, answer.body), headers=headers)
+    return StreamingHttpResponse(call.log.until_end(200, answer.body, turn), headers=headers)
 
 
 def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:

@@ -29,6 +29,7 @@ from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
+from sentinel_project.gateway.turns.recorder import recorder
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""
@@ -71,6 +72,7 @@ class GatewayHandler(ASGIHandler):
             probe_forever(health, providers),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
+            recorder.flush_forever(),
             routing.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]
@@ -84,6 +86,7 @@ class GatewayHandler(ASGIHandler):
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:

@@ -6,6 +6,7 @@
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
+| `sentinel_turns_dropped_total` (turns of which the trail, the sums and the token counters know nothing) | |
 | `sentinel_streams_in_flight` | |
 | `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
@@ -54,6 +55,7 @@ upstream_failures = Counter("sentinel_upstream_failures_total", "Providers' fail
 upstream_abandoned = Counter(
     "sentinel_upstream_abandoned_total", "Requests that were given up after they were sent.", ["provider"]
 )
+turns_dropped = Counter("sentinel_turns_dropped_total", "Turns that were not recorded.")
 streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.", multiprocess_mode="livesum")
 provider_cooling = Gauge(
     "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"

@@ -22,6 +22,7 @@ from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.turns.observer import TurnObserver
 
 logger = logging.getLogger("sentinel_project.requests")
 
@@ -75,13 +76,15 @@ class RequestLog:
             line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
             logger.info("%s", _ascii_json(line))
 
-    async def until_end(self, status: int, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Pass a stream on, and write the line at its end, also when the client leaves."""
+    async def until_end(self, status: int, chunks: AsyncGenerator[bytes], turn: TurnObserver) -> AsyncGenerator[bytes]:
+        """Pass a stream on, and end its turn and write the line at its end, also when the client leaves."""
         metrics.streams_in_flight.inc()
         try:
             async with aclosing(chunks):  # or its request to the provider would go on until garbage is collected
                 async for chunk in chunks:
-                    yield chunk
+                    if kept := turn.take(chunk):
+                        yield kept
         finally:
+            turn.end()
             metrics.streams_in_flight.dec()
             self.write(status)

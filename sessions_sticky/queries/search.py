@@ -58,7 +58,7 @@ class Search:
     def page(self, text: str, cursor: str | None, limit: int) -> Page:
         """Return the next sessions that a text finds."""
         if not isinstance(text, str) or not text:
-            raise ValueError(f"Invalid text: {text!r}; allowed is a string that is not empty")
+            raise ValueError(f"text must be a non-empty string, not {text!r}")
         owned = Filters(external_id=text)
         if not owned.is_encodable:
             return Page([], None)

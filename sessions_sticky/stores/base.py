@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.local_cache import LastSeen
+from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.usage import UsageSums
+from sessions_sticky.turns import Trail, Turn
 
 NO_KEY = -2
 """The reply to `expiry` for a key that does not exist; Redis's PTTL."""
@@ -90,6 +94,18 @@ class Store(Protocol):
 
     def expiry(self, key: str) -> Request[int | None]:
         """Milliseconds until the key expires, `NO_KEY`; another negative number or None: not known."""
+
+    def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Request[list[Recorded]]:
+        """Add turns with a conversation id to the trails of their sessions, in order; `length` is kept of each."""
+
+    def add_usage(self, sums: UsageSums) -> Request[Any] | None:
+        """Add sums to those of this minute and hour; None where the store keeps none."""
+
+    def read_trail(self, conversation_id: str) -> Request[Any]:
+        """Read a session's trail, for `decode_trail`."""
+
+    def decode_trail(self, reply: Any) -> Trail:
+        """Return the trail in a reply to `read_trail`."""
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
         """Send and wait."""

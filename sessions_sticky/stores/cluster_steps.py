@@ -19,7 +19,8 @@ from redis.exceptions import ResponseError
 from sessions_sticky import keys
 from sessions_sticky.connections.cluster.slot_map import FAILURES, Answers, At, Parcels, Slots, exchange
 from sessions_sticky.connections.commands import Command, ScriptCall
-from sessions_sticky.stores import index
+from sessions_sticky.stores import index, trail
+from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.index import SessionChange
 
 logger = logging.getLogger("sessions_sticky")
@@ -54,6 +55,8 @@ def _steps(command: Command[Any], slots: Slots) -> Steps:
         return _refresh(command) if command.script is index.REFRESH else _change(command)
     if isinstance(command, ScriptCall) and command.script is index.READ:
         return _read(command)
+    if isinstance(command, ScriptCall) and command.script is trail.RECORD:
+        return _record_turn(command)
     return _scan(command, slots) if command.args[0] == "SCAN" else _one_step(command)
 
 
@@ -80,7 +83,7 @@ def _change(call: SessionChange[Any]) -> Steps:
         on_index = call.on_index(left_ms if isinstance(left_ms, int) and left_ms > 0 else ttl * 1000, "keep")
     else:
         on_index = call.on_index(ttl * 1000, "")
-    (recorded,) = yield [on_index]
+    recorded, *_ = yield [on_index] if kind == "replace" else [on_index, Command(("DEL", names.trail))]
     if isinstance(recorded, Exception):
         logger.warning("index and history not updated after a change: %s: %s", type(recorded).__name__, recorded)
     return reply
@@ -104,6 +107,17 @@ def _refresh(call: SessionChange[int]) -> Steps:
 def _read(call: ScriptCall[Any]) -> Steps:
     clock, *found = yield [call.script.call([key]) for key in (keys.index_all(), *call.keys)]
     return [_check(clock)[0], *chain(*(_check(reply)[1:] for reply in found))]
+
+
+def _record_turn(call: ScriptCall[trail.Recorded]) -> Steps:
+    """Add a turn to the trail of a session, which lies elsewhere: a deletion in between leaves it until it expires."""
+    name, session = call.keys
+    (left_ms,) = yield [Command(("PTTL", session))]
+    if _check(left_ms) == NO_KEY:
+        return None
+    ttl_ms, *own = call.argv
+    (reply,) = yield [call.script.call([name], ttl_ms if left_ms < 0 else left_ms, *own)]
+    return reply
 
 
 def _scan(command: Command[Any], slots: Slots) -> Steps:

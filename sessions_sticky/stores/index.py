@@ -46,6 +46,7 @@ class ChangeKeys(NamedTuple):
 
     session: str
     marker: str
+    trail: str
     all: str
     routes: str
     history: str
@@ -135,7 +136,7 @@ def change(
     former_places = zsets(change.before)[1:] if change.before else places
     counts, counters = _counts(change, counter) if record else _no_counts()
     names = ChangeKeys(
-        *(keys.session(conversation_id), keys.deleted(conversation_id)),
+        *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
         *(keys.index_all(), keys.index_routes(), keys.history()),
         *places,
         *former_places,
@@ -190,7 +191,7 @@ def refresh(
 
 def without_session(names: ChangeKeys) -> ChangeKeys:
     """Return keys that all lie in the slot of the index."""
-    return names._replace(session=keys.index_all(), marker=keys.index_all())
+    return names._replace(session=keys.index_all(), marker=keys.index_all(), trail=keys.index_all())
 
 
 def read_sessions(members: Sequence[bytes]) -> ScriptCall[list[Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+import msgspec
 from asgiref.sync import sync_to_async
 
 from sessions_sticky import keys, metrics
@@ -16,11 +17,15 @@ from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotS
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.local_cache import LastSeen
+from sessions_sticky.turns import Trail
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
     from sessions_sticky.session import Session
+    from sessions_sticky.stores.trail import Recorded
+    from sessions_sticky.stores.usage import UsageSums
+    from sessions_sticky.turns import Turn
 
 ADD_ATTEMPTS = 10
 """How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
@@ -39,7 +44,7 @@ class PortableStore:
     The first writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
     compare-and-set and does not report expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
     deletes whatever is there, and `bind` whatever comes just after it has looked for the unreadable value. There is no
-    index and no history.
+    index, no history and no sum of usage, and of turns of one session that are recorded at once one may be lost.
     """
 
     refresh_tracker: None = None
@@ -71,6 +76,7 @@ class PortableStore:
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
     ) -> Call[bytes | None]:
         name, value = _portable(keys.session(session.id)), session.to_json()
+        trail = _portable(keys.trail(session.id))
 
         def call() -> bytes | None:
             cache = self._get_cache()
@@ -78,6 +84,7 @@ class PortableStore:
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
+                    cache.delete(trail)
                     return None
                 if (found := cache.get(name)) is not None:
                     return found  # type: ignore[no-any-return]
@@ -86,7 +93,12 @@ class PortableStore:
         return Call(call)
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Call[bytes | None]:
-        return Call(lambda: self._get_cache().set(_portable(keys.session(session.id)), session.to_json(), ttl))
+        def call() -> None:
+            cache = self._get_cache()
+            cache.set(_portable(keys.session(session.id)), session.to_json(), ttl)
+            cache.delete(_portable(keys.trail(session.id)))
+
+        return Call(call)
 
     def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> NoReturn:
         raise SessionNotSupported(
@@ -99,10 +111,12 @@ class PortableStore:
         created_at = deletion_time(before)
 
         def call() -> Replaced:
-            self._mark_deleted(
-                conversation_id, created_at, ttl
-            )  # first, so that no process finds the session gone without the marker
-            return self._get_cache().delete(_portable(keys.session(conversation_id))), None
+            # First, so that no process finds the session gone without the marker.
+            self._mark_deleted(conversation_id, created_at, ttl)
+            cache = self._get_cache()
+            done = cache.delete(_portable(keys.session(conversation_id)))
+            cache.delete(_portable(keys.trail(conversation_id)))
+            return done, None
 
         return Call(call)
 
@@ -117,6 +131,30 @@ class PortableStore:
     def expiry(self, key: str) -> Call[int | None]:
         return Call(lambda: None)
 
+    def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Call[list[Recorded]]:
+        def record(turn: Turn) -> Recorded:
+            cache, conversation_id = self._get_cache(), str(turn.conversation_id)
+            if cache.get(_portable(keys.session(conversation_id))) is None:
+                return None
+            name = _portable(keys.trail(conversation_id))
+            trail, found = self.decode_trail(cache.get(name)).with_turn(turn, length)
+            cache.set(name, msgspec.json.encode(trail), ttl)
+            return found
+
+        return Call(lambda: [record(turn) for turn in turns])
+
+    def add_usage(self, sums: UsageSums) -> None:
+        return None
+
+    def read_trail(self, conversation_id: str) -> Call[Any]:
+        return Call(lambda: self._get_cache().get(_portable(keys.trail(conversation_id))))
+
+    def decode_trail(self, reply: Any) -> Trail:
+        try:
+            return _TRAIL.decode(reply or b"{}")
+        except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError):
+            return Trail()
+
     def send(self, request: Request[ReplyT]) -> ReplyT:
         try:
             return cast("Call[ReplyT]", request).function()
@@ -128,6 +166,9 @@ class PortableStore:
 
     async def asend(self, request: Request[ReplyT]) -> ReplyT:
         return await sync_to_async(self.send)(request)
+
+
+_TRAIL = msgspec.json.Decoder(Trail)
 
 
 def _is_unreadable(value: Any, conversation_id: str) -> bool:

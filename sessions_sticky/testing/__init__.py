@@ -221,7 +221,7 @@ def _age_memory(found: Any, seconds: float) -> None:
 
 def _age_redis(client: Any, seconds: float) -> None:
     for key in client.scan_iter(keys.prefixed("*"), count=1_000):
-        by_the_clock = key.startswith(keys.created_prefix().encode())
+        by_the_clock = key.startswith((keys.created_prefix().encode(), keys.usage_prefix().encode()))
         if not by_the_clock and (left_ms := client.pttl(key)) > 0:
             client.pexpire(key, max(left_ms - int(seconds * 1000), 0))
     for key in client.scan_iter(f"{keys.index_prefix()}*", count=1_000, _type="zset"):

@@ -55,12 +55,18 @@ def test_reference_shows_every_method_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Session", "Resolution", "Entry", "Page", "Stats", "RouteStats", "HourStats", "Event"]
+    "name",
+    [
+        *("Session", "Resolution", "Entry", "Page", "Stats", "RouteStats", "HourStats", "Event"),
+        *("Turn", "Usage", "Price", "Attempt", "Trail", "RecordedTurn", "TurnTotals", "PromptCache"),
+        *("UsageReport", "RouteUsage", "OwnerUsage"),
+    ],
 )
 def test_reference_names_every_field_of_a_record(name: str) -> None:
     record: Any = getattr(sessions_sticky, name)
-    text = (REFERENCE / "records.md").read_text().split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
-    told = re.findall(r"`(\w+)`", text.partition("\n")[0])
+    pages = "".join((REFERENCE / page).read_text() for page in ("records.md", "trail.md"))
+    text = pages.split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
+    told = re.findall(r"`(\w+)`", text.partition("\n\n")[0])
     assert tuple(told) == getattr(record, "__struct_fields__", None) or tuple(told) == getattr(record, "_fields", None)
 
 
@@ -104,7 +110,7 @@ def test_reference_tells_the_permission_that_each_call_needs() -> None:
     for method, path, needed in told:
         view = resolve(path.format(id="conv-1", key="0" * 32)).func.view_class
         if view.permission_classes == (OperationPermission,):
-            assert needed == "as to begin it"
+            assert needed == "as to start it"
         else:
             assert needed == NEEDED.get(method, getattr(view, "permission", "change"))
 

@@ -12,7 +12,8 @@ PUBLIC = {
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
     "SessionQuery",
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
-    *("HourStats",),
+    *("HourStats", "OwnerUsage", "RouteUsage", "UsageReport"),
+    *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),
     *("session_created", "session_rebound", "session_deleted"),
 }
 

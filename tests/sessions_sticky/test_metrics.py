@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 
-from sessions_sticky import metrics, sessions
+from sessions_sticky import Price, SessionStoreUnavailable, Turn, Usage, metrics, sessions
+from sessions_sticky.testing import store_down
 from tests.sessions_sticky.calls import PROPOSAL
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def test_rebinds_are_counted_without_an_operators_words(
 ) -> None:
     settings.SESSIONS_STICKY = {"METRICS": True}
     manager = sessions.acting_as(actor)
-    reason = "prompt cache expired" if actor == "gateway" else f"{actor} asked for Ann's sessions, ticket 4711"
+    reason = "prompt cache expired" if actor == "gateway" else f"{actor} asked for Ann's sessions, ticket OPS-4711"
 
     def count(each: str) -> float:
         return metrics._metrics().rebinds.labels(each)._value.get()
@@ -90,4 +91,32 @@ def test_rebinds_are_counted_without_an_operators_words(
     manager.rebind(bound, provider="mistral", model="large", reason=reason)
     assert manager.rebind_all(provider="mistral", to_provider="openai", reason=reason) == 1
     assert count(label) == before + 2
-    assert "4711" not in generate_latest().decode()
+    assert "OPS-4711" not in generate_latest().decode()
+
+
+def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_seen):
+    settings.SESSIONS_STICKY = {"METRICS": True}
+    sessions.create("conv-123", **PROPOSAL)
+    price = Price(input=2.0, cached_input=1.0, cache_write=4.0)
+    route = {"provider": "warm", "model": "m"}
+    for at, usage in enumerate((Usage(5_000, written=2_000), Usage(6_000, read=3_000), Usage(7_000, read=4_000))):
+        provider = {"provider": "cold"} if at == 2 else {}
+        fields = {**route, **provider, "usage": usage, "price": price, "first_byte_ms": 70}
+        sessions.record_turn(Turn(conversation_id="conv-123", at=at, outcome="hit", external_id="ann", **fields))
+    told = generate_latest().decode()
+    assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="warm"} 2.0' in told
+    for kind, number in (("input", 11_000), ("read", 3_000), ("written", 2_000), ("expected", 2_000)):
+        assert f'sessions_sticky_tokens_total{{kind="{kind}",model="m",provider="warm"}} {float(number)}' in told
+    assert 'sessions_sticky_money_total{kind="overspent",model="m",provider="warm"} 0.004' in told
+    assert 'sessions_sticky_money_total{kind="saved",model="m",provider="warm"} 0.003' in told
+    assert 'sessions_sticky_tokens_total{kind="lost",model="m",provider="cold"} 1888.0' in told
+    assert 'sessions_sticky_money_total{kind="lost",model="m",provider="cold"} 0.001888' in told
+    assert 'sessions_sticky_first_byte_seconds_bucket{le="0.1",model="m",provider="warm"} 2.0' in told
+
+
+def test_metrics_count_turns_when_the_store_is_down(session_cache, settings, no_labels_seen):
+    settings.SESSIONS_STICKY = {"METRICS": True}
+    turn = Turn(conversation_id="conv-123", at=1, provider="lone", model="m", outcome="hit")
+    with store_down(), pytest.raises(SessionStoreUnavailable):
+        sessions.record_turn(turn)
+    assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="lone"} 1.0' in generate_latest().decode()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
+
+from sessions_sticky.turns import DEFAULT_CACHE_SECONDS, Price
 
 MAX_NAME_LENGTH = 256
 Token = Annotated[str, Meta(pattern=r"^[!-~]+\Z", max_length=MAX_NAME_LENGTH)]
@@ -60,6 +63,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     affinity_field: str | None = None
     max_in_flight: int | None = None
     first_byte_seconds: float | None = None
+    cache_seconds: float = DEFAULT_CACHE_SECONDS
+    prices: Mapping[str, Price] = {}
     secrets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -75,6 +80,10 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
+
+
+class ModelPrice(Price, forbid_unknown_fields=True, frozen=True):
+    """What a million tokens of one model cost, in the file."""
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -102,6 +111,13 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     affinity_field: Annotated[Token | None, Meta(description="the name of a field of the request's JSON")] = None
     max_in_flight: Annotated[Count | None, Meta(description="a whole number from 1 to 1000000")] = None
     first_byte_seconds: Annotated[Seconds | None, Meta(description="a number of seconds above 0, up to 86400")] = None
+    cache_seconds: Annotated[Seconds, Meta(description="a number of seconds above 0, up to 86400")] = (
+        DEFAULT_CACHE_SECONDS
+    )
+    price: Annotated[
+        dict[Token, ModelPrice],
+        Meta(description="a table from names of its models to tables of input, cached_input, cache_write and output"),
+    ] = {}
 
 
 ECHO = tuple(

@@ -60,6 +60,9 @@ def _provider(place: Place) -> Provider:
     _check_headers(place, "forward_headers", entry.forward_headers, REFUSED_OF_CLIENTS)
     if entry.affinity_header is not None:
         _check_headers(place, "affinity_header", [entry.affinity_header], REFUSED_OF_CLIENTS)
+    for model in entry.price:
+        if model not in entry.models:
+            raise place.error("price", f"must be {ALLOWED['price']}; {model!r} is not one of its models", model)
     return Provider(
         name=entry.name,
         base_url=entry.base_url.rstrip("/"),
@@ -77,6 +80,8 @@ def _provider(place: Place) -> Provider:
         affinity_field=entry.affinity_field,
         max_in_flight=entry.max_in_flight,
         first_byte_seconds=entry.first_byte_seconds,
+        cache_seconds=entry.cache_seconds,
+        prices=entry.price,
     )
 
 

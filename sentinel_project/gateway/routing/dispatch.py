@@ -20,8 +20,10 @@ from sentinel_project.gateway.providers.health import Failure, Health
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
+from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sentinel_project.gateway.upstream.usage import stream_options
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ HINTED = frozenset({"chat", "responses", "messages"})
 
 
 class Served(NamedTuple):
-    """An answer, the provider that gave it, and how the conversation came to it.
+    """An answer, the provider that gave it, how the conversation came to it, and who observes the turn.
 
     `repaired` names what was removed from the request so that the provider accepts it; None when nothing was.
     """
@@ -42,6 +44,7 @@ class Served(NamedTuple):
     provider: Provider
     result: routing.RouteResult
     repaired: str | None
+    turn: TurnObserver
 
 
 async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
@@ -51,16 +54,18 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     request's own. A binding that this request made is removed again if it raises anything.
     """
     end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
+    turn = TurnObserver(plan, request)
     try:
-        served = await _first_answer(plan, request)
-    except BaseException:
+        served = await _first_answer(plan, request, turn)
+    except BaseException as exc:
         end()
+        turn.fail(exc)
         await asyncio.shield(routing.undo(plan))
         raise
     return served._replace(answer=served.answer.until_end(end))
 
 
-async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
+async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
     health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
     attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), _Failures(plan, health)
     for provider in plan.candidates:
@@ -82,6 +87,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
             attempts.end(exc)
             is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun)
             failures.add(provider, exc, is_slow=is_slow)
+            turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise
             request = headers.next_attempt(request)
@@ -102,7 +108,9 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest) -> Served:
             failures.count_doubtful()
             gate.wake()  # it may have been cooling down until now
             answer = answer.until_end(gate.leave)
-            return Served(answer, provider, await routing.record_result(plan, provider), repaired)
+            result = await routing.record_result(plan, provider)
+            turn.answered(provider, result, seconds)
+            return Served(answer, provider, result, repaired, turn)
     assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
     if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
         raise routing.unreachable(plan.model, plan.candidates) from failures.first  # it comes back; no other can serve
@@ -188,6 +196,8 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
+    if settings.SENTINEL_STREAM_USAGE and (options := stream_options(request)) is not None:
+        changes["stream_options"] = options
     if plan.model:
         changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))
     return body.replace(changes)

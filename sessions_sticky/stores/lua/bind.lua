@@ -8,5 +8,6 @@ if current and not (may_replace == '1' and current == unreadable) then
   return current
 end
 redis.call('SET', SESSION, session, 'EX', TTL)
+drop_trail()
 record(TTL * 1000)
 return false

@@ -3,12 +3,12 @@
 --
 -- A score of the index is the session's expiry in whole Unix seconds of the server's clock. It may lag behind the session
 -- by LAG seconds: an entry is certainly dead only when it is overdue by that much.
-local SESSION, MARKER = KEYS[1], KEYS[2]               -- the session; marks that it was deleted, not lost
-local ALL, ROUTES, HISTORY = KEYS[3], KEYS[4], KEYS[5] -- ZSET of sessions, ZSET of route names, STREAM
-local OWNER, ROUTE = KEYS[6], KEYS[7]                  -- ZSETs of the owner's and the route's sessions
-local FORMER_OWNER, FORMER_ROUTE = KEYS[8], KEYS[9]    -- the same before the change
-local COUNTER, HOUR_COUNTER = KEYS[10], KEYS[11]       -- see COUNTS
-local OWN_HISTORY = KEYS[12]                           -- LIST
+local SESSION, MARKER, TRAIL = KEYS[1], KEYS[2], KEYS[3] -- MARKER: it was deleted, not lost; TRAIL: its last turns
+local ALL, ROUTES, HISTORY = KEYS[4], KEYS[5], KEYS[6]   -- ZSET of sessions, ZSET of route names, STREAM
+local OWNER, ROUTE = KEYS[7], KEYS[8]                    -- ZSETs of the owner's and the route's sessions
+local FORMER_OWNER, FORMER_ROUTE = KEYS[9], KEYS[10]     -- the same before the change
+local COUNTER, HOUR_COUNTER = KEYS[11], KEYS[12]         -- see COUNTS
+local OWN_HISTORY = KEYS[13]                              -- LIST
 local ID, TTL, LAG = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]) -- idle time in seconds; LAG '' keeps no index
 local HISTORY_LENGTH, EVENT = ARGV[4], ARGV[5]         -- entries of HISTORY, '0' adds none; JSON, '' adds none
 local ROUTE_NAME = ARGV[6]                             -- member of ROUTES
@@ -27,6 +27,13 @@ local call = redis.pcall
 local function current_value()
   local value = redis.pcall('GET', SESSION)
   return type(value) == 'table' and '' or value
+end
+
+-- A trail belongs to one binding: it goes with it, and a new one begins without.
+local function drop_trail()
+  if TRAIL then
+    call('DEL', TRAIL)
+  end
 end
 
 -- Trims a few dead entries with each new one. Extends the key's expiry at most LAG ahead: a key outlives its last session

@@ -11,5 +11,6 @@ if MARKER then
   mark_deleted(MARKER, created_at, TTL) -- a full Redis refuses it, which must not prevent the deletion
 end
 redis.call('DEL', SESSION)
+drop_trail()
 record()
 return {1, current}

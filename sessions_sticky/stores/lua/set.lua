@@ -5,5 +5,6 @@ local session = unpack(own)
 
 local former = current_value()
 redis.call('SET', SESSION, session, 'EX', TTL)
+drop_trail()
 record(TTL * 1000)
 return former

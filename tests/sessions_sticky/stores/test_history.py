@@ -248,14 +248,14 @@ def test_recent_goes_on_without_gaps_and_repeats(call, manager):
 )
 def test_recent_refuses_what_is_no_position(call, manager, after):
     fill(manager, 1)
-    with pytest.raises(ValueError, match="Invalid position"):
+    with pytest.raises(ValueError, match="after must be the position of an event"):
         call("recent", after=after)
 
 
 @on_valkey
 @pytest.mark.parametrize("limit", [0, 1001, True, "5"])
 def test_recent_refuses_a_limit_out_of_range(call, limit):
-    with pytest.raises(ValueError, match="Invalid limit"):
+    with pytest.raises(ValueError, match="limit must be a whole number"):
         call("recent", limit=limit)
 
 

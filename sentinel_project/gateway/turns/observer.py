@@ -1,0 +1,88 @@
+"""What one request tells of its turn while it is served: one call at the first byte, one at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.turns.recorder import recorder
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
+from sessions_sticky import Attempt, Turn
+
+if TYPE_CHECKING:
+    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+
+CLIENT_CLOSED_REQUEST = 499
+"""The status of a turn whose client left before its answer; nginx's."""
+UNANSWERED = "unanswered"
+"""The outcome of a turn without an answer."""
+
+
+class TurnObserver:
+    """Collects one turn. A request that computes no answer (`binds` is False) is not a turn, and is not recorded."""
+
+    def __init__(self, plan: Plan, request: ApiRequest) -> None:
+        self._plan, self._request = plan, request
+        self._attempts: list[Attempt] = []
+        self._provider = plan.candidates[0]
+        self._outcome, self._status = UNANSWERED, 0
+        self._first_byte_ms: int | None = None
+        self._at, self._ended_at = time.time(), 0.0
+        self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
+        asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
+        self._reader = UsageReader(request.api.name, drops_event=asks)
+
+    def failed(self, provider: Provider, error: UpstreamFailure) -> None:
+        """Note an attempt that got no answer."""
+        code = "" if error.reason == str(error.status) else error.reason
+        self._attempts.append(Attempt(provider.name, error.status, code))
+
+    def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
+        """Note the first byte of an answer."""
+        self._provider, self._outcome, self._status = provider, result.outcome, 200
+        self._first_byte_ms = round(seconds * 1000)
+
+    def take(self, chunk: bytes) -> bytes:
+        """Read whole events of a stream; return what of them goes to the client."""
+        return self._reader.take(chunk) if self._is_recorded else chunk
+
+    def end(self, answer: bytes | None = None) -> None:
+        """End the turn; `answer` is a plain one."""
+        if not self._is_recorded:
+            return
+        if answer is not None:
+            self._reader.read(answer)
+        self._ended_at = time.time()
+        recorder.put(self, soon=self._outcome == "spilled")
+
+    def fail(self, error: BaseException) -> None:
+        """End a turn without an answer."""
+        self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self.end()
+
+    def turn(self) -> Turn:
+        """Return the turn, once it has ended."""
+        plan, provider = self._plan, self._provider
+        return Turn(
+            conversation_id=plan.identity.session_id,
+            at=self._at,
+            ended_at=self._ended_at,
+            provider=provider.name,
+            model=plan.model,
+            outcome=self._outcome,
+            external_id=plan.owner,
+            bound_provider=plan.session.provider if plan.session else "",
+            source=plan.identity.source,
+            status=self._status,
+            attempts=tuple(self._attempts),
+            first_byte_ms=self._first_byte_ms,
+            usage=self._reader.usage(),
+            cache_seconds=provider.cache_seconds,
+            price=provider.prices.get(plan.model),
+        )

@@ -1,0 +1,77 @@
+"""Recording turns off the requests' path: a bounded queue, flushed in batches. Without the store turns are dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sentinel_project.gateway import metrics
+from sessions_sticky import SessionError, SessionStoreUnavailable, sessions
+
+if TYPE_CHECKING:
+    from sentinel_project.gateway.turns.observer import TurnObserver
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED = 10_000
+"""Turns that wait; about 2 KB each. Beyond it the store is slower than the chats."""
+BATCH = 500
+FLUSH_SECONDS = 1.0
+STOP_SECONDS = 2.0
+"""How long a worker that stops waits for the store."""
+
+
+class Recorder:
+    """The queue of one worker."""
+
+    def __init__(self) -> None:
+        self._queue: deque[TurnObserver] = deque()
+        self._wake: asyncio.Event | None = None
+        self._is_failing = False
+
+    def put(self, turn: TurnObserver, *, soon: bool = False) -> None:
+        """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others."""
+        if len(self._queue) >= MAX_QUEUED:
+            metrics.turns_dropped.inc()
+            return
+        self._queue.append(turn)
+        if soon and self._wake is not None:
+            self._wake.set()
+
+    async def flush_forever(self) -> None:
+        """Flush until cancelled."""
+        self._wake = asyncio.Event()
+        while True:
+            self._wake.clear()
+            await self.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._wake.wait()
+
+    async def flush(self) -> None:
+        """Record all turns that are queued."""
+        while self._queue:
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            try:
+                await sessions.arecord_turns([each.turn() for each in batch])
+                self._is_failing = False
+            except SessionStoreUnavailable as exc:
+                metrics.turns_dropped.inc(len(batch))
+                if not self._is_failing:
+                    logger.warning("turns are not recorded: %s", exc)
+                self._is_failing = True
+            except SessionError:
+                metrics.turns_dropped.inc(len(batch))
+                logger.exception("turns cannot be recorded")
+
+    async def stop(self) -> None:
+        """Record what is left before the worker ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.flush()
+
+
+recorder = Recorder()

@@ -1,0 +1,134 @@
+"""Reading the tokens that a provider reports, in an answer of any API, under every name that providers use."""
+
+from __future__ import annotations
+
+import msgspec
+
+from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis.base import ApiRequest
+from sessions_sticky import Usage
+
+MARKS = (b'_tokens"', b'TokenCount"')
+"""One of them is in every event that reports usage; deltas have none, for quotes inside a text are escaped."""
+ASKABLE = frozenset({"chat", "completions"})
+"""The APIs whose streams report usage only when `stream_options` asks for it."""
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    """OpenRouter's."""
+    cache_creation_tokens: int | None = None
+    """LiteLLM's."""
+
+
+class _Usage(msgspec.Struct):
+    """Every name of a number. Sources: the APIs' references, and DeepSeek's and Moonshot's for the last two of read."""
+
+    prompt_tokens: int | None = None
+    input_tokens: int | None = None
+    promptTokenCount: int | None = None
+    completion_tokens: int | None = None
+    output_tokens: int | None = None
+    candidatesTokenCount: int | None = None
+    thoughtsTokenCount: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+    cachedContentTokenCount: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Part(msgspec.Struct):
+    usage: _Usage | None = None
+    usageMetadata: _Usage | None = None
+
+
+class _Answer(_Part):
+    """A plain answer or an event: the usage is its own, that of the response that ended, or of the message begun."""
+
+    response: _Part | None = None
+    message: _Part | None = None
+    choices: list[msgspec.Raw] | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class UsageReader:
+    """Reads the usage of one answer. `api` is the API's name; `drops_event`: the client did not ask for the event."""
+
+    def __init__(self, api: str, *, drops_event: bool = False) -> None:
+        self._api = api
+        self._drops_event = drops_event
+        self._numbers: dict[str, int] = {}
+
+    def take(self, chunk: bytes) -> bytes:
+        """Read whole events of a stream; return them without the event that the client did not ask for."""
+        if MARKS[0] not in chunk and MARKS[1] not in chunk:
+            return chunk
+        if not self._drops_event:
+            for event in events.split(chunk):
+                self.read(events.data(event))
+            return chunk
+        return b"".join(event for event in events.split(chunk) if not self.read(events.data(event)))
+
+    def read(self, answer: bytes) -> bool:
+        """Read a plain answer or the data of an event; return whether it reports usage and holds nothing else."""
+        try:
+            read = _decode(answer)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return False
+        part = read.response or read.message or read
+        found = part.usage or part.usageMetadata
+        if found is None:
+            return False
+        for name, value in msgspec.structs.asdict(found).items():
+            if isinstance(value, _Details):
+                self._merge(msgspec.structs.asdict(value))
+            elif value is not None:
+                self._merge({name: value})
+        return read.choices == []
+
+    def usage(self) -> Usage | None:
+        """Return what was reported; None when nothing usable was."""
+        numbers = self._numbers
+        if any(value < 0 for value in numbers.values()):
+            return None
+        total = _first(numbers, "prompt_tokens", "input_tokens", "promptTokenCount")
+        if total is None:
+            return None
+        read = _first(
+            numbers,
+            *("cached_tokens", "cache_read_input_tokens", "cachedContentTokenCount", "prompt_cache_hit_tokens"),
+        )
+        written = _first(numbers, "cache_creation_input_tokens", "cache_write_tokens", "cache_creation_tokens")
+        output = _first(numbers, "completion_tokens", "output_tokens", "candidatesTokenCount") or 0
+        output += numbers.get("thoughtsTokenCount", 0)
+        if self._api == "messages":  # here the input leaves out what was read and written
+            cached = (read or 0) + (written or 0)
+            return Usage(total + cached, read or 0, written or 0, output, cached)
+        total = max(total, (read or 0) + (written or 0))
+        return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
+
+    def _merge(self, numbers: dict[str, int | None]) -> None:
+        """Add numbers; those of a later event count, for streams report their output so far."""
+        self._numbers.update({name: value for name, value in numbers.items() if value is not None})
+
+
+def stream_options(request: ApiRequest) -> bytes | None:
+    """Return the `stream_options` that ask for usage; None for requests that need not or cannot ask for it."""
+    if not request.is_stream or request.api.name not in ASKABLE:
+        return None
+    given = request.body.get("stream_options")
+    if given is None:
+        return b'{"include_usage":true}'
+    if not isinstance(given, dict) or given.get("include_usage"):
+        return None
+    return msgspec.json.encode({**given, "include_usage": True})
+
+
+def _first(numbers: dict[str, int], *names: str) -> int | None:
+    return next((numbers[name] for name in names if name in numbers), None)

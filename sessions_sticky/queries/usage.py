@@ -1,0 +1,70 @@
+"""What the turns of the last minutes or hours used."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.stores import usage
+from sessions_sticky.stores.base import Store
+from sessions_sticky.turns import TurnTotals
+
+MAX_MINUTES = usage.HOURS_KEPT * 60
+
+
+class RouteUsage(NamedTuple):
+    """What turns with one outcome used at one provider and model. The outcome `failed` counts failed attempts.
+
+    `first_bytes` are numbers of answers by the upper bound of their time to the first byte, in milliseconds; 0 stands
+    for above all bounds.
+    """
+
+    provider: str
+    model: str
+    outcome: str
+    totals: TurnTotals
+    first_bytes: dict[int, int]
+
+
+class OwnerUsage(NamedTuple):
+    """What the turns of one owner used."""
+
+    external_id: str
+    totals: TurnTotals
+
+
+class UsageReport(NamedTuple):
+    """What turns used: by provider, model and outcome, and by owner, the largest input first."""
+
+    routes: list[RouteUsage]
+    owners: list[OwnerUsage]
+
+
+def read_usage(store: Store, minutes: int) -> UsageReport:
+    """Add up the last minutes, of which the current one is the last; above 60, whole hours."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
+        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
+    if store.refresh_tracker is None:
+        raise SessionNotSupported("This cache cannot add up usage; django-redis can")
+    batch = usage.read_commands(minutes)
+    replies = store.send(batch)
+    hours = ceil(minutes / 60)
+    by_route = usage.read_sums(replies[:-hours], 3)
+    by_owner = usage.read_sums(replies[-hours:], 1)
+    routes = [
+        RouteUsage(provider, model, outcome, usage.totals_of(measures), usage.first_bytes_of(measures))
+        for (provider, model, outcome), measures in sorted(by_route.items())
+    ]
+    owners = [OwnerUsage(owner, usage.totals_of(measures)) for (owner,), measures in sorted(by_owner.items())]
+    return UsageReport(routes, sorted(owners, key=lambda each: each.totals.input, reverse=True))
+
+
+def first_byte_ms(first_bytes: dict[int, int], share: float) -> int | None:
+    """Return the bound below which that share of the first bytes came; 0: above all bounds, None: there were none."""
+    left = ceil(share * sum(first_bytes.values()))
+    for bound in sorted(first_bytes, key=lambda each: each or float("inf")):
+        left -= first_bytes[bound]
+        if left <= 0:
+            return bound
+    return None

@@ -1,0 +1,106 @@
+-- Add a turn to the trail of a session, if the session exists. Atomic.
+--
+-- A trail is a LIST: a header, then the last turns, oldest first. The header's lines: sums; the prompt caches
+-- ("name:expires_at:tokens ...", the one of the last answer first); then the names that the turns refer to by number.
+-- Returns {expected, lost}: tokens that were expected from the cache, and lost by a move; nil when there is no session.
+local TRAIL, SESSION = KEYS[1], KEYS[2]                  -- without SESSION, TTL_MS is what it has left
+local TTL_MS, LENGTH = tonumber(ARGV[1]), tonumber(ARGV[2])
+local AT, EXPIRES_AT = tonumber(ARGV[3]), ARGV[4]        -- Unix seconds; '' for a turn that left nothing in a cache
+local READ, WARM = tonumber(ARGV[5]), tonumber(ARGV[6])  -- tokens read, and left in the cache; nil when not known
+local DISCOUNT, SUMS = tonumber(ARGV[7]), ARGV[8]        -- money that a token read saves; what to add to the first sums
+local TURN, NAMES = ARGV[9], {unpack(ARGV, 10)}          -- $1 in TURN is the first of NAMES, which is the provider
+local MAX_NAMES = 60
+local MAX_DIGITS = 15 -- of numbers in the header: a double holds them exactly
+local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
+
+local function base36(number)
+  local text = ''
+  number = math.min(number, 60466175) -- five digits
+  repeat
+    local digit = number % 36
+    text = DIGITS:sub(digit + 1, digit + 1) .. text
+    number = (number - digit) / 36
+  until number == 0
+  return text
+end
+
+local left_ms = SESSION and redis.call('PTTL', SESSION) or TTL_MS
+if left_ms == -2 then
+  return false
+end
+if left_ms == -1 then -- written by another program
+  left_ms = TTL_MS
+end
+
+local header = redis.pcall('LPOP', TRAIL)
+if type(header) == 'table' then -- a key of another type
+  redis.call('DEL', TRAIL)
+end
+local lines = {}
+for line in ((type(header) == 'string' and header or '') .. '\n'):gmatch('(.-)\n') do
+  table.insert(lines, line)
+end
+lines[2] = lines[2] or ''
+
+local function number_of(name)
+  for i = 3, #lines do
+    if lines[i] == name then
+      return base36(i - 3)
+    end
+  end
+  if #lines - 2 == MAX_NAMES then
+    return ''
+  end
+  table.insert(lines, name)
+  return base36(#lines - 3)
+end
+
+local caches, last = {}, nil
+for name, expires_at, tokens in lines[2]:gmatch('(%w+):(%d+):(%d+)') do
+  if math.max(#expires_at, #tokens) <= MAX_DIGITS then
+    caches[name] = {tonumber(expires_at), tonumber(tokens)}
+    last = last or name
+  end
+end
+local provider = number_of(NAMES[1])
+local own, former = caches[provider], last ~= provider and caches[last]
+local expected, lost = 0, 0
+if READ and own and AT < own[1] then
+  expected = own[2]
+end
+if READ and former and AT < former[1] then
+  lost = math.max(0, former[2] - READ)
+end
+if EXPIRES_AT ~= '' then
+  last = provider
+  caches[provider] = {EXPIRES_AT, WARM or own and own[2] or 0}
+end
+local kept = {}
+for name, cache in pairs(caches) do
+  local entry = string.format('%s:%d:%d', name, cache[1], cache[2])
+  table.insert(kept, name == last and 1 or #kept + 1, entry)
+end
+
+local sums, added = {}, {}
+for number in lines[1]:gmatch('%-?%d+') do
+  table.insert(sums, #number <= MAX_DIGITS and tonumber(number) or 0)
+end
+for number in SUMS:gmatch('%-?%d+') do
+  table.insert(added, tonumber(number))
+end
+for _, number in ipairs({expected, lost, math.floor(lost * DISCOUNT + 0.5)}) do
+  table.insert(added, number)
+end
+for i, number in ipairs(added) do
+  added[i] = string.format('%d', (sums[i] or 0) + number)
+end
+
+local turn = TURN:gsub('%$(%d+)', function(at)
+  return number_of(NAMES[tonumber(at)])
+end)
+lines[1], lines[2] = table.concat(added, ' '), table.concat(kept, ' ')
+redis.call('RPUSH', TRAIL, turn .. ' ' .. base36(expected) .. ' ' .. base36(lost))
+redis.call('LTRIM', TRAIL, -LENGTH, -1)
+redis.call('LPUSH', TRAIL, table.concat(lines, '\n'))
+redis.call('PEXPIRE', TRAIL, string.format('%d', left_ms))
+return {expected, lost}

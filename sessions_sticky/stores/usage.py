@@ -1,0 +1,115 @@
+"""What turns used, summed by minute and by hour: HASHes of fields that are JSON lists, each with a number.
+
+The fields are `[provider, model, outcome, measure]` for the routes and `[owner, measure]` for the owners. Measures are
+the fields of `TurnTotals`, and `first_byte` with the bucket's upper bound in milliseconds (0: above all bounds).
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sessions_sticky import keys
+from sessions_sticky.connections.commands import Batch, Command
+from sessions_sticky.turns import Turn, TurnTotals
+
+MINUTES_KEPT, HOURS_KEPT = 60, 24
+FAILED = "failed"
+"""The outcome under which a provider is counted that was asked and did not answer."""
+FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
+"""Upper bounds of the buckets of times to the first byte."""
+MEASURES = TurnTotals.__struct_fields__
+
+Sums = Counter[tuple[str, ...]]
+"""Numbers by the parts of their field."""
+
+
+class UsageSums(NamedTuple):
+    """What some turns add: by provider, model, outcome and measure, and by owner and measure."""
+
+    routes: Sums
+    owners: Sums
+
+
+def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
+    """Add up turns, each with the tokens expected and lost."""
+    routes, owners = Sums(), Sums()
+    for turn, (expected, lost) in turns:
+        lost_money = round(lost * turn.price.discount) if turn.price else 0
+        numbers = dict(zip(MEASURES, (*turn.sums, expected, lost, lost_money), strict=True))
+        _add(routes, (turn.provider, turn.model, turn.outcome), numbers)
+        _add(owners, (turn.external_id,), numbers)
+        if turn.first_byte_ms is not None:
+            routes[turn.provider, turn.model, turn.outcome, f"first_byte {_bucket(turn.first_byte_ms)}"] += 1
+        for attempt in turn.attempts:
+            routes[attempt.provider, turn.model, FAILED, "turns"] += 1
+    return UsageSums(routes, owners)
+
+
+def add_commands(sums: UsageSums) -> Batch:
+    """Add sums to those of this minute and this hour."""
+    now = int(time.time())
+    commands: list[Command[Any]] = []
+    for key, part, kept_seconds in (
+        (keys.usage("minute", now // 60), sums.routes, (MINUTES_KEPT + 2) * 60),
+        (keys.usage("hour", now // 3600), sums.routes, (HOURS_KEPT + 2) * 3600),
+        (keys.usage("owners", now // 3600), sums.owners, (HOURS_KEPT + 2) * 3600),
+    ):
+        commands += [Command(("HINCRBY", key, msgspec.json.encode(field), number)) for field, number in part.items()]
+        commands.append(Command(("EXPIRE", key, kept_seconds)))
+    return Batch(commands)
+
+
+def read_commands(minutes: int) -> Batch:
+    """Read the routes' sums of so many minutes, or hours where they are more than an hour; the owners' of the hours."""
+    now = int(time.time())
+    hours = [now // 3600 - ago for ago in range(-(-minutes // 60))]
+    routes = [keys.usage("hour", hour) for hour in hours]
+    if minutes <= MINUTES_KEPT:
+        routes = [keys.usage("minute", now // 60 - ago) for ago in range(minutes)]
+    return Batch([Command(("HGETALL", key)) for key in (*routes, *(keys.usage("owners", hour) for hour in hours))])
+
+
+def read_sums(hashes: Iterable[Any], parts: int) -> dict[tuple[str, ...], Counter[str]]:
+    """Return the measures of each route or owner; other programs may have put anything into the hashes."""
+    found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for flat in hashes:
+        for name, number in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                *field, measure = _FIELD.decode(name)
+                value = int(number)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            if len(field) == parts:
+                found[tuple(field)][measure] += value
+    return found
+
+
+def totals_of(measures: Mapping[str, int]) -> TurnTotals:
+    """Return measures as totals."""
+    return TurnTotals(**{name: measures.get(name, 0) for name in MEASURES})
+
+
+def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
+    """Return the number of first bytes in each bucket that has some, by its upper bound; 0: above all bounds."""
+    return {
+        bound: measures[f"first_byte {bound}"] for bound in (*FIRST_BYTE_MS, 0) if measures.get(f"first_byte {bound}")
+    }
+
+
+def _add(sums: Sums, field: tuple[str, ...], numbers: Mapping[str, int]) -> None:
+    for measure, number in numbers.items():
+        if number:
+            sums[*field, measure] += number
+
+
+def _bucket(first_byte_ms: int) -> int:
+    return (*FIRST_BYTE_MS, 0)[bisect_left(FIRST_BYTE_MS, first_byte_ms)]
+
+
+_FIELD = msgspec.json.Decoder(list[str])

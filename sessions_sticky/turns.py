@@ -1,0 +1,227 @@
+"""A turn of a conversation: who answered, how, and what it found in the prompt cache; pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from sessions_sticky import keys
+from sessions_sticky.exceptions import InvalidSession
+from sessions_sticky.session import LATEST
+
+DEFAULT_CACHE_SECONDS = 300
+"""How long most providers keep a prompt cache after its last use."""
+CACHE_BLOCK, CACHE_LEAST = 128, 1_024
+"""Tokens: providers that cache by themselves keep whole blocks of a prompt, from a least length on (OpenAI's)."""
+
+
+Tokens = Annotated[int, Meta(ge=0, le=2**40)]
+Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
+Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of a turn. `input` counts all of the prompt: uncached, read from a prompt cache and written to it.
+
+    `cached` is what the provider's cache holds after the turn: 0 for a provider without one, None for what follows from
+    the other numbers (see `warm`).
+    """
+
+    input: Tokens
+    read: Tokens = 0
+    written: Tokens = 0
+    output: Tokens = 0
+    cached: Tokens | None = None
+
+    @property
+    def warm(self) -> int:
+        """Tokens of the prompt that the next turn should read from the cache; 0 for prompts too short to be cached."""
+        tokens = self.cached
+        if tokens is None:
+            tokens = self.read + self.written if self.written else self.input // CACHE_BLOCK * CACHE_BLOCK
+        return tokens if tokens >= CACHE_LEAST else 0
+
+
+class Price(msgspec.Struct, frozen=True):
+    """What a million tokens cost, in any currency. None: cached and written tokens cost what other input costs."""
+
+    input: Amount
+    output: Amount = 0
+    cached_input: Amount | None = None
+    cache_write: Amount | None = None
+
+    @property
+    def discount(self) -> float:
+        """What a million tokens read from the cache save."""
+        return 0.0 if self.cached_input is None else self.input - self.cached_input
+
+    def saved(self, usage: Usage) -> int:
+        """Return what the cache saved, in millionths of the currency; negative where writing to it cost more."""
+        surcharge = 0.0 if self.cache_write is None else self.cache_write - self.input
+        return round(usage.read * self.discount - usage.written * surcharge)
+
+    def cost(self, usage: Usage) -> int:
+        """Return what a turn costs, in millionths of the currency."""
+        return round(usage.input * self.input + usage.output * self.output) - self.saved(usage)
+
+
+class Attempt(NamedTuple):
+    """A provider that was asked and did not answer. `code` is the error's, empty where the status says all."""
+
+    provider: str
+    status: Annotated[int, Meta(ge=0, le=999)]
+    code: str = ""
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn as `record_turn` takes it.
+
+    `conversation_id` None: counted, but in no trail. `at` is when the request came and `ended_at` when its answer ended
+    (None: the same), in Unix seconds. `provider` is the one that answered, `bound_provider` the one that the
+    conversation was bound to when the request came. `outcome` and `source` are the gateway's words. `usage` None: not
+    known. A `status` from 400 on is a turn without an answer. `cache_seconds` is how long the provider keeps a prompt
+    cache after its last use. `price` None: no money is counted.
+    """
+
+    conversation_id: str | None
+    at: Seconds
+    provider: str
+    model: str
+    outcome: str
+    external_id: str = ""
+    bound_provider: str = ""
+    source: str = ""
+    status: Annotated[int, Meta(ge=0, le=999)] = 200
+    attempts: tuple[Attempt, ...] = ()
+    first_byte_ms: Tokens | None = None
+    usage: Usage | None = None
+    ended_at: Seconds | None = None
+    cache_seconds: Seconds = DEFAULT_CACHE_SECONDS
+    price: Price | None = None
+
+    @property
+    def saved(self) -> int:
+        """What the prompt cache saved, in millionths of the price's currency."""
+        return self.price.saved(self.usage) if self.price and self.usage else 0
+
+    @property
+    def sums(self) -> tuple[int, ...]:
+        """What the turn adds to `TurnTotals`, but for the last three fields, which only its trail knows."""
+        usage = self.usage
+        tokens = (0,) * 4 if usage is None else (usage.input, usage.read, usage.written, usage.output)
+        return (1, int(usage is None), *tokens, self.saved)
+
+    @property
+    def cache_expires_at(self) -> int | None:
+        """When the provider's prompt cache of the conversation expires; None for a turn without an answer."""
+        return None if self.status >= 400 else int((self.ended_at or self.at) + self.cache_seconds)
+
+
+class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn as `trail` returns it.
+
+    `expected` are the tokens that the conversation's last turn at this provider had left in its cache. `lost` is the
+    cost of a move: the tokens that the last turn, at another provider, had left in the cache there and this one did not
+    read. `saved` is money in millionths, as the turn's price said.
+    """
+
+    at: datetime
+    provider: str
+    model: str
+    outcome: str
+    bound_provider: str
+    source: str
+    status: int
+    attempts: tuple[Attempt, ...]
+    first_byte_ms: int | None
+    usage: Usage | None
+    expected: int
+    lost: int
+    saved: int
+
+
+class TurnTotals(msgspec.Struct, frozen=True):
+    """Sums over turns. `unknown` counts those without usage. Money (`saved`, `lost_money`) is in millionths."""
+
+    turns: int = 0
+    unknown: int = 0
+    input: int = 0
+    read: int = 0
+    written: int = 0
+    output: int = 0
+    saved: int = 0
+    expected: int = 0
+    lost: int = 0
+    lost_money: int = 0
+
+    @property
+    def cached_share(self) -> float | None:
+        """The share of the input that was read from prompt caches; None without input."""
+        return self.read / self.input if self.input else None
+
+
+class PromptCache(NamedTuple):
+    """What a provider's prompt cache should hold of a conversation, until a time in Unix seconds."""
+
+    expires_at: int
+    tokens: int
+
+
+class Trail(msgspec.Struct, frozen=True):
+    """The last turns of a session, oldest first, its totals and its prompt caches by provider.
+
+    `last_provider` gave the last answer; None before the first one.
+    """
+
+    turns: list[RecordedTurn] = []
+    totals: TurnTotals = TurnTotals()
+    caches: dict[str, PromptCache] = {}
+    last_provider: str | None = None
+
+    def with_turn(self, turn: Turn, length: int) -> tuple[Trail, tuple[int, int]]:
+        """Return the trail with one more turn, of `length` in all, and the tokens expected and lost; see trail.lua."""
+        usage, last, read = turn.usage, self.last_provider, turn.usage.read if turn.usage else None
+        own = self.caches.get(turn.provider)
+        former = self.caches[last] if last is not None and last != turn.provider else None
+        expected = own.tokens if read is not None and own and int(turn.at) < own.expires_at else 0
+        lost = max(0, former.tokens - read) if read is not None and former and int(turn.at) < former.expires_at else 0
+        caches = self.caches
+        if turn.cache_expires_at is not None:
+            last, tokens = turn.provider, usage.warm if usage else own.tokens if own else 0
+            caches = self.caches | {last: PromptCache(turn.cache_expires_at, tokens)}
+        lost_money = int(lost * turn.price.discount + 0.5) if turn.price else 0
+        added = (*turn.sums, expected, lost, lost_money)
+        totals = TurnTotals(*(a + b for a, b in zip(msgspec.structs.astuple(self.totals), added, strict=True)))
+        recorded = RecordedTurn(
+            at=datetime.fromtimestamp(int(turn.at), UTC),
+            provider=turn.provider,
+            model=turn.model,
+            outcome=turn.outcome,
+            bound_provider=turn.bound_provider,
+            source=turn.source,
+            status=turn.status,
+            attempts=turn.attempts,
+            first_byte_ms=turn.first_byte_ms,
+            usage=usage and Usage(usage.input, usage.read, usage.written, usage.output),
+            expected=expected,
+            lost=lost,
+            saved=turn.saved,
+        )
+        return Trail([*self.turns, recorded][-length:], totals, caches, last), (expected, lost)
+
+
+def check_turn(turn: Turn) -> None:
+    """Raise `InvalidSession` unless a turn's values are of the types and in the ranges that can be stored."""
+    try:
+        _DECODER.decode(_ENCODER.encode(turn))
+    except (msgspec.MsgspecError, TypeError, UnicodeError) as exc:
+        raise InvalidSession(f"Invalid turn: {exc}") from exc
+    if turn.conversation_id is not None:
+        keys.check(turn.conversation_id)
+
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(Turn)

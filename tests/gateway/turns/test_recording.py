@@ -1,0 +1,206 @@
+"""Turns that the gateway records: what each tells, and that recording them costs no request anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+
+import msgspec
+import pytest
+
+from sentinel_project.gateway.turns import recorder as recording
+from sentinel_project.gateway.turns.recorder import Recorder, recorder
+from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, sessions
+from sessions_sticky.testing import store_down
+from tests.gateway.asgi import Call, ask, chat, say, until
+from tests.gateway.upstreams import fails
+
+TEXT = "a long text " * 1_000
+MODEL = "gpt-5.2"
+BODIES = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": TEXT}]},
+    "/v1/responses": {"input": TEXT},
+    "/v1/messages": {
+        "system": [{"type": "text", "text": TEXT, "cache_control": {"type": "ephemeral"}}],
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 10,
+    },
+}
+ANTHROPIC = [("anthropic-version", "2023-06-01")]
+ALL_APIS = ("chat", "responses", "messages")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_queued():
+    recorder._queue.clear()
+
+
+@pytest.fixture
+def everywhere(accounts, gateway):
+    """Both accounts speak every API, and every turn is priced."""
+    prices = {MODEL: Price(input=2.0, cached_input=0.5, output=8.0)}
+    gateway.SENTINEL_PROVIDERS = tuple(
+        msgspec.structs.replace(each, apis=ALL_APIS, prices=prices) for each in gateway.SENTINEL_PROVIDERS
+    )
+    return accounts
+
+
+async def turn(path: str, conversation_id: str = "conv-1", **fields) -> Call:
+    body = {"model": MODEL, **BODIES[path], "conversation_id": conversation_id, **fields}
+    answered = await ask(body, path=path, headers=ANTHROPIC)
+    assert answered.status == 200, answered.body
+    await recorder.flush()
+    return answered
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_turns_of_every_api_tell_what_came_from_the_cache(everywhere, gateway, path, stream):
+    gateway.SENTINEL_STREAM_USAGE = True
+    for _ in range(2):
+        await turn(path, stream=stream)
+    first, second = (await sessions.atrail("conv-1")).turns
+    assert (first.outcome, second.outcome) == ("created", "hit")
+    assert second.provider == second.bound_provider == (await sessions.aget("conv-1")).provider
+    assert (second.model, second.source, second.status) == (MODEL, "body.conversation_id", 200)
+    assert second.usage.input == first.usage.input > 2_500
+    assert 0 <= first.usage.read <= second.usage.read
+    assert second.expected >= 2_000
+    assert second.expected - 128 <= second.usage.read <= second.usage.input
+    assert second.saved == round(second.usage.read * 1.5)
+    assert second.first_byte_ms is not None
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_stream_is_byte_for_byte_what_the_client_asked_for(everywhere, gateway, asks):
+    gateway.SENTINEL_STREAM_USAGE = True
+    options = {"stream_options": {"include_usage": True}} if asks else {}
+    answered = await turn("/v1/chat/completions", stream=True, **options)
+    assert (b'"prompt_tokens"' in answered.body) is asks
+    assert answered.body.endswith(b"data: [DONE]\n\n")
+    (recorded,) = (await sessions.atrail("conv-1")).turns
+    assert recorded.usage.input > 2_500
+    asked = [json.loads(each.body).get("stream_options") for upstream in everywhere for each in upstream.turns()]
+    assert asked == [{"include_usage": True}]
+
+
+async def test_usage_of_a_stream_is_unknown_when_nobody_asked(everywhere):
+    await turn("/v1/chat/completions", stream=True)
+    trail = await sessions.atrail("conv-1")
+    assert trail.turns[0].usage is None
+    assert trail.totals == TurnTotals(turns=1, unknown=1)
+    assert all(b"stream_options" not in each.body for upstream in everywhere for each in upstream.turns())
+
+
+async def test_spilled_turn_tells_its_attempts(gateway, bound_to_north, north, south):
+    north.script.append(fails(503))
+    await say(bound_to_north)
+    await recorder.flush()
+    (recorded,) = (await sessions.atrail(bound_to_north)).turns
+    assert (recorded.outcome, recorded.bound_provider, recorded.provider) == ("spilled", "north", "south")
+    assert recorded.attempts == (Attempt("north", 503),)
+    failed = [each for each in sessions.usage().routes if each.outcome == "failed"]
+    assert [(each.provider, each.totals.turns) for each in failed] == [("north", 1)]
+
+
+async def test_turn_without_an_answer_is_recorded(gateway, bound_to_north, north, south):
+    for upstream in (north, south):
+        upstream.script.append(fails(503))
+    await say(bound_to_north)
+    await recorder.flush()
+    trail = await sessions.atrail(bound_to_north)
+    assert (trail.turns[0].outcome, trail.turns[0].status) == ("unanswered", 503)
+    assert [each.provider for each in trail.turns[0].attempts] == ["north", "south"]
+    assert trail.caches == {}
+
+
+async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north):
+    north.script.append(lambda exchange: exchange.wait_until_left())
+    call = Call(chat(conversation_id=bound_to_north))
+    task = call.start()
+    await until(lambda: north.exchanges)
+    call.leave()
+    await asyncio.wait([task])
+    await recorder.flush()
+    assert (await sessions.atrail(bound_to_north)).turns[0].status == 499
+
+
+async def test_requests_that_compute_no_answer_are_no_turns(everywhere):
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+    assert (await ask(body, path="/v1/messages/count_tokens", headers=ANTHROPIC)).status == 200
+    assert not recorder._queue
+
+
+async def test_request_without_a_session_counts_in_the_sums(gateway, north, south):
+    await ask(chat())
+    await recorder.flush()
+    report = sessions.usage()
+    assert [(each.outcome, each.totals.turns, each.totals.input) for each in report.routes] == [("ranked", 1, 1)]
+    assert [each.external_id for each in report.owners] == ["ann"]
+
+
+async def test_nothing_is_recorded_when_trails_are_off(gateway, bound_to_north):
+    gateway.SENTINEL_TRAIL_TURNS = 0
+    await say(bound_to_north)
+    assert not recorder._queue
+
+
+async def test_turns_are_dropped_and_counted_when_the_queue_is_full(gateway, bound_to_north, monkeypatch):
+    monkeypatch.setattr(recording, "MAX_QUEUED", 1)
+    before = recording.metrics.turns_dropped._value.get()
+    for _ in range(3):
+        assert (await say(bound_to_north)).status == 200
+    assert len(recorder._queue) == 1
+    assert recording.metrics.turns_dropped._value.get() == before + 2
+
+
+async def test_turns_are_dropped_and_counted_when_the_store_is_down(gateway, bound_to_north, caplog):
+    before = recording.metrics.turns_dropped._value.get()
+    with store_down(), caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert (await say(bound_to_north)).status == 200
+            await recorder.flush()
+    assert recording.metrics.turns_dropped._value.get() == before + 2
+    assert caplog.text.count("turns are not recorded") == 1
+    await say(bound_to_north)
+    await recorder.flush()
+    assert len((await sessions.atrail(bound_to_north)).turns) == 1
+
+
+async def test_chats_do_not_wait_for_a_store_that_is_slow_to_record(gateway, bound_to_north, monkeypatch):
+    entered = asyncio.Event()
+
+    async def hang(manager, turns):
+        entered.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", hang)
+    monkeypatch.setattr(recording, "FLUSH_SECONDS", 0.01)
+    flushing = asyncio.create_task(recorder.flush_forever())
+    await asyncio.wait_for(say(bound_to_north), 5)
+    await asyncio.wait_for(entered.wait(), 5)
+    for _ in range(5):
+        assert (await asyncio.wait_for(say(bound_to_north), 5)).status == 200
+    flushing.cancel()
+    await asyncio.wait([flushing])
+
+
+async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, gateway, bound_to_north):
+    await say(bound_to_north)
+
+    async def hang(manager, turns):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", hang)
+    monkeypatch.setattr(recording, "STOP_SECONDS", 0.05)
+    await asyncio.wait_for(recorder.stop(), 5)
+
+
+async def test_recorder_goes_on_when_the_store_is_unavailable(monkeypatch):
+    async def refuse(manager, turns):
+        raise SessionStoreUnavailable("down")
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", refuse)
+    queue = Recorder()
+    await queue.flush()
