@@ -221,8 +221,9 @@ STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)  # ServeStatic warns without; it finds the files in the apps, no collectstatic needed
 SERVESTATIC_USE_FINDERS = True
-# No format shows them, and each costs every line a system call.
+# No format shows them, and each costs every line a system call, or a walk over the stack.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
