@@ -190,6 +190,12 @@ SESSIONS_STICKY["IDENTITY"] = {
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,
     "scope": SENTINEL_CONVERSATION_SCOPE,
 }
+SENTINEL_CORS_ORIGINS = environment.items(
+    "SENTINEL_CORS_ORIGINS",
+    default=(),
+    pattern=r"\*|https?://[a-z0-9.:\[\]-]+",
+    allowed="origins such as https://app.example.com (lower case, no path), or *, with commas between them",
+)
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )

@@ -11,7 +11,7 @@ from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
-from sentinel_project.gateway import apis
+from sentinel_project.gateway import apis, cors
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call
@@ -59,6 +59,8 @@ def endpoint(*methods: str) -> Callable[[Answer], Endpoint]:
 
     def decorate(answer: Answer) -> Endpoint:
         async def handle(call: Call, **captured: str) -> Reply:
+            if (reply := cors.preflight(call, methods)) is not None:
+                return _finish(call, reply)
             if call.method not in methods and not (call.method == "HEAD" and "GET" in methods):
                 allowed = ", ".join(methods)
                 error = ApiError(405, f"{call.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
@@ -178,6 +180,7 @@ def _render(call: Call, error: ApiError) -> Reply:
 
 def _finish(call: Call, reply: Reply) -> Reply:
     reply.headers["X-Request-Id"] = call.log.request_id
+    reply.headers.update(cors.headers(call))
     if isinstance(reply.body, bytes):  # a stream writes its line at its end
         call.log.write(reply.status)
     return reply

@@ -121,8 +121,8 @@ def store_down() -> Iterator[None]:
 def let_time_pass(seconds: float) -> None:
     """Bring everything in the store, and what this process remembers of it, so much closer to its expiry.
 
-    Clocks stay: `created_at`, the history and the counts by hour are as they were. Raises `RuntimeError` for a store
-    that is not in memory and not of this module: sessions of others would expire.
+    Clocks stay: `created_at`, the recent events and the counts by hour are as they were. Raises `RuntimeError` for a
+    store that is not in memory and not of this module: sessions of others would expire.
     """
     found = substitute.session_cache()
     if isinstance(found, LocMemCache):
@@ -133,7 +133,7 @@ def let_time_pass(seconds: float) -> None:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
-    entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
+    entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
     if remembered.refresh_tracker is not None:
         vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
