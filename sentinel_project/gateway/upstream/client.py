@@ -19,6 +19,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.upstream import headers
+from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
 from sentinel_project.gateway.upstream.relay import open_stream
@@ -71,11 +72,14 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
         return Answer(
             {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
         )
+    alarm = Alarm(asyncio.get_running_loop())
     try:
-        async with asyncio.timeout_at(until):
+        with alarm.at(until):
             return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc
+    finally:
+        alarm.close()
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
