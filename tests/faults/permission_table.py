@@ -2,8 +2,8 @@
 
 `needs status` is read as: `view 200` the permission `view` on the route's model, `view|change` one of the two,
 `view+delete` both, `-` none, `never` a permission that no user has. The status is the answer to a user who has it,
-`200/204` with the permission `view` and without. A user without it gets `refused`; a user who fails at the door gets the
-answer of the door.
+`200/204` with the permission `view` and without. A user without it gets `refused`; a user who fails at the door gets
+the answer of the door.
 """
 
 from __future__ import annotations
