@@ -23,6 +23,8 @@ MAX_TTL_SECONDS = 2**31 - 1
 ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
 """In words, for whoever gave another."""
 
+ALLOWED_PREFIX = "1 to 64 letters, digits, '_', '.' and '-', and a colon at the end"
+
 MAX_NUMBER = 2**31 - 1
 """Of entries kept; more than any machine holds."""
 
@@ -31,6 +33,7 @@ MAX_TRAIL_LENGTH = 1_000
 
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
+    "PREFIX": "sentinel:",
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
     "INDEX": True,
@@ -58,6 +61,13 @@ def parse_ttl_seconds(text: str) -> int:
     return check_ttl_seconds(int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text)
 
 
+def check_prefix(value: object) -> str:
+    """Return a prefix of keys as it came, or raise `ValueError`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:", value):
+        raise ValueError(f"prefix must be {ALLOWED_PREFIX}, not {value!r}")
+    return value
+
+
 class Conf:
     """Typed access to the settings; each property raises `ImproperlyConfigured` for a value it cannot use."""
 
@@ -79,6 +89,15 @@ class Conf:
                 f"SESSIONS_STICKY['CACHE'] must be an alias in CACHES ({allowed}), not {alias!r}"
             )
         return alias
+
+    @cached_property
+    def prefix(self) -> str:
+        """What all keys begin with. One part, with its colon: no prefix begins with another one."""
+        value = self._option("PREFIX")
+        try:
+            return check_prefix(value)
+        except ValueError as exc:
+            raise ImproperlyConfigured(f"SESSIONS_STICKY['PREFIX'] must be {ALLOWED_PREFIX}, not {value!r}") from exc
 
     @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:

@@ -165,11 +165,11 @@ class _Examination:
         names: set[bytes] = set()
         cursor = b"0"
         for _ in range(SAMPLE_STEPS):
-            cursor, more = self._store.send(index.scan(cursor, f"{keys.SESSION_PREFIX}*", SAMPLE_SIZE))
+            cursor, more = self._store.send(index.scan(cursor, f"{keys.session_prefix()}*", SAMPLE_SIZE))
             names.update(more)
             if cursor == b"0" or len(names) >= SAMPLE_SIZE:
                 break
-        return [name.removeprefix(keys.SESSION_PREFIX.encode()) for name in names][:SAMPLE_SIZE]
+        return [name.removeprefix(keys.session_prefix().encode()) for name in names][:SAMPLE_SIZE]
 
 
 def _session(member: bytes, raw: bytes) -> Session | None:

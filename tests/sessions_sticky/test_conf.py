@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.cache import cache, caches
 from django.core.exceptions import ImproperlyConfigured
 
-from sessions_sticky import SessionManager, sessions
+from sessions_sticky import SessionManager, sessions, stores
 from sessions_sticky.conf import ALLOWED_TTL, MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
 from tests.sessions_sticky.calls import PROPOSAL
 
@@ -173,3 +175,25 @@ def test_identity_raises_without_showing_the_key_when_an_argument_is_bad(setting
     with pytest.raises(ImproperlyConfigured, match=message) as caught:
         _ = conf.identity
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", ":", "sentinel", "a:b:", "a b:", "{a}:", "a*:", "x" * 65 + ":", b"a:", None])
+def test_prefix_raises_with_value_and_what_is_allowed_when_the_setting_is_bad(settings, value):
+    settings.SESSIONS_STICKY = {"PREFIX": value}
+    with pytest.raises(ImproperlyConfigured) as caught:
+        _ = conf.prefix
+    assert str(caught.value).startswith("SESSIONS_STICKY['PREFIX'] must be 1 to 64 letters")
+
+
+def test_first_threads_share_one_store(monkeypatch):
+    make = stores._store
+
+    def make_slowly(get_cache):
+        time.sleep(0.05)
+        return make(get_cache)
+
+    monkeypatch.setattr(stores, "_store", make_slowly)
+    stores._stores.clear()
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: SessionManager("default")._store, range(4)))
+    assert len(set(map(id, made))) == 1

@@ -57,7 +57,7 @@ def index_misses(raw):
 
 def moves(raw):
     """The events of the history that tell of a move."""
-    events = [json.loads([*fields.values()][1]) for _, fields in raw.xrange(keys.HISTORY)]
+    events = [json.loads([*fields.values()][1]) for _, fields in raw.xrange(keys.history())]
     return [event for event in events if event["kind"] == "rebound"]
 
 

@@ -23,7 +23,7 @@ from tests.sessions_sticky.indexed import (
     walk,
 )
 
-ALL = keys.INDEX_ALL
+ALL = keys.index_all()
 
 
 @on_redis
@@ -81,7 +81,7 @@ def test_walk_finds_what_matches_each_combination_of_filters(call, manager, limi
 def test_walk_finds_each_hostile_name_once(call, manager, raw):
     made = [manager.create(name, HOSTILE[-n], name, HOSTILE[(n + 3) % len(HOSTILE)]) for n, name in enumerate(HOSTILE)]
     for key in entries(raw):
-        if key != keys.INDEX_ROUTES:
+        if key != keys.index_routes():
             raw.zadd(key, dict.fromkeys(raw.zrange(key, 0, -1), 4e9))  # ties: only the bytes tell them apart
     assert ids(walk(pager(call), limit=2)) == sorted(HOSTILE, key=str.encode, reverse=True)
     for session in made:

@@ -101,7 +101,7 @@ def test_search_finds_nothing_when_there_is_nothing(call, raw):
 
 @on_real
 def test_search_finds_nothing_when_the_index_is_a_key_of_another_type(call, raw):
-    raw.set(keys.INDEX_ALL, "text")
+    raw.set(keys.index_all(), "text")
     assert call("search", "conv") == ([], None)
 
 
