@@ -21,7 +21,7 @@ from sessions_sticky.connections.commands import AllPrimaries, Command
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries import server_info
 from sessions_sticky.queries.index_reader import IndexReader, Row
-from sessions_sticky.queries.server_info import Finding, Level, figure, judged
+from sessions_sticky.queries.server_info import Finding, Level, format_number, make_finding
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
@@ -40,7 +40,7 @@ def examine() -> list[Finding]:
     found: list[Finding] = []
     try:
         found += _settings()
-        _Examination(stores.for_alias(conf.cache), found).run()
+        _Doctor(stores.for_alias(conf.cache), found).run()
     except ImproperlyConfigured as exc:
         _add_if_new(found, exc)
     return found
@@ -65,7 +65,7 @@ def _add_if_new(found: list[Finding], exc: Exception) -> None:
         found.append(Finding(Level.ERROR, "settings", message, gettext("Fix CACHES")))
 
 
-class _Examination:
+class _Doctor:
     """One look at one store; adds to `found`."""
 
     def __init__(self, store: Store, found: list[Finding]) -> None:
@@ -114,13 +114,15 @@ class _Examination:
             taken_ms.append((time.perf_counter() - began) * 1000)
         median = statistics.median(taken_ms)
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
-        message %= {"ms": figure(median, 2), "number": LATENCY_READS}
+        message %= {"ms": format_number(median, 2), "number": LATENCY_READS}
         level = Level.WARNING if median > MAX_LATENCY_MS else None
-        self._found.append(judged(level, "latency", message, gettext("Every chat waits for the store: find the cause")))
+        self._found.append(
+            make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
+        )
 
     def _server(self) -> None:
         infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
-        self._found += server_info.worst(list(server_info.judge(info)) for info in infos)
+        self._found += server_info.most_severe(list(server_info.judge(info)) for info in infos)
         self._unless_refused("persistence", partial(self._persistence, infos))
 
     def _persistence(self, infos: list[dict[str, str]]) -> None:
@@ -129,7 +131,7 @@ class _Examination:
             replies = self._store.send(AllPrimaries(Command(("CONFIG", "GET", "save"))))
             saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
             found = [one or server_info.snapshots(save[0].decode()) for one, save in zip(found, saves, strict=True)]
-        self._found += server_info.worst([[one] for one in found if one])
+        self._found += server_info.most_severe([[one] for one in found if one])
 
     def _clock(self) -> None:
         before = time.time()
@@ -137,8 +139,8 @@ class _Examination:
         now = (before + time.time()) / 2
         skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
-        message = gettext("this machine's clock and the server's are %s s apart") % figure(skew, 1)
-        self._found.append(judged(level, "clock", message, gettext("Synchronize both with NTP")))
+        message = gettext("this machine's clock and the server's are %s s apart") % format_number(skew, 1)
+        self._found.append(make_finding(level, "clock", message, gettext("Synchronize both with NTP")))
 
     def _sample(self) -> None:
         members = self._sampled()
@@ -158,8 +160,8 @@ class _Examination:
             self._count("index", len(late), len(expiring), drifted, hint)
 
     def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
-        message %= {"bad": figure(bad), "number": figure(number)}
-        self._found.append(judged(Level.WARNING if bad else None, subject, message, hint))
+        message %= {"bad": format_number(bad), "number": format_number(number)}
+        self._found.append(make_finding(Level.WARNING if bad else None, subject, message, hint))
 
     def _sampled(self) -> list[bytes]:
         names: set[bytes] = set()

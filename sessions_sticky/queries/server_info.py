@@ -35,12 +35,12 @@ class Finding(NamedTuple):
     hint: str = ""
 
 
-def judged(level: Level | None, subject: str, message: str, hint: str) -> Finding:
+def make_finding(level: Level | None, subject: str, message: str, hint: str) -> Finding:
     """Return a finding that is fine when `level` is None, and then needs no hint."""
     return Finding(level, subject, message, hint) if level else Finding(Level.OK, subject, message)
 
 
-def figure(number: float, decimals: int = 0) -> str:
+def format_number(number: float, decimals: int = 0) -> str:
     """Return a number as people of the active language write it."""
     return number_format(round(number, decimals), decimals, force_grouping=True)
 
@@ -51,7 +51,7 @@ def read_info(reply: bytes) -> dict[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
-def worst(found: Iterable[Sequence[Finding]]) -> list[Finding]:
+def most_severe(found: Iterable[Sequence[Finding]]) -> list[Finding]:
     """Return of several servers' findings, in the same order, the worst on each subject."""
     return [max(same, key=lambda finding: SEVERITY.index(finding.level)) for same in zip(*found, strict=True)]
 
@@ -78,7 +78,7 @@ def _eviction(info: dict[str, str]) -> Finding:
     policy = info.get("maxmemory_policy", "not known")
     evicted = int(info.get("evicted_keys", 0))
     if evicted:
-        message = gettext("%s keys were evicted since the server started") % figure(evicted)
+        message = gettext("%s keys were evicted since the server started") % format_number(evicted)
         return Finding(Level.WARNING, "eviction", message, gettext("Raise maxmemory; set maxmemory-policy noeviction"))
     if policy.startswith(("volatile-", "allkeys-")):
         message = gettext("maxmemory-policy %s silently evicts live sessions when memory is full") % policy
@@ -94,7 +94,7 @@ def _memory(info: dict[str, str]) -> Finding:
     share = int(info.get("used_memory", 0)) / limit
     level = Level.WARNING if share > MAX_MEMORY_USED else None
     message = gettext("%s of maxmemory is used") % f"{share:.0%}"
-    return judged(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
+    return make_finding(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
 
 
 def _role(info: dict[str, str]) -> Finding:

@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from sessions_sticky import keys
-from sessions_sticky.connections.cluster.slot_map import FAILURES, Answers, At, Parcels, Slots, exchange
+from sessions_sticky.connections.cluster.slot_map import FAILURES, Answers, At, CommandsByNode, Slots, exchange
 from sessions_sticky.connections.commands import Command, ScriptCall
 from sessions_sticky.stores import index, trail
 from sessions_sticky.stores.base import NO_KEY
@@ -28,7 +28,7 @@ logger = logging.getLogger("sessions_sticky")
 Steps = Generator[Sequence[Command[Any] | At], list[Any], Any]
 
 
-def run_all(commands: Sequence[Command[Any]], slots: Slots) -> Generator[Parcels, Answers, list[Any]]:
+def run_all(commands: Sequence[Command[Any]], slots: Slots) -> Generator[CommandsByNode, Answers, list[Any]]:
     """Run the steps of all commands side by side; return the replies, an error in the place of each that failed."""
     replies: list[Any] = [None] * len(commands)
     running = {at: _steps(command, slots) for at, command in enumerate(commands)}

@@ -57,7 +57,7 @@ SOCKET_PATH_BYTES = 103
 """The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107. TMPDIR may be longer."""
 
 _numbers = count(1)
-substitute.OURS.append(MEMORY["LOCATION"])
+substitute.TEST_LOCATIONS.append(MEMORY["LOCATION"])
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def _valkey_url(process: int) -> str:
         server.unix_socket_path = path
     server.start()
     url = f"unix://{quote(str(path))}?db=0" if server.unix_socket_path else f"redis://{server.host}:{server.port}/0"
-    substitute.OURS.append(url)
+    substitute.TEST_LOCATIONS.append(url)
     return url
 
 

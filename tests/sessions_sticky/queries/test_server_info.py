@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sessions_sticky.queries.server_info import Level, judge, judged, persistence, read_info, snapshots
+from sessions_sticky.queries.server_info import Level, judge, make_finding, persistence, read_info, snapshots
 
 HEALTHY = {
     "redis_version": "7.0.15",
@@ -95,8 +95,8 @@ def test_snapshots_keep_something_and_nothing_keeps_nothing():
 
 
 def test_judged_needs_no_hint_when_all_is_well():
-    assert judged(None, "memory", "fine", "Fix it").hint == ""
-    assert judged(Level.WARNING, "memory", "bad", "Fix it").hint == "Fix it"
+    assert make_finding(None, "memory", "fine", "Fix it").hint == ""
+    assert make_finding(Level.WARNING, "memory", "bad", "Fix it").hint == "Fix it"
 
 
 def test_read_info_reads_names_and_values():

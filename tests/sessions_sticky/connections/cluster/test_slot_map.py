@@ -130,7 +130,7 @@ def test_slots_ask_the_seeds_first_and_then_known_nodes(slots, monkeypatch):
     assert list(fresh.to_ask()) == [("seed", 1)]
     fresh.read(HALVES, ("seed", 1))
     assert not list(fresh.to_ask())
-    fresh.doubt()
+    fresh.mark_stale()
     assert not list(fresh.to_ask())
     now += REFRESH_SECONDS
     assert list(fresh.to_ask()) == [ONE, TWO, ("seed", 1)]
@@ -139,14 +139,14 @@ def test_slots_ask_the_seeds_first_and_then_known_nodes(slots, monkeypatch):
 
 def test_slots_ask_a_deprioritized_node_last_until_one_has_answered(slots, monkeypatch):
     monkeypatch.setattr(slot_map, "REFRESH_SECONDS", 0.0)
-    slots.doubt()
+    slots.mark_stale()
     for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
-        slots.ask_last(address)
+        slots.deprioritize(address)
         assert list(slots.to_ask()) == then
-    slots.ask_last(ONE)  # again: no node stays first forever
+    slots.deprioritize(ONE)  # again: no node stays first forever
     assert list(slots.to_ask()) == [TWO, ONE]
     slots.read(HALVES, ONE)
-    slots.doubt()
+    slots.mark_stale()
     assert list(slots.to_ask()) == [ONE, TWO]
-    slots.ask_last(ONE)
+    slots.deprioritize(ONE)
     assert list(slots.to_ask()) == [TWO, ONE]
