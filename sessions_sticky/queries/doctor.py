@@ -1,6 +1,6 @@
-"""What is wrong with the configuration and the store, in plain words, and how to mend it.
+"""Check the configuration and the store, and suggest fixes.
 
-Only reads, and asks the server about itself. A check that a hosted Redis does not permit is reported as not checked.
+Performs only reads. A check that a hosted Redis does not permit is reported as not checked.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from sessions_sticky.stores.base import Store
 
 LATENCY_READS = 20
 MAX_LATENCY_MS = 5.0
-"""Of the median read; a healthy one takes 0.1 ms, and a chat waits for one or two."""
+"""Limit of the median read. A healthy read takes 0.1 ms, and a chat waits for one or two."""
 MAX_SKEW_SECONDS = 2.0
 SAMPLE_SIZE = 1_000
 SAMPLE_STEPS = 50
-"""Steps of SCAN, each of `SAMPLE_SIZE` keys: a database may hold many others."""
+"""Maximum number of SCAN steps of `SAMPLE_SIZE` keys: a database may contain many other keys."""
 
 
 def examine() -> list[Finding]:
-    """Return the findings about the settings and the configured store; takes some milliseconds, writes nothing."""
+    """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing."""
     found: list[Finding] = []
     try:
         found += _settings()
@@ -47,7 +47,7 @@ def examine() -> list[Finding]:
 
 
 def _settings() -> list[Finding]:
-    """Ask the system checks of the app."""
+    """Run the system checks of the app."""
     messages = [
         message
         for message in run_checks(tags=[Tags.caches], include_deployment_checks=True)
@@ -66,14 +66,14 @@ def _add_if_new(found: list[Finding], exc: Exception) -> None:
 
 
 class _Doctor:
-    """One look at one store; adds to `found`."""
+    """The checks of one store; adds to `found`."""
 
     def __init__(self, store: Store, found: list[Finding]) -> None:
         self._store = store
         self._found = found
 
     def run(self) -> None:
-        """Look at everything; at nothing more where the store does not answer."""
+        """Run all checks; only the first if the store is unavailable."""
         try:
             self._latency()
         except SessionStoreUnavailable as exc:
@@ -175,7 +175,7 @@ class _Doctor:
 
 
 def _session(member: bytes, raw: bytes) -> Session | None:
-    """Decode without a line in the log for each that is unreadable."""
+    """Decode a session without logging unreadable values."""
     try:
         session = Session.from_json(raw)
     except InvalidSession:

@@ -94,7 +94,7 @@ def test_snapshots_keep_something_and_nothing_keeps_nothing():
     assert snapshots("").level is Level.WARNING
 
 
-def test_judged_needs_no_hint_when_all_is_well():
+def test_make_finding_has_no_hint_when_it_is_ok():
     assert make_finding(None, "memory", "fine", "Fix it").hint == ""
     assert make_finding(Level.WARNING, "memory", "bad", "Fix it").hint == "Fix it"
 
