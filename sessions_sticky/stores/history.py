@@ -1,4 +1,4 @@
-"""What happened to conversations, as the history keeps it: one capped stream."""
+"""The history of all conversations: one capped stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessions_sticky.session import LATEST, Session
 Kind = Literal["created", "rebound", "deleted"]
 
 STEP = 1_000
-"""Events that one step looks through (less than 1 ms)."""
+"""Events that one step scans (less than 1 ms)."""
 
 EVENTS = Script("history")
 
@@ -22,9 +22,9 @@ EVENTS = Script("history")
 class Event(NamedTuple):
     """One change of a conversation's binding.
 
-    `provider` and `model` are those after the change (before it, for `deleted`; empty where they were unreadable);
-    `from_provider` and `from_model` those before a rebind, else None. `actor` is `"gateway"` or a user's name. `at` is
-    the time of the store's clock, in UTC, to the millisecond; `position` the place in the history, for `recent`.
+    `provider` and `model` are the values after the change (before it for `deleted`; empty if they were unreadable);
+    `from_provider` and `from_model` the values before a rebind, else None. `actor` is `"gateway"` or a user's name.
+    `at` is the time of the store's clock in UTC, to the millisecond; `position` is the argument for `recent`.
     """
 
     kind: Kind
@@ -40,7 +40,7 @@ class Event(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of a binding about to be made; `before` and `after` None mean no binding, or an unreadable one."""
+    """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
     kind: Kind
     before: Session | None
@@ -65,7 +65,7 @@ class Change(NamedTuple):
 
 
 class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event as it is stored: without the id and the time, which the history's entry has."""
+    """A stored event, without the id and the time, which the stream entry has."""
 
     kind: Kind
     provider: str = ""
@@ -85,7 +85,7 @@ _DECODER = msgspec.json.Decoder(_Stored)
 
 
 def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event | None:
-    """Decode an entry of the history; None for what another program has put there."""
+    """Decode an entry of the history; None for invalid entries of other programs."""
     try:
         change = _DECODER.decode(encoded)
         seconds = int(position.partition(b"-")[0]) / 1000

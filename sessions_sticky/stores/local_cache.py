@@ -1,4 +1,4 @@
-"""What this process remembers of the sessions it has resolved; pure."""
+"""The sessions that this process resolved last; performs no I/O."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sessions_sticky.session import Session
 
 
 class LastSeen:
-    """The most recently used sessions, at most `size` of them. Safe between threads.
+    """The most recently used sessions, at most `size` of them. Thread-safe.
 
-    Times are `time.monotonic()` seconds, taken before the store was asked: by then an expired session is never
-    younger here than in the store.
+    Times are `time.monotonic()` seconds, taken before the request to the store, so that a session never seems to expire
+    later here than in the store.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class LastSeen:
         self._lock = Lock()
 
     def remember(self, session: Session, asked_at: float, size: int) -> None:
-        """Keep a session as last seen, forgetting the least recently seen beyond `size`."""
+        """Store a session; drop the least recently seen beyond `size`."""
         with self._lock:
             self._entries[session.id] = (session, asked_at)
             self._entries.move_to_end(session.id)
@@ -28,17 +28,17 @@ class LastSeen:
                 self._entries.popitem(last=False)
 
     def correct(self, session: Session) -> None:
-        """Put a session in the place of what is remembered of its conversation, if anything is."""
+        """Replace the stored session of the conversation, if there is one."""
         with self._lock:
             if entry := self._entries.get(session.id):
                 self._entries[session.id] = (session, entry[1])
 
     def recall(self, conversation_id: str, not_before: float) -> Session | None:
-        """Return the session if it was seen at `not_before` or later, so that it cannot have expired since."""
+        """Return the session if it was seen at `not_before` or later, so that it cannot have expired."""
         session, asked_at = self._entries.get(conversation_id, (None, 0.0))
         return session if asked_at >= not_before else None
 
     def forget(self, conversation_id: str) -> None:
-        """Drop a session, if it is there."""
+        """Drop a session if it is stored."""
         with self._lock:
             self._entries.pop(conversation_id, None)
