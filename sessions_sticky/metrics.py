@@ -79,7 +79,7 @@ def _register() -> _Metrics:
             buckets=FIRST_BYTE_BUCKETS,
         ),
         Counter("sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]),
-        Gauge("sessions_sticky_breaker_open", "Whether the store is taken to be down.", multiprocess_mode="livemax"),
+        Gauge("sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"),
     )
 
 

@@ -14,10 +14,10 @@ MAX_OWNER_LENGTH = 256
 
 
 def digest(key: str) -> str:
-    """Return what is stored of a key. One SHA-256 is enough: a key is 256 random bits, not a password.
+    """Return the stored digest of a key. One SHA-256 is enough: a key is 256 random bits, not a password.
 
-    Keys are looked up by it. How long that takes may tell how much of a digest fits, which helps nobody: a caller
-    cannot choose the digest of a guess, and no digest leads back to its key.
+    Keys are looked up by it. The time of the look-up may reveal how much of a digest matches, which is harmless: a
+    caller cannot choose the digest of a guess.
     """
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """A provider on the page. `cooling_models` is empty when all cool down or none; times are None without one."""
+    """A provider on the page. `cooling_models` is empty if all or no models cool down; missing times are None."""
 
     provider: Provider
     state: str

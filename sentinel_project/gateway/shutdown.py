@@ -4,7 +4,7 @@ On SIGTERM the worker takes no new connections, and closes each one after its ne
 request for some seconds are closed without: closed at once, they would meet requests on their way, and those a reset.
 What is still being answered after `SENTINEL_DRAIN_SECONDS` ends: a stream with an error event, the rest with 503.
 
-A server tells its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
+A server notifies its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
 that; hence the signals.
 """
 
@@ -91,7 +91,7 @@ class Stopping:
         drain = settings.SENTINEL_DRAIN_SECONDS
         linger = min(LINGER_SECONDS, drain / 2)  # what begins in it has as much time again
         if signum != signal.SIGTERM:
-            linger = 0  # at a terminal nobody wants to wait
+            linger = 0  # do not wait at a terminal
         loop.call_soon_threadsafe(loop.call_later, drain, self.end_chats)
         loop.call_soon_threadsafe(self._let_go, partial(servers, signum, frame), servers, loop.time() + linger)
 

@@ -149,8 +149,8 @@ async def _close_with(
     loop: asyncio.AbstractEventLoop, pool: ConnectionPool, client: weakref.ref[AsyncRedis]
 ) -> AsyncGenerator[None]:
     # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this generator
-    # in its `finally`, while connections can still be closed in an orderly way. So does the loop when the client is
-    # dropped before it ends; at once, for this is no part of a cycle with it.
+    # in its `finally`, while connections can still be closed cleanly. The same happens at once if the client is dropped
+    # earlier, because this generator is not in a reference cycle with it.
     try:
         yield
     finally:

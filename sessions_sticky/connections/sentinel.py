@@ -101,8 +101,8 @@ class _Connects:
             raise RedisConnectionError(REPLACED)
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **kwargs: Any) -> Any:
-        # By default it stays open when no answer comes in time, which then the next caller would get: the session of
-        # somebody else. The asynchronous one does not.
+        # By default it stays open after a timeout, and the next caller would read the late reply: another session. The
+        # asynchronous connection does not.
         return super().read_response(  # type: ignore[misc]
             *args, disconnect_on_error=disconnect_on_error, **kwargs
         )

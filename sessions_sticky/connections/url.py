@@ -75,5 +75,5 @@ def _address(text: str, default_port: int) -> Address:
     except ValueError:
         host, port = None, 0
     if not host:
-        raise ValueError(f"Invalid Redis URL: {text!r} is no host:port; several are separated by commas")
+        raise ValueError(f"The Redis URL must have host:port, separated by commas, not {text!r}")
     return host, port

@@ -68,7 +68,7 @@ class SessionQuery:
         return self._reads().scan(self._filters, self._age)
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
-        """Return the query with additional filters; None is no filter.
+        """Return the query with additional filters; None means no filter.
 
         `provider`, `model` and `owner` match equal values. `idle_for`, a `timedelta` or seconds, matches sessions that
         were not used for at least that long, according to the idle time of this manager; sessions found by content

@@ -1,4 +1,4 @@
-"""A store of the tests' own in the place of the configured one; what else is in that cache stays where it is."""
+"""Replace the configured store by one for tests; other data in its cache is not affected."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sessions_sticky.conf import conf
 from sessions_sticky.stores.base import Store
 
 TEST_LOCATIONS: list[object] = []
-"""The `LOCATION`s where tests keep sessions, and which may hence be emptied."""
+"""The `LOCATION`s of test stores, which may be emptied."""
 
 
 class _StoreOverride:
-    """Stands in for `stores.for_alias` and `stores.for_cache`.
+    """Replace `stores.for_alias` and `stores.for_cache`.
 
-    There, and not in the settings: a test that overrides `CACHES`, or `SESSIONS_STICKY` without its `CACHE`, would
-    otherwise reach the project's own Redis.
+    The settings are not changed, because a test that overrides `CACHES`, or `SESSIONS_STICKY` without its `CACHE`,
+    would then use the project's own Redis.
     """
 
     def __init__(self, entry: dict[str, Any]) -> None:
@@ -36,30 +36,30 @@ class _StoreOverride:
         return self._store if self.overrides(alias) else self._for_alias(alias)
 
     def for_cache(self, cache: BaseCache) -> Store:
-        """Return the store on one cache object, or on the tests' own in the place of a hidden one."""
+        """Return the store on a cache object, or the test store that replaces it."""
         hidden = any(cache is caches[alias] for alias in settings.CACHES if self.overrides(alias))
         return self._for_cache(self.cache if hidden else cache)
 
     def forget(self) -> None:
-        """Forget what the stores remember."""
+        """Clear the memory of the stores."""
         self._forget()
         self._store = self._for_cache(self.cache)
 
     def overrides(self, alias: str) -> bool:
-        """Whether sessions of a cache are kept here: of the configured one, unless a test put one of ours there."""
+        """Return whether a cache is replaced: the configured one, unless a test configured a test store."""
         by_the_test = _location(alias) in TEST_LOCATIONS and _location(alias) != self._location
         return alias in (self._alias, conf.cache) and not by_the_test
 
 
 def keep_in(entry: dict[str, Any]) -> None:
-    """Keep the sessions in a cache of their own, given as for `CACHES`, until the process ends."""
+    """Store sessions in the given `CACHES` entry until the process ends."""
     own = _StoreOverride(entry)
     vars(stores).update(for_alias=own, for_cache=own.for_cache, forget=own.forget)
 
 
 @contextmanager
 def kept_in(entry: dict[str, Any]) -> Iterator[None]:
-    """Keep the sessions in a cache of their own, given as for `CACHES`, while the block runs."""
+    """Store sessions in the given `CACHES` entry while the block runs."""
     own = _StoreOverride(entry)
     with patch.multiple(stores, for_alias=own, for_cache=own.for_cache, forget=own.forget):
         yield
@@ -72,7 +72,7 @@ def session_cache() -> BaseCache:
 
 
 def is_ours() -> bool:
-    """Tell whether `session_cache` may be emptied."""
+    """Return whether `session_cache` may be emptied."""
     return _hiding() is not None or _location(conf.cache) in TEST_LOCATIONS
 
 

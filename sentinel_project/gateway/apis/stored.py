@@ -26,7 +26,7 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 
 
 class StoredObjects(Responses):
-    """What is read is the answer, also where it tells of an error: that of a response which failed earlier."""
+    """Return the stored object, even if it contains the error of a response that failed earlier."""
 
     binds = False
     may_have_error = True
@@ -78,7 +78,7 @@ def _request(call: Call) -> ApiRequest:
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:
-    """Ask for an object of which nothing is known. Raises its 404 only when all providers say so."""
+    """Request an unknown object from all providers. Raises 404 only if all return it."""
     unknown: ApiError | None = None
     for provider in plan.candidates:
         try:

@@ -89,7 +89,7 @@ CLASSES = (
     FailureClass((400, 499), _ANY, (), Fault.REQUEST, Cools.NOTHING),
     FailureClass((100, 999), _ANY, (), Fault.PROVIDER, Cools.OUTLIER),
 )
-"""Failures with a status. 5xx, and what is no status of an answer (1xx, other 2xx, 3xx), belong to the last row."""
+"""Failures with a status. 5xx and unexpected statuses (1xx, other 2xx, 3xx) belong to the last row."""
 
 UNREACHABLE = FailureClass((0, 0), _ANY, (), Fault.PROVIDER, Cools.PROVIDER)
 """No connection: refused, unknown host, TLS, no answer to the connect within its time."""

@@ -187,7 +187,7 @@ def _host(base_url: str) -> str | None:
 
     try:
         given, url = urlsplit(base_url), URL(base_url)
-    except ValueError:  # brackets without an IPv6 address, a port that is no number, a character that no host has
+    except ValueError:  # brackets without an IPv6 address, an invalid port or host character
         return None
     # The provider's key goes into `api_key_env`: aiohttp does not take credentials in both places.
     if given.query or given.fragment or "@" in given.netloc or url.scheme not in ("http", "https") or url.port == 0:

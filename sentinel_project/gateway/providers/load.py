@@ -157,7 +157,7 @@ class Load:
         return {name for name, count in in_flight.items() if count + 1 > max(MIN_BOUND, bounds[name])}
 
     def is_bucket(self, session_id: str) -> bool:
-        """Return whether a content session has so many requests in flight that it is no single conversation."""
+        """Return whether a content session has too many requests in flight for a single conversation."""
         return self.sessions[session_id] >= BUCKET_REQUESTS
 
     async def count_workers_forever(self, count: Callable[[], int]) -> None:

@@ -99,7 +99,7 @@ def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type:
 async def _send(
     provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
-    """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
+    """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
     clients, reuses = await _clients_of_loop(), list[str]()
     send = partial(
         aiohttp.ClientSession.request,

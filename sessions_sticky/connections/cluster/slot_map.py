@@ -106,7 +106,7 @@ def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[C
         places: dict[Address, list[int]] = defaultdict(list)
         for at in waiting:
             if (address := _destination(commands[at], replies[at], slots)) is None:
-                replies[at] = RedisConnectionError("nobody of the cluster is known to hold the slot of the key")
+                replies[at] = RedisConnectionError("no known cluster node holds the slot of the key")
             else:
                 places[address].append(at)
         if not places:

@@ -48,7 +48,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped."""
         if workers < 1:
             raise CommandError(f"--workers must be at least 1, not {workers}")
         if not 0 <= port < 2**16:  # some systems would take the rest of a division
@@ -154,7 +154,7 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
 
 
 def _demo_obstacle(address: str) -> str | None:
-    """Return why this is no place for demo credentials, None if it is."""
+    """Return the reason why demo credentials are refused, or None."""
     if not ipaddress.ip_address(address).is_loopback:
         return f"other machines can reach {address}"
     for variable in ("SENTINEL_PROVIDERS", "DATABASE_URL"):
