@@ -75,6 +75,11 @@ def history() -> str:
     return prefixed("history:{index}")
 
 
+def history_of(conversation_id: str) -> str:
+    """Return the key of what happened to one conversation."""
+    return prefixed(f"history:{{index}}:{conversation_id}")
+
+
 def trail(conversation_id: str) -> str:
     """Return the key of the last turns of a session."""
     return prefixed("trail:") + conversation_id

@@ -243,7 +243,7 @@ class SessionManager(FormerMethods):
         order; it scans at most 50,000 sessions, so it may be short or empty and still have a next one. Raises
         `InvalidCursor`, and `ValueError` for an empty text.
         """
-        return Search(self._store, self.ttl_seconds).page(text, cursor, check_limit(limit))
+        return Search(self._store.operators, self.ttl_seconds).page(text, cursor, check_limit(limit))
 
     asearch = in_thread(search)
 
@@ -261,13 +261,13 @@ class SessionManager(FormerMethods):
 
     def history(self, conversation_id: str) -> list[Event]:
         """Return the events of a conversation in the history, oldest first."""
-        return history(self._store, conversation_id)
+        return history(self._store.operators, conversation_id)
 
     ahistory = in_thread(history)
 
     def recent(self, *, after: str | None = None, limit: int = 100) -> list[Event]:
         """Return the last events of all conversations, or the first after the `position` of one, oldest first."""
-        return recent(self._store, after, check_limit(limit))
+        return recent(self._store.operators, after, check_limit(limit))
 
     arecent = in_thread(recent)
 
@@ -277,7 +277,7 @@ class SessionManager(FormerMethods):
         Finds sessions that other programs wrote, drops entries without a session; online, repeatable, may be stopped at
         any time. `progress(done, expected)` counts keys.
         """
-        return Reindex(self._store, self.ttl_seconds).reindex(progress)
+        return Reindex(self._store.operators, self.ttl_seconds).reindex(progress)
 
     areindex = in_thread(reindex)
 
@@ -295,11 +295,11 @@ class SessionManager(FormerMethods):
 
     @property
     def _reads(self) -> Reads:
-        return Reads(self._store, self.ttl_seconds)
+        return Reads(self._store.operators, self.ttl_seconds)
 
     @property
     def _bulk(self) -> Bulk:
-        return Bulk(self._store, self.ttl_seconds, self._actor, partial(send_signal, manager=self))
+        return Bulk(self._store.operators, self.ttl_seconds, self._actor, partial(send_signal, manager=self))
 
 
 sessions = SessionManager()

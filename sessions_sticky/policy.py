@@ -34,7 +34,8 @@ from sessions_sticky.session import (
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import NO_KEY, Replaced, Store
+from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
+from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
 from sessions_sticky.stores.usage import add_up
 from sessions_sticky.turns import Trail, Turn, check_turn
@@ -44,9 +45,6 @@ logger = logging.getLogger("sessions_sticky")
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up. More than this means the store is corrupting data."""
 WARN_SECONDS = 1.0
-
-RESTORED = "lost by the store"
-"""The reason of a binding that was restored."""
 
 
 class BlockingIO:
@@ -146,7 +144,8 @@ class Policy:
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(external_id)
         asked_at = time.monotonic()
-        seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
+        not_before = asked_at - self._ttl_seconds
+        seen = self._seen.recall(conversation_id, not_before)
         proposal = None
         reason = ""
         try:
@@ -154,7 +153,7 @@ class Policy:
             bound = readable(conversation_id, raw)
             if bound is None:
                 _log("miss", conversation_id)
-                if seen is not None and await self._was_deleted(conversation_id):
+                if seen is not None and seen.created_at <= await self._deleted_until(conversation_id):
                     seen = None
                 # A binding that the store has lost (restart, failover) is restored.
                 proposal = seen or _proposal(conversation_id, provider, model, external_id)
@@ -166,9 +165,11 @@ class Policy:
                 raise
             level = logging.WARNING if self._should_warn(exc) else logging.DEBUG
             logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
-            bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
+            bound = proposal or seen or self._seen.recall_proposal(conversation_id, external_id, not_before)
+            bound = bound or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
-        self._remember(bound, asked_at)
+        # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
+        self._remember(bound, asked_at, is_stored=outcome is not Outcome.DEGRADED or bound is seen)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._io.send_signal(session_created, session=bound, actor=self._actor)
@@ -288,7 +289,8 @@ class Policy:
         `raw` differs from `session` if another process has just bound and indexed it.
         """
         tracker = self._store.refresh_tracker
-        if conf.index and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
+        is_kept = conf.index or conf.history_length  # the list of its history must live as long
+        if is_kept and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
             self._mark_refreshed(session)
             await self._refresh(session, raw, seen)
 
@@ -304,10 +306,9 @@ class Policy:
         if self._store.refresh_tracker is not None:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
-    async def _was_deleted(self, conversation_id: str) -> bool:
-        """Return whether a missing session was deleted, not lost by the store."""
-        marker = await self._io.send(self._store.read(keys.deleted(conversation_id)))
-        return marker is not None
+    async def _deleted_until(self, conversation_id: str) -> float:
+        """Return the `created_at` up to which bindings of a missing session were deleted, not lost by the store."""
+        return restorable_from(await self._io.send(self._store.read(keys.deleted(conversation_id))))
 
     def _should_warn(self, exc: SessionStoreUnavailable) -> bool:
         """Return whether to log a warning: once a second for each kind of error."""
@@ -318,8 +319,8 @@ class Policy:
         self._store.next_warning_at[kind] = now + WARN_SECONDS
         return True
 
-    def _remember(self, session: Session, asked_at: float) -> None:
-        self._seen.remember(session, asked_at, conf.last_seen_size)
+    def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
+        self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
 
 
 def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:

@@ -139,6 +139,9 @@ def _rebinds() -> Rebinds | None:
         events = sessions.recent(limit=MAX_EVENTS)
     except SessionNotSupported:
         return None
-    reasons = Counter(event.reason for event in events if event.kind == "rebound")
+    reasons: Counter[str] = Counter()
+    for event in events:
+        if event.kind == "rebound":
+            reasons[event.reason] += event.sessions
     bars = charts.bars(reasons.most_common(MAX_REASONS))
     return Rebinds(reasons.total(), len(events), events[0].at if events else None, bars)

@@ -14,10 +14,14 @@ RETRY_SECONDS = 1.0
 
 
 class Breaker:
-    """Closed while the store answers. Thread-safe; a race can only cause a second trial."""
+    """Closed while the store answers. Thread-safe; a race can only cause a second trial.
 
-    def __init__(self) -> None:
+    The metric is that of the breaker for chats; the one for operators is not `measured`.
+    """
+
+    def __init__(self, *, measured: bool = True) -> None:
         self._open_until: float | None = None
+        self._measured = measured
 
     def check(self) -> None:
         """Raise `SessionStoreUnavailable` while open, except for one trial at a time."""
@@ -28,10 +32,14 @@ class Breaker:
         """Close if the store answered, even with an error; open if it did not."""
         if error is not None and not isinstance(error, ResponseError):
             self._open_until = time.monotonic() + RETRY_SECONDS
-            metrics.breaker(is_open=True)
+            self._measure(is_open=True)
         elif self._open_until is not None:
             self._open_until = None
-            metrics.breaker(is_open=False)
+            self._measure(is_open=False)
+
+    def _measure(self, *, is_open: bool) -> None:
+        if self._measured:
+            metrics.breaker(is_open=is_open)
 
     def _admit(self) -> bool:
         if self._open_until is None:

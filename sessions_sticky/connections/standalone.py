@@ -41,10 +41,16 @@ class RedisServer:
     open. In the replies of a batch an error replaces the reply of a failed command.
     """
 
-    def __init__(self, cache: RedisCache) -> None:
-        self._client: redis.Redis = cache.client.get_client(write=True)
+    def __init__(self, cache: RedisCache, reply_seconds: float | None = None) -> None:
+        """Make connections of its own where replies may take `reply_seconds`, else take those of the cache."""
+        factory = cache.client.connection_factory
+        self._pool: redis.ConnectionPool = (
+            cache.client.get_client(write=True).connection_pool
+            if reply_seconds is None
+            else factory.get_connection_pool(patient(factory, cache.client._server[0], reply_seconds))
+        )
         self._async_client = AsyncRedis(lambda: pool_for_cache(cache))
-        self._breaker = Breaker()
+        self._breaker = Breaker(measured=reply_seconds is None)
         self._loaded: set[Script] = set()
 
     def send(self, request: RedisRequest) -> Any:
@@ -99,8 +105,7 @@ class RedisServer:
 
     async def _exchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Write and read in blocking calls."""
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
+        connection = self._pool.get_connection()
 
         def exchange() -> list[Any]:
             write(connection, commands)
@@ -113,7 +118,15 @@ class RedisServer:
             connection.disconnect()
             raise
         finally:
-            pool.release(connection)
+            self._pool.release(connection)
+
+
+def patient(factory: Any, url: str, reply_seconds: float | None) -> dict[str, Any]:
+    """Return the parameters of connections of a django-redis factory, whose replies may take `reply_seconds`."""
+    params: dict[str, Any] = factory.make_connection_params(url)
+    if reply_seconds is not None:
+        params["socket_timeout"] = max(reply_seconds, params.get("socket_timeout") or reply_seconds)
+    return params
 
 
 def _scripts(commands: Sequence[Command[Any]]) -> set[Script]:

@@ -40,7 +40,7 @@ class JobRunner:
         self._job = job
         self._manager = copy(manager)
         self._manager._fixed_store = manager._store  # also if the settings change
-        self._records = Records(manager._store)
+        self._records = Records(manager._store.operators)
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()
         self._may_continue = True
@@ -89,7 +89,7 @@ class JobRunner:
 
     def _change_all(self) -> None:
         filters, move, _ = self._job.plan
-        store, ttl_seconds, counter = self._manager._store, self._manager.ttl_seconds, done_key(self._job.key)
+        store, ttl_seconds, counter = self._manager._store.operators, self._manager.ttl_seconds, done_key(self._job.key)
         bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, counter)
         if move:
             bulk.rebind_all(filters, move, self._check)

@@ -99,4 +99,4 @@ class Jobs:
     @property
     def _records(self) -> Records:
         IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises without an index
-        return Records(self._manager._store)
+        return Records(self._manager._store.operators)

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
+from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch
+from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.queries.filters import Age, Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.history import Change, bulk_event
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -61,7 +64,7 @@ class Bulk:
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._send_signal = send_signal
-        self._counter = {"counter": counter} if counter else {}
+        self._recorded = {"counter": counter, "is_bulk": True}
         self._reader = IndexReader(store, ttl_seconds)
 
     def delete_all(self, filters: Filters, progress: Progress | None, age: Age = NO_AGE) -> int:
@@ -80,18 +83,33 @@ class Bulk:
     def _change_all(self, filters: Filters, age: Age, move: Move | None, progress: Progress | None) -> int:
         expected = Reads(self._store, self._ttl_seconds).count(filters, age)
         done, began_at, newest = 0, int(time.time()), None
-        for _ in range(MAX_PASSES):
-            changed = 0
-            for rows in self._reader.scan(filters, age):
-                changed += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
-                if progress:
-                    progress(done + changed, max(expected, done + changed))
-            done += changed
-            if not changed:
-                break
-            # Repeat for sessions that moved during the pass, but not endlessly for new sessions.
-            newest = began_at
+        try:
+            for _ in range(MAX_PASSES):
+                before = done
+                for rows in self._reader.scan(filters, age):
+                    done += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
+                    if progress:
+                        progress(done, max(expected, done))
+                if done == before:
+                    break
+                # Repeat for sessions that moved during the pass, but not endlessly for new sessions.
+                newest = began_at
+        finally:
+            self._record(filters, move, done)
         return done
+
+    def _record(self, filters: Filters, move: Move | None, number: int) -> None:
+        """Add what was done, all of it or until it was stopped, to the recent events as one."""
+        if not (number and conf.history_length):
+            return
+        change = Change("deleted", None, None, "", self._actor)
+        if move is not None:
+            moved = Session("", move.provider, move.model or filters.model or "", "", 0)
+            change = Change("rebound", None, moved, move.reason, self._actor)
+        try:
+            self._store.send(bulk_event(change, filters, number))
+        except SessionStoreUnavailable as exc:
+            logger.warning("bulk operation is not among the recent events: %s", exc)
 
     def _change(self, rows: list[Row], move: Move | None) -> int:
         if not rows:
@@ -115,9 +133,9 @@ class Bulk:
     def _request(self, row: Row, move: Move | None) -> Any:
         session, raw, ttl = row.session, row.raw, self._ttl_seconds
         if move is None:
-            return self._store.remove(session.id, session, raw, ttl, actor=self._actor, **self._counter)
+            return self._store.remove(session.id, session, raw, ttl, actor=self._actor, **self._recorded)
         return self._store.replace(
-            session, raw, move.of(session), ttl, reason=move.reason, actor=self._actor, **self._counter
+            session, raw, move.of(session), ttl, reason=move.reason, actor=self._actor, **self._recorded
         )
 
 

@@ -86,6 +86,7 @@ class _Doctor:
             hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
             self._add(Level.NOTE, "cache", message % kind, hint)
             return
+        self._store = self._store.operators
         self._unless_refused("server", self._server)
         self._unless_refused("clock", self._clock)
         if not conf.history_length:

@@ -20,6 +20,16 @@ BATCH_SIZE = 500
 """Keys, entries or sessions in one step, which blocks Redis for 1 to 2 ms (longer with cold memory)."""
 
 
+MAX_ZSETS = 100
+"""ZSETs of one step: a client may use any number of model names, each of which makes a route."""
+
+
+def batched(zsets: list[str], size: int) -> Iterator[list[str]]:
+    """Yield parts of a list."""
+    for at in range(0, len(zsets), size):
+        yield zsets[at : at + size]
+
+
 class Row(NamedTuple):
     """A session with its stored bytes and its idle time left in milliseconds (negative: no expiry)."""
 
@@ -101,7 +111,8 @@ class IndexReader:
 
     def routes(self) -> list[tuple[str, str]]:
         """Return provider and model of each route with sessions."""
-        return [route for route in map(index.read_route, self._store.send(index.routes())) if route]
+        names = dict.fromkeys(entry.member for entry in self._scan(keys.index_routes()))
+        return [route for route in map(index.read_route, names) if route]
 
     def verify(self, entries: list[IndexEntry]) -> list[Row]:
         """Return the sessions of entries, and repair wrong entries."""
@@ -160,9 +171,16 @@ class IndexReader:
             yield from read_entries(zset, flat)
 
     def _entries(self, zsets: list[str], cursor: Cursor, limit: int) -> tuple[list[IndexEntry], bool]:
-        flat, more = self._store.send(index.page(zsets, limit, cursor.score, cursor.member))
-        parts = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return [IndexEntry(zsets[zset - 1], member, score.decode()) for zset, member, score in parts], bool(more)
+        entries: list[IndexEntry] = []
+        more = False
+        for part in batched(zsets, MAX_ZSETS):
+            flat, part_has_more = self._store.send(index.page(part, limit, cursor.score, cursor.member))
+            triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            entries += [IndexEntry(part[zset - 1], member, score.decode()) for zset, member, score in triples]
+            more = more or bool(part_has_more)
+        if len(zsets) > MAX_ZSETS:  # else they are in this order
+            entries.sort(key=lambda entry: (float(entry.score), entry.member), reverse=True)
+        return entries[:limit], more or len(entries) > limit
 
     def _route_zsets(self, filters: Filters) -> list[str]:
         if filters.provider is not None and filters.model is not None:

@@ -11,13 +11,15 @@ from typing import Any
 
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
+from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
-from sessions_sticky.queries.index_reader import IndexEntry, IndexReader, Row
+from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.session import Entry
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Event, read_event, recent_events, stored_events
+from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -82,6 +84,9 @@ class Reads:
 
     def _counts(self, zsets: list[str]) -> list[int]:
         """Return the number of live entries, including those whose sessions must be read to know."""
+        return [count for part in batched(zsets, MAX_ZSETS) for count in self._counts_of(part)]
+
+    def _counts_of(self, zsets: list[str]) -> list[int]:
         for _ in range(MAX_STEPS):
             counted = self._store.send(index.count(zsets))
             due = [
@@ -101,14 +106,8 @@ def history(store: Store, conversation_id: str) -> list[Event]:
     """Return the events of one conversation, oldest first."""
     keys.check(conversation_id)
     _check_history(store)
-    events: list[Event] = []
-    after = "-"
-    while True:
-        found, last = store.send(stored_events(conversation_id, after))
-        events += _events(found)
-        if last is None:
-            return events
-        after = last.decode()
+    found, raw = store.send(Batch([own_events(conversation_id), Command(("GET", keys.session(conversation_id)))]))
+    return read_own(conversation_id, found or [], readable(conversation_id, raw))
 
 
 def recent(store: Store, after: str | None, limit: int) -> list[Event]:
@@ -116,8 +115,8 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     _check_history(store)
     if after is not None and not (_POSITION.fullmatch(after) and all(int(part) < 2**64 for part in after.split("-"))):
         raise ValueError(f"after must be the position of an event, not {after!r}")
-    found, _ = store.send(recent_events(after, limit))
-    return _events(found)
+    events = read_recent(store.send(recent_events(after, limit)))
+    return events if after is not None else events[::-1]
 
 
 def _check_history(store: Store) -> None:
@@ -125,14 +124,6 @@ def _check_history(store: Store) -> None:
         raise SessionNotSupported("This cache cannot keep a history; django-redis can")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
-
-
-def _events(found: list[bytes]) -> list[Event]:
-    events = [
-        read_event(position, conversation_id, encoded)
-        for position, conversation_id, encoded in zip(found[::3], found[1::3], found[2::3], strict=True)
-    ]
-    return [event for event in events if event]
 
 
 def entry_of(row: Row) -> Entry:

@@ -7,6 +7,8 @@ chooses the requests and interprets the replies. Values are the stored bytes. Ev
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -25,6 +27,22 @@ Replaced = tuple[int, bytes | None]
 """Whether a compare-and-set succeeded (1 or 0), and the value found."""
 
 
+def deletion_time(session: Session | None) -> int:
+    """Return the value of the marker of a deleted session: its `created_at`, or the current time if unknown."""
+    return int(time.time()) if session is None else session.created_at
+
+
+def restorable_from(marker: Any) -> float:
+    """Return the `created_at` above which a binding may be restored despite a marker; None without a marker."""
+    if marker is None:
+        return -math.inf
+    try:
+        latest = int(marker)
+    except (ValueError, TypeError):
+        return math.inf
+    return latest if latest > 1 else math.inf  # other programs, and 0.1, write 1: no binding may
+
+
 class Store(Protocol):
     """A store of sessions.
 
@@ -39,6 +57,10 @@ class Store(Protocol):
     @property
     def refresh_tracker(self) -> RefreshTracker | None:
         """When this process refreshed index entries; None without an index."""
+
+    @property
+    def operators(self) -> Store:
+        """The same store for operators: they wait longer for replies, and chats go on when theirs do not come."""
 
     def read(self, key: str) -> Request[bytes | None]:
         """Read the value; None if there is none."""
@@ -68,7 +90,7 @@ class Store(Protocol):
         """Remove the value `raw` (decoded: `before`, if readable), and mark the session as deleted."""
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Request[Any]:
-        """Mark a session as deleted, not lost."""
+        """Mark a session as deleted, not lost; there was none, or none that is known."""
 
     def expiry(self, key: str) -> Request[int | None]:
         """Milliseconds until the key expires, or `NO_KEY`; another negative number or None: unknown."""

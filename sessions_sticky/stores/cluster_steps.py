@@ -71,7 +71,7 @@ def _change(call: SessionChange[Any]) -> Steps:
     if kind == "remove":
         # First, or a process that remembers the session could restore it in between. A full Redis refuses it, which
         # must not prevent the deletion.
-        (marked,) = yield [Command(("SET", names.marker, b"1", "EX", ttl))]
+        (marked,) = yield [index.MARK_DELETED.call([names.marker], call.own[1], ttl)]
         _check(marked, but=ResponseError)
     (reply,) = yield [call.on_session]
     if not _is_done(kind, _check(reply)):

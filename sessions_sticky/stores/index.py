@@ -19,7 +19,7 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command, ReplyT_co, Script, ScriptCall
 from sessions_sticky.session import Session
-from sessions_sticky.stores.history import Change
+from sessions_sticky.stores.history import MAX_EVENTS, Change
 
 LAG_SECONDS = 60
 """How far an entry may lag behind its session: the minimum interval of refreshes by one process."""
@@ -30,6 +30,7 @@ MINUTE_COUNTS = HOUR_MINUTES + 1
 """Number of counters for the last hour: one more than its minutes, because clocks differ."""
 
 REFRESH = Script("change", "refresh")
+MARK_DELETED = Script("mark", "mark_deleted")
 DROP_ENTRY = Script("drop_entry")
 PAGE = Script("page")
 COUNT = Script("count")
@@ -55,6 +56,7 @@ class ChangeKeys(NamedTuple):
     former_route: str
     counter: str
     hour_counter: str
+    own_history: str
 
 
 class ChangeOptions(NamedTuple):
@@ -67,6 +69,7 @@ class ChangeOptions(NamedTuple):
     event: bytes
     route_name: str
     counts: Literal["", "created", "done"]
+    max_events: int
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class SessionChange(ScriptCall[ReplyT_co]):
     @property
     def on_session(self) -> ScriptCall[ReplyT_co]:
         """The change of the session alone."""
-        options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "")
+        options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "", 0)
         return self.script.call([self.names.session], *options, *self.own)
 
     def on_index(self, left_ms: int | Literal[""], mode: Literal["", "keep"]) -> ScriptCall[int]:
@@ -120,11 +123,13 @@ def change(
     *own: bytes | str | int,
     counter: str = "",
     record: bool = True,
+    is_bulk: bool = False,
 ) -> SessionChange[Any]:
     """Return the call of a script that changes a session, and its index, history and counters.
 
     `own` are the script's own arguments. `record` adds the change to the history and to the counters: to `counter`, if
-    given, else a new session to those of the time of its `created_at`.
+    given, else a new session to those of the time of its `created_at`. A change that `is_bulk` is in the history of its
+    conversation alone.
     """
     now = change.after or change.before
     places = zsets(now)[1:] if now else (keys.index_all(), keys.index_all())
@@ -136,15 +141,17 @@ def change(
         *places,
         *former_places,
         *counters,
+        keys.history_of(conversation_id),
     )
     options = ChangeOptions(
         conversation_id,
         ttl,
         LAG_SECONDS if conf.index else "",
-        conf.history_length,
+        0 if is_bulk else conf.history_length,
         change.to_json() if record and conf.history_length else b"",
         keys.route_name(now.provider, now.model) if now else "",
         counts,
+        MAX_EVENTS if change.is_own else 0,
     )
     argv = (*options, *own)
     return SessionChange(("EVALSHA", script.sha, len(names), *names, *argv), script, names, argv, names, options, own)
@@ -201,11 +208,6 @@ def scores(session: Session) -> list[Command[bytes | None]]:
 def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
     """Drop an entry if it still has that score; replies 1 if it had."""
     return DROP_ENTRY.call([zset], member, score)
-
-
-def routes() -> Command[list[bytes]]:
-    """Read the names of the routes that have sessions."""
-    return Command(("ZRANGE", keys.index_routes(), 0, -1))
 
 
 def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[Any]:

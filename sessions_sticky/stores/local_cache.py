@@ -7,6 +7,8 @@ from threading import Lock
 
 from sessions_sticky.session import Session
 
+_NOTHING = (None, 0.0, False)
+
 
 class LastSeen:
     """The most recently used sessions, at most `size` of them. Thread-safe.
@@ -16,13 +18,16 @@ class LastSeen:
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[Session, float, bool]] = OrderedDict()
         self._lock = Lock()
 
-    def remember(self, session: Session, asked_at: float, size: int) -> None:
-        """Store a session; drop the least recently seen beyond `size`."""
+    def remember(self, session: Session, asked_at: float, size: int, *, is_stored: bool = True) -> None:
+        """Store a session; drop the least recently seen beyond `size`.
+
+        A session that is not `is_stored` was only proposed while the store was down.
+        """
         with self._lock:
-            self._entries[session.id] = (session, asked_at)
+            self._entries[session.id] = (session, asked_at, is_stored)
             self._entries.move_to_end(session.id)
             while len(self._entries) > size:
                 self._entries.popitem(last=False)
@@ -31,12 +36,18 @@ class LastSeen:
         """Replace the stored session of the conversation, if there is one."""
         with self._lock:
             if entry := self._entries.get(session.id):
-                self._entries[session.id] = (session, entry[1])
+                self._entries[session.id] = (session, *entry[1:])
 
     def recall(self, conversation_id: str, not_before: float) -> Session | None:
-        """Return the session if it was seen at `not_before` or later, so that it cannot have expired."""
-        session, asked_at = self._entries.get(conversation_id, (None, 0.0))
-        return session if asked_at >= not_before else None
+        """Return the session if the store had it at `not_before` or later, so that it cannot have expired."""
+        session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
+        return session if is_stored and asked_at >= not_before else None
+
+    def recall_proposal(self, conversation_id: str, external_id: str, not_before: float) -> Session | None:
+        """Return an unstored proposal for this owner from `not_before` or later."""
+        session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
+        is_owners = session is not None and session.external_id == external_id
+        return session if is_owners and not is_stored and asked_at >= not_before else None
 
     def forget(self, conversation_id: str) -> None:
         """Drop a session if it is stored."""

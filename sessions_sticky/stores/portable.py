@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -14,7 +15,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
-from sessions_sticky.stores.base import Replaced
+from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.local_cache import LastSeen
 from sessions_sticky.turns import Trail
 
@@ -53,6 +54,10 @@ class PortableStore:
         self.next_warning_at: dict[type, float] = {}
         # Called for each request: Django has one cache object for each thread.
         self._get_cache = get_cache
+
+    @property
+    def operators(self) -> PortableStore:
+        return self
 
     def read(self, key: str) -> Call[bytes | None]:
         return Call(lambda: self._get_cache().get(_portable(key)))
@@ -103,10 +108,11 @@ class PortableStore:
     def remove(
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
     ) -> Call[Replaced]:
-        mark = self.mark_deleted(conversation_id, ttl)
+        created_at = deletion_time(before)
 
         def call() -> Replaced:
-            mark.function()  # first, so that no process sees a missing session without the marker
+            # First, so that no process sees a missing session without the marker.
+            self._mark_deleted(conversation_id, created_at, ttl)
             cache = self._get_cache()
             done = cache.delete(_portable(keys.session(conversation_id)))
             cache.delete(_portable(keys.trail(conversation_id)))
@@ -115,7 +121,12 @@ class PortableStore:
         return Call(call)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Call[None]:
-        return Call(lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl))
+        return Call(lambda: self._mark_deleted(conversation_id, deletion_time(None), ttl))
+
+    def _mark_deleted(self, conversation_id: str, created_at: int, ttl: int) -> None:
+        cache, name = self._get_cache(), _portable(keys.deleted(conversation_id))
+        latest = restorable_from(cache.get(name))
+        cache.set(name, b"%d" % (max(latest, created_at) if math.isfinite(latest) else created_at), ttl)
 
     def expiry(self, key: str) -> Call[int | None]:
         return Call(lambda: None)

@@ -119,8 +119,8 @@ def store_down() -> Iterator[None]:
 def let_time_pass(seconds: float) -> None:
     """Advance the expiry of everything in the store and in the memory of this process.
 
-    Clocks do not change: `created_at`, the history and the hourly counts stay the same. Raises `RuntimeError` for a
-    store that is not a test store.
+    Clocks do not change: `created_at`, the recent events and the hourly counts stay the same. Raises `RuntimeError`
+    for a store that is not a test store.
     """
     found = substitute.session_cache()
     if isinstance(found, LocMemCache):
@@ -131,7 +131,7 @@ def let_time_pass(seconds: float) -> None:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
-    entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
+    entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
     if remembered.refresh_tracker is not None:
         vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 

@@ -93,13 +93,14 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 @on_real
 def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
-    for key in (*index_keys(raw), keys.history(), *raw.scan_iter("sentinel:created:*")):
+    for key in (*index_keys(raw), keys.history(), keys.history_of("conv-0"), *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)
         raw.set(key, "junk")
     assert call("page") == call("page", provider="openai") == call("page", external_id="user-456") == ([], None)
     assert call("page", provider="openai", model="gpt-4", external_id="user-456") == ([], None)
     assert call("count") == call("count", provider="openai", external_id="user-456") == call("stats").sessions == 0
-    assert call("history", "conv-0") == call("recent") == []
+    assert call("recent") == []
+    assert [event.kind for event in call("history", "conv-0")] == ["created"]
     forget_refreshes(manager)
     assert call("resolve", "conv-0", **PROPOSAL).outcome is Outcome.HIT
     session, outcome = call("resolve", "conv-9", **PROPOSAL)

@@ -176,7 +176,7 @@ async def test_other_callers_fail_fast_when_a_batch_was_not_answered(server):
     with pytest.raises(SessionStoreUnavailable, match="ConnectionError"):
         await sessions.acreated_per_hour()
     with pytest.raises(SessionStoreUnavailable, match="circuit breaker is open"):
-        await sessions.aget("conv-123")
+        await sessions.astats()
 
 
 async def test_each_caller_gets_the_error_when_the_server_refuses_the_connection(server, settings):

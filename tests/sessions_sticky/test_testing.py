@@ -241,10 +241,13 @@ def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
     assert [entry.session.id for entry in sessions.page().sessions] == ["conv-123"]
 
 
-def test_history_and_counts_by_hour_stay_when_time_passes(on_valkey):
-    bound_session("conv-123")
-    let_time_pass(DAY * 365)
-    assert [event.kind for event in sessions.history("conv-123")] == ["created"]
+def test_history_goes_with_its_session_and_counts_by_hour_stay_when_time_passes(on_valkey):
+    session = bound_session("conv-123")
+    sessions.rebind(session, **MOVE)
+    let_time_pass(DAY - 60)
+    assert [event.kind for event in sessions.history("conv-123")] == ["created", "rebound"]
+    let_time_pass(DAY)
+    assert sessions.history("conv-123") == []
     assert sum(hour.created for hour in sessions.created_per_hour()) == 1
 
 

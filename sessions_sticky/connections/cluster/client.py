@@ -42,8 +42,9 @@ RunAll = Callable[[Sequence[Command[Any]], Slots], Conversation]
 class RedisCluster:
     """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for the methods."""
 
-    def __init__(self, cache: RedisCache, run_all: RunAll) -> None:
+    def __init__(self, cache: RedisCache, run_all: RunAll, reply_seconds: float | None = None) -> None:
         self._cache = cache
+        self._reply_seconds = reply_seconds
         self._run_all = run_all
         self._urls = read_url(cache.client._server[0])
         self._slots = Slots(self._urls.addresses)
@@ -119,18 +120,19 @@ class RedisCluster:
 
     def _node(self, address: Address) -> _Node:
         if address not in self._nodes:
-            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address))
+            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address), self._reply_seconds)
         return self._nodes[address]
 
 
 class _Node:
     """One server; an error replaces the reply of a failed command."""
 
-    def __init__(self, cache: RedisCache, url: str) -> None:
+    def __init__(self, cache: RedisCache, url: str, reply_seconds: float | None) -> None:
         factory = cache.client.connection_factory
-        self._pool = ConnectionPool.from_url(**factory.make_connection_params(url), **factory.pool_cls_kwargs)
+        params = standalone.patient(factory, url, reply_seconds)
+        self._pool = ConnectionPool.from_url(**params, **factory.pool_cls_kwargs)
         self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
-        self._breaker = Breaker()
+        self._breaker = Breaker(measured=reply_seconds is None)
 
     def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:
         """Send commands; call `read` afterwards."""

@@ -82,8 +82,9 @@ def test_detail_shows_the_last_events_when_there_are_many(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.detail.MAX_EVENTS", 3)
-    for number in range(5):
-        sessions.create("conv-1", f"provider-{number}", "gpt-4", "user-456", replace=True)
+    session = sessions.create("conv-1", "provider-0", "gpt-4", "user-456")
+    for number in range(1, 5):
+        session = sessions.rebind(session, provider=f"provider-{number}", model="gpt-4", reason="a test")
     response = ada.get(page_of("conv-1"))
     assert [event.provider for event in response.context["events"]] == ["provider-4", "provider-3", "provider-2"]
     assert "2 older events are not shown." in response.text

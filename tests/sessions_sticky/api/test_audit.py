@@ -108,6 +108,7 @@ def test_history_names_the_user_when_a_session_is_changed(
     for name in ("rebind", "delete", "create"):
         assert CALLS[name].by(client).status_code < 300
     assert [(event.kind, event.actor) for event in sessions.history("conv-1")] == [
+        ("created", "gateway"),
         ("rebound", "ann"),
         ("deleted", "ann"),
     ]

@@ -164,7 +164,7 @@ def test_rebind_counts_and_records_one_move_when_called_twice(api: APIClient, bo
     answers = [api.post(f"{BASE}conv-1/rebind/", MOVE, format="json") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["provider"] == answers[1].json()["provider"] == "mistral"
-    assert [event.kind for event in sessions.history("conv-1")] == ["rebound"]
+    assert [event.kind for event in sessions.history("conv-1")] == ["created", "rebound"]
     assert LogEntry.objects.count() == 1
 
 

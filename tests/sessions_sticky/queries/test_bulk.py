@@ -39,7 +39,7 @@ def before_changes(manager, monkeypatch):
     """Run a function before a batch of changes is sent, to interfere between reading and changing."""
 
     def arrange(function, times=1):
-        store, left = manager._store, [times]
+        store, left = manager._store.operators, [times]
         send, asend = store.send, store.asend
 
         def come_between(request):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -16,6 +17,7 @@ from sessions_sticky import (
     keys,
     sessions,
 )
+from sessions_sticky.stores import redis as redis_store
 from tests.conftest import PORTABLE_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
@@ -74,7 +76,8 @@ def ask(request, settings):
 
 
 @pytest.mark.parametrize("failure", ["closed port", "killed", "stalled"])
-def test_operators_methods_raise_in_time_when_the_store_is_down(ask, settings, failure):
+def test_operators_methods_raise_in_time_when_the_store_is_down(ask, settings, failure, monkeypatch):
+    monkeypatch.setattr(redis_store, "OPERATOR_REPLY_SECONDS", 0.5)
     if failure == "closed port":
         settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
         refuse_all(ask)
@@ -92,6 +95,27 @@ def refuse_all(ask):
         with pytest.raises(SessionStoreUnavailable):
             ask(method, **arguments)
         assert time.monotonic() - started < 1.5
+
+
+def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
+    with start_server(VALKEY) as server, server.client() as client:
+        settings.CACHES = {"default": cache_config(server.url)}
+        fill(sessions, 2)
+        client.client_pause(600)
+        assert ask("stats").sessions == 2
+
+
+def test_chats_go_on_when_the_breaker_of_operators_is_open(ask, settings, monkeypatch):
+    with start_server(VALKEY) as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        (session,) = fill(sessions, 1)
+        servers = sessions._store.operators._servers
+        monkeypatch.setattr(servers, "_exchange", AsyncMock(side_effect=TimeoutError))
+        for _ in range(2):
+            with pytest.raises(SessionStoreUnavailable):
+                ask("stats")
+        assert servers._breaker._open_until is not None
+        assert ask("resolve", session.id, **PROPOSAL).outcome is Outcome.HIT
 
 
 @pytest.fixture(params=["valkey", "redis"])

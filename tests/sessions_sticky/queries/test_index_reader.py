@@ -38,7 +38,8 @@ def between(manager, monkeypatch):
     """Run a function once, after the next call of a script was answered, as another client may."""
 
     def arrange(script, function):
-        store, send = manager._store, manager._store.send
+        store = manager._store.operators
+        send = store.send
 
         def send_then_run(request):
             reply = send(request)

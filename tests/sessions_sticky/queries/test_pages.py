@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from itertools import product
 
 import pytest
 
 from sessions_sticky import InvalidCursor, keys
+from sessions_sticky.queries import index_reader, reads
+from sessions_sticky.stores import index
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     entries,
@@ -175,3 +178,35 @@ def test_page_stays_with_the_keys_of_the_app_when_a_forged_cursor_is_well_formed
     page = call("page", cursor=base64.urlsafe_b64encode(json.dumps(forged).encode()).decode())
     assert {entry.session.provider for entry in page.sessions} <= {"openai"}
     assert [key for key in raw.scan_iter() if not key.startswith(b"sentinel:")] == [b"foreign"]
+
+
+# Many routes.
+
+
+@on_real
+def test_no_step_takes_more_than_some_routes_and_pages_keep_their_order(manager, raw, monkeypatch):
+    monkeypatch.setattr(index_reader, "MAX_ZSETS", 4)
+    monkeypatch.setattr(reads, "MAX_ZSETS", 4)
+    store = manager._store.operators
+    send, most = store.send, []
+
+    def measure(request):
+        for command in getattr(request, "commands", [request]):
+            if getattr(command, "script", None) in (index.PAGE, index.COUNT):
+                most.append(len(command.keys))
+        return send(request)
+
+    monkeypatch.setattr(store, "send", measure)
+    made = [manager.create(f"conv-{n:02}", f"p{n % 2}", f"m{n}", "user-1") for n in range(30)]
+    for number, session in enumerate(made):  # as last used at different times
+        expiry = time.time() + 80_000 - 100 * ((number * 7) % 30)
+        raw.expireat(keys.session(session.id), int(expiry))
+        for zset in index.zsets(session):
+            raw.zadd(zset, {session.id: int(expiry)})
+    expected = [session.id for session in made if session.provider == "p0"]
+    expected.sort(key=lambda conversation_id: (int(conversation_id[-2:]) * 7) % 30)
+    for limit in (1, 4, 7, 50):
+        assert ids(walk(manager.filter(provider="p0").page, limit=limit)) == expected
+    assert manager.filter(provider="p0").count() == 15
+    assert len(manager.stats().routes) == 30
+    assert max(most) == 4
