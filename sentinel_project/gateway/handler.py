@@ -126,7 +126,7 @@ class _Client:
         self._waiting: asyncio.Task[None] | None = None
 
     def watch(self, scope: Any, receive: Any) -> None:
-        """Watch for a disconnect after the body was read, with a callback of the server if possible, which saves a task."""
+        """Watch for a disconnect after the body was read, by a callback of the server if possible."""
         self.is_watched = True
         call_on_disconnect = scope.get("extensions", {}).get(CALL_ON_DISCONNECT)
         if call_on_disconnect is not None:
