@@ -1,4 +1,4 @@
-"""The classes of providers' failures: whose fault each is, and what cools down for it. Pure; no I/O.
+"""Classes of provider failures: the party at fault, and what cools down; performs no I/O.
 
 docs/reference/failover.md shows the same table.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Fault(enum.StrEnum):
-    """Whose fault a failure is."""
+    """The party at fault."""
 
     REQUEST = "the request"
     MODEL = "the model at this provider"
