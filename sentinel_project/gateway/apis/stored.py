@@ -1,4 +1,4 @@
-"""The paths of stored responses and of conversations: objects at one provider, which no model routes."""
+"""The paths of stored responses and conversations, which are routed by object, not by model."""
 
 from __future__ import annotations
 
