@@ -1,4 +1,4 @@
-"""Passing a provider's stream on: held until an answer begins, then event by event as the bytes arrive."""
+"""Forward a provider's stream: hold it until an answer begins, then send events as they arrive."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from sentinel_project.gateway.upstream.masking import mask_body
 logger = logging.getLogger(__name__)
 
 MAX_EVENT_BYTES = 16 * 2**20
-"""The longest event of a stream: so much is kept until its end has come."""
+"""Maximum size of an event, which is buffered until it is complete."""
 PRELUDE_BYTES = 64 * 1024
 PRELUDE_SECONDS = 2.0
-"""How much, and for how long, events that come before the answer are held: until then another provider may answer."""
+"""How much, and for how long, events before the answer are held, so that a failure can fail over."""
 END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
@@ -208,13 +208,13 @@ def _record_error(provider: Provider, api: Api, whole: bytes) -> bool:
 
 
 def _record_failure(provider: Provider, failed: UpstreamFailure) -> None:
-    """Count and log a failure inside a stream, whose status was sent long ago."""
+    """Count and log a failure within a stream, whose status was already sent."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:
-    """Read a response that is about to end, for its connection can be used again then; else close it."""
+    """Read the end of a response to reuse its connection; otherwise close it."""
     try:
         async with asyncio.timeout(END_SECONDS):
             await response.content.readany()
