@@ -30,6 +30,7 @@ from sentinel_project.gateway.providers.health_sync import probe_forever, share_
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
+from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""
@@ -65,6 +66,7 @@ class GatewayHandler(ASGIHandler):
         """Keep in the background what the chats need at hand: API keys, the providers and their condition."""
         await receive()
         log_exposed_files()
+        Jobs().watch()
         health, providers = routing.health, provider_file.providers
         forever = [
             keys.refresh_forever(),

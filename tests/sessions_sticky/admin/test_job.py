@@ -91,7 +91,7 @@ def test_page_goes_on_with_an_operation_when_its_worker_died(ada: Client, sessio
     fill(3)
     key = abandoned()
     ada.get(page_of(key))
-    until(lambda: jobs.peek(key).state == "done")  # type: ignore[union-attr]  # `peek` does not go on with it
+    until(lambda: jobs.get(key).state == "done")  # type: ignore[union-attr]
     assert "Done: 3 of 3 sessions" in ada.get(page_of(key)).text
     assert sessions.count() == 0
 
@@ -209,7 +209,7 @@ def test_button_is_refused_when_the_request_is_forged_or_no_post(
     forged.cookies = ada.cookies
     assert forged.post(page_of(key, what)).status_code == 403
     assert ada.get(page_of(key, what)).status_code == 405
-    assert jobs.peek(key).state == "stopped"  # type: ignore[union-attr]
+    assert jobs.get(key).state == "stopped"  # type: ignore[union-attr]
 
 
 def test_page_needs_the_permission_to_view(login: Callable[..., Client], session_cache: redis.Redis) -> None:
