@@ -186,9 +186,10 @@ def test_one_job_runs_at_a_time_and_the_others_wait(session_cache: redis.Redis) 
             assert until(lambda key=key: (job := jobs.get(key)) and job.state == "done" and job).done == number
 
 
+@pytest.mark.django_db
 def test_server_watches_from_its_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched: list[Any] = []
-    monkeypatch.setattr(Jobs, "watch", lambda self: watched.append(self))
+    watched: list[str] = []
+    monkeypatch.setattr(Jobs, "watch", lambda self: watched.append("again"))
     request_started.connect(apps.watch_jobs, dispatch_uid=apps.WATCH_JOBS)
     for _ in range(2):
         request_started.send(sender=None)
