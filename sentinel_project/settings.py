@@ -190,6 +190,12 @@ SESSIONS_STICKY["IDENTITY"] = {
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,
     "scope": SENTINEL_CONVERSATION_SCOPE,
 }
+SENTINEL_CORS_ORIGINS = environment.items(
+    "SENTINEL_CORS_ORIGINS",
+    default=(),
+    pattern=r"\*|https?://[a-z0-9.:\[\]-]+",
+    allowed="origins such as https://app.example.com (lower case, no path), or *, with commas between them",
+)
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )
@@ -221,8 +227,9 @@ STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)  # ServeStatic warns without; it finds the files in the apps, no collectstatic needed
 SERVESTATIC_USE_FINDERS = True
-# No format shows them, and each costs every line a system call.
+# No format shows them, and each costs every line a system call, or a walk over the stack.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -86,8 +86,9 @@ def _register() -> _Metrics:
 def resolved(outcome: str, provider: str, asked_at: float) -> None:
     """Count a resolution that began at `asked_at`, in `time.monotonic()` seconds."""
     if conf.metrics:
-        _metrics().resolutions.labels(outcome, _bounded("provider", provider)).inc()
-        _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
+        metrics = _metrics()
+        metrics.resolutions.labels(outcome, _bounded("provider", provider)).inc()
+        metrics.resolve_seconds.observe(time.monotonic() - asked_at)
 
 
 def rebound(reason: str, actor: str, number: int = 1) -> None:

@@ -24,7 +24,7 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must be a mapping of provider names to numbers, not {weights!r}")
     for name, weight in weights.items():
-        is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+        is_number = isinstance(weight, (int, float, Real)) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"The weight of provider {name!r} must be a finite number of at least 0, not {weight!r}")
     scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}

@@ -11,25 +11,26 @@ from __future__ import annotations
 import asyncio
 import gc
 from functools import lru_cache
-from io import BytesIO
 from typing import Any, cast
 
 from asgiref.sync import AsyncToSync, sync_to_async
-from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
-from sentinel_project.gateway.endpoint import api_path, refuse
+from sentinel_project.gateway.calls import Call, api_path
+from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
+from sentinel_project.http_exchange import CALL_ON_DISCONNECT
 from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
@@ -93,31 +94,62 @@ class GatewayHandler(ASGIHandler):
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:
         work = cast("asyncio.Task[Any]", asyncio.current_task())
-        leaving: asyncio.Task[None] | None = None
+        client = _Client(work)
         stopping.begin_chat(work)
         try:
-            request = ASGIRequest(scope, BytesIO(await _body(scope, receive)))
-            leaving = asyncio.create_task(_cancel_when_left(work, receive))
-            view, args, kwargs = _resolve(api_path(scope))
-            response = await view(request, *args, **kwargs)
-            if not response.streaming:
-                response["Content-Length"] = str(len(response.content))  # else the server sends chunks
+            call = Call.of_scope(scope, await _body(scope, receive))
+            client.watch(scope, receive)
+            endpoint, _, captured = _resolve(call.path)
+            reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
-                response["Connection"] = "close"
-            await self.send_response(response, send)
+                reply.headers["Connection"] = "close"
+            await reply.send_to(send)
         except ApiError as exc:
-            await self.send_response(refuse(ASGIRequest(scope, BytesIO()), exc), send)
+            await refuse(Call.of_scope(scope, b""), exc).send_to(send)
         except _Left:
             pass
         except asyncio.CancelledError:
-            if stopping.stop_requested and leaving is None:  # the request is not even there yet
-                await self.send_response(refuse(ASGIRequest(scope, BytesIO()), stopping.error()), send)
-            elif leaving is None or not leaving.done():
+            if stopping.stop_requested and not client.is_watched:  # the request is not even there yet
+                await refuse(Call.of_scope(scope, b""), stopping.error()).send_to(send)
+            elif not client.has_left:
                 raise  # the server is stopping
         finally:
             stopping.end_chat(work)
-            if leaving is not None:
-                leaving.cancel()
+            client.unwatch()
+
+
+class _Client:
+    """The client of a request; its work is cancelled, and with it the request to the provider, when it leaves."""
+
+    has_left = False
+    is_watched = False
+
+    def __init__(self, work: asyncio.Task[Any]) -> None:
+        self._work = work
+        self._waiting: asyncio.Task[None] | None = None
+
+    def watch(self, scope: Any, receive: Any) -> None:
+        """Begin once the body is there: the server calls back if it can, which saves a task."""
+        self.is_watched = True
+        call_on_disconnect = scope.get("extensions", {}).get(CALL_ON_DISCONNECT)
+        if call_on_disconnect is not None:
+            call_on_disconnect(self._leave)
+        else:
+            self._waiting = asyncio.create_task(self._wait(receive))
+
+    def unwatch(self) -> None:
+        """End."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def _wait(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        self.has_left = True
+        self._work.cancel(CLIENT_DISCONNECTED)
 
 
 class _Left(Exception):
@@ -141,13 +173,6 @@ async def _body(scope: Any, receive: Any) -> bytes:
             await authenticate({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})
             is_known = True
     return b"".join(chunks)
-
-
-async def _cancel_when_left(work: asyncio.Task[Any], receive: Any) -> None:
-    """Cancel the work, and with it the request to the provider, when the client closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    work.cancel(CLIENT_DISCONNECTED)
 
 
 def _closing(send: Any) -> Any:

@@ -11,8 +11,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.generic import RedirectView
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.errors import json_response
 from sentinel_project.gateway.models import ApiKey
+from sentinel_project.gateway.replies import json_reply
 from sessions_sticky import SessionError, sessions
 
 PATHS = ("/healthz", "/readyz", "/metrics")
@@ -39,16 +39,17 @@ class FrontPage(RedirectView):
         return HttpResponse()
 
 
-async def healthz(request: HttpRequest) -> HttpResponse:
+async def healthz(request: HttpRequest) -> HttpResponseBase:
     """Say that the process answers."""
-    return json_response({"status": "ok"})
+    return json_reply({"status": "ok"}).as_response()
 
 
-async def readyz(request: HttpRequest) -> HttpResponse:
+async def readyz(request: HttpRequest) -> HttpResponseBase:
     """Say whether store and database answer; 503 when one does not."""
     parts = {"store": await _store_state(), "database": await sync_to_async(_database_state)()}
     ready = set(parts.values()) == {"ok"}
-    return json_response({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+    reply = json_reply({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+    return reply.as_response()
 
 
 async def prometheus(request: HttpRequest) -> HttpResponse:

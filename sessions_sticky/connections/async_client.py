@@ -19,6 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
@@ -69,6 +70,7 @@ class _Line:
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
+        self._idle: list[AbstractConnection] = []
         self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
@@ -126,11 +128,21 @@ class _Line:
     async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
-        connection = await self._pool.get_connection()
+        # Connections stay with this line: the pool's own look-up, with its lock and counters, takes as long as Redis.
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
 
         async def exchange() -> list[Any]:
-            await connection.send_packed_command(packed)
-            return [await _reply(connection) for _ in commands]
+            await self._pool.ensure_connection(connection)
+            # One limit for the whole pipeline: redis-py's own is set anew, at first with a task, for each reply.
+            seconds, connection.socket_timeout = connection.socket_timeout, None
+            try:
+                async with asyncio.timeout(seconds):
+                    await connection.send_packed_command(packed)
+                    return [await _reply(connection) for _ in commands]
+            except TimeoutError as exc:
+                raise RedisTimeoutError(f"No reply within {seconds} s") from exc
+            finally:
+                connection.socket_timeout = seconds
 
         async def disconnect(error: Exception) -> None:
             await connection.disconnect()
@@ -142,7 +154,9 @@ class _Line:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await self._pool.release(connection)
+            if connection.should_reconnect():
+                await connection.disconnect()
+            self._idle.append(connection)
 
 
 async def _close_with(

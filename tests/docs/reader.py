@@ -18,9 +18,9 @@ PROGRAMS = {
     "python": (),
     "django-admin": ("-m", "django"),
     "uvicorn": ("-m", "uvicorn"),
-    "pytest": ("-m", "pytest", "-p", "sessions_sticky.pytest_plugin"),  # which an installed app brings along by itself
+    "pytest": ("-m", "pytest", "-p", "sessions_sticky.pytest_plugin", "-p", "pytest_django.plugin"),
 }
-"""What is run by this Python, and how."""
+"""What is run by this Python, and how; installed plugins are named, for pytest imports no others (see below)."""
 CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "LEFT"),
@@ -37,7 +37,8 @@ class Reader:
         self._server: subprocess.Popen[bytes] | None = None
         python_path = os.pathsep.join([str(folder), str(DOCS.parent)])
         own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        self.environment = {**own, "REDIS_URL": redis_url, "PYTHONPATH": python_path}
+        pytest_variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        self.environment = {**own, **pytest_variables, "REDIS_URL": redis_url, "PYTHONPATH": python_path}
         self.heard: list[tuple[str, str, str]] = []
         """Each command, with what the page says that it prints, and what it printed."""
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import runpy
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,14 +40,22 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """The project of the tutorial, not yet started."""
+    folder = tmp_path_factory.mktemp("project")
+    with Reader(folder, server.url) as reader:
+        reader.follow([block for block in blocks("tutorial.md") if is_of_the_project(block)])
+    return folder
+
+
 @pytest.fixture
-def reader(tmp_path: Path, server: Server) -> Iterator[Reader]:
+def reader(tmp_path: Path, project: Path, server: Server) -> Iterator[Reader]:
     """Somebody who has the project of the tutorial, but has not yet started it."""
     with server.client() as client:
         client.flushdb()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     with Reader(tmp_path, server.url) as reader:
-        reader.follow([block for block in blocks("tutorial.md") if is_of_the_project(block)])
-        reader.heard.clear()
         yield reader
 
 

@@ -20,9 +20,9 @@ from tests.gateway.live import LiveGateway, manage
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def gateway(tmp_path: Path, valkey_url: str) -> Iterator[LiveGateway]:
-    with LiveGateway(tmp_path, REDIS_URL=valkey_url) as live:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[LiveGateway]:
+    with LiveGateway(tmp_path_factory.mktemp("gateway"), REDIS_URL=valkey_url) as live:
         yield live
 
 

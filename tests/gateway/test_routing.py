@@ -41,7 +41,8 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-b",)), provider(south))
     answer = await ask(chat("model-b", conversation_id="conv-1"))
     assert (answer.said, answer.headers["x-session-outcome"]) == ("south as model-a", "rebound")
-    (event,) = await sessions.ahistory("conv-1")  # another program has bound it
+    created, event = await sessions.ahistory("conv-1")
+    assert created.kind == "created"
     assert (event.kind, event.from_provider, event.provider) == ("rebound", "north", "south")
     assert event.reason == answer.headers["x-session-rebind-reason"]
 

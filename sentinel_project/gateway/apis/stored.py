@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.http import HttpResponseBase
 from django.urls import re_path
 
 from sentinel_project.gateway.apis import events
@@ -13,8 +12,10 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.response_objects import not_found
 from sentinel_project.gateway.apis.responses import Responses
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.endpoint import Call, View, body_of, endpoint, respond
+from sentinel_project.gateway.calls import Call
+from sentinel_project.gateway.endpoint import Endpoint, endpoint, respond
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
@@ -48,10 +49,10 @@ class StoredObjects(Responses):
 STORED = StoredObjects()
 
 
-def _view(kind: str, *methods: str) -> View:
+def _view(kind: str, *methods: str) -> Endpoint:
     @endpoint(*methods)
-    async def view(call: Call, object_id: str = "") -> HttpResponseBase:
-        owner = await authenticate(call.lower_headers)
+    async def view(call: Call, object_id: str = "") -> Reply:
+        owner = await authenticate(call.headers)
         request = _request(call)
         call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
         references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
@@ -70,11 +71,11 @@ def _view(kind: str, *methods: str) -> View:
 
 
 def _request(call: Call) -> ApiRequest:
-    raw = body_of(call)
+    raw = call.body
     body = Body.parse(raw) if raw else Body({}, raw)
-    is_stream = call.method == "GET" and call.GET.get("stream") == "true"
-    query, path = call.META.get("QUERY_STRING", ""), call.path.removeprefix("/v1")
-    return ApiRequest(STORED, body, "", is_stream, call.lower_headers, query, str(call.method), path)
+    is_stream = call.method == "GET" and call.parameter("stream") == "true"
+    path = call.path.removeprefix("/v1")
+    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path)
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:

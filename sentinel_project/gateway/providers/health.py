@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -91,11 +92,11 @@ class Health:
         self.now = clock
         self._cooldown_seconds = cooldown_seconds
         self._providers = providers
-        self._evidence: dict[str, Evidence] = {}
+        self._evidence: dict[str, Evidence] = defaultdict(Evidence)
 
     def is_cooling(self, name: str, model: str) -> bool:
         """Return whether no request for a model should be sent there now."""
-        return self.seconds_left(name, model) > 0
+        return name in self.states and self.seconds_left(name, model) > 0
 
     def seconds_left(self, name: str, model: str | None = None) -> float:
         """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""
@@ -125,7 +126,7 @@ class Health:
 
     def answered(self, name: str, model: str, begun: float) -> None:
         """Record an answer to a request of the time `begun`: it ends the cooldowns that had begun before that."""
-        self._evidence.setdefault(name, Evidence()).record_answer(self.now())
+        self._evidence[name].record_answer(self.now())
         healed = [(name, slot) for slot, state in self._slots(name, model) if state.failures]
         if any(slot == ACCOUNT for _, slot in healed):
             healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
@@ -162,7 +163,7 @@ class Health:
             self.states.setdefault(name, {})[slot] = state
 
     def _record_outlier(self, name: str, model: str, failure: Failure) -> None:
-        is_outlier = self._evidence.setdefault(name, Evidence()).record_failure(self.now(), failure.conversation)
+        is_outlier = self._evidence[name].record_failure(self.now(), failure.conversation)
         on_trial = [slot for slot, state in self._slots(name, model) if state.failures and slot != ACCOUNT]
         if on_trial and self._may_cool(name, model):
             for slot in on_trial:

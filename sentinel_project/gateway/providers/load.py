@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from math import ceil, inf
 
@@ -105,9 +105,9 @@ class Load:
         self.sessions: Counter[str] = Counter()
         self.workers = 1
         """How many processes serve on this host: each has its part of a provider's `max_in_flight`."""
-        self._gates: dict[str, Gate] = {}
-        self._retries: dict[str, Gate] = {}
-        self._paces: dict[str, Pace] = {}
+        self._gates: dict[str, Gate] = defaultdict(Gate)
+        self._retries: dict[str, Gate] = defaultdict(Gate)
+        self._paces: dict[str, Pace] = defaultdict(Pace)
 
     def begin(self, model: str, session_id: str | None) -> Callable[[], None]:
         """Count a request in flight; return what to call at its end."""
@@ -125,15 +125,15 @@ class Load:
 
     def gate(self, name: str) -> Gate:
         """Return a provider's gate."""
-        return self._gates.setdefault(name, Gate())
+        return self._gates[name]
 
     def pace(self, name: str) -> Pace:
         """Return a provider's pace."""
-        return self._paces.setdefault(name, Pace())
+        return self._paces[name]
 
     def retries(self, model: str) -> Gate:
         """Return the gate of the further attempts of a model's requests."""
-        return self._retries.setdefault(model, Gate())
+        return self._retries[model]
 
     def retry_limit(self, model: str) -> float:
         """Return how many further attempts of a model's requests may be in flight: Envoy's retry budget."""
@@ -148,7 +148,7 @@ class Load:
 
         After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        in_flight = {each.name: self.gate(each.name).in_flight for each in providers}
+        in_flight = {each.name: self._gates[each.name].in_flight for each in providers}
         total = sum(in_flight.values())
         if total < MIN_BOUND:
             return set()

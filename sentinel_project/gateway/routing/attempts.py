@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from django.conf import settings
-
 from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -26,8 +25,8 @@ class Attempts:
         self._made = 0
         self._is_over = False
         self._is_late = False
-        self._seconds = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
+        self._deadline: float = asyncio.get_running_loop().time() + self._seconds
 
     async def begin(self) -> bool:
         """Begin an attempt; False when no more may be made. `end` must follow True."""

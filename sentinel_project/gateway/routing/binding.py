@@ -7,8 +7,7 @@ import time
 from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky import (
     InvalidConversationId,

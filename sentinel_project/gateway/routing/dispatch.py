@@ -8,11 +8,11 @@ import logging
 from typing import NamedTuple
 
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
@@ -103,7 +103,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
             attempts.end()
             attempts.record_pace(provider, seconds)
-            metrics.upstream_seconds.labels(provider.name, stream).observe(seconds)
+            metrics.upstream_time(provider.name, stream).observe(seconds)
             health.answered(provider.name, plan.model, begun)
             failures.count_doubtful()
             gate.wake()  # it may have been cooling down until now

@@ -7,8 +7,7 @@ import math
 import uuid
 from typing import NamedTuple
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
@@ -102,7 +101,8 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     """
     if not providers_for(model, api):
         raise unknown_model(model)
-    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
+    able = eligible(model, api)
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
     if identity.session_id is None or not identity.binds:
         outcome = "ranked" if identity.session_id else "none"
         return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, outcome)
@@ -115,8 +115,9 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     if session.model != model and providers_for(session.model, api):
         logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
         model = session.model
-        ranking = _ranked(session.id, model, api)
-    candidates = _from_bound(session.provider, ranking, model, api)
+        able = eligible(model, api)
+        ranking = _ranked(session.id, able)
+    candidates = _from_bound(session.provider, able, ranking) or fail_open(model, api, session.provider)
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
@@ -134,8 +135,9 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
         model = session.model
     elif not providers_for(model, api):
         raise unknown_model(model)
-    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
-    candidates = _from_bound(session.provider if session else None, ranking, model, api)
+    able, bound = eligible(model, api), session.provider if session else None
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
+    candidates = _from_bound(bound, able, ranking) or fail_open(model, api, bound)
     return Plan(identity, owner, api, model, candidates, None, "none")
 
 
@@ -182,9 +184,10 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
 
 
 def _move_reason(session: Session) -> str | None:
-    if session.model not in {model for provider in providers() for model in provider.models}:
+    serving = [provider.name for provider in providers() if session.model in provider.models]
+    if not serving:
         return "model not configured"
-    if session.provider not in [provider.name for provider in providers() if session.model in provider.models]:
+    if session.provider not in serving:
         return "provider not configured for the model"
     if health.is_lost(session.provider):
         return "provider gave no sign of life for 90 s"
@@ -197,32 +200,31 @@ def _first_by_configuration(plan: Plan) -> str | None:
     return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
 
 
-def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
-    """Return the eligible providers that take new conversations, in the order on which all workers agree.
+def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
+    """Return those of the eligible providers that take new conversations, in the order on which all workers agree.
 
     Those that are slow, or have more than their share of the load of this process, go to the end.
     """
-    by_name = {provider.name: provider for provider in eligible(model, api)}
+    by_name = {provider.name: provider for provider in able}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    overfull = load.overfull(list(by_name.values()))
-    return sorted((by_name[name] for name in ranking), key=lambda each: (_is_slow(each), each.name in overfull))
+    overfull, now = load.overfull(able), health.now()
+    return sorted(
+        (by_name[name] for name in ranking),
+        key=lambda each: (load.pace(each.name).is_slow(now), each.name in overfull),
+    )
 
 
-def _is_slow(provider: Provider) -> bool:
-    return load.pace(provider.name).is_slow(health.now())
+def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]) -> list[Provider]:
+    """Return the bound provider if it is eligible, then the ranking, those of its account first.
 
-
-def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str) -> list[Provider]:
-    """Return the bound provider if it may serve, then the ranking, those of its account first.
-
-    Providers of one account share caches and reasoning. Raises `ApiError` 429 or 503 when none may serve.
+    Providers of one account share caches and reasoning. A bound provider that is slow comes last.
     """
-    own = [provider for provider in eligible(model, api) if provider.name == bound]
+    own = [provider for provider in able if provider.name == bound]
     account = next((provider.account for provider in providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
-    own_is_last = bool(own) and _is_slow(own[0])
-    return (others + own if own_is_last else own + others) or fail_open(model, api, bound)
+    own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())
+    return others + own if own_is_last else own + others
 
 
 def unknown_model(model: str) -> ApiError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -100,7 +102,7 @@ async def _send(
     provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
     """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
-    clients, reuses = await _clients_of_loop(), list[str]()
+    clients = await _clients_of_loop()
     send = partial(
         aiohttp.ClientSession.request,
         method=request.method,
@@ -109,24 +111,27 @@ async def _send(
         data=body or None,
         headers=sent_headers,
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-        trace_request_ctx=reuses,
     )
     if not request.api.may_repeat(request.body):
         return await send(clients.unpooled)
-    sent = time.monotonic()
+    sent, opened = time.monotonic(), list[socket.socket]()
+    _opened.set(opened)
     try:
         return await send(clients.pooled)
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        if not reuses or time.monotonic() - sent > CLOSING_SECONDS:
+        if opened or time.monotonic() - sent > CLOSING_SECONDS:
             raise
         return await send(clients.unpooled)  # a provider that stops closes all that are pooled
 
 
-async def _note_reuse(
-    client: aiohttp.ClientSession, context: Any, params: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    if context.trace_request_ctx is not None:  # that of a probe
-        context.trace_request_ctx.append("reused")
+_opened: ContextVar[list[socket.socket]] = ContextVar("opened")
+"""The sockets that the current request has opened: none when it reuses a connection. aiohttp's traces cost 25 us."""
+
+
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    opened = socket.socket(*address[:3])
+    _opened.get([]).append(opened)
+    return opened
 
 
 async def probe(provider: Provider) -> int:
@@ -183,11 +188,8 @@ async def _clients_of_loop() -> Clients:
 
 
 def _client(*, force_close: bool) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
-        trace_configs=[trace],
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        connector=aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_open_socket),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_HEADER_BYTES,

@@ -10,11 +10,11 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, Stage
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream.errors import (
