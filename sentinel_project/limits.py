@@ -1,6 +1,6 @@
-"""What one client may send at most, before any of it is understood: the ASGI application's outermost layer.
+"""ASGI middleware that limits what a client may send.
 
-Django reads the body of every request, to the end and onto the disk, before it asks who sends it. Here that ends at
+Django reads the whole body of every request, onto the disk, before it authenticates. This stops at
 `SENTINEL_MAX_BODY_BYTES`, on all paths. The server's own limits (headers, connections, time) are in http_protocol.py.
 """
 
@@ -41,7 +41,7 @@ class Limits:
 
 
 class _Body:
-    """A request's body up to a limit. Beyond it the client has left, as far as the application can see."""
+    """A request's body up to a limit. Beyond it the application sees a disconnect."""
 
     def __init__(self, receive: Any, limit: int) -> None:
         self._receive = receive
@@ -58,7 +58,7 @@ class _Body:
 
 
 def _declared(scope: Any) -> int | None:
-    """Return the length of the body that the client declares, to which servers keep; None for a body in chunks."""
+    """Return the declared length of the body, which servers enforce; None for a chunked body."""
     headers = dict(scope["headers"])
     length = headers.get(b"content-length")
     return None if length is None or b"transfer-encoding" in headers else int(length)

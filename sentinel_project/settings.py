@@ -1,4 +1,4 @@
-"""Settings of the gateway, all from the environment; the README lists them."""
+"""Settings of the gateway, all from the environment; see docs/reference/gateway-settings.md."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ SESSIONS_STICKY = {
     "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
 }
 REST_FRAMEWORK = {
-    # Tokens first: their 401 tells a client what to send; with sessions first it would be a bare 403.
+    # Tokens first: their 401 names the scheme; with sessions first it would be a 403 without one.
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
@@ -150,7 +150,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # The document says what the public source says; nobody has to log in to read it.
+    # The document contains only what the public source does, so it needs no login.
     "SERVE_AUTHENTICATION": [],
     "SERVE_INCLUDE_SCHEMA": False,
     # Swagger UI from the wheel, not from the Internet.

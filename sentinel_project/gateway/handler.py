@@ -1,9 +1,8 @@
-"""Django's ASGI handler with a short way to the chat API.
+"""Django's ASGI handler with a fast path for the chat API.
 
 Django starts and joins a thread for each request (signals, middleware, closing the response), which is most of what a
-small request costs. Below `/v1/` none of that is needed: the handler calls the view on the event loop and nothing in
-between waits on a thread. What the views answer is the same either way; Django's test client and WSGI take the long
-one.
+small request costs. Below `/v1/` the handler calls the view directly on the event loop. The responses are the same;
+Django's test client and WSGI use the normal path.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from sentinel_project.http_exchange import CALL_ON_DISCONNECT
 from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
-"""How much of a body is taken in before the key is looked at: nobody without one is to fill the memory."""
+"""How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
 _resolve = lru_cache(maxsize=256)(resolve)
 
@@ -53,18 +52,18 @@ class GatewayHandler(ASGIHandler):
             await super().__call__(scope, receive, _closing(send) if stopping.stop_requested else send)
 
     def load_middleware(self, is_async: bool = False) -> None:
-        """Let the whole chain run in one thread: mixed, Django hops to one and back for each middleware."""
+        """Run the whole middleware chain in one thread: a mixed chain switches threads for each middleware."""
         super().load_middleware(is_async=False)
         chain = vars(self)["_middleware_chain"]
         self._middleware_chain = chain.awaitable if isinstance(chain, AsyncToSync) else sync_to_async(chain)
 
     async def send_response(self, response: Any, send: Any) -> None:
-        """Send. The short way has no middleware to say nosniff, and the type below `/v1/` may be a provider's."""
+        """Send with `nosniff`, which the fast path has no middleware for; the type may be a provider's."""
         response["X-Content-Type-Options"] = "nosniff"
         await super().send_response(response, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
-        """Keep in the background what the chats need at hand: API keys, the providers and their condition."""
+        """Refresh API keys, providers and their health in the background."""
         await receive()
         log_exposed_files()
         Jobs().watch()
@@ -79,7 +78,7 @@ class GatewayHandler(ASGIHandler):
             routing.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]
-        # What is loaded by now stays: leaving it out of every collection takes the worst pauses (40 ms) away.
+        # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
         gc.collect()
         gc.freeze()
         stopping.listen()
@@ -109,7 +108,7 @@ class GatewayHandler(ASGIHandler):
         except _Left:
             pass
         except asyncio.CancelledError:
-            if stopping.stop_requested and not client.is_watched:  # the request is not even there yet
+            if stopping.stop_requested and not client.is_watched:  # the request is incomplete
                 await refuse(Call.of_scope(scope, b""), stopping.error()).send_to(send)
             elif not client.has_left:
                 raise  # the server is stopping
@@ -119,7 +118,7 @@ class GatewayHandler(ASGIHandler):
 
 
 class _Client:
-    """The client of a request; its work is cancelled, and with it the request to the provider, when it leaves."""
+    """The client of a request; its disconnect cancels the work, and so the request to the provider."""
 
     has_left = False
     is_watched = False
@@ -129,7 +128,7 @@ class _Client:
         self._waiting: asyncio.Task[None] | None = None
 
     def watch(self, scope: Any, receive: Any) -> None:
-        """Begin once the body is there: the server calls back if it can, which saves a task."""
+        """Watch for a disconnect after the body was read, by a callback of the server if possible."""
         self.is_watched = True
         call_on_disconnect = scope.get("extensions", {}).get(CALL_ON_DISCONNECT)
         if call_on_disconnect is not None:
@@ -138,7 +137,7 @@ class _Client:
             self._waiting = asyncio.create_task(self._wait(receive))
 
     def unwatch(self) -> None:
-        """End."""
+        """Stop watching."""
         if self._waiting is not None:
             self._waiting.cancel()
 
@@ -157,7 +156,7 @@ class _Left(Exception):
 
 
 async def _body(scope: Any, receive: Any) -> bytes:
-    """Return the whole body; raises `ApiError` 413 as soon as it is over the limit, 401 when it is long for no key."""
+    """Return the whole body. Raises `ApiError`: 413 beyond the limit, 401 for a long body without a key."""
     chunks: list[bytes] = []
     room, more, is_known = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, True, False
     while more:
@@ -176,7 +175,7 @@ async def _body(scope: Any, receive: Any) -> bytes:
 
 
 def _closing(send: Any) -> Any:
-    """Return a `send` that tells the client to close the connection after this answer."""
+    """Return a `send` that adds `Connection: close`."""
 
     async def closing(message: Any) -> None:
         if message["type"] == "http.response.start":

@@ -19,7 +19,7 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Middleware: answer these paths whatever `ALLOWED_HOSTS` says; Kubernetes and Prometheus ask by address."""
+    """Middleware: answer these paths for any host, because Kubernetes and Prometheus use addresses."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path_info in PATHS:
@@ -30,7 +30,7 @@ def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callabl
 
 
 class FrontPage(RedirectView):
-    """Lead people to the admin; answer the probes of clients such as Claude Code, which send HEAD."""
+    """Redirect browsers to the admin; answer HEAD probes of clients such as Claude Code."""
 
     pattern_name = "admin:index"
 
@@ -45,7 +45,7 @@ async def healthz(request: HttpRequest) -> HttpResponseBase:
 
 
 async def readyz(request: HttpRequest) -> HttpResponseBase:
-    """Say whether store and database answer; 503 when one does not."""
+    """Return whether store and database are available; 503 if not."""
     parts = {"store": await _store_state(), "database": await sync_to_async(_database_state)()}
     ready = set(parts.values()) == {"ok"}
     reply = json_reply({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
@@ -53,7 +53,7 @@ async def readyz(request: HttpRequest) -> HttpResponseBase:
 
 
 async def prometheus(request: HttpRequest) -> HttpResponse:
-    """Give the metrics."""
+    """Return the metrics."""
     body, content_type = metrics.render()
     return HttpResponse(body, content_type=content_type)
 

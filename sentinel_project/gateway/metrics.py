@@ -81,7 +81,7 @@ async def count_tasks_forever() -> None:
 
 
 def count_workers() -> int:
-    """Return how many workers of this machine live."""
+    """Return the number of live workers of this machine."""
     return sum(is_alive(pid) for pid in _workers(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")))
 
 

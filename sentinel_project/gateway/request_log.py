@@ -44,7 +44,7 @@ def _ascii_json(line: dict[str, Any]) -> str:
 
 
 class RequestLog:
-    """The line of one request. `request_id` is the `X-Request-Id` that came, if usable, else a new one."""
+    """The log line of a request. `request_id` is the client's `X-Request-Id` if valid, else a new one."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         given = headers.get("x-request-id", "")
@@ -56,7 +56,7 @@ class RequestLog:
         self._started = time.perf_counter()
 
     def note_request(self, identity: Identity, *, model: str, is_stream: bool) -> None:
-        """Add what the request says."""
+        """Add the fields of the request."""
         conversation_id = identity.client_id or identity.session_id
         if conversation_id is not None:
             text = conversation_id.encode(errors="replace")  # a header need not be UTF-8
@@ -67,7 +67,7 @@ class RequestLog:
         self.fields.update(conversation_id=conversation_id, source=identity.source, model=model, stream=is_stream)
 
     def note_route(self, plan: Plan, provider: str, result: RouteResult) -> None:
-        """Add how it was served: by which provider, and which one the conversation was bound to when it came."""
+        """Add the answering provider and the bound one."""
         bound = plan.session.provider if plan.session else None
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
         if result.reason is not None:

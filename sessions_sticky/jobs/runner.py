@@ -1,4 +1,4 @@
-"""Running a job."""
+"""Run a job."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sessions_sticky.signals import send_signal
 logger = logging.getLogger("sessions_sticky")
 
 LEASE_SECONDS = 10.0
-"""How long after its last heartbeat a worker counts as gone."""
+"""How long after its last heartbeat a worker is considered dead."""
 TICK_SECONDS = 0.25
-"""How often a worker renews its lease and checks whether it is to stop."""
+"""Interval at which a worker renews its lease and checks whether it was stopped."""
 STORE_TIMEOUT_SECONDS = 60.0
 """How long a worker retries while the store is unavailable. Later, a process that watches adopts the job."""
 RETRY_SECONDS = 0.5
@@ -34,7 +34,7 @@ class _Stopped(Exception):  # not an error
 
 
 class JobRunner:
-    """Runs one job, as long as its record says "running" and no other worker has its lease."""
+    """Runs one job while its state is "running" and no other worker has its lease."""
 
     def __init__(self, manager: SessionManager, job: Job) -> None:
         self._job = job
@@ -46,7 +46,7 @@ class JobRunner:
         self._may_continue = True
 
     def run(self) -> bool:
-        """Run the job in this thread; False when another worker runs it."""
+        """Run the job in this thread; return False if another worker runs it."""
         if not self._records.lease(self._job.key, self._token, LEASE_SECONDS):
             return False
         thread = current_thread()
@@ -70,7 +70,7 @@ class JobRunner:
                 time.sleep(RETRY_SECONDS)
 
     def _do(self) -> None:
-        """Do the rest of the job, unless it is stopped."""
+        """Run the rest of the job until it is stopped."""
         try:
             self._heartbeat()
             if self._may_continue:
@@ -103,7 +103,7 @@ class JobRunner:
             raise _Stopped
 
     def _send_signal(self, signal: Signal, **arguments: Any) -> None:
-        """Keep the lease while receivers take their time; changes that are made are announced in any case."""
+        """Renew the lease while signal receivers run; signals are sent for every change."""
         self._tick()
         send_signal(signal, self._manager, **arguments)
 

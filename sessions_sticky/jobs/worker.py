@@ -1,4 +1,4 @@
-"""The worker of this process: runs jobs one after the other, also those whose worker is gone."""
+"""The worker of this process: runs jobs one after the other, also those whose worker has died."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Worker:
                 self._thread.start()
 
     def watch(self) -> None:
-        """Adopt jobs whose worker is gone, from now on: for processes that live long."""
+        """Adopt jobs whose worker has died, from now on: for processes that live long."""
         with self._lock:
             if self._watcher is None or not self._watcher.is_alive():
                 self._watcher = Thread(target=self._watch, name="watch of jobs", daemon=True)

@@ -1,7 +1,7 @@
-"""Deleting and moving many sessions, each by compare-and-set.
+"""Delete and move many sessions, each by compare-and-set.
 
-Sessions are changed in batches and nothing is kept from one to the next: a change that is stopped has changed whole
-sessions only, and doing it again does the rest.
+Sessions are changed in batches without state between them: an interrupted change has changed complete sessions only,
+and repeating it continues with the rest.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ logger = logging.getLogger("sessions_sticky")
 NO_AGE = Age()
 
 MAX_PASSES = 10
-"""Passes at most while sessions are found: another process may be moving them back."""
+"""Maximum number of passes: another process may be moving sessions back."""
 
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""
 
 
 class Move(NamedTuple):
-    """Where to move sessions and why; `model` None keeps each session's own."""
+    """The target of a move and its reason; `model` None keeps the model of each session."""
 
     provider: str
     model: str | None
     reason: str
 
     def of(self, session: Session) -> Session:
-        """Return the session as it is once moved."""
+        """Return the session after the move."""
         model = session.model if self.model is None else self.model
         return Session(session.id, self.provider, model, session.external_id, session.created_at)
 
     def check(self) -> None:
-        """Raise `InvalidSession` for a blank name or reason, and for what cannot be stored."""
+        """Raise `InvalidSession` for a blank name or reason, and for values that cannot be stored."""
         check_names(to_provider=self.provider, reason=self.reason)
         check_target(self.provider)
         if self.model is not None:
@@ -56,7 +56,7 @@ class Move(NamedTuple):
 
 
 class Bulk:
-    """The bulk changes of one store; `actor` is their author in the history, `counter` a key that counts them."""
+    """Bulk changes in one store; `actor` is their author in the history, `counter` a key that counts them."""
 
     def __init__(
         self, store: Store, ttl_seconds: int, actor: str, send_signal: Callable[..., object], counter: str = ""
@@ -93,7 +93,7 @@ class Bulk:
                         progress(done, max(expected, done))
                 if done == before:
                     break
-                # Again, for what moved meanwhile; but not endlessly after sessions that are only being created.
+                # Repeat for sessions that moved during the pass, but not endlessly for new sessions.
                 newest = began_at
         finally:
             self._record(filters, move, done)
@@ -141,7 +141,7 @@ class Bulk:
 
 
 def _described(filters: Filters) -> str:
-    owner = "" if filters.external_id is None else ", of one owner"  # owners stay out of the log
+    owner = "" if filters.external_id is None else ", of one owner"  # do not log owners
     return f"provider {filters.provider!r}, model {filters.model!r}{owner}"
 
 

@@ -1,8 +1,8 @@
-"""What happened to conversations: a capped list for each that was moved or deleted, and one stream of recent events.
+"""The history: a capped list for each conversation that was moved or deleted, and one stream of recent events.
 
-A list lives as long as its session, and an idle time after its deletion. That a conversation was bound is in it only if
-a user did it or the store had lost it: the session's `created_at` says the rest. A bulk operation is one event of the
-stream, so that it pushes nothing else out.
+A list lives as long as its session, and an idle time after its deletion. It contains a binding only if a user made it
+or the store had lost it; others follow from the session's `created_at`. A bulk operation is one event of the stream, so
+that it does not push out others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sessions_sticky.session import LATEST, Session
 Kind = Literal["created", "rebound", "deleted"]
 
 MAX_EVENTS = 100
-"""Events that are kept of one conversation."""
+"""Maximum number of events of a conversation."""
 RESTORED = "lost by the store"
 """The reason of a binding that was restored."""
 
@@ -29,12 +29,12 @@ RESTORED = "lost by the store"
 class Event(NamedTuple):
     """One change of a conversation's binding.
 
-    `provider` and `model` are those after the change (before it, for `deleted`; empty where they were unreadable);
-    `from_provider` and `from_model` those before a rebind, else None. `actor` is `"gateway"` or a user's name. `at` is
-    the time of the store's clock, in UTC, to the millisecond; `position` the place in the history, for `recent`.
+    `provider` and `model` are the values after the change (before it for `deleted`; empty if they were unreadable);
+    `from_provider` and `from_model` the values before a rebind, else None. `actor` is `"gateway"` or a user's name.
+    `at` is the time of the store's clock in UTC, to the millisecond; `position` is the argument for `recent`.
 
-    A bulk operation is one event of `recent`, of so many `sessions`: with an empty conversation id, and with its
-    filters in the place of names that differ, None and "" where it had none.
+    A bulk operation is one event of `recent` with the number of `sessions`, an empty conversation id, and its filters
+    in the place of names that differ; None and "" without a filter.
     """
 
     kind: Kind
@@ -51,7 +51,7 @@ class Event(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of a binding about to be made; `before` and `after` None mean no binding, or an unreadable one."""
+    """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
     kind: Kind
     before: Session | None
@@ -82,7 +82,7 @@ class Change(NamedTuple):
 
 
 class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event as it is stored: without the id and the time, which the history's entry has."""
+    """A stored event, without the id and the time, which the stream entry has."""
 
     kind: Kind
     provider: str = ""
@@ -104,7 +104,7 @@ _DECODER = msgspec.json.Decoder(_Stored)
 
 
 def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event | None:
-    """Decode an entry of the stream; None for what another program has put there."""
+    """Decode an entry of the stream; None for invalid entries of other programs."""
     stored, at = _decoded(encoded), _instant(position.partition(b"-")[0])
     if stored is None or at is None:
         return None
@@ -119,14 +119,14 @@ def recent_events(after: str | None, limit: int) -> Command[Any]:
 
 
 def read_recent(entries: Any) -> list[Event]:
-    """Decode entries of the stream; leave out what another program has put there."""
+    """Decode entries of the stream; skip invalid entries of other programs."""
     pairs = [(position, fields) for position, fields in entries or [] if len(fields) == 4]
     found = (read_event(position, fields[1], fields[3]) for position, fields in pairs)
     return [event for event in found if event]
 
 
 def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Command[Any]:
-    """Add a bulk operation to the stream; `filters` are provider, model and owner, of which the owner stays out."""
+    """Add a bulk operation to the stream; `filters` are provider, model and owner (not recorded)."""
     provider, model, _ = filters
     now = change.after or Session("", provider or "", model or "", "", 0)
     before = (provider, model) if change.kind == "rebound" else (None, None)
@@ -143,7 +143,7 @@ def own_events(conversation_id: str) -> Command[list[bytes]]:
 
 
 def read_own(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
-    """Decode the list of a conversation and add that it was bound, each time that it was; `session` is it now."""
+    """Decode the list of a conversation and add its bindings; `session` is the current one."""
     events: list[Event] = []
     created_at: int | None = None
     for entry in entries:
@@ -202,7 +202,7 @@ def _decoded(encoded: bytes) -> _Stored | None:
 
 
 def _instant(milliseconds: bytes) -> datetime | None:
-    """Return a time in Unix milliseconds, None where it is none."""
+    """Parse a time in Unix milliseconds; return None if it is invalid."""
     try:
         seconds = int(milliseconds) / 1000
     except (ValueError, OverflowError):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OPERATOR_REPLY_SECONDS = 5.0
 """How long operators wait for a reply; a chat waits as long as the cache's timeout says."""
 WRONG_TYPE = b""
-"""The reply for a key of another Redis type: an empty value, which is not a session."""
+"""The reply for a key of another Redis type: an empty value, which is not a valid session."""
 
 BIND = Script("change", "bind")
 SET = Script("change", "set")
@@ -103,7 +103,7 @@ class RedisStore:
         return trail.read_command(conversation_id)
 
     def decode_trail(self, reply: Any) -> Trail:
-        return trail.read_trail(reply or [])  # WRONG_TYPE is no trail
+        return trail.read_trail(reply or [])  # WRONG_TYPE is not a trail
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
         try:

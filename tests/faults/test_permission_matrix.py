@@ -75,7 +75,7 @@ class Ground:
         self._store = store
         store.set("sentinel:session:conv-1", VALUE, ex=100)
         sessions.reindex()
-        job = Jobs().start(Plan(Filters(provider="nobody")), actor="somebody")
+        job = Jobs().start(Plan(Filters(provider="missing")), actor="operator")
         wait_for_jobs()
         ApiKey.objects.issue("owner-of-a-key")
         seen = User.objects.create(username="name-of-a-user")

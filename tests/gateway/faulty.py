@@ -107,8 +107,8 @@ async def suffer(
 ) -> list[Reply]:
     """Let a fault begin and end under load; return the replies while it lasted. Nothing moves, nothing fails.
 
-    `error` is what the workers call the fault, or a part of it. Of the conversations that begin meanwhile, those of
-    the crowd are placed by the load of each worker and must agree afterwards; those that come alone stay from the
+    `error` is a part of the workers' error message. Of the conversations that begin during the fault, those of the
+    crowd are placed by the load of each worker and must agree afterwards; those that come alone stay from the
     first.
     """
     stored = ground.stored()

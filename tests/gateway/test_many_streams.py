@@ -20,7 +20,7 @@ from tests.servers import start_server
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux tells of a process"),
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc"),
 ]
 
 logger = logging.getLogger(__name__)

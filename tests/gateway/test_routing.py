@@ -81,9 +81,7 @@ async def test_old_conversation_stays_when_the_weight_becomes_0(gateway, session
     assert (answer.said, answer.headers["x-session-outcome"]) == ("north as model-a", "hit")
 
 
-async def test_old_conversation_stays_when_the_weight_of_the_models_only_provider_becomes_0(
-    gateway, session_cache, north
-):
+async def test_old_conversation_stays_when_the_weight_of_the_only_provider_becomes_0(gateway, session_cache, north):
     bind(session_cache, "conv-1")
     gateway.SENTINEL_PROVIDERS = (provider(north, weight=0),)
     answer = await ask(chat(conversation_id="conv-1"))

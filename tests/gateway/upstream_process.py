@@ -102,7 +102,7 @@ class Upstream:
             status = 404 if lacks_model else how.get("status", 200)
             if status != 200:
                 code = "model_not_found" if lacks_model else how.get("code")
-                error = {"message": how.get("message", "as told"), "code": code}
+                error = {"message": how.get("message", "as configured"), "code": code}
                 return web.json_response({"error": error}, status=status, headers=how.get("headers"))
             if body.get("stream"):
                 return await self.stream(request, body, how)

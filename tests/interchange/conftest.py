@@ -27,8 +27,8 @@ LEAST_NODE = 18
 def node() -> str:
     """The path of Node: the one on PATH, or that of the type checker's wheel; it may be missing, but not in CI."""
     for path in (shutil.which("node"), _node_of_the_wheel()):
-        told = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout if path else ""
-        if (version := re.match(r"v(\d+)", told)) and int(version[1]) >= LEAST_NODE:
+        output = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout if path else ""
+        if (version := re.match(r"v(\d+)", output)) and int(version[1]) >= LEAST_NODE:
             return str(path)
     reason = f"no Node {LEAST_NODE} or newer on PATH"
     return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)

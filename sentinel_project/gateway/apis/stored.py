@@ -1,4 +1,4 @@
-"""The paths of stored responses and of conversations: objects at one provider, which no model routes."""
+"""The paths of stored responses and conversations, which are routed by object, not by model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 
 
 class StoredObjects(Responses):
-    """What is read is the answer, also where it tells of an error: that of a response which failed earlier."""
+    """Return the stored object, even if it contains the error of a response that failed earlier."""
 
     binds = False
     may_have_error = True
@@ -79,7 +79,7 @@ def _request(call: Call) -> ApiRequest:
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:
-    """Ask for an object of which nothing is known. Raises its 404 only when all providers say so."""
+    """Request an unknown object from all providers. Raises 404 only if all return it."""
     unknown: ApiError | None = None
     for provider in plan.candidates:
         try:

@@ -1,4 +1,4 @@
-"""Which providers may serve a request, in which order, and what becomes of the conversation's binding."""
+"""Choose the providers of a request and their order, and update the conversation's binding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
 load = Load()
 FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
-"""How many requests a process has in flight to a provider that is asked although it cools down."""
+"""Maximum requests in flight to a provider that is asked although it cools down, per process."""
 
 
 class Plan(NamedTuple):
@@ -56,19 +56,19 @@ class Plan(NamedTuple):
 
     @property
     def manager(self) -> SessionManager:
-        """The manager of the conversation's session: its idle time depends on how the conversation was recognized."""
+        """The manager with the idle time for the kind of the conversation."""
         return binding.manager_for(self.identity)
 
 
 class RouteResult(NamedTuple):
-    """How a conversation came to its answer. `reason` is that of a rebind, else None."""
+    """How a conversation was routed. `reason` is that of a rebind, else None."""
 
     outcome: str
     reason: str | None = None
 
 
 def providers_for(model: str, api: str) -> list[Provider]:
-    """Return the providers that are configured for a model and speak an API."""
+    """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if provider.serves(model, api)]
 
 
@@ -81,7 +81,7 @@ def eligible(model: str, api: str) -> list[Provider]:
 
 
 def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
-    """Return the provider to ask all the same when all that serve a model are cooling down: the one that is due first.
+    """Return the provider to ask if all of a model cool down: the one that is due first.
 
     Raises `ApiError`: 429 when each of them cools down until a time that it stated, 503 when the only ones that do not
     cool down take no new conversations. `bound` does take the conversation's requests.
@@ -126,7 +126,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
-    """Return the providers for a request that binds nothing, first the one that its conversation is bound to.
+    """Return the providers for a request that binds nothing, the bound one first.
 
     Raises `ApiError`: 404 for a model that no provider serves by this API, 429 or 503 when no provider can
     serve now.
@@ -143,7 +143,7 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
 
 
 async def record_result(plan: Plan, answered: Provider) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered: the first answer decides where a new one goes."""
+    """Keep the binding, or move it to the provider that answered (a new binding always)."""
     session = plan.session
     if session is None:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
@@ -163,7 +163,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
 
 
 async def undo(plan: Plan) -> None:
-    """Remove the binding that a request made which got no answer, unless it has changed."""
+    """Remove the new binding of a request without an answer, unless it has changed."""
     if plan.session is None or not plan.is_new:
         return
     try:
@@ -196,7 +196,7 @@ def _move_reason(session: Session) -> str | None:
 
 
 def _first_by_configuration(plan: Plan) -> str | None:
-    """Return the provider that every worker ranks first while all are well; None when all weights are 0."""
+    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
     weights = {provider.name: provider.weight for provider in providers_for(plan.model, plan.api)}
     return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
 
@@ -234,7 +234,7 @@ def unknown_model(model: str) -> ApiError:
 
 
 def unreachable(model: str, able: list[Provider]) -> ApiError:
-    """Return the error for a request that only these providers can serve, none of them now. No other can take over."""
+    """Return the error for a request that only these providers can serve, none of which can now."""
     left = [health.seconds_left(provider.name, model) for provider in able]
     wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
     what = f"serves the model {model!r}" if model else "that could answer is available"

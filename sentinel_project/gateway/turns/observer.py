@@ -1,4 +1,4 @@
-"""What one request tells of its turn while it is served: one call at the first byte, one at the end."""
+"""Collect the data of a request's turn: one call at the first byte, one at the end."""
 
 from __future__ import annotations
 

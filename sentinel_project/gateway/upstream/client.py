@@ -1,4 +1,4 @@
-"""Calling a provider: native async I/O, answers passed on as they arrive."""
+"""Call providers with native async I/O, and forward answers as they arrive."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.upstream import headers
+from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
 from sentinel_project.gateway.upstream.relay import open_stream
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
 CLOSING_SECONDS = 2
-"""How soon a pooled connection breaks if the provider was closing it; later, it had begun to answer, and did fail."""
+"""How soon a pooled connection breaks if the provider was closing it; a later break is a failure."""
 MAX_HEADER_BYTES = 64 * 1024
-"""The longest header of an answer: some providers put their whole policy there."""
+"""Maximum length of a response header: some providers send their whole policy."""
 MAX_ANSWER_BYTES = 64 * 2**20
-"""The longest plain answer; it leaves room for a few pictures in base64."""
+"""Maximum size of a plain answer; enough for some images in base64."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -55,7 +56,7 @@ class Answer(NamedTuple):
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Call something on an event loop: garbage is collected by any thread."""
+    """Schedule a call on an event loop, because any thread may collect garbage."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)
 
@@ -71,11 +72,14 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
         return Answer(
             {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
         )
+    alarm = Alarm(asyncio.get_running_loop())
     try:
-        async with asyncio.timeout_at(until):
+        with alarm.at(until):
             return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc
+    finally:
+        alarm.close()
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
@@ -101,7 +105,7 @@ def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type:
 async def _send(
     provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
-    """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
+    """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
     clients = await _clients_of_loop()
     send = partial(
         aiohttp.ClientSession.request,
@@ -168,7 +172,7 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
 
 
 class Clients(NamedTuple):
-    """HTTP clients: one that keeps its connections, and one that makes a new connection for each request."""
+    """HTTP clients: one with a connection pool, and one with a new connection for each request."""
 
     pooled: aiohttp.ClientSession
     unpooled: aiohttp.ClientSession

@@ -1,4 +1,4 @@
-"""Which headers and query parameters go to a provider, and which headers come back. All others are dropped."""
+"""Filter the headers and query parameters sent to a provider, and the headers of its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TO_PROVIDER = frozenset(
     {"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate", "idempotency-key"}
 )
 FOR_ONE_ATTEMPT = frozenset({"idempotency-key"})
-"""Headers that say that a request is the same as an earlier one, which no other attempt is."""
+"""Headers for the first attempt only."""
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
 QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
@@ -70,7 +70,7 @@ def next_attempt(request: ApiRequest) -> ApiRequest:
 
 
 def authorization(provider: Provider) -> dict[str, str]:
-    """Return the header that shows the gateway's key to a provider; none where it takes none."""
+    """Return the header with the provider's key; empty if it has none."""
     if provider.api_key is None or provider.auth == "none":
         return {}
     if provider.auth == "bearer":
@@ -109,7 +109,7 @@ def media_type(response: aiohttp.ClientResponse, default: str) -> str:
 
 
 def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> str | None:
-    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
+    """Return a header of a provider's answer; None if it is missing or invalid."""
     value = response.headers.get(name)
     if value is None or not _is_printable(value):
         return None
@@ -120,7 +120,7 @@ def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> 
 
 
 def _retry_after(value: str) -> str | None:
-    """Return a number of seconds, or a date written anew; None for any other text."""
+    """Return a normalized number of seconds or date; None for other text."""
     if SECONDS.fullmatch(value):
         return value
     try:

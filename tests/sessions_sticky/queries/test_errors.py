@@ -180,7 +180,7 @@ def test_nothing_but_errors_of_the_app_comes_out_when_names_are_odd(call, manage
             for name in ("provider", "model", "external_id"):
                 assert call(method, **{name: odd}) in (0, ([], None))
         try:
-            call("rebind_all", model="nobody's", to_provider=odd, reason=odd)
+            call("rebind_all", model="unknown", to_provider=odd, reason=odd)
             call("history", odd)
         except SessionError:
             pass
@@ -188,7 +188,7 @@ def test_nothing_but_errors_of_the_app_comes_out_when_names_are_odd(call, manage
 
 @on_valkey
 @pytest.mark.parametrize("wrong", ["index", "history"])
-def test_twins_say_the_same_when_a_setting_is_missing(manager, settings, wrong):
+def test_both_test_runners_report_a_missing_setting(manager, settings, wrong):
     settings.SESSIONS_STICKY = {"INDEX": False} if wrong == "index" else {"HISTORY_LENGTH": 0}
     for method in NEED_INDEX if wrong == "index" else ("history", "recent"):
         with pytest.raises(SessionNotSupported) as blocking:

@@ -46,7 +46,7 @@ def test_page_shows_the_latest_used_first_when_sessions_are_used(call, manager, 
 
 
 @on_real
-def test_page_tells_the_idle_time_left(call, manager, raw):
+def test_page_returns_the_idle_time_left(call, manager, raw):
     fill(manager, 2)
     raw.pexpire(keys.session("conv-0"), 7_500)
     raw.persist(keys.session("conv-1"))
@@ -65,7 +65,7 @@ def test_page_is_empty_when_there_is_nothing(call, raw):
 @on_real
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 @pytest.mark.slow
-def test_walk_finds_what_each_combination_of_filters_means(call, manager, limit):
+def test_walk_finds_what_matches_each_combination_of_filters(call, manager, limit):
     made = [
         manager.create(f"conv-{p}{m}{o}{n}", p, m, o)
         for p, m, o, n in product(["p1", "p2"], ["m1", "m2"], ["o1", "o2"], range(2))
@@ -127,7 +127,7 @@ FILTERED = {
 @pytest.mark.parametrize("method", FILTERED)
 @pytest.mark.parametrize("name", ["provider", "model", "external_id"])
 @pytest.mark.parametrize("value", [5, 0, b"openai", ["openai"]])
-def test_filter_is_refused_when_it_is_no_string(call, manager, method, name, value):
+def test_filter_is_refused_when_it_is_not_a_string(call, manager, method, name, value):
     fill(manager, 1)
     shown = "owner" if name == "external_id" else name
     with pytest.raises(ValueError, match=rf"^{shown} must be a string or None, not {re.escape(repr(value))}$"):

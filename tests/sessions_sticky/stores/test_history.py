@@ -16,7 +16,7 @@ from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_re
 
 
 @on_redis
-def test_history_tells_what_happened_when_why_and_by_whom(call, manager):
+def test_history_has_kind_time_reason_and_actor(call, manager):
     started = time.time()
     session = call("resolve", "conv-123", **PROPOSAL).session
     call("resolve", "conv-123", **OTHER)
@@ -35,11 +35,11 @@ def test_history_tells_what_happened_when_why_and_by_whom(call, manager):
         assert event.conversation_id == "conv-123"
         assert event.at.tzinfo is UTC
         assert started - 1 < event.at.timestamp() < time.time() + 1
-    assert call("history", "nobody") == []
+    assert call("history", "missing") == []
 
 
 @on_real
-def test_history_tells_why_a_lost_session_was_made_again(call, raw):
+def test_history_has_the_reason_of_a_restored_session(call, raw):
     call("resolve", "conv-123", **PROPOSAL)
     raw.delete(keys.session("conv-123"))
     call("resolve", "conv-123", **OTHER)
@@ -50,17 +50,17 @@ def test_history_tells_why_a_lost_session_was_made_again(call, raw):
 
 
 @on_real
-def test_history_tells_nothing_of_what_did_not_happen(call, manager):
+def test_history_has_no_event_for_calls_without_effect(call, manager):
     (session,) = fill(manager, 1)
     manager.rebind(session, **MOVE)
     with pytest.raises(SessionConflict):
         call("rebind", session, **MOVE | {"provider": "xai"})
-    call("delete", "nobody")
+    call("delete", "missing")
     assert [event.kind for event in call("recent")] == ["created", "rebound"]
 
 
 @on_real
-def test_history_tells_of_bulk_operations(call, manager):
+def test_history_has_bulk_operations(call, manager):
     fill(manager, 3)
     acting = manager.acting_as("ada")
     acting.rebind_all(provider="openai", to_provider="mistral", reason="maintenance")
@@ -72,7 +72,7 @@ def test_history_tells_of_bulk_operations(call, manager):
 
 
 @on_valkey
-def test_history_tells_of_hostile_names(call, manager):
+def test_history_has_hostile_names(call, manager):
     for name in HOSTILE:
         session = manager.acting_as(name).create(name, name, name, name)
         manager.acting_as(name).rebind(session, provider="p", model=name, reason=name)
@@ -83,7 +83,7 @@ def test_history_tells_of_hostile_names(call, manager):
 
 
 @on_real
-def test_history_tells_of_a_deleted_session_that_was_unreadable(call, raw):
+def test_history_has_the_deletion_of_an_unreadable_session(call, raw):
     raw.set(keys.session("conv-123"), "junk", ex=60)
     assert call("delete", "conv-123")
     (deleted,) = call("history", "conv-123")
@@ -246,7 +246,7 @@ def test_recent_goes_on_without_gaps_and_repeats(call, manager):
 @pytest.mark.parametrize(
     "after", ["", "-", "+", "$", "junk", "1", "1-", "-1", "1-1-1", "(1-1", "1-1\n", f"{2**64}-0", "٣-1"]
 )
-def test_recent_refuses_what_is_no_position(call, manager, after):
+def test_recent_refuses_an_invalid_position(call, manager, after):
     fill(manager, 1)
     with pytest.raises(ValueError, match="after must be the position of an event"):
         call("recent", after=after)
@@ -324,5 +324,5 @@ def test_event_is_read_as_it_was_written():
 
 
 @pytest.mark.parametrize("position", [b"junk", b"99999999999999999999-0", b"253402300799999-0", b"-"])
-def test_event_is_none_when_its_position_is_no_time(position):
+def test_event_is_none_when_its_position_is_not_a_time(position):
     assert read_event(position, b"conv-123", b'{"kind":"created"}') is None
