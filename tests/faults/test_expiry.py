@@ -61,6 +61,7 @@ def test_session_keys_expire_within_the_idle_time_when_clients_are_killed(
 ):
     random, looked_at = Random(8), 0
     with Victims(request.getfixturevalue(f"{store_name}_url")) as victims:
+        check_sound(manager, raw, reindexed=True)  # which opens the connections of this process
         own = len(raw.client_list())
         for number in range(KILLS):
             victim = victims.start(number)
