@@ -45,7 +45,7 @@ class Usage(msgspec.Struct, frozen=True):
         return tokens if tokens >= CACHE_LEAST else 0
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a million tokens cost, in any currency. None: cached and written tokens cost what other input costs."""
 
     input: Amount

@@ -32,6 +32,8 @@ LOST_SECONDS = 90
 
 PROVIDER = "provider"
 ACCOUNT = "account"
+CACHE = "cache"
+"""The slot that keeps, as its `cooled_at`, when a provider was found to have lost its prompt caches."""
 
 
 def model_slot(model: str) -> str:
@@ -144,6 +146,15 @@ class Health:
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
+
+    def mark_cold(self, name: str) -> None:
+        """Record that a provider has come back without its prompt caches; all workers share it."""
+        self._set(name, CACHE, SlotState(cooled_at=self.now()))
+
+    def cold_for(self, name: str) -> float | None:
+        """Return for how many seconds a provider has been known to have lost its prompt caches; None when it is not."""
+        state = self.states.get(name, {}).get(CACHE)
+        return None if state is None else self.now() - state.cooled_at
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
         """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.
