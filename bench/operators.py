@@ -138,7 +138,7 @@ def _measure(size: int, token: str) -> dict[str, str]:
         assert number == size / len(PROVIDERS)
         result[name] = f"{number / seconds:,.0f} sessions/s"
     assert sessions.count() == size - size / len(PROVIDERS)
-    events = client.memory_usage(keys.HISTORY, samples=0) / client.xlen(keys.HISTORY)
+    events = client.memory_usage(keys.history(), samples=0) / client.xlen(keys.history())
     result["history, 10,000 events at most"] = f"{events:.0f} bytes/event"
     return result
 
@@ -177,7 +177,7 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
     if "external_id" in filters or number < 100:
         return None
     rank = int(sessions.count() * min(share, 1 - 60 / number))  # a whole page is to be left
-    ((member, score),) = client.zrevrange(keys.INDEX_ALL, rank, rank, withscores=True)
+    ((member, score),) = client.zrevrange(keys.index_all(), rank, rank, withscores=True)
     at = Cursor(Filters(**filters), f"{score:.0f}", member.decode())
     return {"cursor": str(at)}
 

@@ -160,7 +160,7 @@ class Window:
         fields = {"from_provider": provider, "provider": to_provider, "reason": f"{provider} is being switched off"}
         for name, value in fields.items():
             self._page.fill(f"[name={name}]", value)
-        self._page.click("button:has-text('Count')")
+        self._page.click("button:has-text('Preview')")
         self._page.wait_for_selector("button:has-text('Start')")
         self._keep("drain-preview")
         self._page.click("button:has-text('Start')")

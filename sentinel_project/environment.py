@@ -25,8 +25,7 @@ def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | Non
     try:
         return parse(text)
     except ValueError as exc:
-        reason = f"{text!r}; allowed is {allowed}" if allowed else str(exc)
-        raise SystemExit(f"Invalid {name}: {reason}") from None
+        raise SystemExit(f"{name} must be {allowed}, not {text!r}" if allowed else f"Invalid {name}: {exc}") from None
 
 
 def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str) -> T:
@@ -36,7 +35,7 @@ def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str
         return parse(url)
     except Exception:  # each URL parser has errors of its own
         scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
-        raise SystemExit(f"Invalid {name}: {scheme[0] if scheme else ''}...; allowed is {allowed}") from None
+        raise SystemExit(f"{name} must be {allowed}, not {scheme[0] if scheme else ''}...") from None
 
 
 def folder(name: str, *, default: Path) -> Path:
@@ -45,8 +44,7 @@ def folder(name: str, *, default: Path) -> Path:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
-        reason = f"{str(path)!r}: {exc.strerror}; allowed is a folder that can be made"
-        raise SystemExit(f"Invalid {name}: {reason}") from None
+        raise SystemExit(f"{name} must be a directory that can be created, not {str(path)!r}: {exc.strerror}") from None
     return path
 
 

@@ -15,7 +15,7 @@ from sentinel_project import embedded, environment, metrics_folder
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.secret_key import derived_key, secret_key
-from sessions_sticky.conf import ALLOWED_TTL, DEFAULT_TTL_SECONDS, parse_ttl_seconds
+from sessions_sticky.conf import ALLOWED_PREFIX, ALLOWED_TTL, DEFAULT_TTL_SECONDS, check_prefix, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
 
@@ -130,6 +130,7 @@ SENTINEL_STREAM_USAGE = environment.boolean("SENTINEL_STREAM_USAGE", default=Fal
 SESSIONS_STICKY = {
     "METRICS": True,
     "TRAIL_LENGTH": SENTINEL_TRAIL_TURNS,
+    "PREFIX": environment.read("SENTINEL_KEY_PREFIX", check_prefix, default="sentinel:", allowed=ALLOWED_PREFIX),
     "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
 }
 REST_FRAMEWORK = {

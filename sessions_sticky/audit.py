@@ -38,54 +38,53 @@ FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
 
 
 def record(request: HttpRequest | Request, flag: Flag, conversation_id: str | None, message: str) -> None:
-    """Add a `LogEntry` of the request's user; nothing without `django.contrib.admin`.
+    """Add a `LogEntry` of the request's user, if `django.contrib.admin` is installed.
 
-    `conversation_id` None stands for many sessions. The change has happened by now: a failure is logged as an error,
-    never raised.
+    `conversation_id` is None for many sessions. A failure is logged, not raised: the change is done.
     """
     if not apps.is_installed("django.contrib.admin"):
         return
-    from django.contrib.admin.models import LogEntry  # a model: importable only where its app is installed
+    from django.contrib.admin.models import LogEntry  # models can only be imported if their app is installed
 
-    shown = str(SessionModel._meta.verbose_name_plural) if conversation_id is None else conversation_id
+    object_repr = str(SessionModel._meta.verbose_name_plural) if conversation_id is None else conversation_id
     try:
-        # Of a request that is one transaction (ATOMIC_REQUESTS) a failure must undo nothing else.
+        # With ATOMIC_REQUESTS a failure must not roll back anything else.
         with transaction.atomic(router.db_for_write(LogEntry)):
             LogEntry.objects.create(
-                user_id=request.user.pk,  # type: ignore[misc]  # of a user who is logged in
+                user_id=request.user.pk,  # type: ignore[misc]  # the user is authenticated
                 content_type=ContentType.objects.get_for_model(SessionModel),
                 object_id=conversation_id,
-                object_repr=shown[:MAX_REPR_LENGTH],
+                object_repr=object_repr[:MAX_REPR_LENGTH],
                 action_flag=flag,
                 change_message=message,
             )
-    except Exception as exc:  # the database's, or of a user that is none of its rows
-        logger.error("not recorded, %s %r by %r: %r: %r", flag.name, shown, str(request.user), message, str(exc))
+    except Exception as exc:  # a database error, or a user without a row
+        logger.error("not recorded, %s %r by %r: %r: %r", flag.name, object_repr, str(request.user), message, str(exc))
 
 
 def record_touch(request: HttpRequest | Request, conversation_id: str) -> None:
-    """Record that an idle time was set back to full."""
-    record(request, Flag.CHANGE, conversation_id, "Idle time set back to full")
+    """Record a reset of the idle time."""
+    record(request, Flag.CHANGE, conversation_id, "Idle time reset")
 
 
 def record_move(request: HttpRequest | Request, before: Session, after: Session, reason: str) -> None:
-    """Record that a conversation was moved."""
+    """Record a move."""
     where = f"from {before.provider}, {before.model} to {after.provider}, {after.model}"
     record(request, Flag.CHANGE, before.id, f"Moved {where}: {reason}")
 
 
-def record_release(request: HttpRequest | Request, conversation_id: str) -> None:
-    """Record that a conversation was unbound."""
-    record(request, Flag.DELETION, conversation_id, "Unbound")
+def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
+    """Record a deletion."""
+    record(request, Flag.DELETION, conversation_id, "Deleted")
 
 
 def record_job(request: HttpRequest | Request, job: Job, what: str) -> None:
-    """Record what was done about a bulk operation: begun, stopped, resumed, how far it was."""
-    record(request, FLAG[job.kind], None, f"{what}: {_described(job)} (operation {job.key})")
+    """Record a change of a bulk operation: started, stopped, resumed, and its progress."""
+    record(request, FLAG[job.kind], None, f"{what}: {_describe(job)} (operation {job.key})")
 
 
-def _described(job: Job) -> str:
-    """Say what an operation does, as people would."""
+def _describe(job: Job) -> str:
+    """Describe an operation in words."""
     named = [
         f"{name} {value!r}"
         for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.external_id))

@@ -39,7 +39,7 @@ from sessions_sticky.session import Session
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
-USE_CACHE_CONFIG = "Use sessions_sticky.cache_config(url), which gives a fitting CACHES entry."
+USE_CACHE_CONFIG = "Use the entry of sessions_sticky.cache_config(url) in CACHES."
 
 
 @register(Tags.caches)
@@ -65,9 +65,15 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
     if is_on_redis(cache):
         return list(_check_redis(cache))
     if isinstance(cache, DummyCache):
-        return [Error("The session cache keeps nothing.", hint=USE_CACHE_CONFIG, id="sessions_sticky.E004")]
+        return [
+            Error(
+                "The session cache is a DummyCache, which stores nothing.",
+                hint=USE_CACHE_CONFIG,
+                id="sessions_sticky.E004",
+            )
+        ]
     if isinstance(cache, DjangosRedisCache):
-        message = "The session cache is Django's own RedisCache: nobody can list or move its sessions, or share them."
+        message = "The session cache is Django's own RedisCache: its sessions cannot be listed, moved or shared."
         return [Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W005")]
     return []
 
@@ -79,10 +85,10 @@ def check_production_cache(**kwargs: Any) -> list[CheckMessage]:
     if cache is None or is_on_redis(cache) or isinstance(cache, DummyCache):
         return []
     if isinstance(cache, LocMemCache):
-        message = "The session cache lives inside one process: workers would not see each other's sessions."
+        message = "The session cache is local to one process: workers do not see each other's sessions."
         return [Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W003")]
     if hasattr(cache, "_cull") or isinstance(cache, FileBasedCache):
-        message = f"The session cache throws out live sessions beyond {cache._max_entries} entries."
+        message = f"The session cache evicts live sessions beyond {cache._max_entries} entries."
         return [Warning(message, hint="Raise OPTIONS['MAX_ENTRIES'].", id="sessions_sticky.W004")]
     return []
 

@@ -23,6 +23,8 @@ MAX_TTL_SECONDS = 2**31 - 1
 ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
 """In words, for whoever gave another."""
 
+ALLOWED_PREFIX = "1 to 64 letters, digits, '_', '.' and '-', and a colon at the end"
+
 MAX_NUMBER = 2**31 - 1
 """Of entries kept; more than any machine holds."""
 
@@ -31,6 +33,7 @@ MAX_TRAIL_LENGTH = 1_000
 
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
+    "PREFIX": "sentinel:",
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
     "INDEX": True,
@@ -49,13 +52,20 @@ IDENTITY_OPTIONS = ("key", "named", "scope", "sources")
 def check_ttl_seconds(value: object) -> int:
     """Return an idle time in seconds as it came, or raise `ValueError` saying the value and what is allowed."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
-        raise ValueError(f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is {ALLOWED_TTL}")
+        raise ValueError(f"SESSION_TTL_SECONDS must be {ALLOWED_TTL}, not {value!r}")
     return value
 
 
 def parse_ttl_seconds(text: str) -> int:
     """Read an idle time from an environment variable; raises `ValueError` as `check_ttl_seconds` does."""
     return check_ttl_seconds(int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text)
+
+
+def check_prefix(value: object) -> str:
+    """Return a prefix of keys as it came, or raise `ValueError`."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:", value):
+        raise ValueError(f"Invalid prefix: {value!r}; allowed is {ALLOWED_PREFIX}")
+    return value
 
 
 class Conf:
@@ -76,18 +86,27 @@ class Conf:
         if not isinstance(alias, str) or alias not in settings.CACHES:
             allowed = ", ".join(map(repr, settings.CACHES))
             raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['CACHE']: {alias!r}; allowed is an alias in CACHES: {allowed}"
+                f"SESSIONS_STICKY['CACHE'] must be an alias in CACHES ({allowed}), not {alias!r}"
             )
         return alias
+
+    @cached_property
+    def prefix(self) -> str:
+        """What all keys begin with. One part, with its colon: no prefix begins with another one."""
+        value = self._option("PREFIX")
+        try:
+            return check_prefix(value)
+        except ValueError as exc:
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['PREFIX']: {value!r}; allowed is {ALLOWED_PREFIX}"
+            ) from exc
 
     @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:
         """What `resolve` does when the store is unreachable: answer as DEGRADED, or raise."""
         value = self._option("ON_STORE_ERROR")
         if value not in ("degrade", "raise"):
-            raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['ON_STORE_ERROR']: {value!r}; allowed is 'degrade' or 'raise'"
-            )
+            raise ImproperlyConfigured(f"SESSIONS_STICKY['ON_STORE_ERROR'] must be 'degrade' or 'raise', not {value!r}")
         return cast("Literal['degrade', 'raise']", value)
 
     @cached_property
@@ -116,8 +135,7 @@ class Conf:
         value = self._flag("METRICS")
         if value and find_spec("prometheus_client") is None:
             raise ImproperlyConfigured(
-                "Invalid SESSIONS_STICKY['METRICS']: True; allowed with prometheus-client:"
-                " pip install 'sessions_sticky[metrics]'"
+                "SESSIONS_STICKY['METRICS'] requires prometheus-client: pip install 'sessions_sticky[metrics]'"
             )
         return value
 
@@ -129,8 +147,8 @@ class Conf:
             isinstance(rate, str) and re.fullmatch(r"[1-9][0-9]*/(s|sec|m|min|h|hour|d|day)", rate)
         ):
             raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['API_THROTTLE_RATE']: {rate!r};"
-                " allowed is a number and a period (sec, min, hour, day) as in '600/min', or None"
+                "SESSIONS_STICKY['API_THROTTLE_RATE'] must be None or a number and a period (sec, min, hour, day)"
+                f" such as '600/min', not {rate!r}"
             )
         return rate
 
@@ -141,20 +159,18 @@ class Conf:
         name = "SESSIONS_STICKY['IDENTITY']"
         if not isinstance(options, dict) or not options.keys() <= set(IDENTITY_OPTIONS):
             found = sorted(map(str, options)) if isinstance(options, dict) else type(options).__name__
-            raise ImproperlyConfigured(f"Invalid {name}: {found}; allowed is a dict of {', '.join(IDENTITY_OPTIONS)}")
+            raise ImproperlyConfigured(f"{name} must be a dict of {', '.join(IDENTITY_OPTIONS)}, not {found}")
         if options.get("scope", "shared") not in ("shared", "owner"):
-            raise ImproperlyConfigured(f"Invalid {name}['scope']: {options['scope']!r}; allowed is 'shared' or 'owner'")
+            raise ImproperlyConfigured(f"{name}['scope'] must be 'shared' or 'owner', not {options['scope']!r}")
         for each in ("named", "sources"):
             value = options.get(each, [])
             if not isinstance(value, list | tuple) or not all(isinstance(source, str) for source in value):
-                raise ImproperlyConfigured(f"Invalid {name}[{each!r}]: {value!r}; allowed is a list of text")
+                raise ImproperlyConfigured(f"{name}[{each!r}] must be a list of strings, not {value!r}")
         if "key" not in options:
             return {**options}
         key = options["key"]
         if not isinstance(key, str | bytes) or not key:
-            raise ImproperlyConfigured(
-                f"Invalid {name}['key']: {type(key).__name__}; allowed is text that is not empty"
-            )
+            raise ImproperlyConfigured(f"{name}['key'] must be a non-empty string, not {type(key).__name__}")
         return {**options, "key": key.encode() if isinstance(key, str) else key}
 
     @property
@@ -172,14 +188,14 @@ class Conf:
     def _flag(self, name: str) -> bool:
         value = self._option(name)
         if not isinstance(value, bool):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is True or False")
+            raise ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be True or False, not {value!r}")
         return value
 
     def _number(self, name: str, most: int = MAX_NUMBER) -> int:
         value = self._option(name)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
             raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a whole number from 0 to {most}"
+                f"SESSIONS_STICKY[{name!r}] must be a whole number from 0 to {most}, not {value!r}"
             )
         return value
 
@@ -187,7 +203,7 @@ class Conf:
     def _option(name: str) -> Any:
         options = getattr(settings, "SESSIONS_STICKY", {})
         if not isinstance(options, dict):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY: {options!r}; allowed is a dict")
+            raise ImproperlyConfigured(f"SESSIONS_STICKY must be a dict, not {options!r}")
         return options.get(name, DEFAULTS[name])
 
 

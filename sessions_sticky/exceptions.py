@@ -1,44 +1,44 @@
-"""The errors of the app; catch `SessionError` to catch them all. `SessionConflict` is in session.py.
+"""All errors of the app, except `SessionConflict` (session.py); `SessionError` is their base class.
 
-Messages never contain an owner (`external_id`): they end up in logs and in answers to other tenants.
-Arguments are the attributes, so that every error survives pickling (Celery, multiprocessing).
+Messages never contain an owner (`external_id`), because they reach logs and other tenants.
+The arguments are the attributes, so that errors can be pickled (Celery, multiprocessing).
 """
 
 from __future__ import annotations
 
 
 class SessionError(Exception):
-    """Root of all errors of sessions_sticky."""
+    """Base class of all errors of sessions_sticky."""
 
 
 class InvalidConversationId(SessionError, ValueError):
-    """A conversation id is empty, too long, not a string, or holds control characters or lone surrogates."""
+    """A conversation id is not a string, is empty or too long, or has control characters or lone surrogates."""
 
 
 class InvalidSession(SessionError, ValueError):
-    """Bytes are not a session, or a session's fields do not fit the wire format."""
+    """Bytes cannot be decoded as a session, or a field does not fit the stored format."""
 
 
 class InvalidCursor(SessionError, ValueError):
-    """A cursor is none that `page` gave for the same filters."""
+    """A cursor was not issued by `page` or `search` for the same filters."""
 
 
 class SessionNotSupported(SessionError):
-    """The configured cache cannot keep this promise; django-redis can."""
+    """The configured cache does not support this method; django-redis does."""
 
 
 class SessionStoreUnavailable(SessionError):
-    """The store did not answer, or refused; says nothing about whether a session exists.
+    """The store is unavailable. It is unknown whether the session exists.
 
     The cause (`__cause__`) is the cache's own error.
     """
 
     @classmethod
     def because(cls, exc: Exception) -> SessionStoreUnavailable:
-        """Return the error for a cache's own one, whose words it repeats but for what may be secret."""
-        # Redis repeats the arguments, which hold the owner, of a command that it does not know (renamed, or a proxy's).
+        """Return the error for a cache's error, with its message but without secrets."""
+        # For an unknown command (renamed, or behind a proxy) Redis repeats the arguments, which contain the owner.
         reason = str(exc).partition(", with args beginning with")[0]
-        return cls(f"The session store did not answer: {type(exc).__name__}: {reason}")
+        return cls(f"Session store unavailable: {type(exc).__name__}: {reason}")
 
 
 class SessionOwnerMismatch(SessionError):

@@ -1,4 +1,6 @@
-"""Conversation ids and the Redis keys made from them; pure functions.
+"""Conversation ids and the Redis keys made from them.
+
+Every key begins with `SESSIONS_STICKY["PREFIX"]`, and `prefixed` makes each: two prefixes on one Redis never meet.
 
 The keys are a contract with other programs: they change only together with docs/interchange.md.
 """
@@ -7,50 +9,90 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
+import warnings
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from sessions_sticky.exceptions import InvalidConversationId
 
-SESSION_PREFIX = "sentinel:session:"
-DELETED_PREFIX = "sentinel:deleted:"
-TRAIL_PREFIX = "sentinel:trail:"
-USAGE_PREFIX = "sentinel:usage:"
-INDEX_PREFIX = "sentinel:{index}:"
-"""Redis Cluster keeps keys with the same text in braces together, so a script may work on several of them."""
-INDEX_ALL = f"{INDEX_PREFIX}all"
-INDEX_ROUTES = f"{INDEX_PREFIX}routes"
-CREATED_PREFIX = "sentinel:created:{index}:"
-HISTORY = "sentinel:history:{index}"
-JOBS = "sentinel:jobs:{index}"
+if TYPE_CHECKING:
+    from sessions_sticky.conf import Conf
+
 MAX_CONVERSATION_ID_LENGTH = 256
 """Unicode code points, not bytes."""
 
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
+def prefixed(name: str) -> str:
+    """Return the key of a name, in this project's part of the store."""
+    return _conf().prefix + name
+
+
+@cache
+def _conf() -> Conf:
+    """Load the settings with the first key that is made: Django is not needed to import this module."""
+    from sessions_sticky.conf import conf
+
+    return conf
+
+
+def session_prefix() -> str:
+    """Return what the keys of all sessions begin with."""
+    return prefixed("session:")
+
+
 def session(conversation_id: str) -> str:
     """Return the key of a session, whatever the id; it is not checked."""
-    return SESSION_PREFIX + conversation_id
+    return prefixed("session:") + conversation_id
 
 
 def deleted(conversation_id: str) -> str:
     """Return the key that says a session was deleted, and not lost by the store; it lives as long as an idle time."""
-    return DELETED_PREFIX + conversation_id
+    return prefixed("deleted:") + conversation_id
+
+
+def index_prefix() -> str:
+    """Return what the keys of the index begin with.
+
+    Redis Cluster keeps keys with the same text in braces together, so a script may work on several of them.
+    """
+    return prefixed("{index}:")
+
+
+def index_all() -> str:
+    """Return the key of the index of all sessions."""
+    return prefixed("{index}:all")
+
+
+def index_routes() -> str:
+    """Return the key of the routes that have sessions."""
+    return prefixed("{index}:routes")
+
+
+def history() -> str:
+    """Return the key of what happened lately to all conversations."""
+    return prefixed("history:{index}")
 
 
 def trail(conversation_id: str) -> str:
     """Return the key of the last turns of a session."""
-    return TRAIL_PREFIX + conversation_id
+    return prefixed("trail:") + conversation_id
+
+
+def usage_prefix() -> str:
+    """Return what the keys of the sums of usage begin with."""
+    return prefixed("usage:")
 
 
 def usage(period: str, number: int) -> str:
     """Return the key of what the turns of the `number`th `"minute"` or `"hour"` since 1970 used."""
-    return f"{USAGE_PREFIX}{period}:{number}"
+    return f"{usage_prefix()}{period}:{number}"
 
 
 def owner(external_id: str) -> str:
     """Return the key of the index of an owner's sessions."""
-    return f"{INDEX_PREFIX}owner:{external_id}"
+    return prefixed(f"{{index}}:owner:{external_id}")
 
 
 @lru_cache(maxsize=1_000)
@@ -61,17 +103,27 @@ def route_name(provider: str, model: str) -> str:
 
 def route(provider: str, model: str) -> str:
     """Return the key of the index of a route's sessions."""
-    return f"{INDEX_PREFIX}route:{route_name(provider, model)}"
+    return prefixed(f"{{index}}:route:{route_name(provider, model)}")
+
+
+def created_prefix() -> str:
+    """Return what the keys of the numbers of sessions created begin with."""
+    return prefixed("created:{index}:")
 
 
 def created(period: str, number: int) -> str:
     """Return the key of how many sessions were created in the `number`th `"minute"` or `"hour"` since 1970."""
-    return f"{CREATED_PREFIX}{period}:{number}"
+    return f"{created_prefix()}{period}:{number}"
 
 
 def job(key: str) -> str:
     """Return the key of the record of a bulk operation that runs by itself."""
-    return f"sentinel:job:{{index}}:{key}"
+    return prefixed(f"job:{{index}}:{key}")
+
+
+def jobs() -> str:
+    """Return the key of the bulk operations of the last day."""
+    return prefixed("jobs:{index}")
 
 
 def check(conversation_id: str) -> None:
@@ -91,3 +143,24 @@ def check(conversation_id: str) -> None:
             f"A conversation id must not contain U+{ord(found.group()):04X} (at position {found.start()}):"
             " control characters and lone surrogates are not allowed"
         )
+
+
+_FORMER = {
+    "SESSION_PREFIX": "session:",
+    "DELETED_PREFIX": "deleted:",
+    "INDEX_PREFIX": "{index}:",
+    "INDEX_ALL": "{index}:all",
+    "INDEX_ROUTES": "{index}:routes",
+    "CREATED_PREFIX": "created:{index}:",
+    "HISTORY": "history:{index}",
+    "JOBS": "jobs:{index}",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> str:
+        """Return a constant of 0.1."""
+        if name not in _FORMER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        warnings.warn(f"keys.{name} is deprecated: keys depend on the settings", DeprecationWarning, stacklevel=2)
+        return prefixed(_FORMER[name])

@@ -54,7 +54,7 @@ class SessionManager(FormerMethods):
         if isinstance(cache, ConnectionProxy):  # `django.core.cache.cache`
             cache = str(cache._alias)
         if not isinstance(cache, BaseCache | str | None):
-            raise ValueError(f"Invalid cache: {cache!r}; allowed is a Django cache, or an alias in CACHES")
+            raise ValueError(f"cache must be a Django cache or an alias in CACHES, not {cache!r}")
         self._alias = cache if isinstance(cache, str) else None
         self._fixed_store = stores.for_cache(cache) if isinstance(cache, BaseCache) else None
         self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
@@ -162,7 +162,7 @@ class SessionManager(FormerMethods):
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
-        """Unbind a conversation if it is still bound as in `session`.
+        """Delete a session if it is still bound as in `session`.
 
         Compare-and-delete, atomic; on a cache other than django-redis as far as it can. Raises `SessionConflict` with
         the current binding when it has moved or is gone.

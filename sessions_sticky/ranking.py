@@ -22,11 +22,11 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     Source: Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005), logarithmic method.
     """
     if not isinstance(weights, Mapping):
-        raise ValueError(f"Invalid weights: {weights!r}; allowed is a mapping of provider names to numbers")
+        raise ValueError(f"weights must be a mapping of provider names to numbers, not {weights!r}")
     for name, weight in weights.items():
         is_number = isinstance(weight, Real) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"Invalid weight {weight!r} of provider {name!r}: allowed is a finite number from 0 up")
+            raise ValueError(f"The weight of provider {name!r} must be a finite number of at least 0, not {weight!r}")
     scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}
     return sorted(scores, key=lambda name: (-scores[name], name))
 

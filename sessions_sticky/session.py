@@ -66,19 +66,19 @@ def check_names(**names: object) -> None:
     """Raise `InvalidSession` for a provider, a model or a reason that is blank or not a string."""
     for name, value in names.items():
         if not isinstance(value, str) or not value.strip():
-            raise InvalidSession(f"Invalid {name}: {value!r}; allowed is a string that is not blank")
+            raise InvalidSession(f"{name} must be a non-blank string, not {value!r}")
 
 
 def check_owner(external_id: object) -> None:
     """Raise `InvalidSession` for an owner that is not a string; the empty one is an owner like others."""
     if not isinstance(external_id, str):
-        raise InvalidSession(f"Invalid external_id: {external_id!r}; allowed is a string")
+        raise InvalidSession(f"external_id must be a string, not {external_id!r}")
 
 
 def check_session(session: object) -> None:
     """Raise `InvalidSession` for anything but a `Session`, such as its id."""
     if not isinstance(session, Session):
-        raise InvalidSession(f"Invalid session: {session!r}; allowed is a Session, as `get` and `resolve` return it")
+        raise InvalidSession(f"session must be a Session, as `get` and `resolve` return it, not {session!r}")
 
 
 class SessionConflict(SessionError):

@@ -299,8 +299,8 @@ def test_run_fails_in_one_line_when_the_port_is_in_use(data: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--port", "70000"], "Invalid --port: 70000; allowed is 0 to 65535"),
-        (["--workers", "0"], "Invalid --workers: 0; allowed is 1 or more"),
+        (["--port", "70000"], "--port must be from 0 to 65535, not 70000"),
+        (["--workers", "0"], "--workers must be at least 1, not 0"),
         (["--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 0: "),
     ],
 )

@@ -51,7 +51,7 @@ TTLS = ["abc", "0", "-5", "1.5", "", "99999999999999999999", "2147483648", " 5",
 @pytest.mark.parametrize("value", TTLS)
 def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
     assert refused(SESSION_TTL_SECONDS=value) == (
-        f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number of seconds from 1 to 2147483647"
+        f"SESSION_TTL_SECONDS must be a whole number of seconds from 1 to 2147483647, not {value!r}"
     )
 
 
@@ -80,7 +80,8 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
 )
 def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allowed):
     line = refused(**{name: value})
-    assert line.startswith(f"Invalid {name}: {value!r}; allowed is ")
+    assert line.startswith(f"{name} must be ")
+    assert line.endswith(f", not {value!r}")
     assert allowed in line
 
 
@@ -100,7 +101,7 @@ def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allo
 )
 def test_start_is_refused_without_the_password_when_a_url_cannot_be_used(refused, recwarn, name, url, allowed):
     line = refused(**{name: url})
-    assert line.startswith(f"Invalid {name}: ")
+    assert line.startswith(f"{name} must be ")
     assert allowed in line
     assert "secret" not in f"{line}{[str(warning.message) for warning in recwarn]}"
 
@@ -179,7 +180,7 @@ def test_start_is_refused_when_the_file_of_providers_is_not_utf8(refused, tmp_pa
 def test_start_is_refused_when_the_data_folder_cannot_be_made(refused, tmp_path):
     (tmp_path / "file").touch()
     line = refused(SENTINEL_DATA_DIR=str(tmp_path / "file" / "data"))
-    assert line.startswith("Invalid SENTINEL_DATA_DIR: ")
+    assert line.startswith("SENTINEL_DATA_DIR must be a directory that can be created, not ")
 
 
 def test_providers_are_read_when_the_file_is_right(load, tmp_path):
@@ -261,7 +262,7 @@ def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
         assert done.returncode == 1
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert line.startswith(f"Invalid {name}: ")
+        assert line.startswith(f"{name} must be ")
         assert "secret" not in line
 
 

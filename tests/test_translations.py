@@ -109,5 +109,5 @@ def test_pages_have_no_english_left_when_the_browser_is_german(admin_client: Cli
         page = admin_client.get(f"/admin/sessions_sticky/session/{path}", headers={"accept-language": "de"}).text
         content = page.partition('<div id="content"')[2].partition("<footer")[0]
         assert content
-        for english in ("The ", " the ", "Session store", "Provider<", "Owner", "Reason", "Move", "Release", "Created"):
+        for english in ("The ", " the ", "Session store", "Provider<", "Owner", "Reason", "Move", "Delete", "Created"):
             assert english not in content, path

@@ -35,7 +35,7 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
         """Refuse what `createkey` refuses."""
         owner: str = self.cleaned_data["owner"]
         if not is_owner(owner):
-            raise forms.ValidationError(gettext("Allowed are 1 to 256 printable characters."))
+            raise forms.ValidationError(gettext("Enter 1 to 256 printable characters."))
         return owner
 
 

@@ -128,7 +128,7 @@ def body_of(call: Call) -> bytes:
     """Return the whole body of a request. Raises `ApiError`: 413, or 415 for a compressed one."""
     encoding = call.lower_headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        message = f"The request body is compressed as {encoding[:32]!r}; allowed is no Content-Encoding"
+        message = f"The request body must not be compressed, but Content-Encoding is {encoding[:32]!r}"
         raise ApiError(415, message, code="unsupported_encoding", headers={"Accept-Encoding": "identity"})
     try:
         return call.body

@@ -62,7 +62,9 @@ class ApiKey(models.Model):
     `revoked_at` is None while it works; `last_used_at` is known to the minute, and None when it was never used.
     """
 
-    owner = models.CharField(_("owner"), max_length=MAX_OWNER_LENGTH, help_text=_("Whose conversations the key opens."))
+    owner = models.CharField(
+        _("owner"), max_length=MAX_OWNER_LENGTH, help_text=_("The owner whose conversations this key can use.")
+    )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField(_("key"), max_length=32, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)

@@ -1,4 +1,4 @@
-"""Releasing and moving the sessions that an operator chose, after a page that says how many they are."""
+"""Delete or move selected sessions, after a page that asks for confirmation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sessions_sticky.session import Session
 
 MAX_TOLD = 10
-"""Of the sessions that were left alone; the rest is a number."""
+"""How many unchanged sessions are named; the others are counted."""
 
 
 @page("delete", "POST")
@@ -33,7 +33,7 @@ def release(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not chosen:
         return _nothing_chosen(admin, request, chosen)
     if "confirmed" not in request.POST or _is_unsure(request, chosen):
-        title = _("Release sessions")
+        title = _("Delete sessions")
         return _ask(admin, request, template="release.html", chosen=chosen, count=chosen.how_many(), title=title)
     if chosen.all_matching:
         return _start(admin, request, chosen, None)
@@ -87,7 +87,7 @@ def _ask(
 
 def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
     job = jobs.start(chosen.plan(move), actor=request.user.get_username())
-    audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 
@@ -100,9 +100,9 @@ def _release_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session
             left.append(exc)
         else:
             done += 1
-            audit.record_release(request, binding.id)
+            audit.record_delete(request, binding.id)
     if done:
-        text = ngettext("%(number)d session was released.", "%(number)d sessions were released.", done)
+        text = ngettext("%(number)d session was deleted.", "%(number)d sessions were deleted.", done)
         messages.success(request, text % {"number": done})
     _tell_left_alone(admin, request, left)
 
@@ -129,7 +129,7 @@ def _move_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session], 
         )
         messages.success(request, text % {"number": done, "provider": move.provider})
     if there:
-        text = ngettext("%(number)d session was there already.", "%(number)d sessions were there already.", there)
+        text = ngettext("%(number)d session was already there.", "%(number)d sessions were already there.", there)
         messages.info(request, text % {"number": there})
     _tell_left_alone(admin, request, left)
 
@@ -140,14 +140,14 @@ def _tell_left_alone(admin: PageAdmin, request: HttpRequest, conflicts: list[Ses
         messages.warning(request, _left_alone(conflict))
     more = len(conflicts) - len(shown)
     if more:
-        text = ngettext("%(number)d more session was left alone.", "%(number)d more sessions were left alone.", more)
+        text = ngettext("%(number)d more session was not changed.", "%(number)d more sessions were not changed.", more)
         messages.warning(request, text % {"number": more})
 
 
 def _left_alone(conflict: SessionConflict) -> str:
     if conflict.current is None:
-        return _("Conversation “%(id)s” was left alone: it is not bound any more.") % {"id": conflict.conversation_id}
+        return _("Conversation “%(id)s” was not changed: it is no longer bound.") % {"id": conflict.conversation_id}
     return _(
-        "Conversation “%(id)s” was left alone: it is meanwhile bound to %(provider)s, model %(model)s, and not as it"
-        " was shown to you."
+        "Conversation “%(id)s” was not changed: it is now bound to %(provider)s, model %(model)s, and no longer as"
+        " displayed."
     ) % {"id": conflict.conversation_id, "provider": conflict.current.provider, "model": conflict.current.model}

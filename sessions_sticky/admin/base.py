@@ -127,10 +127,10 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
 
 
 def _unavailable(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    context = {"title": _("The session store does not answer"), "changing": request.method not in READING}
+    context = {"title": _("Session store unavailable"), "changing": request.method not in READING}
     return admin.render(request, "unavailable.html", context, status=503)
 
 
 def _not_supported(admin: PageAdmin, request: HttpRequest, exc: SessionNotSupported) -> HttpResponse:
-    context = {"title": _("The session store cannot do this"), "problem": str(exc)}
+    context = {"title": _("The session store does not support this"), "problem": str(exc)}
     return admin.render(request, "not_supported.html", context, status=501)

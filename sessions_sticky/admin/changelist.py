@@ -90,7 +90,7 @@ def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
     is_owner = _is_owner(text)
     if _is_bound(text):
         if is_owner:
-            messages.info(request, _("There is an owner of this name, too: filter the list to see their sessions."))
+            messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
         return admin.session_url(text)
     if is_owner:
         return by_owner

@@ -36,7 +36,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     entry = sessions.inspect(conversation_id)
     shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {
-        "title": _("Session") if shown else _("This conversation is not bound"),
+        "title": _("Session") if shown else _("No session for this conversation"),
         "conversation_id": conversation_id,
         "shown": shown,
         "stored_id": read_session_id(
@@ -60,9 +60,9 @@ def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpR
     _check(conversation_id)
     if admin.manager(request).touch(conversation_id):
         audit.record_touch(request, conversation_id)
-        messages.success(request, _("The session is kept alive: its idle time is back to full."))
+        messages.success(request, _("The session was extended: its idle time starts again."))
     else:
-        messages.warning(request, _("The conversation is not bound any more, so there was nothing to keep alive."))
+        messages.warning(request, _("The conversation is no longer bound, so there was nothing to extend."))
     return HttpResponseRedirect(admin.back(request, admin.session_url(conversation_id)))
 
 

@@ -38,7 +38,7 @@ class DrainForm(MoveForm):
     from_model = NameField(
         label=gettext_lazy("Only this model"),
         required=False,
-        help_text=gettext_lazy("Left empty, all its models."),
+        help_text=gettext_lazy("Leave empty for all models."),
         widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
     )
     field_order = ["from_provider", "from_model", "provider", "model", "reason"]
@@ -52,7 +52,7 @@ class DrainForm(MoveForm):
         data: dict[str, Any] = super().clean() or self.cleaned_data
         stays = data.get("from_provider") and data.get("from_provider") == data.get("provider")
         if stays and data.get("model") in ("", data.get("from_model")):
-            self.add_error("provider", _("That is where these conversations are. Choose another provider or model."))
+            self.add_error("provider", _("Source and target are the same. Choose another provider or model."))
         return data
 
     @property
@@ -83,7 +83,7 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _show(admin, request, form)
     job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 

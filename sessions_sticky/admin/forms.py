@@ -41,7 +41,7 @@ class MoveForm(forms.Form):
     model = NameField(
         label=_("Model"),
         required=False,
-        help_text=_("Left empty, each keeps its own."),
+        help_text=_("Leave empty to keep the current model."),
         widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
     )
     reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("For the history."))

@@ -85,7 +85,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
-        return admin.render(request, template, {"title": _("There is no such operation")}, status=404)
+        return admin.render(request, template, {"title": _("No such operation")}, status=404)
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**described(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     return admin.render(request, template, context)
@@ -115,7 +115,7 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
 def described(job: Job) -> dict[str, Any]:
     """Return what the pages say of an operation."""
     return {
-        "title": _("Move sessions") if job.kind == "rebind" else _("Release sessions"),
+        "title": _("Move sessions") if job.kind == "rebind" else _("Delete sessions"),
         "job": job,
         "state": STATES[job.state],
         "percent": 100 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)),

@@ -1,4 +1,4 @@
-"""Changing many sessions: the routes that begin it, and the operations that come of it.
+"""Bulk changes: the routes that start them, and the operations.
 
 A path of this module with another method than its own means a session, as everywhere in this API.
 """
@@ -32,7 +32,7 @@ from sessions_sticky.jobs.records import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 
 WAIT_SECONDS = 1.0
-"""How long a request waits for its operation to end."""
+"""How long a request waits for the end of its operation."""
 
 PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
 
@@ -42,8 +42,8 @@ jobs = Jobs()
 
 
 def _begins(operation_id: str, summary: str, request: type[DeleteAllSerializer]) -> Any:
-    """Describe a view that begins a bulk operation."""
-    counted = (COUNT_OR_OPERATION, "With `dry_run` the number; otherwise the operation, which has ended.")
+    """Describe a view that starts a bulk operation."""
+    counted = (COUNT_OR_OPERATION, "With `dry_run` the number, else the finished operation.")
     post = operation(
         operation_id,
         summary,
@@ -57,33 +57,33 @@ def _begins(operation_id: str, summary: str, request: type[DeleteAllSerializer])
 
 
 class BulkView(SessionView):
-    """Begins a bulk operation."""
+    """Start a bulk operation."""
 
     serializer_class: ClassVar[type[DeleteAllSerializer]]
 
     def post(self, request: Request, conversation_id: str) -> Response:
-        """Count, or begin and wait a moment."""
+        """Count, or start and wait up to a second."""
         parameters(request)
         asked = self.serializer_class(data=request.data)
         asked.is_valid(raise_exception=True)
         if asked.validated_data["dry_run"]:
             return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
         job = jobs.start(asked.plan(), actor=request.user.get_username())
-        audit.record_job(request, job, f"Begun, {job.expected} sessions expected")
+        audit.record_job(request, job, f"Started, {job.expected} sessions expected")
         return _answer(request, job)
 
 
-@_begins("sessions_delete_all", "Unbind many conversations", DeleteAllSerializer)
+@_begins("sessions_delete_all", "Delete many sessions", DeleteAllSerializer)
 class DeleteAllView(BulkView):
-    """Deletes many sessions."""
+    """Delete many sessions."""
 
     permission = "delete"
     serializer_class = DeleteAllSerializer
 
 
-@_begins("sessions_rebind_all", "Move many conversations", RebindAllSerializer)
+@_begins("sessions_rebind_all", "Move many sessions", RebindAllSerializer)
 class RebindAllView(BulkView):
-    """Moves many sessions."""
+    """Move many sessions."""
 
     permission = "change"
     serializer_class = RebindAllSerializer
@@ -91,20 +91,20 @@ class RebindAllView(BulkView):
 
 @only("get")
 class OperationsView(SessionView):
-    """The operations that changed last."""
+    """The most recent operations."""
 
-    @operation("operations_list", "List bulk operations", 400, 501, ok={200: (OperationsSerializer, "Them.")})
+    @operation("operations_list", "List bulk operations", 400, 501, ok={200: (OperationsSerializer, "The operations.")})
     def get(self, request: Request, conversation_id: str) -> Response:
-        """List them, the last begun first."""
+        """List them, the most recently started first."""
         parameters(request)
         return Response({"results": OperationSerializer(jobs.recent(), many=True, context={"request": request}).data})
 
 
 class OperationPermission(SessionPermission):
-    """Let those act on an operation who may begin one of its kind."""
+    """Permit acting on an operation to users who may start one of its kind."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        """Tell whether the user may act on operations of any kind."""
+        """Return whether the user may act on any kind of operation."""
         if request.method != "POST":
             return super().has_permission(request, view)
         user = request.user
@@ -113,22 +113,22 @@ class OperationPermission(SessionPermission):
         )
 
     def has_object_permission(self, request: Request, view: APIView, obj: Job) -> bool:
-        """Tell whether the user may act on this operation."""
+        """Return whether the user may act on this operation."""
         return has_permission(request.user, PERMISSION[obj.kind])
 
 
 class KeyView(SessionView):
-    """A path with the key of an operation in it."""
+    """A path that contains the key of an operation."""
 
     ending: ClassVar[str] = ""
 
     def dispatch(self, request: HttpRequest, *args: Any, id: str = "", **kwargs: Any) -> HttpResponseBase:
-        """Find the key in the path, and the conversation id that it might be."""
+        """Parse the key, and the conversation id that the path may also be."""
         self.key = kwargs.pop("key")
         return super().dispatch(request, *args, id=f"operations/{self.key}{self.ending}", **kwargs)
 
     def check(self, request: Request) -> None:
-        """Refuse a call that has parameters, no operation, or a user who may not act on it."""
+        """Refuse query parameters, unknown operations and users without permission."""
         parameters(request)
         job = jobs.peek(self.key)
         if job is None:
@@ -142,13 +142,13 @@ class OperationView(KeyView):
 
     @operation(
         "operations_retrieve",
-        "Show how far a bulk operation is",
+        "Show the progress of a bulk operation",
         *(400, 404, 501),
         ok={200: AS_IT_IS},
         parameters=(KEY,),
     )
     def get(self, request: Request, conversation_id: str) -> Response:
-        """Show how far it is; goes on with it when the worker that did is gone."""
+        """Return the progress; resume the operation if its worker has died."""
         parameters(request)
         job = jobs.get(self.key)
         if job is None:
@@ -158,7 +158,7 @@ class OperationView(KeyView):
 
 @only("post")
 class StopView(KeyView):
-    """Stops one operation."""
+    """Stop one operation."""
 
     ending = "/stop"
     permission_classes = (OperationPermission,)
@@ -171,27 +171,27 @@ class StopView(KeyView):
         parameters=(KEY,),
     )
     def post(self, request: Request, conversation_id: str) -> Response:
-        """Stop it, unless it has ended."""
+        """Stop it, unless it is finished."""
         self.check(request)
         return Response(_shown(request, _changed(request, self.key, jobs.stop(self.key), "Stopped")))
 
 
 @only("post")
 class ResumeView(KeyView):
-    """Resumes one operation."""
+    """Resume one operation."""
 
     ending = "/resume"
     permission_classes = (OperationPermission,)
 
     @operation(
         "operations_resume",
-        "Go on with a bulk operation",
+        "Resume a bulk operation",
         *(400, 404, 405, 501),
-        ok={200: (OperationSerializer, "The operation, which has ended."), 202: RUNNING},
+        ok={200: (OperationSerializer, "The finished operation."), 202: RUNNING},
         parameters=(KEY, LOCATION),
     )
     def post(self, request: Request, conversation_id: str) -> Response:
-        """Go on with it and wait a moment, if it was stopped or has failed."""
+        """Resume a stopped or failed operation and wait up to a second."""
         self.check(request)
         return _answer(request, _changed(request, self.key, jobs.resume(self.key), "Resumed"))
 
@@ -216,4 +216,4 @@ def _changed(request: Request, key: str, found: Changed | None, what: str) -> Jo
 
 
 def _unknown(key: str) -> NotFound:
-    return NotFound(f"There is no operation {key}; they are kept for a day.")
+    return NotFound(f"No operation {key}. Operations are kept for a day.")

@@ -1,4 +1,4 @@
-"""What the list of sessions is asked for, and the links between its pages."""
+"""Query parameters of the list of sessions, and links between its pages."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from sessions_sticky.queries.filters import MAX_PAGE
 
 DEFAULT_LIMIT = 50
 MAX_TRAIL_LENGTH = 1_000
-"""Characters of a cursor with those of the pages before it; many servers take URLs of 8,000 characters at most."""
+"""Maximum length of a cursor with those of earlier pages; many servers limit URLs to 8,000 characters."""
 
 
 class ListQuerySerializer(serializers.Serializer[Any]):
-    """The query parameters of the list. Filters are compared as they are; sessions must fit all that are given."""
+    """The query parameters of the list. A session matches if it equals every filter given."""
 
     provider = TextField(required=False, help_text="Only sessions on this provider.")
     model = TextField(required=False, help_text="Only sessions on this model.")
     external_id = TextField(
-        required=False, allow_blank=True, help_text="Only sessions of this owner; empty: of the blank one."
+        required=False, allow_blank=True, help_text="Only sessions of this owner; empty for sessions without an owner."
     )
     search = TextField(
         required=False,
         help_text="The session with this id, else the sessions of this owner, else those whose id contains the text, in"
-        " no order; capitals count. Not together with a filter.",
+        " no order. Case-sensitive; cannot be combined with a filter.",
     )
     cursor = TextField(
         required=False,
-        validators=[RegexValidator(r"[^.]\Z", "Invalid cursor; allowed is what an earlier page gave.")],
-        help_text="Where to go on: take it from `next` or `previous`.",
+        validators=[RegexValidator(r"[^.]\Z", "The cursor was not issued by an earlier page.")],
+        help_text="Position, from `next` or `previous`.",
     )
     limit = serializers.IntegerField(
-        default=DEFAULT_LIMIT, min_value=1, max_value=MAX_PAGE, help_text="Most sessions to show."
+        default=DEFAULT_LIMIT, min_value=1, max_value=MAX_PAGE, help_text="Maximum number of sessions."
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse a search together with filters."""
+        """Refuse a search with filters."""
         if "search" in attrs and attrs.keys() & {"provider", "model", "external_id"}:
             raise ValidationError({"search": ["Cannot be combined with provider, model or external_id."]})
         return attrs
 
 
 def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:
-    """Return the query parameters, checked. A misspelt filter must not show everything: unknown ones are refused."""
+    """Return the validated query parameters; an unknown one, such as a misspelt filter, is an error."""
     given = {name: values for name, values in request.query_params.lists() if name != _version_parameter()}
     serializer = query(data={name: values[0] for name, values in given.items()})
     allowed = serializer.fields

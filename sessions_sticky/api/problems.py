@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details; a view's own exception handler, so the project's stays as it is."""
+"""Errors as RFC 9457 problem details; the views use this handler instead of the project's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("sessions_sticky")
 
 
 class Conflict(APIException):
-    """409: the conversation is bound otherwise. `members` are further members of the problem."""
+    """409: the conversation has another binding. `members` are added to the problem."""
 
     status_code = 409
 
@@ -31,21 +31,21 @@ class Conflict(APIException):
 
 
 class StoreUnavailable(APIException):
-    """503: nothing is known about the session. `wait` becomes Retry-After, in seconds."""
+    """503: the store is unavailable. `wait` is sent as Retry-After, in seconds."""
 
     status_code = 503
-    default_detail = "The session store did not answer; whether the session exists is not known."
+    default_detail = "The session store is unavailable."
     wait = 1
 
 
 class NotSupported(APIException):
-    """501: the configured cache cannot do this."""
+    """501: the configured cache does not support this."""
 
     status_code = 501
 
 
 def problem_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
-    """Return any error that has an HTTP status as `application/problem+json`, None for a bug."""
+    """Return errors with an HTTP status as `application/problem+json`, None for others."""
     exc = _as_api_exception(exc)
     response = exception_handler(exc, context)
     if response is None:
@@ -53,7 +53,7 @@ def problem_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     status = HTTPStatus(response.status_code)
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
     if isinstance(exc, ValidationError):
-        problem |= {"detail": "Invalid input; `errors` says where and why.", "errors": response.data}
+        problem |= {"detail": "Invalid input.", "errors": response.data}
     else:
         problem |= {"detail": response.data["detail"], **getattr(exc, "members", {})}
     response.data = problem
@@ -70,6 +70,6 @@ def _as_api_exception(exc: Exception) -> Exception:
         case SessionNotSupported():
             return NotSupported(str(exc))
         case SessionStoreUnavailable():
-            logger.warning("admin API: %s", exc)  # names hosts and ports, which are not for clients
+            logger.warning("admin API: %s", exc)  # clients must not see hosts and ports
             return StoreUnavailable()
     return exc

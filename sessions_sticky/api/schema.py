@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PROBLEMS = {
     400: "Invalid input: see `errors`.",
-    401: "Not logged in.",
+    401: "Not authenticated.",
     403: "The user may not do this, or the CSRF token is missing.",
     404: "Not found.",
     405: "Method not allowed for this resource.",
@@ -36,19 +36,19 @@ PROBLEMS = {
     409: "The conversation has another binding: see `current`.",
     415: "The body is not JSON.",
     429: "Too many requests of this user.",
-    501: "The configured cache or the settings cannot do this; `detail` says what can.",
+    501: "The configured cache or the settings do not support this; see `detail`.",
     503: "The session store is unavailable.",
 }
 """Descriptions by status."""
 
 ALWAYS = (401, 403, 406, 429, 503)
-"""Statuses that every operation may answer."""
+"""Statuses that every operation may return."""
 
 HEADERS = (
-    OpenApiParameter("WWW-Authenticate", str, "header", response=[401], description="How to log in."),
-    OpenApiParameter("Retry-After", int, "header", response=[429, 503], description="When to try again, in seconds."),
+    OpenApiParameter("WWW-Authenticate", str, "header", response=[401], description="How to authenticate."),
+    OpenApiParameter("Retry-After", int, "header", response=[429, 503], description="Seconds until a retry."),
 )
-LOCATION = OpenApiParameter("Location", str, "header", response=[201, 202], description="Path of what was made.")
+LOCATION = OpenApiParameter("Location", str, "header", response=[201, 202], description="Path of the created resource.")
 KEY = OpenApiParameter(
     "key", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "path", description="Key of the operation, from its `url`."
 )
@@ -58,22 +58,21 @@ ID = OpenApiParameter(
     {"type": "string", "minLength": 1, "maxLength": MAX_CONVERSATION_ID_LENGTH + 1, "pattern": NO_CONTROL_CHARACTERS},
     "path",
     description=(
-        "Conversation id, percent-encoded as one segment (`/` as `%2F`). The `url` of a session has it ready for use."
-        " Whoever writes it by hand puts a `~` in front of what follows the last `/` of an id where that is, after any"
-        " number of `~`, one of `.`, `..`, `stats`, `history` and `operations`, or where the id is `operations/` and 32"
-        " hexadecimal digits."
+        "Conversation id, percent-encoded as one segment (`/` as `%2F`). Use the `url` of a session if you have it."
+        " Reserved last segments (`.`, `..`, `stats`, `history`, `operations`, also after any number of `~`, and 32"
+        " hexadecimal digits after `operations/`) are escaped with a leading `~`."
     ),
 )
 
 
 @extend_schema_serializer(component_name="StickySessionProblem")
 class ProblemSerializer(serializers.Serializer[Any]):
-    """An error, as RFC 9457 has it."""
+    """An error as defined in RFC 9457."""
 
-    type = serializers.CharField(help_text="Always `about:blank`: the status says what it is.")
-    title = serializers.CharField(help_text="The status in words.")
+    type = serializers.CharField(help_text="Always `about:blank`; see the status.")
+    title = serializers.CharField(help_text="The reason phrase of the status.")
     status = serializers.IntegerField(help_text="The HTTP status.")
-    detail = serializers.CharField(help_text="What went wrong.")
+    detail = serializers.CharField(help_text="Explanation of the error.")
     errors = serializers.DictField(  # type: ignore[assignment]  # a field; it hides the serializer's own `errors`
         child=serializers.ListField(child=serializers.CharField()),
         required=False,

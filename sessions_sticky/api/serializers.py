@@ -1,4 +1,4 @@
-"""What the API reads and writes."""
+"""Serializers of the API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 
 MAX_LENGTH = 256
-"""Of names and owners, in characters; the wire format itself knows no limit."""
+"""Maximum length of names and owners, in characters; the stored format has no limit."""
 
 not_blank = RegexValidator(r"\S", "This field may not be blank.", code="blank")
 no_control_characters = RegexValidator(
@@ -29,7 +29,7 @@ TEXT = (no_control_characters, not_blank)
 
 
 def valid_conversation_id(value: str) -> None:
-    """Raise a field error unless the manager accepts the id."""
+    """Raise a field error for an invalid conversation id."""
     try:
         keys.check(value)
     except InvalidConversationId as exc:
@@ -37,13 +37,13 @@ def valid_conversation_id(value: str) -> None:
 
 
 class TextField(serializers.CharField):
-    """A JSON string, taken as it is: nothing trimmed, no number read as its digits."""
+    """A JSON string, unchanged: not trimmed, and numbers are invalid."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(trim_whitespace=False, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Return the string as it came."""
+        """Return the string unchanged."""
         if not isinstance(data, str):
             self.fail("invalid")
         return super().to_internal_value(data)
@@ -65,35 +65,35 @@ class SessionSerializer(serializers.Serializer[Any]):
         validators=[no_control_characters],
         help_text="Owner of the conversation; may be blank.",
     )
-    created_at = serializers.IntegerField(read_only=True, help_text="When it was bound, in Unix seconds.")
+    created_at = serializers.IntegerField(read_only=True, help_text="Time of the binding, in Unix seconds.")
     expires_in = serializers.IntegerField(
         read_only=True,
         allow_null=True,
-        help_text="Idle time left in seconds, rounded up; null where the cache cannot tell.",
+        help_text="Idle time left in seconds, rounded up; null if the cache does not know it.",
     )
     expires_at = serializers.DateTimeField(
         read_only=True,
         allow_null=True,
-        help_text="When it expires unless it is used before, in UTC; null where the cache cannot tell.",
+        help_text="Expiry in UTC if the session is not used before; null if the cache does not know it.",
     )
-    url = serializers.CharField(read_only=True, help_text="Path of this session; ready for use, whatever the id.")
+    url = serializers.CharField(read_only=True, help_text="Path of this session, escaped.")
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
-        """Return the session's fields, its expiry and its path."""
+        """Return the fields of the session, its expiry and its path."""
         return _shown(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
 @extend_schema_serializer(component_name="StickySessionRebind")
 class RebindSerializer(serializers.Serializer[Any]):
-    """Where to move a conversation."""
+    """The target of a move."""
 
     provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider to move to.")
     model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model to move to.")
-    reason = TextField(max_length=500, validators=TEXT, help_text="Why; kept for operators.")
+    reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
     from_provider = TextField(
         required=False,
         allow_blank=True,
-        help_text="Provider that it must still be on, otherwise nothing moves; left out: any.",
+        help_text="Required current provider, otherwise 409; by default any.",
     )
 
 
@@ -103,17 +103,21 @@ class RouteStatsSerializer(serializers.Serializer[Any]):
 
     provider = serializers.CharField(help_text="Provider of these sessions.")
     model = serializers.CharField(help_text="Model of these sessions.")
-    sessions = serializers.IntegerField(help_text="How many there are now.")
-    created_last_hour = serializers.IntegerField(help_text="Created in the last hour, those that are gone included.")
-    created_last_day = serializers.IntegerField(help_text="Created in the last day, those that are gone included.")
+    sessions = serializers.IntegerField(help_text="Current number of sessions.")
+    created_last_hour = serializers.IntegerField(
+        help_text="Number created in the last hour, including sessions that no longer exist."
+    )
+    created_last_day = serializers.IntegerField(
+        help_text="Number created in the last day, including sessions that no longer exist."
+    )
 
 
 @extend_schema_serializer(component_name="StickySessionStats")
 class StatsSerializer(serializers.Serializer[Any]):
-    """How many sessions there are."""
+    """Numbers of sessions."""
 
-    sessions = serializers.IntegerField(help_text="How many there are now.")
-    routes = RouteStatsSerializer(many=True, help_text="The same for each provider and model, sorted by them.")
+    sessions = serializers.IntegerField(help_text="Current number of sessions.")
+    routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
 
 
 class NamedChoiceField(serializers.ChoiceField):
@@ -136,18 +140,18 @@ class InstantField(serializers.DateTimeField):
 class EventSerializer(serializers.Serializer[Any]):
     """One change of a conversation's binding."""
 
-    kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="What happened.")
-    at = InstantField(help_text="When, in UTC.")
-    provider = serializers.CharField(help_text="Provider after it; before it when deleted; empty where unreadable.")
-    model = serializers.CharField(help_text="Model after it; before it when deleted; empty where unreadable.")
+    kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="Kind of change.")
+    at = InstantField(help_text="Time in UTC.")
+    provider = serializers.CharField(help_text="Provider afterwards, or before a deletion; empty if it was unreadable.")
+    model = serializers.CharField(help_text="Model afterwards, or before a deletion; empty if it was unreadable.")
     from_provider = serializers.CharField(allow_null=True, help_text="Provider before a rebind, else null.")
     from_model = serializers.CharField(allow_null=True, help_text="Model before a rebind, else null.")
-    reason = serializers.CharField(help_text="Why; may be empty.")
-    actor = serializers.CharField(help_text="Who: `gateway`, or a user's name.")
+    reason = serializers.CharField(help_text="Reason; may be empty.")
+    actor = serializers.CharField(help_text="`gateway` or the name of a user.")
 
 
 def shown_all(entries: Iterable[Entry], request: Request) -> list[dict[str, Any]]:
-    """Return what `SessionSerializer` shows of each; the path's beginning and the time are found once."""
+    """Serialize many sessions like `SessionSerializer`, but compute the path prefix and the time only once."""
     under, now = sessions_path(request), int(time.time())
     return [_shown(entry, under, now) for entry in entries]
 

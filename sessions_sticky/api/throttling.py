@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
+from sessions_sticky import keys
 from sessions_sticky.conf import conf
 
 logger = logging.getLogger("sessions_sticky")
@@ -30,7 +31,7 @@ class SessionThrottle(SimpleRateThrottle):
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
         """Return where a user's calls are counted; permissions have let in only users by now."""
-        return f"sentinel:throttle:{request.user.pk}"
+        return keys.prefixed(f"throttle:{request.user.pk}")
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Tell whether the user is within the rate, and count the call."""

@@ -136,12 +136,12 @@ class SessionView(AdminView):
         """Show a session without extending it."""
         return Response(_shown(request, _find(conversation_id)))
 
-    @operation("sessions_delete", "Unbind a conversation", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
+    @operation("sessions_delete", "Delete a session", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
     def delete(self, request: Request, conversation_id: str) -> Response:
-        """Unbind a conversation."""
+        """Delete a session."""
         if not self.manager.delete(conversation_id):
             raise _not_bound(conversation_id)
-        audit.record_release(request, conversation_id)
+        audit.record_delete(request, conversation_id)
         return Response(status=204)
 
 
@@ -179,13 +179,13 @@ class HistoryView(ActionView):
 
     @operation(
         "sessions_history",
-        "Show what happened to a conversation",
+        "Show the history of a conversation",
         *(400, 501),
         ok={200: (HistorySerializer, "The events.")},
         parameters=(ID,),
     )
     def get(self, request: Request, conversation_id: str) -> Response:
-        """Show what happened to a conversation, oldest first."""
+        """Show the history of a conversation, oldest first."""
         parameters(request)
         events = self.manager.history(conversation_id)
         return Response({"results": EventSerializer(events, many=True).data})

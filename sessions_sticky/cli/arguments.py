@@ -1,4 +1,4 @@
-"""What the command line takes."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessions_sticky.queries.filters import MAX_PAGE
 
 
 def add_subcommands(parser: ArgumentParser) -> None:
-    """Add all subcommands with their arguments; the one chosen is `subcommand`."""
+    """Add all subcommands with their arguments; the selected one is `subcommand`."""
     parser.epilog = EXIT_CODES
     commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
 
@@ -23,21 +23,21 @@ def add_subcommands(parser: ArgumentParser) -> None:
 
     _add_looking(add)
     _add_changing(add)
-    add("reindex", "Make the index true by looking at every key; finds what other programs wrote. Works online.")
-    add("doctor", "Say in plain words what is wrong with the configuration and the store, and how to mend it.")
-    identify.add_arguments(add("identify", "Print which conversation a recorded request would belong to, and why."))
+    add("reindex", "Rebuild the index by scanning every key, also those of other programs. Works online.")
+    add("doctor", "Check the configuration and the store, and suggest fixes.")
+    identify.add_arguments(add("identify", "Print the conversation of a recorded request, and the reason."))
 
 
 def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("list", "List sessions, most recently active first.")
     _add_filters(command, "provider", "model", "owner")
-    command.add_argument("--search", type=_name, metavar="TEXT", help="that session or owner, else ids that contain it")
+    command.add_argument("--search", type=_name, metavar="TEXT", help="this session or owner, else ids that contain it")
     number = command.add_mutually_exclusive_group()
     number.add_argument("--limit", type=_number(1, 2**31 - 1), default=50, metavar="N", help="how many, 50 by default")
     number.add_argument("--all", action="store_true", help="all, in no order; with --json one JSON object a line")
-    command = add("show", "Show a session, the idle time it has left and its history.")
+    command = add("show", "Show a session, its remaining idle time and its history.")
     _add_id(command)
-    add("stats", "Count sessions, and those created lately, by provider and model.")
+    add("stats", "Count sessions, and recently created ones, by provider and model.")
     command = add("tail", "Show the last events of the history.")
     lines = _number(1, MAX_PAGE)
     command.add_argument("--lines", "-n", type=lines, default=20, metavar="N", help="how many, 20 by default")
@@ -45,7 +45,7 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
 
 
 def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
-    command = add("touch", "Set the idle time of sessions back to full.")
+    command = add("touch", "Reset the idle time of sessions.")
     _add_id(command, nargs="+")
     _add_dry_run(command)
     command = add("rebind", "Move one conversation to another provider or model, by compare-and-set.")
@@ -53,7 +53,7 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
     _add_move(command)
     command.add_argument("--reason", type=_name, required=True, help="why; kept in the history")
     _add_dry_run(command)
-    command = add("delete", "Delete sessions: those with the ids, or all that the options mean.")
+    command = add("delete", "Delete sessions by id, or all that match the filters.")
     _add_id(command, nargs="*")
     _add_filters(command, "provider", "model", "owner")
     command.add_argument("--everything", action="store_true", help="delete all sessions")
@@ -69,31 +69,31 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
 
 
 def _add_id(command: ArgumentParser, **kwargs: Any) -> None:
-    command.add_argument("ID", help="conversation id; after -- where it begins with a dash", **kwargs)
+    command.add_argument("ID", help="conversation id; put it after -- if it begins with a dash", **kwargs)
 
 
 def _add_filters(command: ArgumentParser, *names: str) -> None:
     for name in names:
-        command.add_argument(f"--{name}", type=_text, metavar=name[0].upper(), help=f"only those of this {name}")
+        command.add_argument(f"--{name}", type=_text, metavar=name[0].upper(), help=f"only sessions of this {name}")
 
 
 def _add_move(command: ArgumentParser) -> None:
-    command.add_argument("--to-provider", type=_name, required=True, metavar="P", help="where to move to")
-    command.add_argument("--to-model", type=_name, metavar="M", help="the new model; without it the model stays")
+    command.add_argument("--to-provider", type=_name, required=True, metavar="P", help="the target provider")
+    command.add_argument("--to-model", type=_name, metavar="M", help="the new model; by default unchanged")
 
 
 def _add_dry_run(command: ArgumentParser) -> None:
-    command.add_argument("--dry-run", action="store_true", help="only say what would happen")
+    command.add_argument("--dry-run", action="store_true", help="print what would happen, change nothing")
 
 
 def _add_yes(command: ArgumentParser) -> None:
-    command.add_argument("--yes", action="store_true", help="do not ask")
+    command.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
-def _number(least: int, most: int) -> Callable[[str], int]:
+def _number(min_value: int, max_value: int) -> Callable[[str], int]:
     def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
-            raise ArgumentTypeError(f"{text!r}; allowed is a whole number from {least} to {most}")
+        if not (text.isascii() and text.isdigit() and min_value <= int(text[:20]) <= max_value):
+            raise ArgumentTypeError(f"must be a whole number from {min_value} to {max_value}, not {text!r}")
         return int(text)
 
     return number
@@ -103,12 +103,12 @@ def _text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ArgumentTypeError(f"{text!r}; allowed is UTF-8 text") from None
+        raise ArgumentTypeError(f"must be valid UTF-8, not {text!r}") from None
     return text
 
 
 def _name(text: str) -> str:
-    """A name to write: an unset shell variable must not move conversations to a provider called ''."""
+    """Refuse blank names: an unset shell variable must not move conversations to a provider called ''."""
     if not text.strip():
-        raise ArgumentTypeError("empty; allowed is a name")
+        raise ArgumentTypeError("must not be empty")
     return _text(text)

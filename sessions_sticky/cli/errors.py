@@ -1,4 +1,4 @@
-"""How the command ends: exit codes, and one line for each error."""
+"""Exit codes, and errors as one line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import IO
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
 
-from sessions_sticky.cli.formatting import visible
+from sessions_sticky.cli.formatting import escape
 from sessions_sticky.exceptions import (
     InvalidConversationId,
     InvalidSession,
@@ -28,9 +28,8 @@ UNHEALTHY = 5
 INTERRUPTED = 130
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 not found, or nothing to do for what was named; 2 wrong usage or a value that is not"
-    " allowed; 3 the store does not answer; 4 the cache or the settings do not support it; 5 doctor found an error;"
-    " 130 interrupted."
+    "Exit codes: 0 done; 1 not found or no match; 2 wrong usage or an invalid value; 3 the store is unavailable;"
+    " 4 the cache or the settings do not support it; 5 doctor found an error; 130 interrupted."
 )
 
 _CODES: dict[type[Exception], int] = {
@@ -44,15 +43,15 @@ _CODES: dict[type[Exception], int] = {
 
 
 class Error(CommandError):
-    """Ends the command with one line on standard error and an exit code, its `returncode`."""
+    """End the command with one line on standard error and an exit code (`returncode`)."""
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(visible(" ".join(message.split())), returncode=code)
+        super().__init__(escape(" ".join(message.split())), returncode=code)
 
 
 @contextmanager
-def told_in_one_line(out: IO[str]) -> Iterator[None]:
-    """Turn what the manager raises, and Ctrl-C, into `Error`; a reader of `out` that has had enough is no error."""
+def exit_with_error(out: IO[str]) -> Iterator[None]:
+    """Convert exceptions of the manager and Ctrl-C to `Error`; ignore a reader of `out` that closed its pipe."""
     try:
         yield
     except tuple(_CODES) as exc:
@@ -60,13 +59,13 @@ def told_in_one_line(out: IO[str]) -> Iterator[None]:
     except KeyboardInterrupt as exc:
         raise Error("interrupted", INTERRUPTED) from exc
     except BrokenPipeError:
-        let_go(out)
+        discard_stream(out)
     except OSError as exc:
-        let_go(out)
+        discard_stream(out)
         raise Error(f"the output cannot be written: {exc.strerror}", NOT_DONE) from exc
 
 
-def let_go(stream: IO[str]) -> None:
-    """Send nowhere what cannot be written: Python flushes it once more when it ends, and would complain."""
-    with suppress(UnsupportedOperation):  # no file, given by who called the command from Python
+def discard_stream(stream: IO[str]) -> None:
+    """Redirect a broken stream to the null device: Python flushes it at exit, and would report the error."""
+    with suppress(UnsupportedOperation):  # not a file: the command was called from Python
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

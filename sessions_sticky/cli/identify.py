@@ -1,4 +1,4 @@
-"""The subcommand `identify`: which conversation a recorded request would belong to, and why."""
+"""The subcommand `identify`: the conversation of a recorded request, and the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from sessions_sticky.cli.errors import WRONG_USAGE, Error
-from sessions_sticky.cli.output import Screen, Table
+from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.identity import Identity, identify
 from sessions_sticky.identity.clients import CLIENTS
@@ -24,7 +24,7 @@ APIS = {
     "/completions": "completions",
     "/embeddings": "embeddings",
 }
-"""The API by a part of the URL's path; the first that fits."""
+"""The API by a part of the URL's path; the first match is used."""
 
 
 class Request(NamedTuple):
@@ -74,21 +74,21 @@ _BODY = msgspec.json.Decoder(dict[str, msgspec.Raw] | str)
 
 def add_arguments(command: ArgumentParser) -> None:
     """Add the arguments of `identify`."""
-    command.add_argument("FILE", nargs="?", default="-", help="JSON or HAR; standard input without it")
+    command.add_argument("FILE", nargs="?", default="-", help="JSON or HAR; default: standard input")
     command.add_argument("--entry", type=int, metavar="N", help="the entry of a HAR file, from 1")
-    command.add_argument("--api", choices=APIS.values(), help="the API; without it the URL's, else chat")
-    command.add_argument("--owner", default="", metavar="O", help="the owner; empty without it")
-    command.add_argument("--model", metavar="M", help="the requested model; without it the body's")
+    command.add_argument("--api", choices=APIS.values(), help="the API; default: from the URL, else chat")
+    command.add_argument("--owner", default="", metavar="O", help="the owner; default: empty")
+    command.add_argument("--model", metavar="M", help="the requested model; default: from the body")
 
 
 def run(
-    screen: Screen, *, FILE: str, entry: int | None, api: str | None, owner: str, model: str | None, **_: Any
+    output: Output, *, FILE: str, entry: int | None, api: str | None, owner: str, model: str | None, **_: Any
 ) -> None:
-    """Print which conversation a request would belong to."""
+    """Print the conversation of a request."""
     try:
         request = _parse(_read(FILE), entry)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise Error(f"The request cannot be read: {exc}", WRONG_USAGE) from exc
+        raise Error(f"Invalid request: {exc}", WRONG_USAGE) from exc
     api = api or next((api for part, api in APIS.items() if part in urlsplit(request.url).path), "chat")
     model = str(decode(request.body.get("model")) or "") if model is None else model
     options = conf.identity_arguments
@@ -102,7 +102,7 @@ def run(
     sent_by = [client.name for client in CLIENTS if found.source in client.sources and found.source != CONTENT]
     reason = _reason(found)
     document = {"api": api, "model": model, "sent_by": sent_by, "ignored": ignored, "reason": reason}
-    screen.documents([found._asdict() | document])
+    output.print_json([found._asdict() | document])
     fields = {
         "source": found.source,
         "sent by": ", ".join(sent_by),
@@ -114,7 +114,7 @@ def run(
         "model": model,
         "reason": reason,
     }
-    Table(screen, "FIELD", "VALUE", fold=True).add([[name, value] for name, value in fields.items() if value])
+    Table(output, "FIELD", "VALUE", fold=True).add([[name, value] for name, value in fields.items() if value])
 
 
 def _read(file: str) -> bytes:
@@ -147,11 +147,11 @@ def _parse(data: bytes, entry: int | None) -> Request:
 
 def _reason(found: Identity) -> str:
     if found.pins_model:
-        return "a named id: one session for all models, and its model wins over the requested one"
+        return "a named id: one session for all models; its model replaces the requested one"
     if found.client_id is not None:
-        return "an id that clients send for purposes of their own: a session for each owner and model"
+        return "an id that clients send for other purposes: one session per owner and model"
     if found.session_id is None:
-        return "no id and no content to recognize: the request belongs to no conversation"
+        return "no id and no content: the request has no conversation"
     if found.binds:
-        return "no id: recognized by how the conversation begins"
-    return "no id and no turn of the assistant yet: only ranked, by how the conversation begins"
+        return "no id: recognized by the beginning of the conversation"
+    return "no id and no assistant turn yet: only ranked, by the beginning of the conversation"

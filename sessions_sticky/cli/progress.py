@@ -1,4 +1,4 @@
-"""Progress of a long operation: a line on a terminal, lines now and then elsewhere; Ctrl-C between two batches."""
+"""Progress of a long operation, and Ctrl-C between two batches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from contextlib import contextmanager
 from typing import Any
 
 from sessions_sticky.cli.errors import INTERRUPTED, UNREACHABLE, Error
-from sessions_sticky.cli.formatting import duration
-from sessions_sticky.cli.output import Screen
+from sessions_sticky.cli.formatting import format_duration
+from sessions_sticky.cli.output import Output
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
 QUIET_SECONDS = 10.0
-"""Between two lines where nobody watches."""
+"""Interval of lines without a terminal."""
 LINE_SECONDS = 0.1
-"""Between two states of the line on a terminal."""
+"""Interval of updates on a terminal."""
 
 Show = Callable[[str], object]
-"""Shows the state, in words."""
+"""Show a line of progress."""
 
 
 class Report:
-    """The `progress` of a manager's method: keeps how far it is, shows it, and stops there once it was interrupted."""
+    """The `progress` callback of a manager's method; raises `KeyboardInterrupt` after an interrupt."""
 
     def __init__(self) -> None:
         self.done = self.expected = 0
@@ -33,46 +33,46 @@ class Report:
         self._began = time.monotonic()
 
     def __call__(self, done: int, expected: int) -> None:
-        """Take note."""
+        """Record and show the progress."""
         self.done, self.expected = done, expected
         self.show(self.words())
         if self.interrupted:
             raise KeyboardInterrupt
 
     def words(self) -> str:
-        """Return how far it is, how fast, and how long it will take."""
+        """Return progress, rate and remaining time."""
         rate = self.done / max(time.monotonic() - self._began, 0.001)
-        left = f", {duration((self.expected - self.done) / rate)} left" if 0 < self.done < self.expected else ""
+        left = f", {format_duration((self.expected - self.done) / rate)} left" if 0 < self.done < self.expected else ""
         return f"{self.done:,} of {self.expected:,}, {rate:,.0f}/s{left}"
 
 
 @contextmanager
-def reporting(screen: Screen) -> Iterator[Report]:
-    """Give the `progress` of one operation; raises `Error` that says how far it came when it is cut short."""
+def reporting(output: Output) -> Iterator[Report]:
+    """Return the `progress` of one operation; raise `Error` with the progress if it is interrupted."""
     report = Report()
     try:
-        with _shown(screen) as report.show, _stopping_between_batches(report):
+        with _shown(output) as report.show, _stopping_between_batches(report):
             yield report
     except KeyboardInterrupt as exc:
-        raise Error(f"interrupted, {_so_far(report)}", INTERRUPTED) from exc
+        raise Error(f"interrupted, {_progress(report)}", INTERRUPTED) from exc
     except SessionStoreUnavailable as exc:
-        raise Error(f"{exc}; {_so_far(report)}", UNREACHABLE) from exc
+        raise Error(f"{exc}; {_progress(report)}", UNREACHABLE) from exc
 
 
-def _so_far(report: Report) -> str:
-    return f"{report.done:,} of {report.expected:,} done; run it again to go on"
+def _progress(report: Report) -> str:
+    return f"{report.done:,} of {report.expected:,} done; repeat the command to continue"
 
 
 @contextmanager
 def _stopping_between_batches(report: Report) -> Iterator[None]:
-    """Let Ctrl-C wait for the batch under way, whose changes are then told to receivers; a second one does not wait."""
+    """Delay Ctrl-C until the current batch and its signals are done; a second Ctrl-C interrupts immediately."""
 
     def stop(*_: Any) -> None:
         if report.interrupted:
             raise KeyboardInterrupt
         report.interrupted = True
 
-    is_main = threading.current_thread() is threading.main_thread()  # others have no say in signals
+    is_main = threading.current_thread() is threading.main_thread()  # only this thread may handle signals
     if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
@@ -84,18 +84,18 @@ def _stopping_between_batches(report: Report) -> Iterator[None]:
 
 
 @contextmanager
-def _shown(screen: Screen) -> Iterator[Show]:
-    """Show the state on one line of a terminal, elsewhere on a line every `QUIET_SECONDS`, and in the end."""
-    is_terminal = screen.err.isatty()
+def _shown(output: Output) -> Iterator[Show]:
+    """Show progress on one line of a terminal; otherwise one line every `QUIET_SECONDS` and one at the end."""
+    is_terminal = output.err.isatty()
     seconds = LINE_SECONDS if is_terminal else QUIET_SECONDS
     shown_at, last = 0.0 if is_terminal else time.monotonic(), ""
 
     def write(words: str) -> None:
         if is_terminal:
-            screen.err.write(f"\r{words:<{len(last)}}")
-            screen.err.flush()
+            output.err.write(f"\r{words:<{len(last)}}")
+            output.err.flush()
         else:
-            screen.remark(words)
+            output.print_err(words)
 
     def show(words: str) -> None:
         nonlocal shown_at, last
@@ -108,6 +108,6 @@ def _shown(screen: Screen) -> Iterator[Show]:
         yield show
     finally:
         if is_terminal:
-            screen.err.write(f"\r{last}\n")
+            output.err.write(f"\r{last}\n")
         elif last:
-            screen.remark(last)
+            output.print_err(last)

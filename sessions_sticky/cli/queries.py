@@ -1,4 +1,4 @@
-"""The subcommands that look: list, show, stats, tail."""
+"""The subcommands that read: list, show, stats, tail."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import duration, moment
-from sessions_sticky.cli.output import Screen, Table
+from sessions_sticky.cli.formatting import format_duration, format_time
+from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
@@ -22,7 +22,7 @@ from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event
 
 POLL_SECONDS = 0.5
-"""How often `tail --follow` looks."""
+"""Interval of `tail --follow`."""
 
 BEGINNING = "0-0"
 """A position before all events."""
@@ -33,17 +33,17 @@ EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REA
 EVENT_TIMES = ("AT", "EVENT")
 
 
-def list_sessions(screen: Screen, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
-    """Print sessions as they come: the latest, all in no order, or those that a text finds."""
+def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
+    """Print sessions in pages: the most recent, all in no order, or matches of a search."""
     if search is not None and (all or any(options[name] is not None for name in ("provider", "model", "owner"))):
         raise Error("--search cannot be combined with --provider, --model, --owner or --all", WRONG_USAGE)
-    table = Table(screen, *SESSION_TITLES, right=SESSION_TIMES)
+    table = Table(output, *SESSION_TITLES, right=SESSION_TIMES)
     asked = sessions.all().filter(provider=options["provider"], model=options["model"], owner=options["owner"])
     if all:
         entries = iter(asked)
         while batch := list(islice(entries, MAX_PAGE)):
             table.add([_cells(entry) for entry in batch])
-            screen.documents(map(entry_json, batch))
+            output.print_json(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
@@ -51,13 +51,13 @@ def list_sessions(screen: Screen, *, limit: int, all: bool, search: str | None, 
         table.add([_cells(entry) for entry in page.sessions])
         found += page.sessions
         more = page.next_cursor is not None
-    screen.documents([{"sessions": list(map(entry_json, found)), "more": more}])
-    if more and not screen.as_json:
-        screen.remark(f"There are more than these {limit:,}: --limit N or --all shows them")
+    output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
+    if more and not output.as_json:
+        output.print_err(f"Only the first {limit:,} are shown; use --limit N or --all for more")
 
 
-def show(screen: Screen, *, ID: str, **_: Any) -> None:
-    """Print all that is known of a session; of one that is gone, its history."""
+def show(output: Output, *, ID: str, **_: Any) -> None:
+    """Print a session and its history; only the history if there is no session."""
     entry = sessions.inspect(ID)
     try:
         events = sessions.history(ID)
@@ -66,65 +66,65 @@ def show(screen: Screen, *, ID: str, **_: Any) -> None:
     history = None if events is None else [event_json(event) for event in events]
     model = entry.session.model if entry else None
     stored = read_session_id(ID, model=model, scope=conf.conversation_scope)
-    screen.documents([{"session": entry and entry_json(entry), "identity": stored._asdict(), "history": history}])
+    output.print_json([{"session": entry and entry_json(entry), "identity": stored._asdict(), "history": history}])
     if entry:
         fields = [title.lower() for title in SESSION_TITLES]
         parts = {"kind": stored.kind, "client_id": stored.client_id, "requested_model": stored.model}
         cells = [*zip(fields, _cells(entry), strict=True), *((name, value) for name, value in parts.items() if value)]
-        Table(screen, "FIELD", "VALUE", fold=True).add(cells)
-        screen.say("")
+        Table(output, "FIELD", "VALUE", fold=True).add(cells)
+        output.print("")
     if events:
-        # One conversation's: its id would take the width that the reasons need.
+        # All rows have the same id; omit it to leave room for the reasons.
         titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]
-        Table(screen, *titles, right=EVENT_TIMES, fold=True).add(rows)
+        Table(output, *titles, right=EVENT_TIMES, fold=True).add(rows)
     else:
-        screen.say(no_history if events is None else "The history has nothing of it")
+        output.print(no_history if events is None else "No history for this conversation")
     if not entry:
-        raise Error(f"there is no session {ID!r}: missing, expired or unreadable", NOT_DONE)
+        raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
 
 
-def stats(screen: Screen, **_: Any) -> None:
+def stats(output: Output, **_: Any) -> None:
     """Print the counts."""
     counted = sessions.stats()
-    screen.documents([{"sessions": counted.sessions, "routes": [route._asdict() for route in counted.routes]}])
+    output.print_json([{"sessions": counted.sessions, "routes": [route._asdict() for route in counted.routes]}])
     numbers = ("SESSIONS", "NEW_LAST_HOUR", "NEW_LAST_DAY")
     rows = [[route.provider, route.model, *(f"{number:,}" for number in route[2:])] for route in counted.routes]
     sums = [sum(column) for column in zip(*(route[2:] for route in counted.routes), strict=True)] or [0, 0, 0]
     total = ["(all)", "", *(f"{number:,}" for number in sums)]
-    Table(screen, "PROVIDER", "MODEL", *numbers, right=numbers).add([*rows, total])
+    Table(output, "PROVIDER", "MODEL", *numbers, right=numbers).add([*rows, total])
 
 
-def tail(screen: Screen, *, lines: int, follow: bool, **_: Any) -> None:
-    """Print the end of the history, and with `follow` what is added to it."""
-    table = Table(screen, *EVENT_TITLES)
+def tail(output: Output, *, lines: int, follow: bool, **_: Any) -> None:
+    """Print the end of the history; with `follow`, also new events."""
+    table = Table(output, *EVENT_TITLES)
     events = sessions.recent(limit=lines)
     after = BEGINNING
     while True:
         table.add([event_row(event) for event in events])
-        screen.documents(map(event_json, events))
+        output.print_json(map(event_json, events))
         if not follow:
             return
         after = events[-1].position if events else after
-        if len(events) < MAX_PAGE:  # else there are more, which a drain soon pushes out of the history
+        if len(events) < MAX_PAGE:  # otherwise read on at once, before a drain trims the history
             time.sleep(POLL_SECONDS)
-        events = _further(screen, after)
+        events = _further(output, after)
 
 
-def _further(screen: Screen, after: str) -> list[Event]:
-    """Return the next events; while the store is away, wait for it as long as it takes."""
-    told = False
+def _further(output: Output, after: str) -> list[Event]:
+    """Return the next events; retry while the store is unavailable."""
+    notified = False
     while True:
         try:
             return sessions.recent(after=after, limit=MAX_PAGE)
         except SessionStoreUnavailable as exc:
-            if not told:
-                screen.remark(f"{exc}; trying again")
-            told = True
+            if not notified:
+                output.print_err(f"{exc}; retrying")
+            notified = True
             time.sleep(POLL_SECONDS)
 
 
 def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page]:
-    """Yield pages, of at most `limit` sessions in all; a search reads on until it has them."""
+    """Yield pages of up to `limit` sessions in total."""
     cursor, left = None, limit
     while True:
         size = min(left, MAX_PAGE)
@@ -142,21 +142,21 @@ def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page
 def _cells(entry: Entry) -> list[str]:
     session = entry.session
     names = [session.id, session.provider, session.model, session.external_id]
-    return [*names, moment(session.created_at), duration(entry.expires_in)]
+    return [*names, format_time(session.created_at), format_duration(entry.expires_in)]
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:
-    """Return a session's fields with `expires_in`, the idle time left in seconds."""
+    """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
     return {**msgspec.structs.asdict(entry.session), "expires_in": entry.expires_in}
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Return an event's fields, its time as text."""
+    """Return the fields of an event, with its time as a string."""
     return {**event._asdict(), "at": event.at.isoformat()}
 
 
 def event_row(event: Event) -> tuple[str, ...]:
-    """Return an event's cells under `EVENT_TITLES`."""
+    """Return the cells of an event for `EVENT_TITLES`."""
     origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model}"
     at = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
     return at, event.kind, event.conversation_id, event.provider, event.model, origin, event.reason, event.actor

@@ -22,7 +22,7 @@ class Breaker:
     def check(self) -> None:
         """Raise `SessionStoreUnavailable` unless the store may be asked now; while open, one caller may at a time."""
         if not self._admit():
-            raise SessionStoreUnavailable("The session store did not answer a moment ago; not tried again yet")
+            raise SessionStoreUnavailable("Session store unavailable: circuit breaker is open")
 
     def note(self, error: Exception | None = None) -> None:
         """Close when the store answered, be it with an error; open when it did not."""

@@ -71,10 +71,10 @@ def _checked_scheme(url: str) -> str:
         scheme = parts.scheme
         _ = None if scheme in FACTORIES else parts.port
     except ValueError:  # brackets without an IPv6 address, a port that is no number
-        raise ValueError("Invalid Redis URL: its host or port cannot be read") from None
+        raise ValueError("The Redis URL has an invalid host or port") from None
     if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
-        raise ValueError(f"Invalid Redis URL: it begins with {url[: len(scheme)]!r}; allowed is {allowed}")
+        raise ValueError(f"The Redis URL must begin with {allowed}, not {url[: len(scheme)]!r}")
     if scheme in FACTORIES:
         servers = read_url(url)
         parts = urlsplit(servers.node_url("localhost", 1))

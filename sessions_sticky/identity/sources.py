@@ -67,7 +67,7 @@ def check_sources(sources: Sequence[str]) -> None:
     for source in sources:
         if not _SOURCE.fullmatch(source):
             raise ValueError(
-                f"Invalid source {source!r}: allowed is header.NAME (with * for any part), body.FIELD or {CONTENT}"
+                f"source must be header.NAME (with * for any part), body.FIELD or {CONTENT}, not {source!r}"
             )
 
 

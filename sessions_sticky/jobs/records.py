@@ -131,7 +131,7 @@ class Records:
 
     def write(self, job: Job, expected: bytes = b"") -> bool:
         """Write a record in the place of the `expected` one; False when it has changed since."""
-        names = [keys.job(job.key), done_key(job.key), keys.JOBS]
+        names = [keys.job(job.key), done_key(job.key), keys.jobs()]
         call = WRITE.call(names, expected, _ENCODER.encode(job), job.key, job.updated_at, KEPT_SECONDS)
         return bool(self._store.send(call))
 
@@ -155,7 +155,7 @@ class Records:
 
     def recent(self) -> list[Found]:
         """Return the jobs with the latest changes, the last begun first."""
-        listed = self._store.send(Command[list[bytes]](("ZREVRANGE", keys.JOBS, 0, MAX_LISTED - 1)))
+        listed = self._store.send(Command[list[bytes]](("ZREVRANGE", keys.jobs(), 0, MAX_LISTED - 1)))
         names = [name.decode(errors="replace") for name in listed]
         names = [name for name in names if _KEY.fullmatch(name)]
         replies = self._store.send(Batch([command for name in names for command in _reading(name)])) if names else []

@@ -56,13 +56,13 @@ def _settings() -> list[Finding]:
     return [
         Finding(Level.ERROR if message.level >= ERROR else Level.WARNING, "settings", message.msg, message.hint or "")
         for message in messages
-    ] or [Finding(Level.OK, "settings", gettext("the system checks have nothing to say"))]
+    ] or [Finding(Level.OK, "settings", gettext("system checks passed"))]
 
 
 def _add_if_new(found: list[Finding], exc: Exception) -> None:
     if not any(finding.level is Level.ERROR for finding in found):
         message = gettext("the session cache cannot be opened: %s") % exc
-        found.append(Finding(Level.ERROR, "settings", message, gettext("Mend CACHES")))
+        found.append(Finding(Level.ERROR, "settings", message, gettext("Fix CACHES")))
 
 
 class _Examination:
@@ -83,13 +83,13 @@ class _Examination:
         if self._store.refresh_tracker is None:
             kind = type(caches[conf.cache]).__name__
             message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
-            hint = gettext("sessions_sticky.cache_config(url) gives one on Redis, which can")
+            hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
             self._add(Level.NOTE, "cache", message % kind, hint)
             return
         self._unless_refused("server", self._server)
         self._unless_refused("clock", self._clock)
         if not conf.history_length:
-            message = gettext("HISTORY_LENGTH is 0: nobody will know why a conversation moved")
+            message = gettext("HISTORY_LENGTH is 0: the reasons of moves are not recorded")
             self._add(Level.NOTE, "history", message)
         if not conf.index:
             message = gettext("INDEX is False: sessions cannot be listed, counted or drained")
@@ -103,7 +103,7 @@ class _Examination:
         try:
             check()
         except SessionStoreUnavailable as exc:
-            message = gettext("not permitted or not known to this server, not checked (%s)") % exc
+            message = gettext("not checked: this server does not permit or support it (%s)") % exc
             self._add(Level.NOTE, subject, message)
 
     def _latency(self) -> None:
@@ -116,7 +116,7 @@ class _Examination:
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
         message %= {"ms": figure(median, 2), "number": LATENCY_READS}
         level = Level.WARNING if median > MAX_LATENCY_MS else None
-        self._found.append(judged(level, "latency", message, gettext("Every chat waits for it: find what slows it")))
+        self._found.append(judged(level, "latency", message, gettext("Every chat waits for the store: find the cause")))
 
     def _server(self) -> None:
         infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
@@ -138,23 +138,23 @@ class _Examination:
         skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
         message = gettext("this machine's clock and the server's are %s s apart") % figure(skew, 1)
-        self._found.append(judged(level, "clock", message, gettext("Let both follow NTP")))
+        self._found.append(judged(level, "clock", message, gettext("Synchronize both with NTP")))
 
     def _sample(self) -> None:
         members = self._sampled()
         now, *found = self._store.send(index.read_sessions(members)) if members else [b"0"]
         rows = [row for row in zip(members, found[::2], found[1::2], strict=True) if row[1] is not None]
         sessions = [Row(session, raw, left_ms) for member, raw, left_ms in rows if (session := _session(member, raw))]
-        writers = gettext("Another program writes them wrongly: docs/interchange.md says how")
-        unreadable = gettext("%(bad)s of the %(number)s sessions looked at are unreadable")
+        writers = gettext("Another program writes them in the wrong format; see docs/interchange.md")
+        unreadable = gettext("%(bad)s of %(number)s sampled sessions are unreadable")
         self._count("values", len(rows) - len(sessions), len(rows), unreadable, writers)
-        immortal = gettext("%(bad)s of the %(number)s sessions looked at are without an expiry")
+        immortal = gettext("%(bad)s of %(number)s sampled sessions have no expiry")
         self._count("expiry", sum(row[2] == -1 for row in rows), len(rows), immortal, writers)
         if conf.index:
             expiring = [row for row in sessions if row.left_ms > 0]
             late = IndexReader(self._store, conf.ttl_seconds).out_of_date(expiring, float(now))
-            drifted = gettext("%(bad)s of the %(number)s sessions looked at are missing or out of date in the index")
-            hint = gettext("Run manage.py sessions reindex, again whenever other programs have written sessions")
+            drifted = gettext("%(bad)s of %(number)s sampled sessions are missing or outdated in the index")
+            hint = gettext("Run manage.py sessions reindex, and repeat it after other programs have written sessions")
             self._count("index", len(late), len(expiring), drifted, hint)
 
     def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
@@ -165,11 +165,11 @@ class _Examination:
         names: set[bytes] = set()
         cursor = b"0"
         for _ in range(SAMPLE_STEPS):
-            cursor, more = self._store.send(index.scan(cursor, f"{keys.SESSION_PREFIX}*", SAMPLE_SIZE))
+            cursor, more = self._store.send(index.scan(cursor, f"{keys.session_prefix()}*", SAMPLE_SIZE))
             names.update(more)
             if cursor == b"0" or len(names) >= SAMPLE_SIZE:
                 break
-        return [name.removeprefix(keys.SESSION_PREFIX.encode()) for name in names][:SAMPLE_SIZE]
+        return [name.removeprefix(keys.session_prefix().encode()) for name in names][:SAMPLE_SIZE]
 
 
 def _session(member: bytes, raw: bytes) -> Session | None:

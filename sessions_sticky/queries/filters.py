@@ -42,7 +42,7 @@ class Filters(NamedTuple):
         for (name, value), former in zip(named.items(), self, strict=True):
             _check_new(name, value, former)
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"Invalid {name}: {value!r}; allowed is a string or None")
+                raise ValueError(f"{name} must be a string or None, not {value!r}")
         merged = (former if value is None else value for value, former in zip(named.values(), self, strict=True))
         return Filters(*merged)
 
@@ -86,7 +86,7 @@ class Age(NamedTuple):
         _check_new("idle_for", idle, self.idle_for)
         _check_new("created_before", before, self.created_before)
         if isinstance(before, datetime) and before.tzinfo is None:
-            raise ValueError(f"Invalid created_before: {before!r}; allowed is a datetime with a time zone")
+            raise ValueError(f"created_before must have a time zone, not {before!r}")
         idle_for = idle.total_seconds() if isinstance(idle, timedelta) else _seconds("idle_for", idle)
         created = before.timestamp() if isinstance(before, datetime) else _seconds("created_before", before)
         return Age(self.idle_for if idle_for is None else idle_for, self.created_before if created is None else created)
@@ -103,19 +103,19 @@ class Age(NamedTuple):
 
 def _check_new(name: str, value: object, former: object) -> None:
     if value is not None and former is not None:
-        raise ValueError(f"The sessions are filtered by {name} already: {former!r}")
+        raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
 
 
 def _seconds(name: str, value: object) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
-        raise ValueError(f"Invalid {name}: {value!r}; allowed is a time or a number of seconds from 0 up")
+        raise ValueError(f"{name} must be a time or a number of seconds of at least 0, not {value!r}")
     return value
 
 
 def check_limit(limit: int) -> int:
     """Return a number of rows; raise `ValueError` for one that a page cannot have."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-        raise ValueError(f"Invalid limit: {limit!r}; allowed is a whole number from 1 to {MAX_PAGE}")
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
 
 
@@ -167,11 +167,11 @@ class Cursor(NamedTuple):
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
         except (ValueError, msgspec.MsgspecError) as exc:
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next") from exc
+            raise InvalidCursor("The cursor was not issued by an earlier page") from exc
         if not _SCORE.fullmatch(cursor.score):
-            raise InvalidCursor("Invalid cursor; allowed is what an earlier page gave as its next")
+            raise InvalidCursor("The cursor was not issued by an earlier page")
         if cursor.filters != filters:
-            raise InvalidCursor("Invalid cursor: it was given for other filters")
+            raise InvalidCursor("The cursor was issued for other filters")
         return cursor
 
     def __str__(self) -> str:

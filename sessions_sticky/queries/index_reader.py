@@ -90,7 +90,7 @@ class IndexReader:
         if not filters.is_encodable:
             return []  # as no session is
         if filters.external_id is None:
-            return self._route_zsets(filters) if filters.has_route else [keys.INDEX_ALL]
+            return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
         owner = keys.owner(filters.external_id)
         routes = self._route_zsets(filters) if filters.has_route else []
         if not filters.has_route or not routes:
@@ -113,7 +113,7 @@ class IndexReader:
         for entry, raw, left_ms in zip(entries, found[::2], found[1::2], strict=True):
             session = readable(entry.conversation_id, raw)
             if session is None:
-                zsets = {entry.zset, keys.INDEX_ALL}
+                zsets = {entry.zset, keys.index_all()}
                 repairs += [index.drop_entry(zset, entry.member, entry.score) for zset in zsets]
                 continue
             row = Row(session, raw, left_ms)

@@ -115,7 +115,7 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     """Return the events after a position, or the last ones."""
     _check_history(store)
     if after is not None and not (_POSITION.fullmatch(after) and all(int(part) < 2**64 for part in after.split("-"))):
-        raise ValueError(f"Invalid position: {after!r}; allowed is that of an event")
+        raise ValueError(f"after must be the position of an event, not {after!r}")
     found, _ = store.send(recent_events(after, limit))
     return _events(found)
 

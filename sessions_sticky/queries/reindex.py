@@ -29,7 +29,7 @@ class Reindex:
         # Where a counter exists all of them may: only the index was lost.
         self._counts_new = not any(self._store.send(index.created()))
         read = found = 0
-        for pattern, handler in ((f"{keys.INDEX_PREFIX}*", self._sweep), (f"{keys.SESSION_PREFIX}*", self._enter)):
+        for pattern, handler in ((f"{keys.index_prefix()}*", self._sweep), (f"{keys.session_prefix()}*", self._enter)):
             cursor: bytes | None = b"0"
             while cursor is not None:
                 cursor, names = self._store.send(index.scan(cursor, pattern, BATCH_SIZE))
@@ -55,7 +55,7 @@ class Reindex:
                 cursor, flat = reply
                 if cursor != b"0":
                     left.append((zset, cursor))
-                if zset != keys.INDEX_ROUTES:
+                if zset != keys.index_routes():
                     entries += read_entries(zset, flat)
             for at in range(0, len(entries), BATCH_SIZE):
                 self._reader.verify(entries[at : at + BATCH_SIZE])
@@ -63,7 +63,7 @@ class Reindex:
 
     def _enter(self, names: list[bytes]) -> int:
         """Enter the sessions under some keys, where they are missing; return how many sessions there are."""
-        members = [name.removeprefix(keys.SESSION_PREFIX.encode()) for name in names]
+        members = [name.removeprefix(keys.session_prefix().encode()) for name in names]
         if not members:
             return 0
         now, *found = self._store.send(index.read_sessions(members))

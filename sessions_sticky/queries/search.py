@@ -58,7 +58,7 @@ class Search:
     def page(self, text: str, cursor: str | None, limit: int) -> Page:
         """Return the next sessions that a text finds."""
         if not isinstance(text, str) or not text:
-            raise ValueError(f"Invalid text: {text!r}; allowed is a string that is not empty")
+            raise ValueError(f"text must be a non-empty string, not {text!r}")
         owned = Filters(external_id=text)
         if not owned.is_encodable:
             return Page([], None)
@@ -83,10 +83,10 @@ class Search:
         rows: list[Row] = []
         patterns = [pattern(text) for text in (position.text, _sha256(position.text))]
         for _ in range(MAX_STEPS):
-            steps = [index.scan_zset(keys.INDEX_ALL, position.scan.encode(), SCAN_COUNT, each) for each in patterns]
+            steps = [index.scan_zset(keys.index_all(), position.scan.encode(), SCAN_COUNT, each) for each in patterns]
             replies = self._store.send(Batch(steps))
             flat = [each for reply in replies if reply for each in reply[1]]
-            entries = {entry.conversation_id: entry for entry in read_entries(keys.INDEX_ALL, flat)}
+            entries = {entry.conversation_id: entry for entry in read_entries(keys.index_all(), flat)}
             new = [entries[member] for member in sorted(entries) if member > position.member]
             taken = new[: limit - len(rows)]
             rows += self._reader.verify(taken)

@@ -78,10 +78,10 @@ def _eviction(info: dict[str, str]) -> Finding:
     policy = info.get("maxmemory_policy", "not known")
     evicted = int(info.get("evicted_keys", 0))
     if evicted:
-        message = gettext("%s keys were thrown out for want of memory since the server started") % figure(evicted)
+        message = gettext("%s keys were evicted since the server started") % figure(evicted)
         return Finding(Level.WARNING, "eviction", message, gettext("Raise maxmemory; set maxmemory-policy noeviction"))
     if policy.startswith(("volatile-", "allkeys-")):
-        message = gettext("maxmemory-policy %s throws out live sessions, without a word, when memory is full") % policy
+        message = gettext("maxmemory-policy %s silently evicts live sessions when memory is full") % policy
         return Finding(Level.WARNING, "eviction", message, gettext("Set maxmemory-policy noeviction"))
     return Finding(Level.OK, "eviction", f"maxmemory-policy {policy}")
 
@@ -100,11 +100,11 @@ def _memory(info: dict[str, str]) -> Finding:
 def _role(info: dict[str, str]) -> Finding:
     replicas = int(info.get("connected_slaves", 0))
     if info.get("role") == "slave":
-        message = gettext("the server is a replica: it takes no writes")
-        return Finding(Level.ERROR, "role", message, gettext("Give the address of the primary"))
+        message = gettext("the server is a replica and does not accept writes")
+        return Finding(Level.ERROR, "role", message, gettext("Use the address of the primary"))
     if replicas and "min_slaves_good_slaves" not in info:  # told only where min-replicas-to-write is set
-        message = gettext("primary with %d replicas: a failover may lose writes that it has confirmed") % replicas
-        return Finding(Level.NOTE, "role", message, gettext("Setting min-replicas-to-write 1 loses fewer"))
+        message = gettext("primary with %d replicas: a failover may lose confirmed writes") % replicas
+        return Finding(Level.NOTE, "role", message, gettext("min-replicas-to-write 1 reduces the loss"))
     return Finding(Level.OK, "role", gettext("primary"))
 
 
@@ -122,6 +122,6 @@ def persistence(info: dict[str, str]) -> Finding | None:
 def snapshots(save: str) -> Finding:
     """Judge the server's configuration `save`; empty takes no snapshots."""
     if save:
-        return Finding(Level.OK, "persistence", gettext("snapshots: a crash loses what came after the last one"))
-    message = gettext("none: a restart loses all sessions but those that gateway processes remember")
+        return Finding(Level.OK, "persistence", gettext("snapshots: a crash loses changes after the last one"))
+    message = gettext("none: a restart loses all sessions except those that gateway processes remember")
     return Finding(Level.WARNING, "persistence", message, gettext("Set appendonly yes"))

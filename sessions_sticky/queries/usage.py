@@ -44,7 +44,7 @@ class UsageReport(NamedTuple):
 def read_usage(store: Store, minutes: int) -> UsageReport:
     """Add up the last minutes, of which the current one is the last; above 60, whole hours."""
     if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
-        raise ValueError(f"Invalid minutes: {minutes!r}; allowed is a whole number from 1 to {MAX_MINUTES}")
+        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
     if store.refresh_tracker is None:
         raise SessionNotSupported("This cache cannot add up usage; django-redis can")
     batch = usage.read_commands(minutes)

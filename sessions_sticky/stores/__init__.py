@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 from django.core.signals import setting_changed
 
+from sessions_sticky.conf import conf
 from sessions_sticky.connections.cache_config import is_on_redis
 
 if TYPE_CHECKING:
     from sessions_sticky.stores.base import Store
+
+
+_stores: dict[tuple[str, str], Store] = {}
+_lock = RLock()
 
 
 def for_cache(cache: BaseCache) -> Store:
@@ -21,10 +27,19 @@ def for_cache(cache: BaseCache) -> Store:
     return _store(lambda: cache)
 
 
-@cache
 def for_alias(alias: str) -> Store:
-    """Return the store on a cache of `CACHES`; one for each alias and process, for all threads."""
-    return _store(partial(caches.__getitem__, alias))
+    """Return the store on a cache of `CACHES`; one for each alias, prefix and process, for all threads."""
+    key = alias, conf.prefix
+    if (store := _stores.get(key)) is None:
+        with _lock:  # of two first threads, one makes it
+            if (store := _stores.get(key)) is None:
+                store = _stores[key] = _store(partial(caches.__getitem__, alias))
+    return store
+
+
+def forget() -> None:
+    """Make all stores anew, with nothing remembered."""
+    _stores.clear()
 
 
 def _store(get_cache: Callable[[], Any]) -> Store:
@@ -40,7 +55,7 @@ def _store(get_cache: Callable[[], Any]) -> Store:
 
 def _forget_stores(*, setting: str, **kwargs: Any) -> None:
     if setting == "CACHES":
-        for_alias.cache_clear()
+        forget()
 
 
 setting_changed.connect(_forget_stores)

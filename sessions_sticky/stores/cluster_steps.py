@@ -105,7 +105,7 @@ def _refresh(call: SessionChange[int]) -> Steps:
 
 
 def _read(call: ScriptCall[Any]) -> Steps:
-    clock, *found = yield [call.script.call([key]) for key in (keys.INDEX_ALL, *call.keys)]
+    clock, *found = yield [call.script.call([key]) for key in (keys.index_all(), *call.keys)]
     return [_check(clock)[0], *chain(*(_check(reply)[1:] for reply in found))]
 
 

@@ -109,9 +109,9 @@ def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event
 
 def stored_events(conversation_id: str, after: str) -> Command[Any]:
     """The events of one conversation in the next part of the history; see history.lua."""
-    return EVENTS.call([keys.HISTORY], conversation_id, after, STEP)
+    return EVENTS.call([keys.history()], conversation_id, after, STEP)
 
 
 def recent_events(after: str | None, limit: int) -> Command[Any]:
     """The events after a position, or the last ones; see history.lua."""
-    return EVENTS.call([keys.HISTORY], "", after or "", limit)
+    return EVENTS.call([keys.history()], "", after or "", limit)

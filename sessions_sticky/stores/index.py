@@ -38,7 +38,6 @@ READ = Script("read")
 
 Counts = tuple[Literal["", "created", "done"], tuple[str, str]]
 """The option `counts` of a change, and its two counters."""
-NO_COUNTS: Counts = ("", (keys.INDEX_ALL, keys.INDEX_ALL))
 
 
 class ChangeKeys(NamedTuple):
@@ -128,12 +127,12 @@ def change(
     given, else a new session to those of the time of its `created_at`.
     """
     now = change.after or change.before
-    places = zsets(now)[1:] if now else (keys.INDEX_ALL, keys.INDEX_ALL)
+    places = zsets(now)[1:] if now else (keys.index_all(), keys.index_all())
     former_places = zsets(change.before)[1:] if change.before else places
-    counts, counters = _counts(change, counter) if record else NO_COUNTS
+    counts, counters = _counts(change, counter) if record else _no_counts()
     names = ChangeKeys(
         *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
-        *(keys.INDEX_ALL, keys.INDEX_ROUTES, keys.HISTORY),
+        *(keys.index_all(), keys.index_routes(), keys.history()),
         *places,
         *former_places,
         *counters,
@@ -157,7 +156,11 @@ def _counts(change: Change, counter: str) -> Counts:
     if change.kind == "created" and change.after and time.time() - change.after.created_at < DAY_HOURS * 3600:
         created_at = change.after.created_at
         return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
-    return NO_COUNTS
+    return _no_counts()
+
+
+def _no_counts() -> Counts:
+    return "", (keys.index_all(), keys.index_all())
 
 
 def refresh(
@@ -181,18 +184,18 @@ def refresh(
 
 def without_session(names: ChangeKeys) -> ChangeKeys:
     """Return keys that all lie in the slot of the index."""
-    return names._replace(session=keys.INDEX_ALL, marker=keys.INDEX_ALL, trail=keys.INDEX_ALL)
+    return names._replace(session=keys.index_all(), marker=keys.index_all(), trail=keys.index_all())
 
 
 def read_sessions(members: Sequence[bytes]) -> ScriptCall[list[Any]]:
     """Read the values and remaining idle times of the sessions of some entries; see read.lua."""
-    return READ.call([keys.SESSION_PREFIX.encode() + member for member in members])
+    return READ.call([keys.session_prefix().encode() + member for member in members])
 
 
 def scores(session: Session) -> list[Command[bytes | None]]:
     """Read the scores of a session's entries, then that of its route."""
     commands: list[Command[bytes | None]] = [Command(("ZSCORE", zset, session.id)) for zset in zsets(session)]
-    return [*commands, Command(("ZSCORE", keys.INDEX_ROUTES, keys.route_name(session.provider, session.model)))]
+    return [*commands, Command(("ZSCORE", keys.index_routes(), keys.route_name(session.provider, session.model)))]
 
 
 def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
@@ -202,7 +205,7 @@ def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
 
 def routes() -> Command[list[bytes]]:
     """Read the names of the routes that have sessions."""
-    return Command(("ZRANGE", keys.INDEX_ROUTES, 0, -1))
+    return Command(("ZRANGE", keys.index_routes(), 0, -1))
 
 
 def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[Any]:
@@ -268,7 +271,7 @@ def read_route(name: bytes) -> tuple[str, str] | None:
 
 def zsets(session: Session) -> tuple[str, str, str]:
     """Return the keys that have an entry of a session: of all, of its owner, of its route."""
-    return keys.INDEX_ALL, keys.owner(session.external_id), keys.route(session.provider, session.model)
+    return keys.index_all(), keys.owner(session.external_id), keys.route(session.provider, session.model)
 
 
 _ROUTE = msgspec.json.Decoder(tuple[str, str])

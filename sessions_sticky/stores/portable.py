@@ -173,8 +173,8 @@ def _portable(key: str) -> str:
     """A key that Memcached and a database column take: keys they might refuse go by their SHA-256.
 
     Django's limit is 250 characters without spaces and controls; 180 leaves room for a KEY_PREFIX.
-    No session key starts with `sentinel:sha256:`, so the two forms cannot meet.
+    No other key has `sha256:` behind the prefix, so the two forms cannot meet.
     """
     if len(key) <= 180 and key.isascii() and key.isprintable() and " " not in key:
         return key
-    return f"sentinel:sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return keys.prefixed(f"sha256:{hashlib.sha256(key.encode()).hexdigest()}")

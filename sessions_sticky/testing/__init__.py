@@ -96,7 +96,7 @@ def valkey_cache() -> dict[str, Any]:
 
 def reset() -> None:
     """Forget what this process remembers of sessions and outages; and empty the store, if it is one of this module."""
-    stores.for_alias.cache_clear()
+    stores.forget()
     if substitute.is_ours():
         substitute.session_cache().clear()
 
@@ -220,11 +220,11 @@ def _age_memory(found: Any, seconds: float) -> None:
 
 
 def _age_redis(client: Any, seconds: float) -> None:
-    for key in client.scan_iter("sentinel:*", count=1_000):
-        by_the_clock = key.startswith((keys.CREATED_PREFIX.encode(), keys.USAGE_PREFIX.encode()))
+    for key in client.scan_iter(keys.prefixed("*"), count=1_000):
+        by_the_clock = key.startswith((keys.created_prefix().encode(), keys.usage_prefix().encode()))
         if not by_the_clock and (left_ms := client.pttl(key)) > 0:
             client.pexpire(key, max(left_ms - int(seconds * 1000), 0))
-    for key in client.scan_iter(f"{keys.INDEX_PREFIX}*", count=1_000, _type="zset"):
+    for key in client.scan_iter(f"{keys.index_prefix()}*", count=1_000, _type="zset"):
         for member in client.zrange(key, 0, -1):
             client.zincrby(key, -seconds, member)
 

@@ -29,8 +29,8 @@ class _Substitute:
     def __init__(self, entry: dict[str, Any]) -> None:
         self.cache: BaseCache = CacheHandler({conf.cache: entry})[conf.cache]
         self._alias, self._location = conf.cache, _location(conf.cache)
-        self._for_alias, self._for_cache = stores.for_alias, stores.for_cache
-        self.cache_clear()
+        self._for_alias, self._for_cache, self._forget = stores.for_alias, stores.for_cache, stores.forget
+        self.forget()
 
     def __call__(self, alias: str) -> Store:
         return self._store if self.hides(alias) else self._for_alias(alias)
@@ -40,9 +40,9 @@ class _Substitute:
         hidden = any(cache is caches[alias] for alias in settings.CACHES if self.hides(alias))
         return self._for_cache(self.cache if hidden else cache)
 
-    def cache_clear(self) -> None:
+    def forget(self) -> None:
         """Forget what the stores remember."""
-        self._for_alias.cache_clear()
+        self._forget()
         self._store = self._for_cache(self.cache)
 
     def hides(self, alias: str) -> bool:
@@ -54,14 +54,14 @@ class _Substitute:
 def keep_in(entry: dict[str, Any]) -> None:
     """Keep the sessions in a cache of their own, given as for `CACHES`, until the process ends."""
     own = _Substitute(entry)
-    vars(stores).update(for_alias=own, for_cache=own.for_cache)
+    vars(stores).update(for_alias=own, for_cache=own.for_cache, forget=own.forget)
 
 
 @contextmanager
 def kept_in(entry: dict[str, Any]) -> Iterator[None]:
     """Keep the sessions in a cache of their own, given as for `CACHES`, while the block runs."""
     own = _Substitute(entry)
-    with patch.multiple(stores, for_alias=own, for_cache=own.for_cache):
+    with patch.multiple(stores, for_alias=own, for_cache=own.for_cache, forget=own.forget):
         yield
 
 

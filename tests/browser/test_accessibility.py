@@ -48,8 +48,8 @@ def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., A
     assert violations(page) == []
     page.goto(page_of("conv-0"))
     assert violations(page) == []
-    page.get_by_role("button", name="Release…").click()
-    expect(page.get_by_text("1 session will be released.")).to_be_visible()
+    page.get_by_role("button", name="Delete…").click()
+    expect(page.get_by_text("1 session will be deleted.")).to_be_visible()
     assert violations(page) == []
 
 

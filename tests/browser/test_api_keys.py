@@ -25,7 +25,7 @@ def make(page: Page) -> str:
     """Make a key; return what the page shows."""
     page.goto(f"{LIST}add/")
     page.get_by_label("Owner:").fill(OWNER)
-    page.get_by_role("button", name="Make the key").click()
+    page.get_by_role("button", name="Create key").click()
     page.wait_for_url(f"**{LIST}")  # not the form's: a reload would make another key
     return page.get_by_label("API key", exact=True).input_value()
 
@@ -42,7 +42,7 @@ def test_key_is_shown_once_and_works_when_it_was_made(page: Page) -> None:
 
 def test_key_is_not_shown_again_when_somebody_goes_back(page: Page) -> None:
     key = make(page)
-    page.get_by_role("link", name="I have kept it").click()
+    page.get_by_role("link", name="I have saved it").click()
     expect(page.get_by_role("link", name=key[:16])).to_be_visible()
     page.go_back()
     page.wait_for_load_state()

@@ -29,7 +29,7 @@ def ask(page: Page) -> None:
     page.get_by_label("Provider to drain").fill("openai")
     page.get_by_label("Move to provider").fill("echo-one")
     page.get_by_label("Reason").fill("maintenance")
-    page.get_by_role("button", name="Count").click()
+    page.get_by_role("button", name="Preview").click()
 
 
 def bar(page: Page) -> Any:
@@ -80,7 +80,7 @@ def test_viewer_sees_the_progress_and_no_button(browse: Callable[..., Any]) -> N
     key = abandoned(state="stopped")
     page = browse("view").page
     page.goto(PAGE)
-    expect(page.get_by_role("button", name="Count")).to_have_count(0)
+    expect(page.get_by_role("button", name="Preview")).to_have_count(0)
     page.get_by_role("link", name="openai").click()
     expect(page.get_by_text("Stopped: 0 of 1 session")).to_be_visible()
     expect(page.get_by_role("button", name="Continue")).to_have_count(0)
@@ -97,8 +97,8 @@ def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., A
     expect(page.get_by_role("cell", name="Stopped")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert violations(page) == []
-    page.get_by_role("button", name="Count").evaluate("each => { each.form.noValidate = true }")
-    page.get_by_role("button", name="Count").click()
+    page.get_by_role("button", name="Preview").evaluate("each => { each.form.noValidate = true }")
+    page.get_by_role("button", name="Preview").click()
     expect(page.locator(".sticky-errors")).to_have_count(3)
     assert violations(page) == []
     ask(page)

@@ -104,12 +104,12 @@ def test_page_says_that_the_store_is_down_and_recovers_by_itself_when_it_is_back
         open_overview(page)
         server.kill()
         settings.CACHES = {"default": cache_config(server.url)}
-        expect(page.get_by_role("status")).to_contain_text("The session store does not answer")
+        expect(page.get_by_role("status")).to_contain_text("Session store unavailable")
         expect(total(page)).to_have_text("1")  # as it was before
         server.start()
         settings.CACHES = {"default": patient_config(server.url)}
         fill(sessions, 2)
-        expect(page.get_by_role("status")).to_contain_text("The store answers again.")
+        expect(page.get_by_role("status")).to_contain_text("The session store is available again.")
         expect(total(page)).to_have_text("2")
     assert page.evaluate(NEVER_RELOADED)
     assert {text for text in watched.complaints if "503" not in text} == set()

@@ -138,9 +138,9 @@ def test_selection_follows_the_box_of_the_page_when_it_is_ticked(page: Page) -> 
     assert whole.evaluate("box => box.indeterminate")
     page.get_by_label("Select conversation conv-001").check()
     expect(whole).to_be_checked()
-    button(page, "Release…").click()
-    expect(page.get_by_text("3 sessions will be released.")).to_be_visible()
-    button(page, "Release").click()
+    button(page, "Delete…").click()
+    expect(page.get_by_text("3 sessions will be deleted.")).to_be_visible()
+    button(page, "Delete").click()
     expect(page.get_by_text("There are no sessions.")).to_be_visible()
 
 
@@ -153,7 +153,7 @@ def test_detail_shows_what_happens_when_a_session_is_kept_alive_moved_and_releas
     expect(left).to_have_text(re.compile(r"^1 min \d+ s$"))
     before = left.inner_text()
     expect(left).not_to_have_text(before)
-    button(page, "Keep alive").click()
+    button(page, "Extend").click()
     expect(left).to_have_text("23 h 59 min")
     page.get_by_role("combobox", name="Provider").fill("mistral")
     page.get_by_label("Reason").fill("slow today")
@@ -164,14 +164,14 @@ def test_detail_shows_what_happens_when_a_session_is_kept_alive_moved_and_releas
     expect(event).to_contain_text("Reason: slow today")
     expect(event).to_contain_text("by ada")
     expect(page.locator("pre")).to_contain_text('"provider":"mistral"')
-    link(page, "Changes made by users").click()
+    link(page, "Operator changes").click()
     expect(page.locator("#change-history")).to_contain_text("Moved from openai, gpt-4 to mistral, gpt-4: slow today")
     page.go_back()
-    button(page, "Release…").click()
+    button(page, "Delete…").click()
     link(page, "Cancel").click()
-    button(page, "Release…").click()
-    button(page, "Release").click()
-    expect(page.locator(".messagelist")).to_contain_text("1 session was released.")
+    button(page, "Delete…").click()
+    button(page, "Delete").click()
+    expect(page.locator(".messagelist")).to_contain_text("1 session was deleted.")
     assert not session_cache.exists(keys.session("conv/1"))
 
 
@@ -187,8 +187,8 @@ def test_pages_work_when_there_is_no_javascript(browse: Callable[..., Any]) -> N
     page.goto(BASE)
     expect(page.locator("[data-sticky-page]")).to_be_hidden()
     page.get_by_label("Select conversation conv-000").check()
-    button(page, "Release…").click()
-    button(page, "Release").click()
+    button(page, "Delete…").click()
+    button(page, "Delete").click()
     expect(rows(page)).to_have_count(1)
     page.goto(page_of("conv-001"))
     expect(page.locator("[data-sticky-left] span")).to_have_text(re.compile(r"^(24 h 0|23 h 59) min$|^1 d 0 h$"))
@@ -215,7 +215,7 @@ def test_hostile_values_are_text_when_the_browser_shows_them(page: Page) -> None
         expect(page.locator(".sticky-heading bdi")).to_have_text(conversation_id)
         assert page.evaluate("window.hacked") is None
         assert page.locator("#content img").count() == 0
-        button(page, "Keep alive").click()
+        button(page, "Extend").click()
         expect(page.locator(".messagelist")).to_contain_text("The session is kept alive")
         sessions.delete(conversation_id)  # of two that were used within a second the id decides which is the first
 

@@ -33,7 +33,7 @@ def test_list_says_that_the_store_is_down_and_works_again_when_it_is_back(
         server.kill()
         settings.CACHES = {"default": cache_config(server.url)}
         page.reload()
-        expect(page.get_by_role("heading", name="The session store does not answer")).to_be_visible()
+        expect(page.get_by_role("heading", name="Session store unavailable")).to_be_visible()
         expect(page.get_by_role("alert")).to_contain_text("manage.py sessions doctor")
         expect(page.get_by_text("There are no sessions")).to_have_count(0)
         server.start()

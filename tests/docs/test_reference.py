@@ -110,7 +110,7 @@ def test_reference_tells_the_permission_that_each_call_needs() -> None:
     for method, path, needed in told:
         view = resolve(path.format(id="conv-1", key="0" * 32)).func.view_class
         if view.permission_classes == (OperationPermission,):
-            assert needed == "as to begin it"
+            assert needed == "as to start it"
         else:
             assert needed == NEEDED.get(method, getattr(view, "permission", "change"))
 

@@ -9,7 +9,6 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentinel_project.gateway.routing import objects
 from sessions_sticky import keys
 from sessions_sticky.jobs.records import done_key
 from tests.sessions_sticky.calls import sample
@@ -52,7 +51,7 @@ VALUES = {
 
 def poisons(place: str) -> dict[str, Callable[[redis.Redis, str], Any]]:
     """Return what to put under an empty key, by name; more for a session, whose fields may be wrong."""
-    values = VALUES | UNREADABLE if place.startswith(keys.SESSION_PREFIX) else VALUES
+    values = VALUES | UNREADABLE if place.startswith(keys.session_prefix()) else VALUES
     return {name: lambda raw, key, value=value: raw.set(key, value) for name, value in values.items()} | TYPES
 
 
@@ -68,15 +67,15 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
     return {
         "sentinel:session:{conversation_id}": [keys.session("conv-1")],
         "sentinel:deleted:{conversation_id}": [keys.deleted("conv-1")],
-        "sentinel:{index}:all": [keys.INDEX_ALL],
+        "sentinel:{index}:all": [keys.index_all()],
         'sentinel:{index}:route:["provider","model"]': [route],
         "sentinel:{index}:owner:{external_id}": [owner],
-        "sentinel:{index}:routes": [keys.INDEX_ROUTES],
-        "sentinel:history:{index}": [keys.HISTORY],
+        "sentinel:{index}:routes": [keys.index_routes()],
+        "sentinel:history:{index}": [keys.history()],
         "sentinel:created:{index}:...": [keys.created("minute", now // 60), keys.created("hour", now // 3600)],
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
-        "sentinel:jobs:{index}": [keys.JOBS],
-        "sentinel:object:{id}": [f"{objects.KEY_PREFIX}{OBJECT}"],
+        "sentinel:jobs:{index}": [keys.jobs()],
+        "sentinel:object:{id}": [f"sentinel:object:{OBJECT}"],
         "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
         "sentinel:throttle:...": [f"sentinel:throttle:{user}:{now // 60 + ahead}" for ahead in (0, 1)],
     }

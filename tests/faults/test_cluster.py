@@ -86,7 +86,7 @@ def walk(manager: SessionManager) -> set[str]:
 
 
 def with_the_index(cluster: Cluster) -> Node:
-    return cluster.owner(keys.INDEX_ALL)
+    return cluster.owner(keys.index_all())
 
 
 def without_the_index(cluster: Cluster) -> Node:
@@ -160,10 +160,10 @@ def test_chats_go_on_when_slots_are_moved(cluster: Cluster, setup: str, experime
                 assert session.provider == KNOWN[conversation_id]
 
     def move(cluster: Cluster) -> None:
-        cluster.move_slot(keys.INDEX_ALL, pause=lambda: time.sleep(0.05))
+        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.05))
         for conversation_id in list(KNOWN)[:10]:
             cluster.move_slot(keys.session(conversation_id), pause=partial(look, conversation_id))
-        cluster.move_slot(keys.INDEX_ALL, pause=lambda: time.sleep(0.05))
+        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.05))
 
     outage = suffer(cluster, move)
     assert not [line for line in outage.logged if "degraded" in line and "moving" in line]

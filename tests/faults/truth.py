@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def stored(raw: redis.Redis) -> dict[str, Session]:
     """Return the sessions of a store by id, each of them readable and under its own key."""
-    names = list(raw.scan_iter(f"{keys.SESSION_PREFIX}*", count=1_000))
+    names = list(raw.scan_iter(f"{keys.session_prefix()}*", count=1_000))
     found = [Session.from_json(value) for value in raw.mget(names)] if names else []
     assert [keys.session(session.id).encode() for session in found] == names
     return {session.id: session for session in found}
@@ -24,7 +24,7 @@ def stored(raw: redis.Redis) -> dict[str, Session]:
 
 def check_expiries(raw: redis.Redis, ttl_seconds: int) -> int:
     """Assert that every session key has an expiry within the idle time; return how many there are."""
-    names = list(raw.scan_iter(f"{keys.SESSION_PREFIX}*", count=1_000))
+    names = list(raw.scan_iter(f"{keys.session_prefix()}*", count=1_000))
     with raw.pipeline(transaction=False) as pipeline:
         for name in names:
             pipeline.pttl(name)

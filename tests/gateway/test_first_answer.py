@@ -115,7 +115,7 @@ def restored(bound_to_north: str, session_cache: redis.Redis, monkeypatch: pytes
     now = time.time()
     with monkeypatch.context() as patched:
         patched.setattr(time, "time", lambda: now - 100)
-        sessions.create(bound_to_north, "north", "model-a", "ann")
+        sessions.create(bound_to_north, "north", "model-a", "ann", replace=True)
     session_cache.flushdb()
     return bound_to_north
 

@@ -106,13 +106,13 @@ def write_raw(raw: redis.Redis, conversation_id: str, ttl: int = 86_400, **field
 
 def places(session: Session) -> set[str]:
     """Return the index keys that hold an entry of a session."""
-    return {keys.INDEX_ALL, keys.owner(session.external_id), keys.route(session.provider, session.model)}
+    return {keys.index_all(), keys.owner(session.external_id), keys.route(session.provider, session.model)}
 
 
 def check(raw: redis.Redis, sessions: list[Session]) -> None:
     """Assert that the index holds just these sessions, each in its places, and dies with them."""
     held = entries(raw)
-    routes = held.pop(keys.INDEX_ROUTES, {})
+    routes = held.pop(keys.index_routes(), {})
     expected: dict[str, set[bytes]] = {}
     for session in sessions:
         for place in places(session):

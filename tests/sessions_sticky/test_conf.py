@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.core.cache import cache, caches
 from django.core.exceptions import ImproperlyConfigured
 
-from sessions_sticky import SessionManager, sessions
-from sessions_sticky.conf import MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
+from sessions_sticky import SessionManager, sessions, stores
+from sessions_sticky.conf import ALLOWED_TTL, MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
 from tests.sessions_sticky.calls import PROPOSAL
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -36,12 +38,12 @@ def test_ttl_seconds_raises_with_value_and_what_is_allowed_when_the_setting_is_b
     settings.SESSION_TTL_SECONDS = value
     with pytest.raises(ImproperlyConfigured) as caught:
         _ = conf.ttl_seconds
-    assert str(caught.value).startswith(f"Invalid SESSION_TTL_SECONDS: {value!r}; allowed is a whole number")
+    assert str(caught.value) == f"SESSION_TTL_SECONDS must be {ALLOWED_TTL}, not {value!r}"
 
 
 @pytest.mark.parametrize("value", [value for value in BAD_TTLS if value is not None], ids=repr)
 def test_manager_raises_when_its_ttl_seconds_is_bad(value):
-    with pytest.raises(ValueError, match="Invalid SESSION_TTL_SECONDS: "):
+    with pytest.raises(ValueError, match="SESSION_TTL_SECONDS must be "):
         SessionManager(ttl_seconds=value)
 
 
@@ -56,7 +58,9 @@ def test_parse_ttl_seconds_reads_whole_numbers(text, value):
     "text", ["abc", "", " ", "0", "-5", "1.5", "1e3", "+5", "0x10", "1_000", "٣", "60 ", "2147483648", "9" * 5000]
 )
 def test_parse_ttl_seconds_raises_in_one_line_when_the_text_is_bad(text):
-    with pytest.raises(ValueError, match=r"^Invalid SESSION_TTL_SECONDS: .*; allowed is a whole number of seconds"):
+    with pytest.raises(
+        ValueError, match=r"^SESSION_TTL_SECONDS must be a whole number of seconds from 1 to \d+, not .*$"
+    ):
         parse_ttl_seconds(text)
 
 
@@ -85,13 +89,14 @@ def test_option_takes_what_is_allowed_and_says_so_otherwise(settings, name, opti
         settings.SESSIONS_STICKY = {option: value}
         with pytest.raises(ImproperlyConfigured) as caught:
             getattr(conf, name)
-        assert str(caught.value).startswith(f"Invalid SESSIONS_STICKY['{option}']: {value!r}; allowed is ")
+        assert str(caught.value).startswith(f"SESSIONS_STICKY['{option}'] must be ")
+        assert str(caught.value).endswith(f", not {value!r}")
 
 
 @pytest.mark.parametrize("value", [None, [], "CACHE"])
 def test_option_raises_when_the_setting_is_no_dict(settings, value):
     settings.SESSIONS_STICKY = value
-    with pytest.raises(ImproperlyConfigured, match=r"Invalid SESSIONS_STICKY: .*; allowed is a dict"):
+    with pytest.raises(ImproperlyConfigured, match=r"SESSIONS_STICKY must be a dict, not "):
         _ = conf.cache
     assert unknown_options() == {}
 
@@ -119,7 +124,9 @@ def test_manager_follows_the_cache_alias_at_once(settings, two_caches):
 
 @pytest.mark.parametrize("value", [5, b"default", {}])
 def test_manager_raises_when_its_cache_is_none(value):
-    with pytest.raises(ValueError, match=re.escape(f"Invalid cache: {value!r}; allowed is")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"cache must be a Django cache or an alias in CACHES, not {value!r}")
+    ):
         SessionManager(value)
 
 
@@ -151,13 +158,16 @@ def test_identity_returns_the_arguments_that_are_set(settings, key):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, r"Invalid SESSIONS_STICKY\['IDENTITY'\]: NoneType; allowed is a dict of key, named, scope, sources"),
-        ({"key": "secret", "keys": 1}, r"\['IDENTITY'\]: \['key', 'keys'\]; allowed is a dict of key, named"),
-        ({"scope": "tenant"}, r"\['IDENTITY'\]\['scope'\]: 'tenant'; allowed is 'shared' or 'owner'"),
-        ({"named": "body.id"}, r"\['IDENTITY'\]\['named'\]: 'body.id'; allowed is a list of text"),
-        ({"sources": ["content", 1]}, r"\['IDENTITY'\]\['sources'\]: \['content', 1\]; allowed is a list of text"),
-        ({"key": ""}, r"\['IDENTITY'\]\['key'\]: str; allowed is text that is not empty"),
-        ({"key": ["secret"]}, r"\['IDENTITY'\]\['key'\]: list; allowed is text"),
+        (None, r"SESSIONS_STICKY\['IDENTITY'\] must be a dict of key, named, scope, sources, not NoneType"),
+        (
+            {"key": "secret", "keys": 1},
+            r"\['IDENTITY'\] must be a dict of key, named, scope, sources, not \['key', 'keys'\]",
+        ),
+        ({"scope": "tenant"}, r"\['IDENTITY'\]\['scope'\] must be 'shared' or 'owner', not 'tenant'"),
+        ({"named": "body.id"}, r"\['IDENTITY'\]\['named'\] must be a list of strings, not 'body.id'"),
+        ({"sources": ["content", 1]}, r"\['IDENTITY'\]\['sources'\] must be a list of strings, not \['content', 1\]"),
+        ({"key": ""}, r"\['IDENTITY'\]\['key'\] must be a non-empty string, not str"),
+        ({"key": ["secret"]}, r"\['IDENTITY'\]\['key'\] must be a non-empty string, not list"),
     ],
 )
 def test_identity_raises_without_showing_the_key_when_an_argument_is_bad(settings, value, message):
@@ -165,3 +175,25 @@ def test_identity_raises_without_showing_the_key_when_an_argument_is_bad(setting
     with pytest.raises(ImproperlyConfigured, match=message) as caught:
         _ = conf.identity
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", ":", "sentinel", "a:b:", "a b:", "{a}:", "a*:", "x" * 65 + ":", b"a:", None])
+def test_prefix_raises_with_value_and_what_is_allowed_when_the_setting_is_bad(settings, value):
+    settings.SESSIONS_STICKY = {"PREFIX": value}
+    with pytest.raises(ImproperlyConfigured) as caught:
+        _ = conf.prefix
+    assert str(caught.value).startswith(f"Invalid SESSIONS_STICKY['PREFIX']: {value!r}; allowed is 1 to 64 letters")
+
+
+def test_first_threads_share_one_store(monkeypatch):
+    make = stores._store
+
+    def make_slowly(get_cache):
+        time.sleep(0.05)
+        return make(get_cache)
+
+    monkeypatch.setattr(stores, "_store", make_slowly)
+    stores._stores.clear()
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: SessionManager("default")._store, range(4)))
+    assert len(set(map(id, made))) == 1

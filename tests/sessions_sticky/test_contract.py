@@ -87,7 +87,7 @@ def test_create_conflicts_and_changes_nothing_when_there_is_a_session(call):
 @pytest.mark.parametrize("name", ["provider", "model"])
 @pytest.mark.parametrize("method", ["create", "resolve"])
 def test_binding_refuses_a_blank_name(call, method, name, blank):
-    with pytest.raises(InvalidSession, match=f"Invalid {name}: .*not blank"):
+    with pytest.raises(InvalidSession, match=f"{name} must be a non-blank string"):
         call(method, "conv-123", **{**PROPOSAL, name: blank})
     assert call("get", "conv-123") is None
 
@@ -95,7 +95,7 @@ def test_binding_refuses_a_blank_name(call, method, name, blank):
 @pytest.mark.parametrize("value", [None, 5, b"user"])
 def test_resolve_refuses_an_owner_of_a_wrong_type_when_the_session_is_there(call, value):
     call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match="Invalid external_id"):
+    with pytest.raises(InvalidSession, match="external_id must be a string"):
         call("resolve", "conv-123", **{**PROPOSAL, "external_id": value})
 
 
@@ -165,7 +165,7 @@ def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw,
 @pytest.mark.parametrize(("method", "fields"), [("rebind", MOVE), ("delete_unchanged", {})])
 def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, method, fields):
     call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=r"Invalid session: .*; allowed is a Session"):
+    with pytest.raises(InvalidSession, match=r"session must be a Session, .*, not "):
         call(method, session, **fields)
     assert call("get", "conv-123").provider == PROPOSAL["provider"]
 
@@ -175,7 +175,7 @@ def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, 
 def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, wrong):
     if is_bound:
         call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+    with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a non-blank string"):
         call("resolve", "conv-123", **{**PROPOSAL, **wrong})
 
 
@@ -183,7 +183,7 @@ def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, 
 @pytest.mark.parametrize("wrong", [{"provider": None}, {"model": 5}, {"reason": None}])
 def test_rebind_refuses_what_is_no_string(call, wrong):
     session = call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match=f"Invalid {next(iter(wrong))}: "):
+    with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a non-blank string"):
         call("rebind", session, **{**MOVE, **wrong})
     assert call("get", "conv-123") == session
 

@@ -61,8 +61,9 @@ def test_import_reads_no_settings_and_opens_nothing_before_the_first_call():
 from sessions_sticky import *
 from django.conf import settings
 assert not settings.configured
-assert Session("c", "p", "m", "o", 1).id == keys.session("c")[-1]
+assert Session("c", "p", "m", "o", 1).id == "c"
 settings.configure(CACHES={"default": cache_config("redis://127.0.0.1:1/0")})
+assert keys.session("c") == "sentinel:session:c"
 try:
     sessions.get("c")
 except SessionStoreUnavailable:

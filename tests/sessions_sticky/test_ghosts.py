@@ -91,7 +91,7 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 @on_real
 def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
-    for key in (*index_keys(raw), keys.HISTORY, *raw.scan_iter("sentinel:created:*")):
+    for key in (*index_keys(raw), keys.history(), *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)
         raw.set(key, "junk")
     assert call("page") == call("page", provider="openai") == call("page", external_id="user-456") == ([], None)
@@ -114,6 +114,6 @@ def test_entry_is_brought_up_to_date_when_it_lags_behind_and_is_met(call, manage
     fill(manager, 1)
     for key, members in entries(raw).items():
         raw.zincrby(key, -100, next(iter(members)))
-    behind = raw.zscore(keys.INDEX_ALL, "conv-0")
+    behind = raw.zscore(keys.index_all(), "conv-0")
     assert ids(walk(pager(call))) == ["conv-0"]
-    assert raw.zscore(keys.INDEX_ALL, "conv-0") > behind + 90
+    assert raw.zscore(keys.index_all(), "conv-0") > behind + 90

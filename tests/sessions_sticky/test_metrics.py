@@ -81,7 +81,7 @@ def test_rebinds_are_counted_without_an_operators_words(
 ) -> None:
     settings.SESSIONS_STICKY = {"METRICS": True}
     manager = sessions.acting_as(actor)
-    reason = "prompt cache expired" if actor == "gateway" else f"{actor} asked for Ann's sessions, ticket 4711"
+    reason = "prompt cache expired" if actor == "gateway" else f"{actor} asked for Ann's sessions, ticket OPS-4711"
 
     def count(each: str) -> float:
         return metrics._metrics().rebinds.labels(each)._value.get()
@@ -91,7 +91,7 @@ def test_rebinds_are_counted_without_an_operators_words(
     manager.rebind(bound, provider="mistral", model="large", reason=reason)
     assert manager.rebind_all(provider="mistral", to_provider="openai", reason=reason) == 1
     assert count(label) == before + 2
-    assert "4711" not in generate_latest().decode()
+    assert "OPS-4711" not in generate_latest().decode()
 
 
 def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_seen):

@@ -120,7 +120,7 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.viewsets import ViewSet
 from drf_spectacular.utils import extend_schema
 
-NAMES = ["Session", "Event", "Page", "Operation", "Operations", "Stats", "RouteStats", "History", "Count", "Problem",
+NAMES = ["Session", "Event", "Page", "Operation", "Operations", "Stats", "RouteStats", "History", "Preview", "Problem",
          "Conflict", "Rebind", "RebindAll", "DeleteAll", "CountOrOperation"]
 
 

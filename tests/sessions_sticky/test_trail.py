@@ -275,7 +275,7 @@ def test_usage_leaves_out_what_is_no_sum(call, raw):
 
 @pytest.mark.parametrize("minutes", [0, 1_441, True, "60"])
 def test_usage_refuses_other_times(manager, minutes):
-    with pytest.raises(ValueError, match="allowed is a whole number from 1 to 1440"):
+    with pytest.raises(ValueError, match="must be a whole number from 1 to 1440"):
         manager.usage(minutes)
 
 

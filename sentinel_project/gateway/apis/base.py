@@ -180,7 +180,7 @@ def invalid_field(param: str, value: Any, allowed: str) -> ApiError:
     """Return the error for a field that is missing, empty or of another type."""
     given = "missing" if value is None else f"of type {type(value).__name__}" if value else "empty"
     code = "missing_required_parameter" if value is None else "invalid_type"
-    return ApiError(400, f"Invalid {param}: it is {given}; allowed is {allowed}", param=param, code=code)
+    return ApiError(400, f"{param} must be {allowed}, but is {given}", param=param, code=code)
 
 
 def _model_too_long() -> ApiError:

@@ -75,5 +75,5 @@ def _limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT):
-        raise ApiError(400, f"Invalid limit: {text[:20]!r}; allowed is 1 to {MAX_LIMIT}", param="limit")
+        raise ApiError(400, f"limit must be a number from 1 to {MAX_LIMIT}, not {text[:20]!r}", param="limit")
     return int(text)

@@ -16,7 +16,9 @@ class Migration(migrations.Migration):
                 (
                     "owner",
                     models.CharField(
-                        help_text="Whose conversations the key opens.", max_length=256, verbose_name="owner"
+                        help_text="The owner whose conversations this key can use.",
+                        max_length=256,
+                        verbose_name="owner",
                     ),
                 ),
                 ("digest", models.CharField(editable=False, max_length=64, unique=True)),

@@ -31,6 +31,7 @@ from sentinel_project.gateway.providers.health import (
     SlotState,
 )
 from sentinel_project.gateway.upstream import client as upstream
+from sessions_sticky import keys
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ def _ago(at: float, now: float) -> float:
 
 
 def _key(name: str) -> str:
-    return f"sentinel:provider:{name}"
+    return keys.prefixed(f"provider:{name}")
 
 
 async def _is_alive(provider: Provider) -> bool:

@@ -29,7 +29,6 @@ from sessions_sticky.identity import Identity, continued, identify
 
 logger = logging.getLogger(__name__)
 
-KEY_PREFIX = "sentinel:object:"
 STORE_SECONDS = 0.5
 """How long a request waits for the store; the cache's own timeouts are shorter."""
 REMEMBERED = 4096
@@ -198,7 +197,7 @@ async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
 
 def _read(object_id: str) -> StoredObject | None:
     """Return what the store knows; nothing as well for what another program has written there."""
-    cache, key = caches[DEFAULT_CACHE_ALIAS], KEY_PREFIX + object_id
+    cache, key = caches[DEFAULT_CACHE_ALIAS], keys.prefixed(f"object:{object_id}")
     try:
         value = cache.get(key)
         stored = None if value is None else msgspec.convert(value, StoredObject)
@@ -215,4 +214,4 @@ def _read(object_id: str) -> StoredObject | None:
 
 def _write(object_id: str, stored: StoredObject) -> None:
     ttl = settings.SENTINEL_OBJECT_TTL_SECONDS
-    caches[DEFAULT_CACHE_ALIAS].set(KEY_PREFIX + object_id, msgspec.to_builtins(stored), ttl)
+    caches[DEFAULT_CACHE_ALIAS].set(keys.prefixed(f"object:{object_id}"), msgspec.to_builtins(stored), ttl)

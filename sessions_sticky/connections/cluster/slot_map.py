@@ -94,7 +94,7 @@ class Slots:
             return command.address
         key = command.args[1]
         if isinstance(command, ScriptCall):
-            key = command.keys[0] if command.keys else keys.INDEX_ALL  # without a key any server will do
+            key = command.keys[0] if command.keys else keys.index_all()  # without a key any server will do
         return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 

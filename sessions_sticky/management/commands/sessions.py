@@ -14,8 +14,8 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from sessions_sticky.cli import doctor, identify, mutations, queries
 from sessions_sticky.cli.arguments import add_subcommands
-from sessions_sticky.cli.errors import WRONG_USAGE, Error, told_in_one_line
-from sessions_sticky.cli.output import Screen
+from sessions_sticky.cli.errors import WRONG_USAGE, Error, exit_with_error
+from sessions_sticky.cli.output import Output
 
 SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "list": queries.list_sessions,
@@ -33,43 +33,43 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
 
 
 class Command(BaseCommand):
-    """What operators do with sessions."""
+    """Operator commands for sessions."""
 
-    help = "See, move and delete the sessions that keep conversations on their provider."
-    requires_system_checks = []  # doctor reports them; they must not keep it from running
+    help = "List, move and delete sticky sessions."
+    requires_system_checks = []  # doctor reports them and must run even if they fail
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take a subcommand with its arguments."""
+        """Add the subcommands and their arguments."""
         add_subcommands(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run as a process of its own, on a terminal that may not know every character."""
+        """Run as a process; characters that the terminal cannot print are escaped."""
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         if _no_color_wanted():
-            self.stderr.style_func = None  # of the line that says an error
+            self.stderr.style_func = None  # no color for errors
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, subcommand: str | None = None, json: bool = False, **options: Any) -> None:
-        """Run the subcommand. Writes to the bare streams: Django's wrappers end every write, and color errors."""
+        """Run the subcommand on the plain streams: Django's wrappers end every write and color errors."""
         if subcommand is None:
             self.stderr.write(self.create_parser("manage.py", "sessions").format_help())
-            raise Error("no subcommand was given", WRONG_USAGE)
+            raise Error("a subcommand is required", WRONG_USAGE)
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
-        screen = Screen(out, err, as_json=json, no_color=options["no_color"] or _no_color_wanted())
-        with told_in_one_line(out), _only_errors_logged():
-            SUBCOMMANDS[subcommand](screen, **options)
+        output = Output(out, err, as_json=json, no_color=options["no_color"] or _no_color_wanted())
+        with exit_with_error(out), _only_errors_logged():
+            SUBCOMMANDS[subcommand](output, **options)
             out.flush()
 
 
 def _no_color_wanted() -> bool:
-    return bool(os.environ.get("NO_COLOR"))  # no-color.org; Django knows its own option alone
+    return bool(os.environ.get("NO_COLOR"))  # no-color.org; Django only supports its option
 
 
 @contextmanager
 def _only_errors_logged() -> Iterator[None]:
-    """Keep the log off the terminal for what the command tells anyway."""
+    """Do not log warnings to the terminal; the command reports them itself."""
     logger = logging.getLogger("sessions_sticky")
     before = logger.level
     logger.setLevel(logging.ERROR)

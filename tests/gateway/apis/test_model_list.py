@@ -71,7 +71,7 @@ async def test_models_are_paged_as_anthropics(query, expected, has_more):
 async def test_models_refuse_a_limit_that_is_not_allowed(limit):
     answer = await get(query=f"limit={limit}")
     assert (answer.status, answer.json["error"]["type"]) == (400, "invalid_request_error")
-    assert "allowed is 1 to 1000" in answer.json["error"]["message"]
+    assert "limit must be a number from 1 to 1000" in answer.json["error"]["message"]
 
 
 async def test_model_has_anthropics_shape_when_its_client_asks():

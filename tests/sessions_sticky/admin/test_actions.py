@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(RELEASE, {**selected(chosen), "provider": "openai", "cursor": "x"})
     assert response.status_code == 200
-    assert "<strong>3</strong> sessions will be released." in response.text
+    assert "<strong>3</strong> sessions will be deleted." in response.text
     expected = {**selected(chosen), "provider": ["openai"], "cursor": ["x"]}
     assert hidden_fields(response) == expected
     assert response.context["cancel_url"] == query(provider="openai", cursor="x")
@@ -44,9 +44,9 @@ def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list
 def test_release_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(RELEASE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
     assert response.url == query(provider="openai")
-    assert told(ada.get(response.url)) == ["2 sessions were released."]
+    assert told(ada.get(response.url)) == ["2 sessions were deleted."]
     assert [entry.session.id for entry in sessions.page().sessions] == ["conv-2"]
-    assert logged() == {("conv-0", 3, "Unbound"), ("conv-1", 3, "Unbound")}
+    assert logged() == {("conv-0", 3, "Deleted"), ("conv-1", 3, "Deleted")}
     assert [event.actor for event in sessions.history("conv-0")] == ["gateway", "ada"]
 
 
@@ -55,14 +55,13 @@ def test_release_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: 
     sessions.delete("conv-1")
     response = ada.post(RELEASE, {**selected(chosen), **CONFIRMED}, follow=True)
     assert told(response) == [
-        "1 session was released.",
-        "Conversation “conv-0” was left alone: it is meanwhile bound to mistral, model <large>, and not as it was shown"
-        " to you.",
-        "Conversation “conv-1” was left alone: it is not bound any more.",
+        "1 session was deleted.",
+        "Conversation “conv-0” was not changed: it is now bound to mistral, model <large>, and no longer as displayed.",
+        "Conversation “conv-1” was not changed: it is no longer bound.",
     ]
     assert "<large>, and" not in response.text
     assert sessions.get("conv-0") == moved
-    assert logged() == {("conv-2", 3, "Unbound")}
+    assert logged() == {("conv-2", 3, "Deleted")}
 
 
 def test_release_says_how_many_more_when_very_many_were_left_alone(ada: Client, session_cache: redis.Redis) -> None:
@@ -70,7 +69,7 @@ def test_release_says_how_many_more_when_very_many_were_left_alone(ada: Client, 
     sessions.delete_all(everything=True)
     messages = told(ada.post(RELEASE, {**selected(shown), **CONFIRMED}, follow=True))
     assert len(messages) == 11
-    assert messages[-1] == "3 more sessions were left alone."
+    assert messages[-1] == "3 more sessions were not changed."
 
 
 def test_move_asks_where_to_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
@@ -100,7 +99,7 @@ def test_move_keeps_the_model_when_none_is_given(ada: Client, chosen: list[Sessi
 
 def test_move_tells_when_a_session_is_there_already(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "to-provider": "openai", "to-model": ""}, follow=True)
-    assert told(response) == ["1 session was there already."]
+    assert told(response) == ["1 session was already there."]
     assert len(sessions.history("conv-0")) == 1
     assert not logged()
 
@@ -109,8 +108,7 @@ def test_move_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Cli
     moved = sessions.rebind(chosen[0], provider="azure", model="gpt-4", reason="faster")
     response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET}, follow=True)
     assert told(response) == [
-        "Conversation “conv-0” was left alone: it is meanwhile bound to azure, model gpt-4, and not as it was shown to"
-        " you."
+        "Conversation “conv-0” was not changed: it is now bound to azure, model gpt-4, and no longer as displayed."
     ]
     assert sessions.get("conv-0") == moved
     assert not logged()
@@ -124,7 +122,7 @@ def test_conflict_message_hides_the_binding_when_the_user_may_not_view(
     client = login(action)
     client.post(path, {**selected(chosen[:1]), **form, **CONFIRMED})
     response = client.get("/admin/password_change/")  # a page that shows messages to every user
-    assert told(response) == ["1 more session was left alone."]
+    assert told(response) == ["1 more session was not changed."]
     assert "secret-model" not in response.text
 
 
@@ -199,4 +197,4 @@ def test_action_is_done_and_logged_as_an_error_when_the_database_fails(
     monkeypatch.setattr(LogEntry.objects, "create", fail)
     ada.post(RELEASE, {**selected(chosen), **CONFIRMED})
     assert sessions.count() == 0
-    assert "not recorded, DELETION 'conv-0' by 'ada': 'Unbound': 'disk full'" in caplog.text
+    assert "not recorded, DELETION 'conv-0' by 'ada': 'Deleted': 'disk full'" in caplog.text

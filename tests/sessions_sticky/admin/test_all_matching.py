@@ -26,7 +26,7 @@ def job_at(url: str) -> Any:
 def test_release_shows_the_count_first_when_all_that_match_are_meant(ada: Client, chosen: list[Session]) -> None:
     sessions.create("other", "mistral", "large", "user-7")
     response = ada.post(RELEASE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
-    assert "<strong>3</strong> sessions will be released." in response.text
+    assert "<strong>3</strong> sessions will be deleted." in response.text
     assert hidden_fields(response) == {"all": ["1"], "provider": ["openai"]}
     assert sessions.count() == 4
 
@@ -39,7 +39,7 @@ def test_release_begins_a_job_when_all_that_match_are_meant(ada: Client, chosen:
     assert (job.kind, job.provider, job.everything, job.actor) == ("delete", "openai", False, "ada")
     assert (job.state, job.done) == ("done", 3)
     assert sessions.count() == 1
-    message = f"Begun, 3 sessions expected: delete sessions of provider 'openai' (operation {job.key})"
+    message = f"Started, 3 sessions expected: delete sessions of provider 'openai' (operation {job.key})"
     assert logged() == {(None, 3, message)}
 
 
@@ -64,7 +64,7 @@ def test_move_keeps_each_ones_model_when_all_are_meant_and_no_model_is_given(
     ada: Client, chosen: list[Session]
 ) -> None:
     response = ada.post(MOVE, {"all": "1", "provider": "openai", **TARGET, "to-model": ""})
-    assert "Each keeps its own" in response.text
+    assert "Keep current models" in response.text
     assert job_at(ada.post(MOVE, {**hidden_fields(response), **CONFIRMED}).url).to_model is None
     assert sessions.count(provider="mistral", model="gpt-4") == 3
 
@@ -84,7 +84,7 @@ def test_action_wants_to_be_told_twice_when_it_means_all_sessions(
 def test_action_means_the_blank_owner_when_filtered_so(ada: Client, chosen: list[Session]) -> None:
     sessions.create("ownerless", "openai", "gpt-4", "")
     response = ada.post(RELEASE, {"all": "1", "no_owner": "1"})
-    assert "<strong>1</strong> session will be released." in response.text
+    assert "<strong>1</strong> session will be deleted." in response.text
     job_at(ada.post(RELEASE, {**hidden_fields(response), **CONFIRMED}).url)
     assert sessions.count() == 3
 
@@ -94,7 +94,7 @@ def test_action_says_at_most_when_counting_would_take_long(
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.filters.MAX_COUNTED", 1)
     response = ada.post(RELEASE, {"all": "1", "provider": "openai", "owner": "user-456"})
-    assert "At most <strong>3</strong> sessions will be released." in response.text
+    assert "At most <strong>3</strong> sessions will be deleted." in response.text
 
 
 def test_job_page_is_asked_for_by_its_key_when_a_job_has_begun(ada: Client, chosen: list[Session]) -> None:

@@ -110,7 +110,7 @@ def test_list_offers_no_filter_when_nothing_is_left_of_it(ada: Client, session_c
 
 @pytest.mark.parametrize(
     ("asked", "text"),
-    [({}, "There are no sessions. The first chat makes one."), ({"owner": "x"}, "No session matches these filters.")],
+    [({}, "No sessions yet. The first chat creates one."), ({"owner": "x"}, "No session matches these filters.")],
 )
 def test_list_says_why_when_it_is_empty(
     ada: Client, session_cache: redis.Redis, asked: dict[str, str], text: str
@@ -134,7 +134,7 @@ def test_list_says_to_go_on_when_nothing_fits_so_far(
     while url:
         response = ada.get(url)
         seen += listed(response)
-        empty += "None of the sessions looked at so far matches" in response.text
+        empty += "No match among the sessions searched so far" in response.text
         following = response.context["next_query"]
         url = f"{BASE}{following}" if following else ""
     assert seen == ["wanted"]
@@ -189,12 +189,12 @@ def test_list_shows_no_controls_to_change_when_the_user_may_only_view(
 ) -> None:
     sessions.create("conv-1", **PROPOSED)
     text = login("view").get(BASE).text
-    for name in ("formaction", 'name="selected"', 'name="all"', "Release", "Move"):
+    for name in ("formaction", 'name="selected"', 'name="all"', "Delete", "Move"):
         assert name not in text
 
 
 @pytest.mark.parametrize(
-    ("action", "shown", "not_shown"), [("change", "Move…", "Release…"), ("delete", "Release…", "Move…")]
+    ("action", "shown", "not_shown"), [("change", "Move…", "Delete…"), ("delete", "Delete…", "Move…")]
 )
 def test_list_shows_the_buttons_that_the_user_may_press_when_there_are_two(
     login: Callable[..., Client], session_cache: redis.Redis, action: str, shown: str, not_shown: str
@@ -224,7 +224,7 @@ def test_search_tells_of_the_owner_when_a_session_has_the_name_too(ada: Client, 
     sessions.create("user-456", **PROPOSED)
     response = ada.get(f"{BASE}search/", {"q": "user-456"}, follow=True)
     assert response.redirect_chain == [(page_of("user-456"), 302)]
-    assert told(response) == ["There is an owner of this name, too: filter the list to see their sessions."]
+    assert told(response) == ["There is also an owner with this name. Filter the list to see their sessions."]
 
 
 def test_search_goes_to_what_is_left_when_the_session_is_gone(ada: Client, session_cache: redis.Redis) -> None:
@@ -241,7 +241,9 @@ def test_search_says_that_there_is_nothing_when_nothing_has_that_name(
     response = ada.get(f"{BASE}search/", {"q": text})
     assert listed(response) == []
     assert f'name="q" value="{escape(text)}"' in response.text
-    assert f"is exactly “<bdi>{escape(text)}</bdi>”, and no id contains it. Capitals count." in response.text
+    assert (
+        f"is exactly “<bdi>{escape(text)}</bdi>”, and no id contains it. The search is case-sensitive." in response.text
+    )
     assert "All sessions have been searched." in response.text
     assert "conv-1" not in response.text
 

@@ -41,8 +41,8 @@ def test_detail_shows_every_field_and_the_value_as_stored_when_bound(ada: Client
     ("session_id", "expected"),
     [
         ("conv-1", ["conv-1", "an id meant for the gateway (named)"]),
-        ("0123456789ab:me@home@gpt-4", ["me@home", "an id of the client\u2019s own (observed)", "gpt-4"]),
-        ("0123456789ab:content:12@gpt-4", ["(none)", "how the conversation begins (content)", "gpt-4"]),
+        ("0123456789ab:me@home@gpt-4", ["me@home", "an id of the client (observed)", "gpt-4"]),
+        ("0123456789ab:content:12@gpt-4", ["(none)", "the beginning of the conversation (content)", "gpt-4"]),
     ],
 )
 def test_detail_shows_the_clients_id_and_its_kind(
@@ -74,7 +74,7 @@ def test_detail_tells_what_when_whence_whither_why_and_who_when_there_is_a_histo
     moved_text = "Moved from <bdi>openai</bdi>, model <bdi>gpt-4</bdi>, to <bdi>mistral</bdi>, model <bdi>large</bdi>"
     assert moved_text in text
     assert "Reason: <bdi>&lt;openai&gt; is slow</bdi>" in text
-    assert "Released from <bdi>mistral</bdi>, model <bdi>large</bdi>" in text
+    assert "Deleted on <bdi>mistral</bdi>, model <bdi>large</bdi>" in text
     assert text.count("by <bdi>bob</bdi>") == 2
     assert text.count("by the gateway") == 2
     assert text.count(f"{response.context['events'][0].at:%Y-%m-%d}") >= 4
@@ -98,7 +98,7 @@ def test_detail_says_that_none_is_kept_when_there_is_no_history(
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     response = ada.get(page_of("conv-1"))
     assert response.status_code == 200
-    assert "No history is kept" in response.text
+    assert "No history: this cache" in response.text
 
 
 def test_detail_answers_404_with_what_the_history_has_when_the_session_is_gone(
@@ -108,9 +108,9 @@ def test_detail_answers_404_with_what_the_history_has_when_the_session_is_gone(
     sessions.delete("conv-1")
     response = ada.get(page_of("conv-1"))
     assert response.status_code == 404
-    assert "The conversation has no session" in response.text
-    assert "Released from <bdi>openai</bdi>" in response.text
-    for button in ("Keep alive", "Release…", "to-provider"):
+    assert "The session was deleted, has expired or never existed" in response.text
+    assert "Deleted on <bdi>openai</bdi>" in response.text
+    for button in ("Extend", "Delete…", "to-provider"):
         assert button not in response.text
 
 
@@ -118,7 +118,7 @@ def test_detail_shows_the_value_when_it_is_unreadable(ada: Client, session_cache
     session_cache.set(keys.session("conv-1"), b'\xff<b>{"id":' + b"x" * 20_000, ex=100)
     response = ada.get(page_of("conv-1"))
     assert response.status_code == 404
-    assert "cannot be read as a session" in response.text
+    assert "is not a valid session" in response.text
     assert "\ufffd&lt;b&gt;{&quot;id&quot;:xxx" in response.text
     assert len(response.context["raw"]) == 10_001
 
@@ -143,7 +143,7 @@ def test_detail_shows_no_buttons_when_the_user_may_only_view(
     assert "<form" not in main
 
 
-@pytest.mark.parametrize(("action", "shown"), [("change", {"Keep alive", "Move"}), ("delete", {"Release…"})])
+@pytest.mark.parametrize(("action", "shown"), [("change", {"Extend", "Move"}), ("delete", {"Delete…"})])
 def test_detail_shows_the_buttons_that_the_user_may_press_when_there_are_three(
     login: Callable[..., Client], session_cache: redis.Redis, action: str, shown: set[str]
 ) -> None:
@@ -156,16 +156,16 @@ def test_touch_sets_the_idle_time_back_to_full_when_bound(ada: Client, session_c
     write_raw(session_cache, "conv-1", 100)
     response = ada.post(page_of("conv-1", "touch"), follow=True)
     assert response.redirect_chain == [(page_of("conv-1"), 302)]
-    assert told(response) == ["The session is kept alive: its idle time is back to full."]
+    assert told(response) == ["The session was extended: its idle time starts again."]
     assert 86_000_000 < session_cache.pttl(keys.session("conv-1")) <= 86_400_000
     entry = LogEntry.objects.get()
     assert (entry.user.username, entry.object_id, entry.action_flag) == ("ada", "conv-1", 2)
-    assert entry.get_change_message() == "Idle time set back to full"
+    assert entry.get_change_message() == "Idle time reset"
 
 
 def test_touch_says_that_there_was_nothing_when_the_session_is_gone(ada: Client, session_cache: redis.Redis) -> None:
     response = ada.post(page_of("conv-1", "touch"), follow=True)
-    assert "not bound any more" in told(response)[0]
+    assert "no longer bound" in told(response)[0]
     assert not session_cache.exists(keys.session("conv-1"))
     assert not LogEntry.objects.exists()
 
@@ -176,7 +176,7 @@ def test_changes_shows_the_log_of_one_session_when_users_changed_it(ada: Client,
         ada.post(page_of(conversation_id, "touch"))
     response = ada.get(page_of("a/b", "history"))
     assert response.status_code == 200
-    assert response.text.count("Idle time set back to full") == 1
+    assert response.text.count("Idle time reset") == 1
     assert f'href="{page_of("a/b")}"' in response.text
 
 

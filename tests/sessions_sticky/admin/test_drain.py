@@ -111,7 +111,7 @@ def test_preview_warns_when_the_project_does_not_know_the_target(
 ) -> None:
     registry.register_routes(lambda: [("mistral", "large")])
     response = ada.get(PAGE, {**ASKED, "provider": target})
-    assert ("No such provider with this model is configured" in response.text) is warned
+    assert ("This provider and model are not configured" in response.text) is warned
     assert response.context["providers"] == ["mistral", "openai", "xai"]
 
 

@@ -125,7 +125,7 @@ def test_figures_tell_rate_and_time_left_when_looked_at_again(ada: Client, sessi
         with gate(1) as held:
             assert held.reached.wait(30)
         first = ada.get(page_of(job.key))
-        assert "Measuring how fast it is" in first.text
+        assert "Measuring the rate" in first.text
         last = Mark.read(mark_of(first))
         assert last is not None
         assert last.done == 500
@@ -167,7 +167,7 @@ def test_page_says_so_when_there_is_no_such_operation(ada: Client, session_cache
     path = page_of("ab" * 16, what)
     response = ada.post(path, follow=True) if what else ada.get(path)
     assert response.status_code == 404
-    assert "There is no such operation" in response.text
+    assert "No such operation" in response.text
 
 
 def test_conversation_keeps_its_page_when_it_is_named_operations(ada: Client, session_cache: redis.Redis) -> None:

@@ -49,8 +49,8 @@ def test_overview_counts_rebinds_by_reason_when_some_moved(ada: Client, session_
 
 def test_overview_says_so_when_there_is_nothing(ada: Client, session_cache: redis.Redis) -> None:
     page = ada.get(PAGE).text
-    assert "There are no sessions. The first chat makes one." in page
-    assert "No session moved, by the last 0 events." in page
+    assert "No sessions yet. The first chat creates one." in page
+    assert "No session moved in the last 0 events." in page
 
 
 def test_overview_says_so_when_no_history_is_kept(ada: Client, session_cache: redis.Redis, settings: Settings) -> None:

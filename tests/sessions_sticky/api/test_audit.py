@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 CHANGES = ("create", "touch", "rebind", "delete")
 ROWS = {
     "create": ("conv-2", ADDITION, "Bound to anthropic, claude"),
-    "touch": ("conv-1", CHANGE, "Idle time set back to full"),
+    "touch": ("conv-1", CHANGE, "Idle time reset"),
     "rebind": ("conv-1", CHANGE, "Moved from openai, gpt-4 to mistral, large: openai is being drained"),
-    "delete": ("conv-1", DELETION, "Unbound"),
+    "delete": ("conv-1", DELETION, "Deleted"),
 }
 
 

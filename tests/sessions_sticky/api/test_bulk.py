@@ -87,7 +87,7 @@ def test_delete_answers_200_with_the_operation_when_it_is_done_in_time(
     assert len(session_cache.keys("sentinel:session:*")) == 3
     assert sessions.history("conv-0")[-1].actor == "user"
     assert entries() == [
-        ("user", DELETION, None, "Begun, 4 sessions expected: delete sessions of provider 'openai', owner 'user-456'")
+        ("user", DELETION, None, "Started, 4 sessions expected: delete sessions of provider 'openai', owner 'user-456'")
     ]
 
 
@@ -103,7 +103,9 @@ def test_rebind_answers_200_with_the_operation_when_it_is_done_in_time(
     assert session is not None
     assert (session.provider, session.model) == ("mistral", "large")
     assert (event.kind, event.actor, event.reason) == ("rebound", "user", "maintenance")
-    message = "Begun, 4 sessions expected: move sessions of provider 'openai' to 'mistral', model 'large': maintenance"
+    message = (
+        "Started, 4 sessions expected: move sessions of provider 'openai' to 'mistral', model 'large': maintenance"
+    )
     assert entries() == [("user", CHANGE, None, message)]
 
 
@@ -121,7 +123,7 @@ def test_delete_answers_202_with_its_place_when_it_takes_longer(
         shown = api.get(url).json()
         assert (shown["state"], shown["done"]) == ("running", BATCH_SIZE)
         assert entries() == [
-            ("user", DELETION, None, f"Begun, {BATCH_SIZE + 1} sessions expected: delete all sessions")
+            ("user", DELETION, None, f"Started, {BATCH_SIZE + 1} sessions expected: delete all sessions")
         ]
     shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
     assert (shown["state"], shown["done"], shown["expected"]) == ("done", BATCH_SIZE + 1, BATCH_SIZE + 1)
@@ -159,7 +161,7 @@ def test_operation_is_stopped_and_resumed(
     assert (again.status_code, again.json()) == (200, shown)
     what = "move sessions of provider 'openai' to 'mistral': maintenance"
     assert entries() == [
-        ("user", CHANGE, None, f"Begun, {number} sessions expected: {what}"),
+        ("user", CHANGE, None, f"Started, {number} sessions expected: {what}"),
         ("user", CHANGE, None, f"Stopped, {BATCH_SIZE} of {number} sessions done: {what}"),
         ("user", CHANGE, None, f"Resumed, {BATCH_SIZE} of {number} sessions done: {what}"),
     ]
@@ -202,7 +204,7 @@ def test_call_answers_404_when_there_is_no_such_operation(
     method, path = method_and_path
     response = api.generic(method, f"{OPERATIONS}{HEX}/{path}")
     assert response.status_code == 404
-    assert response.json()["detail"] == f"There is no operation {HEX}; they are kept for a day."
+    assert response.json()["detail"] == f"No operation {HEX}. Operations are kept for a day."
 
 
 @pytest.mark.parametrize(

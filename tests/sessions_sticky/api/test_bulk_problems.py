@@ -32,8 +32,8 @@ pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 DELETE, REBIND = f"{BASE}delete/", f"{BASE}rebind/"
 NO_BOOLEAN = ["Must be a valid boolean."]
-NEITHER = ["Give a filter (provider, model, external_id), or everything: true."]
-BOTH = ["Filters and everything exclude each other."]
+NEITHER = ["Pass a filter (provider, model, external_id) or everything: true."]
+BOTH = ["Pass either filters or everything, not both."]
 FIELDS = "provider, model, external_id, everything, dry_run"
 
 

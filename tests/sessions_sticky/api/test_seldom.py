@@ -19,7 +19,7 @@ def test_api_leaves_bugs_to_django():
 @pytest.mark.parametrize("what", ["stop", "resume"])
 def test_changing_an_operation_is_refused_when_there_is_none(api, session_cache, what):
     told = assert_problem(api.post(f"{BASE}operations/{'0' * 32}/{what}/"), 404)
-    assert "There is no operation 000" in told["detail"]
+    assert "No operation 000" in told["detail"]
 
 
 def test_changing_an_operation_is_refused_when_it_is_forgotten_meanwhile(api, session_cache, monkeypatch):

@@ -31,7 +31,7 @@ def test_doctor_fails_when_it_found_an_error(settings):
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     found = run("doctor")
     assert (found.code, found.err) == (5, "doctor found 1 error")
-    assert "ERROR    reachable: The session store did not answer" in found.out
+    assert "ERROR    reachable: Session store unavailable" in found.out
     assert json.loads(run("doctor", "--json").out)["findings"][-1]["level"] == "error"
 
 

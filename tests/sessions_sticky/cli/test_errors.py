@@ -32,14 +32,14 @@ def test_every_subcommand_says_so_in_one_line_when_the_store_is_down(settings, m
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     found = run(*arguments)
     assert (found.code, found.out) == (3, "")
-    assert found.err.startswith("The session store did not answer")
+    assert found.err.startswith("Session store unavailable")
     assert "\n" not in found.err
 
 
 def test_a_process_ends_without_a_traceback_when_the_store_is_down(process):
     found = process("stats", url=f"redis://127.0.0.1:{free_port()}/0")
     assert (found.code, found.out) == (3, "")
-    assert found.err.startswith("Error: The session store did not answer")
+    assert found.err.startswith("Error: Session store unavailable")
     assert len(found.err.splitlines()) == 1
 
 
@@ -86,7 +86,7 @@ def test_a_subcommand_says_so_when_a_setting_is_wrong(manager, settings):
     settings.SESSIONS_STICKY = {"CACHE": "nowhere"}
     found = run("stats")
     assert found.code == 2
-    assert "SESSIONS_STICKY['CACHE']: 'nowhere'" in found.err
+    assert "SESSIONS_STICKY['CACHE'] must be an alias in CACHES ('default'), not 'nowhere'" in found.err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from sessions_sticky.cli.formatting import cut, described, duration, moment, place, several, visible
+from sessions_sticky.cli.formatting import (
+    describe_filters,
+    escape,
+    format_duration,
+    format_route,
+    format_time,
+    pluralize,
+    truncate,
+)
 from sessions_sticky.queries.filters import Filters
 
 
@@ -26,19 +34,19 @@ from sessions_sticky.queries.filters import Filters
     ],
 )
 def test_visible_shows_what_a_terminal_would_obey_or_hide(text, shown):
-    assert visible(text) == shown
+    assert escape(text) == shown
 
 
 @pytest.mark.parametrize(("text", "width", "short"), [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("", 3, "")])
 def test_cut_keeps_the_width(text, width, short):
-    assert cut(text, width) == short
+    assert truncate(text, width) == short
 
 
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(None, "-"), (0, "0:00:00"), (61.9, "0:01:01"), (86_400, "24:00:00"), (10**7, "2777:46:40")]
 )
 def test_duration_shows_hours_minutes_seconds(seconds, shown):
-    assert duration(seconds) == shown
+    assert format_duration(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -51,17 +59,17 @@ def test_duration_shows_hours_minutes_seconds(seconds, shown):
     ],
 )
 def test_moment_shows_a_time_in_utc_or_the_number(unix, shown):
-    assert moment(unix) == shown
+    assert format_time(unix) == shown
 
 
 def test_words_for_people():
-    assert [several(number) for number in (0, 1, 12_345)] == [
+    assert [pluralize(number) for number in (0, 1, 12_345)] == [
         "0 conversations",
         "1 conversation",
         "12,345 conversations",
     ]
-    assert several(1, "error") == "1 error"
-    assert place("a\x1b", "m") == r"a\x1b, model m"
-    assert place("a", None) == "a"
-    assert described(Filters("a", None, "o\n")) == r"of provider a, owner o\n"
-    assert described(Filters()) == "of all providers"
+    assert pluralize(1, "error") == "1 error"
+    assert format_route("a\x1b", "m") == r"a\x1b, model m"
+    assert format_route("a", None) == "a"
+    assert describe_filters(Filters("a", None, "o\n")) == r"of provider a, owner o\n"
+    assert describe_filters(Filters()) == "of all providers"

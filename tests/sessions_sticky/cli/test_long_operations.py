@@ -14,7 +14,7 @@ import pytest
 from sessions_sticky import Session, SessionStoreUnavailable, keys, sessions
 from sessions_sticky.cli import progress
 from sessions_sticky.cli.errors import Error
-from sessions_sticky.cli.output import Screen
+from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
 from tests.sessions_sticky.cli.conftest import Full
 
@@ -57,7 +57,7 @@ def index_misses(raw):
 
 def moves(raw):
     """The events of the history that tell of a move."""
-    events = [json.loads([*fields.values()][1]) for _, fields in raw.xrange(keys.HISTORY)]
+    events = [json.loads([*fields.values()][1]) for _, fields in raw.xrange(keys.history())]
     return [event for event in events if event["kind"] == "rebound"]
 
 
@@ -67,7 +67,7 @@ def test_a_drain_stops_at_ctrl_c_and_goes_on_when_run_again(many, raw, terminal,
     shown.wait_for(f"00 of {MANY:,}")  # the first that is told
     shown.type("\x03")
     assert shown.finish() == 130
-    (done,) = re.findall(rf"interrupted, ([0-9,]+) of {MANY:,} done; run it again to go on", shown.text)
+    (done,) = re.findall(rf"interrupted, ([0-9,]+) of {MANY:,} done; repeat the command to continue", shown.text)
     moved = int(done.replace(",", ""))
     assert 0 < moved < MANY
     assert truth(raw) == {"a": MANY - moved, "b": moved}
@@ -103,49 +103,49 @@ def test_a_long_operation_writes_quiet_lines_without_a_terminal(many, process):
 
 
 @pytest.fixture
-def screen():
-    return Screen(io.StringIO(), io.StringIO())
+def output():
+    return Output(io.StringIO(), io.StringIO())
 
 
-def test_quiet_lines_come_now_and_then(screen, monkeypatch):
+def test_quiet_lines_come_now_and_then(output, monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    with reporting(screen) as report:
+    with reporting(output) as report:
         report(1, 3)
         report(2, 3)
-    assert [line.split(",")[0] for line in screen.err.getvalue().splitlines()] == ["1 of 3", "2 of 3", "2 of 3"]
+    assert [line.split(",")[0] for line in output.err.getvalue().splitlines()] == ["1 of 3", "2 of 3", "2 of 3"]
 
 
-def test_quiet_lines_are_few(screen):
-    with reporting(screen) as report:
+def test_quiet_lines_are_few(output):
+    with reporting(output) as report:
         for done in range(1, 100):
             report(done, 99)
-    assert len(screen.err.getvalue().splitlines()) == 1
+    assert len(output.err.getvalue().splitlines()) == 1
 
 
-def test_nothing_is_reported_when_nothing_was_done(screen):
-    with reporting(screen):
+def test_nothing_is_reported_when_nothing_was_done(output):
+    with reporting(output):
         pass
-    assert screen.err.getvalue() == ""
+    assert output.err.getvalue() == ""
 
 
-def failure_of(screen, work):
+def failure_of(output, work):
     """The error that an operation ends with."""
     with pytest.raises(Error) as raised:
-        operate(screen, work)
+        operate(output, work)
     return str(raised.value), raised.value.returncode
 
 
-def operate(screen, work):
-    with reporting(screen) as report:
+def operate(output, work):
+    with reporting(output) as report:
         work(report)
 
 
-def test_an_operation_says_how_far_it_came_when_the_store_goes_away(screen):
+def test_an_operation_says_how_far_it_came_when_the_store_goes_away(output):
     def work(report):
         report(1_500, 3_000)
         raise SessionStoreUnavailable("no answer")
 
-    assert failure_of(screen, work) == ("no answer; 1,500 of 3,000 done; run it again to go on", 3)
+    assert failure_of(output, work) == ("no answer; 1,500 of 3,000 done; repeat the command to continue", 3)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def heeded():
 
 
 @pytest.mark.usefixtures("heeded")
-def test_ctrl_c_waits_for_the_batch_under_way(screen):
+def test_ctrl_c_waits_for_the_batch_under_way(output):
     batches = []
 
     def work(report):
@@ -166,48 +166,48 @@ def test_ctrl_c_waits_for_the_batch_under_way(screen):
             batches.append(done)
             report(done, 1_500)
 
-    assert failure_of(screen, work) == ("interrupted, 500 of 1,500 done; run it again to go on", 130)
+    assert failure_of(output, work) == ("interrupted, 500 of 1,500 done; repeat the command to continue", 130)
     assert batches == [500]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("heeded")
-def test_a_second_ctrl_c_waits_for_nothing(screen):
+def test_a_second_ctrl_c_waits_for_nothing(output):
     def work(report):
         report(500, 1_500)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("went on")
 
-    assert failure_of(screen, work)[1] == 130
+    assert failure_of(output, work)[1] == 130
 
 
-def test_ctrl_c_stays_ignored_when_the_process_ignores_it(screen):
+def test_ctrl_c_stays_ignored_when_the_process_ignores_it(output):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with reporting(screen) as report:
+        with reporting(output) as report:
             signal.raise_signal(signal.SIGINT)
             report(1, 1)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def test_an_operation_is_reported_in_a_thread_other_than_the_main_one(screen):
+def test_an_operation_is_reported_in_a_thread_other_than_the_main_one(output):
     def work():
-        with reporting(screen) as report:
+        with reporting(output) as report:
             report(1, 1)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert screen.err.getvalue().startswith("1 of 1")
+    assert output.err.getvalue().startswith("1 of 1")
 
 
 def test_an_operation_is_done_to_its_end_when_nobody_reads_how_far_it_is(monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     read_end, write_end = os.pipe()
     os.close(read_end)
-    with os.fdopen(write_end, "w") as err, reporting(Screen(io.StringIO(), err)) as report:
+    with os.fdopen(write_end, "w") as err, reporting(Output(io.StringIO(), err)) as report:
         for done in range(1, 4):
             report(done, 3)
     assert report.done == 3
@@ -215,7 +215,7 @@ def test_an_operation_is_done_to_its_end_when_nobody_reads_how_far_it_is(monkeyp
 
 def test_an_operation_is_done_to_its_end_when_the_disk_of_its_log_is_full(monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
-    with reporting(Screen(io.StringIO(), Full())) as report:
+    with reporting(Output(io.StringIO(), Full())) as report:
         for done in range(1, 4):
             report(done, 3)
     assert report.done == 3

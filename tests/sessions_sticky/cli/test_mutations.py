@@ -37,7 +37,7 @@ def test_touch_extends_sessions_and_names_the_missing(raw):
     raw.expire("sentinel:session:conv-0", 100)
     found = run("touch", "conv-0", "nobody")
     assert (found.code, found.out) == (1, "Touched 1 conversation\n")
-    assert found.err == "there is no session 'nobody'"
+    assert found.err == "no session 'nobody'"
     assert raw.ttl("sentinel:session:conv-0") > 86_000
     assert run("touch", "conv-0", "conv-1", "conv-0").out == "Touched 2 conversations\n"
 
@@ -60,7 +60,7 @@ def test_rebind_moves_a_conversation_and_says_who_and_why():
 def test_rebind_changes_nothing_when_the_conversation_is_there_already():
     events = len(sessions.history("conv-0"))
     found = run("rebind", "conv-0", "--to-provider", "a", "--reason", "x")
-    assert (found.code, found.out) == (0, "It is bound to a, model m0 already\n")
+    assert (found.code, found.out) == (0, "Already bound to a, model m0\n")
     assert len(sessions.history("conv-0")) == events
 
 
@@ -134,7 +134,7 @@ def test_drain_moves_to_another_model_of_the_same_provider():
 def test_a_bulk_change_fails_when_the_index_has_nothing_of_it(arguments):
     found = run(*arguments, "--yes")
     assert found.code == 1
-    assert "no conversations of provider nobody" in found.err
+    assert "no indexed conversations of provider nobody" in found.err
 
 
 def test_delete_everything_is_done_when_there_is_nothing(raw):
@@ -222,7 +222,7 @@ def test_reindex_finds_what_another_program_wrote(raw):
     raw.set("sentinel:session:theirs", Session("theirs", **PROPOSAL, created_at=1_700_000_000).to_json(), ex=100)
     raw.delete("sentinel:{index}:all")
     found = run("reindex")
-    assert (found.code, found.out) == (0, "The index has 7 conversations\n")
+    assert (found.code, found.out) == (0, "Indexed 7 sessions\n")
     assert set(places()) == {"theirs", *(f"conv-{number}" for number in range(6))}
     assert json.loads(run("reindex", "--json").out) == {"sessions": 7}
 

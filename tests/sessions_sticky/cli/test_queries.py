@@ -59,7 +59,7 @@ def test_list_prints_what_a_search_finds(text, expected):
 def test_list_says_that_there_are_more_when_a_search_is_limited():
     found = run("list", "--search", "v-", "--limit", "4")
     assert len(found.rows) == 4
-    assert "There are more than these 4" in found.err
+    assert "Only the first 4 are shown" in found.err
 
 
 @pytest.mark.parametrize("options", [["--provider", "a"], ["--model", "m"], ["--owner", ""], ["--all"]])
@@ -89,7 +89,7 @@ def test_show_prints_the_clients_id_and_its_kind(manager, session_id, kind, clie
 def test_list_says_that_there_are_more_when_limited():
     found = run("list", "--limit", "4")
     assert len(found.rows) == 4
-    assert "There are more than these 4" in found.err
+    assert "Only the first 4 are shown" in found.err
     assert run("list", "--limit", "6").err == ""
 
 
@@ -143,7 +143,7 @@ def test_show_prints_the_history_and_fails_when_the_session_is_gone():
     found = run("show", "conv-0")
     assert found.code == 1
     assert found.out.splitlines()[-1].split()[1:] == ["deleted", "a", "m0", "ann"]
-    assert "there is no session 'conv-0'" in found.err
+    assert "no session 'conv-0'" in found.err
     assert json.loads(run("show", "conv-0", "--json").out)["session"] is None
 
 
@@ -260,7 +260,7 @@ def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):
     found = run("tail", "-f", "-n", "1")
     assert found.code == 130
     assert [row[1:3] for row in found.rows] == [["created", "conv-5"], ["deleted", "conv-0"]]
-    assert found.err.count("no answer; trying again") == 1
+    assert found.err.count("no answer; retrying") == 1
 
 
 def test_the_command_is_called_from_python():

@@ -31,7 +31,7 @@ def test_read_gives_addresses_and_options_of_a_cluster_url_with_tls():
         ("redis+cluster://:hunter2@h1:1,,h2", "''"),
         ("redis+cluster://:hunter2@h1:99999", "'h1:99999'"),
         ("redis+cluster://", "''"),
-        ("redis+sentinel://:hunter2@[::1/0?service=a", "cannot be read"),
+        ("redis+sentinel://:hunter2@[::1/0?service=a", "invalid host or port"),
         ("redis+other://:hunter2@h1:1", "redis\\+other"),
     ],
 )

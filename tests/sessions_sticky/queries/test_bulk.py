@@ -90,7 +90,7 @@ def test_rebind_all_moves_what_a_filter_means_and_keeps_the_rest(call, manager, 
     raw.pexpire(keys.session("conv-3"), 500_500)
     for place in places(made[5]):
         raw.zincrby(place, -30, "conv-5")  # it lags behind
-    score = raw.zscore(keys.INDEX_ALL, "conv-5")
+    score = raw.zscore(keys.index_all(), "conv-5")
     assert call("rebind_all", **DRAIN) == 12
     moved = [manager.get(session.id) for session in made]
     assert [(s.id, s.external_id, s.created_at) for s in moved] == [(s.id, s.external_id, s.created_at) for s in made]

@@ -71,9 +71,9 @@ def test_count_is_right_when_sessions_have_expired_with_nobody_running(manager, 
     now = time.time()
     pipeline = raw.pipeline(transaction=False)
     for key in entries(raw):
-        if key != keys.INDEX_ROUTES:
+        if key != keys.index_routes():
             pipeline.zadd(key, {f"gone-{n}": now - n / 500 for n in range(10_000)})
-    pipeline.zadd(keys.INDEX_ROUTES, {keys.route_name("gone", "gone"): now - 1})
+    pipeline.zadd(keys.index_routes(), {keys.route_name("gone", "gone"): now - 1})
     pipeline.execute()
     assert manager.count() == manager.count(provider="openai") == manager.count(external_id="user-456") == 3
     stats = manager.stats()
@@ -90,7 +90,7 @@ def test_count_is_right_when_sessions_expire(manager, raw):
     while raw.exists(keys.session("brief-19")):
         time.sleep(0.01)
     assert manager.count() == manager.count(provider="openai") == manager.stats().sessions == 2
-    assert len(entries(raw)[keys.INDEX_ALL]) == 2
+    assert len(entries(raw)[keys.index_all()]) == 2
 
 
 @on_real
@@ -99,7 +99,7 @@ def test_count_is_right_when_many_sessions_are_used_but_their_entries_are_overdu
     monkeypatch.setattr(index, "MAX_DUE", 10)
     fill(manager, 35)
     for key in entries(raw):
-        if key != keys.INDEX_ROUTES:
+        if key != keys.index_routes():
             raw.zadd(key, {f"conv-{n}": time.time() - n for n in range(0, 35)})
     raw.delete(keys.session("conv-3"))
     assert call("count", provider="openai") == 34
@@ -134,8 +134,8 @@ def test_route_stays_listed_as_long_as_any_of_its_sessions(call, manager, raw):
     fill(manager, 1)
     call("rebind", session, provider="openai", model="gpt-4", reason="a test")
     SessionManager(ttl_seconds=100).create("brief-2", **PROPOSAL)
-    score = raw.zscore(keys.INDEX_ROUTES, keys.route_name("openai", "gpt-4"))
-    assert score >= raw.zscore(keys.INDEX_ALL, "conv-0")
+    score = raw.zscore(keys.index_routes(), keys.route_name("openai", "gpt-4"))
+    assert score >= raw.zscore(keys.index_all(), "conv-0")
 
 
 # The model: what a plain dictionary of sessions says, after any sequence of operations.
@@ -200,7 +200,11 @@ class Counts(RuleBasedStateMachine):
         if session := self.model.pop(id, None):
             self.raw.delete(keys.session(id))
             self.managers[0]._store.last_seen.forget(id)
-            for place in (keys.INDEX_ALL, keys.owner(session.external_id), keys.route(session.provider, session.model)):
+            for place in (
+                keys.index_all(),
+                keys.owner(session.external_id),
+                keys.route(session.provider, session.model),
+            ):
                 self.raw.zadd(place, {id: time.time() - 1})
 
     @rule(provider=NAMES, to=NAMES, model=st.none() | NAMES)

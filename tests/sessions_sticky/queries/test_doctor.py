@@ -43,7 +43,7 @@ def test_findings_are_fine_when_all_is_well(manager, examine):
         *("settings", "latency", "version", "eviction", "memory", "role", "persistence", "clock"),
         *("values", "expiry", "index"),
     ]
-    assert "0 of the 20 sessions" in found["index"].message
+    assert "0 of 20 sampled sessions" in found["index"].message
 
 
 @pytest.mark.parametrize("store_name", ["fakeredis"], indirect=True)
@@ -74,8 +74,8 @@ def test_findings_warn_of_values_that_another_program_wrote_wrongly(manager, raw
     raw.lpush("sentinel:session:list", "x")
     found = examine()
     assert levels(found) == {"persistence": Level.WARNING, "values": Level.WARNING, "expiry": Level.WARNING}
-    assert found["values"].message.startswith("4 of the 9 ")
-    assert found["expiry"].message.startswith("2 of the 9 ")
+    assert found["values"].message.startswith("4 of 9 sampled ")
+    assert found["expiry"].message.startswith("2 of 9 sampled ")
     assert not caplog.records
 
 
@@ -85,7 +85,7 @@ def test_findings_tell_what_the_index_lacks(manager, raw, examine):
         manager.create(f"conv-{number}", **PROPOSAL)
     raw.set("sentinel:session:theirs", sample("theirs").to_json(), ex=100)
     raw.zrem("sentinel:{index}:owner:user-456", "conv-0")
-    assert examine()["index"].message.startswith("2 of the 6 ")
+    assert examine()["index"].message.startswith("2 of 6 sampled ")
     assert "reindex" in examine()["index"].hint
     manager.reindex()
     assert examine()["index"].level is Level.OK
@@ -99,7 +99,7 @@ def test_findings_are_of_a_sample_when_there_are_many_sessions(manager, raw, exa
         raw.set(
             f"sentinel:session:conv-{number}", Session(f"conv-{number}", **PROPOSAL, created_at=1).to_json(), ex=100
         )
-    assert examine()["index"].message.startswith("50 of the 50 ")
+    assert examine()["index"].message.startswith("50 of 50 sampled ")
 
 
 @on_valkey

@@ -10,7 +10,7 @@ from sessions_sticky.stores import index
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 from tests.sessions_sticky.indexed import fill, ids, index_keys, on_real, pager, walk, write_raw
 
-ALL = keys.INDEX_ALL
+ALL = keys.index_all()
 
 
 @on_real
@@ -77,7 +77,7 @@ def test_page_repairs_the_index_when_another_program_has_moved_sessions(call, ma
 @on_real
 def test_page_has_a_session_once_when_it_has_an_entry_in_a_wrong_place(call, manager, raw):
     fill(manager, 6)
-    raw.zadd(keys.INDEX_ROUTES, {keys.route_name("openai", "gpt-5"): 4e9})
+    raw.zadd(keys.index_routes(), {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
     raw.zadd(ALL, {"conv-0": 4e9})
     page = call("page", provider="openai")

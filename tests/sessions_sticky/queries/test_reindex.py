@@ -61,7 +61,7 @@ def test_reindex_enters_a_session_by_the_time_it_has_left(call, raw, ttl):
     else:
         raw.expire(keys.session("conv-123"), ttl)
     assert call("reindex") == 1
-    left = raw.zscore(keys.INDEX_ALL, "conv-123") - time.time()
+    left = raw.zscore(keys.index_all(), "conv-123") - time.time()
     assert left == pytest.approx(86_400 if ttl < 0 else ttl, abs=2)
 
 
@@ -71,8 +71,8 @@ def test_reindex_corrects_an_expiry_that_another_program_has_changed(call, manag
     raw.expire(keys.session("conv-0"), 500)
     raw.expire(keys.session("conv-1"), 200_000)
     call("reindex")
-    assert raw.zscore(keys.INDEX_ALL, "conv-0") == pytest.approx(time.time() + 500, abs=2)
-    assert raw.zscore(keys.INDEX_ALL, "conv-1") == pytest.approx(time.time() + 200_000, abs=2)
+    assert raw.zscore(keys.index_all(), "conv-0") == pytest.approx(time.time() + 500, abs=2)
+    assert raw.zscore(keys.index_all(), "conv-1") == pytest.approx(time.time() + 200_000, abs=2)
 
 
 @on_real
@@ -81,7 +81,7 @@ def test_index_outlives_the_session_that_lives_longest_when_reindex_enters_sever
     for name, ttl in names.items():
         write_raw(raw, name, ttl=ttl, provider=name)
     manager.reindex()
-    left_ms = {key: raw.pttl(key) for key in (keys.INDEX_ALL, keys.INDEX_ROUTES, keys.owner("user-456"))}
+    left_ms = {key: raw.pttl(key) for key in (keys.index_all(), keys.index_routes(), keys.owner("user-456"))}
     assert min(left_ms.values()) > 300_000 * 1_000, left_ms
 
 
@@ -94,7 +94,7 @@ def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
     moved = write_raw(raw, "conv-1", provider="mistral", external_id="somebody")
     for key in (keys.owner("nobody"), keys.route("no", "body"), keys.owner("user-456")):
         raw.zadd(key, {"conv-3": 4e9, "never": 4e9, b"\xff": 4e9, "": 5})
-    raw.zadd(keys.INDEX_ROUTES, {"junk": 4e9})
+    raw.zadd(keys.index_routes(), {"junk": 4e9})
     assert call("reindex") == number // 2
     check(raw, [moved, *made[3::2]])
     assert call("count") == call("stats").sessions == number // 2
@@ -103,12 +103,12 @@ def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
 @on_real
 def test_reindex_mends_index_keys_of_another_type(call, manager, raw):
     made = fill(manager, 3)
-    for key in (*index_keys(raw), f"{keys.INDEX_PREFIX}walks", keys.owner("nobody"), keys.route("no", "body")):
+    for key in (*index_keys(raw), f"{keys.index_prefix()}walks", keys.owner("nobody"), keys.route("no", "body")):
         raw.delete(key)
         raw.rpush(key, "junk")
     assert call("reindex") == 3
     check(raw, made)
-    assert raw.type(f"{keys.INDEX_PREFIX}walks") == b"none"
+    assert raw.type(f"{keys.index_prefix()}walks") == b"none"
 
 
 @on_real
@@ -119,15 +119,15 @@ def test_reindex_makes_the_index_again_when_it_was_lost(call, manager, raw, lost
     if lost == "all":
         lose_index(raw)
     elif lost == "some":
-        raw.zrem(keys.INDEX_ALL, "conv-0")
+        raw.zrem(keys.index_all(), "conv-0")
         raw.zrem(keys.owner("user-456"), "conv-1")
         raw.zrem(keys.route("openai", "gpt-4"), "conv-2")
     else:
         doomed = {
-            "routes": keys.INDEX_ROUTES,
+            "routes": keys.index_routes(),
             "owner": keys.owner("user-456"),
             "route": keys.route("openai", "gpt-4"),
-            "total": keys.INDEX_ALL,
+            "total": keys.index_all(),
         }
         raw.delete(doomed[lost])
     assert call("reindex") == 4
@@ -189,7 +189,7 @@ def test_reindex_handles_more_than_one_batch(call, manager, raw, monkeypatch):
     made = [manager.create(f"conv-{n}", f"p{n}", "m", f"o{n}") for n in range(40)]
     for n in range(0, 40, 4):
         raw.delete(keys.session(f"conv-{n}"))
-        raw.zrem(keys.INDEX_ALL, f"conv-{n + 1}")
+        raw.zrem(keys.index_all(), f"conv-{n + 1}")
     assert call("reindex") == 30
     check(raw, [session for n, session in enumerate(made) if n % 4])
 

@@ -159,7 +159,7 @@ def test_scan_yields_nothing_when_there_is_no_session(manager):
 @on_real
 def test_scan_yields_a_session_once_when_it_has_an_entry_in_a_wrong_place(manager, raw):
     fill(manager, 2)
-    raw.zadd(keys.INDEX_ROUTES, {keys.route_name("openai", "gpt-5"): 4e9})
+    raw.zadd(keys.index_routes(), {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
     assert sorted(entry.session.id for entry in manager.scan(provider="openai")) == ["conv-0", "conv-1"]
     assert not raw.exists(keys.route("openai", "gpt-5"))

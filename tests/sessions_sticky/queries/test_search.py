@@ -101,14 +101,14 @@ def test_search_finds_nothing_when_there_is_nothing(call, raw):
 
 @on_real
 def test_search_finds_nothing_when_the_index_is_a_key_of_another_type(call, raw):
-    raw.set(keys.INDEX_ALL, "text")
+    raw.set(keys.index_all(), "text")
     assert call("search", "conv") == ([], None)
 
 
 @on_valkey
 @pytest.mark.parametrize("text", ["", None, 5, b"conv"])
 def test_search_refuses_a_text_that_is_empty_or_no_string(call, raw, text):
-    with pytest.raises(ValueError, match="Invalid text"):
+    with pytest.raises(ValueError, match="text must be a non-empty string"):
         call("search", text)
 
 

@@ -41,7 +41,7 @@ WRITES = {
 def test_index_has_the_session_in_its_places_when_it_is_written(call, raw, write):
     session = WRITES[write](call)
     check(raw, [session])
-    assert raw.zscore(keys.INDEX_ALL, "conv-123") == pytest.approx(time.time() + 86_400, abs=5)
+    assert raw.zscore(keys.index_all(), "conv-123") == pytest.approx(time.time() + 86_400, abs=5)
     assert len({raw.zscore(place, "conv-123") for place in places(session)}) == 1
     assert call("delete", "conv-123")
     check(raw, [])
@@ -61,14 +61,14 @@ def test_index_is_refreshed_once_a_minute_when_a_session_is_used(call, manager, 
     forget_refreshes(manager)
     for place in places(session):
         raw.zincrby(place, -30, session.id)
-    score = raw.zscore(keys.INDEX_ALL, session.id)
+    score = raw.zscore(keys.index_all(), session.id)
     for moment, is_new in ((100.0, True), (101.0, False), (159.0, False), (160.0, True), (219.0, False), (900.0, True)):
         monkeypatch.setattr(time, "monotonic", lambda moment=moment: moment)
         for place in places(session):
             raw.zadd(place, {session.id: score})
         for _ in range(3):
             call("touch", session.id)
-        assert (raw.zscore(keys.INDEX_ALL, session.id) > score) is is_new
+        assert (raw.zscore(keys.index_all(), session.id) > score) is is_new
 
 
 def test_refreshes_are_forgotten_after_two_minutes_at_most():

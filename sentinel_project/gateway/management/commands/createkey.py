@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, owner: str, **options: Any) -> None:
         """Make the key."""
         if not is_owner(owner):
-            raise CommandError(f"Invalid owner {owner!r}: allowed are 1 to 256 printable characters")
+            raise CommandError(f"OWNER must have 1 to 256 printable characters, not {owner!r}")
         try:
             self.stdout.write(ApiKey.objects.issue(owner))
         except DatabaseError as exc:

@@ -50,9 +50,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
         """Serve until told to stop."""
         if workers < 1:
-            raise CommandError(f"Invalid --workers: {workers}; allowed is 1 or more")
+            raise CommandError(f"--workers must be at least 1, not {workers}")
         if not 0 <= port < 2**16:  # some systems would take the rest of a division
-            raise CommandError(f"Invalid --port: {port}; allowed is 0 to {2**16 - 1}")
+            raise CommandError(f"--port must be from 0 to {2**16 - 1}, not {port}")
         with suppress(KeyboardInterrupt), ExitStack() as stack:
             listener = stack.enter_context(_listen(host, port))
             if "REDIS_URL" not in os.environ:

@@ -115,7 +115,7 @@ def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster:
 def test_binding_stands_and_the_log_tells_when_the_server_of_the_index_is_gone(cluster: Cluster, caplog):
     manager = SessionManager()
     manager.resolve("first", **PROPOSAL)
-    gone = cluster.owner(keys.INDEX_ALL)
+    gone = cluster.owner(keys.index_all())
     elsewhere = next(id for id in IDS if cluster.owner(keys.session(id)) is not gone)
     gone.kill()
     assert manager.resolve(elsewhere, **PROPOSAL).outcome is Outcome.CREATED
@@ -125,7 +125,7 @@ def test_binding_stands_and_the_log_tells_when_the_server_of_the_index_is_gone(c
 
 def test_page_says_unavailable_when_a_server_of_its_sessions_is_gone(cluster: Cluster):
     manager = SessionManager()
-    index = cluster.owner(keys.INDEX_ALL)
+    index = cluster.owner(keys.index_all())
     elsewhere = next(id for id in IDS if cluster.owner(keys.session(id)) is not index)
     manager.resolve(elsewhere, **PROPOSAL)
     cluster.owner(keys.session(elsewhere)).kill()
