@@ -18,6 +18,8 @@ CACHE_BLOCK, CACHE_LEAST = 128, 1_024
 """Tokens: providers that cache by themselves keep whole blocks of a prompt, from a least length on (OpenAI's)."""
 
 
+MILLION = 1_000_000
+"""Money is in millionths; prices are for a million tokens."""
 Tokens = Annotated[int, Meta(ge=0, le=2**40)]
 Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000)]

@@ -33,7 +33,7 @@ LOST_SECONDS = 90
 PROVIDER = "provider"
 ACCOUNT = "account"
 CACHE = "cache"
-"""The slot that keeps, as its `cooled_at`, when a provider was found to have lost its prompt caches."""
+"""The slot of a provider's prompt caches: a conversation found them cold at `cooled_at`; `is_stated`: so did two."""
 
 
 def model_slot(model: str) -> str:
@@ -147,14 +147,24 @@ class Health:
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
 
-    def mark_cold(self, name: str) -> None:
-        """Record that a provider has come back without its prompt caches; all workers share it."""
-        self._set(name, CACHE, SlotState(cooled_at=self.now()))
+    def record_cold(self, name: str) -> None:
+        """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
+
+        All workers share it: the two may be of different workers.
+        """
+        known = self.states.get(name, {}).get(CACHE)
+        is_second = known is not None and known.cooled_at > 0 and not known.is_stated
+        self._set(name, CACHE, SlotState(cooled_at=self.now(), is_stated=is_second))
+
+    def record_warm(self, name: str) -> None:
+        """Record that a conversation found a provider's prompt caches warm."""
+        if (known := self.states.get(name, {}).get(CACHE)) is not None and known.cooled_at and not known.is_stated:
+            self._set(name, CACHE, HEALTHY)
 
     def cold_for(self, name: str) -> float | None:
         """Return for how many seconds a provider has been known to have lost its prompt caches; None when it is not."""
-        state = self.states.get(name, {}).get(CACHE)
-        return None if state is None else self.now() - state.cooled_at
+        state = self.states.get(name, {}).get(CACHE, HEALTHY)
+        return self.now() - state.cooled_at if state.is_stated else None
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
         """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.

@@ -22,12 +22,12 @@ from sessions_sticky.turns import CACHE_LEAST
 
 EXPIRED = "prompt cache expired"
 CAME_BACK_COLD = "provider came back cold"
-COLD_RETURNS = 2
-"""How many conversations in a row must return and find the cache cold. One alone may have changed its beginning."""
 READ_SECONDS = 0.05
 """How long a request waits for its trail; without it the request is routed as if nothing was known."""
 RETURN_SECONDS = 60
 """How long the others wait for the outcome of a return."""
+SHARE_SECONDS = 1
+"""How long they wait after a cold one: until then another worker's finding is known here."""
 
 
 class Returning(NamedTuple):
@@ -58,7 +58,8 @@ class Warmth:
     def __init__(self) -> None:
         self._doubtful_since: dict[str, float] = {}
         self._returns: dict[str, float] = {}
-        self._cold: dict[str, set[str]] = {}
+        self._cold: dict[str, str] = {}
+        """The last conversation that found a provider cold. One alone may have changed its beginning."""
 
     def note_failing(self, names: Sequence[str]) -> None:
         """Note the providers that fail now: their caches may be empty when they are back."""
@@ -119,12 +120,11 @@ class Warmth:
         if usage.read * 2 >= returning.expected:
             self._cold.pop(name, None)
             self._doubtful_since.pop(name, None)
-            return
-        cold = self._cold.setdefault(name, set())
-        cold.add(returning.conversation_id)
-        if len(cold) >= COLD_RETURNS:
-            returning.health.mark_cold(name)
-            del self._cold[name]
+            returning.health.record_warm(name)
+        elif self._cold.get(name) != returning.conversation_id:
+            self._cold[name] = returning.conversation_id
+            self._returns[name] = time.monotonic() - RETURN_SECONDS + SHARE_SECONDS
+            returning.health.record_cold(name)
 
     def _is_doubtful(self, name: str, configured: Sequence[Provider]) -> bool:
         since = self._doubtful_since.get(name)

@@ -91,9 +91,11 @@ async def test_conversations_stay_where_they_are_warm_when_their_provider_came_b
         north.account.cache = ProviderCache()
         north.start()
         await asyncio.sleep(0.4)
-        outcomes = [await each.turn() for each in conversations]
-        assert outcomes[:2] == [(200, "hit", "north")] * 2
-        assert outcomes[2:] == [(200, "rebound", "south")] * 6
+        assert await conversations[0].turn() == (200, "hit", "north")
+        assert await conversations[1].turn() == (200, "spilled", "south")
+        await asyncio.sleep(rules.SHARE_SECONDS)
+        assert await conversations[1].turn() == (200, "hit", "north")
+        assert [await each.turn() for each in conversations[2:]] == [(200, "rebound", "south")] * 6
         assert [(await each.turn())[1] for each in conversations] == ["hit"] * 8
     cold = await cold_turns()
     assert sum(cold.values()) == len(NAMES) + 2
@@ -145,6 +147,7 @@ def known(gateway, north, south, monkeypatch):
     """Decide for a session that is bound to north, by its trail."""
     both = [provider(north), provider(south)]
     monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(rules, "SHARE_SECONDS", 0)
     warmth, health = Warmth(), Health(30, lambda: both)
     warmth.note_failing(["north"])
 
@@ -215,6 +218,15 @@ async def test_one_conversation_alone_shows_nothing(known):
     assert (await known(away)).returning is not None
 
 
+async def test_provider_is_not_cold_when_a_conversation_in_between_found_it_warm(known):
+    away = trail(south=(100, 2_000), north=(50, 2_000))
+    for conversation_id, read in (("a", 0), ("b", 2_000), ("c", 0)):
+        known.warmth.note_failing(["north"])
+        decision = await known(away)
+        decision.returning._replace(conversation_id=conversation_id).end("north", Usage(3_000, read=read))
+    assert (await known(away)).returning is not None
+
+
 async def test_doubt_ends_with_the_life_of_the_caches(known, monkeypatch):
     began = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: began + 301)
@@ -223,7 +235,9 @@ async def test_doubt_ends_with_the_life_of_the_caches(known, monkeypatch):
 
 
 async def test_workers_share_that_a_provider_came_back_cold(known):
-    known.health.mark_cold("north")
+    known.health.record_cold("north")
+    assert known.health.cold_for("north") is None
+    known.health.record_cold("north")
     other, now = Health(30, lambda: known.both), known.health.now()
     stored = msgspec.convert(health_sync.record(known.health.states["north"], now), health_sync._Record)
     shared = {slot: health_sync._from_shared(state, now) for slot, state in stored.slots.items()}
