@@ -22,7 +22,7 @@ from sessions_sticky.turns import CACHE_LEAST
 
 EXPIRED = "prompt cache expired"
 CAME_BACK_COLD = "provider came back cold"
-READ_SECONDS = 0.05
+READ_SECONDS = 0.25
 """How long a request waits for its trail; without it the request is routed as if nothing was known."""
 RETURN_SECONDS = 60
 """How long the others wait for the outcome of a return."""
