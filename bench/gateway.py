@@ -81,10 +81,10 @@ def main(folder: Path) -> None:
 def _load(url: str, script: Path, connections: int) -> tuple[float, str]:
     command = ["wrk", "-t1", f"-c{connections}", "--timeout", "10s", "--latency", "-s", str(script)]
     subprocess.run([*command, "-d1s", url], check=True, capture_output=True)
-    told = subprocess.run([*command, f"-d{SECONDS}s", url], check=True, capture_output=True, text=True).stdout
-    if bad := re.search(r"(Non-2xx.*|Socket errors.*)", told):
+    output = subprocess.run([*command, f"-d{SECONDS}s", url], check=True, capture_output=True, text=True).stdout
+    if bad := re.search(r"(Non-2xx.*|Socket errors.*)", output):
         print(f"  {connections} connections: {bad[0]}", file=sys.stderr)
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", told)[1]), re.search(r"50%\s+(\S+)", told)[1]  # type: ignore[index]
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", output)[1]), re.search(r"50%\s+(\S+)", output)[1]  # type: ignore[index]
 
 
 async def _first_bytes(upstream: str, gateway: str, key: str) -> tuple[float, float]:

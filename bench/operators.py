@@ -1,4 +1,4 @@
-"""What operators wait for, and what they cost everybody else: pages, statistics, bulk changes and reindex.
+"""Latency of operators' pages, statistics, bulk changes and reindex, and the stalls they cause for other clients.
 
     python bench/operators.py                       # 10,000 and 1,000,000 sessions, on a Redis (or Valkey) of its own
     python bench/operators.py 10000 100000          # other numbers

@@ -1,4 +1,4 @@
-"""Warns of a data folder that other users of the machine can look into: it holds keys, tokens and password hashes."""
+"""Warn about a data directory that other users can read: it contains keys, tokens and password hashes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ LEAST_VERSION = 7
 START_SECONDS = 30
 """How long the server may take to read its data."""
 STOP_SECONDS = 2
-"""How long the command waits for its server to end; in vain while another `run` uses it."""
+"""How long the command waits for its server to end, which another `run` may still use."""
 SOCKET_PATH_BYTES = 103
 """The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107."""
 SHORT_PATHS = "/tmp"  # noqa: S108 - not TMPDIR: every process must come to the same path. `_private` checks the owner
@@ -49,7 +49,7 @@ def url(folder: Path) -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[None]:
-    """Keep the server running as long as the block does, also when this process is killed in it, and no longer.
+    """Keep the server running during the block; it also ends if this process is killed.
 
     A server that already runs for `folder` is used. Raises `StartFailed`.
     """
@@ -166,7 +166,7 @@ def _usable_binary() -> str:
 
 
 def _version(binary: str) -> int:
-    """Return the major version, 0 when there is no telling."""
+    """Return the major version, 0 if unknown."""
     command = [binary, "--version"]
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)  # noqa: S603

@@ -1,4 +1,4 @@
-"""Reading the environment: a value that cannot be used stops the start with one line, not with a traceback."""
+"""Read the environment; an invalid value ends the program with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | Non
 
 
 def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str) -> T:
-    """As `read`, for URLs: they may hold a password, so the message shows the scheme alone."""
+    """Like `read`, for URLs, which may contain a password: the message only shows the scheme."""
     url = os.environ.get(name, default)
     try:
         return parse(url)
@@ -39,7 +39,7 @@ def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str
 
 
 def folder(name: str, *, default: Path) -> Path:
-    """Return variable `name` as a folder, made for its owner alone when missing."""
+    """Return variable `name` as a directory, created for its owner alone if missing."""
     path = read(name, Path, default=default).resolve()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.http_request import Request
@@ -18,6 +18,8 @@ access_logger = logging.getLogger("uvicorn.access")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT = {"type": "http.disconnect"}
+CALL_ON_DISCONNECT = "sentinel.call_on_disconnect"
+"""The extension in an ASGI scope that calls a function once when the client leaves before its response is complete."""
 HEADER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n")
 
 
@@ -52,7 +54,10 @@ class Exchange:
         self.unread = 0
         """Bytes of the request's body that the application has not yet taken."""
         self._connection = connection
-        self._scope = scope
+        self._scope = {**scope, "extensions": {CALL_ON_DISCONNECT: self._call_on_disconnect}}
+        self._on_disconnect: Callable[[], None] | None = None
+        self._head = b""
+        """The response's status and headers: they are sent with the first part of its body, in one system call."""
         self._pieces: list[bytes] = []
         self._changed = asyncio.Event()
         self._is_over = False
@@ -100,10 +105,10 @@ class Exchange:
         await self._connection.writable.wait()
         if self._is_over:
             return
-        if self.is_started:
-            self._write(message.get("body", b""), is_last=not message.get("more_body", False))
-        else:
+        if message["type"] == "http.response.start":
             self._start(message["status"], message.get("headers", ()))
+        else:
+            self._write(message.get("body", b""), is_last=not message.get("more_body", False))
 
     def feed(self, piece: bytes, *, is_last: bool) -> None:
         """Take a part of the request's body."""
@@ -118,6 +123,13 @@ class Exchange:
         """End the exchange without a response."""
         self._is_over = True
         self._changed.set()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
+
+    def _call_on_disconnect(self, callback: Callable[[], None]) -> None:
+        self._on_disconnect = callback
+        if self._is_over:
+            callback()
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         lines = [status_line(status)]
@@ -145,9 +157,8 @@ class Exchange:
         if not self.is_persistent:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
-        self.is_started = True
         self._log_access(status)
-        self._connection.transport.write(b"".join(lines))
+        self._head = b"".join(lines)
 
     def _write(self, body: bytes, *, is_last: bool) -> None:
         if self._is_bodiless:
@@ -160,14 +171,16 @@ class Exchange:
             self._left -= len(body)
             if self._left < 0 or (is_last and self._left):
                 raise ValueError(f"The response's body differs from its Content-Length by {abs(self._left)} bytes")
-        if body:
-            self._connection.transport.write(body)
+        if self._head or body:
+            self._connection.transport.write(self._head + body)
+            self.is_started, self._head = True, b""
         if is_last:
             self._is_over = True
             self._changed.set()
             self._connection.finish()
 
     def _fail(self) -> None:
+        self._on_disconnect = None
         if self.is_started:
             self._connection.close()
             return
@@ -192,12 +205,13 @@ def status_line(status: int) -> bytes:
 
 def error_response(error: ApiError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the whole response for an error after which the connection closes."""
-    response = error.response()
-    headers = {**response.headers, "Content-Length": len(response.content)}
+    reply = error.reply()
+    body = cast("bytes", reply.body)
+    headers = {**reply.headers, "Content-Length": len(body)}
     headers["Connection"] = "close, Upgrade" if "Upgrade" in headers else "close"
     lines = [f"{name}: {value}\r\n".encode("latin-1") for name, value in headers.items()]
     lines += [b"%b: %b\r\n" % header for header in default_headers]
-    return b"".join([status_line(error.status), *lines, b"\r\n", response.content])
+    return b"".join([status_line(error.status), *lines, b"\r\n", body])
 
 
 def addresses(transport: asyncio.BaseTransport) -> dict[str, Any]:

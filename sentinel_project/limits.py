@@ -1,18 +1,17 @@
-"""What one client may send at most, before any of it is understood: the ASGI application's outermost layer.
+"""ASGI middleware that limits what a client may send.
 
-Django reads the body of every request, to the end and onto the disk, before it asks who sends it. Here that ends at
+Django reads the whole body of every request, onto the disk, before it authenticates. This stops at
 `SENTINEL_MAX_BODY_BYTES`, on all paths. The server's own limits (headers, connections, time) are in http_protocol.py.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
 
-from sentinel_project.gateway.endpoint import api_path, refuse
+from sentinel_project.gateway.calls import Call, api_path
+from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import too_large
 
 DISCONNECT = {"type": "http.disconnect"}
@@ -30,17 +29,19 @@ class Limits:
             await send({"type": "websocket.close"})  # there are none; Django would answer 500
         elif scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif _declared(scope) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-            await _refuse(scope, send)
-        else:
+        elif (declared := _declared(scope)) is None:
             body = _Body(receive, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
             await self._app(scope, body.receive, send)
             if body.is_over:
                 await _refuse(scope, send)
+        elif declared > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            await _refuse(scope, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class _Body:
-    """A request's body up to a limit. Beyond it the client has left, as far as the application can see."""
+    """A request's body up to a limit. Beyond it the application sees a disconnect."""
 
     def __init__(self, receive: Any, limit: int) -> None:
         self._receive = receive
@@ -56,16 +57,15 @@ class _Body:
         return DISCONNECT if self.is_over else message
 
 
-def _declared(scope: Any) -> int:
-    """Return the length that the client says its body has; 0 when it says none. Servers refuse what is no number."""
-    return next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+def _declared(scope: Any) -> int | None:
+    """Return the declared length of the body, which servers enforce; None for a chunked body."""
+    headers = dict(scope["headers"])
+    length = headers.get(b"content-length")
+    return None if length is None or b"transfer-encoding" in headers else int(length)
 
 
 async def _refuse(scope: Any, send: Any) -> None:
     error = too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     is_chat = api_path(scope).startswith("/v1/")  # which has a request id and a line in the log
-    response = refuse(ASGIRequest(scope, BytesIO()), error) if is_chat else error.response()
-    response["Content-Length"] = str(len(response.content))
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})
+    reply = refuse(Call.of_scope(scope, b""), error) if is_chat else error.reply()
+    await reply.send_to(send)

@@ -1,4 +1,4 @@
-"""Where the workers of this machine put their metrics together."""
+"""The directory in which the workers of this machine share their metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 def prepare(folder: Path) -> None:
     """Let prometheus-client keep its counts in files in `folder`; call before it is imported.
 
-    A PROMETHEUS_MULTIPROC_DIR in the environment wins. What workers that ended have left is removed once none of
-    them lives, for counts must not go back while one does.
+    PROMETHEUS_MULTIPROC_DIR in the environment takes precedence. Files of ended workers are removed when none of them
+    is alive: counts must not decrease while one is.
     """
     folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(folder)))
     folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def process_of(file: Path) -> int:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process lives; on Windows, where asking would end it, it is taken to."""
+    """Return whether a process is alive; True on Windows, where checking would end it."""
     if sys.platform == "win32":
         return True
     try:

@@ -31,5 +31,5 @@ def secret_key(folder: Path) -> str:
 
 
 def derived_key(secret: str, purpose: str) -> bytes:
-    """Return a key of its own for a purpose, as secret as the key that it is derived from."""
+    """Return a key derived for one purpose."""
     return hmac.digest(secret.encode(), purpose.encode(), "sha256")

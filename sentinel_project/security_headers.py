@@ -1,4 +1,4 @@
-"""What pages may load, for browsers: only what this server serves, so that markup that slips in runs nothing."""
+"""Content security policy: pages load only from this server, so injected markup cannot run scripts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def security_headers(get_response: GetResponse) -> GetResponse:
 
 
 def styled(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """Let a page write styles into itself."""
+    """Allow inline styles on a page."""
 
     def handle(request: HttpRequest) -> HttpResponseBase:
         response = view(request)

@@ -28,18 +28,18 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75
-"""Longer than proxies in front keep theirs (60 s mostly): who closes last meets no request on its way."""
+"""Longer than proxies keep connections (usually 60 s), so that no request meets a closing connection."""
 GRACE_SECONDS = 5
-"""What a worker that is told to stop gets beyond its drain time: the gateway ends its chats itself by then."""
+"""How long a stopping worker may run after the drain time, at which the gateway ends its chats."""
 
 FILES_PER_CONNECTION = 2
-"""The client's connection and the one to its provider."""
+"""Files per chat: the client's connection and the one to its provider."""
 OTHER_FILES = 256
-"""The store's connections, the database, logs, metrics."""
+"""Other files: the store's connections, the database, logs, metrics."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens already: of two commands on one port the later fails, and early requests wait.
+    """Return a listening socket: a second command on its port fails, and early requests wait.
 
     Port 0 takes a free one. Raises `OSError`.
     """
@@ -92,7 +92,7 @@ def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> Non
     if ipaddress.ip_address(host).is_unspecified:
         host = "localhost"
     with suppress(OSError, HTTPException), closing(HTTPConnection(host, port)) as client:
-        client.request("GET", "/healthz")  # waits in the backlog until somebody serves
+        client.request("GET", "/healthz")  # waits in the backlog until a worker serves
         client.getresponse()
         ready()
 
@@ -111,7 +111,7 @@ def _in_this_process(config: uvicorn.Config, listener: socket.socket) -> Callabl
 
 
 class _Workers(Multiprocess):
-    """uvicorn's, but when it stops it takes no more connections, which would wait for nobody until its workers end."""
+    """uvicorn's supervisor, but a stop closes the listening socket: otherwise connections would wait in vain."""
 
     def terminate_all(self) -> None:
         for listener in self.sockets:

@@ -1,4 +1,4 @@
-"""Settings of the gateway, all from the environment; the README lists them."""
+"""Settings of the gateway, all from the environment; see docs/reference/gateway-settings.md."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ SESSIONS_STICKY = {
     "ON_STORE_ERROR": environment.choice("SENTINEL_ON_STORE_ERROR", ("degrade", "raise"), default="degrade"),
 }
 REST_FRAMEWORK = {
-    # Tokens first: their 401 tells a client what to send; with sessions first it would be a bare 403.
+    # Tokens first: their 401 names the scheme; with sessions first it would be a 403 without one.
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "rest_framework.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
@@ -150,7 +150,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    # The document says what the public source says; nobody has to log in to read it.
+    # The document contains only what the public source does, so it needs no login.
     "SERVE_AUTHENTICATION": [],
     "SERVE_INCLUDE_SCHEMA": False,
     # Swagger UI from the wheel, not from the Internet.
@@ -190,6 +190,12 @@ SESSIONS_STICKY["IDENTITY"] = {
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,
     "scope": SENTINEL_CONVERSATION_SCOPE,
 }
+SENTINEL_CORS_ORIGINS = environment.items(
+    "SENTINEL_CORS_ORIGINS",
+    default=(),
+    pattern=r"\*|https?://[a-z0-9.:\[\]-]+",
+    allowed="origins such as https://app.example.com (lower case, no path), or *, with commas between them",
+)
 SENTINEL_UPSTREAM_TIMEOUT_SECONDS = environment.number(
     "SENTINEL_UPSTREAM_TIMEOUT_SECONDS", default=600, least=1, most=86_400
 )
@@ -221,8 +227,9 @@ STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)  # ServeStatic warns without; it finds the files in the apps, no collectstatic needed
 SERVESTATIC_USE_FINDERS = True
-# No format shows them, and each costs every line a system call.
+# No format shows them, and each costs every line a system call, or a walk over the stack.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

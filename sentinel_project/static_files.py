@@ -1,4 +1,4 @@
-"""Static files by ServeStatic, at no cost to other requests."""
+"""Serve static files with ServeStatic, without slowing down other requests."""
 
 from __future__ import annotations
 

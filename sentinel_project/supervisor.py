@@ -1,4 +1,4 @@
-"""Runs the embedded server for as long as anybody uses it.
+"""Run the embedded server as long as a process uses it.
 
 Called as a script by `embedded`: `supervisor.py USERS_LOCK SERVER_LOCK_FD COMMAND...`. Each `manage.py run` shares
 USERS_LOCK; a process that gets it alone knows that all of them have ended, also those that were killed with -9. Only
@@ -33,7 +33,7 @@ def supervise(users_lock: str, server_lock_fd: int, command: list[str]) -> None:
         preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no thread runs yet
     )
     threading.Thread(target=lambda: os._exit(server.wait()), daemon=True).start()
-    # Kept until this process ends: whoever waits to share the lock must not find a server that is about to stop.
+    # Held until this process ends: a process that waits for the lock must not find a stopping server.
     lock = open(users_lock, "ab")  # noqa: SIM115
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,7 +12,7 @@ from sentinel_project.api_schema import SchemaView
 from sentinel_project.gateway.healthchecks import FrontPage
 from sentinel_project.security_headers import styled
 
-# Its pages show every user's token: who may look at them could act as anybody. `manage.py drf_create_token` makes them.
+# Its pages show every user's token, so a viewer could act as any user. Use `manage.py drf_create_token` instead.
 admin.site.unregister(TokenProxy)
 
 urlpatterns = [

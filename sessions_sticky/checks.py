@@ -1,17 +1,17 @@
-"""System checks: what `manage.py check` says about the settings.
+"""System checks of the settings, run by `manage.py check`.
 
-| id | says |
+| id | meaning |
 | --- | --- |
-| sessions_sticky.E001 | a setting has a value that the app cannot use |
+| sessions_sticky.E001 | a setting has an invalid value |
 | sessions_sticky.E002 | `SESSIONS_STICKY` has an unknown key |
-| sessions_sticky.E003 | the django-redis cache changes keys or values: other programs could not read the sessions |
-| sessions_sticky.E004 | the cache keeps nothing |
-| sessions_sticky.W001 | no socket timeout: a Redis that stalls would stall every chat |
+| sessions_sticky.E003 | the django-redis cache changes keys or values, so other programs cannot read the sessions |
+| sessions_sticky.E004 | the cache stores nothing |
+| sessions_sticky.W001 | no socket timeout: a stalled Redis would stall every chat |
 | sessions_sticky.W002 | another alias with the same LOCATION may impose its own timeouts (django-redis #685) |
-| sessions_sticky.W003 | the cache lives inside one process (`check --deploy` only) |
-| sessions_sticky.W004 | the cache throws out live sessions beyond MAX_ENTRIES (`check --deploy` only) |
-| sessions_sticky.W005 | the cache is Django's own RedisCache: no lists, no moves, no bytes for other programs |
-| sessions_sticky.W006 | KEY_PREFIX or VERSION of the session cache, which the keys of sessions do not have |
+| sessions_sticky.W003 | the cache is local to one process (`check --deploy` only) |
+| sessions_sticky.W004 | the cache evicts live sessions beyond MAX_ENTRIES (`check --deploy` only) |
+| sessions_sticky.W005 | the cache is Django's own RedisCache: no lists, no moves, no sharing with other programs |
+| sessions_sticky.W006 | KEY_PREFIX or VERSION of the session cache, which session keys ignore |
 | sessions_sticky.W007 | another alias is on the same Redis database: its `clear()` deletes all sessions |
 """
 
@@ -45,7 +45,7 @@ USE_CACHE_CONFIG = "Use the entry of sessions_sticky.cache_config(url) in CACHES
 @register(Tags.caches)
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
     """Check every setting of the app."""
-    wrong: dict[str, None] = {}  # each once: all options say the same where SESSIONS_STICKY is no dict
+    wrong: dict[str, None] = {}  # deduplicated: all options report a SESSIONS_STICKY that is not a dict
     for name in [name for name, value in vars(Conf).items() if isinstance(value, cached_property)]:
         try:
             getattr(conf, name)
@@ -60,7 +60,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.caches)
 def check_cache(**kwargs: Any) -> list[CheckMessage]:
-    """Check that the configured cache can keep the wire format."""
+    """Check that the configured cache can store sessions."""
     cache = _configured_cache()
     if is_on_redis(cache):
         return list(_check_redis(cache))
@@ -80,7 +80,7 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
 
 @register(Tags.caches, deploy=True)
 def check_production_cache(**kwargs: Any) -> list[CheckMessage]:
-    """Check for caches that do for development only."""
+    """Check for caches that are only suitable for development."""
     cache = _configured_cache()
     if cache is None or is_on_redis(cache) or isinstance(cache, DummyCache):
         return []
@@ -103,7 +103,7 @@ def _configured_cache() -> Any:
 def _encoded(cache: RedisCache, sample: Session) -> Any:
     try:
         return cache.client.encode(sample)
-    except Exception:  # each serializer has errors of its own for what it does not know
+    except Exception:  # serializers raise different errors for unknown types
         return None
 
 
@@ -149,5 +149,5 @@ def _check_neighbour(alias: str, its_options: Any, options: Any) -> Iterator[Che
 
 
 def _addresses(location: Any) -> list[str]:
-    """Return the URLs of a LOCATION as Django and django-redis read it."""
+    """Return the URLs of a LOCATION, as Django and django-redis parse it."""
     return re.split("[;,]", location) if isinstance(location, str) else list(location or ())

@@ -1,7 +1,6 @@
-"""The app's settings, read from Django when first used and again after every change, so that `override_settings` works.
+"""The app's settings, read on first use and again after every change, so that `override_settings` works.
 
-The only module that reads Django settings. A value is validated here and nowhere else; the system checks report what
-this module raises.
+This is the only module that reads and validates Django settings; the system checks report its errors.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from django.utils.crypto import salted_hmac
 
 DEFAULT_TTL_SECONDS = 86_400
 MAX_TTL_SECONDS = 2**31 - 1
-"""68 years. Redis itself takes up to 9.2e15 s, but no calendar date lies that far ahead."""
+"""68 years. Redis accepts up to 9.2e15 s, which is beyond any calendar date."""
 ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
-"""In words, for whoever gave another."""
+"""The allowed values, for messages."""
 
 ALLOWED_PREFIX = "1 to 64 letters, digits, '_', '.' and '-', and a colon at the end"
 
 MAX_NUMBER = 2**31 - 1
-"""Of entries kept; more than any machine holds."""
+"""Maximum number of entries; more than any machine can store."""
 
 MAX_TRAIL_LENGTH = 1_000
 """Turns: a trail is read and shown as a whole."""
@@ -50,26 +49,26 @@ IDENTITY_OPTIONS = ("key", "named", "scope", "sources")
 
 
 def check_ttl_seconds(value: object) -> int:
-    """Return an idle time in seconds as it came, or raise `ValueError` saying the value and what is allowed."""
+    """Return an idle time in seconds unchanged; raise `ValueError` if it is invalid."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
         raise ValueError(f"SESSION_TTL_SECONDS must be {ALLOWED_TTL}, not {value!r}")
     return value
 
 
 def parse_ttl_seconds(text: str) -> int:
-    """Read an idle time from an environment variable; raises `ValueError` as `check_ttl_seconds` does."""
+    """Parse an idle time from an environment variable; raise `ValueError` like `check_ttl_seconds`."""
     return check_ttl_seconds(int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text)
 
 
 def check_prefix(value: object) -> str:
     """Return a prefix of keys as it came, or raise `ValueError`."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:", value):
-        raise ValueError(f"Invalid prefix: {value!r}; allowed is {ALLOWED_PREFIX}")
+        raise ValueError(f"prefix must be {ALLOWED_PREFIX}, not {value!r}")
     return value
 
 
 class Conf:
-    """Typed access to the settings; each property raises `ImproperlyConfigured` for a value it cannot use."""
+    """Typed access to the settings; each property raises `ImproperlyConfigured` for an invalid value."""
 
     @cached_property
     def ttl_seconds(self) -> int:
@@ -97,13 +96,11 @@ class Conf:
         try:
             return check_prefix(value)
         except ValueError as exc:
-            raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['PREFIX']: {value!r}; allowed is {ALLOWED_PREFIX}"
-            ) from exc
+            raise ImproperlyConfigured(f"SESSIONS_STICKY['PREFIX'] must be {ALLOWED_PREFIX}, not {value!r}") from exc
 
     @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:
-        """What `resolve` does when the store is unreachable: answer as DEGRADED, or raise."""
+        """What `resolve` does if the store is unavailable: return DEGRADED, or raise."""
         value = self._option("ON_STORE_ERROR")
         if value not in ("degrade", "raise"):
             raise ImproperlyConfigured(f"SESSIONS_STICKY['ON_STORE_ERROR'] must be 'degrade' or 'raise', not {value!r}")
@@ -111,7 +108,7 @@ class Conf:
 
     @cached_property
     def last_seen_size(self) -> int:
-        """How many sessions a process remembers for the time that the store is down; about 500 bytes each."""
+        """How many sessions a process remembers for outages of the store; about 500 bytes each."""
         return self._number("LAST_SEEN_SIZE")
 
     @cached_property
@@ -141,7 +138,7 @@ class Conf:
 
     @cached_property
     def api_throttle_rate(self) -> str | None:
-        """Requests that one user may make to the admin API, as `"600/min"`; None is without limit."""
+        """The rate limit of a user of the admin API, such as `"600/min"`; None for no limit."""
         rate = self._option("API_THROTTLE_RATE")
         if rate is not None and not (
             isinstance(rate, str) and re.fullmatch(r"[1-9][0-9]*/(s|sec|m|min|h|hour|d|day)", rate)
@@ -154,7 +151,7 @@ class Conf:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The arguments of `identify` that are set, a `key` as bytes; no error shows it."""
+        """The configured arguments of `identify`, a `key` as bytes; errors do not contain it."""
         options = self._option("IDENTITY")
         name = "SESSIONS_STICKY['IDENTITY']"
         if not isinstance(options, dict) or not options.keys() <= set(IDENTITY_OPTIONS):
@@ -175,12 +172,12 @@ class Conf:
 
     @property
     def conversation_scope(self) -> Literal["shared", "owner"]:
-        """How `identify` makes the session id of a named id."""
+        """How `identify` derives the session id of a named id."""
         return cast("Literal['shared', 'owner']", self.identity.get("scope", "shared"))
 
     @property
     def identity_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY where none is set."""
+        """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY by default."""
         if "key" in self.identity:
             return self.identity
         return {**self.identity, "key": _derived_key(settings.SECRET_KEY)}
@@ -213,7 +210,7 @@ def _derived_key(secret_key: str) -> bytes:
 
 
 def unknown_options() -> dict[str, str | None]:
-    """Return the keys of `SESSIONS_STICKY` that mean nothing, each with the known key it resembles, or None."""
+    """Return unknown keys of `SESSIONS_STICKY`, each with a similar known key or None."""
     options = getattr(settings, "SESSIONS_STICKY", {})
     unknown = [key for key in options if key not in DEFAULTS] if isinstance(options, dict) else []
     return {key: next(iter(difflib.get_close_matches(str(key).upper(), DEFAULTS)), None) for key in unknown}

@@ -48,7 +48,7 @@ def session(conversation_id: str) -> str:
 
 
 def deleted(conversation_id: str) -> str:
-    """Return the key that says a session was deleted, and not lost by the store; it lives as long as an idle time."""
+    """Return the key that marks a session as deleted, not lost by the store; it expires after an idle time."""
     return prefixed("deleted:") + conversation_id
 
 
@@ -75,6 +75,11 @@ def history() -> str:
     return prefixed("history:{index}")
 
 
+def history_of(conversation_id: str) -> str:
+    """Return the key of what happened to one conversation."""
+    return prefixed(f"history:{{index}}:{conversation_id}")
+
+
 def trail(conversation_id: str) -> str:
     """Return the key of the last turns of a session."""
     return prefixed("trail:") + conversation_id
@@ -86,7 +91,7 @@ def usage_prefix() -> str:
 
 
 def usage(period: str, number: int) -> str:
-    """Return the key of what the turns of the `number`th `"minute"` or `"hour"` since 1970 used."""
+    """Return the key of the usage of the turns of the `number`th `"minute"` or `"hour"` since 1970."""
     return f"{usage_prefix()}{period}:{number}"
 
 
@@ -97,7 +102,7 @@ def owner(external_id: str) -> str:
 
 @lru_cache(maxsize=1_000)
 def route_name(provider: str, model: str) -> str:
-    """Return the name of a route in the index: a JSON list, as both may contain any character."""
+    """Return the name of a route in the index: a JSON list, because both may contain any character."""
     return json.dumps([provider, model], ensure_ascii=False, separators=(",", ":"))
 
 
@@ -112,12 +117,12 @@ def created_prefix() -> str:
 
 
 def created(period: str, number: int) -> str:
-    """Return the key of how many sessions were created in the `number`th `"minute"` or `"hour"` since 1970."""
+    """Return the key of the number of sessions created in the `number`th `"minute"` or `"hour"` since 1970."""
     return f"{created_prefix()}{period}:{number}"
 
 
 def job(key: str) -> str:
-    """Return the key of the record of a bulk operation that runs by itself."""
+    """Return the key of the record of a bulk job."""
     return prefixed(f"job:{{index}}:{key}")
 
 
@@ -127,10 +132,10 @@ def jobs() -> str:
 
 
 def check(conversation_id: str) -> None:
-    """Raise `InvalidConversationId` unless the id may name a conversation.
+    """Raise `InvalidConversationId` for an invalid conversation id.
 
-    Allowed is any string of 1 to 256 characters without control characters (C0, DEL, C1: they break logs and
-    terminals) and without lone surrogates (they have no UTF-8 form, hence no key).
+    Valid ids are strings of 1 to 256 characters without control characters (C0, DEL, C1: they break logs and
+    terminals) and lone surrogates (they have no UTF-8 form).
     """
     if not isinstance(conversation_id, str):
         raise InvalidConversationId(f"A conversation id is a string, not {type(conversation_id).__name__}")

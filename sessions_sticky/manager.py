@@ -1,7 +1,7 @@
-"""`SessionManager`: keeps a conversation on its provider.
+"""`SessionManager`: the public interface of the app.
 
-policy.py has what the methods of single sessions do; their `a`-prefixed async forms run natively on the event loop (on
-Redis; other caches go through a thread). `queries` has what the others do; their async forms run in a thread.
+policy.py implements the methods for single sessions; their async forms run natively on the event loop on Redis, and in
+a thread on other caches. `queries` implements the other methods; their async forms run in a thread.
 """
 
 from __future__ import annotations
@@ -37,17 +37,16 @@ from sessions_sticky.turns import Trail, Turn
 class SessionManager(FormerMethods):
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
-    `cache` is a Django cache or an alias; None takes `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
-    which a session is gone; None takes `SESSION_TTL_SECONDS`. Settings are read at each call; nothing is opened
-    before the first. Raises `ValueError` for a `cache` of another kind, and a `ttl_seconds` that is not a whole number
-    from 1 up.
+    `cache` is a Django cache or an alias, by default `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
+    which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
+    connection. Raises `ValueError` for another type of `cache`, and for a `ttl_seconds` that is not a whole number of
+    at least 1.
 
-    Every method raises `InvalidConversationId` for an id that cannot name a conversation, and, except where it says
-    otherwise, `SessionStoreUnavailable` when the store does not answer within the cache's timeout.
+    Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
+    `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
 
-    The methods of many sessions raise `SessionNotSupported` on a cache other than django-redis and without the setting
-    they need (`INDEX`, `HISTORY_LENGTH`). None of them makes other clients of Redis wait for more than some
-    milliseconds at a time.
+    The methods for many sessions raise `SessionNotSupported` on caches other than django-redis and without their
+    setting (`INDEX`, `HISTORY_LENGTH`). None of them blocks Redis for more than some milliseconds at a time.
     """
 
     def __init__(self, cache: BaseCache | str | None = None, ttl_seconds: int | None = None) -> None:
@@ -74,13 +73,13 @@ class SessionManager(FormerMethods):
         return f"<{type(self).__name__} on {cache}, idle time {ttl_seconds} s>"
 
     def acting_as(self, actor: str) -> Self:
-        """Return this manager with another author of changes in the history than `gateway`."""
+        """Return a manager that records `actor` as the author of changes instead of `gateway`."""
         manager = copy(self)
         manager._actor = actor
         return manager
 
     def get(self, conversation_id: str) -> Session | None:
-        """Return the session without extending it; None when it is missing, expired or unreadable."""
+        """Return the session without extending it; None if it is missing, expired or unreadable."""
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
@@ -98,11 +97,11 @@ class SessionManager(FormerMethods):
     def create(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
     ) -> Session:
-        """Bind a conversation that is not bound, with the full idle time; with `replace` also one that is.
+        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
 
-        Atomic; an unreadable value counts as no session. Raises `SessionConflict` with the current binding when there
-        is one, `InvalidSession` for a blank provider or model and for what does not fit the wire format. Chats call
-        `resolve` instead.
+        Atomic; an unreadable value counts as no session. Raises `SessionConflict` with the current binding if there is
+        one, `InvalidSession` for a blank provider or model and for values that cannot be stored. For chats use
+        `resolve`.
         """
         return run(self._blocking.create(conversation_id, provider, model, external_id, replace=replace))
 
@@ -113,7 +112,7 @@ class SessionManager(FormerMethods):
         return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
-        """Set the idle time back to full; False if there was no session. Never revives a deleted one."""
+        """Reset the idle time; return False if there is no session. Never restores a deleted one."""
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
@@ -123,16 +122,16 @@ class SessionManager(FormerMethods):
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
-        Atomic: of many callers the first binds and all get its session. One round trip to Redis on a hit, two on a
-        first bind. An unreadable value counts as no session and is replaced.
+        Atomic: of concurrent callers the first one binds, and all get its session. Takes one round trip on a hit, two
+        on a first bind. An unreadable value counts as no session and is replaced.
 
-        Losing the store moves no conversation. While it is unreachable the answer, within the cache's timeout once a
-        second and at once otherwise, is the session this process last saw, else the proposal, unstored (DEGRADED);
-        or `SessionStoreUnavailable`, with `ON_STORE_ERROR` set to `"raise"`. A session that was seen within its idle
-        time, that nobody deleted and that the store has lost is bound again as it was (CREATED; one round trip more).
+        Losing the store moves no conversation. While it is unavailable, `resolve` returns the session that this process
+        saw last, else the unstored proposal (DEGRADED), or raises `SessionStoreUnavailable` if `ON_STORE_ERROR` is
+        `"raise"`. Once a second a call waits for the cache's timeout; others do not wait. A session that was seen
+        within its idle time, was not deleted and was lost by the store is restored (CREATED; one round trip more).
 
-        Raises `SessionOwnerMismatch` for another owner's conversation (whose idle time the attempt extends: checking
-        first would cost every hit a round trip), `InvalidSession` as `create` does.
+        Raises `SessionOwnerMismatch` for another owner's conversation (the attempt extends its idle time: checking
+        first would cost every hit a round trip), and `InvalidSession` like `create`.
         """
         return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
@@ -141,11 +140,11 @@ class SessionManager(FormerMethods):
         return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Move a conversation to another provider or model, if it still is bound as in `session`.
+        """Move a conversation to another provider or model, if its binding still equals `session`.
 
-        Compare-and-set, atomic. Keeps id, owner, `created_at` and what is left of the idle time. `reason` is for
-        operators. Raises `SessionConflict` with the current binding when it has moved or is gone, `InvalidSession`,
-        and `SessionNotSupported` on a cache other than django-redis.
+        Atomic compare-and-set. Keeps id, owner, `created_at` and the remaining idle time. `reason` is stored in the
+        history. Raises `SessionConflict` with the current binding if it has changed or is gone, `InvalidSession`, and
+        `SessionNotSupported` on a cache other than django-redis.
         """
         return run(self._blocking.rebind(session, provider, model, reason))
 
@@ -154,7 +153,9 @@ class SessionManager(FormerMethods):
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
-        """Unbind; False if there was nothing. Two round trips: a marker keeps other processes from making it again."""
+        """Delete a session; return False if there was none. Takes two round trips: a marker prevents other processes
+        from restoring it.
+        """
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
@@ -162,10 +163,10 @@ class SessionManager(FormerMethods):
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
-        """Delete a session if it is still bound as in `session`.
+        """Delete a session if its binding still equals `session`.
 
-        Compare-and-delete, atomic; on a cache other than django-redis as far as it can. Raises `SessionConflict` with
-        the current binding when it has moved or is gone.
+        Atomic compare-and-delete, except on caches other than django-redis. Raises `SessionConflict` with the current
+        binding if it has changed or is gone.
         """
         run(self._blocking.delete_unchanged(session))
 
@@ -174,7 +175,7 @@ class SessionManager(FormerMethods):
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
-        """Return the stored value as it is, readable or not, without extending it; None when there is none."""
+        """Return the stored bytes, readable or not, without extending the session; None if there are none."""
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
@@ -184,8 +185,8 @@ class SessionManager(FormerMethods):
     def trail(self, conversation_id: str) -> Trail:
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
 
-        Empty where no turn was recorded. A trail ends with its session, begins anew with a new one, and stays when the
-        session is rebound. Its expiry is the session's at the time of the last turn.
+        Empty if no turn was recorded. A trail is deleted with its session, and kept when the session is rebound. It
+        expires with the session as of the last turn.
         """
         return run(self._blocking.trail(conversation_id))
 
@@ -227,7 +228,7 @@ class SessionManager(FormerMethods):
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
         """Return the sessions that match: `sessions.filter(provider="azure").count()`; see `SessionQuery.filter`.
 
-        Raises `ValueError` without a filter: a variable that is None by mistake must not mean all sessions.
+        Raises `ValueError` without a filter: a variable that is None by mistake must not select all sessions.
         """
         query = self.all().filter(**fields)
         if query.is_everything:
@@ -237,36 +238,36 @@ class SessionManager(FormerMethods):
     def search(self, text: str, *, cursor: str | None = None, limit: int = 50) -> Page:
         """Return the session with this id, else the sessions of this owner, else those whose id contains the text.
 
-        The last finds a client's own id within that of an observed session, also where only its hash is stored.
-        Capitals count. `limit` and `cursor` are as in `page`; a page of ids that contain the text is in no order, and
-        may be short, even empty, and yet have a next one: each looks through 50,000 sessions at most. Raises
+        The last kind finds a client's own id in that of an observed session, even if only its hash is stored. The
+        search is case-sensitive. `limit` and `cursor` are as in `page`. A page of ids that contain the text has no
+        order; it scans at most 50,000 sessions, so it may be short or empty and still have a next one. Raises
         `InvalidCursor`, and `ValueError` for an empty text.
         """
-        return Search(self._store, self.ttl_seconds).page(text, cursor, check_limit(limit))
+        return Search(self._store.operators, self.ttl_seconds).page(text, cursor, check_limit(limit))
 
     asearch = in_thread(search)
 
     def stats(self) -> Stats:
-        """Return how many sessions each provider and model has, and how many were created lately."""
+        """Return the numbers of sessions, and of recently created ones, by provider and model."""
         return self._reads.stats()
 
     astats = in_thread(stats)
 
     def created_per_hour(self) -> list[HourStats]:
-        """Return how many sessions were created in each hour of the last day, the 24th being this one."""
+        """Return the number of sessions created in each of the last 24 hours, the current one last."""
         return self._reads.created_per_hour()
 
     acreated_per_hour = in_thread(created_per_hour)
 
     def history(self, conversation_id: str) -> list[Event]:
-        """Return the events of a conversation that the history still has, oldest first."""
-        return history(self._store, conversation_id)
+        """Return the events of a conversation in the history, oldest first."""
+        return history(self._store.operators, conversation_id)
 
     ahistory = in_thread(history)
 
     def recent(self, *, after: str | None = None, limit: int = 100) -> list[Event]:
         """Return the last events of all conversations, or the first after the `position` of one, oldest first."""
-        return recent(self._store, after, check_limit(limit))
+        return recent(self._store.operators, after, check_limit(limit))
 
     arecent = in_thread(recent)
 
@@ -276,7 +277,7 @@ class SessionManager(FormerMethods):
         Finds sessions that other programs wrote, drops entries without a session; online, repeatable, may be stopped at
         any time. `progress(done, expected)` counts keys.
         """
-        return Reindex(self._store, self.ttl_seconds).reindex(progress)
+        return Reindex(self._store.operators, self.ttl_seconds).reindex(progress)
 
     areindex = in_thread(reindex)
 
@@ -294,11 +295,11 @@ class SessionManager(FormerMethods):
 
     @property
     def _reads(self) -> Reads:
-        return Reads(self._store, self.ttl_seconds)
+        return Reads(self._store.operators, self.ttl_seconds)
 
     @property
     def _bulk(self) -> Bulk:
-        return Bulk(self._store, self.ttl_seconds, self._actor, partial(send_signal, manager=self))
+        return Bulk(self._store.operators, self.ttl_seconds, self._actor, partial(send_signal, manager=self))
 
 
 sessions = SessionManager()

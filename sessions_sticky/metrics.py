@@ -1,16 +1,16 @@
-"""Prometheus metrics, when `SESSIONS_STICKY["METRICS"]` is on; prometheus-client is not imported otherwise.
+"""Prometheus metrics, if `SESSIONS_STICKY["METRICS"]` is on; otherwise prometheus-client is not imported.
 
 | metric | labels |
 | --- | --- |
 | `sessions_sticky_resolutions_total` | `outcome`, `provider` |
 | `sessions_sticky_resolve_seconds` (histogram) | |
-| `sessions_sticky_rebinds_total` | `reason`: the gateway's, or `operator`, whose own words are in the history |
+| `sessions_sticky_rebinds_total` | `reason`: the gateway's reason, or `operator` (their text is in the history) |
 | `sessions_sticky_turns_total` | `provider`, `model`, `outcome`; `failed` counts failed attempts |
 | `sessions_sticky_tokens_total` | `provider`, `model`, `kind`: `input` (all of it), `read`, `written` ... |
 | `sessions_sticky_money_total` (in the prices' currency) | `provider`, `model`, `kind`: `saved`, `overspent`, `lost` |
 | `sessions_sticky_first_byte_seconds` (histogram) | `provider`, `model` |
 | `sessions_sticky_store_errors_total` | `error` |
-| `sessions_sticky_breaker_open` (1 while the store is taken to be down) | |
+| `sessions_sticky_breaker_open` (1 while the store is considered down) | |
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
 
 RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Seconds: from a Redis on the same machine (75 us) to one that runs into its timeout (250 ms)."""
+"""Buckets in seconds, from a local Redis (75 us) to a timeout (250 ms)."""
 MAX_LABELS = 100
-"""Values of one label that each process tells apart: providers and reasons come from outside, and each costs memory."""
+"""Maximum number of values of a label in a process: providers and reasons are external, and each takes memory."""
 GATEWAY = "gateway"
-"""The actor of changes that a program makes by itself."""
+"""The actor of automatic changes."""
 
 
 FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -56,7 +56,7 @@ _registering = Lock()
 
 
 def _metrics() -> _Metrics:
-    with _registering:  # two threads at the first resolve would register twice, which prometheus-client refuses
+    with _registering:  # two threads must not register twice at the first resolve
         return _register()
 
 
@@ -79,20 +79,21 @@ def _register() -> _Metrics:
             ["provider", "model"],
             buckets=FIRST_BYTE_BUCKETS,
         ),
-        Counter("sessions_sticky_store_errors_total", "Requests that the session store did not answer.", ["error"]),
-        Gauge("sessions_sticky_breaker_open", "Whether the store is taken to be down.", multiprocess_mode="livemax"),
+        Counter("sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]),
+        Gauge("sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"),
     )
 
 
 def resolved(outcome: str, provider: str, asked_at: float) -> None:
     """Count a resolution that began at `asked_at`, in `time.monotonic()` seconds."""
     if conf.metrics:
-        _metrics().resolutions.labels(outcome, _bounded("provider", provider)).inc()
-        _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
+        metrics = _metrics()
+        metrics.resolutions.labels(outcome, _bounded("provider", provider)).inc()
+        metrics.resolve_seconds.observe(time.monotonic() - asked_at)
 
 
 def rebound(reason: str, actor: str, number: int = 1) -> None:
-    """Count rebinds. An operator's reason is free text, which may name people: it does not become a label."""
+    """Count rebinds. An operator's reason is free text and may name people, so it is not used as a label."""
     if conf.metrics:
         _metrics().rebinds.labels(_bounded("reason", reason) if actor == GATEWAY else "operator").inc(number)
 
@@ -111,7 +112,7 @@ def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str,
             money.labels(*route, "saved")
         elif measure in TOKEN_KINDS:
             tokens.labels(*route, measure).inc(number)
-        elif measure == "saved":  # a counter does not fall, and writing to a cache may cost more than it saves
+        elif measure == "saved":  # a counter cannot decrease, but writing to a cache may cost more than it saves
             money.labels(*route, "saved" if number > 0 else "overspent").inc(abs(number) / MILLION)
         elif measure == "lost_money":
             money.labels(*route, "lost").inc(number / MILLION)
@@ -127,7 +128,7 @@ def store_failed(error: str) -> None:
 
 
 def breaker(*, is_open: bool) -> None:
-    """Tell the state of the breaker."""
+    """Export the state of the breaker."""
     if conf.metrics:
         _metrics().breaker_open.set(is_open)
 

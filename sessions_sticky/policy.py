@@ -1,7 +1,7 @@
-"""The policy of single sessions: what each method of `SessionManager` asks the store, and what it makes of the replies.
+"""Policy for single sessions: the requests of each method of `SessionManager` and the meaning of their replies.
 
-Methods are coroutines over an `io`, so that the same lines serve the blocking and the async methods: on `BlockingIO`
-they never suspend.
+Methods are coroutines over an `io`, which performs the I/O, so that blocking and async methods share them: on
+`BlockingIO` they never suspend.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from sessions_sticky.session import (
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import NO_KEY, Replaced, Store
+from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
+from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
 from sessions_sticky.stores.usage import add_up
 from sessions_sticky.turns import Trail, Turn, check_turn
@@ -45,12 +46,9 @@ MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up. More than this means the store is corrupting data."""
 WARN_SECONDS = 1.0
 
-RESTORED = "lost by the store"
-"""The reason of a binding that was restored."""
-
 
 class BlockingIO:
-    """Sends requests and signals in blocking calls; `manager` is the one that the signals name."""
+    """Send requests and signals with blocking calls; `manager` is passed to the signals."""
 
     def __init__(self, store: Store, manager: object) -> None:
         self._store = store
@@ -66,7 +64,7 @@ class BlockingIO:
 
 
 class AsyncIO:
-    """Sends requests and signals without blocking the event loop; `manager` is the one that the signals name."""
+    """Send requests and signals without blocking the event loop; `manager` is passed to the signals."""
 
     def __init__(self, store: Store, manager: object) -> None:
         self._store = store
@@ -78,7 +76,7 @@ class AsyncIO:
 
     async def send_signal(self, signal: Signal, **arguments: Any) -> None:
         """Send a signal, if it has receivers."""
-        if signal.receivers:  # `has_listeners()` overlooks receivers of one sender
+        if signal.receivers:  # `has_listeners()` ignores receivers of a specific sender
             await signal.asend_robust(sender=type(self._manager), manager=self._manager, **arguments)
 
 
@@ -93,13 +91,13 @@ class Policy:
         self._seen = store.last_seen
 
     async def get(self, conversation_id: str) -> Session | None:
-        """Read."""
+        """Read the session."""
         keys.check(conversation_id)
         raw = await self._io.send(self._store.read(keys.session(conversation_id)))
         return readable(conversation_id, raw)
 
     async def inspect(self, conversation_id: str) -> Entry | None:
-        """Read with the idle time left."""
+        """Read the session with its remaining idle time."""
         session = await self.get(conversation_id)
         if session is None:
             return None
@@ -111,7 +109,7 @@ class Policy:
     async def create(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool
     ) -> Session:
-        """Store, unless a session is there that may not be replaced."""
+        """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
         asked_at = time.monotonic()
@@ -131,7 +129,7 @@ class Policy:
         return session
 
     async def touch(self, conversation_id: str) -> bool:
-        """Extend."""
+        """Reset the idle time."""
         keys.check(conversation_id)
         raw = await self._io.send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
         session = readable(conversation_id, raw)
@@ -141,12 +139,13 @@ class Policy:
         return session is not None
 
     async def resolve(self, conversation_id: str, provider: str, model: str, external_id: str) -> Resolution:
-        """Return the binding, or make it."""
+        """Return the binding, or create it."""
         keys.check(conversation_id)
-        check_names(provider=provider, model=model)  # on a hit as well: a wrong call must not show up later
+        check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(external_id)
         asked_at = time.monotonic()
-        seen = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
+        not_before = asked_at - self._ttl_seconds
+        seen = self._seen.recall(conversation_id, not_before)
         proposal = None
         reason = ""
         try:
@@ -154,7 +153,7 @@ class Policy:
             bound = readable(conversation_id, raw)
             if bound is None:
                 _log("miss", conversation_id)
-                if seen is not None and await self._was_deleted(conversation_id):
+                if seen is not None and seen.created_at <= await self._deleted_until(conversation_id):
                     seen = None
                 # A binding that the store has lost (restart, failover) is restored.
                 proposal = seen or _proposal(conversation_id, provider, model, external_id)
@@ -166,9 +165,11 @@ class Policy:
                 raise
             level = logging.WARNING if self._should_warn(exc) else logging.DEBUG
             logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
-            bound = proposal or seen or _proposal(conversation_id, provider, model, external_id)
+            bound = proposal or seen or self._seen.recall_proposal(conversation_id, external_id, not_before)
+            bound = bound or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
-        self._remember(bound, asked_at)
+        # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
+        self._remember(bound, asked_at, is_stored=outcome is not Outcome.DEGRADED or bound is seen)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._io.send_signal(session_created, session=bound, actor=self._actor)
@@ -180,7 +181,7 @@ class Policy:
         return Resolution(bound, outcome)
 
     async def rebind(self, session: Session, provider: str, model: str, reason: str) -> Session:
-        """Move by compare-and-set."""
+        """Move the session by compare-and-set."""
         check_session(session)
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
@@ -194,8 +195,8 @@ class Policy:
             current = readable(session.id, found)
             if found is None or current != session:
                 raise SessionConflict(session.id, current)
-            expected = found  # the same binding, as another program writes it
-        self._seen.correct(moved)  # not a use: the idle time left stays as it was
+            expected = found  # the same binding in another encoding
+        self._seen.correct(moved)  # not a use: keep the remaining idle time
         metrics.rebound(reason, self._actor)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
@@ -211,7 +212,7 @@ class Policy:
         return await self._io.send(self._store.read(keys.session(conversation_id)))
 
     async def delete(self, conversation_id: str) -> bool:
-        """Unbind, also for other processes that remember the session."""
+        """Delete the session, and mark it for other processes that remember it."""
         raw = await self.get_raw(conversation_id)
         done = 0
         while raw is not None and not done:
@@ -226,7 +227,7 @@ class Policy:
         return bool(done)
 
     async def delete_unchanged(self, session: Session) -> None:
-        """Unbind by compare-and-delete."""
+        """Delete the session by compare-and-delete."""
         check_session(session)
         raw = await self.get_raw(session.id)
         done = 0
@@ -243,7 +244,7 @@ class Policy:
         return self._store.decode_trail(await self._io.send(self._store.read_trail(conversation_id)))
 
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
-        """Add to the trails, then to the sums and metrics what the trails reply."""
+        """Add turns to the trails, then the replies of the trails to the sums and metrics."""
         for turn in turns:
             check_turn(turn)
         recorded: list[Recorded] = [None] * len(turns)
@@ -273,7 +274,7 @@ class Policy:
         await self._io.send_signal(session_deleted, conversation_id=conversation_id, session=session, actor=self._actor)
 
     async def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> Session:
-        """Store the proposal unless a session is there by now; return the session that is stored."""
+        """Store the proposal unless there is a session by now; return the stored session."""
         for _ in range(MAX_UNREADABLE):
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             found = await self._io.send(request)
@@ -286,17 +287,18 @@ class Policy:
         raise SessionStoreUnavailable(f"The session store gave {MAX_UNREADABLE} unreadable values in a row")
 
     async def _refresh_when_due(self, session: Session, raw: bytes | None, seen: Session | None = None) -> None:
-        """Bring the index entries up to date, unless this process has done so in the last minute.
+        """Update the index entries, unless this process has done so in the last minute.
 
-        `raw` differs from `session` when another process has just bound it, and entered it.
+        `raw` differs from `session` if another process has just bound and indexed it.
         """
         tracker = self._store.refresh_tracker
-        if conf.index and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
+        is_kept = conf.index or conf.history_length  # the list of its history must live as long
+        if is_kept and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
             self._mark_refreshed(session)
             await self._refresh(session, raw, seen)
 
     async def _refresh(self, session: Session, raw: bytes | None, before: Session | None) -> None:
-        """Bring the index entries up to date; log a failure, for the session is bound."""
+        """Update the index entries; log a failure, because the session is bound."""
         try:
             ttl = self._ttl_seconds
             await self._io.send(index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before))
@@ -307,13 +309,12 @@ class Policy:
         if self._store.refresh_tracker is not None:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
-    async def _was_deleted(self, conversation_id: str) -> bool:
-        """Return whether a missing session was deleted, not lost by the store."""
-        marker = await self._io.send(self._store.read(keys.deleted(conversation_id)))
-        return marker is not None
+    async def _deleted_until(self, conversation_id: str) -> float:
+        """Return the `created_at` up to which bindings of a missing session were deleted, not lost by the store."""
+        return restorable_from(await self._io.send(self._store.read(keys.deleted(conversation_id))))
 
     def _should_warn(self, exc: SessionStoreUnavailable) -> bool:
-        """Return whether to warn: once a second of each kind of error, for a failing store fails every chat."""
+        """Return whether to log a warning: once a second for each kind of error."""
         kind, now = type(exc.__cause__), time.monotonic()
         # No cause means the circuit breaker rejected the call; the failure that opened it was already logged.
         if exc.__cause__ is None or now < self._store.next_warning_at.get(kind, now):
@@ -321,8 +322,8 @@ class Policy:
         self._store.next_warning_at[kind] = now + WARN_SECONDS
         return True
 
-    def _remember(self, session: Session, asked_at: float) -> None:
-        self._seen.remember(session, asked_at, conf.last_seen_size)
+    def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
+        self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
 
 
 def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
@@ -331,12 +332,12 @@ def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:
     session = Session(conversation_id, provider, model, external_id, int(time.time()))
-    session.to_json()  # refuses what cannot be stored, whether or not the store is there
+    session.to_json()  # refuse invalid values even if the store is unavailable
     return session
 
 
 def readable(conversation_id: str, raw: bytes | None) -> Session | None:
-    """Decode a stored value; None, and an error in the log, if it is not a session of this conversation."""
+    """Decode a stored value; log an error and return None if it is not a session of this conversation."""
     if raw is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Which provider a conversation goes to when nothing else has decided; pure."""
+"""Rank the providers of a new conversation; performs no I/O."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from numbers import Real
 def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     """Rank provider names for a conversation by weighted rendezvous hashing, best first.
 
-    The ranking depends on the names, the weights and the id alone, not on the mapping's order, the process, the
-    machine or the Python version; so processes that have never spoken agree. Over many ids each name comes first
-    in proportion to its weight, and adding or removing a name moves only the conversations that it gains or loses.
-    A weight of 0 leaves a name out (it is being drained); the list is empty when all are. Raises `ValueError` for
-    weights that are no mapping, and for a weight that is negative, infinite or not a number.
+    The ranking depends only on the names, the weights and the id, not on the mapping's order, the process, the machine
+    or the Python version. Over many ids each name comes first in proportion to its weight; adding or removing a name
+    only moves the conversations that it gains or loses. A name with weight 0 is omitted. Raises `ValueError` if
+    `weights` is not a mapping, and for a weight that is negative, infinite or not a number.
 
-    Score, to be followed by other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits of
-    SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.
+    Score, part of the contract with other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits
+    of SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.
     Source: Schindelhauer and Schomaker, "Weighted distributed hash tables" (SPAA 2005), logarithmic method.
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must be a mapping of provider names to numbers, not {weights!r}")
     for name, weight in weights.items():
-        is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+        is_number = isinstance(weight, (int, float, Real)) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"The weight of provider {name!r} must be a finite number of at least 0, not {weight!r}")
     scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}
@@ -33,6 +32,6 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
 
 def _score(conversation_id: str, name: str, weight: float) -> float:
     digest = hashlib.sha256(f"{name}\0{conversation_id}".encode()).digest()
-    # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and no rounding differs by platform.
+    # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and rounding is the same on all platforms.
     h = int.from_bytes(digest[:8], "big") >> 12
     return -weight / math.log((h + 0.5) / 2**52)

@@ -1,4 +1,4 @@
-"""The session record, its wire format, and what the manager answers with it."""
+"""The session record, its stored format, and results of the manager."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from sessions_sticky.exceptions import InvalidSession, SessionError
 
 EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
-"""2 January 1 and 1 January 9999 in Unix seconds: what is beyond has no datetime in some time zone."""
+"""2 January 1 and 1 January 9999 in Unix seconds: other times have no datetime in some time zone."""
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 
 
@@ -37,7 +37,7 @@ class Session(msgspec.Struct, frozen=True):
             decoded = _DECODER.decode(encoded)
         except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
             raise InvalidSession(f"Cannot be written as a session: {exc}") from exc
-        if decoded != self:  # bytes, UUIDs and dates have a JSON form, but come back as text
+        if decoded != self:  # bytes, UUIDs and dates have a JSON form, but are read back as strings
             raise InvalidSession("Cannot be written as a session: a field has the wrong type")
         return encoded
 
@@ -51,7 +51,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 def session_of(conversation_id: str, data: bytes) -> Session:
-    """Decode what is stored for a conversation. Raises `InvalidSession`, also for the session of another one."""
+    """Decode the value stored for a conversation. Raises `InvalidSession`, also for another conversation's session."""
     session = Session.from_json(data)
     if session.id != conversation_id:
         raise InvalidSession("Not a session: its id is not that of its key")
@@ -70,7 +70,7 @@ def check_names(**names: object) -> None:
 
 
 def check_owner(external_id: object) -> None:
-    """Raise `InvalidSession` for an owner that is not a string; the empty one is an owner like others."""
+    """Raise `InvalidSession` for an owner that is not a string; an empty string is a valid owner."""
     if not isinstance(external_id, str):
         raise InvalidSession(f"external_id must be a string, not {external_id!r}")
 

@@ -1,4 +1,4 @@
-"""Signals of changed bindings, for receivers of the project; sent after the change, by whoever made it.
+"""Signals for changed bindings, sent after the change by the process that made it.
 
 | signal | arguments besides `sender`, the manager's class, and `manager`, the `SessionManager` that made the change |
 | --- | --- |
@@ -7,7 +7,7 @@
 | `session_deleted` | `conversation_id`, `session` (None when it was unreadable), `actor` |
 
 `actor` is `"gateway"` or a user's name. Receivers may be functions or coroutine functions. One that raises is logged
-(logger `django.dispatch`) and disturbs nobody. Other programs' changes send no signal here.
+(logger `django.dispatch`) and has no other effect. Changes by other programs send no signal.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class Certificates(NamedTuple):
 
 
 class Access(NamedTuple):
-    """Who may come in, and by which way; by default everybody, in the clear."""
+    """Users and transport of a server; by default without authentication and TLS."""
 
     user: str = ""
     password: str = ""

@@ -134,7 +134,7 @@ class Cluster:
     def move_slot(self, key: str, *, pause: Callable[[], object] = lambda: None) -> tuple[Node, Node]:
         """Move the slot of a key to another primary as `redis-cli --cluster reshard` does; return from where to where.
 
-        Meanwhile the cluster answers requests of this slot with ASK and TRYAGAIN, and with MOVED after. `pause` is
+        The cluster answers requests of this slot with ASK and TRYAGAIN, and with MOVED after. `pause` is
         called after each key.
         """
         slot = self.slot(key)
@@ -174,8 +174,8 @@ class Cluster:
 
 def _is_linked(node: Node) -> bool:
     with suppress(redis.RedisError), node.client() as client:
-        told = client.info("replication")
-        return bool(told["role"] == "master" or told["master_link_status"] == "up")
+        replication = client.info("replication")
+        return bool(replication["role"] == "master" or replication["master_link_status"] == "up")
     return False
 
 

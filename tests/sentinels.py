@@ -19,7 +19,7 @@ CALM_MS = 60_000
 
 
 class Sentinel(Server):
-    """One Sentinel process; `watch` tells it of the primary."""
+    """One Sentinel process; `watch` configures the primary."""
 
     def __init__(self, program: str, *, access: Access, password: str) -> None:
         self._password = password
@@ -63,7 +63,7 @@ class Sentinel(Server):
             return client.sentinel_master(SERVICE)
 
     def primary_port(self) -> int:
-        """Return the port of the primary, as it tells clients."""
+        """Return the port of the primary that it reports."""
         with self.client() as client:
             return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
 
@@ -111,7 +111,7 @@ class Sentinels:
     @property
     def primary(self) -> Server:
         """The server that most Sentinels tell clients to use."""
-        ports = sorted(self._told_ports())
+        ports = sorted(self._permits_ports())
         return self._at(ports[len(ports) // 2])
 
     def client(self) -> redis.Redis:
@@ -126,15 +126,15 @@ class Sentinels:
 
     def wait_for_promotion(self, former: Server) -> Server:
         """Wait until another server is the primary, and takes writes; return it."""
-        wait_for(lambda: former.port not in self._told_ports())
+        wait_for(lambda: former.port not in self._permits_ports())
         primary = self.primary
         wait_for(lambda: _role(primary) == "master")
         return primary
 
     def cut_replicas(self) -> None:
-        """Stall the replicas and cut their links: the primary acknowledges writes that nobody else has.
+        """Stall the replicas and cut their links: the primary acknowledges writes that no replica has.
 
-        Cut as well as stalled, or what was sent meanwhile would wait for them in their sockets.
+        Cut as well as stalled, otherwise writes would wait in their sockets.
         """
         primary = self.primary
         for replica in self.replicas:
@@ -159,7 +159,7 @@ class Sentinels:
         self.follow(server, self.primary)
         wait_for(lambda: self._is_linked(server))
 
-    def _told_ports(self) -> list[int]:
+    def _reported_ports(self) -> list[int]:
         return [each.primary_port() for each in self.watchers if each.is_running]
 
     def _is_linked(self, replica: Server) -> bool:

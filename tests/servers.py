@@ -143,9 +143,9 @@ def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> float:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on.
+    """Return a free loopback port.
 
-    Below those that systems give to outgoing connections: nobody takes it while its server is down.
+    It is below the ephemeral ports, so no outgoing connection takes it while its server is down.
     """
     while True:
         port = 10_000 + secrets.randbelow(22_000)
@@ -155,6 +155,6 @@ def free_port() -> int:
 
 
 def program_version(program: str) -> tuple[int, ...]:
-    """Return the version that a Redis program tells of itself, as (7, 0, 15)."""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-    return tuple(int(part) for part in told.split("v=")[1].split()[0].split("."))
+    """Return the version of a Redis program, such as (7, 0, 15)."""
+    output = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in output.split("v=")[1].split()[0].split("."))

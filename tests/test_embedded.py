@@ -278,7 +278,7 @@ def test_running_ends_the_server_when_its_process_is_killed(folder: Path, signum
         wait_until(lambda: not alive(pid))  # though a child of the killed one lives on
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the end of the parent")
 def test_running_ends_the_server_when_the_supervisor_is_killed(folder: Path) -> None:
     with holder(folder):
         pid = server_of(folder)
@@ -307,7 +307,7 @@ def test_running_starts_one_server_when_many_start_at_once(folder: Path) -> None
     wait_until(lambda: not alive(pid))
 
 
-def test_running_starts_again_with_its_data_when_it_is_called_while_the_last_one_ends(folder: Path) -> None:
+def test_running_restarts_with_its_data_while_the_previous_one_ends(folder: Path) -> None:
     for step in range(5):
         with holder(folder) as process, client(folder) as connected:
             assert connected.incr("starts") == step + 1
@@ -351,7 +351,7 @@ def test_url_is_a_fixed_port_when_there_is_no_server(
 
 
 @pytest.mark.usefixtures("without_sockets")
-def test_running_stands_in_when_there_are_no_unix_sockets(folder: Path) -> None:
+def test_running_uses_tcp_without_unix_sockets(folder: Path) -> None:
     with embedded.running(folder):
         with client(folder) as one, client(folder) as two:
             one.set("key", "value", ex=100)

@@ -41,7 +41,7 @@ def test_boolean_reads_a_truth_value_when_it_is_one(given, text, value, negative
 
 
 @pytest.mark.parametrize("text", ["maybe", "", "2", " 1", "tru", "None"])
-def test_boolean_ends_the_program_when_it_is_none(given, text):
+def test_boolean_ends_the_program_when_it_is_invalid(given, text):
     given(text)
     assert refused(environment.boolean, "X", default=False) == f"X must be 1 or 0, true or false, not {text!r}"
 
@@ -53,14 +53,14 @@ def test_number_reads_a_whole_number_when_it_is_within_bounds(given, text):
 
 
 @pytest.mark.parametrize("text", ["-1", "601", "abc", "", "1.5", "1e2", "0x10", 5000 * "9"])
-def test_number_ends_the_program_when_it_is_none_or_out_of_bounds(given, text):
+def test_number_ends_the_program_when_it_is_invalid_or_out_of_bounds(given, text):
     given(text)
     line = refused(environment.number, "X", default=5, least=0, most=600)
     assert line == f"X must be a whole number from 0 to 600, not {text!r}"
 
 
 @pytest.mark.parametrize("text", ["", "A", "c", "a or b", "a,b"])
-def test_choice_ends_the_program_when_it_is_no_option(given, text):
+def test_choice_ends_the_program_when_it_is_not_an_option(given, text):
     given(text)
     assert refused(environment.choice, "X", ("a", "b"), default="a") == f"X must be a or b, not {text!r}"
 
@@ -71,7 +71,7 @@ def test_items_splits_at_commas_when_there_are_several(given):
 
 
 @pytest.mark.parametrize("text", ["", ",", " ", "a,B", "ab"])
-def test_items_ends_the_program_when_one_does_not_match_or_there_is_none(given, text):
+def test_items_ends_the_program_when_one_is_invalid_or_there_is_none(given, text):
     given(text)
     line = refused(environment.items, "X", default=(), pattern="[a-z]", allowed="letters with commas")
     assert line == f"X must be letters with commas, not {text!r}"

@@ -42,7 +42,7 @@ def test_page_lists_nothing_else_when_it_is_made() -> None:
 @pytest.mark.parametrize(
     "text", ["AGPL-3.0-only", "GNU General Public License", "", "UNKNOWN", "MIT-like", "BSD-4-Clause"]
 )
-def test_licence_is_not_taken_for_another_when_it_is_none_that_is_allowed(text: str) -> None:
+def test_licence_is_refused_when_it_resembles_an_allowed_one(text: str) -> None:
     assert licences._spdx(text) not in licences.ALLOWED
 
 

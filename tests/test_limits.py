@@ -58,7 +58,7 @@ def limit(settings: Any, db: None) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_request_is_refused_unread_when_its_length_says_too_much(path: str) -> None:
+async def test_request_is_refused_unread_when_its_length_is_too_large(path: str) -> None:
     client = await Client(path, [b"x"], declared(LIMIT + 1)).call()
     assert (client.status, json.loads(client.body)["error"]["code"]) == (413, "request_too_large")
     assert client.taken == 0

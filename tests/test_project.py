@@ -60,7 +60,7 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_key")
-def test_secret_key_is_made_once_for_its_owner_alone_when_there_is_none(tmp_path):
+def test_secret_key_is_created_once_with_private_permissions(tmp_path):
     first = secret_key(tmp_path)
     assert first.startswith("django-insecure-")
     assert len(first) > 60

@@ -228,7 +228,7 @@ def test_run_keeps_sessions_and_credentials_when_started_again(data: Path) -> No
         assert again.ask() == (first[0], "hit")
 
 
-def test_run_says_so_when_the_admin_changed_the_password(data: Path) -> None:
+def test_run_reports_that_the_password_was_changed(data: Path) -> None:
     kept = json.loads((data / "demo.json").read_bytes())
     (data / "demo.json").write_text(json.dumps({**kept, "admin_password": "another"}))
 

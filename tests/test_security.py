@@ -1,4 +1,4 @@
-"""What the project as a whole keeps to itself, and what it tells browsers."""
+"""Secrets of the whole project, and security headers."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def test_page_may_load_only_what_the_server_serves_when_it_is_answered(client: C
     assert response.headers["Referrer-Policy"] == "same-origin"
 
 
-def test_documentation_may_write_styles_but_no_scripts_into_itself_when_it_is_answered(client: Client) -> None:
+def test_documentation_allows_inline_styles_but_no_inline_scripts(client: Client) -> None:
     rules = dict(rule.strip().partition(" ")[::2] for rule in policy(client.get("/api/docs/")).split(";"))
     assert rules["default-src"] == "'self'"
     assert rules["style-src"] == "'self' 'unsafe-inline'"
     assert "script-src" not in rules
 
 
-def test_cookies_are_for_the_server_alone_when_somebody_logs_in(client: Client, db: None) -> None:
+def test_cookies_are_http_only_after_a_login(client: Client, db: None) -> None:
     User.objects.create_superuser("root", password="a long password")
     client.post("/admin/login/", {"username": "root", "password": "a long password"})
     cookie = client.cookies["sessionid"]
@@ -110,7 +110,7 @@ def test_error_page_hides_every_secret_when_a_view_fails(tmp_path: Path, debug: 
 
 
 @pytest.mark.parametrize("command", [("check",), ("sessions", "doctor"), ("sessions", "list"), ("createkey", "ann")])
-def test_command_tells_no_secret_when_nothing_can_be_reached(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_command_prints_no_secret_when_nothing_can_be_reached(tmp_path: Path, command: tuple[str, ...]) -> None:
     env = {**secret_environment(tmp_path), "DATABASE_URL": f"sqlite:///{tmp_path}/none/db"}
     done = manage(*command, env=env)
     assert done.stdout + done.stderr
@@ -118,7 +118,7 @@ def test_command_tells_no_secret_when_nothing_can_be_reached(tmp_path: Path, com
         assert secret not in done.stdout + done.stderr
 
 
-def test_doctor_tells_no_password_when_the_store_refuses_it(tmp_path: Path) -> None:
+def test_doctor_reveals_no_password_when_the_store_refuses_it(tmp_path: Path) -> None:
     with Server(VALKEY, "--requirepass", "right-4ac1", tcp=True) as server:
         url = server.url.replace("redis://", "redis://:wrong-7be2@")
         done = manage("sessions", "doctor", "--json", env=environment(tmp_path, REDIS_URL=url))
@@ -140,7 +140,7 @@ def test_log_line_is_printable_when_a_view_fails_on_a_hostile_path(
     assert all(line.isprintable() for line in lines)
 
 
-def test_threat_model_names_tests_that_exist_when_it_says_what_proves_it() -> None:
+def test_threat_model_names_existing_tests() -> None:
     text = (ROOT / "SECURITY.md").read_text()
     named = set(re.findall(r"`(tests/[a-z_/]+\.py)`", text))
     assert len(named) > 10
@@ -149,7 +149,7 @@ def test_threat_model_names_tests_that_exist_when_it_says_what_proves_it() -> No
         assert re.search(r"`tests/", row.split("|")[4]), row
 
 
-def test_limits_are_those_that_the_page_tells_when_it_tells_them(settings) -> None:
+def test_limits_match_the_page(settings) -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert f"{MAX_HEAD_BYTES // 1024} KiB, {MAX_HEADERS} headers" in text
     assert f"connection | {HEAD_SECONDS} s |" in text

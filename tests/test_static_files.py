@@ -31,10 +31,10 @@ async def test_static_file_is_served_when_asked_by_asgi(css):
 
 @pytest.mark.django_db  # Django looks after its connections when a request begins
 def test_static_file_is_served_when_asked_by_wsgi(css):
-    told: list[Any] = []
+    started: list[Any] = []
     environ = RequestFactory(SERVER_NAME="localhost").get(f"/static/{CSS}").environ
-    response = WSGIHandler()(environ, lambda *args: told.append(args))
-    assert (b"".join(response), told[0][0]) == (css, "200 OK")
+    response = WSGIHandler()(environ, lambda *args: started.append(args))
+    assert (b"".join(response), started[0][0]) == (css, "200 OK")
 
 
 @pytest.mark.parametrize("path", ["nothing.css", "../settings.py", "..%2f..%2fmanage.py", "admin/css/", ""])

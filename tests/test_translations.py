@@ -45,8 +45,8 @@ def extracted(package: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def chosen(catalogue: Path, *options: str) -> list[str]:
     """The entries of a catalogue that `msgattrib` chooses, without the header."""
     command = ["msgattrib", *options, "--no-obsolete", "--no-wrap", str(catalogue)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    lines = [line for line in told.splitlines() if line.startswith("msgid ")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in output.splitlines() if line.startswith("msgid ")]
     return [line for line in lines if line != 'msgid ""']
 
 

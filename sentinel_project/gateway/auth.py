@@ -1,4 +1,4 @@
-"""Whose key is it: API keys, held in memory so that no chat waits for the database."""
+"""API keys and their owners, cached in memory so that no chat waits for the database."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 10
 MAX_AGE_SECONDS = 25
-"""A revoked key must stop working within 30 s: what is older is not used before it was refreshed."""
+"""A revoked key must stop working within 30 s: older data is refreshed before it is used."""
 DATABASE_SECONDS = 3
-"""How long the database may take to answer; after that it is as good as unreachable."""
+"""How long the database may take to answer before it counts as unreachable."""
 FAILURE_SECONDS = 1
-"""How long a read that failed counts as an answer; clients are asked to wait as long."""
+"""How long a failed read is not repeated; also the `Retry-After` of clients."""
 READ_INTERVAL_SECONDS = 0.05
-"""The least time between two reads for unknown keys, of which anyone can send any number."""
+"""Minimum time between two reads for unknown keys, of which clients can send any number."""
 UNKNOWN_SECONDS = 5
-"""How long an unknown key counts as unknown. Keys are random: none is tried before it is made."""
+"""How long an unknown key counts as unknown. Keys are random, so none is tried before it is created."""
 MAX_UNKNOWN = 10_000
-"""Unknown keys to remember."""
+"""Maximum number of remembered unknown keys."""
 
 _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key_uses")
-"""Apart from reading: a write that waits for another's lock must not keep a revoked key working."""
+"""A separate thread from reading: a write that waits for a lock must not keep a revoked key working."""
 
 
 class KeyRing:
@@ -42,7 +42,7 @@ class KeyRing:
 
     `refresh_forever` keeps them fresh in the background, and writes when they were used. A key that is not known is
     looked up at once, so a new key works immediately; all such look-ups share reads of the database. While the database
-    cannot be read the known keys go on working (none can be revoked), and of others nothing is said.
+    cannot be read, known keys keep working (none can be revoked), and others get 503.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class KeyRing:
         self._uses = KeyUses()
 
     async def owner(self, key: str) -> str | None:
-        """Return the owner of a live key; None for any other. Raises `ApiError` 503 when that cannot be known."""
+        """Return the owner of a live key, None for other keys. Raises `ApiError` 503 if that is unknown."""
         name = digest(key)
         if name not in self._owners:
             await self._look_up(name)
@@ -88,7 +88,7 @@ class KeyRing:
             await self.write_uses()
 
     async def _look_up(self, name: str) -> None:
-        """Read the keys for one that is not known. Raises `ApiError` when that fails."""
+        """Read the keys for an unknown one. Raises `ApiError` if that fails."""
         if time.monotonic() - self._unknown.get(name, float("-inf")) < UNKNOWN_SECONDS:
             return
         if time.monotonic() - self._failed < FAILURE_SECONDS or not await self._refresh_after_now():
@@ -100,11 +100,11 @@ class KeyRing:
             self._unknown[name] = time.monotonic()
 
     async def _refresh_after_now(self) -> bool:
-        """Refresh by a read that begins after this call, together with all who wait for one; return its success."""
+        """Refresh with a read that starts after this call, shared with other callers; return its success."""
         refreshing = self._refreshing
         if refreshing is not None and not refreshing.done():
-            await asyncio.wait([refreshing])  # it may have begun before the key was made
-        if self._refreshing is None or self._refreshing is refreshing:  # else another caller has begun the next one
+            await asyncio.wait([refreshing])  # it may have started before the key was created
+        if self._refreshing is None or self._refreshing is refreshing:  # else another caller did
             self._refreshing = asyncio.create_task(self._refresh_in_turn())
         return await asyncio.shield(self._refreshing)
 
@@ -113,18 +113,18 @@ class KeyRing:
         return await self.refresh()
 
     async def write_uses(self) -> None:
-        """Write to the database when keys were last used; a database that fails is logged, never raised."""
+        """Write the last uses of keys to the database; log a failure, never raise it."""
         try:
             await sync_to_async(self._write, thread_sensitive=False, executor=_writer)()
         except Error as exc:
             logger.error("the last use of API keys could not be written: %s", type(exc).__name__)
 
     async def _read_in_time(self) -> None:
-        """Read. Raises `TimeoutError` when that takes too long, and as long as it goes on: no thread can be stopped."""
+        """Read the keys. Raises `TimeoutError` after a timeout, and while that read still runs in its thread."""
         if self._late is not None and not self._late.done():
             raise TimeoutError
         reading = asyncio.ensure_future(sync_to_async(self._read)())
-        reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may ask for it any more
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # no caller may await it
         if not (await asyncio.wait([reading], timeout=DATABASE_SECONDS))[0]:
             self._late = reading
             raise TimeoutError
@@ -138,7 +138,7 @@ class KeyRing:
 
     def _read(self) -> None:
         close_old_connections()
-        # The counts as well: the clock of the host that changes a key may be behind those before it.
+        # Compare counts too: the clock of the host that changes a key may be behind.
         version = ApiKey.objects.aggregate(Count("pk"), Count("revoked_at"), Max("pk"), Max("changed_at"))
         if version != self._version:
             self._owners = dict(ApiKey.objects.filter(revoked_at=None).values_list("digest", "owner"))
@@ -151,7 +151,7 @@ keys = KeyRing()
 async def authenticate(headers: Mapping[str, str]) -> str:
     """Return the owner of the key in a request's headers, whose names are in lower case.
 
-    `Authorization` counts if its key is one of ours, else `x-api-key`: Anthropic's clients may send both. Raises
+    `Authorization` is used if it has a key of ours, else `x-api-key`: Anthropic's clients may send both. Raises
     `ApiError` 401.
     """
     scheme, _, token = headers.get("authorization", "").partition(" ")
@@ -165,7 +165,7 @@ async def authenticate(headers: Mapping[str, str]) -> str:
 
 
 def key_hint(headers: Mapping[str, str]) -> str | None:
-    """Return the public beginning of the key in a request's headers, as the keys page shows it; None for other keys."""
+    """Return the public prefix of the key in a request's headers, as the keys page shows it; None for other keys."""
     for sent in (headers.get("authorization", "").rpartition(" ")[2], headers.get("x-api-key", "")):
         if sent.startswith(KEY_PREFIX):
             return hint(sent)

@@ -1,4 +1,4 @@
-"""Credentials for a first try on one's own machine; `manage.py run --demo` makes and shows them."""
+"""Demo credentials; `manage.py run --demo` creates and prints them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ADMIN = "admin"
 
 
 class Credentials(msgspec.Struct, kw_only=True):
-    """What the file keeps; `admin_password` None: an admin has changed it, and it is not known."""
+    """The content of the file; `admin_password` is None if it was changed."""
 
     api_key: str = ""
     admin_password: str | None = None
 
 
 def is_in_use(path: Path) -> bool:
-    """Return whether the database has users or API keys that no demo made; `path` is where the demo's are kept."""
+    """Return whether the database has users or API keys other than those of the demo in `path`."""
     users, kept = get_user_model().objects.all(), _read(path)
     if kept.api_key:
         users = users.exclude(username=ADMIN)
@@ -32,9 +32,9 @@ def is_in_use(path: Path) -> bool:
 
 
 def ensure_credentials(path: Path) -> Credentials:
-    """Return credentials that work: those kept in `path`, and new ones for what no longer does.
+    """Return working credentials: those stored in `path`, and new ones for those that no longer work.
 
-    Never changes the password of a user that exists.
+    Never changes the password of an existing user.
     """
     kept = _read(path)
     with transaction.atomic():
@@ -42,7 +42,7 @@ def ensure_credentials(path: Path) -> Credentials:
         if not ApiKey.objects.is_live(usable.api_key):
             usable.api_key = ApiKey.objects.issue(OWNER)
         if usable != kept:
-            _write(path, usable)  # before the commit: a crash must not leave an admin whose password nobody knows
+            _write(path, usable)  # before the commit: a crash must not leave an admin with an unknown password
     return usable
 
 

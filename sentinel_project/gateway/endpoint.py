@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Awaitable, Callable
+from typing import Literal, cast
 
-from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
-from django.views.decorators.csrf import csrf_exempt
+from asgiref.sync import markcoroutinefunction
+from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
-from sentinel_project.gateway import apis
+from sentinel_project.gateway import apis, cors
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.errors import ApiError, too_large
-from sentinel_project.gateway.request_log import RequestLog
+from sentinel_project.gateway.calls import Call
+from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_request
@@ -33,51 +32,59 @@ CLIENT_CLOSED_REQUEST = 499
 """The log's status for a client that left before its answer; nginx's."""
 
 
-class Call(HttpRequest):
-    """A request with all its `lower_headers` (names in lower case) and its `log`; never made, only annotated."""
-
-    lower_headers: dict[str, str]
-    log: RequestLog
+Answer = Callable[..., Awaitable[Reply]]
+"""A coroutine function of a `Call`, and of what the path captures."""
 
 
-ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
-View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+class Endpoint:
+    """An endpoint of the API: `GatewayHandler` calls `answer`, Django's own handlers call it as a view."""
+
+    csrf_exempt = True
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        markcoroutinefunction(self)
+
+    async def __call__(self, request: HttpRequest, **captured: str) -> HttpResponseBase:
+        """Answer a request that came through Django: from its test client, or from a WSGI server."""
+        try:
+            call = Call.of_django(request)
+        except ApiError as exc:
+            return exc.reply().as_response()
+        return (await self.answer(call, **captured)).as_response()
 
 
-def endpoint(*methods: str) -> Callable[[View], View]:
-    """Make an endpoint of a view: its methods, errors in the shape of its API, a request id, a line in the log."""
+def endpoint(*methods: str) -> Callable[[Answer], Endpoint]:
+    """Make an endpoint: its methods, errors in the shape of its API, a request id, a line in the log."""
 
-    def decorate(view: View) -> View:
-        @functools.wraps(view)
-        async def handle(request: HttpRequest, **captured: str) -> HttpResponseBase:
-            call = cast("Call", request)
-            call.lower_headers = _headers(request)
-            call.log = RequestLog(call.lower_headers)
-            render = functools.partial(_render, request, call.lower_headers, call.log)
-            if request.method not in methods and not (request.method == "HEAD" and "GET" in methods):
+    def decorate(answer: Answer) -> Endpoint:
+        async def handle(call: Call, **captured: str) -> Reply:
+            if (reply := cors.preflight(call, methods)) is not None:
+                return _finish(call, reply)
+            if call.method not in methods and not (call.method == "HEAD" and "GET" in methods):
                 allowed = ", ".join(methods)
-                error = ApiError(405, f"{request.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
-                return _finish(call.log, render(error))
+                error = ApiError(405, f"{call.method} is not allowed here, {allowed} is", headers={"Allow": allowed})
+                return refuse(call, error)
             try:
-                return _finish(call.log, await _answer(view, call, captured, render))
+                return _finish(call, await _answer(answer, call, captured))
             except asyncio.CancelledError as exc:
                 if stopping.caused(exc):
-                    return _finish(call.log, render(stopping.error()))
+                    return refuse(call, stopping.error())
                 call.log.write(CLIENT_CLOSED_REQUEST)
                 raise
 
-        return csrf_exempt(handle)
+        return Endpoint(handle)
 
     return decorate
 
 
-def serve(api: Api) -> View:
+def serve(api: Api) -> Endpoint:
     """Return the endpoint that answers an API's requests from the conversation's provider, plain or as a stream."""
 
     @endpoint("POST")
-    async def view(call: Call) -> HttpResponseBase:
-        owner = await authenticate(call.lower_headers)
-        request = parse(api, body_of(call), call.lower_headers, call.META.get("QUERY_STRING", ""))
+    async def answer(call: Call) -> Reply:
+        owner = await authenticate(call.headers)
+        request = parse(api, call.body, call.headers, call.query)
         identity = _identify(request, owner)
         placement = await objects.locate(api.references(request.body), owner)
         if placement is not None:
@@ -93,13 +100,13 @@ def serve(api: Api) -> View:
             raise
         return respond(call, plan, served)
 
-    return view
+    return answer
 
 
-@csrf_exempt
-async def unknown_path(request: HttpRequest) -> HttpResponse:
+@Endpoint
+async def unknown_path(call: Call) -> Reply:
     """Answer for every other path of the API."""
-    return refuse(request, ApiError(404, f"Unknown path: {request.path}", code="unknown_url"))
+    return refuse(call, ApiError(404, f"Unknown path: {call.path}", code="unknown_url"))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
@@ -108,32 +115,12 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
         return page_not_found(request, exception)
     root = request.path.removesuffix(request.path_info)
     message = f"Unknown path: {request.path}; the API is below {root}/v1/"
-    return refuse(request, ApiError(404, message, code="unknown_url"))
+    return refuse(Call.of_django(request), ApiError(404, message, code="unknown_url")).as_response()
 
 
-def api_path(scope: Any) -> str:
-    """Return a request's path within the application, without the server's `--root-path`."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def refuse(request: HttpRequest, error: ApiError) -> HttpResponse:
-    """Answer a request that does not get to its endpoint: with a request id and a line in the log all the same."""
-    headers = _headers(request)
-    log = RequestLog(headers)
-    return _finish(log, _render(request, headers, log, error))
-
-
-def body_of(call: Call) -> bytes:
-    """Return the whole body of a request. Raises `ApiError`: 413, or 415 for a compressed one."""
-    encoding = call.lower_headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        message = f"The request body must not be compressed, but Content-Encoding is {encoding[:32]!r}"
-        raise ApiError(415, message, code="unsupported_encoding", headers={"Accept-Encoding": "identity"})
-    try:
-        return call.body
-    except RequestDataTooBig as exc:
-        raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) from exc
+def refuse(call: Call, error: ApiError) -> Reply:
+    """Answer with an error, in the shape that the client reads, with a request id and a line in the log."""
+    return _finish(call, _render(call, error))
 
 
 def _identify(request: ApiRequest, owner: str) -> Identity:
@@ -155,7 +142,7 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
         raise ApiError(400, str(exc), param=field, code="invalid_conversation_id") from exc
 
 
-def respond(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
+def respond(call: Call, plan: Plan, served: Served) -> Reply:
     """Return a provider's answer, and note it in the log."""
     answer, provider, result, repaired, turn = served
     call.log.note_route(plan, provider.name, result)
@@ -164,10 +151,10 @@ def respond(call: Call, plan: Plan, served: Served) -> HttpResponseBase:
         headers["X-Session-Repaired"] = repaired
     if isinstance(answer.body, bytes):
         turn.end(answer.body)
-        return HttpResponse(answer.body, headers=headers)
+        return Reply(200, headers, answer.body)
     # Proxies such as nginx would otherwise hold a stream back until it ends.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(call.log.until_end(200, answer.body, turn), headers=headers)
+    return Reply(200, headers, call.log.until_end(200, answer.body, turn))
 
 
 def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:
@@ -185,24 +172,23 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
     return headers
 
 
-def _render(request: HttpRequest, headers: dict[str, str], log: RequestLog, error: ApiError) -> HttpResponse:
+def _render(call: Call, error: ApiError) -> Reply:
     """Return an error in the shape that the client reads."""
-    error.request_id = log.request_id
-    return error.response(apis.error_shape(request.path_info, headers))
+    error.request_id = call.log.request_id
+    return error.reply(apis.error_shape(call.path, call.headers))
 
 
-def _finish(log: RequestLog, response: ResponseT) -> ResponseT:
-    response["X-Request-Id"] = log.request_id
-    if not response.streaming:  # a stream writes its line at its end
-        log.write(response.status_code)
-    return response
+def _finish(call: Call, reply: Reply) -> Reply:
+    reply.headers["X-Request-Id"] = call.log.request_id
+    reply.headers.update(cors.headers(call))
+    if isinstance(reply.body, bytes):  # a stream writes its line at its end
+        call.log.write(reply.status)
+    return reply
 
 
-async def _answer(
-    view: View, call: Call, captured: dict[str, str], render: Callable[[ApiError], HttpResponse]
-) -> HttpResponseBase:
+async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply:
     try:
-        return await view(call, **captured)
+        return await answer(call, **captured)
     except ApiError as exc:
         error = exc
     except SessionStoreUnavailable:
@@ -213,17 +199,4 @@ async def _answer(
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
         error = ApiError(500, "The gateway failed; its log says why", type="server_error")
-    return render(error)
-
-
-def _headers(request: HttpRequest) -> dict[str, str]:
-    """Return all headers: also those with an underscore in the name, which Django drops. Repeated ones are joined."""
-    scope = getattr(request, "scope", None)
-    if scope is None:
-        return {name.lower(): value for name, value in request.headers.items()}
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode(errors="surrogateescape")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
+    return _render(call, error)

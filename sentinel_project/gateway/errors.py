@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-from django.http import HttpResponse
+from sentinel_project.gateway.replies import Reply, json_reply
 
 
 class ApiError(Exception):
@@ -38,10 +37,10 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.provider_body = provider_body
 
-    def response(self, render: Render | None = None) -> HttpResponse:
-        """Return the error as a JSON response, in OpenAI's shape unless another is given."""
+    def reply(self, render: Render | None = None) -> Reply:
+        """Return the error as JSON, in OpenAI's shape unless another is given."""
         body = self.provider_body or (render or openai_shape)(self)
-        return json_response(body, status=self.status, headers=self.headers)
+        return json_reply(body, status=self.status, headers=self.headers)
 
 
 Render = Callable[[ApiError], dict[str, Any]]
@@ -51,13 +50,6 @@ def openai_shape(error: ApiError) -> dict[str, Any]:
     """Return an error in the only shape that the OpenAI SDKs read."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return {"error": fields}
-
-
-def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return `body` as a JSON response."""
-    return HttpResponse(
-        msgspec.json.encode(body), status=status, content_type="application/json", headers=dict(headers or {})
-    )
 
 
 def too_large(limit: int) -> ApiError:

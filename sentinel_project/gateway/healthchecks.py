@@ -11,15 +11,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.generic import RedirectView
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.errors import json_response
 from sentinel_project.gateway.models import ApiKey
+from sentinel_project.gateway.replies import json_reply
 from sessions_sticky import SessionError, sessions
 
 PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callable[[HttpRequest], HttpResponseBase]:
-    """Middleware: answer these paths whatever `ALLOWED_HOSTS` says; Kubernetes and Prometheus ask by address."""
+    """Middleware: answer these paths for any host, because Kubernetes and Prometheus use addresses."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if request.path_info in PATHS:
@@ -30,7 +30,7 @@ def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callabl
 
 
 class FrontPage(RedirectView):
-    """Lead people to the admin; answer the probes of clients such as Claude Code, which send HEAD."""
+    """Redirect browsers to the admin; answer HEAD probes of clients such as Claude Code."""
 
     pattern_name = "admin:index"
 
@@ -39,20 +39,21 @@ class FrontPage(RedirectView):
         return HttpResponse()
 
 
-async def healthz(request: HttpRequest) -> HttpResponse:
+async def healthz(request: HttpRequest) -> HttpResponseBase:
     """Say that the process answers."""
-    return json_response({"status": "ok"})
+    return json_reply({"status": "ok"}).as_response()
 
 
-async def readyz(request: HttpRequest) -> HttpResponse:
-    """Say whether store and database answer; 503 when one does not."""
+async def readyz(request: HttpRequest) -> HttpResponseBase:
+    """Return whether store and database are available; 503 if not."""
     parts = {"store": await _store_state(), "database": await sync_to_async(_database_state)()}
     ready = set(parts.values()) == {"ok"}
-    return json_response({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+    reply = json_reply({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
+    return reply.as_response()
 
 
 async def prometheus(request: HttpRequest) -> HttpResponse:
-    """Give the metrics."""
+    """Return the metrics."""
     body, content_type = metrics.render()
     return HttpResponse(body, content_type=content_type)
 

@@ -1,4 +1,4 @@
-"""When each API key was last used: noted in memory by the chats, written to the database in the background."""
+"""Last uses of API keys, collected in memory and written to the database in the background."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class KeyUses:
         self._written: dict[str, int] = {}
 
     def note(self, name: str) -> None:
-        """Note that a key is used now."""
+        """Record a use of a key."""
         self._used[name] = int(time.time()) // MINUTE
 
     def write(self) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from prometheus_client import (
@@ -65,6 +66,10 @@ for result in ("taken", "refused"):
     provider_reloads.labels(result)  # 0 until there is one: an alert rule must see the first
 tasks = Gauge("sentinel_tasks", "Tasks on the event loops.", multiprocess_mode="livesum")
 
+# prometheus-client checks the labels at each look-up, which takes as long as the count.
+request_count = lru_cache(maxsize=1024)(requests.labels)
+upstream_time = lru_cache(maxsize=1024)(upstream_seconds.labels)
+
 COUNT_SECONDS = 1.0
 
 
@@ -76,7 +81,7 @@ async def count_tasks_forever() -> None:
 
 
 def count_workers() -> int:
-    """Return how many workers of this machine live."""
+    """Return the number of live workers of this machine."""
     return sum(is_alive(pid) for pid in _workers(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")))
 
 

@@ -14,36 +14,36 @@ MAX_OWNER_LENGTH = 256
 
 
 def digest(key: str) -> str:
-    """Return what is stored of a key. One SHA-256 is enough: a key is 256 random bits, not a password.
+    """Return the stored digest of a key. One SHA-256 is enough: a key is 256 random bits, not a password.
 
-    Keys are looked up by it. How long that takes may tell how much of a digest fits, which helps nobody: a caller
-    cannot choose the digest of a guess, and no digest leads back to its key.
+    Keys are looked up by it. The time of the look-up may reveal how much of a digest matches, which is harmless: a
+    caller cannot choose the digest of a guess.
     """
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
 def hint(key: str) -> str:
-    """Return the beginning of a key, by which people recognize it."""
+    """Return the public prefix of a key."""
     return f"{key[: len(KEY_PREFIX) + 4]}..."
 
 
 def is_owner(text: str) -> bool:
-    """Tell whether a key may be made for such an owner: 1 to 256 printable characters, the others break terminals."""
+    """Return whether an owner is valid: 1 to 256 printable characters (others break terminals)."""
     return 1 <= len(text) <= MAX_OWNER_LENGTH and text.isprintable()
 
 
 class ApiKeyManager(models.Manager["ApiKey"]):
-    """Makes and looks up keys."""
+    """Creates and looks up keys."""
 
     def issue(self, owner: str) -> str:
-        """Make a key for an owner and return it; this is the only time it can be seen."""
+        """Create and return a key for an owner; it cannot be read again."""
         made = self.model(owner=owner)
         key = made.draw()
         made.save(force_insert=True)
         return key
 
     def is_live(self, key: str) -> bool:
-        """Tell whether a key exists and is not revoked."""
+        """Return whether a key exists and is not revoked."""
         return self.filter(digest=digest(key), revoked_at=None).exists()
 
 

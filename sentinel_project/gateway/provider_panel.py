@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """A provider on the page. `cooling_models` is empty when all cool down or none; times are None without one."""
+    """A provider on the page. `cooling_models` is empty if all or no models cool down; missing times are None."""
 
     provider: Provider
     state: str
@@ -61,7 +61,7 @@ def row(provider: Provider, health: Health) -> Row:
 
 
 def latest_health() -> Health:
-    """Return what is known of the providers: by this process, or shared by another one that knows it newer."""
+    """Return the newest states of the providers, from this process or the shared ones."""
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     names = [provider.name for provider in providers()]

@@ -11,13 +11,14 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import key_hint
+from sentinel_project.gateway.conf import settings
 from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ logger = logging.getLogger("sentinel_project.requests")
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 
+@lru_cache(maxsize=4)
+def _iso_second(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _ascii_json(line: dict[str, Any]) -> str:
     """Return JSON in printable ASCII: other characters may break lines, hide text or control a terminal."""
     text = msgspec.json.encode(line)  # ten times as fast as json.dumps
@@ -38,7 +44,7 @@ def _ascii_json(line: dict[str, Any]) -> str:
 
 
 class RequestLog:
-    """The line of one request. `request_id` is the `X-Request-Id` that came, if usable, else a new one."""
+    """The log line of a request. `request_id` is the client's `X-Request-Id` if valid, else a new one."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         given = headers.get("x-request-id", "")
@@ -50,7 +56,7 @@ class RequestLog:
         self._started = time.perf_counter()
 
     def note_request(self, identity: Identity, *, model: str, is_stream: bool) -> None:
-        """Add what the request says."""
+        """Add the fields of the request."""
         conversation_id = identity.client_id or identity.session_id
         if conversation_id is not None:
             text = conversation_id.encode(errors="replace")  # a header need not be UTF-8
@@ -61,7 +67,7 @@ class RequestLog:
         self.fields.update(conversation_id=conversation_id, source=identity.source, model=model, stream=is_stream)
 
     def note_route(self, plan: Plan, provider: str, result: RouteResult) -> None:
-        """Add how it was served: by which provider, and which one the conversation was bound to when it came."""
+        """Add the answering provider and the bound one."""
         bound = plan.session.provider if plan.session else None
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
         if result.reason is not None:
@@ -69,12 +75,12 @@ class RequestLog:
 
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
-        metrics.requests.labels(status, self.fields.get("outcome", "none")).inc()
+        metrics.request_count(status, self.fields.get("outcome", "none")).inc()
         if logger.isEnabledFor(logging.INFO):
-            at = datetime.fromtimestamp(self._at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            at = f"{_iso_second(int(self._at))}.{int(self._at % 1 * 1000):03}Z"
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
             line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
-            logger.info("%s", _ascii_json(line))
+            logger.info(_ascii_json(line))
 
     async def until_end(self, status: int, chunks: AsyncGenerator[bytes], turn: TurnObserver) -> AsyncGenerator[bytes]:
         """Pass a stream on, and end its turn and write the line at its end, also when the client leaves."""

@@ -4,7 +4,7 @@ On SIGTERM the worker takes no new connections, and closes each one after its ne
 request for some seconds are closed without: closed at once, they would meet requests on their way, and those a reset.
 What is still being answered after `SENTINEL_DRAIN_SECONDS` ends: a stream with an error event, the rest with 503.
 
-A server tells its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
+A server notifies its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
 that; hence the signals.
 """
 
@@ -31,7 +31,7 @@ Handler = Callable[[int, Any], Any]
 
 
 class Stopping:
-    """Whether this worker has to stop, and the requests that it still answers."""
+    """Whether this worker is stopping, and its requests in flight."""
 
     def __init__(self) -> None:
         self.stop_requested = False
@@ -40,17 +40,17 @@ class Stopping:
         self._servers: dict[int, Handler] = {}
 
     def begin_chat(self, work: asyncio.Task[Any]) -> None:
-        """Note a task that answers a chat; when the time is over it is cancelled."""
+        """Register the task of a chat, which is cancelled after the drain time."""
         self._chats.add(work)
         if self._over:
             work.cancel()
 
     def end_chat(self, work: asyncio.Task[Any]) -> None:
-        """Note that the task is done."""
+        """Unregister a finished task."""
         self._chats.discard(work)
 
     def listen(self) -> None:
-        """Hear the signals that stop the server, before it does; nothing where they are not for this thread."""
+        """Intercept the server's stop signals, if this is the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -60,13 +60,13 @@ class Stopping:
                 signal.signal(signum, partial(self._on_signal, asyncio.get_running_loop()))
 
     def unlisten(self) -> None:
-        """Leave the signals to the server again."""
+        """Restore the server's signal handlers."""
         for signum, servers in self._servers.items():
             signal.signal(signum, servers)
         self._servers.clear()
 
     def caused(self, exc: asyncio.CancelledError) -> bool:
-        """Tell whether a chat is cancelled because the server stops."""
+        """Return whether a chat was cancelled because the server stops."""
         return self.stop_requested and CLIENT_DISCONNECTED not in exc.args
 
     def error(self) -> ApiError:
@@ -77,7 +77,7 @@ class Stopping:
         return ApiError(503, message, type="service_unavailable", code="gateway_restarting", headers=headers)
 
     def end_chats(self) -> None:
-        """End what is still being answered, now."""
+        """Cancel the requests in flight."""
         self._over = True
         for work in list(self._chats):
             work.cancel()
@@ -91,7 +91,7 @@ class Stopping:
         drain = settings.SENTINEL_DRAIN_SECONDS
         linger = min(LINGER_SECONDS, drain / 2)  # what begins in it has as much time again
         if signum != signal.SIGTERM:
-            linger = 0  # at a terminal nobody wants to wait
+            linger = 0  # do not wait at a terminal
         loop.call_soon_threadsafe(loop.call_later, drain, self.end_chats)
         loop.call_soon_threadsafe(self._let_go, partial(servers, signum, frame), servers, loop.time() + linger)
 

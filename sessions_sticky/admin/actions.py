@@ -22,13 +22,13 @@ from sessions_sticky.session import SessionConflict
 if TYPE_CHECKING:
     from sessions_sticky.session import Session
 
-MAX_TOLD = 10
+MAX_NAMED = 10
 """How many unchanged sessions are named; the others are counted."""
 
 
 @page("delete", "POST")
 def release(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Ask, then unbind."""
+    """Ask for confirmation, then delete."""
     chosen = Chosen.read(request.POST)
     if not chosen:
         return _nothing_chosen(admin, request, chosen)
@@ -43,7 +43,7 @@ def release(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 @page("change", "POST")
 def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Ask where to and, for all that match, whether; then move."""
+    """Ask for the target, and for confirmation if all matches are selected; then move."""
     chosen = Chosen.read(request.POST)
     if not chosen:
         return _nothing_chosen(admin, request, chosen)
@@ -64,7 +64,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [admin.path("release/", release, name="release"), admin.path("move/", move, name="move")]
 
 
@@ -135,7 +135,7 @@ def _move_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session], 
 
 
 def _tell_left_alone(admin: PageAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
-    shown = conflicts[:MAX_TOLD] if admin.allows(request, "view") else []  # a message names the session's provider
+    shown = conflicts[:MAX_NAMED] if admin.allows(request, "view") else []  # it names the provider
     for conflict in shown:
         messages.warning(request, _left_alone(conflict))
     more = len(conflicts) - len(shown)

@@ -1,6 +1,6 @@
-"""What all pages share: who may see them, their methods, their menu, their answers when the store does not answer.
+"""Shared code of all pages: permissions, methods, menu, and errors of the store.
 
-A page is a function of the `ModelAdmin`, the request and what its path holds. A module of pages lists its paths:
+A page is a function of the `ModelAdmin`, the request and the parameters of its path. A module lists its paths:
 
     @page("view")
     def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
@@ -42,7 +42,7 @@ TEMPLATES = "admin/sessions_sticky/"
 
 
 class Section(NamedTuple):
-    """An entry of the menu above all pages: a page's name and title, and the permission that its users need."""
+    """An entry of the menu: the name and title of a page, and the required permission."""
 
     name: str
     title: StrOrPromise
@@ -50,16 +50,16 @@ class Section(NamedTuple):
 
 
 class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
-    """What pages need of a `ModelAdmin`."""
+    """A `ModelAdmin` for pages."""
 
     menu: ClassVar[tuple[Section, ...]] = ()
 
     def path(self, route: str, view: Callable[..., HttpResponse], *, name: str) -> URLPattern:
-        """Return the path of a page, by name `admin:sessions_sticky_session_{name}`; for logged-in staff alone."""
+        """Return the path of a page, named `admin:sessions_sticky_session_{name}`, for logged-in staff only."""
         return path(route, self.admin_site.admin_view(partial(view, self)), name=f"sessions_sticky_session_{name}")
 
     def url(self, name: str, *args: str) -> str:
-        """Return the URL of a page by the name it has in `path`."""
+        """Return the URL of a page by its name in `path`."""
         return reverse(f"{self.admin_site.name}:sessions_sticky_session_{name}", args=args)
 
     def session_url(self, conversation_id: str) -> str:
@@ -67,13 +67,13 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         return self.url("change", quote(conversation_id))
 
     def back(self, request: HttpRequest, url: str) -> str:
-        """Return the URL to go to after a change: the given one, or the front page for who may change but not view."""
+        """Return the URL after a change: the given one, or the front page for users who may change but not view."""
         return url if self.allows(request, "view") else reverse(f"{self.admin_site.name}:index")
 
     def render(
         self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200
     ) -> TemplateResponse:
-        """Show a template of this app, with what Django admin's templates need and what the user may do."""
+        """Render a template of this app with the context of Django admin and the user's permissions."""
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -85,11 +85,11 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         return TemplateResponse(request, f"{TEMPLATES}{template}", {**shared, **context}, status=status)
 
     def manager(self, request: HttpRequest) -> SessionManager:
-        """Return the sessions; the history names the user for what is changed."""
+        """Return the manager that records the user as the author of changes."""
         return sessions.acting_as(request.user.get_username())
 
     def allows(self, request: HttpRequest, action: str) -> bool:
-        """Tell whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
+        """Return whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
         return bool(request.user.has_perm(f"sessions_sticky.{action}_session"))
 
     def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
@@ -101,9 +101,9 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
 
 
 def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
-    """Let users in who have a permission on sessions, with some methods (without any: GET and HEAD).
+    """Require a permission on sessions, and allow the given methods (by default GET and HEAD).
 
-    A store that does not answer becomes a page with status 503, a cache that cannot do it one with 501.
+    An unavailable store becomes a page with status 503, an unsupported cache one with 501.
     """
 
     def decorate(view: Page[P]) -> Page[P]:
@@ -116,7 +116,7 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
             try:
                 return view(admin, request, *args, **kwargs)
             except SessionStoreUnavailable as exc:
-                logger.warning("admin: %s", exc)  # names hosts and ports, which are not for every operator
+                logger.warning("admin: %s", exc)  # operators must not see hosts and ports
                 return _unavailable(admin, request)
             except SessionNotSupported as exc:
                 return _not_supported(admin, request, exc)

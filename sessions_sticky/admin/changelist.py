@@ -1,4 +1,4 @@
-"""The list of sessions, and the search in it."""
+"""The list of sessions, and its search."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTION = Section("changelist", gettext_lazy("Sessions"))
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """List sessions, most recently active first. `q` is what Django's own lists call a search."""
+    """List sessions, most recently active first. `q` is the search parameter of Django's lists."""
     if text := request.GET.get("q"):
         return HttpResponseRedirect(_search_url(admin, text))
     filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
@@ -51,7 +51,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 @page("view")
 def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Go to the session, or the sessions of the owner, that `q` names exactly; else list the ids that contain it."""
+    """Redirect to the session or the owner's sessions that `q` names exactly; else list the ids that contain it."""
     text, cursor = request.GET.get("q", ""), request.GET.get("cursor", "")
     stripped = text.strip()
     if not cursor:
@@ -77,7 +77,7 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
 
 

@@ -1,4 +1,4 @@
-"""Bars and columns as numbers for SVG attributes: drawn on the server, no scripts, no styles; pure."""
+"""Compute SVG attributes of bars and columns, without scripts and styles; performs no I/O."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 720, 160
-"""Of the drawing with the columns, in its own units."""
+"""Size of the drawing with the columns, in SVG units."""
 GAP = 4
 LABEL_EVERY = 6
-"""Columns from one label to the next."""
+"""Number of columns per label."""
 LEAST = 2.0
-"""The height of a column, or width in percent of a bar, that stands for more than nothing."""
+"""The minimum height of a column, or width of a bar in percent, for a number above 0."""
 
 
 class Bar(NamedTuple):
@@ -24,7 +24,7 @@ class Bar(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column for one hour; in the drawing's units. `labelled` is whether its time is written below."""
+    """A column for one hour, in SVG units. `labelled`: whether its time is written below."""
 
     began_at: datetime
     number: int
@@ -46,7 +46,7 @@ class Columns(NamedTuple):
 
 
 def percent(number: int, most: int) -> str:
-    """Return a number's part of the largest as SVG wants it; more than nothing is seen as such."""
+    """Return a number relative to the largest as an SVG attribute, at least the visible minimum."""
     part = 100 * number / most if most else 0
     return f"{max(part, LEAST) if number else 0:.1f}%"
 
@@ -58,7 +58,7 @@ def bars(numbers: Sequence[tuple[str, int]]) -> list[Bar]:
 
 
 def columns(numbers: Sequence[tuple[datetime, int]]) -> Columns:
-    """Return columns side by side, the first at the left."""
+    """Return columns from left to right."""
     most = max((number for _, number in numbers), default=0)
     step = WIDTH / max(len(numbers), 1)
     drawn = [_column(place, step, most, *each) for place, each in enumerate(numbers)]

@@ -1,7 +1,7 @@
 """Conversation ids in the paths of Django admin.
 
 Django admin's own quoting makes any id one segment of a path, but leaves `.` and `..`, which browsers resolve away.
-Here they are quoted in the path itself, so that links made by Django (recent actions, history) work for them too.
+Here they are quoted in the path, so that Django's own links (recent actions, history) work for them too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from django.contrib.admin.utils import unquote
 from django.urls import register_converter
 
 QUOTED = {".": "_2E", "..": "_2E_2E"}
-"""What Django's quoting never gives: it quotes `_` as `_5F`."""
+"""A prefix that Django's quoting never returns: it quotes `_` as `_5F`."""
 UNQUOTED = {quoted: dots for dots, quoted in QUOTED.items()}
 
 
 class QuotedId:
-    """A path converter: takes what `django.contrib.admin.utils.quote` gave, and gives the id itself."""
+    """A path converter: decodes ids quoted by `django.contrib.admin.utils.quote`."""
 
     regex = "[^/]+"
 

@@ -26,7 +26,7 @@ from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
 
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
-"""Of the stored value as it is shown, in characters."""
+"""Maximum length of the displayed stored value, in characters."""
 
 
 class TurnRow(NamedTuple):
@@ -38,7 +38,7 @@ class TurnRow(NamedTuple):
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
-    """Show a session without extending it; one that is gone with what its history still has, as 404."""
+    """Show a session without extending it; without a session show the history, with status 404."""
     _check(conversation_id)
     raw = sessions.get_raw(conversation_id)
     entry = sessions.inspect(conversation_id)
@@ -65,7 +65,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
 
 @page("change", "POST")
 def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
-    """Set the idle time back to full."""
+    """Reset the idle time."""
     _check(conversation_id)
     if admin.manager(request).touch(conversation_id):
         audit.record_touch(request, conversation_id)
@@ -77,13 +77,13 @@ def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpR
 
 @page("view")
 def changes(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
-    """Show what users changed, as Django admin records it."""
+    """Show changes by users from Django admin's log."""
     _check(conversation_id)
     return admin.history_view(request, quote(conversation_id))
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [
         admin.path("<quoted_id:conversation_id>/change/", show, name="change"),
         admin.path("<quoted_id:conversation_id>/touch/", touch, name="touch"),
@@ -116,7 +116,7 @@ def _percent(used: Usage | TurnTotals | None) -> float | None:
 
 
 def _history(conversation_id: str) -> dict[str, Any]:
-    """Return the last events, the newest first, and how many are left out; None where none are kept."""
+    """Return the last events, newest first, and the number of omitted ones; None without a history."""
     try:
         events: list[Event] = sessions.history(conversation_id)
     except SessionNotSupported:
@@ -125,6 +125,6 @@ def _history(conversation_id: str) -> dict[str, Any]:
 
 
 def _text(raw: Any) -> str:
-    """Return a stored value for the eye; another program may have put anything there."""
+    """Return a stored value as printable text; it may contain any bytes."""
     text = raw.decode(errors="replace") if isinstance(raw, bytes) else repr(raw)
     return text if len(text) <= MAX_RAW_LENGTH else f"{text[:MAX_RAW_LENGTH]}…"

@@ -1,4 +1,4 @@
-"""Draining a provider: where its conversations go, how many they are, begin; and what was done lately."""
+"""Drain a provider: form, preview, start, and the list of recent operations."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
 MAX_OPERATIONS = 20
-"""How many of the recent operations the page lists."""
+"""Number of recent operations on the page."""
 
 SECTION = Section("drain", gettext_lazy("Drain"))
 
 
 class DrainForm(MoveForm):
-    """What to drain, where to, and why."""
+    """The provider to drain, the target and the reason."""
 
-    prefix = None  # type: ignore[assignment]  # it shares its page with no other fields
+    prefix = None  # type: ignore[assignment]  # its page has no other fields
     from_provider = NameField(
         label=gettext_lazy("Provider to drain"),
         widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
@@ -48,7 +48,7 @@ class DrainForm(MoveForm):
         self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a drain that goes nowhere."""
+        """Refuse a drain to the same provider and model."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
         stays = data.get("from_provider") and data.get("from_provider") == data.get("provider")
         if stays and data.get("model") in ("", data.get("from_model")):
@@ -57,14 +57,14 @@ class DrainForm(MoveForm):
 
     @property
     def plan(self) -> Plan:
-        """What is to be done, once the form is valid."""
+        """The plan of the validated form."""
         data = self.cleaned_data
         return Plan(Filters(data["from_provider"], data["from_model"] or None), self.move)
 
 
 @page("view", "GET", "HEAD", "POST")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Ask what to drain; count it; begin when posted."""
+    """Show the form and the preview; start when posted."""
     if request.method == "POST":
         return _start(admin, request)
     form = DrainForm(request.GET if "from_provider" in request.GET else None)
@@ -72,7 +72,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [admin.path("drain/", show, name="drain")]
 
 
@@ -103,7 +103,7 @@ def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpRespon
 
 
 def _unknown(plan: Plan, routes: set[tuple[str, str]]) -> bool:
-    """Tell whether the project says what providers it has, and this target is none of them."""
+    """Return whether the project has registered its providers without this target."""
     if not routes or plan.move is None:
         return False
     provider, model = plan.move.provider, plan.move.model or plan.filters.model

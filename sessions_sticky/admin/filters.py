@@ -1,4 +1,4 @@
-"""Which sessions a page is about, as its URL and its forms say."""
+"""The filters of a page, in its URL and its forms."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sessions_sticky.queries.filters import Filters
 ANY = Filters()
 
 MAX_COUNTED = 2_000
-"""Sessions that are looked at one by one to count them: some ten milliseconds."""
+"""Maximum number of sessions that are read to count them: some ten milliseconds."""
 
 
 class Count(NamedTuple):
-    """How many sessions there are; not `exact`: at most as many."""
+    """A number of sessions; an upper bound unless `exact`."""
 
     number: int
     exact: bool
@@ -29,26 +29,26 @@ class Count(NamedTuple):
 
 
 def filters_in(query: QueryDict) -> Filters:
-    """Read the filters. An empty field is no filter, so the blank owner is asked for by `no_owner`."""
+    """Read the filters. Empty fields are ignored; `no_owner` filters by the blank owner."""
     owner = "" if query.get("no_owner") else query.get("owner") or None
     return Filters(query.get("provider") or None, query.get("model") or None, owner)
 
 
 def fields_of(filters: Filters) -> dict[str, str]:
-    """Return the fields from which `filters_in` reads these filters."""
+    """Return the fields that `filters_in` reads as these filters."""
     named = {"provider": filters.provider, "model": filters.model, "owner": filters.external_id}
     fields = {name: value for name, value in named.items() if value}
     return {**fields, "no_owner": "1"} if filters.external_id == "" else fields
 
 
 def query_of(filters: Filters, **more: str) -> str:
-    """Return them as the query of a URL, with its question mark; nothing without any."""
+    """Return them as the query of a URL with its question mark; an empty string without filters."""
     fields = {**fields_of(filters), **more}
     return f"?{urlencode(fields, errors='replace')}" if fields else ""
 
 
 def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
-    """Return the providers and models that have sessions, and those of the filters; none where there is no index."""
+    """Return the providers and models with sessions, and those of the filters; none without an index."""
     try:
         routes = [route for route in sessions.stats().routes if route.sessions]
     except SessionNotSupported:
@@ -59,7 +59,7 @@ def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
 
 
 def count_of(filters: Filters) -> Count:
-    """Count without looking at many sessions one by one, as an owner together with a provider or model needs."""
+    """Count without reading many sessions, which an owner with a provider or model would require."""
     if filters.external_id is None or not filters.has_route:
         return Count(sessions.all().filter(**filters.fields).count(), exact=True)
     of_owner = sessions.filter(owner=filters.external_id).count()

@@ -1,4 +1,4 @@
-"""How pages show a session, and times."""
+"""Format sessions and times for pages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
 class Shown(NamedTuple):
-    """A session as the pages show it.
+    """A session formatted for pages.
 
-    `left` is the idle time left in words, `percent` as a part of the full one. `created_at` is None beyond the
-    calendar; `left_seconds`, `last_active_at` and `percent` are None where the cache cannot tell. `binding` is for
-    forms: what the operator saw.
+    `left` is the idle time left in words, `percent` its share of the full idle time. `created_at` is None beyond the
+    calendar; `left_seconds`, `last_active_at` and `percent` are None if the cache does not know them. `binding` is the
+    displayed binding, for forms.
     """
 
     session: Session
@@ -37,9 +37,9 @@ class Shown(NamedTuple):
 
 
 def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
-    """Return a session as pages show it, `now` in Unix seconds."""
+    """Return a session formatted for pages; `now` is in Unix seconds."""
     session, left = entry.session, entry.expires_in
-    idle = None if left is None else max(ttl_seconds - left, 0)  # more than the full time: it was longer before
+    idle = None if left is None else max(ttl_seconds - left, 0)  # above the full time if the setting was longer before
     return Shown(
         session=session,
         url=url,
@@ -55,7 +55,7 @@ def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
 
 
 def shown_all(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[Shown]:
-    """Return sessions, given with their URLs, as pages show them."""
+    """Return sessions, given with their URLs, formatted for pages."""
     now = time.time()
     return [shown(entry, url, ttl_seconds, now) for entry, url in entries]
 
@@ -66,7 +66,7 @@ def moment(unix_seconds: float) -> datetime | None:
 
 
 def duration(seconds: int) -> str:
-    """Return a duration in words, as admin.js does; two units are enough."""
+    """Return a duration in at most two units, as admin.js does."""
     if seconds >= DAY:
         return duration_formats()["days"] % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
     if seconds >= HOUR:
@@ -77,7 +77,7 @@ def duration(seconds: int) -> str:
 
 
 def duration_formats() -> dict[str, str]:
-    """Return the words for durations, by their largest unit."""
+    """Return the texts for durations by their largest unit."""
     return {
         "days": _("%(days)d d %(hours)d h"),
         "hours": _("%(hours)d h %(minutes)d min"),
@@ -87,7 +87,7 @@ def duration_formats() -> dict[str, str]:
 
 
 def ago(seconds: int) -> str:
-    """Return how long ago something was, to the minute."""
+    """Return an age in words, to the minute."""
     if seconds >= DAY:
         return _("%(days)d d %(hours)d h ago") % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
     if seconds >= HOUR:

@@ -18,7 +18,7 @@ no_control_characters = RegexValidator(r"\A[^\x00-\x1f\x7f-\x9f]*\Z", _("Control
 
 
 class NameField(forms.CharField):
-    """One line of text as a session's names may be; blank space around it is a slip."""
+    """One line of text for a name of a session; surrounding white space is stripped."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_length=kwargs.pop("max_length", MAX_NAME_LENGTH), **kwargs)
@@ -26,7 +26,7 @@ class NameField(forms.CharField):
 
 
 class MoveForm(forms.Form):
-    """Where to move sessions, and why. Its fields have a prefix: forms post it together with the filters."""
+    """The target and reason of a move. Its fields have a prefix because the filters are posted too."""
 
     prefix = "to"
 
@@ -48,11 +48,11 @@ class MoveForm(forms.Form):
 
     @classmethod
     def is_in(cls, posted: QueryDict) -> bool:
-        """Tell whether the form was posted."""
+        """Return whether the form was posted."""
         return f"{cls.prefix}-provider" in posted
 
     @property
     def move(self) -> Move:
-        """Where to and why, once the form is valid."""
+        """The move of the validated form."""
         data = self.cleaned_data
         return Move(data["provider"], data["model"] or None, data["reason"])

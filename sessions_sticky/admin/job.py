@@ -1,4 +1,4 @@
-"""The page of a bulk operation: how far it is, with buttons to stop it and to go on."""
+"""The page of a bulk operation: progress, and buttons to stop and resume it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from sessions_sticky.jobs.service import Changed
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
-"""How often the page asks how far it is."""
+"""Interval of progress updates."""
 SMOOTHING = 0.4
-"""The part of the latest measurement in the rate that is shown."""
+"""The weight of the latest measurement in the displayed rate."""
 LEAST_RATE = 0.01
-"""Sessions a second below which nobody can say how long it takes."""
+"""Minimum rate, in sessions per second, for an estimate of the remaining time."""
 
 NEEDED: dict[Kind, Needed] = {"delete": "delete", "rebind": "change"}
-"""The permission to begin, stop or resume an operation of a kind; as in the admin API."""
+"""The permission to start, stop or resume each kind of operation; as in the admin API."""
 STATES: dict[State, StrOrPromise] = {
     "running": gettext_lazy("Running"),
     "stopped": gettext_lazy("Stopped"),
@@ -42,7 +42,7 @@ STATES: dict[State, StrOrPromise] = {
 
 
 class JobKey:
-    """A path converter: the key of an operation, which no page of a session is named like."""
+    """A path converter for keys of operations, which differ from all page names."""
 
     regex = "[0-9a-f]{32}"
 
@@ -59,7 +59,7 @@ register_converter(JobKey, "job_key")
 
 
 class Mark(NamedTuple):
-    """How far an operation was when it was looked at last, and at what rate; the page keeps it and sends it back."""
+    """Progress and rate at the last read of an operation; the page sends it back."""
 
     done: int
     at: float
@@ -67,7 +67,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Mark | None:
-        """Read what `str` gave; None for anything else."""
+        """Parse the result of `str`; return None for other input."""
         try:
             done, at, rate = text.split("_")
             mark = cls(int(done), float(at), float(rate))
@@ -81,7 +81,7 @@ class Mark(NamedTuple):
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
-    """Show how far it is; goes on with it when the worker that did is gone. With `?fragment` just the figures."""
+    """Show the progress; resume an orphaned operation. With `?fragment` return only the figures."""
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
@@ -93,18 +93,18 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
 
 @page("view", "POST")
 def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
-    """Stop it, unless it has ended."""
+    """Stop the operation unless it is finished."""
     return _act(admin, request, key, "stop")
 
 
 @page("view", "POST")
 def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
-    """Go on with it, if it was stopped or has failed."""
+    """Resume a stopped or failed operation."""
     return _act(admin, request, key, "resume")
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [
         admin.path("operations/<job_key:key>/", show, name="operation"),
         admin.path("operations/<job_key:key>/stop/", stop, name="operation_stop"),
@@ -113,7 +113,7 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
 
 
 def described(job: Job) -> dict[str, Any]:
-    """Return what the pages say of an operation."""
+    """Return the template context of an operation."""
     return {
         "title": _("Move sessions") if job.kind == "rebind" else _("Delete sessions"),
         "job": job,
@@ -128,7 +128,7 @@ def described(job: Job) -> dict[str, Any]:
 
 
 def _speed(job: Job, mark: str) -> dict[str, Any]:
-    """Measure how fast it is since it was looked at last: sessions a second, and the time left in words."""
+    """Return the rate since the last read, in sessions per second, and the remaining time in words."""
     last, now, rate = Mark.read(mark), time.time(), 0.0
     seconds = RUNNING_SECONDS if job.state == "running" else RESTING_SECONDS
     if job.state == "running" and last and now > last.at and job.done >= last.done:
@@ -151,6 +151,6 @@ def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpRes
         raise PermissionDenied
     changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
     if changed and changed.changed:
-        told = "Stopped" if what == "stop" else "Resumed"
-        audit.record_job(request, changed.job, f"{told}, {changed.job.done} of {changed.job.expected} sessions done")
+        action = "Stopped" if what == "stop" else "Resumed"
+        audit.record_job(request, changed.job, f"{action}, {changed.job.done} of {changed.job.expected} sessions done")
     return HttpResponseRedirect(admin.url("operation", key))

@@ -11,27 +11,27 @@ from sessions_sticky.models import Session
 
 
 class SessionAdmin(PageAdmin):
-    """Sessions as if they were rows. There is no table: nothing of `ModelAdmin` that queries one is reachable."""
+    """Pages for sessions. There is no table: methods of `ModelAdmin` that query one are unreachable."""
 
     menu = (changelist.SECTION, overview.SECTION, drain.SECTION)
 
     def get_urls(self) -> list[URLPattern]:
-        """Return the pages' paths instead of a table's."""
+        """Return the URL patterns of the pages."""
         return [url for module in (changelist, overview, drain, job, actions, detail) for url in module.urls(self)]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Session:
-        """Return what stands for a session, bound or not: there is no table to look into."""
+        """Return a model instance for any conversation id, without a query."""
         return Session(pk=object_id)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Deny: sessions are made by chats."""
+        """Deny: chats create sessions."""
         return False
 
     def has_view_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
-        """Tell whether the user may look."""
+        """Return whether the user may view sessions."""
         return self.allows(request, "view")
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
-        """Return what Django admin's lists of models link to: nothing for who may not look."""
+        """Return the permissions for Django admin's lists of models; none for users who may not view."""
         may_view = self.allows(request, "view")
         return {name: may_view and allowed for name, allowed in super().get_model_perms(request).items()}

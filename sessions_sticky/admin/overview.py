@@ -1,4 +1,4 @@
-"""The overview: how many sessions are where, what was created and moved, how the store is."""
+"""The overview: numbers of sessions, created sessions, rebinds, and the state of the store."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sessions_sticky")
 
 MAX_ROUTES = 40
-"""How many routes the page shows; the list of sessions finds the others."""
+"""Maximum number of routes on the page; the list of sessions finds the others."""
 MAX_REASONS = 12
 MAX_EVENTS = 1_000
-"""How many of the last events are looked through for rebinds."""
+"""Number of events that are searched for rebinds."""
 REFRESH_SECONDS = 5
 
 
@@ -61,7 +61,7 @@ SUBJECTS: dict[str, StrOrPromise] = {
     "values": gettext_lazy("Values"),
     "version": gettext_lazy("Version"),
 }
-"""What the doctor calls what it looks at; a subject that is not here is shown as it is."""
+"""Translated subjects of findings; others are shown unchanged."""
 
 
 class RouteRow(NamedTuple):
@@ -73,7 +73,7 @@ class RouteRow(NamedTuple):
 
 
 class Rebinds(NamedTuple):
-    """The rebinds among the last `events` events, by reason; `since` is when the first of these was."""
+    """The rebinds among the last `events` events, by reason; `since` is the time of the first of them."""
 
     number: int
     events: int
@@ -83,7 +83,7 @@ class Rebinds(NamedTuple):
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Show the figures; with `?fragment` just these, for the page that asks every few seconds."""
+    """Show the overview; with `?fragment` return only the figures, for refreshes."""
     template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
     context = {"title": _("Overview"), "refresh_seconds": REFRESH_SECONDS, "now": timezone.now()}
     try:
@@ -95,7 +95,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the paths of this module."""
+    """Return the URL patterns of this module."""
     return [admin.path("overview/", show, name="overview")]
 
 
@@ -119,7 +119,7 @@ def _figures(request: HttpRequest) -> dict[str, Any]:
 
 
 def route_rows(stats: Stats) -> list[RouteRow]:
-    """Return the routes with the most sessions, each with its part of the largest."""
+    """Return the routes with the most sessions, each relative to the largest."""
     routes = sorted(stats.routes, key=lambda route: (-route.sessions, -route.created_last_day))[:MAX_ROUTES]
     most = max((route.sessions for route in routes), default=0)
     return [
@@ -134,11 +134,14 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def _rebinds() -> Rebinds | None:
-    """Count the last rebinds by reason; None where no history is kept."""
+    """Count the last rebinds by reason; None without a history."""
     try:
         events = sessions.recent(limit=MAX_EVENTS)
     except SessionNotSupported:
         return None
-    reasons = Counter(event.reason for event in events if event.kind == "rebound")
+    reasons: Counter[str] = Counter()
+    for event in events:
+        if event.kind == "rebound":
+            reasons[event.reason] += event.sessions
     bars = charts.bars(reasons.most_common(MAX_REASONS))
     return Rebinds(reasons.total(), len(events), events[0].at if events else None, bars)

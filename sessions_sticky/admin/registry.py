@@ -1,4 +1,4 @@
-"""What a project adds to the pages, from its own `admin.py`.
+"""Extensions of the pages by a project, from its `admin.py`.
 
 from sessions_sticky.admin.registry import Panel, register_panel, register_routes
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Panel(NamedTuple):
-    """A part of the overview: its heading, and the template of what is below it, with its context."""
+    """A section of the overview: its heading, and the template and context of its content."""
 
     title: StrOrPromise
     template: str
@@ -33,12 +33,12 @@ _routes: list[ListRoutes] = []
 
 
 def register_panel(make: MakePanel) -> None:
-    """Add a panel to the overview. `make` is called for each view of it, some every few seconds."""
+    """Add a panel to the overview. `make` is called for each request of it, every few seconds."""
     _panels.append(make)
 
 
 def register_routes(list_routes: ListRoutes) -> None:
-    """Say which providers serve which models, so that sessions can be moved to those that have none yet."""
+    """Register providers and models as targets, so that sessions can be moved to unused ones."""
     _routes.append(list_routes)
 
 
@@ -48,5 +48,5 @@ def panels(request: HttpRequest) -> list[Panel]:
 
 
 def routes() -> set[tuple[str, str]]:
-    """Return the providers with their models that the project says it has; empty when it says nothing."""
+    """Return the registered providers with their models; empty if none are registered."""
     return {route for list_routes in _routes for route in list_routes()}

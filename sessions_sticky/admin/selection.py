@@ -1,4 +1,4 @@
-"""Which sessions an operator chose to change: some as they were shown, or all that match the filters."""
+"""The sessions that an operator selected: displayed ones, or all that match the filters."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ jobs = Jobs()
 
 
 class Chosen(NamedTuple):
-    """What was chosen; `cursor` is that of the page where it was.
+    """A selection; `cursor` is that of its page.
 
-    With `all_matching` the `bindings` do not count. `on_detail` is whether it was chosen on the page of one session.
+    With `all_matching` the `bindings` are ignored. `on_detail`: whether it was made on the page of one session.
     """
 
     bindings: list[Session]
@@ -33,7 +33,7 @@ class Chosen(NamedTuple):
 
     @classmethod
     def read(cls, posted: QueryDict) -> Chosen:
-        """Read what the list or a confirmation page posted."""
+        """Parse the form of the list or of a confirmation page."""
         all_matching = bool(posted.get("all"))
         bindings = [] if all_matching else [_binding(text) for text in posted.getlist("selected")]
         cursor, on_detail = posted.get("cursor", ""), bool(posted.get("on_detail"))
@@ -44,12 +44,12 @@ class Chosen(NamedTuple):
 
     @property
     def everything(self) -> bool:
-        """Whether it is all sessions there are."""
+        """Whether all sessions are selected, without a filter."""
         return self.all_matching and self.filters == Filters()
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """What `read` needs to find the same again."""
+        """The form fields from which `read` restores the selection."""
         fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
         flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
         fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
@@ -57,18 +57,18 @@ class Chosen(NamedTuple):
 
     @property
     def query(self) -> str:
-        """The query of the page where it was chosen."""
+        """The query of the page of the selection."""
         return query_of(self.filters, **({"cursor": self.cursor} if self.cursor else {}))
 
     def plan(self, move: Move | None = None) -> Plan:
-        """Return what a job is to do about all that match."""
+        """Return the plan of a job for all matches."""
         return Plan(self.filters, move, self.everything)
 
     def how_many(self, move: Move | None = None) -> Count:
-        """Count what would change."""
+        """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)
-        counted = count_of(self.filters)  # says when counting exactly would take long
+        counted = count_of(self.filters)  # not exact if counting would take long
         return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
 
 

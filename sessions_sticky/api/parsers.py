@@ -1,4 +1,4 @@
-"""Reading a request's body."""
+"""Parse request bodies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.parsers import JSONParser
 
 MAX_BODY_BYTES = 64 * 1024
-"""The longest body. The longest valid one is a tenth of that; one of megabytes would take seconds to decode."""
+"""Maximum body size, ten times the longest valid one; megabytes would take seconds to decode."""
 
 
 class TooLarge(APIException):

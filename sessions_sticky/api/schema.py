@@ -88,7 +88,7 @@ class ConflictSerializer(ProblemSerializer):
     current = SessionSerializer(
         required=False,
         allow_null=True,
-        help_text="The session as it is, null when there is none (any more); only for those who may read it.",
+        help_text="The current session or null; only for users who may view it.",
     )
 
 
@@ -114,7 +114,7 @@ class PageSerializer(serializers.Serializer[Any]):
 class HistorySerializer(serializers.Serializer[Any]):
     """The history of one conversation."""
 
-    results = EventSerializer(many=True, help_text="Oldest first; empty when nothing is known (any more).")
+    results = EventSerializer(many=True, help_text="Oldest first; empty without a history of this conversation.")
     trail = TrailSerializer(help_text="The last turns of the session; empty without one.")
 
 

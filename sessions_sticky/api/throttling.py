@@ -1,4 +1,4 @@
-"""How often one user may call."""
+"""The rate limit of a user."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ logger = logging.getLogger("sessions_sticky")
 class SessionThrottle(SimpleRateThrottle):
     """Limit each user to `SESSIONS_STICKY["API_THROTTLE_RATE"]`, counted in the default cache.
 
-    Periods are those of the clock: minutes of UTC for a rate by the minute. Only a number is kept: DRF's own list of
-    the calls' times costs more than the calls themselves once there are hundreds. While that cache is down nobody is
-    limited: an operator must get through most of all then.
+    Periods follow the clock, such as minutes of UTC for a rate per minute. Only a counter is stored: DRF's own list of
+    times costs more than the calls once there are hundreds. While the cache is down calls are not limited, because
+    operators need the API most then.
     """
 
     _wait: float | None = None
 
     def get_rate(self) -> str | None:
-        """Return the configured rate; None is without limit."""
+        """Return the configured rate; None for no limit."""
         return conf.api_throttle_rate
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
-        """Return where a user's calls are counted; permissions have let in only users by now."""
+        """Return the key of a user's counter; permissions were checked before, so there is a user."""
         return keys.prefixed(f"throttle:{request.user.pk}")
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        """Tell whether the user is within the rate, and count the call."""
+        """Count the call; return whether the user is within the rate."""
         most, period = self.parse_rate(self.rate)
         if most is None or period is None:
             return True
         try:
             return self._count(self.get_cache_key(request, view), most, period)
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             logger.warning("admin API not throttled: %s", exc)
             return True
 

@@ -1,12 +1,12 @@
 """Conversation ids in URL paths.
 
-Any id may stand in a path, percent-encoded as one segment. Servers decode `%2F` before Django sees the path, so the
-routes take whatever comes. Two kinds of ids need more, a `~` in front of what follows their last `/`:
+A path contains an id percent-encoded as one segment. Servers decode `%2F` before Django sees the path, so the routes
+match any characters. Two kinds of ids are escaped with a `~` before their last segment:
 
 - those that end in `.` or `..`, which HTTP clients resolve away, encoded or not;
-- those that a route for reading has taken: `stats`, `x/history`, `operations`, `operations/{32 hexadecimal digits}`.
+- those that equal a route for reading: `stats`, `x/history`, `operations`, `operations/{32 hexadecimal digits}`.
 
-So do those that would then be mistaken for one of them (`~.`, `x/~history`); all others stay as they are.
+So are ids that would be mistaken for an escaped one (`~.`, `x/~history`); all others are unchanged.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from django.urls import reverse
 from rest_framework.request import Request
 
 OWN_KWARGS = ("id", "key")
-"""What the routes of this API capture; all else belongs to the project's prefix."""
+"""The captured parameters of this API's routes; others belong to the project's prefix."""
 
 _TAKEN = {".", "..", "stats", "history", "operations"}
 _OPERATION = re.compile(r"[0-9a-f]{32}")
 
 
 def sessions_path(request: Request) -> str:
-    """Return the absolute path of all sessions, in the namespace and below the prefix that the request came by."""
+    """Return the absolute path of the list, in the namespace and below the prefix of the request."""
     match: Any = request.resolver_match
     given = {*OWN_KWARGS, *match.extra_kwargs}
     prefix = {name: value for name, value in match.kwargs.items() if name not in given}
@@ -41,7 +41,7 @@ def session_path(conversation_id: str, under: str) -> str:
 
 
 def id_in(segment: str) -> str:
-    """Return the id that a decoded path segment stands for, as `session_path` wrote it; it is not checked."""
+    """Return the id of a decoded path segment from `session_path`; it is not validated."""
     before, slash, last = segment.rpartition("/")
     if last.startswith("~") and _is_taken(before, last):
         return f"{before}{slash}{last[1:]}"

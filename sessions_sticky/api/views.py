@@ -47,33 +47,33 @@ class JSONAlone(DefaultContentNegotiation):
 
 
 class AdminView(APIView):
-    """JSON in and out, problem details for errors. How users log in is the project's choice."""
+    """JSON requests and responses, problem details for errors, and the project's authentication."""
 
     parser_classes = (ShortJSONParser,)
     renderer_classes = (JSONRenderer,)
     content_negotiation_class = JSONAlone
-    versioning_class = None  # the project's would look for a version in paths that have none
+    versioning_class = None  # the project's versioning would expect a version in the path
     permission_classes = (SessionPermission,)
     throttle_classes = (SessionThrottle,)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Leave out what the prefix of the project captures, a version or a tenant: the methods do not take it."""
+        """Remove parameters that the project's prefix captures, such as a version or a tenant."""
         own = {name: value for name, value in kwargs.items() if name == "conversation_id"}
         return super().dispatch(request, **own)
 
     @property
     def manager(self) -> SessionManager:
-        """The sessions; the history names the user for what is changed."""
+        """The manager that records the user as the author of changes."""
         return sessions.acting_as(self.request.user.get_username())
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        """Keep answers out of caches: they hold sessions and their owners."""
+        """Forbid caching: responses contain sessions and their owners."""
         final: Response = super().finalize_response(request, response, *args, **kwargs)
         final["Cache-Control"] = "no-store"
         return final
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
-        """Return the handler of this API, whatever the project's is."""
+        """Return the handler of this API instead of the project's."""
         return problem_handler
 
 
@@ -112,7 +112,7 @@ class SessionsView(AdminView):
         request=SessionSerializer,
     )
     def post(self, request: Request) -> Response:
-        """Bind a conversation that is not bound yet."""
+        """Bind a new conversation."""
         proposal = _validated(SessionSerializer(data=request.data))
         conversation_id = proposal.pop("id")
         try:
@@ -129,7 +129,7 @@ class SessionView(AdminView):
     """One session."""
 
     def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
-        """Find the conversation id in the path."""
+        """Parse the conversation id in the path."""
         return super().dispatch(request, *args, conversation_id=id_in(id), **kwargs)
 
     @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
@@ -148,7 +148,7 @@ class SessionView(AdminView):
 
 @only("get")
 class StatsView(SessionView):
-    """Statistics; DELETE means the session `stats`."""
+    """Statistics; DELETE refers to the session `stats`."""
 
     @operation(
         "sessions_stats",
@@ -166,13 +166,13 @@ class StatsView(SessionView):
 
 
 class ActionView(SessionView):
-    """`{id}/{action}/`: some methods do the action with `{id}`; any other means the session `{id}/{action}`."""
+    """`{id}/{action}/`: some methods run the action; others refer to the session `{id}/{action}`."""
 
     action: ClassVar[str]
     action_methods: ClassVar[tuple[str, ...]] = ("POST",)
 
     def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
-        """Find the conversation id in the path, of which the action is a part unless it is called."""
+        """Parse the conversation id, which includes the action unless the method runs it."""
         whole = id if request.method in self.action_methods else f"{id}/{self.action}"
         return super().dispatch(request, *args, id=whole, **kwargs)
 
@@ -206,7 +206,7 @@ class TouchView(ActionView):
 
     @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: UNSEEN}, parameters=(ID,))
     def post(self, request: Request, conversation_id: str) -> Response:
-        """Set the idle time back to full."""
+        """Reset the idle time."""
         if self.manager.touch(conversation_id):
             audit.record_touch(request, conversation_id)
         return _changed(request, _find(conversation_id))
@@ -233,7 +233,7 @@ class RebindView(ActionView):
         if wanted.pop("from_provider", found.session.provider) != found.session.provider:
             raise _moved(request, conversation_id, found)
         if (wanted["provider"], wanted["model"]) == (found.session.provider, found.session.model):
-            return _changed(request, found)  # asked for once more: no move to count and to tell
+            return _changed(request, found)  # repeated request: no move to count and record
         try:
             session = self.manager.rebind(found.session, **wanted)
         except SessionConflict as exc:
@@ -243,7 +243,7 @@ class RebindView(ActionView):
 
 
 class NoSlashView(AdminView):
-    """Paths that name nothing. Django would redirect, but clients resolve the dots in `a/../b` when they follow."""
+    """Unknown paths. Django would redirect, but clients resolve the dots in `a/../b` when they follow."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse every method."""
@@ -268,7 +268,7 @@ def _not_bound(conversation_id: str) -> NotFound:
 
 
 def _changed(request: Request, entry: Entry) -> Response:
-    """Return the changed session; nothing of it for a user who may change but not view."""
+    """Return the changed session, or 204 for a user who may change but not view."""
     if not has_permission(request.user, "view"):
         return Response(status=204)
     return Response(_shown(request, entry))
@@ -290,7 +290,7 @@ def _moved(request: Request, conversation_id: str, current: Entry | None) -> Con
 
 
 def _conflict(request: Request, detail: str, trimmed: str, current: Entry | None) -> Conflict:
-    """Return the error with the session as it is; `trimmed` alone for a user who may not view it."""
+    """Return the error with the current session; only `trimmed` for a user who may not view it."""
     if not has_permission(request.user, "view"):
         return Conflict(trimmed)
     return Conflict(detail, current=_shown(request, current) if current else None)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_totals, format_duration, format_share, format_time
+from sessions_sticky.cli.formatting import describe_totals, format_duration, format_share, format_time, pluralize
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
@@ -201,6 +201,7 @@ def event_json(event: Event) -> dict[str, Any]:
 
 def event_row(event: Event) -> tuple[str, ...]:
     """Return the cells of an event for `EVENT_TITLES`."""
-    origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model}"
+    origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model or '*'}"
     at = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return at, event.kind, event.conversation_id, event.provider, event.model, origin, event.reason, event.actor
+    conversation = event.conversation_id or pluralize(event.sessions)
+    return at, event.kind, conversation, event.provider, event.model, origin, event.reason, event.actor

@@ -1,1 +1,1 @@
-"""Redis: commands as data, and who sends them to one server, Sentinel or a Cluster."""
+"""Redis: commands as data, and clients for one server, Sentinel and Cluster."""

@@ -1,7 +1,7 @@
-"""Redis on the event loop: commands that arrive in one tick share a pipeline.
+"""Redis on the event loop: commands of one loop iteration share a pipeline.
 
-A connection belongs to the loop that opened it. Servers have one loop for life; tests and `async_to_sync` make many,
-and each must find its connections closed when it ends.
+A connection belongs to the loop that opened it. Servers have one loop for life; tests and `async_to_sync` create many,
+and the connections of each must be closed when it ends.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
-"""Pipelines in flight on one loop, each on a connection of its own; what arrives meanwhile forms the next one."""
+"""Pipelines in flight on one loop, each on its own connection; further commands form the next one."""
 
 
 _Waiting = tuple[Sequence[Command[Any]], asyncio.Future[Sequence[Any]]]
-"""Commands that wait for the next pipeline, and the future of their replies."""
+"""Queued commands, and the future of their replies."""
 
 
 class AsyncRedis:
@@ -39,36 +40,37 @@ class AsyncRedis:
 
     def __init__(self, new_pool: Callable[[], ConnectionPool]) -> None:
         self._new_pool = new_pool
-        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._lines: dict[asyncio.AbstractEventLoop, _LoopPipeline] = {}
 
     async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
-        """Send commands together and return their replies, as Redis gives them; `ResponseError`s among them.
+        """Send commands together and return their raw replies, including `ResponseError`s.
 
-        Raises `redis.RedisError` or `OSError` when Redis did not answer. Cancelling the caller abandons the replies and
-        disturbs no other command. The cache's socket timeouts bound the wait.
+        Raises `redis.RedisError` or `OSError` if Redis did not answer within the cache's socket timeouts. Cancelling
+        the caller affects no other command.
         """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
         return await (line.send_now(commands) if line.is_idle else line.enqueue(commands))
 
-    async def _open(self) -> _Line:
+    async def _open(self) -> _LoopPipeline:
         loop = asyncio.get_running_loop()
-        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads add theirs meanwhile
-            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio itself frees the sockets
+        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads may add loops
+            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio frees the sockets
         pool = self._new_pool()
-        line = self._lines[loop] = _Line(pool, loop)
+        line = self._lines[loop] = _LoopPipeline(pool, loop)
         line.lifetime = _close_with(loop, pool, weakref.ref(self))
         await anext(line.lifetime)
         return line
 
 
-class _Line:
-    """The commands of one event loop on their way to Redis."""
+class _LoopPipeline:
+    """The queue and the pipelines of one event loop."""
 
     lifetime: AsyncGenerator[None]
 
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
+        self._idle: list[AbstractConnection] = []
         self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
@@ -79,7 +81,7 @@ class _Line:
         return not (self._alone or self._pipelines or self._queue)
 
     def enqueue(self, commands: Sequence[Command[Any]]) -> asyncio.Future[Sequence[Any]]:
-        """Put commands into the next pipeline; return the future of their replies."""
+        """Queue commands for the next pipeline; return the future of their replies."""
         future = self._loop.create_future()
         if not self._queue:
             self._loop.call_soon(self._flush)
@@ -108,7 +110,7 @@ class _Line:
     async def _exchange(self, batch: list[_Waiting]) -> None:
         try:
             replies = iter(await self._send([command for commands, _ in batch for command in commands]))
-        except Exception as exc:  # propagate any error to the callers, also to those that queued up meanwhile
+        except Exception as exc:  # propagate any error to all waiting callers, also to those queued since
             waiting, self._queue = [*batch, *self._queue], []
             for _, future in waiting:
                 if not future.done():
@@ -124,13 +126,23 @@ class _Line:
                     future.set_result(its_replies)
 
     async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
-        """Send in one write, and read the replies; a `ResponseError` is a reply. Retries as redis-py's own pipeline."""
+        """Send in one write and read the replies; a `ResponseError` is a reply. Retries like redis-py's pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
-        connection = await self._pool.get_connection()
+        # Connections stay with this line: the pool's own look-up, with its lock and counters, takes as long as Redis.
+        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
 
         async def exchange() -> list[Any]:
-            await connection.send_packed_command(packed)
-            return [await _reply(connection) for _ in commands]
+            await self._pool.ensure_connection(connection)
+            # One limit for the whole pipeline: redis-py's own is set anew, at first with a task, for each reply.
+            seconds, connection.socket_timeout = connection.socket_timeout, None
+            try:
+                async with asyncio.timeout(seconds):
+                    await connection.send_packed_command(packed)
+                    return [await _reply(connection) for _ in commands]
+            except TimeoutError as exc:
+                raise RedisTimeoutError(f"No reply within {seconds} s") from exc
+            finally:
+                connection.socket_timeout = seconds
 
         async def disconnect(error: Exception) -> None:
             await connection.disconnect()
@@ -138,19 +150,21 @@ class _Line:
         try:
             replies: list[Any] = await connection.retry.call_with_retry(exchange, disconnect)
             return replies
-        except BaseException:  # cancelled half-way: the replies that are still to come would be taken for others
+        except BaseException:  # cancelled: the connection has unread replies
             await connection.disconnect(nowait=True)
             raise
         finally:
-            await self._pool.release(connection)
+            if connection.should_reconnect():
+                await connection.disconnect()
+            self._idle.append(connection)
 
 
 async def _close_with(
     loop: asyncio.AbstractEventLoop, pool: ConnectionPool, client: weakref.ref[AsyncRedis]
 ) -> AsyncGenerator[None]:
     # asyncio, uvloop, asgiref and pytest-asyncio all end a loop with `shutdown_asyncgens`, which resumes this generator
-    # in its `finally`, while connections can still be closed in an orderly way. So does the loop when the client is
-    # dropped before it ends; at once, for this is no part of a cycle with it.
+    # in its `finally`, while connections can still be closed cleanly. The same happens at once if the client is dropped
+    # earlier, because this generator is not in a reference cycle with it.
     try:
         yield
     finally:
@@ -169,7 +183,7 @@ async def _reply(connection: AbstractConnection) -> Any:
 
 
 def pool_for_cache(cache: RedisCache) -> ConnectionPool:
-    """Return a pool of connections to the server of a cache, or to the primary that its Sentinels name."""
+    """Return a connection pool for the server of a cache, or for the primary of its Sentinels."""
     client = cache.client
     params = _params(client.connection_factory, client._server[0])
     if isinstance(client.connection_factory, sentinel.SentinelConnectionFactory):
@@ -178,7 +192,7 @@ def pool_for_cache(cache: RedisCache) -> ConnectionPool:
 
 
 def pool_for_node(cache: RedisCache, url: str) -> ConnectionPool:
-    """Return a pool of connections to one server of a cache's Redis Cluster."""
+    """Return a connection pool for one server of a cache's Redis Cluster."""
     return ConnectionPool.from_url(**_params(cache.client.connection_factory, url))
 
 

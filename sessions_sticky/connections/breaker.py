@@ -1,4 +1,4 @@
-"""A circuit breaker: after the store has failed to answer, nobody waits for it again for a while."""
+"""Circuit breaker: fail fast for a short time after a store failure."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from sessions_sticky import metrics
 from sessions_sticky.exceptions import SessionStoreUnavailable
 
 RETRY_SECONDS = 1.0
-"""How long after a failure the next caller tries the store again, alone."""
+"""How long the breaker stays open; then a single caller tries the store."""
 
 
 class Breaker:
-    """Closed while the store answers. Safe between threads: the worst a race can cost is a second trial."""
+    """Closed while the store answers. Thread-safe; a race can only cause a second trial.
 
-    def __init__(self) -> None:
+    The metric is that of the breaker for chats; the one for operators is not `measured`.
+    """
+
+    def __init__(self, *, measured: bool = True) -> None:
         self._open_until: float | None = None
+        self._measured = measured
 
     def check(self) -> None:
-        """Raise `SessionStoreUnavailable` unless the store may be asked now; while open, one caller may at a time."""
+        """Raise `SessionStoreUnavailable` while open, except for one trial at a time."""
         if not self._admit():
             raise SessionStoreUnavailable("Session store unavailable: circuit breaker is open")
 
     def note(self, error: Exception | None = None) -> None:
-        """Close when the store answered, be it with an error; open when it did not."""
+        """Close if the store answered, even with an error; open if it did not."""
         if error is not None and not isinstance(error, ResponseError):
             self._open_until = time.monotonic() + RETRY_SECONDS
-            metrics.breaker(is_open=True)
+            self._measure(is_open=True)
         elif self._open_until is not None:
             self._open_until = None
-            metrics.breaker(is_open=False)
+            self._measure(is_open=False)
+
+    def _measure(self, *, is_open: bool) -> None:
+        if self._measured:
+            metrics.breaker(is_open=is_open)
 
     def _admit(self) -> bool:
         if self._open_until is None:

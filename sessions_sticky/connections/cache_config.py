@@ -1,4 +1,4 @@
-"""What goes into `CACHES` so that Django's cache API reads and writes the wire format."""
+"""The `CACHES` entry with which Django's cache API reads and writes the stored format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FACTORIES = {
 }
 SCHEMES = ("redis", "rediss", "unix", *FACTORIES)
 SOCKET_TIMEOUT_SECONDS = 0.25
-"""How long a chat may wait for Redis; many times a healthy answer (75-140 us), yet not felt by a person."""
+"""How long a chat waits for Redis: far more than a healthy reply (75-140 us), but not noticeable."""
 
 
 def cache_config(url: str) -> dict[str, Any]:
@@ -35,8 +35,8 @@ def cache_config(url: str) -> dict[str, Any]:
     `redis+cluster://user:password@host1:6379,host2:6379`. Both with TLS as `rediss+...`; user and password are those of
     the servers that hold the sessions, Sentinels' own are `&sentinel_username=` and `&sentinel_password=`.
 
-    Raises `ValueError` for what is none of these, a database that is no number, and parameters that redis-py does not
-    know; the message leaves the URL out, which may hold a password.
+    Raises `ValueError` for other schemes, a database that is not a number, and parameters unknown to redis-py. The
+    message omits the URL, which may contain a password.
     """
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
@@ -70,9 +70,9 @@ def _checked_scheme(url: str) -> str:
         parts = urlsplit(url)
         scheme = parts.scheme
         _ = None if scheme in FACTORIES else parts.port
-    except ValueError:  # brackets without an IPv6 address, a port that is no number
+    except ValueError:  # brackets without an IPv6 address, or an invalid port
         raise ValueError("The Redis URL has an invalid host or port") from None
-    if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # as redis-py reads it, in small letters only
+    if scheme not in SCHEMES or not url.startswith(f"{scheme}://"):  # redis-py accepts only lower case
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         raise ValueError(f"The Redis URL must begin with {allowed}, not {url[: len(scheme)]!r}")
     if scheme in FACTORIES:
@@ -84,13 +84,13 @@ def _checked_scheme(url: str) -> str:
 
 
 def _check_database(parts: SplitResult) -> None:
-    """Refuse what redis-py would take for database 0, or for another than is written."""
+    """Refuse databases that redis-py would read as 0 or as another number."""
     if parts.scheme != "unix" and not re.fullmatch(r"/?|/[0-9]+/?", unquote(parts.path)):
         raise ValueError("Invalid Redis URL: its path must be the number of a database, such as /0")
 
 
 def _check_parameters(parts: SplitResult) -> None:
-    """Refuse what redis-py would fail on at the first call. The message repeats nothing that may be a password."""
+    """Refuse parameters that would fail in redis-py at the first call. The message contains no values."""
     from redis import connection
 
     kind = {"rediss": connection.SSLConnection, "unix": connection.UnixDomainSocketConnection}
@@ -109,13 +109,13 @@ def _check_parameters(parts: SplitResult) -> None:
 
 
 def is_on_redis(cache: BaseCache) -> bool:
-    """Tell a django-redis cache, without importing redis-py, a tenth of a second, where there is none."""
+    """Return whether a cache is django-redis's, without importing redis-py (0.1 s) for other caches."""
     module = sys.modules.get("django_redis.cache")
     return module is not None and isinstance(cache, module.RedisCache)
 
 
 def verbatim_key(key: str, key_prefix: str, version: int) -> str:
-    """Return the key as it is: Django's own `:1:` in front would hide sessions from other programs."""
+    """Return the key unchanged: Django's prefix `:1:` would hide sessions from other programs."""
     return key
 
 
@@ -127,7 +127,7 @@ def verbatim_reverse_key(key: str) -> str:
 class JSONSerializer:
     """django-redis serializer that writes compact UTF-8 JSON, as `Session.to_json` does.
 
-    Takes what JSON can say, and `Session`; reading gives dicts and lists.
+    Accepts JSON values and `Session`; reading returns dicts and lists.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:

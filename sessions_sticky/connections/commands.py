@@ -1,4 +1,4 @@
-"""Redis commands and scripts as data; pure."""
+"""Redis commands and scripts as data; performs no I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
 
 class Request(Generic[ReplyT_co]):
-    """Something to send to a store, whose reply is a `ReplyT_co`."""
+    """A request to a store, whose reply is a `ReplyT_co`."""
 
     __slots__ = ()
 
@@ -27,7 +27,7 @@ class Command(Request[ReplyT_co]):
 
 @dataclass(slots=True)
 class ScriptCall(Command[ReplyT_co]):
-    """The call of a Lua script by its SHA-1, under which Redis caches it."""
+    """The call of a cached Lua script by its SHA-1."""
 
     script: Script
     keys: Sequence[str | bytes]
@@ -35,13 +35,13 @@ class ScriptCall(Command[ReplyT_co]):
 
     @property
     def with_source(self) -> Command[ReplyT_co]:
-        """The same call for a server that does not know the script, or was restarted since."""
+        """The same call for a server that has not cached the script."""
         return Command(("EVAL", self.script.source, *self.args[2:]))
 
 
 @dataclass(slots=True)
 class Batch(Request[list[Any]]):
-    """Commands that are sent together, in no transaction. An error replaces the reply of the command that failed."""
+    """Commands that are sent together without a transaction. An error replaces the reply of a failed command."""
 
     commands: Sequence[Command[Any]]
 
@@ -57,7 +57,7 @@ RedisRequest = Command[Any] | Batch | AllPrimaries
 
 
 class Script:
-    """A Lua script made of files in `stores/lua/`."""
+    """A Lua script composed of files in `stores/lua/`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
@@ -66,17 +66,17 @@ class Script:
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     def call(self, keys: Sequence[str | bytes], *argv: Any) -> ScriptCall[Any]:
-        """Return the call of the script on these keys."""
+        """Return a call of the script."""
         return ScriptCall(("EVALSHA", self.sha, len(keys), *keys, *argv), self, keys, argv)
 
     @property
     def load(self) -> Command[bytes]:
-        """The command that makes the script known to a server."""
+        """The command that loads the script."""
         return Command(("SCRIPT", "LOAD", self.source))
 
 
 def run(coroutine: Coroutine[Any, Any, ReplyT]) -> ReplyT:
-    """Run a coroutine that sends requests in blocking calls, and hence never suspends; return its result."""
+    """Run a coroutine that never suspends, because it sends with blocking calls; return its result."""
     try:
         coroutine.send(None)
     except StopIteration as done:

@@ -1,7 +1,7 @@
-"""Redis Sentinel: connections to whichever server is the primary now.
+"""Redis Sentinel: connections to the current primary.
 
-A connection asks the Sentinels for the primary when it is made, and is made anew when the server hangs up, refuses
-writes or does not answer. Replicas are never read: they lag behind what was just written.
+A connection asks the Sentinels for the primary when it is opened, and is reopened if the server disconnects, refuses
+writes or does not answer. Replicas are never read: they lag behind.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ REPLACED = "the primary was replaced while connecting to it"
 class SentinelConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignore[misc]
     """django-redis connection factory for `redis+sentinel://` URLs.
 
-    django-redis's own one shares a pool between all Sentinels that have a service of the same name, and spells that
-    name in lower case.
+    django-redis's own factory shares a pool between all Sentinels with the same service name, and lower-cases the name.
     """
 
     def get_connection_pool(self, params: dict[str, Any]) -> sentinel.SentinelConnectionPool:
-        """Return a pool whose connections lead to the primary."""
+        """Return a pool of connections to the primary."""
         service, addresses, own, options = _options(params | self.pool_cls_kwargs)
         own["retry"] = Retry(NoBackoff(), 0)
         sentinels = _Sentinel(addresses, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
@@ -42,10 +41,10 @@ class SentinelConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: igno
 
 
 class _Sentinel(sentinel.Sentinel):
-    """Asks as Redis's guidelines for clients say.
+    """Find the primary as Redis's guidelines for clients require.
 
-    redis-py reads `SENTINEL MASTERS`, where the replaced primary stands until the failover is over, as a healthy one
-    once it is back; and when no Sentinel helps it says so with every option of every client.
+    redis-py reads `SENTINEL MASTERS`, which lists the replaced primary as healthy once it is back, until the failover
+    is over. Its error for unreachable Sentinels contains every option of every client.
     """
 
     def discover_master(self, service_name: str) -> Address:
@@ -70,7 +69,7 @@ class _AsyncSentinel(async_sentinel.Sentinel):
 
 
 def _ask_first(sentinels: list[Any], place: int) -> None:
-    """Put the one that has answered first: those before it may have kept us waiting."""
+    """Move the Sentinel that answered to the front: those before it may be slow."""
     sentinels[0], sentinels[place] = sentinels[place], sentinels[0]
 
 
@@ -86,10 +85,10 @@ def _not_found(service_name: str) -> sentinel.MasterNotFoundError:
 
 
 class _Connects:
-    """A connection to the primary that does not stay with another server, nor with somebody else's answer.
+    """A connection that leaves a replaced primary, and never returns the reply to another command.
 
-    A primary that stalls, is replaced and comes back takes writes for seconds, all of which are lost then. redis-py
-    stays with it when it connects again in order to repeat a command, and when it has waited for it meanwhile.
+    A primary that stalls, is replaced and returns accepts writes for seconds, all of which are lost. redis-py keeps
+    using it when it reconnects to repeat a command, and after waiting for it.
     """
 
     def connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -102,8 +101,8 @@ class _Connects:
             raise RedisConnectionError(REPLACED)
 
     def read_response(self, *args: Any, disconnect_on_error: bool = True, **kwargs: Any) -> Any:
-        # By default it stays open when no answer comes in time, which then the next caller would get: the session of
-        # somebody else. The asynchronous one does not.
+        # By default it stays open after a timeout, and the next caller would read the late reply: another session. The
+        # asynchronous connection does not.
         return super().read_response(  # type: ignore[misc]
             *args, disconnect_on_error=disconnect_on_error, **kwargs
         )
@@ -139,7 +138,7 @@ class _AsyncSSLConnection(_AsyncConnects, async_sentinel.SentinelManagedSSLConne
 
 
 class _AsyncPool(async_sentinel.SentinelConnectionPool):
-    """Closes the connections to the Sentinels with its own."""
+    """Also close the connections to the Sentinels."""
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -159,7 +158,7 @@ def async_pool(params: dict[str, Any]) -> aioredis.ConnectionPool:
 def _options(
     params: dict[str, Any],
 ) -> tuple[str, list[Address], dict[str, Any], dict[str, Any]]:
-    """Return the service, the Sentinels, what clients of these are made with, and what connections to the primary."""
+    """Return the service, the Sentinels, and the options for the Sentinels and for the primary."""
     servers = read_url(params["url"])
     options = params | parse_url(servers.node_url("primary", REDIS_PORT))
     for name in ("url", "connection_class"):

@@ -1,4 +1,4 @@
-"""One Redis, or whichever of several is the primary now: sending commands and scripts to it."""
+"""Send commands and scripts to one Redis, or to the current primary of several."""
 
 from __future__ import annotations
 
@@ -27,28 +27,34 @@ if TYPE_CHECKING:
 
 
 PART_BYTES = 16_384
-"""Written at a time: what Redis reads at a time, so that it works on the first part while we pack the next."""
+"""Size of a write: Redis reads as much at a time, so it works on one part while the next is packed."""
 
 
 Exchange = Callable[[Sequence[Command[Any]]], Awaitable[Sequence[Any]]]
-"""Sends commands and returns the replies, errors in the place of some."""
+"""Sends commands and returns the replies, with errors in the place of failed ones."""
 
 
 class RedisServer:
     """The server of a django-redis cache.
 
-    Both methods raise `redis.RedisError` or `OSError`, and `SessionStoreUnavailable` while nobody may ask. In a batch's
-    replies an error stands in the place of the command that met it.
+    Both methods raise `redis.RedisError` or `OSError`, and `SessionStoreUnavailable` while the circuit breaker is
+    open. In the replies of a batch an error replaces the reply of a failed command.
     """
 
-    def __init__(self, cache: RedisCache) -> None:
-        self._client: redis.Redis = cache.client.get_client(write=True)
+    def __init__(self, cache: RedisCache, reply_seconds: float | None = None) -> None:
+        """Make connections of its own where replies may take `reply_seconds`, else take those of the cache."""
+        factory = cache.client.connection_factory
+        self._pool: redis.ConnectionPool = (
+            cache.client.get_client(write=True).connection_pool
+            if reply_seconds is None
+            else factory.get_connection_pool(patient(factory, cache.client._server[0], reply_seconds))
+        )
         self._async_client = AsyncRedis(lambda: pool_for_cache(cache))
-        self._breaker = Breaker()
+        self._breaker = Breaker(measured=reply_seconds is None)
         self._loaded: set[Script] = set()
 
     def send(self, request: RedisRequest) -> Any:
-        """Send and wait."""
+        """Send with blocking calls."""
         return run(self._send(request, self._exchange))
 
     def asend(self, request: RedisRequest) -> Awaitable[Any]:
@@ -78,7 +84,7 @@ class RedisServer:
             try:
                 raise reply
             finally:
-                del reply  # or it and this frame would keep each other
+                del reply  # break the reference cycle with this frame
         return reply
 
     async def _send_batch(
@@ -86,11 +92,11 @@ class RedisServer:
     ) -> list[Any]:
         new = _scripts(commands) - self._loaded
         self._loaded |= new
-        for script in new:  # before its first call: fakeredis hangs up on an error in a pipeline
+        for script in new:  # before its first call: fakeredis disconnects on an error in a pipeline
             await self._send_command(script.load, exchange)
         replies = list(await exchange(commands))
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if again and unknown:  # the server was restarted since
+        if again and unknown:  # the server was restarted
             part = [commands[at] for at in unknown]
             self._loaded -= _scripts(part)
             for at, reply in zip(unknown, await self._send_batch(part, exchange, again=False), strict=True):
@@ -99,8 +105,7 @@ class RedisServer:
 
     async def _exchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Write and read in blocking calls."""
-        pool = self._client.connection_pool
-        connection = pool.get_connection()
+        connection = self._pool.get_connection()
 
         def exchange() -> list[Any]:
             write(connection, commands)
@@ -109,11 +114,19 @@ class RedisServer:
         try:
             replies: list[Any] = connection.retry.call_with_retry(exchange, lambda error: connection.disconnect())
             return replies
-        except BaseException:  # stopped half-way: the replies that are still to come would be taken for others
+        except BaseException:  # interrupted: the connection has unread replies
             connection.disconnect()
             raise
         finally:
-            pool.release(connection)
+            self._pool.release(connection)
+
+
+def patient(factory: Any, url: str, reply_seconds: float | None) -> dict[str, Any]:
+    """Return the parameters of connections of a django-redis factory, whose replies may take `reply_seconds`."""
+    params: dict[str, Any] = factory.make_connection_params(url)
+    if reply_seconds is not None:
+        params["socket_timeout"] = max(reply_seconds, params.get("socket_timeout") or reply_seconds)
+    return params
 
 
 def _scripts(commands: Sequence[Command[Any]]) -> set[Script]:
@@ -121,12 +134,12 @@ def _scripts(commands: Sequence[Command[Any]]) -> set[Script]:
 
 
 def write(connection: Connection, commands: Iterable[Command[Any]]) -> None:
-    """Send commands, to be followed by `read`."""
+    """Send commands; call `read` afterwards."""
     connection.send_packed_command(_parts(commands))
 
 
 def read(connection: Connection, number: int) -> list[Any]:
-    """Return the replies to as many commands, as Redis gives them; a `ResponseError` stands in the place of one."""
+    """Return the raw replies to as many commands; a `ResponseError` is a reply."""
     return [_reply(connection) for _ in range(number)]
 
 
@@ -134,7 +147,7 @@ def _reply(connection: Connection) -> Any:
     try:
         return connection.read_response()
     except ResponseError as exc:
-        if isinstance(exc, ReadOnlyError):  # no longer a primary; a new connection may lead to the one that is
+        if isinstance(exc, ReadOnlyError):  # no longer the primary; a new connection finds it
             connection.mark_for_reconnect()
         return exc
 

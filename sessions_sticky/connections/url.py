@@ -1,4 +1,4 @@
-"""URLs that name several servers, of Redis Sentinel and Redis Cluster; pure."""
+"""URLs with several servers, for Redis Sentinel and Redis Cluster; performs no I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Address = tuple[str, int]
 
 
 class Servers(NamedTuple):
-    """What such a URL says; `node_url` is how to reach any of the servers that hold data, but for host and port."""
+    """A parsed URL; `node_url` is the URL of a server that holds data, for any host and port."""
 
     addresses: list[Address]
     scheme: str
@@ -21,11 +21,11 @@ class Servers(NamedTuple):
     query: str
     service: str
     sentinel_options: dict[str, str]
-    """`username` and `password` of the Sentinels, where the URL has them."""
+    """`username` and `password` of the Sentinels, if the URL has them."""
 
     @property
     def tls(self) -> dict[str, Any]:
-        """What tells redis-py whether every connection is to be TLS."""
+        """The option of redis-py that turns on TLS."""
         return {"ssl": True} if self.scheme == "rediss" else {}
 
     def node_url(self, host: str, port: int) -> str:
@@ -39,8 +39,9 @@ def read_url(url: str) -> Servers:
 
     `redis+sentinel://[user:password@]host[:26379][,host...][/db]?service=name` and
     `redis+cluster://[user:password@]host[:6379][,host...]`; user and password are those of the servers that hold data,
-    Sentinels' own are `sentinel_username` and `sentinel_password` in the query. What else the query has is for redis-py
-    (`ssl_ca_certs` and the like). Raises `ValueError`, whose message leaves the URL out: it may hold a password.
+    Sentinels' own are `sentinel_username` and `sentinel_password` in the query. Other parameters are passed to
+    redis-py (`ssl_ca_certs` and the like). Raises `ValueError`; its message omits the URL, which may contain a
+    password.
     """
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
@@ -74,5 +75,5 @@ def _address(text: str, default_port: int) -> Address:
     except ValueError:
         host, port = None, 0
     if not host:
-        raise ValueError(f"Invalid Redis URL: {text!r} is no host:port; several are separated by commas")
+        raise ValueError(f"The Redis URL must have host:port, separated by commas, not {text!r}")
     return host, port

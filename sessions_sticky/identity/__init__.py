@@ -1,11 +1,11 @@
-"""Decide which conversation a request to an LLM gateway belongs to; pure, for any Django gateway.
+"""Find the conversation of a request to an LLM gateway; performs no I/O.
 
 `identify` takes the headers and the body and returns an `Identity`. There are two kinds of ids:
 
-- A *named* id is meant for this gateway. The session's id is the client's, and the session's model wins.
-- An *observed* id is one that clients send for purposes of their own, or a fingerprint of the conversation's beginning.
-  It is bound per owner and model, as `{12 hex digits}:{id}@{model}`, because one agent session talks to several models
-  and clients of different owners may send the same id.
+- A *named* id is meant for this gateway. It is the session's id, and the session's model replaces the requested one.
+- An *observed* id is one that clients send for other purposes, or a fingerprint of the conversation's beginning.
+  It is bound per owner and model, as `{12 hex digits}:{id}@{model}`, because one agent session uses several models, and
+  clients of different owners may send the same id.
 
 The ids are a contract between processes and versions; tests/sessions_sticky/identity has them as literals.
 """
@@ -24,25 +24,25 @@ from sessions_sticky.identity.content import Fingerprint, fingerprint
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, observed_text, read_sources
 
 CONTENT_PREFIX = "content:"
-"""Stands before a fingerprint in a session id. A client's id that begins with it is hashed."""
+"""The prefix of a fingerprint in a session id. A client's id with this prefix is hashed."""
 
 _OWNER_DIGITS = 12
 OBSERVED_FORM = re.compile(rf"[0-9a-f]{{{_OWNER_DIGITS}}}:")
 _SUBAGENT_HEADERS = {"header.x-claude-code-session-id": "x-claude-code-agent-id"}
-"""The header that tells the subagents of one session apart, by the source of the session's id."""
+"""The header that identifies the subagents of a session, by the source of the session's id."""
 
 
 class Identity(NamedTuple):
-    """The conversation that a request belongs to."""
+    """The conversation of a request."""
 
     session_id: str | None
-    """The id of the session, a valid conversation id. None: the request belongs to no conversation."""
+    """The id of the session, a valid conversation id; None if the request has no conversation."""
     source: str
     """Where the id comes from: `header.x-session-id`, `body.conversation_id`, `content`, or `none`."""
     pins_model: bool
-    """Whether the session's model wins over the request's; only for named ids."""
+    """Whether the session's model replaces the requested one; only for named ids."""
     ranking_id: str | None
-    """The id for `rendezvous`. Leaves out the model, so that the models of one session share a provider."""
+    """The id for `rendezvous`, without the model, so that the models of one session share a provider."""
     client_id: str | None
     """The id as the client sent it, unchecked; None for `content` and `none`."""
     binds: bool
@@ -78,12 +78,12 @@ def identify(
 ) -> Identity:
     """Return the conversation of a request: the first id of `named`, else the first of `sources`.
 
-    `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is decoded only where
-    it is needed; what does not decode counts as absent. `api` is `chat`, `responses` or `messages`; any other has no
-    content to recognize. `key` is the secret of the HMACs: another key makes other conversations.
+    `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is only decoded if
+    needed; undecodable values count as absent. `api` is `chat`, `responses` or `messages`; any other has no
+    content to recognize. `key` is the secret of the HMACs: another key gives other conversations.
 
-    Raises `InvalidNamedId` for a named id. Observed ids never raise: blank ones are ignored, numbers are their decimal
-    text, invalid ones are hashed.
+    Raises `InvalidNamedId` for an invalid named id. Observed ids never raise: blank ones are ignored, numbers become
+    decimal text, invalid ones are hashed.
     """
     for source, value in read_sources(named, headers, body):
         return _named(source, value, owner, scope)
@@ -112,8 +112,8 @@ def continued(ranking_id: str, *, source: str, model: str) -> Identity:
 def scoped(scope: Literal["shared", "owner"], owner: str, conversation_id: str) -> str:
     """Return the session id of a named id, and of every id in version 0.1.
 
-    `shared` is the id itself: another owner who uses it is refused. `owner` puts a hash of the owner in front, so that
-    owners cannot meet at all; an id too long for both is hashed too.
+    `shared` is the id itself: another owner who uses it is refused. `owner` prepends a hash of the owner, so that
+    equal ids of two owners are two sessions; an id that would be too long is hashed.
     """
     if scope == "shared":
         return conversation_id
@@ -150,7 +150,7 @@ def _by_content(found: Fingerprint, digits: str, model: str) -> Identity:
 
 
 def _with_model(name: str, hashed: str, model: str) -> str:
-    """Return the session id: the name with the model, each hashed only where it must be."""
+    """Return the session id: the name with the model, each hashed only if necessary."""
     session_id = f"{name}@{model}"
     if len(session_id) > keys.MAX_CONVERSATION_ID_LENGTH:
         session_id = f"{hashed}@{model}"

@@ -1,4 +1,4 @@
-"""What real clients send, and where that is documented; docs/reference/identity.md shows this table."""
+"""Ids that real clients send, with sources; docs/reference/identity.md contains this table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognize a conversation by how it begins, for clients that send no id.
+"""Recognize a conversation by its beginning, for clients that send no id.
 
 One reader for each API returns the system prompt and the turns; the fingerprint is the same for all.
 """
@@ -15,25 +15,25 @@ import msgspec
 from sessions_sticky.identity.sources import decode, observed_text
 
 SYSTEM_CHARACTERS = 1_024
-"""How much of the system prompt counts."""
+"""Number of characters of the system prompt in the fingerprint."""
 
 _BILLING_HEADER = "x-anthropic-billing-header:"
-"""Begins a line that Claude Code puts first in its system prompt; new on each request."""
+"""The prefix of the first line of Claude Code's system prompt, which differs in each request."""
 _SYSTEM_ROLES = ("system", "developer")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _DECORATION = {"cache_control", "id", "status"}
 """Fields of a part or an item that differ between two requests of one conversation."""
 _DIGEST_DIGITS = 32
 _MAX_COMMAS = 1_000_000
-"""In a list of turns or parts. A hostile list of 20 MB would take seconds; a longer one has no fingerprint."""
+"""Maximum number of commas in a list of turns or parts; longer lists, which would take seconds, have no fingerprint."""
 _MAX_CONTAINERS = 10_000
-"""Objects and lists in one part that is decoded, for the same reason. A part with more counts as its bytes."""
+"""Maximum number of objects and lists in a decoded part; a part with more is hashed as bytes."""
 
 _Turns = tuple[Sequence[Any], Sequence[Any]]
 
 
 class Fingerprint(NamedTuple):
-    """How a conversation begins."""
+    """The beginning of a conversation."""
 
     digest: str
     """32 hexadecimal digits; the same for all requests of a conversation."""
@@ -105,7 +105,7 @@ def _beginning(system_prompt: Sequence[Any], turns: Sequence[Any]) -> tuple[str,
 
 
 def _is_answered(turns: Sequence[Any]) -> bool:
-    """Return whether the assistant had a turn; text of the assistant at the very end is only the start of one."""
+    """Return whether the assistant had a turn; assistant text at the very end is a prefill."""
     last = len(turns) - 1
     return any(
         role not in ("user", *_SYSTEM_ROLES) and (role != "assistant" or position < last)
@@ -114,7 +114,7 @@ def _is_answered(turns: Sequence[Any]) -> bool:
 
 
 def _role(turn: Any) -> str:
-    """Return who speaks; the type of an item without a role, such as a function call."""
+    """Return the role; for an item without a role, such as a function call, its type."""
     if isinstance(turn, msgspec.Raw):
         head = _HEAD.decode(turn)
         role = head.role or head.type
@@ -146,14 +146,14 @@ def _parts(content: Any) -> Iterator[bytes]:
 
 
 def _list_of_parts(content: Any) -> Sequence[Any]:
-    """Return the parts of a content, which may be one text; parts of undecoded content stay undecoded."""
+    """Return the parts of a content, which may be a single string; undecoded parts stay undecoded."""
     if isinstance(content, msgspec.Raw) and bytes(memoryview(content)[:1]) == b"[":
         return _list(content)
     return content if isinstance(content, list) else [content]
 
 
 def _canonical(part: Any) -> bytes | None:
-    """Return the JSON of a part without what differs between requests; None for null."""
+    """Return the JSON of a part without fields that differ between requests; None for null."""
     if isinstance(part, msgspec.Raw):
         raw = bytes(part)
         if raw.count(b"{") + raw.count(b"[") > _MAX_CONTAINERS:
@@ -195,7 +195,7 @@ def _messages(body: Mapping[str, Any]) -> _Turns:
 
 def _responses(body: Mapping[str, Any]) -> _Turns:
     if any(decode(body.get(name)) is not None for name in ("previous_response_id", "conversation")):
-        return (), ()  # the beginning is stored upstream
+        return (), ()  # the beginning is stored at the provider
     items = body.get("input")
     if isinstance(items, msgspec.Raw):
         items = _TEXT_OR_LIST.decode(items)

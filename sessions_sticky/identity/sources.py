@@ -1,4 +1,4 @@
-"""Where a request may carry the id of its conversation: the order, and how a source is read.
+"""The sources of conversation ids in a request: their order, and how they are read.
 
 A source is `header.NAME`, where `*` stands for any part of a header's name, `body.FIELD` with dots into objects, or
 `content`.
@@ -18,8 +18,8 @@ import msgspec
 CONTENT = "content"
 
 DEFAULT_NAMED = ("body.conversation_id",)
-"""Ids that are meant for this gateway. A header is none by default: LibreChat sends `X-Conversation-Id` with title
-requests to another model too."""
+"""Ids that are meant for this gateway. No header by default: LibreChat sends `X-Conversation-Id` also with title
+requests to another model."""
 
 DEFAULT_SOURCES = (
     "header.x-claude-code-session-id",
@@ -45,7 +45,7 @@ DEFAULT_SOURCES = (
     "body.metadata.user_id",
     CONTENT,
 )
-"""Observed ids, the first found wins. Of `metadata.user_id` only the session id inside counts. Never `user`,
+"""Observed ids; the first one found is used. Of `metadata.user_id` only the session id inside is read. Never `user`,
 `safety_identifier` (a person) or `x-client-request-id` (a request). `prompt_cache_key` is a cache bucket, often one for
 a whole application, so it is only a part of the content's fingerprint."""
 
@@ -53,7 +53,7 @@ _NOT_BY_WILDCARD = re.compile(r"x-(.*-)?parent-session-id|x-posthog-session-id")
 """Another conversation's id, and a visit of a website."""
 
 _MAX_ID_BYTES = 64 * 1024
-"""The longest value that is decoded in search of an id; a hostile one of megabytes would take seconds."""
+"""Maximum length of a decoded value; megabytes would take seconds."""
 
 _SOURCE = re.compile(r"(body|header)\.[!-~]+|content")
 _SESSION_IN_USER_ID = re.compile(r"user_.*_session_([A-Za-z0-9-]+)")
@@ -63,7 +63,7 @@ _Reader = Callable[[Mapping[str, str], Mapping[str, Any]], Iterator[tuple[str, A
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Raise `ValueError` for a source that cannot be read."""
+    """Raise `ValueError` for an invalid source."""
     for source in sources:
         if not _SOURCE.fullmatch(source):
             raise ValueError(
@@ -74,10 +74,10 @@ def check_sources(sources: Sequence[str]) -> None:
 def read_sources(
     sources: Sequence[str], headers: Mapping[str, str], body: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
-    """Yield each value that the request has at the sources, in their order, with the exact name of its source.
+    """Yield the values of the request at the sources, in their order, with the exact names of the sources.
 
     Headers that match a wildcard come alphabetically; empty ones and JSON's null are absent. `content` has the value
-    None. Raises `ValueError` as `check_sources` does.
+    None. Raises `ValueError` like `check_sources`.
     """
     for source, header, read in _plan(tuple(sources)):
         if header:
@@ -102,7 +102,7 @@ def observed_text(value: Any) -> str | None:
 
 
 def decode(value: Any) -> Any:
-    """Return a JSON value in full; None where `msgspec.Raw` does not decode, or is too long for an id."""
+    """Return a decoded JSON value; None if `msgspec.Raw` does not decode or is too long for an id."""
     if not isinstance(value, msgspec.Raw):
         return value
     if len(value) > _MAX_ID_BYTES:

@@ -1,4 +1,4 @@
-"""What a session id says about the client's own id."""
+"""Parse the client's own id from a session id."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class StoredId(NamedTuple):
 
     kind: Literal["named", "observed", "content"]
     client_id: str | None
-    """The id as the client sent it, with `:{agent}` for a subagent; its SHA-256 where it was too long or invalid. None
+    """The id as the client sent it, with `:{agent}` for a subagent; its SHA-256 if it was too long or invalid. None
     for `content`."""
     model: str | None
-    """The model that was requested; its SHA-256 where it was invalid. None for `named`."""
+    """The model that was requested; its SHA-256 if it was invalid. None for `named`."""
 
 
 def read_session_id(
@@ -26,7 +26,7 @@ def read_session_id(
 ) -> StoredId:
     """Return the parts of a session id that `identify` made with this `scope`.
 
-    `model` is that of the session, which tells an id from a model where one of them contains an `@`.
+    `model` is that of the session, which separates id and model if one of them contains an `@`.
     """
     observed = OBSERVED_FORM.match(session_id)
     if observed is None:

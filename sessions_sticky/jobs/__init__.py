@@ -1,1 +1,1 @@
-"""Bulk operations that run by themselves: begun by a request, they outlive it and the worker that took it."""
+"""Bulk operations that outlive the request that started them, and its worker."""

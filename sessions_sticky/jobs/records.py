@@ -1,7 +1,7 @@
 """The records of jobs: bulk operations that outlive their request.
 
-A job is a record, changed by compare-and-set only; a number of sessions changed, which the scripts that change them
-count; and the lease of its worker, without which a job in state "running" is taken over.
+A job consists of a record, changed only by compare-and-set; a counter of changed sessions, incremented by the scripts
+that change them; and the lease of its worker. A job in state "running" without a lease is taken over.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LEASE = Script("lease")
 
 
 class Plan(NamedTuple):
-    """What a bulk operation is to do: delete, or with a `move` rebind, what the filters mean or everything."""
+    """A bulk operation: delete, or with a `move` rebind, the matches of the filters or everything."""
 
     filters: Filters
     move: Move | None = None
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
     @property
     def already_done(self) -> Filters | None:
-        """Which of the sessions that the filters mean are where they are to be moved; None: none can be."""
+        """The matches of the filters that are already at the target; None if there can be none."""
         if self.move is None or self.filters.provider not in (None, self.move.provider):
             return None
         model = self.filters.model if self.move.model is None else self.move.model
@@ -65,11 +65,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A bulk operation that runs by itself.
+    """A bulk job.
 
-    `done` and `expected` count sessions; `reason` is "" and `to_provider` None for `delete`; `to_model` None keeps each
-    session's own. `detail` says why it failed, else "". Times are in Unix seconds, `updated_at` that of the last sign
-    of life.
+    `done` and `expected` count sessions; `reason` is "" and `to_provider` None for `delete`; `to_model` None keeps the
+    model of each session. `detail` is the error message, else "". Times are in Unix seconds; `updated_at` is the last
+    heartbeat.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def begin(cls, key: str, plan: Plan, *, actor: str, expected: int) -> Job:
-        """Return the job as it is when it begins."""
+        """Return a new job."""
         now = int(time.time())
         to_provider, to_model, reason = plan.move or (None, None, "")
         return cls(
@@ -110,13 +110,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def plan(self) -> Plan:
-        """What it is to do."""
+        """The plan of the job."""
         move = Move(self.to_provider, self.to_model, self.reason) if self.to_provider is not None else None
         return Plan(Filters(self.provider, self.model, self.external_id), move, self.everything)
 
 
 class Found(NamedTuple):
-    """A job as it was read: its record's bytes, and whether a worker has its lease."""
+    """A job with its stored bytes, and whether a worker has its lease."""
 
     job: Job
     raw: bytes
@@ -130,31 +130,31 @@ class Records:
         self._store = store
 
     def write(self, job: Job, expected: bytes = b"") -> bool:
-        """Write a record in the place of the `expected` one; False when it has changed since."""
+        """Replace the record if it equals `expected`; return False if it has changed."""
         names = [keys.job(job.key), done_key(job.key), keys.jobs()]
         call = WRITE.call(names, expected, _ENCODER.encode(job), job.key, job.updated_at, KEPT_SECONDS)
         return bool(self._store.send(call))
 
     def change(self, key: str, states: tuple[State, ...], **changes: Any) -> bool:
-        """Change the record of a job that is in one of some states; False when it is not, or gone."""
+        """Change the record of a job that is in one of the given states; return False otherwise."""
         while (found := self.find(key)) and found.job.state in states:
             if self.update(found, **changes):
                 return True
         return False
 
     def update(self, found: Found, **changes: Any) -> bool:
-        """Change the record of a job as it was read; False when it has changed since."""
+        """Change the record of a job; return False if it has changed since it was read."""
         job = msgspec.structs.replace(found.job, updated_at=int(time.time()), **changes)
         return self.write(job, found.raw)
 
     def find(self, key: str) -> Found | None:
-        """Return a job; None when there is none."""
+        """Return a job; None if there is none."""
         if not _KEY.fullmatch(key):
             return None
         return _found(key, *self._store.send(Batch(_reading(key))))
 
     def recent(self) -> list[Found]:
-        """Return the jobs with the latest changes, the last begun first."""
+        """Return the jobs with the latest changes, the most recently started first."""
         listed = self._store.send(Command[list[bytes]](("ZREVRANGE", keys.jobs(), 0, MAX_LISTED - 1)))
         names = [name.decode(errors="replace") for name in listed]
         names = [name for name in names if _KEY.fullmatch(name)]
@@ -164,7 +164,7 @@ class Records:
         return sorted(jobs, key=lambda found: found.job.started_at, reverse=True)
 
     def lease(self, key: str, token: str, seconds: float) -> bool:
-        """Take, keep or, for 0 seconds, give back the lease of a job; False when another worker has it."""
+        """Acquire, renew or (0 seconds) release the lease of a job; return False if another worker has it."""
         return bool(self._store.send(LEASE.call([_lease_key(key)], token, int(seconds * 1000))))
 
 

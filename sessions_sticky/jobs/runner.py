@@ -1,4 +1,4 @@
-"""Running a job in a thread of this process."""
+"""Run a job in a thread of this process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sessions_sticky.signals import send_signal
 logger = logging.getLogger("sessions_sticky")
 
 LEASE_SECONDS = 10.0
-"""How long after its last heartbeat a worker counts as gone."""
+"""How long after its last heartbeat a worker is considered dead."""
 TICK_SECONDS = 0.25
-"""How often a worker renews its lease and checks whether it is to stop."""
+"""Interval at which a worker renews its lease and checks whether it was stopped."""
 STORE_TIMEOUT_SECONDS = 60.0
 """How long a worker retries while the store is unavailable. Another worker may resume the job later."""
 RETRY_SECONDS = 0.5
@@ -34,19 +34,19 @@ class _Stopped(Exception):  # not an error
 
 
 class JobRunner:
-    """Runs one job, as long as its record says "running" and no other worker has its lease."""
+    """Runs one job while its state is "running" and no other worker has its lease."""
 
     def __init__(self, manager: SessionManager, job: Job) -> None:
         self._job = job
         self._manager = copy(manager)
         self._manager._fixed_store = manager._store  # also if the settings change
-        self._records = Records(manager._store)
+        self._records = Records(manager._store.operators)
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()
         self._may_continue = True
 
     def start(self) -> bool:
-        """Start a thread; False when another worker runs the job."""
+        """Start a thread; return False if another worker runs the job."""
         if not self._records.lease(self._job.key, self._token, LEASE_SECONDS):
             return False
         Thread(target=self._run, name=f"job {self._job.key}", daemon=True).start()
@@ -70,7 +70,7 @@ class JobRunner:
                 time.sleep(RETRY_SECONDS)
 
     def _do(self) -> None:
-        """Do the rest of the job, unless it is stopped."""
+        """Run the rest of the job until it is stopped."""
         try:
             self._heartbeat()
             if self._may_continue:
@@ -89,7 +89,7 @@ class JobRunner:
 
     def _change_all(self) -> None:
         filters, move, _ = self._job.plan
-        store, ttl_seconds, counter = self._manager._store, self._manager.ttl_seconds, done_key(self._job.key)
+        store, ttl_seconds, counter = self._manager._store.operators, self._manager.ttl_seconds, done_key(self._job.key)
         bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, counter)
         if move:
             bulk.rebind_all(filters, move, self._check)
@@ -103,7 +103,7 @@ class JobRunner:
             raise _Stopped
 
     def _send_signal(self, signal: Signal, **arguments: Any) -> None:
-        """Keep the lease while receivers take their time; changes that are made are announced in any case."""
+        """Renew the lease while signal receivers run; signals are sent for every change."""
         self._tick()
         send_signal(signal, self._manager, **arguments)
 

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 
 
 class Changed(NamedTuple):
-    """A job, and whether it was the call that stopped or resumed it."""
+    """A job, and whether this call stopped or resumed it."""
 
     job: Job
     changed: bool
@@ -28,22 +28,22 @@ class Changed(NamedTuple):
 class Jobs:
     """The jobs of one manager's store. Kept for a day after their last change.
 
-    Every method raises `SessionNotSupported` where there is no index, and `SessionStoreUnavailable`.
+    Every method raises `SessionNotSupported` without an index, and `SessionStoreUnavailable`.
     """
 
     def __init__(self, manager: SessionManager = sessions) -> None:
         self._manager = manager
 
     def count(self, plan: Plan) -> int:
-        """Return how many sessions the plan would change now, by the index. Raises as `start` does."""
+        """Return the number of sessions that the plan would change, by the index. Raises like `start`."""
         plan.check()
         return remaining(self._manager, plan)
 
     def start(self, plan: Plan, *, actor: str) -> Job:
-        """Begin; the history names `actor`.
+        """Start a job; the history records `actor`.
 
-        Raises `ValueError` unless the plan has either a filter or `everything`, `InvalidSession` for names that do not
-        fit the wire format.
+        Raises `ValueError` unless the plan has either a filter or `everything`, `InvalidSession` for names that
+        cannot be stored.
         """
         job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=self.count(plan))
         self._records.write(job)
@@ -51,32 +51,32 @@ class Jobs:
         return job
 
     def get(self, key: str) -> Job | None:
-        """Return a job, None when there is none; goes on with it when its worker is gone."""
+        """Return a job, None if there is none; resume it if its worker has died."""
         found = self._records.find(key)
         return self._resume_if_orphaned(found) if found else None
 
     def peek(self, key: str) -> Job | None:
-        """Return a job as `get` does, without going on with it."""
+        """Return a job like `get`, without resuming it."""
         found = self._records.find(key)
         return found.job if found else None
 
     def recent(self) -> list[Job]:
-        """Return the jobs that changed last, at most 100, the last begun first; goes on with them as `get` does."""
+        """Return at most 100 recent jobs, the most recently started first; resume orphaned ones like `get`."""
         return [self._resume_if_orphaned(found) for found in self._records.recent()]
 
     def wait(self, job: Job, seconds: float) -> Job:
-        """Return the job once it does not run any more, or as it is after so long; never raises."""
+        """Wait for the end of the job, at most for the given time, and return it; never raises."""
         deadline = time.monotonic() + seconds
         while job.state == "running" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
             try:
                 job = self.get(job.key) or job
             except SessionStoreUnavailable:
-                continue  # the job itself goes on
+                continue  # the job continues
         return job
 
     def stop(self, key: str, *, within_seconds: float = 1.0) -> Changed | None:
-        """Stop a job that runs; None when there is none. Waits for its worker to notice."""
+        """Stop a running job, and wait for its worker; return None if there is no such job."""
         changed = self._records.change(key, ("running",), state="stopped")
         deadline = time.monotonic() + within_seconds
         while (found := self._records.find(key)) and found.job.state == "stopped":
@@ -86,7 +86,7 @@ class Jobs:
         return Changed(found.job, changed) if found else None
 
     def resume(self, key: str) -> Changed | None:
-        """Go on with a job that was stopped or has failed; None when there is none."""
+        """Resume a stopped or failed job; return None if there is no such job."""
         changed = self._records.change(key, ("stopped", "failed"), state="running", detail="")
         job = self.get(key)
         return Changed(job, changed) if job else None
@@ -98,5 +98,5 @@ class Jobs:
 
     @property
     def _records(self) -> Records:
-        IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises where there is no index
-        return Records(self._manager._store)
+        IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises without an index
+        return Records(self._manager._store.operators)

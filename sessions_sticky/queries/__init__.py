@@ -1,1 +1,1 @@
-"""What operators do: look at many sessions, move and delete them, mend the index; and the manager's methods for it."""
+"""Operations on many sessions: list, search, move, delete, count, rebuild the index, and the doctor."""

@@ -1,7 +1,7 @@
-"""Deleting and moving many sessions, each by compare-and-set.
+"""Delete and move many sessions, each by compare-and-set.
 
-Sessions are changed in batches and nothing is kept from one to the next: a change that is stopped has changed whole
-sessions only, and doing it again does the rest.
+Sessions are changed in batches without state between them: an interrupted change has changed complete sessions only,
+and repeating it continues with the rest.
 """
 
 from __future__ import annotations
@@ -12,39 +12,42 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
+from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch
+from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.queries.filters import Age, Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.history import Change, bulk_event
 
 logger = logging.getLogger("sessions_sticky")
 
 NO_AGE = Age()
 
 MAX_PASSES = 10
-"""Passes at most while sessions are found: another process may be moving them back."""
+"""Maximum number of passes: another process may be moving sessions back."""
 
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""
 
 
 class Move(NamedTuple):
-    """Where to move sessions and why; `model` None keeps each session's own."""
+    """The target of a move and its reason; `model` None keeps the model of each session."""
 
     provider: str
     model: str | None
     reason: str
 
     def of(self, session: Session) -> Session:
-        """Return the session as it is once moved."""
+        """Return the session after the move."""
         model = session.model if self.model is None else self.model
         return Session(session.id, self.provider, model, session.external_id, session.created_at)
 
     def check(self) -> None:
-        """Raise `InvalidSession` for a blank name or reason, and for what cannot be stored."""
+        """Raise `InvalidSession` for a blank name or reason, and for values that cannot be stored."""
         check_names(to_provider=self.provider, reason=self.reason)
         if self.model is not None:
             check_names(to_model=self.model)
@@ -52,7 +55,7 @@ class Move(NamedTuple):
 
 
 class Bulk:
-    """The bulk changes of one store; `actor` is their author in the history, `counter` a key that counts them."""
+    """Bulk changes in one store; `actor` is their author in the history, `counter` a key that counts them."""
 
     def __init__(
         self, store: Store, ttl_seconds: int, actor: str, send_signal: Callable[..., object], counter: str = ""
@@ -61,7 +64,7 @@ class Bulk:
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._send_signal = send_signal
-        self._counter = {"counter": counter} if counter else {}
+        self._recorded = {"counter": counter, "is_bulk": True}
         self._reader = IndexReader(store, ttl_seconds)
 
     def delete_all(self, filters: Filters, progress: Progress | None, age: Age = NO_AGE) -> int:
@@ -80,18 +83,33 @@ class Bulk:
     def _change_all(self, filters: Filters, age: Age, move: Move | None, progress: Progress | None) -> int:
         expected = Reads(self._store, self._ttl_seconds).count(filters, age)
         done, began_at, newest = 0, int(time.time()), None
-        for _ in range(MAX_PASSES):
-            changed = 0
-            for rows in self._reader.scan(filters, age):
-                changed += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
-                if progress:
-                    progress(done + changed, max(expected, done + changed))
-            done += changed
-            if not changed:
-                break
-            # Again, for what moved meanwhile; but not endlessly after sessions that are only being created.
-            newest = began_at
+        try:
+            for _ in range(MAX_PASSES):
+                before = done
+                for rows in self._reader.scan(filters, age):
+                    done += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
+                    if progress:
+                        progress(done, max(expected, done))
+                if done == before:
+                    break
+                # Repeat for sessions that moved during the pass, but not endlessly for new sessions.
+                newest = began_at
+        finally:
+            self._record(filters, move, done)
         return done
+
+    def _record(self, filters: Filters, move: Move | None, number: int) -> None:
+        """Add what was done, all of it or until it was stopped, to the recent events as one."""
+        if not (number and conf.history_length):
+            return
+        change = Change("deleted", None, None, "", self._actor)
+        if move is not None:
+            moved = Session("", move.provider, move.model or filters.model or "", "", 0)
+            change = Change("rebound", None, moved, move.reason, self._actor)
+        try:
+            self._store.send(bulk_event(change, filters, number))
+        except SessionStoreUnavailable as exc:
+            logger.warning("bulk operation is not among the recent events: %s", exc)
 
     def _change(self, rows: list[Row], move: Move | None) -> int:
         if not rows:
@@ -115,14 +133,14 @@ class Bulk:
     def _request(self, row: Row, move: Move | None) -> Any:
         session, raw, ttl = row.session, row.raw, self._ttl_seconds
         if move is None:
-            return self._store.remove(session.id, session, raw, ttl, actor=self._actor, **self._counter)
+            return self._store.remove(session.id, session, raw, ttl, actor=self._actor, **self._recorded)
         return self._store.replace(
-            session, raw, move.of(session), ttl, reason=move.reason, actor=self._actor, **self._counter
+            session, raw, move.of(session), ttl, reason=move.reason, actor=self._actor, **self._recorded
         )
 
 
 def _described(filters: Filters) -> str:
-    owner = "" if filters.external_id is None else ", of one owner"  # owners stay out of the log
+    owner = "" if filters.external_id is None else ", of one owner"  # do not log owners
     return f"provider {filters.provider!r}, model {filters.model!r}{owner}"
 
 

@@ -1,6 +1,6 @@
-"""What is wrong with the configuration and the store, in plain words, and how to mend it.
+"""Check the configuration and the store, and suggest fixes.
 
-Only reads, and asks the server about itself. A check that a hosted Redis does not permit is reported as not checked.
+Performs only reads. A check that a hosted Redis does not permit is reported as not checked.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from sessions_sticky.connections.commands import AllPrimaries, Command
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries import server_info
 from sessions_sticky.queries.index_reader import IndexReader, Row
-from sessions_sticky.queries.server_info import Finding, Level, figure, judged
+from sessions_sticky.queries.server_info import Finding, Level, format_number, make_finding
 from sessions_sticky.session import Session
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
 LATENCY_READS = 20
 MAX_LATENCY_MS = 5.0
-"""Of the median read; a healthy one takes 0.1 ms, and a chat waits for one or two."""
+"""Limit of the median read. A healthy read takes 0.1 ms, and a chat waits for one or two."""
 MAX_SKEW_SECONDS = 2.0
 SAMPLE_SIZE = 1_000
 SAMPLE_STEPS = 50
-"""Steps of SCAN, each of `SAMPLE_SIZE` keys: a database may hold many others."""
+"""Maximum number of SCAN steps of `SAMPLE_SIZE` keys: a database may contain many other keys."""
 
 
 def examine() -> list[Finding]:
-    """Return the findings about the settings and the configured store; takes some milliseconds, writes nothing."""
+    """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing."""
     found: list[Finding] = []
     try:
         found += _settings()
-        _Examination(stores.for_alias(conf.cache), found).run()
+        _Doctor(stores.for_alias(conf.cache), found).run()
     except ImproperlyConfigured as exc:
         _add_if_new(found, exc)
     return found
 
 
 def _settings() -> list[Finding]:
-    """Ask the system checks of the app."""
+    """Run the system checks of the app."""
     messages = [
         message
         for message in run_checks(tags=[Tags.caches], include_deployment_checks=True)
@@ -65,15 +65,15 @@ def _add_if_new(found: list[Finding], exc: Exception) -> None:
         found.append(Finding(Level.ERROR, "settings", message, gettext("Fix CACHES")))
 
 
-class _Examination:
-    """One look at one store; adds to `found`."""
+class _Doctor:
+    """The checks of one store; adds to `found`."""
 
     def __init__(self, store: Store, found: list[Finding]) -> None:
         self._store = store
         self._found = found
 
     def run(self) -> None:
-        """Look at everything; at nothing more where the store does not answer."""
+        """Run all checks; only the first if the store is unavailable."""
         try:
             self._latency()
         except SessionStoreUnavailable as exc:
@@ -86,6 +86,7 @@ class _Examination:
             hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
             self._add(Level.NOTE, "cache", message % kind, hint)
             return
+        self._store = self._store.operators
         self._unless_refused("server", self._server)
         self._unless_refused("clock", self._clock)
         if not conf.history_length:
@@ -114,13 +115,15 @@ class _Examination:
             taken_ms.append((time.perf_counter() - began) * 1000)
         median = statistics.median(taken_ms)
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
-        message %= {"ms": figure(median, 2), "number": LATENCY_READS}
+        message %= {"ms": format_number(median, 2), "number": LATENCY_READS}
         level = Level.WARNING if median > MAX_LATENCY_MS else None
-        self._found.append(judged(level, "latency", message, gettext("Every chat waits for the store: find the cause")))
+        self._found.append(
+            make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
+        )
 
     def _server(self) -> None:
         infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
-        self._found += server_info.worst(list(server_info.judge(info)) for info in infos)
+        self._found += server_info.most_severe(list(server_info.judge(info)) for info in infos)
         self._unless_refused("persistence", partial(self._persistence, infos))
 
     def _persistence(self, infos: list[dict[str, str]]) -> None:
@@ -129,7 +132,7 @@ class _Examination:
             replies = self._store.send(AllPrimaries(Command(("CONFIG", "GET", "save"))))
             saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
             found = [one or server_info.snapshots(save[0].decode()) for one, save in zip(found, saves, strict=True)]
-        self._found += server_info.worst([[one] for one in found if one])
+        self._found += server_info.most_severe([[one] for one in found if one])
 
     def _clock(self) -> None:
         before = time.time()
@@ -137,8 +140,8 @@ class _Examination:
         now = (before + time.time()) / 2
         skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
-        message = gettext("this machine's clock and the server's are %s s apart") % figure(skew, 1)
-        self._found.append(judged(level, "clock", message, gettext("Synchronize both with NTP")))
+        message = gettext("this machine's clock and the server's are %s s apart") % format_number(skew, 1)
+        self._found.append(make_finding(level, "clock", message, gettext("Synchronize both with NTP")))
 
     def _sample(self) -> None:
         members = self._sampled()
@@ -158,8 +161,8 @@ class _Examination:
             self._count("index", len(late), len(expiring), drifted, hint)
 
     def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
-        message %= {"bad": figure(bad), "number": figure(number)}
-        self._found.append(judged(Level.WARNING if bad else None, subject, message, hint))
+        message %= {"bad": format_number(bad), "number": format_number(number)}
+        self._found.append(make_finding(Level.WARNING if bad else None, subject, message, hint))
 
     def _sampled(self) -> list[bytes]:
         names: set[bytes] = set()
@@ -173,7 +176,7 @@ class _Examination:
 
 
 def _session(member: bytes, raw: bytes) -> Session | None:
-    """Decode without a line in the log for each that is unreadable."""
+    """Decode a session without logging unreadable values."""
     try:
         session = Session.from_json(raw)
     except InvalidSession:

@@ -1,4 +1,4 @@
-"""What operators ask for and get: filters, pages, cursors, statistics; pure."""
+"""Filters, pages, cursors and statistics; performs no I/O."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class FilterFields(TypedDict, total=False):
 
 
 class Filters(NamedTuple):
-    """Which sessions match: those that equal all that is not None."""
+    """Filters by equality; None matches any value."""
 
     provider: str | None = None
     model: str | None = None
     external_id: str | None = None
 
     def narrowed(self, fields: FilterFields) -> Filters:
-        """Return the filters with some more; raise `ValueError` for one that is not a string or there already."""
+        """Return the filters with additional ones; raise `ValueError` for one that is not a string or already set."""
         if unknown := fields.keys() - FilterFields.__annotations__.keys():
             allowed = ", ".join(FilterFields.__annotations__)
             raise TypeError(f"Unknown filters: {', '.join(sorted(unknown))}; allowed are {allowed}")
@@ -61,7 +61,7 @@ class Filters(NamedTuple):
 
     @property
     def is_encodable(self) -> bool:
-        """Whether all have a UTF-8 form, as the fields of every session have."""
+        """Whether all values have a UTF-8 form, as the fields of every session have."""
         try:
             "".join(each for each in self if each is not None).encode()
         except UnicodeEncodeError:
@@ -70,18 +70,18 @@ class Filters(NamedTuple):
 
     @property
     def has_route(self) -> bool:
-        """Whether the provider or the model matters."""
+        """Whether the provider or the model is filtered."""
         return self.provider is not None or self.model is not None
 
 
 class Age(NamedTuple):
-    """Which sessions match by their times, in seconds and Unix seconds; they are read to know."""
+    """Filters by time, in seconds and Unix seconds; they require reading the sessions."""
 
     idle_for: float | None = None
     created_before: float | None = None
 
     def narrowed(self, fields: FilterFields) -> Age:
-        """Return the filters with some more; raise `ValueError` for one of another kind, or there already."""
+        """Return the filters with additional ones; raise `ValueError` for an invalid one or one already set."""
         idle, before = fields.get("idle_for"), fields.get("created_before")
         _check_new("idle_for", idle, self.idle_for)
         _check_new("created_before", before, self.created_before)
@@ -92,7 +92,7 @@ class Age(NamedTuple):
         return Age(self.idle_for if idle_for is None else idle_for, self.created_before if created is None else created)
 
     def match(self, session: Session, left_ms: int, ttl_seconds: int) -> bool:
-        """Return whether a session matches that has so many milliseconds left of its idle time; negative: no expiry."""
+        """Return whether a session with `left_ms` of idle time left (negative: no expiry) matches."""
         if self.created_before is not None and session.created_at >= self.created_before:
             return False
         if self.idle_for is None:
@@ -113,7 +113,7 @@ def _seconds(name: str, value: object) -> float | None:
 
 
 def check_limit(limit: int) -> int:
-    """Return a number of rows; raise `ValueError` for one that a page cannot have."""
+    """Return the limit of a page; raise `ValueError` if it is invalid."""
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
         raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
     return limit
@@ -129,8 +129,8 @@ class Page(NamedTuple):
 class RouteStats(NamedTuple):
     """The sessions of one provider and model.
 
-    `created_last_hour` counts to the minute, `created_last_day` to the hour (this one and the 23 before); both count
-    sessions that are gone by now, too.
+    `created_last_hour` is exact to the minute, `created_last_day` to the hour (the current one and 23 before); both
+    include sessions that no longer exist.
     """
 
     provider: str
@@ -141,14 +141,14 @@ class RouteStats(NamedTuple):
 
 
 class HourStats(NamedTuple):
-    """How many sessions were created in the hour that began at `began_at`, in UTC; those that are gone count, too."""
+    """The number of sessions created in the hour from `began_at` (UTC), including sessions that no longer exist."""
 
     began_at: datetime
     created: int
 
 
 class Stats(NamedTuple):
-    """How many sessions there are: in all, and on each route, by provider and model."""
+    """Numbers of sessions: in total, and for each route (provider and model)."""
 
     sessions: int
     routes: list[RouteStats]
@@ -163,7 +163,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def read(cls, text: str, filters: Filters) -> Cursor:
-        """Read what `str` returned; raises `InvalidCursor` for anything else, and for a cursor of other filters."""
+        """Parse the result of `str`; raise `InvalidCursor` for other text and for a cursor of other filters."""
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
         except (ValueError, msgspec.MsgspecError) as exc:

@@ -1,4 +1,4 @@
-"""Reads the index: each entry is verified against its session, and repaired where it is wrong."""
+"""Read the index; verify each entry against its session, and repair wrong ones."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
 BATCH_SIZE = 500
-"""Keys, entries or sessions of one step, while other clients wait (1 to 2 ms; more where memory is cold)."""
+"""Keys, entries or sessions in one step, which blocks Redis for 1 to 2 ms (longer with cold memory)."""
+
+
+MAX_ZSETS = 100
+"""ZSETs of one step: a client may use any number of model names, each of which makes a route."""
+
+
+def batched(zsets: list[str], size: int) -> Iterator[list[str]]:
+    """Yield parts of a list."""
+    for at in range(0, len(zsets), size):
+        yield zsets[at : at + size]
 
 
 class Row(NamedTuple):
-    """A session as it was read: its bytes, and its idle time left in milliseconds, negative when it has no expiry."""
+    """A session with its stored bytes and its idle time left in milliseconds (negative: no expiry)."""
 
     session: Session
     raw: bytes
@@ -37,12 +47,12 @@ class IndexEntry(NamedTuple):
 
     @property
     def conversation_id(self) -> str:
-        """The id as text; another program may have entered bytes that are not text."""
+        """The id as text; other programs may have written invalid UTF-8."""
         return self.member.decode(errors="replace")
 
 
 class IndexReader:
-    """Reads the index of one store. Raises `SessionNotSupported` where there is none."""
+    """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
         if store.refresh_tracker is None:
@@ -55,13 +65,13 @@ class IndexReader:
     def step(self, cursor: Cursor, limit: int) -> tuple[list[Row], Cursor | None]:
         """Return the next matching sessions, latest expiry first, at most `limit`, and the position after them.
 
-        The position is None at the end. Fewer, even none, come when entries turn out stale, or when few of many match.
+        The position is None at the end. There may be fewer, even none, if entries are stale or few of many match.
         """
         filters = cursor.filters
         zsets = self.zsets(filters)
         if not zsets:
             return [], None
-        # An owner's sessions are read to find those of a provider: many at a time, as few may match.
+        # To find an owner's sessions at a provider all of the owner's are read, many at a time because few may match.
         is_sparse = filters.external_id is not None and filters.has_route
         entries, more = self._entries(zsets, cursor, BATCH_SIZE if is_sparse else limit)
         rows = {row.session.id: row for row in self.verify(entries) if filters.match(row.session)}
@@ -69,7 +79,7 @@ class IndexReader:
         for entry in entries:
             cursor = cursor._replace(score=entry.score, member=entry.conversation_id)
             if row := rows.get(entry.conversation_id):
-                found[row.session.id] = row  # once, should it have a stale entry, too
+                found[row.session.id] = row  # once, even if it also has a stale entry
                 if len(found) == limit:
                     more = more or entry is not entries[-1]
                     break
@@ -78,7 +88,7 @@ class IndexReader:
     def scan(self, filters: Filters, age: Age) -> Iterator[list[Row]]:
         """Yield every matching session, in no order, in batches; some may come twice.
 
-        Misses none that exists throughout, but for one that moves from a route that is not scanned yet to one that is.
+        Misses no session that exists throughout, except one that moves from an unscanned route to a scanned one.
         """
         entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
         while batch := list(islice(entries, BATCH_SIZE)):
@@ -86,9 +96,9 @@ class IndexReader:
             yield [row for row in rows if age.match(row.session, row.left_ms, self._ttl_seconds)]
 
     def zsets(self, filters: Filters) -> list[str]:
-        """Return ZSETs that have all that matches, of owner and route the smaller one."""
+        """Return ZSETs that contain all matches: of owner and route the smaller one."""
         if not filters.is_encodable:
-            return []  # as no session is
+            return []  # no session matches
         if filters.external_id is None:
             return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
         owner = keys.owner(filters.external_id)
@@ -100,11 +110,12 @@ class IndexReader:
         return [owner] if own <= sum(others) else routes
 
     def routes(self) -> list[tuple[str, str]]:
-        """Return provider and model of each route that has sessions."""
-        return [route for route in map(index.read_route, self._store.send(index.routes())) if route]
+        """Return provider and model of each route with sessions."""
+        names = dict.fromkeys(entry.member for entry in self._scan(keys.index_routes()))
+        return [route for route in map(index.read_route, names) if route]
 
     def verify(self, entries: list[IndexEntry]) -> list[Row]:
-        """Return the sessions of entries, and repair the index where an entry is wrong."""
+        """Return the sessions of entries, and repair wrong entries."""
         if not entries:
             return []
         now, *found = self._store.send(index.read_sessions([entry.member for entry in entries]))
@@ -138,15 +149,15 @@ class IndexReader:
         return late
 
     def refresh(self, row: Row, *, only_missing: bool = False) -> Command[int]:
-        """Return the request that brings the entries of a session up to date, or adds missing ones."""
+        """Return the request that updates the entries of a session, or adds missing ones."""
         return index.refresh(row.session, self.left_ms(row), self._ttl_seconds, raw=row.raw, only_missing=only_missing)
 
     def left_ms(self, row: Row) -> int:
-        """Return the idle time left: the full one where another program has left the session without an expiry."""
+        """Return the idle time left; the full one if another program left the session without an expiry."""
         return row.left_ms if row.left_ms > 0 else self._ttl_seconds * 1000
 
     def _lags(self, row: Row, score: bytes | str | None, now: float, *, both_ways: bool = False) -> bool:
-        """Return whether a score is missing, or lags behind its session by more than processes let it."""
+        """Return whether a score is missing, or lags behind its session by more than the refresh interval."""
         if not score:
             return True
         lag = now + self.left_ms(row) / 1000 - float(score)
@@ -160,9 +171,16 @@ class IndexReader:
             yield from read_entries(zset, flat)
 
     def _entries(self, zsets: list[str], cursor: Cursor, limit: int) -> tuple[list[IndexEntry], bool]:
-        flat, more = self._store.send(index.page(zsets, limit, cursor.score, cursor.member))
-        parts = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return [IndexEntry(zsets[zset - 1], member, score.decode()) for zset, member, score in parts], bool(more)
+        entries: list[IndexEntry] = []
+        more = False
+        for part in batched(zsets, MAX_ZSETS):
+            flat, part_has_more = self._store.send(index.page(part, limit, cursor.score, cursor.member))
+            triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+            entries += [IndexEntry(part[zset - 1], member, score.decode()) for zset, member, score in triples]
+            more = more or bool(part_has_more)
+        if len(zsets) > MAX_ZSETS:  # else they are in this order
+            entries.sort(key=lambda entry: (float(entry.score), entry.member), reverse=True)
+        return entries[:limit], more or len(entries) > limit
 
     def _route_zsets(self, filters: Filters) -> list[str]:
         if filters.provider is not None and filters.model is not None:
@@ -175,5 +193,5 @@ class IndexReader:
 
 
 def read_entries(zset: str, flat: list[bytes]) -> list[IndexEntry]:
-    """Return the entries of a ZSET from member, score, member, score ..."""
+    """Return the entries of a ZSET from `[member, score, member, score, ...]`."""
     return [IndexEntry(zset, member, score.decode()) for member, score in zip(flat[::2], flat[1::2], strict=True)]

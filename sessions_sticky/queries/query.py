@@ -1,4 +1,4 @@
-"""The sessions that match filters, and what can be done with them: `sessions.filter(provider="azure").count()`."""
+"""Queries of sessions, and actions on the matches: `sessions.filter(provider="azure").count()`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Return the async form of a blocking method, with its documentation.
 
-    Each call has a thread of its own: in asgiref's one thread for all, calls would wait for each other's timeouts.
+    Each call has its own thread: in asgiref's shared thread calls would wait for each other's timeouts.
     """
 
     def call_and_close(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return method(*args, **kwargs)
         finally:
-            connections.close_all()  # of this thread: receivers of signals may have used the database
+            connections.close_all()  # of this thread: signal receivers may have used the database
 
     @wraps(method)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -42,11 +42,11 @@ def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 class SessionQuery:
     """The sessions that match all filters given; `sessions.all()` and `sessions.filter(...)` return one.
 
-    Lazy: each method asks the store when it is called. Iterating yields every session once, in no order: those that
-    exist throughout, and do not move to another route.
+    Lazy: each method accesses the store when it is called. Iterating yields every session that exists throughout and
+    does not move to another route exactly once, in no order.
 
-    The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on a cache other than django-redis and where
-    `INDEX` is False. None of them makes other clients of Redis wait for more than some milliseconds at a time.
+    The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on caches other than django-redis and if
+    `INDEX` is False. None of them blocks Redis for more than some milliseconds at a time.
     """
 
     def __init__(
@@ -68,12 +68,12 @@ class SessionQuery:
         return self._reads().scan(self._filters, self._age)
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
-        """Return those of the sessions that match these filters, too; None is no filter.
+        """Return the query with additional filters; None means no filter.
 
-        `provider`, `model` and `owner` are equal. `idle_for`: not used for at least so long, a `timedelta` or seconds,
-        by the idle time of this manager; sessions found by content have one of their own and never match.
-        `created_before`: a `datetime` with a time zone, or Unix seconds. Raises `ValueError` for a value of another
-        kind, and for a filter that is there already.
+        `provider`, `model` and `owner` match equal values. `idle_for`, a `timedelta` or seconds, matches sessions that
+        were not used for at least that long, according to the idle time of this manager; sessions found by content
+        have a different one and never match. `created_before` is a `datetime` with a time zone, or Unix seconds. Raises
+        `ValueError` for an invalid value, and for a filter that is already set.
         """
         filters, age = self._filters.narrowed(fields), self._age.narrowed(fields)
         return SessionQuery(self._reads, self._bulk, filters, age)
@@ -84,10 +84,10 @@ class SessionQuery:
         return self._filters == Filters() and self._age == Age()
 
     def count(self) -> int:
-        """Return how many sessions there are, by the index.
+        """Return the number of sessions, according to the index.
 
-        It may count sessions that other programs have deleted or moved, until a page or `reindex` finds them. With
-        `idle_for` or `created_before`, and with an owner together with a provider or model, each session is read.
+        It may include sessions that other programs deleted or moved, until a page or `reindex` finds them. With
+        `idle_for` or `created_before`, and with an owner and a provider or model, each session is read.
         """
         return self._reads().count(self._filters, self._age)
 
@@ -96,11 +96,11 @@ class SessionQuery:
     def page(self, *, cursor: str | None = None, limit: int = 50) -> Page:
         """Return sessions with their idle time left, most recently active first, to the minute.
 
-        `limit` is 1 to 1,000. `cursor` is the last page's `next_cursor`, with the same filters; None begins. A session
-        that is used or moved while the pages are read may be missing or on two of them; iterating misses none. A page
-        may be short, even empty, and yet have a next one, where few sessions of an owner match a provider or model.
-        Raises `InvalidCursor`, and `ValueError` for another limit and for `idle_for` and `created_before`, by which
-        sessions can only be walked.
+        `limit` is 1 to 1,000. `cursor` is the `next_cursor` of the last page with the same filters, None for the first
+        page. A session that is used or moved during paging may be on two pages or on none; iterating misses none. If
+        few sessions of an owner match a provider or model, a page may be short or empty and still have a next one.
+        Raises `InvalidCursor`, and `ValueError` for another limit and with `idle_for` or `created_before`, which only
+        iterating supports.
         """
         if self._age != Age():
             raise ValueError(
@@ -111,11 +111,11 @@ class SessionQuery:
     apage = in_thread(page)
 
     def delete(self, *, progress: Progress | None = None) -> int:
-        """Delete them; return how many.
+        """Delete the sessions; return their number.
 
-        Each is deleted by compare-and-delete: sessions that no longer match are skipped. May be stopped at any time
-        (`progress` raises, Ctrl-C, kill) and called again: it continues with the rest. Sessions that are created
-        meanwhile may be left. `progress(done, expected)` is called after each batch of 500.
+        Each is deleted by compare-and-delete; sessions that no longer match are skipped. It may be interrupted at any
+        time (`progress` raises, Ctrl-C, kill) and called again to continue with the rest. Sessions that are created
+        during the call may be left. `progress(done, expected)` is called after each batch of 500.
         """
         return self._bulk().delete_all(self._filters, progress, self._age)
 
@@ -124,10 +124,10 @@ class SessionQuery:
     def rebind(
         self, *, to_provider: str, reason: str, to_model: str | None = None, progress: Progress | None = None
     ) -> int:
-        """Move them to another provider, and to `to_model` unless that is None; return how many moved.
+        """Move the sessions to another provider, and to `to_model` unless that is None; return the number moved.
 
-        By compare-and-set, and may be stopped and called again, as `delete`. Raises `InvalidSession` for a name or
-        reason that is blank or does not fit the wire format.
+        Uses compare-and-set, and may be interrupted and repeated like `delete`. Raises `InvalidSession` for a name or
+        reason that is blank or cannot be stored.
         """
         return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress, self._age)
 

@@ -1,4 +1,4 @@
-"""What operators read: pages, counts, statistics, history."""
+"""Pages, counts, statistics and history."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any
 
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
+from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
-from sessions_sticky.queries.index_reader import IndexEntry, IndexReader, Row
+from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.session import Entry
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Event, read_event, recent_events, stored_events
+from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
 
 MAX_STEPS = 20
-"""Steps that one page takes: where few of many sessions match, it is left short."""
+"""Maximum number of steps of a page; if few of many sessions match, the page is short."""
 
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 class Reads:
-    """What the index of one store contains."""
+    """Reads the index of one store."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
         self._reader = IndexReader(store, ttl_seconds)
@@ -53,7 +55,7 @@ class Reads:
                     yield entry_of(row)
 
     def count(self, filters: Filters, age: Age) -> int:
-        """Count by the index; by the sessions where times, or owner and provider or model are given together."""
+        """Count index entries; read the sessions if times, or an owner and a provider or model, are given."""
         if age != Age() or (filters.external_id is not None and filters.has_route):
             return sum(1 for _ in self.scan(filters, age))
         return sum(self._counts(self._reader.zsets(filters)))
@@ -72,7 +74,7 @@ class Reads:
         return Stats(sum(counts), [row for row in rows if any(row[2:])])
 
     def created_per_hour(self) -> list[HourStats]:
-        """Add up the routes of each hour of the last day."""
+        """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600
         hours = self._store.send(index.created_per_hour(hour))
         return [
@@ -81,7 +83,10 @@ class Reads:
         ]
 
     def _counts(self, zsets: list[str]) -> list[int]:
-        """Add to the entries that certainly live those whose sessions must be read."""
+        """Return the number of live entries, including those whose sessions must be read to know."""
+        return [count for part in batched(zsets, MAX_ZSETS) for count in self._counts_of(part)]
+
+    def _counts_of(self, zsets: list[str]) -> list[int]:
         for _ in range(MAX_STEPS):
             counted = self._store.send(index.count(zsets))
             due = [
@@ -91,7 +96,7 @@ class Reads:
             ]
             alive = [index.zsets(row.session) for row in self._reader.verify(due)]
             if len(due) < index.MAX_DUE:
-                break  # else there may be more: now these are repaired, and no longer due
+                break  # otherwise repeat: the entries read so far are repaired and no longer due
         return [
             living[0] + sum(zset in theirs for theirs in alive) for zset, living in zip(zsets, counted, strict=True)
         ]
@@ -101,14 +106,8 @@ def history(store: Store, conversation_id: str) -> list[Event]:
     """Return the events of one conversation, oldest first."""
     keys.check(conversation_id)
     _check_history(store)
-    events: list[Event] = []
-    after = "-"
-    while True:
-        found, last = store.send(stored_events(conversation_id, after))
-        events += _events(found)
-        if last is None:
-            return events
-        after = last.decode()
+    found, raw = store.send(Batch([own_events(conversation_id), Command(("GET", keys.session(conversation_id)))]))
+    return read_own(conversation_id, found or [], readable(conversation_id, raw))
 
 
 def recent(store: Store, after: str | None, limit: int) -> list[Event]:
@@ -116,8 +115,8 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     _check_history(store)
     if after is not None and not (_POSITION.fullmatch(after) and all(int(part) < 2**64 for part in after.split("-"))):
         raise ValueError(f"after must be the position of an event, not {after!r}")
-    found, _ = store.send(recent_events(after, limit))
-    return _events(found)
+    events = read_recent(store.send(recent_events(after, limit)))
+    return events if after is not None else events[::-1]
 
 
 def _check_history(store: Store) -> None:
@@ -127,21 +126,13 @@ def _check_history(store: Store) -> None:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
 
 
-def _events(found: list[bytes]) -> list[Event]:
-    events = [
-        read_event(position, conversation_id, encoded)
-        for position, conversation_id, encoded in zip(found[::3], found[1::3], found[2::3], strict=True)
-    ]
-    return [event for event in events if event]
-
-
 def entry_of(row: Row) -> Entry:
-    """Return a session with the idle time left in seconds, rounded up."""
+    """Return a session with the idle time left, in seconds, rounded up."""
     return Entry(row.session, None if row.left_ms < 0 else -(-row.left_ms // 1000))
 
 
 def _by_route(counters: list[list[Any]]) -> Counter[tuple[str, str]]:
-    """Add up counters; other programs may have put anything into them."""
+    """Sum counters; ignore invalid values of other programs."""
     sums: Counter[tuple[str, str]] = Counter()
     for flat in counters:
         for name, number in zip(flat[::2], flat[1::2], strict=True):

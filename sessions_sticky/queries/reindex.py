@@ -1,4 +1,4 @@
-"""Rebuilding the index: every session is in it, and nothing else."""
+"""Rebuild the index, so that it contains exactly the existing sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Progress = Callable[[int, int], object]
 
 
 class Reindex:
-    """Rebuilds the index of one store while it is in use; half done, it has done no harm."""
+    """Rebuilds the index of one store while it is in use; an interruption is harmless."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
         self._store = store
@@ -24,9 +24,9 @@ class Reindex:
         self._counts_new = False
 
     def reindex(self, progress: Progress | None) -> int:
-        """Drop the entries that have no session, then enter the sessions that have no entry."""
+        """Drop entries without a session, then add sessions without an entry."""
         expected = 2 * sum(self._store.send(AllPrimaries(Command(("DBSIZE",)))))
-        # Where a counter exists all of them may: only the index was lost.
+        # If a counter exists, all of them may: only the index was lost.
         self._counts_new = not any(self._store.send(index.created()))
         read = found = 0
         for pattern, handler in ((f"{keys.index_prefix()}*", self._sweep), (f"{keys.session_prefix()}*", self._enter)):
@@ -41,9 +41,9 @@ class Reindex:
         return found
 
     def _sweep(self, names: list[bytes]) -> int:
-        """Drop the entries of some index keys that have no session, and keys of a wrong type."""
+        """Drop entries without a session from some index keys, and index keys of a wrong type."""
         left = [(name.decode(errors="replace"), b"0") for name in names]
-        while left:  # many ZSETs at a time: most are of owners with few sessions
+        while left:  # many ZSETs at a time: most belong to owners with few sessions
             step, left = left[:BATCH_SIZE], left[BATCH_SIZE:]
             count = BATCH_SIZE // len(step) + 1
             replies = self._store.send(Batch([index.scan_zset(zset, cursor, count) for zset, cursor in step]))
@@ -62,7 +62,7 @@ class Reindex:
         return 0
 
     def _enter(self, names: list[bytes]) -> int:
-        """Enter the sessions under some keys, where they are missing; return how many sessions there are."""
+        """Add missing entries for the sessions of some keys; return the number of sessions."""
         members = [name.removeprefix(keys.session_prefix().encode()) for name in names]
         if not members:
             return 0

@@ -1,4 +1,4 @@
-"""Searches for sessions by a text: an id or an owner exactly, else ids that contain it."""
+"""Search sessions by text: an exact id or owner, else ids that contain it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
 SCAN_COUNT = 1_000
-"""Entries of one step; Redis matches them in about 0.3 ms, while other clients wait."""
+"""Entries in one step, which blocks Redis for about 0.3 ms."""
 MAX_STEPS = 50
-"""Steps of one page: 50,000 entries, about 30 ms."""
+"""Maximum number of steps of a page: 50,000 entries, about 30 ms."""
 
 
 class SearchCursor(NamedTuple):
@@ -32,7 +32,7 @@ class SearchCursor(NamedTuple):
 
     @classmethod
     def read(cls, encoded: str, text: str) -> SearchCursor | None:
-        """Read what `str` returned for this text; None for anything else."""
+        """Parse the result of `str` for this text; return None for other input."""
         try:
             cursor = _DECODER.decode(base64.urlsafe_b64decode(encoded.encode()))
         except (ValueError, msgspec.MsgspecError):
@@ -56,7 +56,7 @@ class Search:
         self._store = store
 
     def page(self, text: str, cursor: str | None, limit: int) -> Page:
-        """Return the next sessions that a text finds."""
+        """Return the next matching sessions."""
         if not isinstance(text, str) or not text:
             raise ValueError(f"text must be a non-empty string, not {text!r}")
         owned = Filters(external_id=text)
@@ -109,5 +109,5 @@ def pattern(text: str) -> bytes:
 
 
 def _sha256(text: str) -> str:
-    """Return what replaces an observed id that is too long or invalid."""
+    """Return the replacement of an observed id that is too long or invalid."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What Redis's INFO means for sessions: findings, each with how to mend it; pure."""
+"""Evaluate Redis's INFO: findings with suggested fixes; performs no I/O."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from django.utils.translation import gettext
 
 MAX_MEMORY_USED = 0.8
 OLDEST = {"Redis": 7, "Valkey": 8}
-"""The first major version that is supported."""
+"""The first supported major versions."""
 
 
 class Level(StrEnum):
-    """How bad a finding is; a note is no fault."""
+    """Severity of a finding; a note is not a fault."""
 
     OK = "ok"
     NOTE = "note"
@@ -27,7 +27,7 @@ SEVERITY = list(Level)
 
 
 class Finding(NamedTuple):
-    """What was found out about one subject; `hint` says how to mend it, or is empty."""
+    """A finding about one subject; `hint` suggests a fix, or is empty."""
 
     level: Level
     subject: str
@@ -35,29 +35,29 @@ class Finding(NamedTuple):
     hint: str = ""
 
 
-def judged(level: Level | None, subject: str, message: str, hint: str) -> Finding:
-    """Return a finding that is fine when `level` is None, and then needs no hint."""
+def make_finding(level: Level | None, subject: str, message: str, hint: str) -> Finding:
+    """Return a finding; without a level it is OK and has no hint."""
     return Finding(level, subject, message, hint) if level else Finding(Level.OK, subject, message)
 
 
-def figure(number: float, decimals: int = 0) -> str:
-    """Return a number as people of the active language write it."""
+def format_number(number: float, decimals: int = 0) -> str:
+    """Return a number formatted for the active language."""
     return number_format(round(number, decimals), decimals, force_grouping=True)
 
 
 def read_info(reply: bytes) -> dict[str, str]:
-    """Read INFO's reply."""
+    """Parse the reply to INFO."""
     lines = [line.partition(":") for line in reply.decode(errors="replace").splitlines()]
     return {name: value for name, colon, value in lines if colon}
 
 
-def worst(found: Iterable[Sequence[Finding]]) -> list[Finding]:
-    """Return of several servers' findings, in the same order, the worst on each subject."""
+def most_severe(found: Iterable[Sequence[Finding]]) -> list[Finding]:
+    """Return the most severe finding on each subject; all servers' findings have the same order."""
     return [max(same, key=lambda finding: SEVERITY.index(finding.level)) for same in zip(*found, strict=True)]
 
 
 def judge(info: dict[str, str]) -> Iterator[Finding]:
-    """Judge all that INFO tells, but for persistence."""
+    """Evaluate INFO, except for persistence."""
     yield _version(info)
     yield _eviction(info)
     yield _memory(info)
@@ -78,7 +78,7 @@ def _eviction(info: dict[str, str]) -> Finding:
     policy = info.get("maxmemory_policy", "not known")
     evicted = int(info.get("evicted_keys", 0))
     if evicted:
-        message = gettext("%s keys were evicted since the server started") % figure(evicted)
+        message = gettext("%s keys were evicted since the server started") % format_number(evicted)
         return Finding(Level.WARNING, "eviction", message, gettext("Raise maxmemory; set maxmemory-policy noeviction"))
     if policy.startswith(("volatile-", "allkeys-")):
         message = gettext("maxmemory-policy %s silently evicts live sessions when memory is full") % policy
@@ -94,7 +94,7 @@ def _memory(info: dict[str, str]) -> Finding:
     share = int(info.get("used_memory", 0)) / limit
     level = Level.WARNING if share > MAX_MEMORY_USED else None
     message = gettext("%s of maxmemory is used") % f"{share:.0%}"
-    return judged(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
+    return make_finding(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
 
 
 def _role(info: dict[str, str]) -> Finding:
@@ -102,14 +102,14 @@ def _role(info: dict[str, str]) -> Finding:
     if info.get("role") == "slave":
         message = gettext("the server is a replica and does not accept writes")
         return Finding(Level.ERROR, "role", message, gettext("Use the address of the primary"))
-    if replicas and "min_slaves_good_slaves" not in info:  # told only where min-replicas-to-write is set
+    if replicas and "min_slaves_good_slaves" not in info:  # present only if min-replicas-to-write is set
         message = gettext("primary with %d replicas: a failover may lose confirmed writes") % replicas
         return Finding(Level.NOTE, "role", message, gettext("min-replicas-to-write 1 reduces the loss"))
     return Finding(Level.OK, "role", gettext("primary"))
 
 
 def persistence(info: dict[str, str]) -> Finding | None:
-    """Judge what a restart leaves; None where INFO does not tell: then by `snapshots`."""
+    """Evaluate persistence; return None if INFO does not contain it: then use `snapshots`."""
     failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name) == "err"]
     if failed:
         message = gettext("the last save failed (%s): the server may refuse writes") % ", ".join(failed)
@@ -120,7 +120,7 @@ def persistence(info: dict[str, str]) -> Finding | None:
 
 
 def snapshots(save: str) -> Finding:
-    """Judge the server's configuration `save`; empty takes no snapshots."""
+    """Evaluate the server's configuration `save`; empty means no snapshots."""
     if save:
         return Finding(Level.OK, "persistence", gettext("snapshots: a crash loses changes after the last one"))
     message = gettext("none: a restart loses all sessions except those that gateway processes remember")

@@ -1,4 +1,4 @@
-"""What the turns of the last minutes or hours used."""
+"""Usage of the turns of the last minutes or hours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_MINUTES = usage.HOURS_KEPT * 60
 
 
 class RouteUsage(NamedTuple):
-    """What turns with one outcome used at one provider and model. The outcome `failed` counts failed attempts.
+    """Usage of turns with one outcome at one provider and model. The outcome `failed` counts failed attempts.
 
     `first_bytes` are numbers of answers by the upper bound of their time to the first byte, in milliseconds; 0 stands
     for above all bounds.
@@ -28,21 +28,21 @@ class RouteUsage(NamedTuple):
 
 
 class OwnerUsage(NamedTuple):
-    """What the turns of one owner used."""
+    """Usage of the turns of one owner."""
 
     external_id: str
     totals: TurnTotals
 
 
 class UsageReport(NamedTuple):
-    """What turns used: by provider, model and outcome, and by owner, the largest input first."""
+    """Usage by provider, model and outcome, and by owner, the largest input first."""
 
     routes: list[RouteUsage]
     owners: list[OwnerUsage]
 
 
 def read_usage(store: Store, minutes: int) -> UsageReport:
-    """Add up the last minutes, of which the current one is the last; above 60, whole hours."""
+    """Sum the last minutes, including the current one; above 60, whole hours."""
     if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
         raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
     if store.refresh_tracker is None:
@@ -61,7 +61,7 @@ def read_usage(store: Store, minutes: int) -> UsageReport:
 
 
 def first_byte_ms(first_bytes: dict[int, int], share: float) -> int | None:
-    """Return the bound below which that share of the first bytes came; 0: above all bounds, None: there were none."""
+    """Return the quantile of the times to first byte as a bucket bound; 0: above all bounds, None: no data."""
     left = ceil(share * sum(first_bytes.values()))
     for bound in sorted(first_bytes, key=lambda each: each or float("inf")):
         left -= first_bytes[bound]

@@ -1,4 +1,4 @@
-"""Where sessions are kept, and which store a cache gets."""
+"""Session storage, and the choice of the store for a cache."""
 
 from __future__ import annotations
 

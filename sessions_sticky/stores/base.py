@@ -1,12 +1,14 @@
-"""What a store must do.
+"""The interface of a store.
 
-A store makes *requests* (data) and sends them, blocking (`send`) or on the event loop (`asend`); policy.py decides what
-to ask and what a reply means. Values are the wire format's bytes. Every store error is raised as
-`SessionStoreUnavailable`: a store never reports "missing" when it does not know.
+A store builds *requests* (data) and sends them with blocking calls (`send`) or on the event loop (`asend`); policy.py
+chooses the requests and interprets the replies. Values are the stored bytes. Every store error is raised as
+`SessionStoreUnavailable`: a store never reports an unknown session as missing.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -22,62 +24,82 @@ NO_KEY = -2
 """The reply to `expiry` for a key that does not exist; Redis's PTTL."""
 
 Replaced = tuple[int, bytes | None]
-"""Whether a compare-and-set was done (1 or 0), and the value it found."""
+"""Whether a compare-and-set succeeded (1 or 0), and the value found."""
+
+
+def deletion_time(session: Session | None) -> int:
+    """Return the value of the marker of a deleted session: its `created_at`, or the current time if unknown."""
+    return int(time.time()) if session is None else session.created_at
+
+
+def restorable_from(marker: Any) -> float:
+    """Return the `created_at` above which a binding may be restored despite a marker; None without a marker."""
+    if marker is None:
+        return -math.inf
+    try:
+        latest = int(marker)
+    except (ValueError, TypeError):
+        return math.inf
+    return latest if latest > 1 else math.inf  # other programs, and 0.1, write 1: no binding may
 
 
 class Store(Protocol):
-    """Where sessions are kept.
+    """A store of sessions.
 
-    Keys are whole keys, `ttl` is in whole seconds, `actor` and `reason` are for the history. On Redis a change of a
-    session, its history and its index are one atomic step; other caches keep neither history nor index.
+    Keys are complete keys, `ttl` is in whole seconds, `actor` and `reason` are recorded in the history. On Redis a
+    session, its history and its index change atomically; other caches have no history and no index.
     """
 
     last_seen: LastSeen
     next_warning_at: dict[type, float]
-    """When this process may next warn of a kind of error, in `time.monotonic()` seconds."""
+    """When this process may log the next warning of each kind of error, in `time.monotonic()` seconds."""
 
     @property
     def refresh_tracker(self) -> RefreshTracker | None:
-        """When this process refreshed index entries; None where there is no index."""
+        """When this process refreshed index entries; None without an index."""
+
+    @property
+    def operators(self) -> Store:
+        """The same store for operators: they wait longer for replies, and chats go on when theirs do not come."""
 
     def read(self, key: str) -> Request[bytes | None]:
-        """Read the value, None when there is none."""
+        """Read the value; None if there is none."""
 
     def read_and_touch(self, key: str, ttl: int) -> Request[bytes | None]:
-        """Read the value and set its expiry to `ttl`; None when there is none."""
+        """Read the value and set its expiry to `ttl`; None if there is none."""
 
     def bind(
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
     ) -> Request[bytes | None]:
-        """Store `session` where there is nothing, or the value `unreadable`: None; else reply the value found.
+        """Store `session` if there is no value, or the value `unreadable`; reply None, or the value found.
 
-        Of several callers one succeeds.
+        Of concurrent callers one succeeds.
         """
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Request[bytes | None]:
-        """Store `session`; reply the value that was there, None when there was none or it is not known."""
+        """Store `session`; reply the previous value, None if there was none or it is unknown."""
 
     def replace(
         self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str
     ) -> Request[Replaced]:
-        """Replace the value `raw`, which is `before`, by `after`; keep the expiry."""
+        """Replace the value `raw` (decoded: `before`) by `after`; keep the expiry."""
 
     def remove(
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
     ) -> Request[Replaced]:
-        """Remove the value `raw`, which is `before` or unreadable, and mark the session as deleted."""
+        """Remove the value `raw` (decoded: `before`, if readable), and mark the session as deleted."""
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Request[Any]:
-        """Mark a session as deleted, not lost."""
+        """Mark a session as deleted, not lost; there was none, or none that is known."""
 
     def expiry(self, key: str) -> Request[int | None]:
-        """Milliseconds until the key expires, `NO_KEY`; another negative number or None: not known."""
+        """Milliseconds until the key expires, or `NO_KEY`; another negative number or None: unknown."""
 
     def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Request[list[Recorded]]:
-        """Add turns with a conversation id to the trails of their sessions, in order; `length` is kept of each."""
+        """Add turns with a conversation id to the trails of their sessions, in order; keep `length` of each."""
 
     def add_usage(self, sums: UsageSums) -> Request[Any] | None:
-        """Add sums to those of this minute and hour; None where the store keeps none."""
+        """Add to the sums of this minute and hour; None if the store has none."""
 
     def read_trail(self, conversation_id: str) -> Request[Any]:
         """Read a session's trail, for `decode_trail`."""
@@ -86,7 +108,7 @@ class Store(Protocol):
         """Return the trail in a reply to `read_trail`."""
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
-        """Send and wait."""
+        """Send with blocking calls."""
 
     async def asend(self, request: Request[ReplyT]) -> ReplyT:
         """Send without blocking the event loop."""

@@ -1,8 +1,8 @@
-"""On a Redis Cluster: the steps that do what one script does on one server, for sessions and index lie apart.
+"""Run scripts in steps on a Redis Cluster, where sessions and index are on different servers.
 
-A session's own step comes first and decides; its index and history follow. A process that is killed in between leaves
-an entry missing or stale; any such drift is repaired when it is read, when the session is used, and by `reindex`.
-Steps are generators: they yield commands and are resumed with the replies, errors among them; pure.
+The step of the session comes first and decides; its index and history follow. A process that is killed in between
+leaves an entry missing or stale; reading it, using the session and `reindex` repair it. Steps are generators: they
+yield commands and receive the replies, including errors. Performs no I/O.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from sessions_sticky import keys
-from sessions_sticky.connections.cluster.slot_map import FAILURES, Answers, At, Parcels, Slots, exchange
+from sessions_sticky.connections.cluster.slot_map import FAILURES, Answers, At, CommandsByNode, Slots, exchange
 from sessions_sticky.connections.commands import Command, ScriptCall
 from sessions_sticky.stores import index, trail
 from sessions_sticky.stores.base import NO_KEY
@@ -28,8 +28,8 @@ logger = logging.getLogger("sessions_sticky")
 Steps = Generator[Sequence[Command[Any] | At], list[Any], Any]
 
 
-def run_all(commands: Sequence[Command[Any]], slots: Slots) -> Generator[Parcels, Answers, list[Any]]:
-    """Run the steps of all commands side by side; return the replies, an error in the place of each that failed."""
+def run_all(commands: Sequence[Command[Any]], slots: Slots) -> Generator[CommandsByNode, Answers, list[Any]]:
+    """Run the steps of all commands in parallel; return the replies, with an error for each failed command."""
     replies: list[Any] = [None] * len(commands)
     running = {at: _steps(command, slots) for at, command in enumerate(commands)}
     answers: dict[int, Any] = dict.fromkeys(running)
@@ -66,12 +66,12 @@ def _one_step(command: Command[Any]) -> Steps:
 
 
 def _change(call: SessionChange[Any]) -> Steps:
-    """Change a session by one of bind, set, replace and remove."""
+    """Change a session with one of bind, set, replace and remove."""
     kind, names, ttl = call.script.names[-1], call.names, call.options.ttl
     if kind == "remove":
         # First, or a process that remembers the session could restore it in between. A full Redis refuses it, which
         # must not prevent the deletion.
-        (marked,) = yield [Command(("SET", names.marker, b"1", "EX", ttl))]
+        (marked,) = yield [index.MARK_DELETED.call([names.marker], call.own[1], ttl)]
         _check(marked, but=ResponseError)
     (reply,) = yield [call.on_session]
     if not _is_done(kind, _check(reply)):
@@ -90,7 +90,7 @@ def _change(call: SessionChange[Any]) -> Steps:
 
 
 def _is_done(kind: str, reply: Any) -> bool:
-    """Return whether a script has made its change, by its reply."""
+    """Return whether the reply of a script reports a change."""
     return kind == "set" or (reply is None if kind == "bind" else bool(reply[0]))
 
 
@@ -110,7 +110,7 @@ def _read(call: ScriptCall[Any]) -> Steps:
 
 
 def _record_turn(call: ScriptCall[trail.Recorded]) -> Steps:
-    """Add a turn to the trail of a session, which lies elsewhere: a deletion in between leaves it until it expires."""
+    """Add a turn to a trail on another server; after a concurrent deletion the trail stays until it expires."""
     name, session = call.keys
     (left_ms,) = yield [Command(("PTTL", session))]
     if _check(left_ms) == NO_KEY:
@@ -121,7 +121,7 @@ def _record_turn(call: ScriptCall[trail.Recorded]) -> Steps:
 
 
 def _scan(command: Command[Any], slots: Slots) -> Steps:
-    """Scan one server after the other; the cursor contains which server, and which servers there were."""
+    """Scan one server after the other; the cursor contains the current server and the list of servers."""
     _, cursor, *args = command.args
     primaries = slots.primaries
     these = b"%08x" % zlib.crc32(repr(primaries).encode())
@@ -141,7 +141,7 @@ def _read_cursor(cursor: bytes) -> tuple[bytes, int, bytes]:
 
 
 def _check(reply: Any, *, but: tuple[type[Exception], ...] | type[Exception] = ()) -> Any:
-    """Return a reply; raise it when it is an error."""
+    """Return a reply; raise it if it is an error."""
     if isinstance(reply, Exception) and not isinstance(reply, but):
         raise reply
     return reply

@@ -1,30 +1,40 @@
-"""What happened to conversations, as the history keeps it: one capped stream."""
+"""The history: a capped list for each conversation that was moved or deleted, and one stream of recent events.
+
+A list lives as long as its session, and an idle time after its deletion. It contains a binding only if a user made it
+or the store had lost it; others follow from the session's `created_at`. A bulk operation is one event of the stream, so
+that it does not push out others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-from sessions_sticky import keys
-from sessions_sticky.connections.commands import Command, Script
+from sessions_sticky import keys, metrics
+from sessions_sticky.conf import conf
+from sessions_sticky.connections.commands import Command
 from sessions_sticky.session import LATEST, Session
 
 Kind = Literal["created", "rebound", "deleted"]
 
-STEP = 1_000
-"""Events that one step looks through (less than 1 ms)."""
-
-EVENTS = Script("history")
+MAX_EVENTS = 100
+"""Maximum number of events of a conversation."""
+RESTORED = "lost by the store"
+"""The reason of a binding that was restored."""
 
 
 class Event(NamedTuple):
     """One change of a conversation's binding.
 
-    `provider` and `model` are those after the change (before it, for `deleted`; empty where they were unreadable);
-    `from_provider` and `from_model` those before a rebind, else None. `actor` is `"gateway"` or a user's name. `at` is
-    the time of the store's clock, in UTC, to the millisecond; `position` the place in the history, for `recent`.
+    `provider` and `model` are the values after the change (before it for `deleted`; empty if they were unreadable);
+    `from_provider` and `from_model` the values before a rebind, else None. `actor` is `"gateway"` or a user's name.
+    `at` is the time of the store's clock in UTC, to the millisecond; `position` is the argument for `recent`.
+
+    A bulk operation is one event of `recent` with the number of `sessions`, an empty conversation id, and its filters
+    in the place of names that differ; None and "" without a filter.
     """
 
     kind: Kind
@@ -37,16 +47,22 @@ class Event(NamedTuple):
     reason: str
     actor: str
     position: str
+    sessions: int = 1
 
 
 class Change(NamedTuple):
-    """A change of a binding about to be made; `before` and `after` None mean no binding, or an unreadable one."""
+    """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
     kind: Kind
     before: Session | None
     after: Session | None
     reason: str
     actor: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it belongs into the list of its conversation: the session itself says when a chat bound it."""
+        return self.kind != "created" or bool(self.reason) or self.actor != metrics.GATEWAY
 
     def to_json(self) -> bytes:
         """Encode for the history."""
@@ -60,12 +76,13 @@ class Change(NamedTuple):
                 self.before.model if self.before and moved else None,
                 _text(self.reason),
                 _text(self.actor),
+                now.created_at if now else None,
             )
         )
 
 
 class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An event as it is stored: without the id and the time, which the history's entry has."""
+    """A stored event, without the id and the time, which the stream entry has."""
 
     kind: Kind
     provider: str = ""
@@ -74,6 +91,8 @@ class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     from_model: str | None = None
     reason: str = ""
     actor: str = ""
+    created_at: int | None = None
+    sessions: Annotated[int, msgspec.Meta(ge=0)] = 1
 
 
 def _text(text: str) -> str:
@@ -85,33 +104,107 @@ _DECODER = msgspec.json.Decoder(_Stored)
 
 
 def read_event(position: bytes, conversation_id: bytes, encoded: bytes) -> Event | None:
-    """Decode an entry of the history; None for what another program has put there."""
-    try:
-        change = _DECODER.decode(encoded)
-        seconds = int(position.partition(b"-")[0]) / 1000
-    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):
+    """Decode an entry of the stream; None for invalid entries of other programs."""
+    stored, at = _decoded(encoded), _instant(position.partition(b"-")[0])
+    if stored is None or at is None:
         return None
-    if not 0 <= seconds <= LATEST:
-        return None
-    return Event(
-        change.kind,
-        conversation_id.decode(errors="replace"),
-        datetime.fromtimestamp(seconds, UTC),
-        change.provider,
-        change.model,
-        change.from_provider,
-        change.from_model,
-        change.reason,
-        change.actor,
-        position.decode(),
-    )
-
-
-def stored_events(conversation_id: str, after: str) -> Command[Any]:
-    """The events of one conversation in the next part of the history; see history.lua."""
-    return EVENTS.call([keys.history()], conversation_id, after, STEP)
+    return _event(stored, conversation_id.decode(errors="replace"), at, position.decode())
 
 
 def recent_events(after: str | None, limit: int) -> Command[Any]:
-    """The events after a position, or the last ones; see history.lua."""
-    return EVENTS.call([keys.history()], "", after or "", limit)
+    """Read the events after a position, or the last ones, latest first."""
+    if after is None:
+        return Command(("XREVRANGE", keys.history(), "+", "-", "COUNT", limit))
+    return Command(("XRANGE", keys.history(), f"({after}", "+", "COUNT", limit))
+
+
+def read_recent(entries: Any) -> list[Event]:
+    """Decode entries of the stream; skip invalid entries of other programs."""
+    pairs = [(position, fields) for position, fields in entries or [] if len(fields) == 4]
+    found = (read_event(position, fields[1], fields[3]) for position, fields in pairs)
+    return [event for event in found if event]
+
+
+def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Command[Any]:
+    """Add a bulk operation to the stream; `filters` are provider, model and owner (not recorded)."""
+    provider, model, _ = filters
+    now = change.after or Session("", provider or "", model or "", "", 0)
+    before = (provider, model) if change.kind == "rebound" else (None, None)
+    stored = _Stored(
+        change.kind, now.provider, now.model, *before, _text(change.reason), _text(change.actor), sessions=number
+    )
+    kept = ("MAXLEN", "=", conf.history_length)
+    return Command(("XADD", keys.history(), *kept, "*", "id", "", "event", _ENCODER.encode(stored)))
+
+
+def own_events(conversation_id: str) -> Command[list[bytes]]:
+    """Read the list of one conversation."""
+    return Command(("LRANGE", keys.history_of(conversation_id), 0, -1))
+
+
+def read_own(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
+    """Decode the list of a conversation and add its bindings; `session` is the current one."""
+    events: list[Event] = []
+    created_at: int | None = None
+    for entry in entries:
+        milliseconds, _, encoded = entry.partition(b" ")
+        stored, at = _decoded(encoded), _instant(milliseconds)
+        if stored is None or at is None:
+            continue
+        event = _event(stored, conversation_id, at, f"{milliseconds.decode()}-0")
+        if stored.created_at not in (None, created_at):
+            created_at = stored.created_at
+            if event.kind != "created" or event.reason == RESTORED:
+                first = (event.from_provider or event.provider, event.from_model or event.model)
+                events += _bound(conversation_id, created_at, *first, after=events)
+        events.append(event)
+        if event.kind == "deleted":
+            created_at = None
+    if session is not None and session.created_at != created_at:
+        events += _bound(conversation_id, session.created_at, session.provider, session.model, after=events)
+    return events
+
+
+def _bound(
+    conversation_id: str, created_at: int | None, provider: str, model: str, *, after: list[Event]
+) -> list[Event]:
+    """Return the event of a chat that bound a conversation after others; none for a time without a date."""
+    at = _instant(b"%d000" % (created_at or 0))
+    if at is None:
+        return []
+    if after:
+        at = max(at, after[-1].at)  # `created_at` is in whole seconds, and of another clock
+    stored = _Stored("created", provider, model, actor=metrics.GATEWAY)
+    return [_event(stored, conversation_id, at, f"{created_at}000-0")]
+
+
+def _event(stored: _Stored, conversation_id: str, at: datetime, position: str) -> Event:
+    return Event(
+        stored.kind,
+        conversation_id,
+        at,
+        stored.provider,
+        stored.model,
+        stored.from_provider,
+        stored.from_model,
+        stored.reason,
+        stored.actor,
+        position,
+        stored.sessions,
+    )
+
+
+def _decoded(encoded: bytes) -> _Stored | None:
+    try:
+        return _DECODER.decode(encoded)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return None
+
+
+def _instant(milliseconds: bytes) -> datetime | None:
+    """Parse a time in Unix milliseconds; return None if it is invalid."""
+    try:
+        seconds = int(milliseconds) / 1000
+    except (ValueError, OverflowError):
+        return None
+    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= LATEST else None

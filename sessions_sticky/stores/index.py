@@ -1,8 +1,8 @@
-"""The index: which sessions exist, by provider and model, and by owner; its requests to Redis.
+"""The index of sessions by provider and model, and by owner; its requests to Redis.
 
-Three families of ZSETs, member the conversation id, score the expiry: all sessions, those of each route (provider and
-model), those of each owner. The session key is the truth: what is read here is verified there. All keys share one slot
-of a Redis Cluster, so that entries, history and counters change in one step.
+There are three kinds of ZSETs: all sessions, those of each route (provider and model), and those of each owner. The
+member is the conversation id, the score the expiry. The session key is the truth: entries are verified against it. All
+index keys share one slot of a Redis Cluster, so that entries, history and counters change atomically.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command, ReplyT_co, Script, ScriptCall
 from sessions_sticky.session import Session
-from sessions_sticky.stores.history import Change
+from sessions_sticky.stores.history import MAX_EVENTS, Change
 
 LAG_SECONDS = 60
-"""How far an entry may lag behind its session: each process refreshes it at most this often."""
+"""How far an entry may lag behind its session: the minimum interval of refreshes by one process."""
 MAX_DUE = 1_000
-"""Entries whose sessions must be read to know whether they are alive, in one step of counting."""
+"""Maximum number of entries in one step of counting whose sessions must be read to know whether they are alive."""
 HOUR_MINUTES, DAY_HOURS = 60, 24
 MINUTE_COUNTS = HOUR_MINUTES + 1
-"""Counters of the last hour; one more than it has minutes, for clocks differ."""
+"""Number of counters for the last hour: one more than its minutes, because clocks differ."""
 
 REFRESH = Script("change", "refresh")
+MARK_DELETED = Script("mark", "mark_deleted")
 DROP_ENTRY = Script("drop_entry")
 PAGE = Script("page")
 COUNT = Script("count")
@@ -55,6 +56,7 @@ class ChangeKeys(NamedTuple):
     former_route: str
     counter: str
     hour_counter: str
+    own_history: str
 
 
 class ChangeOptions(NamedTuple):
@@ -67,14 +69,15 @@ class ChangeOptions(NamedTuple):
     event: bytes
     route_name: str
     counts: Literal["", "created", "done"]
+    max_events: int
 
 
 @dataclass(slots=True)
 class SessionChange(ScriptCall[ReplyT_co]):
     """The call of a script that changes a session and, through change.lua, its index, history and counters.
 
-    `own` are the arguments of the script itself. A Redis Cluster cannot do all of it in one step: `on_session` and
-    `on_index` are its two parts.
+    `own` are the arguments of the script itself. A Redis Cluster runs it in two parts, `on_session` and
+    `on_index`.
     """
 
     names: ChangeKeys
@@ -84,7 +87,7 @@ class SessionChange(ScriptCall[ReplyT_co]):
     @property
     def on_session(self) -> ScriptCall[ReplyT_co]:
         """The change of the session alone."""
-        options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "")
+        options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "", 0)
         return self.script.call([self.names.session], *options, *self.own)
 
     def on_index(self, left_ms: int | Literal[""], mode: Literal["", "keep"]) -> ScriptCall[int]:
@@ -106,7 +109,7 @@ class RefreshTracker:
         return marked is None or now - marked >= LAG_SECONDS
 
     def mark(self, conversation_id: str, now: float) -> None:
-        """Remember that an entry was refreshed."""
+        """Record that an entry was refreshed."""
         if now - self._since >= LAG_SECONDS:
             self._young, self._old, self._since = {}, self._young, now
         self._young[conversation_id] = now
@@ -120,11 +123,13 @@ def change(
     *own: bytes | str | int,
     counter: str = "",
     record: bool = True,
+    is_bulk: bool = False,
 ) -> SessionChange[Any]:
     """Return the call of a script that changes a session, and its index, history and counters.
 
     `own` are the script's own arguments. `record` adds the change to the history and to the counters: to `counter`, if
-    given, else a new session to those of the time of its `created_at`.
+    given, else a new session to those of the time of its `created_at`. A change that `is_bulk` is in the history of its
+    conversation alone.
     """
     now = change.after or change.before
     places = zsets(now)[1:] if now else (keys.index_all(), keys.index_all())
@@ -136,15 +141,17 @@ def change(
         *places,
         *former_places,
         *counters,
+        keys.history_of(conversation_id),
     )
     options = ChangeOptions(
         conversation_id,
         ttl,
         LAG_SECONDS if conf.index else "",
-        conf.history_length,
+        0 if is_bulk else conf.history_length,
         change.to_json() if record and conf.history_length else b"",
         keys.route_name(now.provider, now.model) if now else "",
         counts,
+        MAX_EVENTS if change.is_own else 0,
     )
     argv = (*options, *own)
     return SessionChange(("EVALSHA", script.sha, len(names), *names, *argv), script, names, argv, names, options, own)
@@ -174,8 +181,8 @@ def refresh(
 ) -> SessionChange[int]:
     """Set the entries of a session, or (`only_missing`) add missing ones; remove it from the places of `before`.
 
-    `raw` is the value it was read from: if that has changed since, nothing happens. Empty leaves that unchecked.
-    Replies 1 when the session was not in its route's ZSET, else 0.
+    `raw` is the value that was read: if it has changed since, nothing happens; empty skips the check. Replies 1 if the
+    session was not in its route's ZSET, else 0.
     """
     as_it_is = Change("created", before, session, "", "")
     mode = "missing" if only_missing else ""
@@ -183,7 +190,7 @@ def refresh(
 
 
 def without_session(names: ChangeKeys) -> ChangeKeys:
-    """Return keys that all lie in the slot of the index."""
+    """Return keys in the slot of the index."""
     return names._replace(session=keys.index_all(), marker=keys.index_all(), trail=keys.index_all())
 
 
@@ -199,13 +206,8 @@ def scores(session: Session) -> list[Command[bytes | None]]:
 
 
 def drop_entry(zset: str, member: bytes, score: str) -> ScriptCall[int]:
-    """Drop an entry if it still has that score; replies 1 when it had."""
+    """Drop an entry if it still has that score; replies 1 if it had."""
     return DROP_ENTRY.call([zset], member, score)
-
-
-def routes() -> Command[list[bytes]]:
-    """Read the names of the routes that have sessions."""
-    return Command(("ZRANGE", keys.index_routes(), 0, -1))
 
 
 def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[Any]:
@@ -214,7 +216,7 @@ def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[An
 
 
 def count(zsets: list[str]) -> ScriptCall[Any]:
-    """Count the living entries of some ZSETs; see count.lua."""
+    """Count the live entries of some ZSETs; see count.lua."""
     return COUNT.call(zsets, LAG_SECONDS, MAX_DUE)
 
 

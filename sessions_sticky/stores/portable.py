@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -14,7 +15,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
-from sessions_sticky.stores.base import Replaced
+from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.local_cache import LastSeen
 from sessions_sticky.turns import Trail
 
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
     from sessions_sticky.turns import Turn
 
 ADD_ATTEMPTS = 10
-"""How often `add` may meet a key that is gone when read; a cache that fails in silence looks the same for ever."""
+"""Maximum retries of `add` if the key is gone when read; a silently failing cache would loop forever."""
 
 
 @dataclass(slots=True)
 class Call(Request[ReplyT]):
-    """A function that asks the cache."""
+    """A function that calls the cache."""
 
     function: Callable[[], ReplyT]
 
@@ -40,10 +41,10 @@ class Call(Request[ReplyT]):
 class PortableStore:
     """Sessions in any Django cache (LocMem, database, Memcached); see `Store`.
 
-    The first writer wins as far as the cache's `add` is atomic (it is in Django's own). A portable cache has no
-    compare-and-set and does not report expiries: `replace` raises `SessionNotSupported`, `expiry` is None, `remove`
-    deletes whatever is there, and `bind` whatever comes just after it has looked for the unreadable value. There is no
-    index, no history and no sum of usage, and of turns of one session that are recorded at once one may be lost.
+    The first writer wins if the cache's `add` is atomic, as in Django's own caches. There is no compare-and-set and no
+    expiry: `replace` raises `SessionNotSupported`, `expiry` is None, `remove` deletes any value, and `bind` may
+    overwrite a value written just after it found an unreadable one. There is no index, no history and no usage, and of
+    concurrently recorded turns of one session one may be lost.
     """
 
     refresh_tracker: None = None
@@ -51,8 +52,12 @@ class PortableStore:
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
         self.next_warning_at: dict[type, float] = {}
-        # Called for each request: Django keeps one cache object for each thread.
+        # Called for each request: Django has one cache object for each thread.
         self._get_cache = get_cache
+
+    @property
+    def operators(self) -> PortableStore:
+        return self
 
     def read(self, key: str) -> Call[bytes | None]:
         return Call(lambda: self._get_cache().get(_portable(key)))
@@ -75,7 +80,7 @@ class PortableStore:
 
         def call() -> bytes | None:
             cache = self._get_cache()
-            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # else it was replaced
+            if unreadable is not None and _is_unreadable(cache.get(name), session.id):  # otherwise it was replaced
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
@@ -103,10 +108,11 @@ class PortableStore:
     def remove(
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
     ) -> Call[Replaced]:
-        mark = self.mark_deleted(conversation_id, ttl)
+        created_at = deletion_time(before)
 
         def call() -> Replaced:
-            mark.function()  # first, so that no process finds the session gone without the marker
+            # First, so that no process sees a missing session without the marker.
+            self._mark_deleted(conversation_id, created_at, ttl)
             cache = self._get_cache()
             done = cache.delete(_portable(keys.session(conversation_id)))
             cache.delete(_portable(keys.trail(conversation_id)))
@@ -115,7 +121,12 @@ class PortableStore:
         return Call(call)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Call[None]:
-        return Call(lambda: self._get_cache().set(_portable(keys.deleted(conversation_id)), b"1", ttl))
+        return Call(lambda: self._mark_deleted(conversation_id, deletion_time(None), ttl))
+
+    def _mark_deleted(self, conversation_id: str, created_at: int, ttl: int) -> None:
+        cache, name = self._get_cache(), _portable(keys.deleted(conversation_id))
+        latest = restorable_from(cache.get(name))
+        cache.set(name, b"%d" % (max(latest, created_at) if math.isfinite(latest) else created_at), ttl)
 
     def expiry(self, key: str) -> Call[int | None]:
         return Call(lambda: None)
@@ -149,7 +160,7 @@ class PortableStore:
             return cast("Call[ReplyT]", request).function()
         except SessionError:
             raise
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             metrics.store_failed(type(exc).__name__)
             raise SessionStoreUnavailable.because(exc) from exc
 
@@ -170,7 +181,7 @@ def _is_unreadable(value: Any, conversation_id: str) -> bool:
 
 
 def _portable(key: str) -> str:
-    """A key that Memcached and a database column take: keys they might refuse go by their SHA-256.
+    """Return a key that Memcached and database caches accept: the SHA-256 of keys that they might refuse.
 
     Django's limit is 250 characters without spaces and controls; 180 leaves room for a KEY_PREFIX.
     No other key has `sha256:` behind the prefix, so the two forms cannot meet.

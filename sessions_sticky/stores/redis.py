@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from redis.exceptions import RedisError, ResponseError
@@ -13,7 +15,7 @@ from sessions_sticky.connections.commands import Batch, Command, RedisRequest, R
 from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores import cluster_steps, index, trail, usage
-from sessions_sticky.stores.base import Replaced
+from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import Change
 from sessions_sticky.stores.local_cache import LastSeen
 
@@ -24,13 +26,15 @@ if TYPE_CHECKING:
     from sessions_sticky.stores.usage import UsageSums
     from sessions_sticky.turns import Trail, Turn
 
+OPERATOR_REPLY_SECONDS = 5.0
+"""How long operators wait for a reply; a chat waits as long as the cache's timeout says."""
 WRONG_TYPE = b""
-"""The reply for a key of another Redis type: an empty value, which is not a session."""
+"""The reply for a key of another Redis type: an empty value, which is not a valid session."""
 
 BIND = Script("change", "bind")
 SET = Script("change", "set")
 REPLACE = Script("change", "replace")
-REMOVE = Script("change", "remove")
+REMOVE = Script("mark", "change", "remove")
 
 
 class RedisStore:
@@ -40,7 +44,20 @@ class RedisStore:
         self.last_seen = LastSeen()
         self.next_warning_at: dict[type, float] = {}
         self.refresh_tracker: index.RefreshTracker | None = index.RefreshTracker()
-        self._servers = RedisCluster(cache, cluster_steps.run_all) if RedisCluster.serves(cache) else RedisServer(cache)
+        self._cache = cache
+        self._servers = self._connect(None)
+
+    @cached_property
+    def operators(self) -> RedisStore:
+        store = copy(self)
+        store._servers = self._connect(OPERATOR_REPLY_SECONDS)
+        store.operators = store
+        return store
+
+    def _connect(self, reply_seconds: float | None) -> RedisCluster | RedisServer:
+        if RedisCluster.serves(self._cache):
+            return RedisCluster(self._cache, cluster_steps.run_all, reply_seconds)
+        return RedisServer(self._cache, reply_seconds)
 
     def read(self, key: str) -> Command[bytes | None]:
         return Command(("GET", key))
@@ -59,19 +76,19 @@ class RedisStore:
         return index.change(SET, session.id, ttl, change, session.to_json())
 
     def replace(
-        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, counter: str = ""
+        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, **bulk: Any
     ) -> Command[Replaced]:
         change = Change("rebound", before, after, reason, actor)
-        return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), counter=counter)
+        return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), **bulk)
 
     def remove(
-        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, counter: str = ""
+        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, **bulk: Any
     ) -> Command[Replaced]:
         change = Change("deleted", before, None, "", actor)
-        return index.change(REMOVE, conversation_id, ttl, change, raw, counter=counter)
+        return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), **bulk)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:
-        return Command(("SET", keys.deleted(conversation_id), b"1", "EX", ttl))
+        return index.MARK_DELETED.call([keys.deleted(conversation_id)], deletion_time(None), ttl)
 
     def expiry(self, key: str) -> Command[int | None]:
         return Command(("PTTL", key))
@@ -86,7 +103,7 @@ class RedisStore:
         return trail.read_command(conversation_id)
 
     def decode_trail(self, reply: Any) -> Trail:
-        return trail.read_trail(reply or [])  # WRONG_TYPE is no trail
+        return trail.read_trail(reply or [])  # WRONG_TYPE is not a trail
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
         try:

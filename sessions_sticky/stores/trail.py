@@ -15,9 +15,9 @@ from sessions_sticky.turns import Attempt, PromptCache, RecordedTurn, Trail, Tur
 
 MAX_TURN_BYTES = 80
 MAX_NAME_LENGTH = 256
-"""Characters of a name that a trail keeps."""
+"""Maximum length of a name in a trail, in characters."""
 MAX_NUMBER = 36**5 - 1
-"""60 million tokens, or milliseconds; larger numbers are cut off to it."""
+"""60 million tokens, or milliseconds; larger numbers are capped."""
 NAME_BYTES, ADDED_BYTES = 2, 12
 """The most that a name's number takes, and that the script adds behind a turn."""
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -25,7 +25,7 @@ _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 RECORD = Script("trail")
 
 Recorded = tuple[int, int] | None
-"""The tokens expected from the cache and those lost by a move; None when there is no session."""
+"""The tokens expected from the cache and those lost by a move; None without a session."""
 
 
 def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> ScriptCall[Recorded]:
@@ -49,7 +49,7 @@ def read_command(conversation_id: str) -> Command[list[bytes]]:
 
 
 def read_trail(elements: Sequence[bytes]) -> Trail:
-    """Decode a trail; what is damaged is left out."""
+    """Decode a trail; omit damaged parts."""
     header, *texts = [element.decode(errors="replace") for element in elements] or [""]
     sums, caches, *names = [*header.split("\n"), ""]
     if header.count("\n") > 0:

@@ -1,4 +1,4 @@
-"""What turns used, summed by minute and by hour: HASHes of fields that are JSON lists, each with a number.
+"""Usage of turns, summed by minute and by hour: HASHes of numbers whose fields are JSON lists.
 
 The fields are `[provider, model, outcome, measure]` for the routes and `[owner, measure]` for the owners. Measures are
 the fields of `TurnTotals`, and `first_byte` with the bucket's upper bound in milliseconds (0: above all bounds).
@@ -20,7 +20,7 @@ from sessions_sticky.turns import Turn, TurnTotals
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
 FAILED = "failed"
-"""The outcome under which a provider is counted that was asked and did not answer."""
+"""The outcome of a failed attempt at a provider."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets of times to the first byte."""
 MEASURES = TurnTotals.__struct_fields__
@@ -30,14 +30,14 @@ Sums = Counter[tuple[str, ...]]
 
 
 class UsageSums(NamedTuple):
-    """What some turns add: by provider, model, outcome and measure, and by owner and measure."""
+    """Sums of some turns by provider, model, outcome and measure, and by owner and measure."""
 
     routes: Sums
     owners: Sums
 
 
 def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
-    """Add up turns, each with the tokens expected and lost."""
+    """Sum turns, each with the tokens expected and lost."""
     routes, owners = Sums(), Sums()
     for turn, (expected, lost) in turns:
         lost_money = round(lost * turn.price.discount) if turn.price else 0
@@ -52,7 +52,7 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
 
 
 def add_commands(sums: UsageSums) -> Batch:
-    """Add sums to those of this minute and this hour."""
+    """Add to the sums of this minute and this hour."""
     now = int(time.time())
     commands: list[Command[Any]] = []
     for key, part, kept_seconds in (
@@ -66,7 +66,7 @@ def add_commands(sums: UsageSums) -> Batch:
 
 
 def read_commands(minutes: int) -> Batch:
-    """Read the routes' sums of so many minutes, or hours where they are more than an hour; the owners' of the hours."""
+    """Read the routes' sums of the last minutes (above 60: hours), and the owners' sums of the hours."""
     now = int(time.time())
     hours = [now // 3600 - ago for ago in range(-(-minutes // 60))]
     routes = [keys.usage("hour", hour) for hour in hours]
@@ -76,7 +76,7 @@ def read_commands(minutes: int) -> Batch:
 
 
 def read_sums(hashes: Iterable[Any], parts: int) -> dict[tuple[str, ...], Counter[str]]:
-    """Return the measures of each route or owner; other programs may have put anything into the hashes."""
+    """Return the measures of each route or owner; ignore invalid fields of other programs."""
     found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for flat in hashes:
         for name, number in zip(flat[::2], flat[1::2], strict=True):
@@ -96,7 +96,7 @@ def totals_of(measures: Mapping[str, int]) -> TurnTotals:
 
 
 def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
-    """Return the number of first bytes in each bucket that has some, by its upper bound; 0: above all bounds."""
+    """Return the number of first bytes in each non-empty bucket, by its upper bound; 0: above all bounds."""
     return {
         bound: measures[f"first_byte {bound}"] for bound in (*FIRST_BYTE_MS, 0) if measures.get(f"first_byte {bound}")
     }

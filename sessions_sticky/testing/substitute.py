@@ -1,4 +1,4 @@
-"""A store of the tests' own in the place of the configured one; what else is in that cache stays where it is."""
+"""Replace the configured store by one for tests; other data in its cache is not affected."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sessions_sticky import stores
 from sessions_sticky.conf import conf
 from sessions_sticky.stores.base import Store
 
-OURS: list[object] = []
-"""The `LOCATION`s where tests keep sessions, and which may hence be emptied."""
+TEST_LOCATIONS: list[object] = []
+"""The `LOCATION`s of test stores, which may be emptied."""
 
 
-class _Substitute:
-    """Stands in for `stores.for_alias` and `stores.for_cache`.
+class _StoreOverride:
+    """Replace `stores.for_alias` and `stores.for_cache`.
 
-    There, and not in the settings: a test that overrides `CACHES`, or `SESSIONS_STICKY` without its `CACHE`, would
-    otherwise reach the project's own Redis.
+    The settings are not changed, because a test that overrides `CACHES`, or `SESSIONS_STICKY` without its `CACHE`,
+    would then use the project's own Redis.
     """
 
     def __init__(self, entry: dict[str, Any]) -> None:
@@ -33,34 +33,34 @@ class _Substitute:
         self.forget()
 
     def __call__(self, alias: str) -> Store:
-        return self._store if self.hides(alias) else self._for_alias(alias)
+        return self._store if self.overrides(alias) else self._for_alias(alias)
 
     def for_cache(self, cache: BaseCache) -> Store:
-        """Return the store on one cache object, or on the tests' own in the place of a hidden one."""
-        hidden = any(cache is caches[alias] for alias in settings.CACHES if self.hides(alias))
+        """Return the store on a cache object, or the test store that replaces it."""
+        hidden = any(cache is caches[alias] for alias in settings.CACHES if self.overrides(alias))
         return self._for_cache(self.cache if hidden else cache)
 
     def forget(self) -> None:
-        """Forget what the stores remember."""
+        """Clear the memory of the stores."""
         self._forget()
         self._store = self._for_cache(self.cache)
 
-    def hides(self, alias: str) -> bool:
-        """Whether sessions of a cache are kept here: of the configured one, unless a test put one of ours there."""
-        by_the_test = _location(alias) in OURS and _location(alias) != self._location
+    def overrides(self, alias: str) -> bool:
+        """Return whether a cache is replaced: the configured one, unless a test configured a test store."""
+        by_the_test = _location(alias) in TEST_LOCATIONS and _location(alias) != self._location
         return alias in (self._alias, conf.cache) and not by_the_test
 
 
 def keep_in(entry: dict[str, Any]) -> None:
-    """Keep the sessions in a cache of their own, given as for `CACHES`, until the process ends."""
-    own = _Substitute(entry)
+    """Store sessions in the given `CACHES` entry until the process ends."""
+    own = _StoreOverride(entry)
     vars(stores).update(for_alias=own, for_cache=own.for_cache, forget=own.forget)
 
 
 @contextmanager
 def kept_in(entry: dict[str, Any]) -> Iterator[None]:
-    """Keep the sessions in a cache of their own, given as for `CACHES`, while the block runs."""
-    own = _Substitute(entry)
+    """Store sessions in the given `CACHES` entry while the block runs."""
+    own = _StoreOverride(entry)
     with patch.multiple(stores, for_alias=own, for_cache=own.for_cache, forget=own.forget):
         yield
 
@@ -72,13 +72,13 @@ def session_cache() -> BaseCache:
 
 
 def is_ours() -> bool:
-    """Tell whether `session_cache` may be emptied."""
-    return _hiding() is not None or _location(conf.cache) in OURS
+    """Return whether `session_cache` may be emptied."""
+    return _hiding() is not None or _location(conf.cache) in TEST_LOCATIONS
 
 
-def _hiding() -> _Substitute | None:
+def _hiding() -> _StoreOverride | None:
     current: object = stores.for_alias
-    return current if isinstance(current, _Substitute) and current.hides(conf.cache) else None
+    return current if isinstance(current, _StoreOverride) and current.overrides(conf.cache) else None
 
 
 def _location(alias: str) -> object:

@@ -107,5 +107,5 @@ def browse(
 
 @pytest.fixture
 def page(browse: Callable[..., Watched]) -> Page:
-    """A page of somebody who may do everything."""
+    """A page of a superuser."""
     return browse().page

@@ -40,7 +40,7 @@ def test_key_is_shown_once_and_works_when_it_was_made(page: Page) -> None:
     assert ApiKey.objects.count() == 1
 
 
-def test_key_is_not_shown_again_when_somebody_goes_back(page: Page) -> None:
+def test_key_is_not_shown_again_when_going_back(page: Page) -> None:
     key = make(page)
     page.get_by_role("link", name="I have saved it").click()
     expect(page.get_by_role("link", name=key[:16])).to_be_visible()

@@ -57,7 +57,7 @@ def test_drain_is_stopped_and_continued_over_a_reload(page: Page) -> None:
     expect(page.get_by_role("link", name="openai → echo-one")).to_be_visible()
 
 
-def test_progress_goes_on_without_a_reload_and_says_when_it_is_done(page: Page) -> None:
+def test_progress_updates_without_a_reload_until_it_is_done(page: Page) -> None:
     fill(1_200)
     ask(page)
     with gate(500):

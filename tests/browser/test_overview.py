@@ -93,9 +93,7 @@ def test_figures_rest_when_the_tab_is_hidden(page: Page) -> None:
     expect(total(page)).to_have_text("3")
 
 
-def test_page_says_that_the_store_is_down_and_recovers_by_itself_when_it_is_back(
-    browse: Callable[..., Any], settings: Settings
-) -> None:
+def test_page_reports_an_unavailable_store_and_recovers(browse: Callable[..., Any], settings: Settings) -> None:
     watched = browse()
     page = watched.page
     with start_server() as server:
@@ -104,7 +102,7 @@ def test_page_says_that_the_store_is_down_and_recovers_by_itself_when_it_is_back
         open_overview(page)
         server.kill()
         settings.CACHES = {"default": cache_config(server.url)}
-        expect(page.get_by_role("status")).to_contain_text("Session store unavailable")
+        expect(page.get_by_role("status")).to_contain_text("The session store is unavailable")
         expect(total(page)).to_have_text("1")  # as it was before
         server.start()
         settings.CACHES = {"default": patient_config(server.url)}
@@ -135,10 +133,10 @@ def test_page_recovers_by_itself_when_it_was_opened_while_the_store_was_down(
     watched.complaints.clear()
 
 
-def test_page_says_so_when_the_user_is_logged_out(page: Page) -> None:
+def test_page_reports_a_logout(page: Page) -> None:
     open_overview(page)
     page.context.clear_cookies()
-    expect(page.get_by_role("status")).to_contain_text("You are logged out")
+    expect(page.get_by_role("status")).to_contain_text("Session expired or permission revoked")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -57,17 +57,17 @@ def test_list_is_filtered_when_a_provider_and_an_owner_are_chosen(page: Page) ->
     expect(rows(page)).to_have_count(1)
 
 
-def test_search_leads_to_a_session_or_says_that_there_is_none(page: Page) -> None:
+def test_search_redirects_to_a_session_or_reports_that_there_is_none(page: Page) -> None:
     fill(2)
     page.goto(BASE)
     page.get_by_label("Conversation id or owner").fill("conv-001")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(re.escape(page_of("conv-001"))))
     page.goto(BASE)
-    page.get_by_label("Conversation id or owner").fill("nobody")
+    page.get_by_label("Conversation id or owner").fill("missing")
     button(page, "Find").click()
-    expect(page.get_by_label("Conversation id or owner")).to_have_value("nobody")
-    expect(page.get_by_role("main")).to_contain_text("no owner is exactly “nobody”, and no id contains it.")
+    expect(page.get_by_label("Conversation id or owner")).to_have_value("missing")
+    expect(page.get_by_role("main")).to_contain_text("owner is exactly “missing”, and no id contains it.")
     expect(rows(page)).to_have_count(0)
     page.get_by_label("Conversation id or owner").fill("v-00")
     button(page, "Find").click()
@@ -141,7 +141,7 @@ def test_selection_follows_the_box_of_the_page_when_it_is_ticked(page: Page) -> 
     button(page, "Delete…").click()
     expect(page.get_by_text("3 sessions will be deleted.")).to_be_visible()
     button(page, "Delete").click()
-    expect(page.get_by_text("There are no sessions.")).to_be_visible()
+    expect(page.get_by_text("No sessions yet")).to_be_visible()
 
 
 def test_detail_shows_what_happens_when_a_session_is_kept_alive_moved_and_released(
@@ -216,7 +216,7 @@ def test_hostile_values_are_text_when_the_browser_shows_them(page: Page) -> None
         assert page.evaluate("window.hacked") is None
         assert page.locator("#content img").count() == 0
         button(page, "Extend").click()
-        expect(page.locator(".messagelist")).to_contain_text("The session is kept alive")
+        expect(page.locator(".messagelist")).to_contain_text("The session was extended")
         sessions.delete(conversation_id)  # of two that were used within a second the id decides which is the first
 
 

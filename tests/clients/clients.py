@@ -150,7 +150,7 @@ class Codex(CommandLine):
 
 
 class OpenCode(CommandLine):
-    """An agent over chat completions, which has the title of a conversation written by a small model meanwhile."""
+    """An agent over chat completions, which requests the title of a conversation from a small model in parallel."""
 
     program, first, next = "opencode", ("run",), ("run", "-c")
 

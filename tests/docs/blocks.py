@@ -33,7 +33,7 @@ class Block(NamedTuple):
                 raise ValueError(f"{self.path} has {times} lines to be changed into {self.text!r}")
             file.write_text(changed)
         elif self.how:
-            raise ValueError(f"The title of a block of {self.path} says {self.how!r}, which nobody knows")
+            raise ValueError(f"The title of a block of {self.path} has the unknown instruction {self.how!r}")
         else:
             file.write_text(self.text)
 

@@ -1,4 +1,4 @@
-"""Somebody who does what a page says: writes its files, types its commands, keeps what they print."""
+"""A reader who follows a page: writes its files, runs its commands, keeps their output."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PROGRAMS = {
     "python": (),
     "django-admin": ("-m", "django"),
     "uvicorn": ("-m", "uvicorn"),
-    "pytest": ("-m", "pytest", "-p", "sessions_sticky.pytest_plugin"),  # which an installed app brings along by itself
+    "pytest": ("-m", "pytest", "-p", "sessions_sticky.pytest_plugin", "-p", "pytest_django.plugin"),
 }
-"""What is run by this Python, and how."""
+"""What is run by this Python, and how; installed plugins are named, for pytest imports no others (see below)."""
 CHANGING = [
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
     (re.compile(r"\b\d\d:\d\d:\d\d\b"), "LEFT"),
@@ -37,7 +37,8 @@ class Reader:
         self._server: subprocess.Popen[bytes] | None = None
         python_path = os.pathsep.join([str(folder), str(DOCS.parent)])
         own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-        self.environment = {**own, "REDIS_URL": redis_url, "PYTHONPATH": python_path}
+        pytest_variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+        self.environment = {**own, **pytest_variables, "REDIS_URL": redis_url, "PYTHONPATH": python_path}
         self.heard: list[tuple[str, str, str]] = []
         """Each command, with what the page says that it prints, and what it printed."""
 
@@ -71,7 +72,7 @@ class Reader:
         return done.stdout
 
     def _serve(self, *arguments: str) -> str:
-        self._kill()  # -9: nothing is told to anybody
+        self._kill()  # SIGKILL: no chance to clean up
         command = [sys.executable, *PROGRAMS["uvicorn"], *arguments, "--port", str(self._port), "--log-level", "error"]
         self._server = subprocess.Popen(command, cwd=self._folder, env=self.environment)
         wait_for(self._is_up)
@@ -87,9 +88,9 @@ class Reader:
         return True
 
     def curl(self, url: str, *options: str) -> str:
-        told = list(zip(options[::2], options[1::2], strict=True))
-        headers = dict(value.split(": ", 1) for name, value in told if name == "-H")
-        data = next((value.encode() for name, value in told if name == "-d"), None)
+        pairs = list(zip(options[::2], options[1::2], strict=True))
+        headers = dict(value.split(": ", 1) for name, value in pairs if name == "-H")
+        data = next((value.encode() for name, value in pairs if name == "-d"), None)
         address = f"http://{url.replace('localhost:8000', f'127.0.0.1:{self._port}')}"
         try:
             with urllib.request.urlopen(urllib.request.Request(address, data, headers), timeout=20) as answer:

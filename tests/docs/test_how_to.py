@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import runpy
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,14 +40,22 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """The project of the tutorial, not yet started."""
+    folder = tmp_path_factory.mktemp("project")
+    with Reader(folder, server.url) as reader:
+        reader.follow([block for block in blocks("tutorial.md") if is_of_the_project(block)])
+    return folder
+
+
 @pytest.fixture
-def reader(tmp_path: Path, server: Server) -> Iterator[Reader]:
-    """Somebody who has the project of the tutorial, but has not yet started it."""
+def reader(tmp_path: Path, project: Path, server: Server) -> Iterator[Reader]:
+    """A reader with the project of the tutorial, not started yet."""
     with server.client() as client:
         client.flushdb()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
     with Reader(tmp_path, server.url) as reader:
-        reader.follow([block for block in blocks("tutorial.md") if is_of_the_project(block)])
-        reader.heard.clear()
         yield reader
 
 
@@ -75,7 +84,7 @@ def run_file(tmp_path: Path) -> Callable[[str, str], dict[str, Any]]:
 @pytest.mark.parametrize(
     "page", ["how-to/authentication.md", "how-to/testing.md", "how-to/monitoring.md"], ids=lambda page: page[7:-3]
 )
-def test_page_prints_what_it_says_when_followed(page: str, reader: Reader) -> None:
+def test_page_prints_what_it_shows_when_followed(page: str, reader: Reader) -> None:
     reader.follow(named(page))
     for command, expected, printed in reader.heard:
         if expected or command.startswith("curl"):
@@ -89,20 +98,20 @@ def test_admin_api_lets_operators_do_what_the_page_gives_them_and_no_more(reader
     assert '"count":0' in reader.curl(url, *grace)
     assert '"status":403' in reader.curl(url, *grace, "-d", "{}")
     assert '"status":404' in reader.curl(f"{url}trip-3/touch/", *grace, "-d", "")
-    assert '"status":415' in reader.curl(f"{url}delete/", *grace, "-d", "{}")  # let in, and curl sends a form
+    assert '"status":415' in reader.curl(f"{url}delete/", *grace, "-d", "{}")  # admitted, but curl sends a form
     assert '"status":401' in reader.curl(url)
 
 
 @pytest.mark.slow
-def test_metrics_tell_of_chats_when_the_page_is_followed(reader: Reader, tmp_path: Path) -> None:
+def test_metrics_count_chats_when_the_page_is_followed(reader: Reader, tmp_path: Path) -> None:
     tmp_path.joinpath("numbers").mkdir()
     reader.environment["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path / "numbers")
     chat = '{"conversation_id": "trip-3", "model": "gpt-4o", "message": "Hello"}'
     reader.follow(named("how-to/monitoring.md"))
     reader.follow([Block("console", "", "", "$ uvicorn mysite.asgi:application\n")])
     reader.curl("localhost:8000/chat/", "-H", "X-User: ada", "-d", chat)
-    told = reader.curl("localhost:8000/metrics/")
-    assert 'sessions_sticky_resolutions_total{outcome="created",provider="azure"} 1.0' in told
+    exported = reader.curl("localhost:8000/metrics/")
+    assert 'sessions_sticky_resolutions_total{outcome="created",provider="azure"} 1.0' in exported
 
 
 @pytest.mark.slow
@@ -154,13 +163,13 @@ def test_id_is_found_where_clients_put_it(run_file: Callable[..., Any]) -> None:
     assert find({}, {"model": "gpt-5", "metadata": "text"}, "ada").session_id is None
 
 
-def test_scoped_ids_are_told_apart_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:
+def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:
     scoped = run_file("how-to/conversation-id.md", "mysite/scope.py")["scoped"]
     assert len({scoped("a", "b:c"), scoped("a:b", "c"), scoped("a", "c"), scoped("b", "c")}) == 4
     assert len(scoped("a", "x" * 256)) <= 256
 
 
-async def test_failover_stands_in_or_moves_as_the_page_says(
+async def test_failover_spills_over_or_rebinds_as_the_page_says(
     run_file: Callable[..., Any], session_cache: redis.Redis
 ) -> None:
     answer = run_file("explanation/what-happens-when.md", "mysite/failover.py")["answer"]
@@ -168,7 +177,7 @@ async def test_failover_stands_in_or_moves_as_the_page_says(
     session = await manager.acreate("trip-1", "azure", "gpt-4o", "ada")
     assert await answer(session, ["openai"], refusing("azure", TimeoutError)) == "openai"
     assert await manager.aget("trip-1") == session
-    await manager.arebind(session, provider="mistral", model="gpt-4o", reason="meanwhile")
+    await manager.arebind(session, provider="mistral", model="gpt-4o", reason="concurrent")
     assert await answer(session, ["openai"], refusing("azure", PermissionError)) == "mistral"
     now = await manager.aget("trip-1")
     assert await answer(now, ["openai"], refusing("mistral", PermissionError)) == "openai"
@@ -176,7 +185,7 @@ async def test_failover_stands_in_or_moves_as_the_page_says(
 
 
 def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:
-    """A call to providers that fails for one of them, and otherwise tells which one was asked."""
+    """A call to providers that fails for one of them, and otherwise returns the one that was asked."""
 
     async def ask(asked: str, model: str) -> str:
         if asked == provider:

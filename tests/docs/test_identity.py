@@ -37,7 +37,7 @@ def test_page_has_the_table_of_the_clients() -> None:
     assert rows == expected
 
 
-def test_page_says_who_sends_each_source() -> None:
+def test_page_names_the_senders_of_each_source() -> None:
     sent = {source for client in CLIENTS for source in client.sources}
     text = section("What clients send").rpartition("\n| ")[2]
     others = set(re.findall(r"`((?:body|header)\.[^`]+)`", text.partition("\n")[2]))

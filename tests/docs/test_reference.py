@@ -48,10 +48,10 @@ def test_reference_shows_every_public_name_once() -> None:
 def test_reference_shows_every_method_once() -> None:
     methods = {name for name in dir(sessions_sticky.SessionManager) if not name.startswith("_")}
     blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)} - vars(FormerMethods).keys()
-    told = re.findall(
+    documented = re.findall(
         r"^::: sessions_sticky\.SessionManager\.(\w+)$", (REFERENCE / "manager.md").read_text(), re.MULTILINE
     )
-    assert sorted(told) == sorted({*blocking, "all"})
+    assert sorted(documented) == sorted({*blocking, "all"})
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,10 @@ def test_reference_names_every_field_of_a_record(name: str) -> None:
     record: Any = getattr(sessions_sticky, name)
     pages = "".join((REFERENCE / page).read_text() for page in ("records.md", "trail.md"))
     text = pages.split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
-    told = re.findall(r"`(\w+)`", text.partition("\n\n")[0])
-    assert tuple(told) == getattr(record, "__struct_fields__", None) or tuple(told) == getattr(record, "_fields", None)
+    documented = re.findall(r"`(\w+)`", text.partition("\n\n")[0])
+    assert tuple(documented) == getattr(record, "__struct_fields__", None) or tuple(documented) == getattr(
+        record, "_fields", None
+    )
 
 
 def test_reference_names_every_outcome() -> None:
@@ -76,12 +78,12 @@ def test_reference_names_every_outcome() -> None:
 
 
 def test_reference_has_every_setting_with_its_default() -> None:
-    told = {name.strip("`"): default.strip("`") for name, default, *_ in rows("settings.md")}
-    assert int(told.pop("SESSION_TTL_SECONDS")) == DEFAULT_TTL_SECONDS
-    assert {name: ast.literal_eval(default) for name, default in told.items()} == DEFAULTS
+    documented = {name.strip("`"): default.strip("`") for name, default, *_ in rows("settings.md")}
+    assert int(documented.pop("SESSION_TTL_SECONDS")) == DEFAULT_TTL_SECONDS
+    assert {name: ast.literal_eval(default) for name, default in documented.items()} == DEFAULTS
 
 
-def test_reference_tells_the_limits_of_settings() -> None:
+def test_reference_has_the_limits_of_settings() -> None:
     allowed = {name.strip("`"): words for name, _, words, _ in rows("settings.md")}
     assert allowed["SESSION_TTL_SECONDS"] == f"1 to {MAX_TTL_SECONDS}"
     assert allowed["LAST_SEEN_SIZE"] == allowed["HISTORY_LENGTH"] == f"0 to {MAX_NUMBER}"
@@ -104,10 +106,12 @@ def test_reference_has_every_route_of_the_api() -> None:
     assert {call: what for call, what, *_ in rows("http-api.md") if "/" in call} == routes
 
 
-def test_reference_tells_the_permission_that_each_call_needs() -> None:
-    told = [(*call.strip("`").split(" "), needed.strip("`")) for call, _, needed in rows("http-api.md") if "/" in call]
-    assert len(told) > 10
-    for method, path, needed in told:
+def test_reference_has_the_permission_of_each_call() -> None:
+    documented = [
+        (*call.strip("`").split(" "), needed.strip("`")) for call, _, needed in rows("http-api.md") if "/" in call
+    ]
+    assert len(documented) > 10
+    for method, path, needed in documented:
         view = resolve(path.format(id="conv-1", key="0" * 32)).func.view_class
         if view.permission_classes == (OperationPermission,):
             assert needed == "as to start it"
@@ -117,16 +121,16 @@ def test_reference_tells_the_permission_that_each_call_needs() -> None:
 
 def test_page_about_monitoring_has_every_alert() -> None:
     alerts = re.findall(r"- alert: (\w+)", (DOCS / "alerts.yml").read_text())
-    told = re.findall(r"^\| `([A-Z]\w+)` \|", (DOCS / "how-to" / "monitoring.md").read_text(), re.MULTILINE)
-    assert told == alerts
+    documented = re.findall(r"^\| `([A-Z]\w+)` \|", (DOCS / "how-to" / "monitoring.md").read_text(), re.MULTILINE)
+    assert documented == alerts
 
 
 def test_page_about_tests_shows_every_helper() -> None:
-    told = re.findall(
+    documented = re.findall(
         r"^::: sessions_sticky\.testing\.(\w+)$", (DOCS / "how-to" / "testing.md").read_text(), re.MULTILINE
     )
     theirs = {name for name, value in vars(testing).items() if getattr(value, "__module__", "") == testing.__name__}
-    assert sorted(told) == sorted(name for name in theirs if not name.startswith("_"))
+    assert sorted(documented) == sorted(name for name in theirs if not name.startswith("_"))
 
 
 def test_checks_have_every_id_in_the_table_that_the_reference_shows() -> None:

@@ -17,14 +17,14 @@ PAGE = "tutorial.md"
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    """Somebody who has followed the tutorial, on an empty Valkey."""
+    """A reader who has followed the tutorial on an empty Valkey."""
     with start_server() as server, Reader(tmp_path_factory.mktemp("tutorial"), server.url) as reader:
         reader.follow(blocks(PAGE))
         yield reader
 
 
 @pytest.mark.slow
-def test_tutorial_prints_what_it_says_when_followed(reader: Reader) -> None:
+def test_tutorial_prints_what_it_shows_when_followed(reader: Reader) -> None:
     for command, expected, printed in reader.heard:
         if expected or command.startswith("curl"):
             assert printed == expected, command
@@ -32,7 +32,7 @@ def test_tutorial_prints_what_it_says_when_followed(reader: Reader) -> None:
 
 
 @pytest.mark.slow
-def test_tutorial_shows_that_conversations_stay_when_another_model_is_asked_for_and_the_server_is_killed(
+def test_tutorial_keeps_conversations_with_another_model_and_after_a_kill(
     reader: Reader,
 ) -> None:
     chats = [(command, printed) for command, _, printed in reader.heard if '"trip-3"' in command and "ada" in command]

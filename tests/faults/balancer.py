@@ -17,7 +17,7 @@ MOVED_AWAY = "provider not configured for the model"
 
 
 class Reply(NamedTuple):
-    """What a client was told. `status` 0: nothing, or not all of it."""
+    """The reply that a client got. `status` is 0 if it is missing or incomplete."""
 
     status: int
     outcome: str
@@ -81,8 +81,10 @@ class Balancer:
     async def _send(self, slot: Slot, conversation_id: str, fields: dict[str, Any]) -> Reply:
         body = chat(conversation_id=conversation_id, **fields)
         async with slot.http.post(f"{slot.worker.url}{CHAT}", json=body) as answer:
-            told = [answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Rebind-Reason")]
-            return Reply(answer.status, *told, await answer.text())
+            session_headers = [
+                answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Rebind-Reason")
+            ]
+            return Reply(answer.status, *session_headers, await answer.text())
 
     def _judge(self, conversation_id: str, reply: Reply, slot: Slot, began: float) -> None:
         self.counts["requests"] += 1

@@ -1,4 +1,4 @@
-"""What nobody in their right mind sends: text for ids, names and headers, and values that are no text at all."""
+"""Hostile values for ids, names and headers, including values that are not strings."""
 
 from __future__ import annotations
 

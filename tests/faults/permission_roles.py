@@ -51,7 +51,7 @@ ROLES = {
 
 
 class Cell(NamedTuple):
-    """One call: by which role (None: nobody), with which method, which way."""
+    """One call: the role (None: anonymous), the method and the way of authentication."""
 
     who: str | None
     method: str
@@ -62,7 +62,7 @@ class Cell(NamedTuple):
         return ROLES[self.who] if self.who else None
 
     def __str__(self) -> str:
-        return f"{self.method} by {self.who or 'nobody'}, {self.way}"
+        return f"{self.method} by {self.who or 'anonymous'}, {self.way}"
 
     @property
     def is_forged(self) -> bool:

@@ -1,8 +1,9 @@
 """Every route of the project: how it is entered, what each method needs and answers. A route that is not here fails.
 
 `needs status` is read as: `view 200` the permission `view` on the route's model, `view|change` one of the two,
-`view+delete` both, `-` none, `nobody` what no user has; the status is the answer to a user who has it, `200/204` with
-the permission `view` and without. A user who has not gets `refused`, one who is not let in at the door what that says.
+`view+delete` both, `-` none, `never` a permission that no user has. The status is the answer to a user who has it,
+`200/204` with the permission `view` and without. A user without it gets `refused`; a user who fails at the door gets
+the answer of the door.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Door = Literal["open", "exempt", "pages", "api", "key"]
-"""How a route is entered: `open` to everybody, `exempt` so without a CSRF token too, `pages` by staff who are logged
+"""How a route is entered: `open` to all, `exempt` also without a CSRF token, `pages` by staff who are logged
 in, `api` by users with a token or logged in, `key` with an API key of the chat API."""
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
@@ -174,7 +175,7 @@ ROUTES: dict[str, Route] = {
     "admin/(?P<url>.*)$": _page("nothing/", other="- 404"),
     # What the project puts into it
     **{f"admin/{SESSION}{pattern}": route for pattern, route in SESSION_PAGES.items()},
-    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="nobody 403"),  # shown in the answer
+    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="never 403"),  # shown in the answer
     "admin/gateway/apikey/<int:pk>/revoke/": _page(
         "gateway/apikey/{key}/revoke/", "apikey", POST="change 302", other="change 200"
     ),
@@ -185,11 +186,11 @@ ROUTES: dict[str, Route] = {
     "api/sessions/": _api("", PROPOSAL, GET="view 200", POST="add 201", other="add 405"),
     "api/sessions/stats/": _api("stats/", GET="view 200", DELETE="delete 404"),
     "api/sessions/delete/": _api(
-        "delete/", {"provider": "nobody"}, GET="view 404", POST="delete 200", DELETE="delete 404", other="delete 405"
+        "delete/", {"provider": "missing"}, GET="view 404", POST="delete 200", DELETE="delete 404", other="delete 405"
     ),
     "api/sessions/rebind/": _api(
         "rebind/",
-        {"provider": "nobody", "to_provider": "x", "reason": "y"},
+        {"provider": "missing", "to_provider": "x", "reason": "y"},
         GET="view 404",
         POST="change 200",
         DELETE="delete 404",

@@ -1,4 +1,4 @@
-"""Processes that use the manager, sync and async, while something happens to the store, and report what they were told.
+"""Processes that use the manager, sync and async, during a fault of the store, and report the results.
 
 A module of its own, for the processes import it by name.
 """
@@ -39,7 +39,7 @@ _ready: list[Event]
 _stop: Event
 
 
-class Told(NamedTuple):
+class CallResult(NamedTuple):
     """One answer; `at` is by `time.monotonic()`, which all processes of a machine share.
 
     `what` is the outcome of a `resolve`, else `answered`; or `unavailable` or `conflict`; or `lost`: a write that was
@@ -64,7 +64,7 @@ class Report:
     were acknowledged that the store has forgotten, `rebound` when each was; `logged` warnings, and errors raised.
     """
 
-    told: list[Told] = field(default_factory=list)
+    call: list[CallResult] = field(default_factory=list)
     bound: dict[str, set[str]] = field(default_factory=dict)
     rebound: dict[str, float] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)
@@ -74,12 +74,12 @@ class Report:
     def note(self, at: float, method: str, answer: Any) -> None:
         """Keep an answer, or the error that came instead."""
         what = str(getattr(answer, "outcome", "answered"))
-        if isinstance(answer, SessionConflict):  # with nobody: each conversation has one caller
+        if isinstance(answer, SessionConflict):  # impossible: each conversation has one caller
             what = "conflict" if answer.current else "lost"
         elif isinstance(answer, Exception):
             what = "unavailable"
             self.logged[f"raised {answer}"] += 1
-        self.told.append(Told(at, time.monotonic() - at, method, what))
+        self.calls.append(CallResult(at, time.monotonic() - at, method, what))
 
 
 def bind_known() -> None:
@@ -181,7 +181,7 @@ def _operate(report: Report) -> Script:
 
 def _compare(report: Report, seen: Any, written: Any) -> None:
     if not isinstance(seen, Exception) and seen != written:
-        report.told.append(Told(time.monotonic(), 0.0, "get", "lost"))
+        report.calls.append(CallResult(time.monotonic(), 0.0, "get", "lost"))
 
 
 def _drive(manager: SessionManager, script: Script, report: Report) -> None:

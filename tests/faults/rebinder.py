@@ -33,7 +33,7 @@ def prepare(barrier: Barrier, url: str) -> None:
 def rebind(process: int, rounds: int) -> list[Round]:
     """Move `conv-1` once in each round, after all processes have read it and before any has moved it."""
     manager = SessionManager()
-    told: list[Round] = []
+    results: list[Round] = []
     for number in range(rounds):
         _barrier.wait(30)
         before = manager.get("conv-1")
@@ -41,14 +41,14 @@ def rebind(process: int, rounds: int) -> list[Round]:
         _barrier.wait(30)
         try:
             move = {"provider": f"p{process}", "model": f"m{number % 50}", "reason": "race"}
-            told.append((before, manager.rebind(before, **move), True))
+            results.append((before, manager.rebind(before, **move), True))
         except SessionConflict as conflict:
-            told.append((before, conflict.current, False))
-    return told
+            results.append((before, conflict.current, False))
+    return results
 
 
 def run(url: str, *, processes: int, rounds: int) -> list[tuple[Round, ...]]:
-    """Let processes rebind on the store at `url`; return for each round what each of them was told."""
+    """Let processes rebind on the store at `url`; return the result of each process for each round."""
     context = multiprocessing.get_context("spawn")
     initargs = (context.Barrier(processes), url)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:

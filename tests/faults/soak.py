@@ -1,4 +1,4 @@
-"""Load and faults at random moments for minutes, and what the workers take of the machine meanwhile."""
+"""Load and faults at random moments for minutes, and the resources that the workers use."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class Soak:
         await self._all_see_all()
 
     async def _reload(self) -> None:
-        """One provider goes or none, weights change; now and then the file is no good."""
+        """One provider goes or none, weights change; sometimes the file is invalid."""
         gone = self._random.choice((*NAMES, None))
         urls = {name: self.upstreams[name].urls[name] for name in NAMES if name != gone}
         text = "".join(self._entry(name, url) for name, url in urls.items())

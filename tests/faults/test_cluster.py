@@ -148,7 +148,7 @@ def check_failover(
 
 
 def test_chats_go_on_when_slots_are_moved(cluster: Cluster, setup: str, experiment: Experiment) -> None:
-    """Half moved, a slot answers with ASK, and with TRYAGAIN to whoever wants keys of both halves."""
+    """Half moved, a slot answers with ASK, and with TRYAGAIN to requests for keys of both halves."""
 
     manager = SessionManager()
 

@@ -55,7 +55,7 @@ class Race:
         left = manager.get("conv-1")
         if left is not None:
             assert left != session, "the deleted session came back"
-            assert set(BINDS) & {*self.others}, "bound, though nobody binds"
+            assert set(BINDS) & {*self.others}, "bound without a binding call"
             assert left.provider in ("anthropic", "mistral")
         check_sound(manager, self.raw)
         end = check_chain(manager.history("conv-1"))

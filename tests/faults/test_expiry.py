@@ -1,4 +1,4 @@
-"""Experiment 8: every session key has an expiry within the idle time, whatever was called, whoever was killed."""
+"""Experiment 8: every session key has an expiry within the idle time, after every method and after kills."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def attempt(call: Callable[[], Any]) -> bool:
 
 
 @pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
-def test_manager_means_one_session_when_ids_and_names_are_hostile(
+def test_manager_affects_one_session_when_ids_and_names_are_hostile(
     manager: SessionManager, raw: redis.Redis, store_name: str, experiment: Callable[..., None]
 ) -> None:
     taken = []
@@ -133,13 +133,13 @@ def test_manager_refuses_in_its_own_words_when_parameters_are_anything(
 
 @pytest.fixture
 def root(db: None) -> Client:
-    """A browser of somebody who may do everything; a view that fails raises here."""
+    """A client of a superuser; exceptions of views are raised."""
     client = Client(headers={"Host": "localhost"})
     client.force_login(User.objects.create_superuser("root", password="x"))
     return client
 
 
-def test_admin_api_means_one_session_when_anything_is_sent(bystander: redis.Redis, root: Client) -> None:
+def test_admin_api_affects_one_session_for_any_input(bystander: redis.Redis, root: Client) -> None:
     statuses = set()
 
     def call(method: str, path: str, body: Any = None) -> int:
@@ -178,7 +178,7 @@ def test_admin_api_means_one_session_when_anything_is_sent(bystander: redis.Redi
     "raw", [b"\xff\xfe", b"{", b'{"id":"a","id":"b"}', b"[" * 100_000, b'{"a":' * 50_000, b"NaN", b"\x00"]
 )
 @pytest.mark.parametrize("path", ["", "delete/", "rebind/", "conv-1/rebind/", "conv-1/touch/"])
-def test_admin_api_answers_4xx_when_the_body_is_no_json_it_knows(
+def test_admin_api_answers_4xx_when_the_json_body_is_invalid(
     bystander: redis.Redis, root: Client, raw: bytes, path: str
 ) -> None:
     for content_type in ("application/json", "application/json; charset=utf-16", "text/plain", "multipart/form-data"):
@@ -200,7 +200,7 @@ def test_pages_show_markup_as_text_when_ids_and_names_are_hostile(bystander: red
     assert "&lt;script&gt;" in root.get(PAGES).text
 
 
-def test_pages_mean_one_session_when_anything_is_asked(bystander: redis.Redis, root: Client) -> None:
+def test_pages_affect_one_session_for_any_input(bystander: redis.Redis, root: Client) -> None:
     statuses = set()
 
     @examples(FEW)

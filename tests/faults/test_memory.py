@@ -68,7 +68,7 @@ def fill_up(manager, client):
             warned = share(client)
 
 
-def test_callers_are_told_and_sessions_kept_when_memory_is_full(start, request, experiment):
+def test_callers_get_errors_and_sessions_are_kept_when_memory_is_full(start, request, experiment):
     with start("noeviction") as client:
         manager, refused_before = process(), counted("OutOfMemoryError")
         assert not warnings()
@@ -95,7 +95,7 @@ def test_callers_are_told_and_sessions_kept_when_memory_is_full(start, request, 
         )
 
 
-def test_doctor_warns_and_nothing_moves_when_memory_is_full_and_sessions_are_thrown_out(start, request, experiment):
+def test_doctor_warns_and_nothing_moves_when_sessions_are_evicted(start, request, experiment):
     with start("volatile-lru") as client:
         manager = process()
         assert list(warnings()) == ["eviction"]

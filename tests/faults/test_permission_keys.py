@@ -71,9 +71,7 @@ async def store(session_cache: redis.Redis, settings: Settings, monkeypatch: pyt
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("pattern", KEY_ROUTES)
-async def test_route_of_the_chat_api_answers_as_the_table_says_when_anybody_calls(
-    store: redis.Redis, pattern: str
-) -> None:
+async def test_route_of_the_chat_api_answers_as_in_the_table_for_every_caller(store: redis.Redis, pattern: str) -> None:
     route, wrong, found = KEY_ROUTES[pattern], [], await credentials()
     assert found.keys() == set(KINDS)
     for who, headers in found.items():
@@ -90,7 +88,7 @@ async def test_route_of_the_chat_api_answers_as_the_table_says_when_anybody_call
 
 
 @pytest.mark.django_db(transaction=True)
-async def test_admin_lets_nobody_in_when_all_they_have_is_a_key_of_the_chat_api(store: redis.Redis) -> None:
+async def test_admin_refuses_keys_of_the_chat_api(store: redis.Redis) -> None:
     found = await credentials()
     for headers in (found[OWNER], found[OTHER]):
         api = await Call(path="/api/sessions/", method="GET", headers=headers, key=None).answer()

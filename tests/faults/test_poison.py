@@ -54,7 +54,7 @@ def fill(raw, clients):
     health = Health(30, providers)
     health.failed("echo-two", "echo-small", Failure(Cools.PROVIDER))
     health_sync.write("default", {"echo-two": health_sync.record(health.states["echo-two"], health.now())})
-    job = start(Plan(Filters(provider="nobody")))
+    job = start(Plan(Filters(provider="missing")))
     finished(job.key)
     return Eyes(*clients, job.key, cursor)
 
@@ -78,7 +78,7 @@ def test_everything_else_goes_on_when_a_key_is_poisoned(session_cache, clients, 
             answers = dict(part(eyes))
             assert {what: error for what, error in answers.items() if error} == {}, (key, name)
             calls += len(answers)
-        check_mended(raw)
+        check_repaired(raw)
         tried += 1
     experiment(
         10,
@@ -93,7 +93,7 @@ def targets(eyes, user):
     return poisons.targets(job=eyes.job, user=user.pk)
 
 
-def check_mended(raw):
+def check_repaired(raw):
     """Assert that the healthy sessions are as they were, and that all can be listed, counted, drained and deleted."""
     manager = SessionManager()
     manager.reindex()

@@ -83,12 +83,12 @@ async def _visit(workers: Workers) -> dict[str, tuple[str, str]]:
         return bindings(await clients.visit([f"conv-{number}" for number in range(150)]))
 
 
-async def under_load(ground: Ground, meanwhile: Callable[[Clients], Any], **fields: Any) -> list[Reply]:
+async def under_load(ground: Ground, during: Callable[[Clients], Any], **fields: Any) -> list[Reply]:
     """Put load on the workers, do something a second later, and return the replies."""
     async with ground.clients() as clients:
         running = asyncio.create_task(clients.load(list(ground.before), seconds=6, rate=100, **fields))
         await asyncio.sleep(1)
-        await meanwhile(clients)
+        await during(clients)
         return await running
 
 

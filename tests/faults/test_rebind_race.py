@@ -18,11 +18,11 @@ def test_rebind_lets_one_win_and_loses_nothing_when_processes_race(manager, raw,
     session = manager.create("conv-1", "openai", "gpt-4", "user-456")
     started = time.monotonic()
     rounds = rebinder.run(request.getfixturevalue(f"{store_name}_url"), processes=PROCESSES, rounds=ROUNDS)
-    for told in rounds:
-        before, after, won = zip(*told, strict=True)
+    for results in rounds:
+        before, after, won = zip(*results, strict=True)
         assert set(before) == {session}
         assert won.count(True) == 1
-        (session,) = set(after)  # the winner's is what the others are told
+        (session,) = set(after)  # all processes get the winner's session
     assert manager.get("conv-1") == session
     events = manager.history("conv-1")
     assert [event.kind for event in events] == ["created", *["rebound"] * ROUNDS]

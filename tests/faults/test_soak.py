@@ -21,7 +21,7 @@ from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Worker, Workers, wait_until
 from tests.servers import start_server
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads what Linux tells of a process")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", "180"))
 SEED = int(os.environ.get("SOAK_SEED", "13"))

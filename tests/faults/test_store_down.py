@@ -162,8 +162,8 @@ def check_cut_answer(method, session, answer, left):
         assert answer.session == session
         assert answer.outcome in (Outcome.DEGRADED, Outcome.HIT)
     elif method in ("create", "rebind", "rebind_all", "delete", "delete_all"):
-        told = answer.current if isinstance(answer, SessionConflict) else answer
-        assert told in changed_answers(method, left)
+        result = answer.current if isinstance(answer, SessionConflict) else answer
+        assert result in changed_answers(method, left)
         assert left != session
     elif method == "delete_unchanged":
         assert answer is None or (isinstance(answer, SessionConflict) and answer.current is None)
@@ -175,10 +175,10 @@ def check_cut_answer(method, session, answer, left):
 
 
 def changed_answers(method, left):
-    """Return what may be told of a change that was made.
+    """Return the answers that are allowed after a change that was made.
 
     redis-py sends a request once more when the connection is lost: after it was carried out, as here, the second finds
-    nothing left to do, and says so: `rebind` by a conflict with what it wanted.
+    nothing left to do: `rebind` raises a conflict with its own target.
     """
     if method in ("create", "rebind"):
         return [left]

@@ -13,7 +13,7 @@ from django.core.cache import caches
 from sessions_sticky import SessionError, SessionManager
 
 Choose = Callable[[int], int]
-"""Tells which of so many may go on."""
+"""Chooses which of several callers may continue."""
 WAIT_SECONDS = 10.0
 
 
@@ -23,32 +23,32 @@ def process() -> SessionManager:
 
 
 class Caller:
-    """One call of a method, in a thread, which waits before each of its requests until it is told to go on."""
+    """One call of a method, in a thread, which waits for permission before each of its requests."""
 
     def __init__(self, manager: SessionManager, method: str, *args: Any, **kwargs: Any) -> None:
         self.result: Any = None
         self._call = lambda: getattr(manager, method)(*args, **kwargs)
-        self._store = manager._store
-        self._send = self._store.send
-        self._told: SimpleQueue[bool] = SimpleQueue()
+        self._sends = {store: store.send for store in (manager._store.operators, manager._store)}
+        self._permits: SimpleQueue[bool] = SimpleQueue()
         self._waits: SimpleQueue[bool] = SimpleQueue()
         self._thread = Thread(target=self._run, daemon=True)
 
     def begin(self) -> bool:
         """Run until the first request; tell whether there is one."""
-        self._store.send = self._wait_and_send
+        for store, send in self._sends.items():
+            store.send = partial(self._wait_and_send, send)
         self._thread.start()
         return self._waits.get(timeout=WAIT_SECONDS)
 
     def go_on(self) -> bool:
         """Send a request and run until the next; tell whether there is one."""
-        self._told.put(True)
+        self._permits.put(True)
         return self._waits.get(timeout=WAIT_SECONDS)
 
-    def _wait_and_send(self, request: Any) -> Any:
+    def _wait_and_send(self, send: Callable[[Any], Any], request: Any) -> Any:
         self._waits.put(True)
-        self._told.get(timeout=WAIT_SECONDS)
-        return self._send(request)
+        self._permits.get(timeout=WAIT_SECONDS)
+        return send(request)
 
     def _run(self) -> None:
         try:
@@ -56,7 +56,8 @@ class Caller:
         except SessionError as exc:
             self.result = exc
         finally:
-            self._store.send = self._send
+            for store, send in self._sends.items():
+                store.send = send
             self._waits.put(False)
 
 

@@ -82,7 +82,7 @@ async def _achange_some(manager: SessionManager, random: Random) -> None:
 
 def _main(url: str) -> None:
     settings.configure(CACHES={"default": patient_config(url)}, LOGGING_CONFIG=None)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for them
     for line in sys.stdin:
         if os.fork() == 0:
             sys.stdin.close()

@@ -106,7 +106,7 @@ class LiveGateway:
         return done.stdout.splitlines()[-1]
 
     def count_requests(self) -> int:
-        """Return how many requests the server's log tells of so far."""
+        """Return the number of requests in the server's log so far."""
         return self.log.read_text().count(' HTTP/1.1" ')
 
     def __enter__(self) -> LiveGateway:

@@ -20,7 +20,7 @@ IN_FLIGHT = 32
 
 
 class Reply(NamedTuple):
-    """What a client was told. `status` 0: nothing, the connection failed."""
+    """The reply that a client got. `status` is 0 if the connection failed."""
 
     conversation_id: str
     status: int
@@ -61,9 +61,11 @@ class Clients:
         try:
             async with self._http.post(f"{self._urls[worker]}{CHAT}", json=body) as answer:
                 text = await answer.text()
-                told = [answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Model")]
-                told.append(answer.headers.get("X-Session-Rebind-Reason", ""))
-                return Reply(conversation_id, answer.status, *told, time.monotonic() - began, text)
+                session_headers = [
+                    answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Model")
+                ]
+                session_headers.append(answer.headers.get("X-Session-Rebind-Reason", ""))
+                return Reply(conversation_id, answer.status, *session_headers, time.monotonic() - began, text)
         except (aiohttp.ClientError, TimeoutError) as exc:
             return Reply(conversation_id, 0, "", "", "", "", time.monotonic() - began, repr(exc))
 

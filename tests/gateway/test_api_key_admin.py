@@ -74,7 +74,7 @@ def test_add_is_logged_when_a_key_is_made():
 
 
 @pytest.mark.parametrize("owner", ["", " ", 257 * "x", "a\nb", "\x1b[2J", "a\u202eb"])
-def test_add_says_why_and_makes_nothing_when_the_owner_is_not_allowed(owner):
+def test_add_creates_nothing_and_gives_the_reason_when_the_owner_is_invalid(owner):
     answer = make(user_with("add_apikey"), owner)
     assert answer.context["errors"]
     assert not ApiKey.objects.exists()
@@ -95,7 +95,7 @@ def test_add_is_refused_when_the_request_is_forged():
     assert not ApiKey.objects.exists()
 
 
-def test_list_says_never_when_a_key_was_not_used(key: ApiKey):
+def test_list_shows_never_when_a_key_was_not_used(key: ApiKey):
     client = user_with("view_apikey")
     assert "never" in client.get(LIST).content.decode()
     ApiKey.objects.update(last_used_at="2026-01-02T03:04:00Z")
@@ -140,7 +140,7 @@ def test_revoke_is_refused_when_the_user_may_not_change(key: ApiKey, permissions
     assert key.revoked_at is None
 
 
-def test_revoke_goes_home_when_there_is_no_such_key():
+def test_revoke_redirects_home_when_there_is_no_such_key():
     assert user_with(*ALL).post(f"{LIST}999/revoke/")["Location"] == "/admin/"
 
 

@@ -168,7 +168,7 @@ async def test_owner_raises_503_when_an_unknown_key_comes_while_the_database_is_
 
 @pytest.fixture
 def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """A database that answers nothing until the event is set; nobody waits for it for long."""
+    """A database that answers nothing until the event is set."""
     answers = threading.Event()
     monkeypatch.setattr(auth, "DATABASE_SECONDS", 0.1)
     monkeypatch.setattr(KeyRing, "_read", lambda ring: answers.wait(30))
@@ -287,7 +287,7 @@ async def test_owner_is_known_when_another_caller_leaves_during_a_read(monkeypat
 
 
 @database
-async def test_owner_is_none_within_30_seconds_when_the_write_of_last_uses_waits_for_a_lock(
+async def test_owner_is_none_within_30_seconds_while_last_uses_wait_for_a_lock(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
     ring, key, lock = KeyRing(), await issue("ann"), threading.Event()

@@ -103,7 +103,7 @@ def test_sdk_raises_authentication_error_when_the_key_is_wrong(live: LiveGateway
             client.models.list()
 
 
-def test_sdk_raises_not_found_when_nobody_serves_the_model(client):
+def test_sdk_raises_not_found_when_no_provider_serves_the_model(client):
     with pytest.raises(openai.NotFoundError, match="'gpt-0' does not exist here") as caught:
         say(client, "gpt-0")
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
@@ -123,7 +123,7 @@ def test_sdk_raises_bad_request_when_the_conversation_id_is_too_long(client):
     assert caught.value.param == "conversation_id"
 
 
-def test_sdk_raises_permission_denied_and_asks_once_when_the_conversation_is_another_owners(
+def test_sdk_raises_permission_denied_without_a_retry_for_another_owner(
     client, live: LiveGateway, north: Upstream, south: Upstream
 ):
     extra = {"extra_body": {"conversation_id": new_id()}}

@@ -87,7 +87,7 @@ async def test_session_stays_deleted_when_its_marker_has_expired(ground: Ground)
     assert {reply.binding for reply in replies} == {(first, MODEL)}
 
 
-async def test_deleted_session_stays_deleted_when_the_store_was_away_meanwhile(ground: Ground) -> None:
+async def test_deleted_session_stays_deleted_after_an_outage_of_the_store(ground: Ground) -> None:
     first = ground.bind("away")
     async with Clients(ground.workers.urls, ground.workers.key) as clients:
         await clients.visit(["away"], model=MODEL)

@@ -21,7 +21,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "demo.json"
 
 
-def test_ensure_credentials_makes_ones_that_work_when_there_are_none(path: Path) -> None:
+def test_ensure_credentials_creates_working_ones_when_there_are_none(path: Path) -> None:
     made = ensure_credentials(path)
 
     assert ApiKey.objects.is_live(made.api_key)
@@ -70,7 +70,7 @@ def test_ensure_credentials_makes_both_when_the_database_is_new(path: Path) -> N
 
 
 @pytest.mark.parametrize("change", ["password", "is_active", "is_superuser"])
-def test_ensure_credentials_leaves_the_admin_alone_when_somebody_changed_it(path: Path, change: str) -> None:
+def test_ensure_credentials_keeps_an_admin_that_was_changed(path: Path, change: str) -> None:
     made = ensure_credentials(path)
     admin = get_user_model().objects.get()
     if change == "password":

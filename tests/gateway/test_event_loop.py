@@ -85,7 +85,7 @@ async def test_chat_waits_on_no_thread_when_the_provider_is_named(gateway, north
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux tells them")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads in /proc")
 async def test_streams_add_no_threads_when_50_run_at_once(live: LiveGateway, north: Upstream):
     held = Held()
     north.then(*50 * [held])

@@ -84,7 +84,7 @@ async def test_keeps_the_binding_when_every_provider_refuses(
 
 
 @pytest.mark.parametrize("passing", [503, 429])
-async def test_client_may_ask_again_when_one_provider_refuses_the_key_and_another_fails_for_the_moment(
+async def test_answer_is_retryable_when_one_provider_refuses_the_key_and_another_fails(
     bound_to_north: str, north: Upstream, south: Upstream, passing: int
 ) -> None:
     north.then(fails(401))

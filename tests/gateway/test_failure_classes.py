@@ -181,7 +181,7 @@ async def test_error_with_status_200_cools_down_what_its_fields_name(
     assert set(routing.health.states["north"]) == {slot}
 
 
-async def test_error_with_status_200_is_no_fault_of_the_request(
+async def test_error_with_status_200_is_not_a_fault_of_the_request(
     bound_to_north: str, north: Upstream, south: Upstream
 ) -> None:
     body = {"error": {"message": "Bad input", "type": "invalid_request_error", "code": 400}}

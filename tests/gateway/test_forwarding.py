@@ -114,7 +114,7 @@ async def test_chat_passes_the_answer_on_unchanged_when_the_upstream_answers(onl
         (502, {"body": chat("broken")}),
     ],
 )
-async def test_answer_is_not_to_be_taken_for_another_type_whatever_it_is(gateway, north: Upstream, status, how):
+async def test_answer_is_sent_with_nosniff(gateway, north: Upstream, status, how):
     gateway.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
     closed = msgspec.structs.replace(provider(north), base_url="http://127.0.0.1:1", models=("broken",), name="closed")
     gateway.SENTINEL_PROVIDERS = (provider(north), closed)

@@ -96,7 +96,7 @@ async def test_named_id_is_refused_and_named_when_it_is_not_valid(session_cache,
     assert session_cache.dbsize() == 0
 
 
-async def test_header_is_named_when_the_setting_says_so(session_cache, gateway):
+async def test_header_is_named_by_the_setting(session_cache, gateway):
     gateway.SENTINEL_PINNING_SOURCES = ["body.conversation_id", "header.x-session-id"]
     await ask(chat("model-a"), headers=[("X-Session-Id", "conv-1")])
     answer = await ask(chat("model-b"), headers=[("X-Session-Id", "conv-1")])

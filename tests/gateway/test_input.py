@@ -54,7 +54,7 @@ async def test_chat_is_refused_and_names_the_field_when_it_is_wrong(body, param,
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_chat_is_refused_when_nobody_serves_the_model(session_cache, stream):
+async def test_chat_is_refused_when_no_provider_serves_the_model(session_cache, stream):
     answer = await ask(chat("gpt-0", conversation_id="conv-1", stream=stream))
     assert answer.status == 404
     assert answer.error["param"] == "model"
@@ -84,7 +84,7 @@ async def test_chat_is_refused_when_nobody_serves_the_model(session_cache, strea
         b'{"a":' * 100_000,
     ],
 )
-async def test_chat_is_refused_when_the_body_is_no_json_object(body):
+async def test_chat_is_refused_when_the_body_is_not_a_json_object(body):
     answer = await ask(body)
     assert answer.status == 400
     assert answer.error["code"] == "invalid_json"
@@ -92,7 +92,7 @@ async def test_chat_is_refused_when_the_body_is_no_json_object(body):
     assert len(answer.body) < 1000
 
 
-async def test_chat_is_refused_and_told_of_the_mark_when_the_body_begins_with_one():
+async def test_chat_is_refused_when_the_body_begins_with_a_byte_order_mark():
     answer = await ask(b"\xef\xbb\xbf" + json.dumps(chat()).encode())
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
     assert "byte order mark" in answer.error["message"]
@@ -125,7 +125,7 @@ async def test_chat_never_fails_when_a_field_to_forward_is_nested_deeply(only_no
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_chat_is_refused_and_tells_the_method_when_it_is_another(method):
+async def test_chat_is_refused_with_the_allowed_method_for_another_one(method):
     answer = await ask(chat(), method=method)
     assert answer.status == 405
     assert answer.headers["allow"] == "POST"
@@ -133,7 +133,7 @@ async def test_chat_is_refused_and_tells_the_method_when_it_is_another(method):
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/model-a"])
-async def test_models_are_refused_and_tell_the_method_when_it_is_another(path):
+async def test_models_are_refused_with_the_allowed_method_for_another_one(path):
     answer = await ask({}, path=path)
     assert answer.status == 405
     assert answer.headers["allow"] == "GET"
@@ -182,7 +182,7 @@ async def test_chat_is_refused_when_the_body_is_over_the_limit(gateway, north, s
     assert answer.unread == max(0, len(pieces) - 3)  # it does not read on what it will not use
 
 
-@pytest.mark.parametrize("key", [None, "sk-sentinel-of-nobody"])
+@pytest.mark.parametrize("key", [None, "sk-sentinel-unknown"])
 async def test_chat_reads_no_long_body_when_the_key_is_not_valid(gateway, key):
     answer = await ask(pieces=9 * [32 * 1024 * b" "], key=key)
     assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")

@@ -73,7 +73,7 @@ def test_revoke_leaves_the_date_when_the_key_is_revoked_already(key: ApiKey):
     assert ApiKey.objects.get().revoked_at == at
 
 
-def test_is_live_tells_when_a_key_works():
+def test_is_live_returns_whether_a_key_works():
     key = ApiKey.objects.issue("ann")
     assert ApiKey.objects.is_live(key)
     assert not ApiKey.objects.is_live(key + "x")
@@ -114,7 +114,7 @@ def test_admin_revokes_nothing_when_the_user_may_not_change(key: ApiKey, permiss
     assert not LogEntry.objects.exists()
 
 
-def test_admin_shows_nothing_when_the_user_is_no_staff(key: ApiKey):
+def test_admin_shows_nothing_when_the_user_is_not_staff(key: ApiKey):
     for client in (Client(), user_with("view_apikey", "change_apikey", staff=False)):
         answer = client.get(LIST)
         assert answer.status_code == 302

@@ -24,7 +24,7 @@ def client(live: LiveGateway) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_body_over_the_limit_is_refused_when_its_length_is_told(client: httpx.Client, north: Upstream):
+def test_body_over_the_limit_is_refused_when_its_length_is_declared(client: httpx.Client, north: Upstream):
     answer = client.post(CHAT, json=chat("only-north", x=1_000_000 * "x"))
     assert answer.status_code == 413
     assert answer.json()["error"]["code"] == "request_too_large"

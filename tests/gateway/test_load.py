@@ -114,7 +114,7 @@ def test_provider_is_overfull_when_it_has_a_quarter_more_than_its_share(
     assert ("north" in load.overfull(providers)) is is_overfull
 
 
-async def test_new_conversation_goes_elsewhere_when_its_first_choice_has_more_than_its_share(
+async def test_new_conversation_skips_a_provider_with_more_than_its_share(
     gateway: Settings, north: Upstream, south: Upstream, later: Later
 ) -> None:
     """Ranking alone would send all of them to north."""

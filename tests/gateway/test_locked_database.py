@@ -20,9 +20,9 @@ from tests.gateway.live import LiveGateway, manage
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def gateway(tmp_path: Path, valkey_url: str) -> Iterator[LiveGateway]:
-    with LiveGateway(tmp_path, REDIS_URL=valkey_url) as live:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[LiveGateway]:
+    with LiveGateway(tmp_path_factory.mktemp("gateway"), REDIS_URL=valkey_url) as live:
         yield live
 
 
@@ -62,7 +62,7 @@ def test_new_key_works_when_another_process_writes(gateway: LiveGateway) -> None
         assert get(gateway, "/readyz")[2]["database"] == "ok"
 
 
-def test_unknown_key_is_told_when_to_come_back_when_no_process_can_read(gateway: LiveGateway) -> None:
+def test_unknown_key_gets_retry_after_when_the_database_is_unreadable(gateway: LiveGateway) -> None:
     assert get(gateway, "/v1/models", gateway.key)[0] == 200
     new = gateway.create_key("eve")
     with locked(gateway.folder, "ALTER TABLE gateway_apikey RENAME TO hidden"):

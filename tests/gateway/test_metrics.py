@@ -1,4 +1,4 @@
-"""What /metrics tells of several workers, and that the dashboard and the alerts ask for what there is."""
+"""/metrics of several workers; the dashboard and the alerts use only existing metrics."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> Non
     samples = ground.workers.each[1].metrics()
     there = names(samples)
     assert documented() <= there | {name.removesuffix("_bucket") for name in there}
-    assert len(documented()) == 13
+    assert len(documented()) == 18
     assert asked_for() <= there
     assert total(samples, "sessions_sticky_rebinds_total", 'reason="first provider failed"') == 1
     assert total(samples, "sessions_sticky_store_errors_total", "ConnectionError") >= 1
@@ -134,7 +134,7 @@ async def test_labels_stay_few_when_providers_make_up_error_codes(ground: Ground
     assert not [code for code in codes if "made-up" in code]
 
 
-async def test_metrics_tell_no_owner_and_no_conversation(ground: Ground) -> None:
+async def test_metrics_contain_no_owner_and_no_conversation(ground: Ground) -> None:
     async with ground.clients() as clients:
         await clients.ask("a-conversation-to-look-for")
     text = "\n".join(ground.workers.each[0].metrics())
@@ -163,9 +163,9 @@ async def test_metrics_go_on_when_a_worker_is_killed_and_begin_at_zero_when_all_
         newcomer = workers.add()
         counts = {name: value for name, value in before.items() if "_total{" in name or "_count" in name}
         assert counts
-        for told in (samples, survivor.metrics(), newcomer.metrics()):
-            assert total(told, REQUESTS) == 20
-            assert all(told[name] >= value for name, value in counts.items())
+        for scrape in (samples, survivor.metrics(), newcomer.metrics()):
+            assert total(scrape, REQUESTS) == 20
+            assert all(scrape[name] >= value for name, value in counts.items())
     with start_workers(tmp_path, store, upstreams) as workers:
         samples = workers.each[0].metrics()
         assert total(samples, REQUESTS) == total(samples, RESOLUTIONS) == 0

@@ -200,7 +200,7 @@ async def test_request_without_objects_is_answered_by_another_provider(accounts,
     assert answer.headers["x-session-provider"] != bound
 
 
-async def test_store_that_is_down_is_not_taken_for_a_response_that_does_not_exist(accounts, monkeypatch):
+async def test_unavailable_store_is_not_reported_as_a_missing_response(accounts, monkeypatch):
     first = await respond("hello")
 
     def fail(*arguments):

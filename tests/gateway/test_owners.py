@@ -24,7 +24,7 @@ async def test_chat_is_refused_when_the_conversation_is_another_owners(session_c
 
 
 @pytest.mark.usefixtures("gateway")
-async def test_refusal_tells_nothing_of_the_owner_when_the_conversation_is_another_owners():
+async def test_refusal_does_not_reveal_the_owner_of_the_conversation():
     await ask(chat(conversation_id="conv-1"))
     answer = await ask(chat(conversation_id="conv-1"), key=OTHER_KEY)
     assert "ann" not in f"{answer.body!r}{answer.headers}"

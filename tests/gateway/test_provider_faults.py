@@ -188,7 +188,7 @@ async def test_one_request_of_a_worker_tries_when_the_cooldown_is_over(ground: G
     assert 1 <= trials <= 2
 
 
-async def test_conversation_is_rebound_with_its_reason_when_a_restarted_worker_lacks_its_provider(
+async def test_conversation_is_rebound_when_a_restarted_worker_lacks_its_provider(
     ground: Ground,
 ) -> None:
     ids = ground.bind("unconfigured", 30, "north")

@@ -85,7 +85,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("write", [Path.write_text, replace], ids=["written", "moved into place"])
-async def test_change_is_taken_over_and_told_in_a_line_when_the_file_is_written(file, urls, said, write):
+async def test_change_is_loaded_and_logged_when_the_file_is_written(file, urls, said, write):
     before = providers()
     write(file, configuration({"south": urls["south"], "east": urls["north"]}, south=2))
     await until(lambda: names() == ["south", "east"])
@@ -102,7 +102,7 @@ async def test_change_is_taken_over_when_the_file_moved_into_place_is_older(file
     await until(lambda: names() == ["south"])
 
 
-async def test_nothing_is_said_when_the_file_says_the_same(file, urls, said):
+async def test_nothing_is_logged_when_the_file_is_unchanged(file, urls, said):
     replace(file, "# a comment\n" + configuration(urls))
     await asyncio.sleep(0.5)
     assert said == []
@@ -122,7 +122,7 @@ async def test_nothing_is_said_when_the_file_says_the_same(file, urls, said):
         (None, "No such file or directory"),
     ],
 )
-async def test_providers_stay_and_one_line_says_why_when_the_file_cannot_be_used(file, urls, said, text, reason):
+async def test_providers_stay_with_a_logged_reason_when_the_file_is_invalid(file, urls, said, text, reason):
     file.unlink() if text is None else replace(file, text)
     await until(lambda: said)
     await asyncio.sleep(0.2)  # ten more looks at the file
@@ -177,11 +177,11 @@ async def test_models_are_those_of_the_file_when_it_changes(file, urls):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux tells of a process")
-async def test_no_request_fails_and_no_conversation_moves_without_a_reason_when_the_file_changes_under_load(
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+async def test_nothing_fails_or_moves_without_a_reason_when_the_file_changes_under_load(
     tmp_path: Path,
 ) -> None:
-    """Two workers; whoever knows a new provider first must not make the other one move its conversations."""
+    """Two workers; the worker that loads a new provider first must not make the other one move its conversations."""
     file, ids = tmp_path / "providers.toml", [f"conv-{number}" for number in range(60)]
     with UpstreamProcess(*NAMES) as upstreams, start_server() as store:
         two = {name: upstreams.urls[name] for name in NAMES[:2]}

@@ -111,7 +111,7 @@ def test_overview_shows_a_provider_that_cools_down(session_cache: redis.Redis, h
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
     assert "Only these models" not in page
-    assert "Nobody is sent there until" in page
+    assert "No requests until" in page
     assert "No sign of life (since" in page
     now = health.now()
     health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=now - 200, failed_at=now - 100)}

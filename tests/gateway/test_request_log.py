@@ -125,7 +125,7 @@ async def test_chat_writes_one_line_when_the_providers_fail(
 @pytest.mark.parametrize(
     ("status", "content", "headers"),
     [
-        (401, json.dumps(question()), {"Authorization": "Bearer sk-of-nobody"}),
+        (401, json.dumps(question()), {"Authorization": "Bearer sk-unknown"}),
         (400, f"{{{MESSAGE}", {}),
         (404, json.dumps({**question(), "model": "gpt-0"}), {}),
         (413, 200_000 * " ", {}),
@@ -181,7 +181,7 @@ async def test_request_id_differs_when_none_is_sent(http: aiohttp.ClientSession)
     assert len(ids) == 3
 
 
-async def test_no_logger_tells_a_secret_whatever_happens(ground: Ground, http: aiohttp.ClientSession) -> None:
+async def test_no_logger_reveals_a_secret(ground: Ground, http: aiohttp.ClientSession) -> None:
     async def ask(body: dict[str, Any], **headers: str) -> int:
         async with http.post(CHAT, json=body, headers=headers) as answer:
             await answer.read()

@@ -41,7 +41,8 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-b",)), provider(south))
     answer = await ask(chat("model-b", conversation_id="conv-1"))
     assert (answer.said, answer.headers["x-session-outcome"]) == ("south as model-a", "rebound")
-    (event,) = await sessions.ahistory("conv-1")  # another program has bound it
+    created, event = await sessions.ahistory("conv-1")
+    assert created.kind == "created"
     assert (event.kind, event.from_provider, event.provider) == ("rebound", "north", "south")
     assert event.reason == answer.headers["x-session-rebind-reason"]
 
@@ -80,9 +81,7 @@ async def test_old_conversation_stays_when_the_weight_becomes_0(gateway, session
     assert (answer.said, answer.headers["x-session-outcome"]) == ("north as model-a", "hit")
 
 
-async def test_old_conversation_stays_when_the_weight_of_the_models_only_provider_becomes_0(
-    gateway, session_cache, north
-):
+async def test_old_conversation_stays_when_the_weight_of_the_only_provider_becomes_0(gateway, session_cache, north):
     bind(session_cache, "conv-1")
     gateway.SENTINEL_PROVIDERS = (provider(north, weight=0),)
     answer = await ask(chat(conversation_id="conv-1"))

@@ -108,7 +108,7 @@ async def test_other_worker_knows_within_a_second_when_names_are_looked_up_witho
         await stalled
 
 
-async def test_newcomer_knows_at_once_when_others_have_told(
+async def test_new_worker_loads_the_shared_state_at_once(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
     one, newcomer = worker(), worker()

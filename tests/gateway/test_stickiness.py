@@ -94,7 +94,7 @@ async def test_chat_begins_anew_when_the_session_has_expired(gateway, session_ca
     assert answer.headers["x-session-model"] == "model-b"
 
 
-def test_chat_tells_the_session_in_headers_when_there_is_one(client):
+def test_chat_has_session_headers_when_there_is_a_session(client):
     conversation_id = new_id()
     for outcome in ("created", "hit"):
         answer = client.post("/chat/completions", json=chat("model-a", conversation_id=conversation_id))

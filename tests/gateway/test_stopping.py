@@ -1,4 +1,4 @@
-"""A worker that is told to stop finishes what it is answering, for a while, and loses no request."""
+"""A stopping worker finishes its running answers within the drain time and loses no request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.servers import start_server
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads what Linux tells of a process"),
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc"),
 ]
 
 programs = pytest.mark.parametrize("program", [UVICORN, RUN], ids=["uvicorn", "run"])
@@ -85,15 +85,22 @@ async def begin_stream(http: aiohttp.ClientSession, **how: Any) -> aiohttp.Clien
     return answer
 
 
-@programs
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_stream_is_finished_when_its_worker_is_told_to_stop(start: Start, program, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("program", "workers", "refuses"),
+    [(UVICORN, 1, True), (UVICORN, 2, False), (RUN, 1, True), (RUN, 2, True)],  # uvicorn's parent keeps its socket
+    ids=["uvicorn", "uvicorn-2", "run", "run-2"],
+)
+async def test_stream_is_finished_and_connections_are_refused_when_its_worker_stops(
+    start: Start, program, workers: int, refuses: bool
+) -> None:
     fleet = start(workers, program)
     async with client(fleet) as http:
         stream = await begin_stream(http, chunks=5, pause=0.4)
-        told = terminate(fleet)
+        stopped_at = terminate(fleet)
+        if refuses:
+            await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), 1.5)  # the stream lasts 1.6 s
         text = await stream.text()
-        lasted = time.monotonic() - told
+        lasted = time.monotonic() - stopped_at
     assert text.count('"north ') == 4
     assert text.endswith("data: [DONE]\n\n")
     await ended(fleet)
@@ -106,9 +113,9 @@ async def test_stream_ends_with_an_error_event_when_it_lasts_longer_than_the_dra
     fleet = start(1, program)
     async with client(fleet) as http:
         stream = await begin_stream(http, chunks=50, pause=0.3)
-        told = terminate(fleet)
+        stopped_at = terminate(fleet)
         text = await stream.text()  # which fails when the end is missing
-    assert DRAIN_SECONDS - 0.1 < time.monotonic() - told < DRAIN_SECONDS + 1
+    assert DRAIN_SECONDS - 0.1 < time.monotonic() - stopped_at < DRAIN_SECONDS + 1
     *events, last, nothing = text.split("\n\n")
     assert nothing == ""
     assert all('"choices"' in event for event in events)
@@ -117,7 +124,7 @@ async def test_stream_ends_with_an_error_event_when_it_lasts_longer_than_the_dra
     assert "Traceback" not in fleet.log.read_text()
 
 
-async def test_plain_chat_is_told_to_come_again_when_it_lasts_longer_than_the_drain(start: Start) -> None:
+async def test_plain_chat_gets_gateway_restarting_when_it_outlasts_the_drain(start: Start) -> None:
     fleet = start(1, UVICORN)
     async with client(fleet) as http:
         asked = asyncio.create_task(http.post(CHAT, json=chat(conversation_id="conv-1", test={"delay": 30})))
@@ -135,7 +142,7 @@ async def test_plain_chat_is_told_to_come_again_when_it_lasts_longer_than_the_dr
     assert "Traceback" not in log
 
 
-async def test_request_is_told_to_come_again_when_its_body_does_not_come(start: Start) -> None:
+async def test_request_gets_gateway_restarting_when_its_body_is_incomplete(start: Start) -> None:
     fleet = start(1, UVICORN)
     with socket.create_connection(("127.0.0.1", fleet.port), timeout=10) as slow:
         slow.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{" % CHAT.encode())
@@ -158,30 +165,13 @@ async def test_kept_connection_is_closed_with_an_answer_when_the_worker_stops(st
             await answer.read()
             assert answer.headers.get("Connection") != "close"
         terminate(fleet)
-        await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), 1)
+        await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), DRAIN_SECONDS)
         for path, answer in zip(paths, await asyncio.gather(*map(http.get, paths)), strict=True):
             await answer.read()
             assert answer.status == 200, path
             assert answer.headers["Connection"] == "close"
     await ended(fleet)
     assert "Traceback" not in fleet.log.read_text()
-
-
-@pytest.mark.parametrize(
-    ("program", "workers", "seconds"),
-    [(UVICORN, 1, 0.5), (RUN, 1, 0.5), (RUN, 2, 1.2)],  # the parent looks for signals every 0.5 s
-    ids=["uvicorn", "run", "run-2"],
-)
-async def test_new_connections_are_refused_when_a_stream_is_being_finished(
-    start: Start, program, workers: int, seconds: float
-) -> None:
-    fleet = start(workers, program)
-    async with client(fleet) as http:
-        stream = await begin_stream(http, chunks=5, pause=0.4)
-        terminate(fleet)
-        await asyncio.to_thread(wait_until, lambda: not takes_connections(fleet), seconds)
-        assert (await stream.text()).endswith("data: [DONE]\n\n")
-    await ended(fleet)
 
 
 @pytest.mark.parametrize("program", [UVICORN, RUN], ids=["uvicorn", "run"])
@@ -193,7 +183,7 @@ async def test_no_request_fails_when_workers_are_restarted_under_load(start: Sta
         for pid in fleet.workers():
             await asyncio.sleep(0.7)
             os.kill(pid, signal.SIGTERM)
-            await asyncio.to_thread(wait_until, lambda gone=pid: gone not in fleet.workers() and two(), 10)
+            await asyncio.to_thread(wait_until, lambda gone=pid: gone not in fleet.workers() and two(), 30)
 
     def two() -> bool:
         return len(fleet.workers()) == 2
@@ -217,7 +207,7 @@ async def test_no_request_fails_when_uvicorn_replaces_its_workers(start: Start) 
         await clients.load(["conv-1"], seconds=0.5, rate=120)
         fleet.process.send_signal(signal.SIGHUP)
         replies = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while set(before) & set(fleet.workers()):
                 replies += await clients.load([f"conv-{n}" for n in range(60)], seconds=0.5, rate=120)
     tell("rolling restart", replies)

@@ -20,7 +20,7 @@ from tests.gateway.upstreams import Held, Upstream, stalls, streams_and_stalls
 
 @pytest.fixture
 def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
-    """A worker that was told to stop."""
+    """A stopping worker."""
     stopping = Stopping()
     stopping.stop_requested = True
     for module in (endpoint, handler, relay):
@@ -35,7 +35,7 @@ async def test_chat_is_answered_and_its_connection_closed_when_the_worker_stops(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_chat_is_told_to_come_again_when_its_time_is_over(stopping, only_north: Upstream, stream):
+async def test_chat_gets_gateway_restarting_when_the_drain_is_over(stopping, only_north: Upstream, stream):
     only_north.then(stalls)
     call = Call(chat(stream=stream))
     serving = call.start()
@@ -128,7 +128,7 @@ async def test_server_stops_when_its_last_connection_is_gone(server: Server):
     assert server.got == [signal.SIGTERM]
 
 
-async def test_server_stops_at_once_when_it_is_told_again(server: Server):
+async def test_server_stops_at_once_on_the_second_signal(server: Server):
     signal.raise_signal(signal.SIGTERM)
     await asyncio.sleep(0.1)
     signal.raise_signal(signal.SIGTERM)

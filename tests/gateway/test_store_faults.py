@@ -28,8 +28,8 @@ from tests.servers import VALKEY, Server, free_port, start_server
 
 pytestmark = pytest.mark.slow
 
-SLOW_LOADING = ("--key-load-delay", "2500", "--loading-process-events-interval-bytes", "1024")
-"""2.5 ms a key, in which the server tells that it is loading."""
+SLOW_LOADING = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+"""5 ms a key, during which the server replies LOADING: longer than the workers' breakers are open."""
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def configure(store: Server, **options: str) -> None:
 
 
 async def test_conversations_stay_when_the_store_is_killed_and_restarted_empty(ground: Ground) -> None:
-    restarting = Thread(target=lambda: (time.sleep(0.5), ground.store.restart(), time.sleep(0.2)))
-    replies = await suffer(ground, "restarted empty", restarting.start, restarting.join, seconds=2.5)
+    restarting = Thread(target=lambda: (time.sleep(0.2), ground.store.restart(), time.sleep(0.2)))
+    replies = await suffer(ground, "restarted empty", restarting.start, restarting.join, seconds=3)
     assert sum(reply.outcome == "created" for reply in replies) > 0
 
 
@@ -106,14 +106,14 @@ async def test_conversations_stay_when_the_store_cannot_save(ground: Ground) -> 
             client.bgsave()
             wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
 
-    def mend_disk() -> None:
+    def repair_disk() -> None:
         with ground.store.client() as client:
             blocked = Path(client.config_get("dir")["dir"], "dump.rdb", "in the way")
             blocked.rmdir()
             blocked.parent.rmdir()
             client.config_set("save", "")
 
-    replies = await suffer(ground, "MISCONF", break_disk, mend_disk, seconds=1, error="ResponseError")
+    replies = await suffer(ground, "MISCONF", break_disk, repair_disk, seconds=1, error="ResponseError")
     assert degraded(replies) == len(replies)
 
 

@@ -1,4 +1,4 @@
-"""Providers that fail: what the client is told."""
+"""Responses to clients when providers fail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ streaming = pytest.mark.parametrize("stream", [False, True])
 
 
 @streaming
-async def test_chat_answers_502_when_nobody_listens_at_the_provider(gateway, north: Upstream, stream):
+async def test_chat_answers_502_when_the_provider_refuses_connections(gateway, north: Upstream, stream):
     gone = msgspec.structs.replace(provider(north), base_url=f"http://127.0.0.1:{free_port()}/v1")
     gateway.SENTINEL_PROVIDERS = (gone,)
     answer = await ask(chat(stream=stream))
@@ -38,7 +38,7 @@ async def test_chat_answers_502_when_nobody_listens_at_the_provider(gateway, nor
         ("http://1.2.3.4.5/v1", "InvalidUrlClientError"),
     ],
 )
-async def test_log_tells_why_when_a_provider_cannot_be_reached(gateway, north: Upstream, caplog, base_url, kind):
+async def test_log_has_the_reason_when_a_provider_cannot_be_reached(gateway, north: Upstream, caplog, base_url, kind):
     gateway.SENTINEL_PROVIDERS = (msgspec.structs.replace(provider(north), base_url=base_url),)
     assert (await ask(chat())).error["code"] == "upstream_unreachable"
     assert f"provider 'north' failed: upstream_unreachable ({kind})" in caplog.messages
@@ -95,9 +95,7 @@ async def test_chat_is_served_by_its_provider_when_that_closes_all_kept_connecti
     assert not routing.health.failing()
 
 
-async def test_chat_is_asked_once_when_the_provider_breaks_off_a_kept_connection_after_a_while(
-    only_north: Upstream, monkeypatch
-):
+async def test_chat_is_sent_once_when_the_provider_drops_a_kept_connection_late(only_north: Upstream, monkeypatch):
     def works_and_breaks_off(exchange: Exchange) -> None:
         time.sleep(0.3)
         exchange.cut()
@@ -214,11 +212,11 @@ async def test_chat_is_served_by_another_when_a_refusal_makes_no_sense(gateway, 
     assert len(north.exchanges) == 1
 
 
-@pytest.mark.parametrize(("status", "told"), [(599, 599), (600, 502), (999, 502)])
-async def test_chat_is_told_of_its_failure_when_http_knows_no_such_status(only_north: Upstream, status, told):
+@pytest.mark.parametrize(("status", "expected"), [(599, 599), (600, 502), (999, 502)])
+async def test_chat_gets_502_when_the_status_of_the_provider_is_not_http(only_north: Upstream, status, expected):
     only_north.then(fails(status))
     answer = await ask(chat())
-    assert answer.status == told
+    assert answer.status == expected
     assert answer.error["message"] == f"Provider 'north' answered {status}"
 
 
@@ -289,7 +287,7 @@ async def test_upstream_request_ends_within_a_second_when_the_client_leaves(only
         assert call.outgoing.empty()
 
 
-async def test_upstream_request_ends_within_a_second_when_a_client_leaves_that_reads_no_more(only_north: Upstream):
+async def test_upstream_request_ends_within_a_second_when_a_stalled_client_leaves(only_north: Upstream):
     only_north.then(streams_and_stalls)
     call = Call(chat(stream=True))
     full = asyncio.Event()

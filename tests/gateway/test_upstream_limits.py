@@ -141,7 +141,7 @@ async def test_chat_answers_502_when_the_provider_sends_a_huge_header(only_north
     assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
 
 
-async def test_error_says_that_redirects_are_not_followed_when_the_provider_redirects(only_north: Upstream, south):
+async def test_error_reports_that_redirects_are_not_followed_when_the_provider_redirects(only_north: Upstream, south):
     only_north.then(fails(307, Location=f"{south.url}/chat/completions"))
     answer = await ask(chat())
     assert answer.status == 502

@@ -78,7 +78,7 @@ class Upstream:
     def __init__(self, name: str) -> None:
         self.name = name
         self.how: dict[str, Any] = {}
-        self.requests = self.active = 0
+        self.requests = self.active = self.most_active = 0
 
     def application(self) -> web.Application:
         """Return its pages."""
@@ -95,13 +95,14 @@ class Upstream:
         how = {**self.how, **body.get("test", {})}
         self.requests += 1
         self.active += 1
+        self.most_active = max(self.most_active, self.active)
         try:
             await asyncio.sleep(how.get("delay", 0))
             lacks_model = self.name in how.get("refuse", ())
             status = 404 if lacks_model else how.get("status", 200)
             if status != 200:
                 code = "model_not_found" if lacks_model else how.get("code")
-                error = {"message": how.get("message", "as told"), "code": code}
+                error = {"message": how.get("message", "as configured"), "code": code}
                 return web.json_response({"error": error}, status=status, headers=how.get("headers"))
             if body.get("stream"):
                 return await self.stream(request, body, how)
@@ -110,16 +111,22 @@ class Upstream:
             self.active -= 1
 
     async def stream(self, request: web.Request, body: dict[str, Any], how: dict[str, Any]) -> web.StreamResponse:
-        """Send `chunks` (3) with a `pause` (0) in seconds before each but the first; stall before `stall_at`."""
+        """Send `chunks` (3) with a `pause` (0) in seconds before each but the first; stall before `stall_at`.
+
+        With `at_once` chunks go out, and are not counted, until so many requests have been active at once.
+        """
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for number in range(how.get("chunks", 3)):
+        number = counted = 0
+        while counted < how.get("chunks", 3):
             if number == how.get("stall_at"):
                 await asyncio.sleep(60)
             if number:
                 await asyncio.sleep(how.get("pause", 0))
             event = {**_envelope(body), "choices": [{"index": 0, "delta": _said(f"{self.name} {number} ")}]}
             await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            number += 1
+            counted += self.most_active >= how.get("at_once", 0)
         await response.write(b"data: [DONE]\n\n")
         return response
 

@@ -1,4 +1,4 @@
-"""Upstream HTTP servers: they say who answered, record what they were sent, and misbehave when told to.
+"""Upstream HTTP servers: they name themselves, record requests, and misbehave on demand.
 
 Threads of this process behind real sockets; only the standard library, so that the gateway's own HTTP library is not
 tested against itself.
@@ -178,7 +178,7 @@ class Held:
 
 
 class Upstream:
-    """A server of its own; a context manager. `then` tells it how to answer the next requests."""
+    """An upstream server as a context manager; `then` configures its next answers."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -226,4 +226,4 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that its client broke is no error here."""
+        """Ignore connections that the client broke."""

@@ -27,7 +27,7 @@ function encode(session) {
   return `{${texts.join(",")},"created_at":${session.created_at}}`;
 }
 
-/** Decode the value of the key of `id`; null when it is no session. */
+/** Decode the value of the key of `id`; null if it is not a session. */
 function decode(id, bytes) {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

@@ -25,7 +25,7 @@ def ttl(settings):
     settings.SESSION_TTL_SECONDS = TTL
 
 
-def told(session):
+def fields_of(session):
     """Return a session as the Node program's lines have it."""
     return {**fields(session), "created_at": str(session.created_at)}
 
@@ -38,13 +38,13 @@ def fields(session):
 def test_each_reads_and_extends_what_the_other_bound_whatever_the_id(call, foreign, raw, conversation_id):
     mine = call("resolve", conversation_id, **PROPOSAL).session
     raw.pexpire(keys.session(conversation_id), 9_000)
-    assert foreign("use", id=conversation_id, ttl=TTL) == told(mine)
+    assert foreign("use", id=conversation_id, ttl=TTL) == fields_of(mine)
     assert raw.pttl(keys.session(conversation_id)) > 50_000
 
     call("delete", conversation_id)
     assert foreign("look", id=conversation_id) is None
     theirs = sample(conversation_id, **OTHER)
-    assert foreign("bind", session=told(theirs), ttl=9) == told(theirs)
+    assert foreign("bind", session=fields_of(theirs), ttl=9) == fields_of(theirs)
     assert call("resolve", conversation_id, **PROPOSAL) == (theirs, Outcome.HIT)
     assert raw.pttl(keys.session(conversation_id)) > 50_000
 
@@ -64,20 +64,20 @@ def test_first_writer_wins_when_both_bind_at_once(manager, foreign):
     names = [f"conv-{n}" for n in range(200)]
 
     def bind_theirs():
-        return [foreign("bind", session=told(sample(name, **OTHER)), ttl=TTL) for name in names]
+        return [foreign("bind", session=fields_of(sample(name, **OTHER)), ttl=TTL) for name in names]
 
     with ThreadPoolExecutor(1) as pool:
         theirs = pool.submit(bind_theirs)
-        mine = [told(manager.resolve(name, **PROPOSAL).session) for name in names]
+        mine = [fields_of(manager.resolve(name, **PROPOSAL).session) for name in names]
     assert mine == theirs.result()
-    assert mine == [told(session) for session in map(SessionManager().get, names)]
+    assert mine == [fields_of(session) for session in map(SessionManager().get, names)]
 
 
 def test_move_of_one_is_a_conflict_for_the_other(call, foreign):
     bound = call("create", "conv-123", **PROPOSAL)
     moved = call("rebind", bound, **MOVE)
-    assert foreign("move", session=told(bound), to={"provider": "late"}) is False
-    assert foreign("move", session=told(moved), to={"provider": "theirs"}) is True
+    assert foreign("move", session=fields_of(bound), to={"provider": "late"}) is False
+    assert foreign("move", session=fields_of(moved), to={"provider": "theirs"}) is True
     with pytest.raises(SessionConflict) as caught:
         call("rebind", moved, **MOVE)
     assert caught.value.current == Session(**{**fields(moved), "provider": "theirs"})
@@ -86,7 +86,7 @@ def test_move_of_one_is_a_conflict_for_the_other(call, foreign):
 def test_move_of_another_program_keeps_the_ttl(manager, foreign, raw):
     bound = manager.create("conv-123", **PROPOSAL)
     raw.pexpire(keys.session("conv-123"), 9_000)
-    foreign("move", session=told(bound), to={"provider": "theirs"})
+    foreign("move", session=fields_of(bound), to={"provider": "theirs"})
     assert 0 < raw.pttl(keys.session("conv-123")) <= 9_000
 
 
@@ -99,7 +99,7 @@ def test_session_stays_gone_when_either_unbinds_it(manager, foreign):
 
 
 def test_plain_writer_is_listed_after_reindex_and_gets_a_ttl_when_used(manager, foreign, raw):
-    foreign("write_plainly", session=told(sample()), ttl=TTL * 10)
+    foreign("write_plainly", session=fields_of(sample()), ttl=TTL * 10)
     assert manager.count() == 0
     assert manager.reindex() == 1
     assert [entry.session for entry in manager.page().sessions] == [sample()]

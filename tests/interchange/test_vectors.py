@@ -16,7 +16,7 @@ def session_of(vector):
     return Session(**{**vector["session"], "created_at": int(vector["session"]["created_at"])})
 
 
-def test_vectors_are_ascii_and_told_apart():
+def test_vectors_are_ascii_and_distinct():
     text = VECTORS.read_bytes().decode("ascii")
     for family, cases in json.loads(text).items():
         assert family == "about" or len({json.dumps(case) for case in cases}) == len(cases) > 5
@@ -30,7 +30,7 @@ def test_key_is_that_of_the_vector(vector):
 
 
 @pytest.mark.parametrize("vector", vectors("refused_ids"), ids=lambda vector: vector["why"])
-def test_id_is_refused_when_the_vector_says_so(vector):
+def test_id_is_refused_when_the_vector_requires_it(vector):
     with pytest.raises(InvalidConversationId):
         keys.check(vector["id"])
 
@@ -47,7 +47,7 @@ def test_value_is_read_when_another_program_may_write_it(vector):
 
 
 @pytest.mark.parametrize("vector", vectors("refused"), ids=lambda vector: vector["why"])
-def test_value_is_none_when_it_is_no_session_of_the_key(vector):
+def test_value_is_none_when_it_is_not_the_session_of_the_key(vector):
     assert readable("conv-123", in_bytes(vector)) is None
 
 

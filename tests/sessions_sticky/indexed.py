@@ -39,7 +39,7 @@ HOSTILE = [
     "\uffff",
     "\U00010000",
 ]
-"""Names that have bitten somebody: separators, quotes, globs, length, and where bytes and locales sort differently."""
+"""Names that have caused bugs: separators, quotes, globs, length, and where bytes and locales sort differently."""
 
 
 def pager(call: Callable[..., Any]) -> Callable[..., Any]:

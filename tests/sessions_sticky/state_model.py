@@ -9,13 +9,13 @@ from typing import Any
 from sessions_sticky import Outcome, Resolution, Session, SessionConflict, SessionOwnerMismatch
 
 TTL_SECONDS = 100
-Told = tuple[str, str, str]
+EventFields = tuple[str, str, str]
 """An event of the history: kind, provider, model."""
 
 
 @dataclass
 class Held:
-    """What is under a session's key, and until when; no session: a value that is none."""
+    """What is under a session's key, and its expiry; session None is an invalid value."""
 
     session: Session | None
     until: float
@@ -33,7 +33,7 @@ class Model:
     """Until when a session is marked as deleted."""
     seen: list[dict[str, tuple[Session, float]]] = field(default_factory=lambda: [{}, {}])
     """What each process remembers, and since when."""
-    told: list[tuple[str, Told]] = field(default_factory=list)
+    expected: list[tuple[str, EventFields]] = field(default_factory=list)
     drifted: bool = False
     """Whether the index may be wrong: other programs have written, or it was lost."""
 
@@ -95,7 +95,7 @@ class Model:
         return proposal if seen is None or (not self.down and proposal.id in self.deleted) else seen
 
     def resolve(self, who: int, given: Session, owner: str) -> Resolution | type[SessionOwnerMismatch]:
-        """Resolve to what `expect` has told; return what comes out."""
+        """Apply the result of `expect` and return the resolution."""
         if self.down:
             outcome = Outcome.DEGRADED
         elif self.session(given.id):
@@ -122,7 +122,9 @@ class Model:
         held = self.held.pop(conversation_id, None)
         if held:
             gone = held.session
-            self.told.append((conversation_id, ("deleted", gone.provider if gone else "", gone.model if gone else "")))
+            self.expected_events.append(
+                (conversation_id, ("deleted", gone.provider if gone else "", gone.model if gone else ""))
+            )
         return held is not None
 
     def delete_unchanged(self, who: int, before: Session) -> SessionConflict | None:
@@ -161,16 +163,16 @@ class Model:
 
     def lose_everything(self) -> None:
         """The store is emptied; the processes remember."""
-        self.held, self.deleted, self.told, self.drifted = {}, {}, [], False
+        self.held, self.deleted, self.expected_events, self.drifted = {}, {}, [], False
 
     def _bind(self, session: Session) -> None:
         self.held[session.id] = Held(session, self.now + TTL_SECONDS)
-        self.told.append((session.id, ("created", session.provider, session.model)))
+        self.expected_events.append((session.id, ("created", session.provider, session.model)))
 
     def _move(self, after: Session) -> None:
         held = self.held[after.id]
         self.held[after.id] = Held(after, min(held.until, self.now + TTL_SECONDS))
-        self.told.append((after.id, ("rebound", after.provider, after.model)))
+        self.expected_events.append((after.id, ("rebound", after.provider, after.model)))
 
 
 def moved(session: Session, provider: str, model: str) -> Session:
@@ -179,7 +181,7 @@ def moved(session: Session, provider: str, model: str) -> Session:
 
 
 def alike(answer: Any, expected: Any) -> bool:
-    """Tell whether an answer is what the model says; an error when it is of the same class and tells the same."""
+    """Return whether an answer equals that of the model; errors are compared by class and message."""
     if isinstance(expected, type):
         return type(answer) is expected
     if isinstance(expected, SessionConflict):

@@ -83,18 +83,18 @@ class RedisMachine(Machine):
             assert len(hours) == 24
 
     def history(self, who, native, conversation_id):
-        told = [event for each, event in self.model.told if each == conversation_id]
+        expected = [event for each, event in self.model.expected_events if each == conversation_id]
         events = self.world.ask(who, native, "history", conversation_id)
         recent = self.world.ask(who, native, "recent", limit=1_000)
         if self.model.down:
             assert type(events) is type(recent) is SessionStoreUnavailable
             return
-        assert [(event.kind, event.provider, event.model) for event in events] == told
-        assert [event.conversation_id for event in recent] == [each for each, _ in self.model.told]
+        assert [(event.kind, event.provider, event.model) for event in events] == expected
+        assert [event.conversation_id for event in recent] == [each for each, _ in self.model.expected_events]
 
-    @rule(who=WHO, native=NATIVE, provider=PROVIDERS, model=MODELS, limit=st.integers(1, 3), mended=st.booleans())
-    def look_at_everything(self, who, native, provider, model, limit, mended):
-        if mended:
+    @rule(who=WHO, native=NATIVE, provider=PROVIDERS, model=MODELS, limit=st.integers(1, 3), repaired=st.booleans())
+    def look_at_everything(self, who, native, provider, model, limit, repaired):
+        if repaired:
             self.make_index_true()
         for filters in ({}, {"provider": provider}, {"provider": provider, "model": model}, {"external_id": "a"}):
             self.page(who, native, filters, limit)

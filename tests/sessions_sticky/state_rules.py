@@ -37,7 +37,7 @@ class Machine(RuleBasedStateMachine):
         self.steps_down = 0
 
     def ask(self, expected, who, native, method, *args, **kwargs):
-        """Assert that a method answers as expected, or that the store is down and it says so."""
+        """Assert that a method answers as expected, or raises that the store is unavailable."""
         answer = self.world.ask(who, native, method, *args, **kwargs)
         expected = SessionStoreUnavailable if self.model.down else expected() if callable(expected) else expected
         assert alike(answer, expected), (method, args, kwargs, answer, expected)
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def store_comes_back_soon(self):
-        """Else most of what hypothesis tries would be told that the store is down."""
+        """Reset the breaker, or most calls would find the store down."""
         self.steps_down += self.model.down
         if self.model.down and self.steps_down > MAX_STEPS_DOWN:
             self.come_up()

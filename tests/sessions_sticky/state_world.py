@@ -92,7 +92,7 @@ class World:
 
 
 class Portable(World):
-    """A cache of Django's that is no Redis."""
+    """A Django cache other than Redis."""
 
     def go_down(self) -> None:
         for manager in self.managers:

@@ -55,7 +55,7 @@ def test_check_gives_E001_once_when_an_option_is_bad(settings, options):
     assert ids(deploy=True) == ["E001"]
 
 
-def test_check_gives_E001_once_when_the_setting_is_no_dict(settings):
+def test_check_gives_E001_once_when_the_setting_is_not_a_dict(settings):
     settings.SESSIONS_STICKY = ["CACHE"]
     assert ids(deploy=True) == ["E001"]
 

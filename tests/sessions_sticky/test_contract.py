@@ -63,7 +63,7 @@ def test_resolve_creates_when_it_was_deleted(call):
     assert call("get", "conv-123").provider == OTHER["provider"]
 
 
-def test_reading_gives_none_when_there_is_none(call):
+def test_reading_returns_none_when_there_is_none(call):
     assert call("get", "conv-123") is None
     assert call("inspect", "conv-123") is None
 
@@ -99,14 +99,14 @@ def test_resolve_refuses_an_owner_of_a_wrong_type_when_the_session_is_there(call
         call("resolve", "conv-123", **{**PROPOSAL, "external_id": value})
 
 
-def test_touch_tells_whether_there_was_a_session(call):
+def test_touch_returns_whether_there_was_a_session(call):
     assert call("touch", "conv-123") is False
     session = call("create", "conv-123", **PROPOSAL)
     assert call("touch", "conv-123") is True
     assert call("get", "conv-123") == session
 
 
-def test_delete_tells_whether_there_was_a_session(call):
+def test_delete_returns_whether_there_was_a_session(call):
     assert call("delete", "conv-123") is False
     call("create", "conv-123", **PROPOSAL)
     assert call("delete", "conv-123") is True
@@ -122,7 +122,7 @@ def test_touch_revives_nothing_when_it_was_deleted(call):
 
 
 @on_redis
-def test_inspect_tells_what_is_left_when_on_redis(call, settings):
+def test_inspect_returns_the_time_left_on_redis(call, settings):
     settings.SESSION_TTL_SECONDS = 60
     session = call("create", "conv-123", **PROPOSAL)
     entry = call("inspect", "conv-123")
@@ -131,7 +131,7 @@ def test_inspect_tells_what_is_left_when_on_redis(call, settings):
 
 
 @on_portable
-def test_inspect_tells_no_time_when_the_cache_cannot(call):
+def test_inspect_returns_no_expiry_when_the_cache_has_none(call):
     session = call("create", "conv-123", **PROPOSAL)
     entry = call("inspect", "conv-123")
     assert (entry.session, entry.expires_in) == (session, None)
@@ -172,7 +172,7 @@ def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, 
 
 @pytest.mark.parametrize("is_bound", [False, True])
 @pytest.mark.parametrize("wrong", [{"provider": None}, {"model": None}, {"provider": 5}, {"model": b"m"}])
-def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, wrong):
+def test_resolve_refuses_a_name_that_is_not_a_string_also_on_a_hit(call, is_bound, wrong):
     if is_bound:
         call("create", "conv-123", **PROPOSAL)
     with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a non-blank string"):
@@ -181,7 +181,7 @@ def test_resolve_refuses_a_name_that_is_no_string_also_on_a_hit(call, is_bound, 
 
 @on_redis
 @pytest.mark.parametrize("wrong", [{"provider": None}, {"model": 5}, {"reason": None}])
-def test_rebind_refuses_what_is_no_string(call, wrong):
+def test_rebind_refuses_values_that_are_not_strings(call, wrong):
     session = call("create", "conv-123", **PROPOSAL)
     with pytest.raises(InvalidSession, match=f"{next(iter(wrong))} must be a non-blank string"):
         call("rebind", session, **{**MOVE, **wrong})
@@ -212,7 +212,7 @@ def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation
     assert not recwarn.list
 
 
-def test_ids_are_told_apart_when_they_are_nearly_the_same(call):
+def test_similar_ids_are_distinguished(call):
     near = ["x" * 255, "x" * 256, " x", "x", "x ", "X", "é", "e\u0301", "sha256:x"]
     made = [call("create", conversation_id, **PROPOSAL) for conversation_id in near]
     assert [call("get", conversation_id) for conversation_id in near] == made

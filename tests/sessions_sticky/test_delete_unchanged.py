@@ -63,7 +63,7 @@ def test_delete_unchanged_refuses_an_impossible_id(call: Call, manager: SessionM
 
 
 @on_redis
-def test_delete_unchanged_unbinds_when_another_program_wrote_the_same_session_otherwise(
+def test_delete_unchanged_deletes_the_same_session_in_another_encoding(
     call: Call, manager: SessionManager, raw: redis.Redis
 ) -> None:
     seen = write_raw(raw, "conv-1")

@@ -47,7 +47,7 @@ def test_invalid_value_is_a_value_error(error_class):
     assert issubclass(error_class, ValueError)
 
 
-def test_conflict_says_what_it_found():
+def test_conflict_message_names_the_current_binding():
     conflict = SessionConflict("conv-123", sample())
     assert conflict.current == sample()
     assert str(conflict) == "Conversation 'conv-123' is now bound to 'openai', model 'gpt-4'"

@@ -1,4 +1,4 @@
-"""Entries of the index that are not true, or no entries at all: never shown, removed when met, in nobody's way."""
+"""Wrong and missing index entries are never shown, are removed when read, and disturb no method."""
 
 from __future__ import annotations
 
@@ -49,19 +49,21 @@ def test_ghost_is_not_shown_and_removed_when_it_is_met(call, manager, raw, ghost
 @on_real
 def test_ghost_stays_away_from_its_old_places_when_another_program_has_moved_it(call, manager, raw):
     fill(manager, 2)
-    write_raw(raw, "conv-1", provider="mistral", external_id="somebody")
+    write_raw(raw, "conv-1", provider="mistral", external_id="another-owner")
     assert ids(walk(pager(call), provider="openai")) == ["conv-0"]
     assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
-    assert ids(walk(pager(call), provider="mistral")) == ids(walk(pager(call), external_id="somebody")) == ["conv-1"]
+    assert (
+        ids(walk(pager(call), provider="mistral")) == ids(walk(pager(call), external_id="another-owner")) == ["conv-1"]
+    )
     assert (call("count"), call("count", provider="openai"), call("count", external_id="user-456")) == (2, 1, 1)
 
 
 @on_real
 def test_session_is_listed_for_its_new_owner_when_the_old_one_s_list_is_looked_at(call, manager, raw):
     fill(manager, 2)
-    write_raw(raw, "conv-1", external_id="somebody")
+    write_raw(raw, "conv-1", external_id="another-owner")
     assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
-    assert ids(walk(pager(call), external_id="somebody")) == ["conv-1"]
+    assert ids(walk(pager(call), external_id="another-owner")) == ["conv-1"]
     assert sorted(ids(walk(pager(call)))) == ["conv-0", "conv-1"]
 
 
@@ -91,13 +93,14 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 @on_real
 def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
-    for key in (*index_keys(raw), keys.history(), *raw.scan_iter("sentinel:created:*")):
+    for key in (*index_keys(raw), keys.history(), keys.history_of("conv-0"), *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)
         raw.set(key, "junk")
     assert call("page") == call("page", provider="openai") == call("page", external_id="user-456") == ([], None)
     assert call("page", provider="openai", model="gpt-4", external_id="user-456") == ([], None)
     assert call("count") == call("count", provider="openai", external_id="user-456") == call("stats").sessions == 0
-    assert call("history", "conv-0") == call("recent") == []
+    assert call("recent") == []
+    assert [event.kind for event in call("history", "conv-0")] == ["created"]
     forget_refreshes(manager)
     assert call("resolve", "conv-0", **PROPOSAL).outcome is Outcome.HIT
     session, outcome = call("resolve", "conv-9", **PROPOSAL)

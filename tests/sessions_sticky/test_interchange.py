@@ -101,7 +101,7 @@ def test_reading_leaves_a_key_without_ttl_as_it_is(call, raw, method):
     assert raw.pttl(KEY) == -1
 
 
-def test_inspect_tells_no_time_when_the_key_has_no_ttl(call, raw):
+def test_inspect_returns_no_expiry_when_the_key_has_no_ttl(call, raw):
     raw.set(KEY, EXAMPLE)
     assert call("inspect", "conv-123").expires_in is None
 

@@ -47,6 +47,6 @@ def test_check_names_character_and_position_when_it_is_a_control_or_surrogate(ch
 
 
 @pytest.mark.parametrize(("value", "name"), [(None, "NoneType"), (7, "int"), (b"conv", "bytes"), (["conv"], "list")])
-def test_check_names_the_type_when_it_is_no_string(value, name):
+def test_check_names_the_type_when_it_is_not_a_string(value, name):
     with pytest.raises(InvalidConversationId, match=f"is a string, not {name}$"):
         keys.check(value)

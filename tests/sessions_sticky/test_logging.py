@@ -28,7 +28,7 @@ def everything(caplog):
     caplog.set_level(logging.DEBUG, "sessions_sticky")
 
 
-def told(caplog):
+def logged(caplog):
     """Return (level, message) of each record of the library; all carry the conversation id."""
     records = [record for record in caplog.records if record.name == "sessions_sticky"]
     assert {record.conversation_id for record in records} <= {"conv-123"}
@@ -41,7 +41,7 @@ def test_each_event_is_logged_at_debug_with_the_conversation_id(call, caplog):
     for method in ("touch", "delete", "resolve", "resolve", "touch", "create", "delete"):
         args, kwargs = arguments(method, sample())
         call(method, *args, **kwargs)
-        events += told(caplog)
+        events += logged(caplog)
     expected = ["miss", "miss", "miss", "created", "hit", "touched", "created", "deleted"]
     assert events == [("DEBUG", f"{event} 'conv-123'") for event in expected]
 
@@ -49,10 +49,10 @@ def test_each_event_is_logged_at_debug_with_the_conversation_id(call, caplog):
 @on_redis
 def test_rebind_is_logged_at_info_with_both_ends_and_reason(call, caplog):
     session = call("create", "conv-123", **PROPOSAL)
-    told(caplog)
+    logged(caplog)
     call("rebind", session, **MOVE)
     message = "rebound 'conv-123' from 'openai', model 'gpt-4', to 'mistral', model 'large': 'a test'"
-    assert told(caplog) == [("INFO", message)]
+    assert logged(caplog) == [("INFO", message)]
 
 
 def assert_no_owner(caplog, *raised):

@@ -45,7 +45,7 @@ def run(*, on: bool) -> str:
 
 @pytest.fixture
 def no_labels_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the labels of other tests in this process, which may be as many as are told apart."""
+    """Forget the labels of other tests in this process, because the number of distinct labels is limited."""
     monkeypatch.setattr(metrics, "_seen", {})
 
 
@@ -54,20 +54,20 @@ def test_prometheus_client_is_not_imported_when_metrics_are_off():
 
 
 def test_resolutions_are_counted_and_timed_when_metrics_are_on():
-    told = run(on=True)
-    assert 'sessions_sticky_resolutions_total{outcome="created",provider="openai"} 1.0' in told
-    assert 'sessions_sticky_resolutions_total{outcome="hit",provider="openai"} 2.0' in told
-    assert "sessions_sticky_resolve_seconds_count 3.0" in told
-    assert "sessions_sticky_breaker_open 0.0" in told
-    assert "user-456" not in told
-    assert "conv-123" not in told
+    exported = run(on=True)
+    assert 'sessions_sticky_resolutions_total{outcome="created",provider="openai"} 1.0' in exported
+    assert 'sessions_sticky_resolutions_total{outcome="hit",provider="openai"} 2.0' in exported
+    assert "sessions_sticky_resolve_seconds_count 3.0" in exported
+    assert "sessions_sticky_breaker_open 0.0" in exported
+    assert "user-456" not in exported
+    assert "conv-123" not in exported
 
 
 @pytest.mark.usefixtures("no_labels_seen")
 def test_labels_become_other_when_there_are_too_many() -> None:
     values = [f"provider-{number}" for number in range(metrics.MAX_LABELS + 50)]
-    told = [metrics._bounded("provider", value) for value in values]
-    assert told == values[: metrics.MAX_LABELS] + 50 * ["other"]
+    exported = [metrics._bounded("provider", value) for value in values]
+    assert exported == values[: metrics.MAX_LABELS] + 50 * ["other"]
     assert metrics._bounded("provider", "provider-7") == "provider-7"  # one that it knows
     assert metrics._bounded("reason", "another label") == "another label"
 
@@ -103,15 +103,15 @@ def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_s
         provider = {"provider": "cold"} if at == 2 else {}
         fields = {**route, **provider, "usage": usage, "price": price, "first_byte_ms": 70}
         sessions.record_turn(Turn(conversation_id="conv-123", at=at, outcome="hit", external_id="ann", **fields))
-    told = generate_latest().decode()
-    assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="warm"} 2.0' in told
+    exported = generate_latest().decode()
+    assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="warm"} 2.0' in exported
     for kind, number in (("input", 11_000), ("read", 3_000), ("written", 2_000), ("expected", 2_000)):
-        assert f'sessions_sticky_tokens_total{{kind="{kind}",model="m",provider="warm"}} {float(number)}' in told
-    assert 'sessions_sticky_money_total{kind="overspent",model="m",provider="warm"} 0.004' in told
-    assert 'sessions_sticky_money_total{kind="saved",model="m",provider="warm"} 0.003' in told
-    assert 'sessions_sticky_tokens_total{kind="lost",model="m",provider="cold"} 1888.0' in told
-    assert 'sessions_sticky_money_total{kind="lost",model="m",provider="cold"} 0.001888' in told
-    assert 'sessions_sticky_first_byte_seconds_bucket{le="0.1",model="m",provider="warm"} 2.0' in told
+        assert f'sessions_sticky_tokens_total{{kind="{kind}",model="m",provider="warm"}} {float(number)}' in exported
+    assert 'sessions_sticky_money_total{kind="overspent",model="m",provider="warm"} 0.004' in exported
+    assert 'sessions_sticky_money_total{kind="saved",model="m",provider="warm"} 0.003' in exported
+    assert 'sessions_sticky_tokens_total{kind="lost",model="m",provider="cold"} 1888.0' in exported
+    assert 'sessions_sticky_money_total{kind="lost",model="m",provider="cold"} 0.001888' in exported
+    assert 'sessions_sticky_first_byte_seconds_bucket{le="0.1",model="m",provider="warm"} 2.0' in exported
 
 
 def test_metrics_count_no_turn_that_was_not_recorded(session_cache, settings, no_labels_seen):

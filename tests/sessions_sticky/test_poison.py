@@ -1,4 +1,4 @@
-"""Values that are no session: none may break a chat, and none may be taken for a session."""
+"""Invalid values never break a chat and never count as a session."""
 
 from __future__ import annotations
 

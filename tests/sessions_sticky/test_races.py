@@ -68,7 +68,7 @@ async def test_aresolve_gives_all_racers_one_session_when_tasks_race(manager):
 
 
 @on_real
-def test_rebind_lets_one_win_and_tells_the_others_when_threads_race(manager, together):
+def test_rebind_lets_one_win_and_raises_for_the_others_when_threads_race(manager, together):
     for _ in range(30):
         session = manager.create("conv-123", **PROPOSAL, replace=True)
         moves = [{**MOVE, "provider": f"p{n}"} for n in range(RACERS)]
@@ -80,7 +80,7 @@ def test_rebind_lets_one_win_and_tells_the_others_when_threads_race(manager, tog
 
 
 @on_real
-async def test_arebind_lets_one_win_and_tells_the_others_when_tasks_race(manager):
+async def test_arebind_lets_one_win_and_raises_for_the_others_when_tasks_race(manager):
     session = await manager.acreate("conv-123", **PROPOSAL)
     calls = [manager.arebind(session, **{**MOVE, "provider": f"p{n}"}) for n in range(50)]
     answers = await asyncio.gather(*calls, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What happens seldom: somebody comes in between two steps, a loop dies, a package is missing, an answer never ends."""
+"""Rare events: another process between two steps, a dead loop, a missing package, an endless answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
-from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Examination
+from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Doctor
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
@@ -110,12 +110,12 @@ def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache
 
 
 def test_doctor_gives_up_sampling_when_no_session_turns_up():
-    examination = object.__new__(_Examination)
+    examination = object.__new__(_Doctor)
     examination._store = Mock(send=Mock(side_effect=[(b"7", [])] * SAMPLE_STEPS))
     assert examination._sampled() == []
 
 
-def test_metrics_say_what_to_install_when_prometheus_is_missing(settings, monkeypatch):
+def test_metrics_name_the_package_when_prometheus_is_missing(settings, monkeypatch):
     monkeypatch.setattr("sessions_sticky.conf.find_spec", lambda name: None)
     settings.SESSIONS_STICKY = {"METRICS": True}
     with pytest.raises(ImproperlyConfigured, match=r"pip install 'sessions_sticky\[metrics\]'"):
@@ -167,19 +167,19 @@ async def test_pipeline_is_sent_again_when_the_server_hangs_up_on_it(server):
     store = sessions._store
     (connection,) = await store.asend(Batch([Command(("CLIENT", "ID"))]))
     hang_up = Command(("CLIENT", "KILL", "ID", connection, "SKIPME", "no"))
-    assert await store.asend(Batch([hang_up, Command(("GET", "a"))])) == [0, None]  # 0: not this connection any more
+    assert await store.asend(Batch([hang_up, Command(("GET", "a"))])) == [0, None]  # 0: no longer this connection
 
 
-async def test_nobody_else_waits_when_a_batch_was_not_answered(server):
+async def test_other_callers_fail_fast_when_a_batch_was_not_answered(server):
     await sessions.acreated_per_hour()
     server.kill()
     with pytest.raises(SessionStoreUnavailable, match="ConnectionError"):
         await sessions.acreated_per_hour()
     with pytest.raises(SessionStoreUnavailable, match="circuit breaker is open"):
-        await sessions.aget("conv-123")
+        await sessions.astats()
 
 
-async def test_each_caller_is_told_when_the_server_refuses_the_connection(server, settings):
+async def test_each_caller_gets_the_error_when_the_server_refuses_the_connection(server, settings):
     settings.CACHES = {"default": cache_config(server.url.replace("db=0", "db=99"))}
     answers = await asyncio.gather(*(sessions.aget(f"conv-{n}") for n in range(5)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [SessionStoreUnavailable] * 5
@@ -202,7 +202,7 @@ async def test_async_twin_works_when_the_cache_has_no_options(server, settings):
     assert await sessions.aget("conv-123") is None
 
 
-async def test_async_twin_connects_as_the_pool_options_say(server, settings):
+async def test_async_client_connects_with_the_options_of_the_pool(server, settings):
     config = cache_config(server.url)
     config["OPTIONS"]["CONNECTION_POOL_KWARGS"]["connection_class"] = UnixDomainSocketConnection
     settings.CACHES = {"default": config}

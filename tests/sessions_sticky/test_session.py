@@ -104,7 +104,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE)
-def test_from_json_raises_when_it_is_no_session(data):
+def test_from_json_raises_when_it_is_not_a_session(data):
     with pytest.raises(InvalidSession, match=r"^Not a session: "):
         Session.from_json(data)
 

@@ -18,32 +18,32 @@ SIGNALS = {"created": session_created, "rebound": session_rebound, "deleted": se
 
 @pytest.fixture(params=["function", "coroutine function"])
 def heard(request):
-    """What receivers of all signals were told: `(name, arguments)`."""
-    told, receivers = [], []
+    """The calls of receivers of all signals: `(name, arguments)`."""
+    received, receivers = [], []
     for name, signal in SIGNALS.items():
 
         def receive(name=name, **kwargs):
-            told.append((name, kwargs))
+            received.append((name, kwargs))
 
         async def areceive(name=name, **kwargs):
             await asyncio.sleep(0)
-            told.append((name, kwargs))
+            received.append((name, kwargs))
 
         receivers.append((signal, receive if request.param == "function" else areceive))
     for signal, receiver in receivers:
         signal.connect(receiver)
-    yield told
+    yield received
     for signal, receiver in receivers:
         assert signal.disconnect(receiver)
 
 
-def told(heard):
+def received(heard):
     """Without what Django adds."""
     return [(name, {key: value for key, value in kwargs.items() if key != "signal"}) for name, kwargs in heard]
 
 
 @on_redis
-def test_signals_tell_what_was_changed_and_by_whom(call, manager, heard):
+def test_signals_have_the_change_and_its_actor(call, manager, heard):
     session = call("resolve", "conv-123", **PROPOSAL).session
     call("resolve", "conv-123", **PROPOSAL)
     call("touch", "conv-123")
@@ -52,7 +52,7 @@ def test_signals_tell_what_was_changed_and_by_whom(call, manager, heard):
     call("delete", "conv-123")
     made = call("create", "conv-123", **OTHER)
     common = {"sender": SessionManager, "manager": manager, "actor": "gateway"}
-    assert told(heard) == [
+    assert received(heard) == [
         ("created", {"session": session, **common}),
         ("rebound", {"session": moved, "previous": session, "reason": MOVE["reason"], **common}),
         ("deleted", {"conversation_id": "conv-123", "session": moved, **common}),
@@ -61,7 +61,7 @@ def test_signals_tell_what_was_changed_and_by_whom(call, manager, heard):
 
 
 @on_real
-def test_signals_tell_of_each_session_when_many_are_changed(call, manager, heard):
+def test_signals_are_sent_for_each_session_of_a_bulk_change(call, manager, heard):
     made = fill(manager, 3)
     heard.clear()
     call("rebind_all", provider="openai", to_provider="mistral", reason="maintenance")
@@ -73,7 +73,7 @@ def test_signals_tell_of_each_session_when_many_are_changed(call, manager, heard
         for s, m in zip(made, moved, strict=True)
     ]
     expected += [("deleted", {"conversation_id": m.id, "session": m, **common}) for m in moved]
-    assert sorted(told(heard), key=repr) == sorted(expected, key=repr)
+    assert sorted(received(heard), key=repr) == sorted(expected, key=repr)
 
 
 @on_real
@@ -87,7 +87,7 @@ def test_signals_name_the_actor(manager, heard):
 
 
 @on_real
-def test_signal_tells_of_no_session_when_it_was_unreadable(call, raw, heard):
+def test_signal_has_no_session_when_it_was_unreadable(call, raw, heard):
     raw.set(keys.session("conv-123"), "junk", ex=60)
     call("delete", "conv-123")
     assert [(name, kwargs["conversation_id"], kwargs["session"]) for name, kwargs in heard] == [
@@ -103,7 +103,7 @@ def test_no_signal_is_sent_when_nothing_was_changed(call, manager, heard):
     with pytest.raises(SessionConflict):
         call("rebind", session, **MOVE)
     call("rebind_all", provider="openai", to_provider="p", reason="a test")
-    call("delete", "nobody")
+    call("delete", "missing")
     call("reindex")
     assert not heard
 
@@ -114,7 +114,7 @@ class Failure(Exception):
 
 @on_real
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
-def test_change_is_made_and_others_are_told_when_a_receiver_raises(call, manager, heard, caplog, kind):
+def test_change_is_made_and_other_receivers_run_when_one_raises(call, manager, heard, caplog, kind):
     def fail(**kwargs):
         raise Failure
 
@@ -138,7 +138,7 @@ def test_change_is_made_and_others_are_told_when_a_receiver_raises(call, manager
 
 
 @on_valkey
-def test_receiver_of_one_sender_is_told(call):
+def test_receiver_of_one_sender_is_called(call):
     heard = []
 
     def receive(**kwargs):

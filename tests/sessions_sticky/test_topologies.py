@@ -1,4 +1,4 @@
-"""Sentinel and Cluster by URL alone, where they let in only who has a name, a password and TLS."""
+"""Sentinel and Cluster by URL, with users, passwords and TLS."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ def test_every_part_works_when_servers_speak_tls(tls_url, settings):
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_error_tells_no_password_when_it_is_wrong(login_url, settings, way, caplog):
+def test_error_reveals_no_password_when_it_is_wrong(login_url, settings, way, caplog):
     settings.CACHES = {"default": patient_config(login_url.replace(PASSWORD, "wr0ng-password"))}
     manager = SessionManager()
     get = manager.get if way == "sync" else async_to_sync(manager.aget)
     with pytest.raises(SessionStoreUnavailable) as caught:
         get("conv-123")
-    told = f"{caught.value} {caught.value.__cause__!r} {caplog.text}"
-    assert "wr0ng" not in told
-    assert "s3cret" not in told
+    logged = f"{caught.value} {caught.value.__cause__!r} {caplog.text}"
+    assert "wr0ng" not in logged
+    assert "s3cret" not in logged
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
@@ -97,7 +97,7 @@ def test_nothing_is_said_to_a_server_whose_certificate_is_not_trusted(tls_url, s
 
 
 @pytest.mark.parametrize("store_name", ["sentinel", "cluster"], indirect=True)
-def test_answer_that_came_too_late_is_given_to_nobody(manager, call, settings, store_name, request):
+def test_late_answer_is_discarded(manager, call, settings, store_name, request):
     """redis-py's connections to a Sentinel's primary stay open after a timeout, the answer in them."""
     url = request.getfixturevalue(f"{store_name}_url")
     settings.CACHES = {"default": cache_config(url.replace("/0", "/1"))}  # or it shares the patient one's pool
@@ -154,8 +154,12 @@ def test_loops_leave_no_descriptor_behind(manager):
         assert asyncio.run(manager.aresolve("conv-123", **PROPOSAL)).session.id == "conv-123"
         gc.collect()  # a socket left open would warn here, and warnings are errors
 
-    run()
-    before = len(os.listdir("/dev/fd"))
-    for _ in range(20):
+    gc.freeze()  # what is there already need not be looked through twenty times
+    try:
         run()
-    assert len(os.listdir("/dev/fd")) <= before
+        before = len(os.listdir("/dev/fd"))
+        for _ in range(20):
+            run()
+        assert len(os.listdir("/dev/fd")) <= before
+    finally:
+        gc.unfreeze()

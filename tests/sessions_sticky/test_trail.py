@@ -124,7 +124,7 @@ def test_turn_without_an_answer_leaves_nothing_in_a_cache(call):
         (Usage(9_000, read=3_000, cached=3_000), 3_000),
     ],
 )
-def test_usage_says_what_the_next_turn_should_read(usage, warm):
+def test_usage_returns_what_the_next_turn_should_read(usage, warm):
     assert usage.warm == warm
 
 
@@ -267,7 +267,7 @@ def test_usage_sums_turns_by_route_and_by_owner(call):
 
 
 @on_redis
-def test_usage_leaves_out_what_is_no_sum(call, raw):
+def test_usage_omits_invalid_sums(call, raw):
     hour = int(time.time()) // 3600
     for period, number in (("hour", hour), ("owners", hour)):
         for field, value in ((b"text", b"1"), (b'["a"]', b"1"), (b'["a","turns"]', b"x"), (b"[1]", b"1")):

@@ -28,14 +28,14 @@ MISSING = (
 
 
 @pytest.mark.parametrize(
-    ("missing", "told"),
+    ("missing", "message"),
     [
         ("rest_framework", MISSING),
         ("drf_spectacular", MISSING),
         ("msgspec", "ModuleNotFoundError: import of msgspec halted; None in sys.modules"),
     ],
 )
-def test_urls_say_what_is_missing(missing, told):
+def test_urls_report_a_missing_package(missing, message):
     code = f"import sys; sys.modules[{missing!r}] = None; import sessions_sticky.urls"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.stderr.splitlines()[-1] == told
+    assert ran.stderr.splitlines()[-1] == message

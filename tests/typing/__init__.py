@@ -1,1 +1,1 @@
-"""A project of somebody else's, as type checkers see it."""
+"""Another project, checked by type checkers."""

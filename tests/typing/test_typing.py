@@ -51,5 +51,5 @@ def test_example_uses_every_public_name():
 
 @pytest.mark.parametrize("command", [MYPY, PYRIGHT], ids=["mypy", "pyright"])
 def test_type_checker_sees_every_public_name(command, tmp_path):
-    status, told = check([*command, f"--cache-dir={tmp_path}"] if command is MYPY else command)
-    assert status == 0, told
+    status, output = check([*command, f"--cache-dir={tmp_path}"] if command is MYPY else command)
+    assert status == 0, output

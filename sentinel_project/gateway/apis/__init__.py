@@ -24,5 +24,5 @@ def error_shape(path: str, headers: Mapping[str, str]) -> Render:
 
 
 def is_anthropic(headers: Mapping[str, str]) -> bool:
-    """Return whether a client speaks Anthropic's APIs, where a path alone does not say so; all its SDKs send this."""
+    """Return whether a client uses Anthropic's APIs, by the header that all its SDKs send."""
     return "anthropic-version" in headers

@@ -1,4 +1,4 @@
-"""What an API says about itself. Identity, routing, failover, relay, log and metrics are the same for all APIs."""
+"""The interface of an API. Identity, routing, failover, relay, log and metrics are shared."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
 
 MAX_NAME_LENGTH = 256
-"""The longest name of a model or provider: a longer one is served by no provider, and would fill the log."""
+"""Maximum length of the name of a model or provider; longer names would fill the log."""
 
 
 class Stage(enum.Enum):
-    """What an event means for a stream."""
+    """The stage of a stream after an event."""
 
     PRELUDE = enum.auto()
     """Comes before the answer and promises nothing: comments, `ping`, `response.created`, `message_start`."""
@@ -27,7 +27,7 @@ class Stage(enum.Enum):
 
 
 class Repair(NamedTuple):
-    """A body without the reasoning of another account; `removed` goes into `X-Session-Repaired`."""
+    """A body without reasoning of another account; `removed` is the value of `X-Session-Repaired`."""
 
     body: Body
     removed: str

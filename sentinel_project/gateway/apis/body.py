@@ -1,4 +1,4 @@
-"""A request's JSON object: only its top level is decoded, every value stays byte for byte as the client wrote it."""
+"""A request's JSON object. Only the top level is decoded; values keep their bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sentinel_project.gateway.apis import json_text
 from sentinel_project.gateway.errors import ApiError
 
 MAX_DECODED_BYTES = 64 * 1024
-"""The longest value that `get` decodes. A hostile value of megabytes would hold the event loop for seconds."""
+"""Maximum size of a value that `get` decodes; megabytes would block the event loop for seconds."""
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

@@ -14,7 +14,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventBuffer:
-    """Collects a stream's bytes and hands out whole events: a client cannot read an error behind half an event."""
+    """Buffers a stream's bytes and returns complete events: an error after half an event is unreadable."""
 
     def __init__(self) -> None:
         self.rest = bytearray()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpResponse
-
 from sentinel_project.gateway.apis import is_anthropic
 from sentinel_project.gateway.apis.messages import MESSAGES
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.endpoint import Call, endpoint
-from sentinel_project.gateway.errors import ApiError, json_response
+from sentinel_project.gateway.calls import Call
+from sentinel_project.gateway.endpoint import endpoint
+from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.replies import Reply, json_reply
 from sentinel_project.gateway.routing.plan import unknown_model
 
 DEFAULT_LIMIT = 20
@@ -20,27 +20,27 @@ MAX_LIMIT = 1000
 
 
 @endpoint("GET")
-async def models(call: Call) -> HttpResponse:
+async def models(call: Call) -> Reply:
     """List the models that the client can use."""
-    await authenticate(call.lower_headers)
+    await authenticate(call.headers)
     names = _usable(call)
-    if is_anthropic(call.lower_headers):
-        return json_response(_anthropic_page(names, call))
-    return json_response({"object": "list", "data": [_openai_model(name) for name in names]})
+    if is_anthropic(call.headers):
+        return json_reply(_anthropic_page(names, call))
+    return json_reply({"object": "list", "data": [_openai_model(name) for name in names]})
 
 
 @endpoint("GET")
-async def model(call: Call, name: str) -> HttpResponse:
+async def model(call: Call, name: str) -> Reply:
     """Describe one model."""
-    await authenticate(call.lower_headers)
+    await authenticate(call.headers)
     if name not in _usable(call):
         raise unknown_model(name)
-    return json_response(_anthropic_model(name) if is_anthropic(call.lower_headers) else _openai_model(name))
+    return json_reply(_anthropic_model(name) if is_anthropic(call.headers) else _openai_model(name))
 
 
 def _usable(call: Call) -> list[str]:
     """Return the models of all providers; for Anthropic's clients, only of those that speak Messages."""
-    only = MESSAGES.name if is_anthropic(call.lower_headers) else None
+    only = MESSAGES.name if is_anthropic(call.headers) else None
     return sorted({model for each in providers() if only is None or only in each.apis for model in each.models})
 
 
@@ -56,7 +56,7 @@ def _anthropic_model(name: str) -> dict[str, Any]:
 
 def _anthropic_page(names: list[str], call: Call) -> dict[str, Any]:
     """Return the page that `limit` and `after_id` or `before_id` ask for; `has_more` looks in the same direction."""
-    limit, after, before = _limit(call.GET.get("limit")), call.GET.get("after_id"), call.GET.get("before_id")
+    limit, after, before = _limit(call.parameter("limit")), call.parameter("after_id"), call.parameter("before_id")
     if before:
         names = [name for name in names if name < before]
         page = names[-limit:]

@@ -1,4 +1,4 @@
-"""The objects of OpenAI's Responses that exist at one provider only: what a request refers to, and an answer makes.
+"""Objects of OpenAI's Responses at one provider: references in requests, and new ones in answers.
 
 Bytes are searched before anything is decoded, for an input may be megabytes. A field's name inside a text is not found:
 its quotes are escaped.

@@ -75,7 +75,7 @@ class Responses(Api):
         return _stage(event)
 
     def is_error_shape(self, answer: dict[str, Any]) -> bool:
-        """Require the shape of a plain answer: an event, or a failed response, is none."""
+        """Require a complete plain answer, not an event or a failed response."""
         return (
             isinstance(answer.get("error"), dict) and "sequence_number" not in answer and super().is_error_shape(answer)
         )

@@ -1,10 +1,9 @@
-"""The paths of stored responses and of conversations: objects at one provider, which no model routes."""
+"""The paths of stored responses and conversations, which are routed by object, not by model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from django.http import HttpResponseBase
 from django.urls import re_path
 
 from sentinel_project.gateway.apis import events
@@ -13,8 +12,10 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.response_objects import not_found
 from sentinel_project.gateway.apis.responses import Responses
 from sentinel_project.gateway.auth import authenticate
-from sentinel_project.gateway.endpoint import Call, View, body_of, endpoint, respond
+from sentinel_project.gateway.calls import Call
+from sentinel_project.gateway.endpoint import Endpoint, endpoint, respond
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
@@ -26,7 +27,7 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 
 
 class StoredObjects(Responses):
-    """What is read is the answer, also where it tells of an error: that of a response which failed earlier."""
+    """Return the stored object, even if it contains the error of a response that failed earlier."""
 
     binds = False
     may_have_error = True
@@ -48,10 +49,10 @@ class StoredObjects(Responses):
 STORED = StoredObjects()
 
 
-def _view(kind: str, *methods: str) -> View:
+def _view(kind: str, *methods: str) -> Endpoint:
     @endpoint(*methods)
-    async def view(call: Call, object_id: str = "") -> HttpResponseBase:
-        owner = await authenticate(call.lower_headers)
+    async def view(call: Call, object_id: str = "") -> Reply:
+        owner = await authenticate(call.headers)
         request = _request(call)
         call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
         references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
@@ -70,15 +71,15 @@ def _view(kind: str, *methods: str) -> View:
 
 
 def _request(call: Call) -> ApiRequest:
-    raw = body_of(call)
+    raw = call.body
     body = Body.parse(raw) if raw else Body({}, raw)
-    is_stream = call.method == "GET" and call.GET.get("stream") == "true"
-    query, path = call.META.get("QUERY_STRING", ""), call.path.removeprefix("/v1")
-    return ApiRequest(STORED, body, "", is_stream, call.lower_headers, query, str(call.method), path)
+    is_stream = call.method == "GET" and call.parameter("stream") == "true"
+    path = call.path.removeprefix("/v1")
+    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path)
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:
-    """Ask for an object of which nothing is known. Raises its 404 only when all providers say so."""
+    """Request an unknown object from all providers. Raises 404 only if all return it."""
     unknown: ApiError | None = None
     for provider in plan.candidates:
         try:

@@ -1,4 +1,4 @@
-"""What is known of a provider, and what an entry of the file of providers may say; no Django, no I/O."""
+"""The record of a provider, and the fields of an entry in the providers' file; performs no I/O."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Collect what the provider may repeat and no client may read: the key, and secrets in headers and query."""
+        """Collect the secrets to mask in answers: the key, and secrets in headers and query."""
         given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
         words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
         secrets = tuple(secret for secret in (self.api_key, *words) if secret)
@@ -119,4 +119,4 @@ ECHO = tuple(
     Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1, apis=APIS)
     for name in ("echo-one", "echo-two", "echo-three")
 )
-"""What there is without a file: the first run needs no key and no network."""
+"""The providers without a file, which need no key and no network."""

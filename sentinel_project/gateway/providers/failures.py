@@ -1,4 +1,4 @@
-"""The classes of providers' failures: whose fault each is, and what cools down for it. Pure; no I/O.
+"""Classes of provider failures: the party at fault, and what cools down; performs no I/O.
 
 docs/reference/failover.md shows the same table.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Fault(enum.StrEnum):
-    """Whose fault a failure is."""
+    """The party at fault."""
 
     REQUEST = "the request"
     MODEL = "the model at this provider"
@@ -89,7 +89,7 @@ CLASSES = (
     FailureClass((400, 499), _ANY, (), Fault.REQUEST, Cools.NOTHING),
     FailureClass((100, 999), _ANY, (), Fault.PROVIDER, Cools.OUTLIER),
 )
-"""Failures with a status. 5xx, and what is no status of an answer (1xx, other 2xx, 3xx), belong to the last row."""
+"""Failures with a status. 5xx and unexpected statuses (1xx, other 2xx, 3xx) belong to the last row."""
 
 UNREACHABLE = FailureClass((0, 0), _ANY, (), Fault.PROVIDER, Cools.PROVIDER)
 """No connection: refused, unknown host, TLS, no answer to the connect within its time."""

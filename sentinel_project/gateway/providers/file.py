@@ -1,4 +1,4 @@
-"""Reading the file of providers. Its errors name the file, the line, the entry, the key and what is allowed."""
+"""Read the providers' file. Errors name the file, line, entry, key and what is allowed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sentinel_project.gateway.providers.toml_source import Place, parse, suggest
 HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 """A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
 HIDDEN = frozenset({"headers", "query"})
-"""Keys whose values no error shows: they may be secrets."""
+"""Keys whose values are not shown in errors, because they may be secrets."""
 
 FIELDS = {field.name: field for field in msgspec.structs.fields(Entry)}
 HINTS = get_type_hints(Entry, include_extras=True)
 ALLOWED: dict[str, str] = {name: hint.__metadata__[-1].description for name, hint in HINTS.items()}
-"""What each key may be, in words."""
+"""The allowed values of each key, for messages."""
 REFUSED = {
     **dict.fromkeys(CREDENTIALS, "keys go into api_key_env and auth"),
     **dict.fromkeys(OF_A_CONNECTION, "it belongs to the gateway's own connection"),
@@ -86,7 +86,7 @@ def _provider(place: Place) -> Provider:
 
 
 def _entry(place: Place) -> Entry:
-    """Return an entry whose values are of the right types and in their ranges."""
+    """Return an entry with validated types and ranges."""
     for key in place.values:
         if key not in FIELDS:
             raise place.error(key, f"is not a known key; {suggestion(key, FIELDS)}")
@@ -110,7 +110,7 @@ def _refusal(key: str, value: Any) -> str:
 
 
 def _refused_item(key: str, value: list[Any] | dict[str, Any]) -> tuple[str, str]:
-    """Return the item that is refused in a list or table, to find its line, and how an error shows it."""
+    """Return the refused item of a list or table, to find its line, and its text for the error."""
     if isinstance(value, list):
         item = next(item for item in value if _refusal(key, [item]))
         return (item if isinstance(item, str) else ""), f"one with {_shown(item)}"
@@ -129,7 +129,7 @@ def _shown(value: Any) -> str:
 
 
 def _check_headers(place: Place, key: str, names: Iterable[str], refused: Mapping[str, str]) -> None:
-    """Refuse what is not the name of a header, names twice, and headers that must not go to a provider this way."""
+    """Refuse invalid and repeated header names, and headers that must not be configured here."""
     known: set[str] = set()
     for name in names:
         lower = name.lower()
@@ -158,7 +158,7 @@ def _api_key(place: Place, entry: Entry) -> str | None:
 
 
 def _check_names(places: list[Place], providers: tuple[Provider, ...]) -> None:
-    """Refuse a provider's name twice, a model twice at one provider, and a model in two spellings."""
+    """Refuse repeated providers, repeated models of a provider, and a model in two spellings."""
     numbers: dict[str, int] = {}
     spellings: dict[str, tuple[str, int]] = {}
     for place, provider in zip(places, providers, strict=True):
@@ -187,7 +187,7 @@ def _host(base_url: str) -> str | None:
 
     try:
         given, url = urlsplit(base_url), URL(base_url)
-    except ValueError:  # brackets without an IPv6 address, a port that is no number, a character that no host has
+    except ValueError:  # brackets without an IPv6 address, an invalid port or host character
         return None
     # The provider's key goes into `api_key_env`: aiohttp does not take credentials in both places.
     if given.query or given.fragment or "@" in given.netloc or url.scheme not in ("http", "https") or url.port == 0:

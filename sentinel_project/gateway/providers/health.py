@@ -1,4 +1,4 @@
-"""Which providers, models of a provider and accounts cool down: kept by each process, shared by `health_sync`.
+"""Cooldowns of providers, models and accounts in this process; `health_sync` shares them.
 
 While something cools down no request is sent there. When that is over one request tries it and the others wait for its
 outcome. An answer ends it, a failure doubles the next cooldown. `failures` says what cools down for which failure.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -26,9 +27,9 @@ MAX_DOUBLINGS = 9
 """From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
-"""How long the others wait for the outcome of a trial before one more is let through."""
+"""How long other requests wait for the result of a trial before another one is sent."""
 LOST_SECONDS = 90
-"""After failing for so long without any sign of life a provider is lost: its conversations move."""
+"""After failing this long without a sign of life a provider is lost: its conversations move."""
 
 PROVIDER = "provider"
 ACCOUNT = "account"
@@ -37,7 +38,7 @@ CACHE = "cache"
 
 
 def model_slot(model: str) -> str:
-    """Return the slot of a provider's model; the other slots are PROVIDER and ACCOUNT."""
+    """Return the slot of a provider's model; other slots are PROVIDER and ACCOUNT."""
     return f"model:{model}"
 
 
@@ -75,7 +76,7 @@ class Failure(NamedTuple):
 
     @property
     def is_certain(self) -> bool:
-        """Whether it counts at once: it cannot be the fault of a request, or the provider states a time."""
+        """Whether it counts immediately: a request cannot have caused it, or the provider states a time."""
         return self.cools is not Cools.OUTLIER or self.retry_after is not None
 
 
@@ -93,11 +94,11 @@ class Health:
         self.now = clock
         self._cooldown_seconds = cooldown_seconds
         self._providers = providers
-        self._evidence: dict[str, Evidence] = {}
+        self._evidence: dict[str, Evidence] = defaultdict(Evidence)
 
     def is_cooling(self, name: str, model: str) -> bool:
-        """Return whether no request for a model should be sent there now."""
-        return self.seconds_left(name, model) > 0
+        """Return whether the provider cools down for a model."""
+        return name in self.states and self.seconds_left(name, model) > 0
 
     def seconds_left(self, name: str, model: str | None = None) -> float:
         """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""
@@ -109,7 +110,7 @@ class Health:
         return any(state.is_stated and state.cooling_until > self.now() for _, state in self._slots(name, model))
 
     def is_lost(self, name: str) -> bool:
-        """Return whether it has given no sign of life for so long that its conversations should move."""
+        """Return whether the provider is lost, so that its conversations should move."""
         state = self.states.get(name, {}).get(PROVIDER, HEALTHY)
         return state.failing_since is not None and state.failed_at - state.failing_since >= LOST_SECONDS
 
@@ -118,7 +119,7 @@ class Health:
         return [name for name, slots in self.states.items() if any(state.failures for state in slots.values())]
 
     def begin(self, name: str, model: str) -> float:
-        """Record that a request goes there, and return the time: after a cooldown it is the trial."""
+        """Record the start of a request, which after a cooldown is the trial, and return the time."""
         now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
         for slot, state in self._slots(name, model):
             if state.failures and state.cooling_until <= now:
@@ -126,8 +127,8 @@ class Health:
         return now
 
     def answered(self, name: str, model: str, begun: float) -> None:
-        """Record an answer to a request of the time `begun`: it ends the cooldowns that had begun before that."""
-        self._evidence.setdefault(name, Evidence()).record_answer(self.now())
+        """Record an answer to a request started at `begun`: it ends cooldowns that began earlier."""
+        self._evidence[name].record_answer(self.now())
         healed = [(name, slot) for slot, state in self._slots(name, model) if state.failures]
         if any(slot == ACCOUNT for _, slot in healed):
             healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
@@ -136,7 +137,7 @@ class Health:
                 self._set(each, slot, HEALTHY)
 
     def failed(self, name: str, model: str, failure: Failure) -> None:
-        """Cool down what the failure's class says."""
+        """Start the cooldown of the failure's class."""
         if failure.cools is Cools.ACCOUNT:
             for each in self._of_account(name):
                 self._cool(each, ACCOUNT, failure)
@@ -177,13 +178,13 @@ class Health:
             self.states[name][PROVIDER] = msgspec.structs.replace(state, failing_since=since, failed_at=now)
 
     def merge(self, name: str, slot: str, state: SlotState) -> None:
-        """Take over what another process knows, if it is newer."""
+        """Merge the state of another process if it is newer."""
         mine = self._state(name, slot)
         if state.id != mine.id and (not mine.id or state.at > mine.at):
             self.states.setdefault(name, {})[slot] = state
 
     def _record_outlier(self, name: str, model: str, failure: Failure) -> None:
-        is_outlier = self._evidence.setdefault(name, Evidence()).record_failure(self.now(), failure.conversation)
+        is_outlier = self._evidence[name].record_failure(self.now(), failure.conversation)
         on_trial = [slot for slot, state in self._slots(name, model) if state.failures and slot != ACCOUNT]
         if on_trial and self._may_cool(name, model):
             for slot in on_trial:

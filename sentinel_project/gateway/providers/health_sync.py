@@ -1,4 +1,4 @@
-"""Sharing the state of providers between the workers, through Django's cache; off the requests' path.
+"""Share the state of providers between workers through Django's cache, in the background.
 
 What one worker learns, all know within a second. Without the cache each goes by what it has learned itself.
 
@@ -65,7 +65,7 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]], alias: str) -> None:
-    """Publish what this worker learns, and learn what others publish, until cancelled."""
+    """Publish changes of this worker, and merge those of others, until cancelled."""
     wake = asyncio.Event()
     health.on_change = wake.set
     was_shared = True
@@ -108,7 +108,7 @@ async def probe_forever(health: Health, providers: Callable[[], Sequence[Provide
 
 
 async def _exchange(health: Health, names: list[str], alias: str) -> None:
-    """Merge the records of some providers, then write those that lack what is known here."""
+    """Merge the records of some providers, then write those that lack local changes."""
     run = sync_to_async(lambda call: call(), thread_sensitive=False, executor=_thread)
     stored: dict[str, States] = await run(lambda: read(alias, names, health.now))
     merge(health, stored)
@@ -133,14 +133,14 @@ def read(alias: str, names: list[str], clock: Callable[[], float]) -> dict[str, 
 
 
 def merge(health: Health, stored: dict[str, States]) -> None:
-    """Take over what other processes know newer."""
+    """Merge newer states of other processes."""
     for name, states in stored.items():
         for slot, state in states.items():
             health.merge(name, slot, state)
 
 
 def _stored(alias: str, name: str, clock: Callable[[], float]) -> States:
-    """Read one record; nothing as well for what another program has written there, which must not hide the others."""
+    """Decode a record; return nothing for invalid values of other programs."""
     cache: Any = caches[alias]
     asked = clock()
     try:

@@ -1,9 +1,9 @@
-"""The requests that this process has in flight to each provider, and those that wait for one of them to end."""
+"""Requests in flight to each provider in this process, and requests that wait for a place."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from math import ceil, inf
 
@@ -18,11 +18,11 @@ SLOW_EXCESSES = 3
 SLOW_TRY_SECONDS = 30.0
 
 Limit = Callable[[], float]
-"""How many requests may be in flight now; asked again whenever that may have changed."""
+"""The current limit of requests in flight; called again after changes."""
 
 
 class Gate:
-    """Admits requests to one provider. Those that wait are admitted owner by owner, in turn."""
+    """Admits requests to a provider. Waiting requests are admitted round-robin by owner."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -30,7 +30,7 @@ class Gate:
         self._queued = 0
 
     async def enter(self, owner: str, limit: Limit, *, wait_seconds: float = 0, max_queued: float = inf) -> bool:
-        """Admit a request, if need be after a wait; False when there is no room. `leave` must follow True."""
+        """Admit a request, perhaps after waiting; return False if there is no room. Call `leave` after True."""
         if self.in_flight < limit() and not self._queued:
             self.in_flight += 1
             return True
@@ -77,14 +77,14 @@ class Gate:
 
 
 class Pace:
-    """Whether a provider begins its streams in time. A slow one is tried by one request in `SLOW_TRY_SECONDS`."""
+    """Whether a provider starts its streams in time. A slow one gets one request per `SLOW_TRY_SECONDS`."""
 
     def __init__(self) -> None:
         self._excesses = 0
         self._tried_at = 0.0
 
     def begin(self, now: float) -> None:
-        """Record that a request goes there, at a monotonic time."""
+        """Record a request at a monotonic time."""
         if self._excesses >= SLOW_EXCESSES:
             self._tried_at = now
 
@@ -105,9 +105,9 @@ class Load:
         self.sessions: Counter[str] = Counter()
         self.workers = 1
         """How many processes serve on this host: each has its part of a provider's `max_in_flight`."""
-        self._gates: dict[str, Gate] = {}
-        self._retries: dict[str, Gate] = {}
-        self._paces: dict[str, Pace] = {}
+        self._gates: dict[str, Gate] = defaultdict(Gate)
+        self._retries: dict[str, Gate] = defaultdict(Gate)
+        self._paces: dict[str, Pace] = defaultdict(Pace)
 
     def begin(self, model: str, session_id: str | None) -> Callable[[], None]:
         """Count a request in flight; return what to call at its end."""
@@ -125,15 +125,15 @@ class Load:
 
     def gate(self, name: str) -> Gate:
         """Return a provider's gate."""
-        return self._gates.setdefault(name, Gate())
+        return self._gates[name]
 
     def pace(self, name: str) -> Pace:
         """Return a provider's pace."""
-        return self._paces.setdefault(name, Pace())
+        return self._paces[name]
 
     def retries(self, model: str) -> Gate:
         """Return the gate of the further attempts of a model's requests."""
-        return self._retries.setdefault(model, Gate())
+        return self._retries[model]
 
     def retry_limit(self, model: str) -> float:
         """Return how many further attempts of a model's requests may be in flight: Envoy's retry budget."""
@@ -148,7 +148,7 @@ class Load:
 
         After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        in_flight = {each.name: self.gate(each.name).in_flight for each in providers}
+        in_flight = {each.name: self._gates[each.name].in_flight for each in providers}
         total = sum(in_flight.values())
         if total < MIN_BOUND:
             return set()
@@ -157,7 +157,7 @@ class Load:
         return {name for name, count in in_flight.items() if count + 1 > max(MIN_BOUND, bounds[name])}
 
     def is_bucket(self, session_id: str) -> bool:
-        """Return whether a content session has so many requests in flight that it is no single conversation."""
+        """Return whether a content session has too many requests in flight for a single conversation."""
         return self.sessions[session_id] >= BUCKET_REQUESTS
 
     async def count_workers_forever(self, count: Callable[[], int]) -> None:

@@ -1,4 +1,4 @@
-"""Hosts at which clouds hand out credentials to every program of a machine; no provider may be one of them.
+"""Metadata services of clouds, which give credentials to any program; providers must not use them.
 
 Names are not resolved: what they stand for may change at any time. Loopback and private addresses are allowed, because
 many models run there.

@@ -13,9 +13,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from django.conf import settings
-
 from sentinel_project.gateway import metrics
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.file import load_providers
 

@@ -1,18 +1,17 @@
-"""How often and how long a request is tried."""
+"""Attempts, deadline and retry budget of a request."""
 
 from __future__ import annotations
 
 import asyncio
 
-from django.conf import settings
-
 from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 
 STREAM_ATTEMPTS = 3
-"""The part of a request's time that one attempt of a stream may take: another provider needs some too."""
+"""The maximum share of a request's time for one attempt of a stream, so that others get some."""
 
 
 class Attempts:
@@ -26,11 +25,11 @@ class Attempts:
         self._made = 0
         self._is_over = False
         self._is_late = False
-        self._seconds = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        self._deadline = asyncio.get_running_loop().time() + self._seconds
+        self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
+        self._deadline: float = asyncio.get_running_loop().time() + self._seconds
 
     async def begin(self) -> bool:
-        """Begin an attempt; False when no more may be made. `end` must follow True."""
+        """Start an attempt; return False if none is left. Call `end` after True."""
         if self._made:
             is_late = asyncio.get_running_loop().time() >= self._deadline
             if self._is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
@@ -43,14 +42,14 @@ class Attempts:
         return True
 
     def end(self, failure: UpstreamFailure | None = None) -> None:
-        """End an attempt. A plain request is not repeated after a timeout: it may have been answered, and paid."""
+        """End an attempt. A plain request is not repeated after a timeout: it may have been answered, and billed."""
         if self._made > 1:
             self._load.retries(self._model).leave()
         if failure is not None and failure.is_timeout and not self._request.is_stream:
             self._is_over = True
 
     def until(self, provider: Provider, *, is_last: bool) -> float:
-        """Return the loop's time at which an attempt ends; `is_last`: there is no other provider to ask after it."""
+        """Return the loop time at which an attempt ends; `is_last`: no other provider can be asked after it."""
         now = asyncio.get_running_loop().time()
         if not self._request.is_stream or is_last or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
             return self._deadline
@@ -60,7 +59,7 @@ class Attempts:
         return until
 
     def record_pace(self, provider: Provider, seconds: float) -> bool:
-        """Record how long a stream's beginning took, or was waited for; return whether that was too long."""
+        """Record the time to the first byte of a stream, or until it was given up; return whether it was too long."""
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
         is_late = seconds >= provider.first_byte_seconds

@@ -1,4 +1,4 @@
-"""The session of a request's conversation: which manager holds it, and how it is bound."""
+"""The session of a request's conversation: its manager and its binding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import time
 from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky import (
     InvalidConversationId,
@@ -26,7 +25,7 @@ from sessions_sticky.identity import Identity, scoped
 logger = logging.getLogger(__name__)
 
 HOLD_SECONDS = 300
-"""How long a first request stays bound to a provider that is not the ranking's first: as long as a prompt cache."""
+"""How long a first request is bound to a provider other than the ranking's first: as long as a prompt cache lives."""
 
 _manager = lru_cache(maxsize=8)(lambda ttl_seconds: SessionManager(ttl_seconds=ttl_seconds))
 
@@ -42,7 +41,7 @@ def manager_for(identity: Identity) -> SessionManager:
 
 
 class Bound(NamedTuple):
-    """A conversation's binding. `is_new`: this request made it; one that the store had lost is old."""
+    """A conversation's binding. `is_new`: this request created it (a restored one is not new)."""
 
     session: Session
     outcome: str
@@ -72,7 +71,7 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
 
 
 async def find(identity: Identity, *, owner: str) -> Session | None:
-    """Return the conversation's binding; None when it has none, another owner holds it, or the store is unavailable."""
+    """Return the binding; None if there is none, another owner has it, or the store is unavailable."""
     if identity.session_id is None:
         return None
     try:
@@ -83,7 +82,7 @@ async def find(identity: Identity, *, owner: str) -> Session | None:
 
 
 async def hold(identity: Identity, *, provider: str, model: str, owner: str) -> None:
-    """Bind a conversation's first request to a provider for a while, if the store answers."""
+    """Bind a conversation's first request to a provider temporarily, if the store is available."""
     manager = _manager(min(HOLD_SECONDS, settings.SENTINEL_CONTENT_TTL_SECONDS))
     try:
         await manager.aresolve(str(identity.session_id), provider=provider, model=model, external_id=owner)

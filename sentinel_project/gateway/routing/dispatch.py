@@ -1,4 +1,4 @@
-"""Sending a request to the providers of its plan until one answers."""
+"""Send a request to the providers of its plan until one answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import logging
 from typing import NamedTuple
 
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
@@ -29,9 +29,9 @@ from sessions_sticky.identity import Identity
 logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
-"""Fields of a body that are for gateways: strict providers refuse fields that they do not know."""
+"""Fields of a body for gateways: strict providers refuse unknown fields."""
 HINTED = frozenset({"chat", "responses", "messages"})
-"""The APIs that may take a field with a cache hint: OpenAI's completions and embeddings refuse one."""
+"""The APIs that accept a field with a cache hint; OpenAI's completions and embeddings refuse it."""
 
 
 class Served(NamedTuple):
@@ -48,7 +48,7 @@ class Served(NamedTuple):
 
 
 async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
-    """Ask the candidates one after the other; the first answer counts.
+    """Ask the candidates in order, and return the first answer.
 
     Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
     request's own. A binding that this request made is removed again if it raises anything.
@@ -103,7 +103,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
             attempts.end()
             attempts.record_pace(provider, seconds)
-            metrics.upstream_seconds.labels(provider.name, stream).observe(seconds)
+            metrics.upstream_time(provider.name, stream).observe(seconds)
             health.answered(provider.name, plan.model, begun)
             failures.count_doubtful()
             gate.wake()  # it may have been cooling down until now
@@ -142,13 +142,13 @@ class _Failures:
             self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
 
     def count_doubtful(self) -> None:
-        """Count the failures that were doubtful: another provider has answered, the request was not at fault."""
+        """Count doubtful failures: another provider has answered, so the request was not at fault."""
         for name, failure in self._doubtful:
             self._health.failed(name, self._plan.model, failure)
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
-    """Enter a provider's gate. The conversation's own provider is worth a wait, and so is one that cools down."""
+    """Enter a provider's gate; wait for the conversation's own provider and for one that cools down."""
 
     def limit() -> float:
         room = routing.load.room(provider)
@@ -161,7 +161,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 
 
 def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
-    """Return the error for a request that a provider has no room for."""
+    """Return the error for a full provider."""
     if routing.health.is_cooling(provider.name, plan.model):
         return routing.unavailable(plan.model, [])
     message = f"All providers of the model {plan.model!r} are busy"
@@ -171,7 +171,7 @@ def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
 async def _ask(
     provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float
 ) -> tuple[client.Answer, str | None]:
-    """Ask a provider; once more, without it, when it refuses reasoning that another account made."""
+    """Ask a provider; if it refuses another account's reasoning, retry once without it."""
     try:
         return await client.call(provider, request, body, hint, until), None
     except ApiError as exc:
@@ -182,7 +182,7 @@ async def _ask(
 
 
 def affinity_hint(identity: Identity) -> str | None:
-    """Return what a provider gets as a cache hint: an HMAC of the session's id, never the id; None without one."""
+    """Return the cache hint for a provider: an HMAC of the session's id; None without one."""
     if identity.session_id is None:
         return None
     return hmac.digest(settings.SENTINEL_ID_KEY, b"hint\0" + identity.session_id.encode(), "sha256").hex()[:32]

@@ -30,9 +30,9 @@ from sessions_sticky.identity import Identity, continued, identify
 logger = logging.getLogger(__name__)
 
 STORE_SECONDS = 0.5
-"""How long a request waits for the store; the cache's own timeouts are shorter."""
+"""How long a request waits for the store; the cache's timeouts are shorter."""
 REMEMBERED = 4096
-"""How many objects a process remembers for the time that the store is down; about 300 bytes each."""
+"""How many objects a process remembers for outages of the store; about 300 bytes each."""
 
 NO_CONVERSATION = Identity(None, "none", False, None, None, False)
 
@@ -54,7 +54,7 @@ class StoredObject(msgspec.Struct, frozen=True):
 
 
 class Placement(NamedTuple):
-    """Where a request has to go for the objects that it refers to.
+    """The providers of the objects that a request refers to.
 
     `providers` None: not known, so that no other than the first provider may be asked.
     """
@@ -111,7 +111,7 @@ async def _read_reference(reference: Reference) -> StoredObject | None:
 
 
 async def read(object_id: str) -> StoredObject | None:
-    """Return what is known of an object; None when nothing is. Raises `ApiError` 503 while the store is unavailable."""
+    """Return the record of an object, None if there is none. Raises `ApiError` 503 if the store is unavailable."""
     try:
         keys.check(object_id)
     except InvalidConversationId:
@@ -130,7 +130,7 @@ async def read(object_id: str) -> StoredObject | None:
 
 
 async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
-    """Keep where objects are; waits for the store, but not long: an answer to a client must not wait for Redis."""
+    """Record the provider of objects; waits only briefly for the store."""
     for object_id in object_ids:
         _remember(object_id, stored)
         task = asyncio.create_task(_write_logged(object_id, stored))
@@ -140,7 +140,7 @@ async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
 
 
 async def keep_made(request: ApiRequest, plan: Plan, served: Served) -> Served:
-    """Keep the objects that an answer makes, each before its bytes go on to the client."""
+    """Record the objects that an answer creates, before their bytes are sent to the client."""
     if not request.api.makes_objects:
         return served
     conversation = None if plan.identity.source == "content" else plan.identity.ranking_id
@@ -167,7 +167,7 @@ async def _keep_made_in_stream(
 
 
 def _places(name: str, *, is_account_wide: bool) -> frozenset[str] | None:
-    """Return the providers that have what one of them has; None when that one is no longer configured."""
+    """Return the providers that share an object with the given one; None if it is no longer configured."""
     account = next((provider.account or name for provider in providers() if provider.name == name), None)
     if account is None:
         return None
@@ -196,7 +196,7 @@ async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
 
 
 def _read(object_id: str) -> StoredObject | None:
-    """Return what the store knows; nothing as well for what another program has written there."""
+    """Return the stored record; None for invalid values of other programs."""
     cache, key = caches[DEFAULT_CACHE_ALIAS], keys.prefixed(f"object:{object_id}")
     try:
         value = cache.get(key)

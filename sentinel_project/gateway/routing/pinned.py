@@ -1,4 +1,4 @@
-"""Plans of requests that not every provider of their model can serve: those that refer to upstream objects."""
+"""Plans of requests that refer to upstream objects, which only some providers can serve."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def plan_request(identity: Identity, request: ApiRequest, owner: str, plac
 
 
 async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, only: frozenset[str]) -> Plan:
-    """Return the providers for a request that no other than those named in `only` can serve.
+    """Return the providers for a request that only those named in `only` can serve.
 
     The conversation's binding stays as it is; a new one is bound to the provider that is asked first. Raises `ApiError`
     as `plan_route` does.

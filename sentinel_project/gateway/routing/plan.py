@@ -1,4 +1,4 @@
-"""Which providers may serve a request, in which order, and what becomes of the conversation's binding."""
+"""Choose the providers of a request and their order, and update the conversation's binding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import uuid
 from typing import NamedTuple
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
@@ -35,7 +34,7 @@ load = Load()
 warmth = Warmth()
 FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
-"""How many requests a process has in flight to a provider that is asked although it cools down."""
+"""Maximum requests in flight to a provider that is asked although it cools down, per process."""
 
 
 class Plan(NamedTuple):
@@ -61,19 +60,19 @@ class Plan(NamedTuple):
 
     @property
     def manager(self) -> SessionManager:
-        """The manager of the conversation's session: its idle time depends on how the conversation was recognized."""
+        """The manager with the idle time for the kind of the conversation."""
         return binding.manager_for(self.identity)
 
 
 class RouteResult(NamedTuple):
-    """How a conversation came to its answer. `reason` is that of a rebind, else None."""
+    """How a conversation was routed. `reason` is that of a rebind, else None."""
 
     outcome: str
     reason: str | None = None
 
 
 def providers_for(model: str, api: str) -> list[Provider]:
-    """Return the providers that are configured for a model and speak an API."""
+    """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if provider.serves(model, api)]
 
 
@@ -86,7 +85,7 @@ def eligible(model: str, api: str) -> list[Provider]:
 
 
 def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
-    """Return the provider to ask all the same when all that serve a model are cooling down: the one that is due first.
+    """Return the provider to ask if all of a model cool down: the one that is due first.
 
     Raises `ApiError`: 429 when each of them cools down until a time that it stated, 503 when the only ones that do not
     cool down take no new conversations. `bound` does take the conversation's requests.
@@ -107,7 +106,8 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     """
     if not providers_for(model, api):
         raise unknown_model(model)
-    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
+    able = eligible(model, api)
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
     if identity.session_id is None or not identity.binds:
         outcome = "ranked" if identity.session_id else "none"
         return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, outcome)
@@ -120,8 +120,9 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     if session.model != model and providers_for(session.model, api):
         logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
         model = session.model
-        ranking = _ranked(session.id, model, api)
-    candidates = _from_bound(session.provider, ranking, model, api)
+        able = eligible(model, api)
+        ranking = _ranked(session.id, able)
+    candidates = _from_bound(session.provider, able, ranking) or fail_open(model, api, session.provider)
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
@@ -146,7 +147,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
-    """Return the providers for a request that binds nothing, first the one that its conversation is bound to.
+    """Return the providers for a request that binds nothing, the bound one first.
 
     Raises `ApiError`: 404 for a model that no provider serves by this API, 429 or 503 when no provider can
     serve now.
@@ -156,13 +157,14 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
         model = session.model
     elif not providers_for(model, api):
         raise unknown_model(model)
-    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, model, api)
-    candidates = _from_bound(session.provider if session else None, ranking, model, api)
+    able, bound = eligible(model, api), session.provider if session else None
+    ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
+    candidates = _from_bound(bound, able, ranking) or fail_open(model, api, bound)
     return Plan(identity, owner, api, model, candidates, None, "none")
 
 
 async def record_result(plan: Plan, answered: Provider) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered: the first answer decides where a new one goes."""
+    """Keep the binding, or move it to the provider that answered (a new binding always)."""
     session = plan.session
     if session is None:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
@@ -183,7 +185,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
 
 
 async def undo(plan: Plan) -> None:
-    """Remove the binding that a request made which got no answer, unless it has changed."""
+    """Remove the new binding of a request without an answer, unless it has changed."""
     if plan.session is None or not plan.is_new:
         return
     try:
@@ -205,9 +207,10 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
 
 
 def _move_reason(session: Session) -> str | None:
-    if session.model not in {model for provider in providers() for model in provider.models}:
+    serving = [provider.name for provider in providers() if session.model in provider.models]
+    if not serving:
         return "model not configured"
-    if session.provider not in [provider.name for provider in providers() if session.model in provider.models]:
+    if session.provider not in serving:
         return "provider not configured for the model"
     if health.is_lost(session.provider):
         return "provider gave no sign of life for 90 s"
@@ -215,37 +218,36 @@ def _move_reason(session: Session) -> str | None:
 
 
 def _first_by_configuration(plan: Plan) -> str | None:
-    """Return the provider that every worker ranks first while all are well; None when all weights are 0."""
+    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
     weights = {provider.name: provider.weight for provider in providers_for(plan.model, plan.api)}
     return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
 
 
-def _ranked(ranking_id: str, model: str, api: str) -> list[Provider]:
-    """Return the eligible providers that take new conversations, in the order on which all workers agree.
+def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
+    """Return those of the eligible providers that take new conversations, in the order on which all workers agree.
 
     Those that are slow, or have more than their share of the load of this process, go to the end.
     """
-    by_name = {provider.name: provider for provider in eligible(model, api)}
+    by_name = {provider.name: provider for provider in able}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    overfull = load.overfull(list(by_name.values()))
-    return sorted((by_name[name] for name in ranking), key=lambda each: (_is_slow(each), each.name in overfull))
+    overfull, now = load.overfull(able), health.now()
+    return sorted(
+        (by_name[name] for name in ranking),
+        key=lambda each: (load.pace(each.name).is_slow(now), each.name in overfull),
+    )
 
 
-def _is_slow(provider: Provider) -> bool:
-    return load.pace(provider.name).is_slow(health.now())
+def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]) -> list[Provider]:
+    """Return the bound provider if it is eligible, then the ranking, those of its account first.
 
-
-def _from_bound(bound: str | None, ranking: list[Provider], model: str, api: str) -> list[Provider]:
-    """Return the bound provider if it may serve, then the ranking, those of its account first.
-
-    Providers of one account share caches and reasoning. Raises `ApiError` 429 or 503 when none may serve.
+    Providers of one account share caches and reasoning. A bound provider that is slow comes last.
     """
-    own = [provider for provider in eligible(model, api) if provider.name == bound]
+    own = [provider for provider in able if provider.name == bound]
     account = next((provider.account for provider in providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
-    own_is_last = bool(own) and _is_slow(own[0])
-    return (others + own if own_is_last else own + others) or fail_open(model, api, bound)
+    own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())
+    return others + own if own_is_last else own + others
 
 
 def unknown_model(model: str) -> ApiError:
@@ -254,7 +256,7 @@ def unknown_model(model: str) -> ApiError:
 
 
 def unreachable(model: str, able: list[Provider]) -> ApiError:
-    """Return the error for a request that only these providers can serve, none of them now. No other can take over."""
+    """Return the error for a request that only these providers can serve, none of which can now."""
     left = [health.seconds_left(provider.name, model) for provider in able]
     wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
     what = f"serves the model {model!r}" if model else "that could answer is available"

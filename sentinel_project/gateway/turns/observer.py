@@ -1,13 +1,12 @@
-"""What one request tells of its turn while it is served: one call at the first byte, one at the end."""
+"""Collect the data of a request's turn: one call at the first byte, one at the end."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from django.conf import settings
-
 from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder

@@ -1,4 +1,4 @@
-"""Recording turns off the requests' path: a bounded queue, flushed in batches.
+"""Record turns in the background: a bounded queue, flushed in batches.
 
 What the store may have recorded is not sent twice: after an error the batch is dropped. While the circuit breaker is
 open turns wait, until the queue is full.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 10_000
-"""Turns that wait; about 2 KB each. Beyond it the store is slower than the chats."""
+"""Maximum number of queued turns of about 2 KB; more means that the store is too slow."""
 BATCH = 500
 FLUSH_SECONDS = 1.0
 STOP_SECONDS = 2.0
@@ -78,7 +78,7 @@ class Recorder:
                 logger.exception("turns cannot be recorded")
 
     async def stop(self) -> None:
-        """Record what is left before the worker ends."""
+        """Record the remaining turns before the worker ends."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self.flush()

@@ -1,14 +1,16 @@
-"""Calling a provider: native async I/O, answers passed on as they arrive."""
+"""Call providers with native async I/O, and forward answers as they arrive."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 import weakref
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import msgspec
@@ -17,6 +19,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.upstream import headers
+from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
 from sentinel_project.gateway.upstream.relay import open_stream
@@ -25,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 5
 CLOSING_SECONDS = 2
-"""How soon a pooled connection breaks if the provider was closing it; later, it had begun to answer, and did fail."""
+"""How soon a pooled connection breaks if the provider was closing it; a later break is a failure."""
 MAX_HEADER_BYTES = 64 * 1024
-"""The longest header of an answer: some providers put their whole policy there."""
+"""Maximum length of a response header: some providers send their whole policy."""
 MAX_ANSWER_BYTES = 64 * 2**20
-"""The longest plain answer; it leaves room for a few pictures in base64."""
+"""Maximum size of a plain answer; enough for some images in base64."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -53,7 +56,7 @@ class Answer(NamedTuple):
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Call something on an event loop: garbage is collected by any thread."""
+    """Schedule a call on an event loop, because any thread may collect garbage."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)
 
@@ -69,11 +72,14 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
         return Answer(
             {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
         )
+    alarm = Alarm(asyncio.get_running_loop())
     try:
-        async with asyncio.timeout_at(until):
+        with alarm.at(until):
             return await _ask(provider, request, body.encode(), hint)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc
+    finally:
+        alarm.close()
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
@@ -99,8 +105,8 @@ def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type:
 async def _send(
     provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
-    """Send; once more when a pooled connection breaks: the provider may close it at any moment, which is no failure."""
-    clients, reuses = await _clients_of_loop(), list[str]()
+    """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
+    clients = await _clients_of_loop()
     send = partial(
         aiohttp.ClientSession.request,
         method=request.method,
@@ -109,24 +115,27 @@ async def _send(
         data=body or None,
         headers=sent_headers,
         allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-        trace_request_ctx=reuses,
     )
     if not request.api.may_repeat(request.body):
         return await send(clients.unpooled)
-    sent = time.monotonic()
+    sent, opened = time.monotonic(), list[socket.socket]()
+    _opened.set(opened)
     try:
         return await send(clients.pooled)
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        if not reuses or time.monotonic() - sent > CLOSING_SECONDS:
+        if opened or time.monotonic() - sent > CLOSING_SECONDS:
             raise
         return await send(clients.unpooled)  # a provider that stops closes all that are pooled
 
 
-async def _note_reuse(
-    client: aiohttp.ClientSession, context: Any, params: aiohttp.TraceConnectionReuseconnParams
-) -> None:
-    if context.trace_request_ctx is not None:  # that of a probe
-        context.trace_request_ctx.append("reused")
+_opened: ContextVar[list[socket.socket]] = ContextVar("opened")
+"""The sockets that the current request has opened: none when it reuses a connection. aiohttp's traces cost 25 us."""
+
+
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    opened = socket.socket(*address[:3])
+    _opened.get([]).append(opened)
+    return opened
 
 
 async def probe(provider: Provider) -> int:
@@ -163,7 +172,7 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
 
 
 class Clients(NamedTuple):
-    """HTTP clients: one that keeps its connections, and one that makes a new connection for each request."""
+    """HTTP clients: one with a connection pool, and one with a new connection for each request."""
 
     pooled: aiohttp.ClientSession
     unpooled: aiohttp.ClientSession
@@ -183,11 +192,8 @@ async def _clients_of_loop() -> Clients:
 
 
 def _client(*, force_close: bool) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
-        trace_configs=[trace],
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        connector=aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_open_socket),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_HEADER_BYTES,

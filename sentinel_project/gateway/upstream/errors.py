@@ -1,4 +1,4 @@
-"""What a provider's failures mean: for the client, for the conversation and for the provider's health."""
+"""Convert provider failures to errors for the client and failures for the provider's health."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UpstreamFailure(ApiError):
 
     @property
     def is_timeout(self) -> bool:
-        """Whether the gateway gave up waiting: the provider may still be at work."""
+        """Whether the gateway gave up waiting: the provider may still be working."""
         return self.code == "upstream_timeout"
 
     @property
@@ -76,7 +76,7 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
 
 
 def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
-    """Return the error for a provider that could not be asked, or did not answer to the end."""
+    """Return the error for an unreachable provider, or a broken answer."""
     status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
     if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
         status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
@@ -155,7 +155,7 @@ async def _error_text(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _plain_text(response: aiohttp.ClientResponse, text: bytes, secrets: tuple[str, ...]) -> str | None:
-    """Return the words of an error that is plain text, without the secrets that some providers repeat."""
+    """Return the text of a plain error, without secrets."""
     if response.content_type != "text/plain":
         return None
     words = " ".join(text.decode(errors="replace").split())

@@ -1,4 +1,4 @@
-"""Which headers and query parameters go to a provider, and which headers come back. All others are dropped."""
+"""Filter the headers and query parameters sent to a provider, and the headers of its answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TO_PROVIDER = frozenset(
     {"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate", "idempotency-key"}
 )
 FOR_ONE_ATTEMPT = frozenset({"idempotency-key"})
-"""Headers that say that a request is the same as an earlier one, which no other attempt is."""
+"""Headers for the first attempt only."""
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
 QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
@@ -37,26 +37,28 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
 
     `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
     """
-    allowed = (TO_PROVIDER | provider.forward_headers | {provider.affinity_header}) - {TURN_STATE}
     hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
     sent = {
         name: value
         for name, value in request.headers.items()
-        if (name in allowed or name.startswith(TO_PROVIDER_PREFIXES))
-        and name not in hop_by_hop
-        and _is_printable(value)
+        if _is_forwarded(provider, name) and name not in hop_by_hop and _is_printable(value)
     }
     if provider.affinity_header is not None and hint is not None:
         sent[provider.affinity_header] = sent.get(provider.affinity_header) or hint
     issuer, _, state = request.headers.get(TURN_STATE, "").partition(":")
-    if issuer == _issuer(provider) and state and _is_printable(state) and TURN_STATE not in hop_by_hop:
+    if state and issuer == _issuer(provider) and _is_printable(state) and TURN_STATE not in hop_by_hop:
         sent[TURN_STATE] = state
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
 
+def _is_forwarded(provider: Provider, name: str) -> bool:
+    is_allowed = name in TO_PROVIDER or name in provider.forward_headers or name.startswith(TO_PROVIDER_PREFIXES)
+    return (is_allowed or name == provider.affinity_header) and name != TURN_STATE
+
+
 def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
     """Return the query of a request to a provider: the client's allowed parameters, then the provider's own."""
-    sent = parse_qsl(query, keep_blank_values=True)
+    sent = parse_qsl(query, keep_blank_values=True) if query else []
     allowed = [(name, value) for name, value in sent if name in QUERY_TO_PROVIDER and name not in provider.query]
     return [*allowed, *provider.query.items()]
 
@@ -68,7 +70,7 @@ def next_attempt(request: ApiRequest) -> ApiRequest:
 
 
 def authorization(provider: Provider) -> dict[str, str]:
-    """Return the header that shows the gateway's key to a provider; none where it takes none."""
+    """Return the header with the provider's key; empty if it has none."""
     if provider.api_key is None or provider.auth == "none":
         return {}
     if provider.auth == "bearer":
@@ -85,9 +87,9 @@ def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str,
     passed = {name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES)}
     kept = {name: value for name in sorted(passed) if (value := _usable(provider, response, name)) is not None}
     for name in REQUEST_IDS:
-        if request_id := _usable(provider, response, name):
+        if name in names and (request_id := _usable(provider, response, name)):
             kept["x-upstream-request-id"] = kept["request-id"] = request_id
-    if state := _usable(provider, response, TURN_STATE):
+    if TURN_STATE in names and (state := _usable(provider, response, TURN_STATE)):
         kept[TURN_STATE] = f"{_issuer(provider)}:{state}"
     return kept
 
@@ -99,14 +101,15 @@ def _issuer(provider: Provider) -> str:
 
 def media_type(response: aiohttp.ClientResponse, default: str) -> str:
     """Return the type of an answer if it is one of `MEDIA_TYPES`, with its charset if that is UTF-8, else `default`."""
-    if response.content_type not in MEDIA_TYPES:
+    given = response.content_type
+    if given not in MEDIA_TYPES:
         return default
     is_utf8 = (response.charset or "").lower() == "utf-8"
-    return f"{response.content_type}{'; charset=utf-8' if is_utf8 else ''}"
+    return f"{given}; charset=utf-8" if is_utf8 else given
 
 
 def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> str | None:
-    """Return a header of a provider's answer; None when there is none, or one that cannot be passed on."""
+    """Return a header of a provider's answer; None if it is missing or invalid."""
     value = response.headers.get(name)
     if value is None or not _is_printable(value):
         return None
@@ -117,7 +120,7 @@ def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> 
 
 
 def _retry_after(value: str) -> str | None:
-    """Return a number of seconds, or a date written anew; None for any other text."""
+    """Return a normalized number of seconds or date; None for other text."""
     if SECONDS.fullmatch(value):
         return value
     try:

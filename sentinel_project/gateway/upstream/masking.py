@@ -1,6 +1,6 @@
-"""Keeping the gateway's secrets for a provider (`Provider.secrets`) from clients, to whom a provider may repeat them.
+"""Mask a provider's secrets (`Provider.secrets`) in its answers to clients; performs no I/O.
 
-Pure. Use `mask` on text and on decoded JSON, `mask_body` on the bytes of an answer that is passed on undecoded.
+Use `mask` on text and on decoded JSON, `mask_body` on the bytes of an answer that is passed on undecoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Passing a provider's stream on: held until an answer begins, then event by event as the bytes arrive."""
+"""Forward a provider's stream: hold it until an answer begins, then send events as they arrive."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import aiohttp
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, Stage
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import (
     UpstreamFailure,
     failure,
@@ -30,10 +31,10 @@ from sentinel_project.gateway.upstream.masking import mask_body
 logger = logging.getLogger(__name__)
 
 MAX_EVENT_BYTES = 16 * 2**20
-"""The longest event of a stream: so much is kept until its end has come."""
+"""Maximum size of an event, which is buffered until it is complete."""
 PRELUDE_BYTES = 64 * 1024
 PRELUDE_SECONDS = 2.0
-"""How much, and for how long, events that come before the answer are held: until then another provider may answer."""
+"""How much, and for how long, events before the answer are held, so that a failure can fail over."""
 END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
@@ -119,6 +120,7 @@ async def _relay(
             _record_failure(provider, failed)
             yield api.error_event(failed, last)
     finally:
+        reader.close()
         if end is not None and not response.content.at_eof():
             task = asyncio.get_running_loop().create_task(_read_to_end(response))
             _ending.add(task)
@@ -134,7 +136,9 @@ class _Reader:
         self, provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer
     ) -> None:
         self._provider, self._api, self._response, self._buffer = provider, api, response, buffer
-        self._quiet_since = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._quiet_since = self._loop.time()
+        self._alarm = Alarm(self._loop)
 
     async def next(self) -> bytes | None:
         """Return the whole events in what comes next, perhaps none; a heartbeat if due before; None at the end.
@@ -144,22 +148,25 @@ class _Reader:
         """
         if len(self._buffer.rest) > MAX_EVENT_BYTES:
             raise too_long(self._provider, MAX_EVENT_BYTES)
-        loop = asyncio.get_running_loop()
         idle_until = self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS
-        heartbeat_at = loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
+        heartbeat_at = self._loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
         try:
-            async with asyncio.timeout_at(min(idle_until, heartbeat_at)):
+            with self._alarm.at(min(idle_until, heartbeat_at)):
                 chunk = await self._response.content.readany()
         except TimeoutError:
             if idle_until <= heartbeat_at:
                 raise
             return self._api.heartbeat
-        self._quiet_since = loop.time()
+        self._quiet_since = self._loop.time()
         if chunk:
             return self._buffer.take(chunk)
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
         return rest + b"\n\n" if _end(self._api, rest) is not None or _error(self._api, rest) else None
+
+    def close(self) -> None:
+        """Drop what is left of the time limits."""
+        self._alarm.close()
 
 
 def _end(api: Api, whole: bytes) -> int | None:
@@ -201,13 +208,13 @@ def _record_error(provider: Provider, api: Api, whole: bytes) -> bool:
 
 
 def _record_failure(provider: Provider, failed: UpstreamFailure) -> None:
-    """Count and log a failure inside a stream, whose status was sent long ago."""
+    """Count and log a failure within a stream, whose status was already sent."""
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:
-    """Read a response that is about to end, for its connection can be used again then; else close it."""
+    """Read the end of a response to reuse its connection; otherwise close it."""
     try:
         async with asyncio.timeout(END_SECONDS):
             await response.content.readany()

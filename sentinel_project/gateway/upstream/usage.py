@@ -1,4 +1,4 @@
-"""Reading the tokens that a provider reports, in an answer of any API, under every name that providers use."""
+"""Read the token usage in answers of all APIs, under all names that providers use."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class UsageReader:
         return read.choices == []
 
     def usage(self) -> Usage | None:
-        """Return what was reported; None when nothing usable was."""
+        """Return the reported usage; None if there was none."""
         numbers = self._numbers
         if any(value < 0 for value in numbers.values()):
             return None

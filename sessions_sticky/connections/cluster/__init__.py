@@ -1,1 +1,1 @@
-"""Redis Cluster: which server holds which keys, and sending commands there."""
+"""Redis Cluster: the slot map, and sending commands to the nodes of their keys."""

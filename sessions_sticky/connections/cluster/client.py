@@ -1,4 +1,4 @@
-"""The servers of a Redis Cluster: sending commands and scripts to those that hold the keys."""
+"""Send commands and scripts to the servers of a Redis Cluster that hold their keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sessions_sticky.connections.cluster.slot_map import (
     FAILURES,
     Answers,
     At,
-    Parcels,
+    CommandsByNode,
     Slots,
     exchange,
 )
@@ -31,19 +31,20 @@ if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
 _BEGIN: Any = None
-"""What starts a generator."""
+"""The value that starts a generator."""
 
-Conversation = Generator[Parcels, Answers, list[Any]]
-Post = Callable[[Parcels], Awaitable[Answers]]
+Conversation = Generator[CommandsByNode, Answers, list[Any]]
+Post = Callable[[CommandsByNode], Awaitable[Answers]]
 RunAll = Callable[[Sequence[Command[Any]], Slots], Conversation]
-"""Does what commands mean in steps, each on the server of its keys."""
+"""Runs commands in steps, each on the server of its keys."""
 
 
 class RedisCluster:
-    """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for what the methods promise."""
+    """The servers of a django-redis cache on a Redis Cluster; see `RedisServer` for the methods."""
 
-    def __init__(self, cache: RedisCache, run_all: RunAll) -> None:
+    def __init__(self, cache: RedisCache, run_all: RunAll, reply_seconds: float | None = None) -> None:
         self._cache = cache
+        self._reply_seconds = reply_seconds
         self._run_all = run_all
         self._urls = read_url(cache.client._server[0])
         self._slots = Slots(self._urls.addresses)
@@ -51,11 +52,11 @@ class RedisCluster:
 
     @staticmethod
     def serves(cache: RedisCache) -> bool:
-        """Tell whether a cache is on a cluster."""
+        """Return whether a cache is on a cluster."""
         return isinstance(cache.client.connection_factory, ClusterConnectionFactory)
 
     def send(self, request: RedisRequest) -> Any:
-        """Send and wait."""
+        """Send with blocking calls."""
         return run(self._send(request, self._post))
 
     def asend(self, request: RedisRequest) -> Awaitable[Any]:
@@ -83,57 +84,58 @@ class RedisCluster:
     def _accept_slots(self, reply: Any, asked: Address, *, is_last: bool) -> bool:
         """Update the slot map. Return whether to stop asking further nodes; also after a timeout."""
         if isinstance(reply, Exception):
-            self._slots.ask_last(asked)
+            self._slots.deprioritize(asked)
             if not self._slots.primaries and is_last:
                 raise reply
             return isinstance(reply, RedisTimeoutError) and bool(self._slots.primaries)
         self._slots.read(reply, asked)
         return True
 
-    async def _post(self, parcels: Parcels) -> Answers:
-        """Write to all, then read from all, in blocking calls: the servers work side by side."""
+    async def _post(self, parcels: CommandsByNode) -> Answers:
+        """Write to all servers, then read from all with blocking calls, so that they work in parallel."""
         written: dict[Address, Connection | Exception] = {}
         try:
             for address, commands in parcels.items():
                 written[address] = self._node(address).write(commands)
-            return self._heard(
+            return self._note_failures(
                 {address: self._node(address).read(written.pop(address), len(parcels[address])) for address in parcels}
             )
         finally:
-            for address, unread in written.items():  # interrupted before their turn came
+            for address, unread in written.items():  # interrupted before they were read
                 self._node(address).give_up(unread)
 
-    async def _apost(self, parcels: Parcels) -> Answers:
+    async def _apost(self, parcels: CommandsByNode) -> Answers:
         exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
-        return self._heard(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
+        return self._note_failures(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
 
-    def _heard(self, answers: Answers) -> Answers:
+    def _note_failures(self, answers: Answers) -> Answers:
         for address, replies in answers.items():
             errors = [reply for reply in replies if isinstance(reply, Exception)]
             if errors:
-                self._slots.doubt()
-            # CLUSTERDOWN: cut off from the others, it takes itself for what it was.
+                self._slots.mark_stale()
+            # CLUSTERDOWN: cut off from the others, the node reports its outdated state.
             if any(not isinstance(error, ResponseError) or isinstance(error, ClusterDownError) for error in errors):
-                self._slots.ask_last(address)
+                self._slots.deprioritize(address)
         return answers
 
     def _node(self, address: Address) -> _Node:
         if address not in self._nodes:
-            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address))
+            self._nodes[address] = _Node(self._cache, self._urls.node_url(*address), self._reply_seconds)
         return self._nodes[address]
 
 
 class _Node:
-    """One server; in its replies an error stands in the place of each command that met it."""
+    """One server; an error replaces the reply of a failed command."""
 
-    def __init__(self, cache: RedisCache, url: str) -> None:
+    def __init__(self, cache: RedisCache, url: str, reply_seconds: float | None) -> None:
         factory = cache.client.connection_factory
-        self._pool = ConnectionPool.from_url(**factory.make_connection_params(url), **factory.pool_cls_kwargs)
+        params = standalone.patient(factory, url, reply_seconds)
+        self._pool = ConnectionPool.from_url(**params, **factory.pool_cls_kwargs)
         self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
-        self._breaker = Breaker()
+        self._breaker = Breaker(measured=reply_seconds is None)
 
     def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:
-        """Send commands, to be followed by `read`."""
+        """Send commands; call `read` afterwards."""
         try:
             self._breaker.check()
             connection = self._pool.get_connection()
@@ -147,12 +149,12 @@ class _Node:
         return connection
 
     def read(self, written: Connection | Exception, number: int) -> list[Any]:
-        """Return the replies to what was written."""
+        """Return the replies to the written commands."""
         if isinstance(written, Exception):
             return [written] * number
         try:
             replies = standalone.read(written, number)
-        except BaseException as exc:  # the replies still to come would be taken for others
+        except BaseException as exc:  # the connection has unread replies
             self._hang_up(written)
             if isinstance(exc, FAILURES):
                 return [self._noted(exc)] * number
@@ -162,7 +164,7 @@ class _Node:
         return replies
 
     def give_up(self, written: Connection | Exception) -> None:
-        """Do without the replies to what was written."""
+        """Discard the replies to the written commands."""
         if isinstance(written, Connection):
             self._hang_up(written)
 
@@ -177,7 +179,7 @@ class _Node:
         return replies
 
     def _noted(self, exc: Exception) -> Exception:
-        if not isinstance(exc, SessionStoreUnavailable):  # the breaker's own
+        if not isinstance(exc, SessionStoreUnavailable):  # raised by the breaker
             self._breaker.note(exc)
         return exc
 

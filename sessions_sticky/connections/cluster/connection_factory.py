@@ -1,4 +1,4 @@
-"""Redis Cluster: the client of a cache on one."""
+"""The django-redis client of a cache on a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sessions_sticky.connections.url import Servers, read_url
 class ClusterConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignore[misc]
     """django-redis connection factory for `redis+cluster://` URLs; each process has one client of a cluster.
 
-    That client is for the cache API, whose commands have one key each; `get_many`, `delete_pattern`, `clear` and the
-    like do not work on a cluster, or lie. Sessions go their own way: see cluster.py.
+    The client serves the cache API for commands with one key; `get_many`, `delete_pattern`, `clear` and the like fail
+    or return wrong results on a cluster. Sessions do not use it: see client.py.
     """
 
     _clients: ClassVar[dict[str, RedisCluster]] = {}
@@ -32,7 +32,7 @@ class ClusterConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignor
             return self._clients[url]
 
     def disconnect(self, connection: RedisCluster) -> None:
-        """Close its connections; it opens others when it is used again."""
+        """Close its connections; the client reconnects when it is used again."""
         connection.disconnect_connection_pools()
 
     def _new_client(self, servers: Servers) -> RedisCluster:

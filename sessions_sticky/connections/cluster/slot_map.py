@@ -1,8 +1,8 @@
-"""Who holds which keys of a Redis Cluster, and sending commands there; pure.
+"""The slot map of a Redis Cluster, and the exchange of commands with its nodes; performs no I/O.
 
-redis-py's own cluster clients are not used on the chat path: after an error in a pipeline they send its commands again
-one by one, each with the whole timeout; the asynchronous one sends ASKING and the command that it is for on different
-connections, and hangs up on all other callers when a slot is down.
+redis-py's cluster clients are not used for chats. After an error in a pipeline they repeat its commands one by one,
+each with the full timeout. The asynchronous one sends ASKING and its command on different connections, and disconnects
+all other callers when a slot is down.
 """
 
 from __future__ import annotations
@@ -24,89 +24,89 @@ from sessions_sticky.exceptions import SessionStoreUnavailable
 
 SLOTS = 16_384
 MAX_HOPS = 8
-"""How often a command is sent on: its slot may be moving while it is under way."""
+"""Maximum number of redirects of a command: its slot may move while the command is in flight."""
 REFRESH_SECONDS = 1.0
-"""How often, at most, the cluster is asked who holds what."""
+"""Minimum interval between refreshes of the slot map."""
 
 SENT_ON = (AskError, NoScriptError, TryAgainError)  # MovedError is an AskError
 FAILURES = (RedisError, OSError, SessionStoreUnavailable)
-"""What takes the place of a reply: a server's error, none in time, or an open circuit breaker."""
+"""Errors in the place of a reply: a server's error, a timeout, or an open circuit breaker."""
 ASKING: Command[bytes] = Command(("ASKING",))
 CLUSTER_SLOTS: Command[list[Any]] = Command(("CLUSTER", "SLOTS"))
 
 
 class At(NamedTuple):
-    """A command for one server, whatever its keys."""
+    """A command for one server, regardless of its keys."""
 
     address: Address
     command: Command[Any]
 
 
-Parcels = dict[Address, list[Command[Any]]]
+CommandsByNode = dict[Address, list[Command[Any]]]
 Answers = dict[Address, list[Any]]
-"""Replies to `Parcels`; an error stands in the place of the command that met it."""
+"""Replies to `CommandsByNode`; an error replaces the reply of a failed command."""
 
 
 class Slots:
-    """Who holds which of the slots, as far as is known; `seeds` are asked as long as nothing is."""
+    """The known owners of slots; `seeds` are asked while none is known."""
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self.primaries: list[Address] = []
-        """The servers that hold slots, sorted; empty as long as nothing is known."""
+        """The known servers that hold slots, sorted."""
         self._seeds = list(seeds)
         self._holders: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
         self._last: dict[Address, float] = {}
 
-    def doubt(self) -> None:
-        """Ask again when there is time: a server did not answer, or a slot has moved."""
+    def mark_stale(self) -> None:
+        """Request a refresh: a server did not answer, or a slot has moved."""
         self._is_stale = True
 
     def to_ask(self) -> Sequence[Address]:
-        """Return whom to ask who holds what, now, until one has answered; nobody while what is known will do."""
+        """Return the servers to ask for a refresh, in order; none if no refresh is due."""
         now = time.monotonic()
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
         return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=lambda address: self._last.get(address, 0.0))
 
-    def ask_last(self, address: Address) -> None:
-        """Ask this server after all others, until one has answered: who asks it first may never come to them."""
-        self._last[address] = time.monotonic()  # after those, too, that failed before: one may be back by now
+    def deprioritize(self, address: Address) -> None:
+        """Ask this server last until a refresh succeeds, so that one dead server cannot block the others."""
+        self._last[address] = time.monotonic()  # also after servers that failed earlier: one may be back
 
     def read(self, reply: Sequence[Any], asked: Address) -> None:
-        """Take in what the server `asked` says of `CLUSTER_SLOTS`."""
+        """Update the map from the reply of `asked` to `CLUSTER_SLOTS`."""
         holders: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
             holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
         self._holders, self._is_stale, self._last = holders, False, {}
-        self.primaries = sorted({holder for holder in holders if holder})
+        self.primaries = sorted({node_for for node_for in holders if node_for})
 
     def moved(self, error: MovedError, asked: Address) -> None:
-        """Take in that a slot is held by another server."""
+        """Record that a slot has moved to another server."""
         self._holders[error.slot_id] = _address(error.host, error.port, asked)
-        self.doubt()
+        self.mark_stale()
 
-    def holder(self, command: Command[Any] | At) -> Address | None:
-        """Return who is to get a command: by its first key, for they all lie in one slot; None for a slot of nobody."""
+    def node_for(self, command: Command[Any] | At) -> Address | None:
+        """Return the server of a command's first key (all its keys share a slot); None if the slot has no server."""
         if isinstance(command, At):
             return command.address
         key = command.args[1]
         if isinstance(command, ScriptCall):
-            key = command.keys[0] if command.keys else keys.index_all()  # without a key any server will do
+            key = command.keys[0] if command.keys else keys.index_all()  # without a key any server can run it
         return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 
-def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[Parcels, Answers, list[Any]]:
-    """Send commands to those who hold their keys, and on to others where slots have moved; return the replies."""
+def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[CommandsByNode, Answers, list[Any]]:
+    """Send commands to the servers of their keys, follow redirects, and return the replies."""
     replies: list[Any] = [None] * len(commands)
     waiting = list(range(len(commands)))
     for _ in range(MAX_HOPS):
         places: dict[Address, list[int]] = defaultdict(list)
         for at in waiting:
             if (address := _destination(commands[at], replies[at], slots)) is None:
-                replies[at] = RedisConnectionError("nobody of the cluster is known to hold the slot of the key")
+                replies[at] = RedisConnectionError("no known cluster node holds the slot of the key")
             else:
                 places[address].append(at)
         if not places:
@@ -130,11 +130,11 @@ def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[P
 
 
 def _destination(command: Command[Any] | At, reply: Any, slots: Slots) -> Address | None:
-    return (reply.host, reply.port) if _is_ask(reply) else slots.holder(command)
+    return (reply.host, reply.port) if _is_ask(reply) else slots.node_for(command)
 
 
 def _packed(command: Command[Any] | At, reply: Any) -> list[Command[Any]]:
-    """Return a command with what has to go before it, after `reply` to its last sending."""
+    """Return the commands to send after a redirect: the command, with ASKING before it if needed."""
     bare = command.command if isinstance(command, At) else command
     if isinstance(reply, NoScriptError) and isinstance(bare, ScriptCall):
         return [bare.script.load, bare]
@@ -142,10 +142,10 @@ def _packed(command: Command[Any] | At, reply: Any) -> list[Command[Any]]:
 
 
 def _is_ask(reply: Any) -> bool:
-    return isinstance(reply, AskError) and not isinstance(reply, MovedError)  # which is a subclass
+    return isinstance(reply, AskError) and not isinstance(reply, MovedError)  # it is a subclass
 
 
 def _address(host: bytes | str | None, port: int, asked: Address) -> Address:
-    """Return a server's address; one that does not know its own name is the one that was asked."""
+    """Return a server's address; a server without a known host name is the one that was asked."""
     name = host.decode() if isinstance(host, bytes) else host
     return (name if name and name != "?" else asked[0]), port

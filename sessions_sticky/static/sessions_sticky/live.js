@@ -72,7 +72,7 @@ function put(parts, text) {
   }
 }
 
-// What somebody has opened or is at stays so. A part with a version is left alone while that stays the same: it has
+// Opened and focused elements stay so. A part with a version is left alone while that stays the same: it has
 // buttons, and tokens that differ each time.
 function replace(old, part) {
   for (const details of old.querySelectorAll("details[open]")) {

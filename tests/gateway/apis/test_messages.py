@@ -105,7 +105,7 @@ async def test_message_carries_the_providers_key_when_the_client_sends_its_own(b
     ],
 )
 async def test_message_is_refused_and_the_field_is_named_when_it_is_wrong(only_east: Upstream, sent, param):
-    assert f"Invalid {param}: " in assert_error(await say(sent), 400, "invalid_request_error")
+    assert f"{param} must be " in assert_error(await say(sent), 400, "invalid_request_error")
     assert not only_east.requests
 
 
@@ -188,7 +188,7 @@ async def test_providers_error_is_rendered_in_anthropics_shape_when_it_has_anoth
 
 
 async def test_error_about_the_providers_key_is_not_about_the_clients(both, east):
-    both.SENTINEL_PROVIDERS = (entry(east, api_key="key-of-nobody"),)
+    both.SENTINEL_PROVIDERS = (entry(east, api_key="unknown-key"),)
     message = assert_error(await say(), 502, "api_error")
     assert message == "Provider 'east' refused the gateway's credentials (401)"
 
@@ -231,7 +231,7 @@ OVERLOADED = (
         (b"event: message_stop\ndata: {}\n\n", Stage.END),
     ],
 )
-def test_stage_is_what_the_event_means_for_the_stream(event, stage):
+def test_stage_is_derived_from_the_event(event, stage):
     assert MESSAGES.stage(event) is stage
 
 
@@ -297,7 +297,7 @@ async def test_stream_ends_with_anthropics_error_event_when_it_breaks_off(raw):
         ("of_tomorrow_error", 502),
     ],
 )
-async def test_message_fails_with_the_status_of_the_error_when_every_stream_begins_with_one(raw, south, kind, status):
+async def test_message_fails_with_the_status_of_the_error_of_every_stream(raw, south, kind, status):
     error = b'event: error\ndata: {"type":"error","error":{"type":"%b","message":"No"},"request_id":"r"}\n\n'
     for upstream in (raw, south):
         upstream.script.clear()
@@ -308,7 +308,7 @@ async def test_message_fails_with_the_status_of_the_error_when_every_stream_begi
 
 
 @pytest.mark.parametrize("kind", ["authentication_error", "permission_error", "billing_error"])
-async def test_message_fails_as_refused_when_every_stream_begins_with_an_error_of_the_account(raw, south, kind):
+async def test_message_fails_as_refused_when_every_stream_has_an_account_error(raw, south, kind):
     error = b'event: error\ndata: {"type":"error","error":{"type":"%b","message":"No"}}\n\n'
     for upstream in (raw, south):
         upstream.script.clear()
@@ -361,7 +361,7 @@ async def test_count_tokens_answers_404_when_no_provider_has_it(both, east, west
 
 
 async def test_count_tokens_ignores_the_binding_of_another_owner(both, east, west):
-    sessions.create("conv-1", provider="west", model=MODEL, external_id="somebody else")
+    sessions.create("conv-1", provider="west", model=MODEL, external_id="another owner")
     answer = await say(body(conversation_id="conv-1"), path=COUNT)
     assert (answer.status, answer.headers["x-session-provider"]) == (200, "east")
 

@@ -195,7 +195,7 @@ async def test_conversation_is_made_by_another_provider_when_one_is_down(account
     "path",
     ["/v1/responses/..", "/v1/responses/%2e%2e", "/v1/responses/a/b", "/v1/responses/a b", "/v1/conversations/a/x"],
 )
-async def test_path_that_is_none_of_the_api_is_unknown(accounts, path):
+async def test_path_outside_the_api_is_unknown(accounts, path):
     answer = await get(path)
     assert (answer.status, answer.error["code"]) == (404, "unknown_url")
     assert asked(accounts) == []

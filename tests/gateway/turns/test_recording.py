@@ -1,4 +1,4 @@
-"""Turns that the gateway records: what each tells, and that recording them costs no request anything."""
+"""Turns that the gateway records: their fields, and no delay for requests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def turn(path: str, conversation_id: str = "conv-1", **fields) -> Call:
 
 @pytest.mark.parametrize("path", BODIES)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_turns_of_every_api_tell_what_came_from_the_cache(everywhere, gateway, path, stream):
+async def test_turns_of_every_api_have_the_cached_tokens(everywhere, gateway, path, stream):
     gateway.SENTINEL_STREAM_USAGE = True
     for _ in range(2):
         await turn(path, stream=stream)
@@ -84,7 +84,7 @@ async def test_stream_is_byte_for_byte_what_the_client_asked_for(everywhere, gat
     assert asked == [{"include_usage": True}]
 
 
-async def test_usage_of_a_stream_is_unknown_when_nobody_asked(everywhere):
+async def test_usage_of_a_stream_is_unknown_when_not_requested(everywhere):
     await turn("/v1/chat/completions", stream=True)
     trail = await sessions.atrail("conv-1")
     assert trail.turns[0].usage is None
@@ -92,7 +92,7 @@ async def test_usage_of_a_stream_is_unknown_when_nobody_asked(everywhere):
     assert all(b"stream_options" not in each.body for upstream in everywhere for each in upstream.turns())
 
 
-async def test_spilled_turn_tells_its_attempts(gateway, bound_to_north, north, south):
+async def test_spilled_turn_has_its_attempts(gateway, bound_to_north, north, south):
     north.script.append(fails(503))
     await say(bound_to_north)
     await recorder.flush()

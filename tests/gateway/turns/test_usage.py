@@ -111,7 +111,7 @@ def test_reader_reads_the_response_that_ends_a_stream():
 @pytest.mark.parametrize(
     "chunks", [[CHUNK, CHUNK, EXTRA, DONE], [CHUNK + CHUNK + EXTRA + DONE], [CHUNK, CHUNK + EXTRA, DONE]]
 )
-def test_reader_takes_out_the_event_that_nobody_asked_for(chunks):
+def test_reader_removes_the_usage_event_that_the_client_did_not_request(chunks):
     reader = UsageReader("chat", drops_event=True)
     assert b"".join(map(reader.take, chunks)) == CHUNK + CHUNK + DONE
     assert reader.usage() == Usage(2_000, output=7, cached=0)

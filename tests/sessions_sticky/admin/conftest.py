@@ -29,7 +29,7 @@ def jobs_have_ended() -> Iterator[None]:
 
 @pytest.fixture
 def make_user(db: None) -> Callable[..., User]:
-    """Make a user, staff unless told otherwise, with permissions on sessions (`"view"`, `"change"`, `"delete"`)."""
+    """Make a user, staff by default, with permissions on sessions (`"view"`, `"change"`, `"delete"`)."""
 
     def make(*actions: str, name: str = "ada", **flags: Any) -> User:
         user = User.objects.create_user(name, **{"is_staff": True, **flags})
@@ -56,7 +56,7 @@ def login(make_user: Callable[..., User]) -> Callable[..., Client]:
 
 @pytest.fixture
 def ada(login: Callable[..., Client]) -> Client:
-    """A browser of somebody who may do everything."""
+    """A client of a superuser."""
     return login(is_superuser=True)
 
 

@@ -59,7 +59,7 @@ def query(**fields: str) -> str:
     return f"{BASE}?{urlencode(fields)}"
 
 
-def told(response: Any) -> list[str]:
+def messages_of(response: Any) -> list[str]:
     """The messages on a page."""
     return [str(message) for message in response.context["messages"]]
 

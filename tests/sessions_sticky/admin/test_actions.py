@@ -14,10 +14,10 @@ from tests.sessions_sticky.admin.pages import (
     TARGET,
     hidden_fields,
     logged,
+    messages_of,
     page_of,
     query,
     selected,
-    told,
 )
 from tests.sessions_sticky.indexed import fill
 
@@ -44,17 +44,17 @@ def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list
 def test_release_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(RELEASE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
     assert response.url == query(provider="openai")
-    assert told(ada.get(response.url)) == ["2 sessions were deleted."]
+    assert messages_of(ada.get(response.url)) == ["2 sessions were deleted."]
     assert [entry.session.id for entry in sessions.page().sessions] == ["conv-2"]
     assert logged() == {("conv-0", 3, "Deleted"), ("conv-1", 3, "Deleted")}
     assert [event.actor for event in sessions.history("conv-0")] == ["gateway", "ada"]
 
 
-def test_release_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Client, chosen: list[Session]) -> None:
+def test_release_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: list[Session]) -> None:
     moved = sessions.rebind(chosen[0], provider="mistral", model="<large>", reason="faster")
     sessions.delete("conv-1")
     response = ada.post(RELEASE, {**selected(chosen), **CONFIRMED}, follow=True)
-    assert told(response) == [
+    assert messages_of(response) == [
         "1 session was deleted.",
         "Conversation “conv-0” was not changed: it is now bound to mistral, model <large>, and no longer as displayed.",
         "Conversation “conv-1” was not changed: it is no longer bound.",
@@ -64,10 +64,10 @@ def test_release_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: 
     assert logged() == {("conv-2", 3, "Deleted")}
 
 
-def test_release_says_how_many_more_when_very_many_were_left_alone(ada: Client, session_cache: redis.Redis) -> None:
+def test_release_counts_the_rest_when_many_were_not_changed(ada: Client, session_cache: redis.Redis) -> None:
     shown = fill(sessions, 13)
     sessions.delete_all(everything=True)
-    messages = told(ada.post(RELEASE, {**selected(shown), **CONFIRMED}, follow=True))
+    messages = messages_of(ada.post(RELEASE, {**selected(shown), **CONFIRMED}, follow=True))
     assert len(messages) == 11
     assert messages[-1] == "3 more sessions were not changed."
 
@@ -83,7 +83,7 @@ def test_move_asks_where_to_when_sessions_are_selected(ada: Client, chosen: list
 def test_move_moves_those_selected_when_the_target_is_given(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(MOVE, {**selected(chosen[:2]), **TARGET, "owner": "user-456"})
     assert response.url == query(owner="user-456")
-    assert told(ada.get(response.url)) == ["2 sessions were moved to mistral."]
+    assert messages_of(ada.get(response.url)) == ["2 sessions were moved to mistral."]
     found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.page().sessions}
     assert found == {"conv-0": ("mistral", "large"), "conv-1": ("mistral", "large"), "conv-2": ("openai", "gpt-4")}
     message = "Moved from openai, gpt-4 to mistral, large: openai is being drained"
@@ -97,17 +97,17 @@ def test_move_keeps_the_model_when_none_is_given(ada: Client, chosen: list[Sessi
     assert sessions.get("conv-0").model == "gpt-4"
 
 
-def test_move_tells_when_a_session_is_there_already(ada: Client, chosen: list[Session]) -> None:
+def test_move_reports_a_session_that_is_already_there(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "to-provider": "openai", "to-model": ""}, follow=True)
-    assert told(response) == ["1 session was already there."]
+    assert messages_of(response) == ["1 session was already there."]
     assert len(sessions.history("conv-0")) == 1
     assert not logged()
 
 
-def test_move_leaves_alone_and_tells_when_a_session_has_moved_meanwhile(ada: Client, chosen: list[Session]) -> None:
+def test_move_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: list[Session]) -> None:
     moved = sessions.rebind(chosen[0], provider="azure", model="gpt-4", reason="faster")
     response = ada.post(MOVE, {**selected(chosen[:1]), **TARGET}, follow=True)
-    assert told(response) == [
+    assert messages_of(response) == [
         "Conversation “conv-0” was not changed: it is now bound to azure, model gpt-4, and no longer as displayed."
     ]
     assert sessions.get("conv-0") == moved
@@ -122,7 +122,7 @@ def test_conflict_message_hides_the_binding_when_the_user_may_not_view(
     client = login(action)
     client.post(path, {**selected(chosen[:1]), **form, **CONFIRMED})
     response = client.get("/admin/password_change/")  # a page that shows messages to every user
-    assert told(response) == ["1 more session was not changed."]
+    assert messages_of(response) == ["1 more session was not changed."]
     assert "secret-model" not in response.text
 
 
@@ -158,10 +158,10 @@ def test_move_goes_back_to_the_session_when_it_was_chosen_there(ada: Client, cho
 
 
 @pytest.mark.parametrize("path", [MOVE, RELEASE])
-def test_action_says_so_when_nothing_is_selected(ada: Client, chosen: list[Session], path: str) -> None:
+def test_action_reports_it_when_nothing_is_selected(ada: Client, chosen: list[Session], path: str) -> None:
     response = ada.post(path, {**TARGET, **CONFIRMED, "provider": "openai"}, follow=True)
     assert response.redirect_chain == [(query(provider="openai"), 302)]
-    assert told(response) == ["No session was selected, so nothing was changed."]
+    assert messages_of(response) == ["No session was selected, so nothing was changed."]
     assert sessions.count(provider="openai") == 3
 
 
@@ -169,7 +169,7 @@ def test_action_says_so_when_nothing_is_selected(ada: Client, chosen: list[Sessi
 @pytest.mark.parametrize(
     "value", ["", "x", "{}", '{"id":"","provider":"a","model":"b","external_id":"c","created_at":1}', "\x00"]
 )
-def test_action_answers_400_when_what_was_selected_is_no_session(
+def test_action_answers_400_when_the_selection_is_invalid(
     ada: Client, chosen: list[Session], path: str, value: str
 ) -> None:
     assert ada.post(path, {"selected": value, **TARGET, **CONFIRMED}).status_code == 400

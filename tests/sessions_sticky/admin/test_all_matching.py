@@ -23,7 +23,7 @@ def job_at(url: str) -> Any:
     return job and Jobs().wait(job, 10)
 
 
-def test_release_shows_the_count_first_when_all_that_match_are_meant(ada: Client, chosen: list[Session]) -> None:
+def test_release_previews_the_count_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
     sessions.create("other", "mistral", "large", "user-7")
     response = ada.post(RELEASE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
     assert "<strong>3</strong> sessions will be deleted." in response.text
@@ -31,7 +31,7 @@ def test_release_shows_the_count_first_when_all_that_match_are_meant(ada: Client
     assert sessions.count() == 4
 
 
-def test_release_begins_a_job_when_all_that_match_are_meant(ada: Client, chosen: list[Session]) -> None:
+def test_release_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
     sessions.create("other", "mistral", "large", "user-7")
     response = ada.post(RELEASE, {"all": "1", "provider": "openai", **CONFIRMED})
     assert response.status_code == 302
@@ -43,9 +43,7 @@ def test_release_begins_a_job_when_all_that_match_are_meant(ada: Client, chosen:
     assert logged() == {(None, 3, message)}
 
 
-def test_move_shows_the_target_and_the_count_first_when_all_that_match_are_meant(
-    ada: Client, chosen: list[Session]
-) -> None:
+def test_move_previews_target_and_count_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
     sessions.create("there", "mistral", "large", "user-456")
     asked = ada.post(MOVE, {"all": "1", "owner": "user-456"})
     assert "<strong>4</strong> sessions to move" in asked.text
@@ -60,9 +58,7 @@ def test_move_shows_the_target_and_the_count_first_when_all_that_match_are_meant
     assert [flag for _, flag, _ in logged()] == [2]
 
 
-def test_move_keeps_each_ones_model_when_all_are_meant_and_no_model_is_given(
-    ada: Client, chosen: list[Session]
-) -> None:
+def test_move_keeps_models_when_all_are_selected_without_a_model(ada: Client, chosen: list[Session]) -> None:
     response = ada.post(MOVE, {"all": "1", "provider": "openai", **TARGET, "to-model": ""})
     assert "Keep current models" in response.text
     assert job_at(ada.post(MOVE, {**hidden_fields(response), **CONFIRMED}).url).to_model is None
@@ -70,7 +66,7 @@ def test_move_keeps_each_ones_model_when_all_are_meant_and_no_model_is_given(
 
 
 @pytest.mark.parametrize(("path", "more"), [(RELEASE, {}), (MOVE, TARGET)])
-def test_action_wants_to_be_told_twice_when_it_means_all_sessions(
+def test_action_asks_for_a_second_confirmation_for_all_sessions(
     ada: Client, chosen: list[Session], path: str, more: dict[str, str]
 ) -> None:
     response = ada.post(path, {"all": "1", **more, **CONFIRMED})
@@ -81,7 +77,7 @@ def test_action_wants_to_be_told_twice_when_it_means_all_sessions(
     assert (job.everything, job.done) == (True, 3)
 
 
-def test_action_means_the_blank_owner_when_filtered_so(ada: Client, chosen: list[Session]) -> None:
+def test_action_applies_to_the_blank_owner_when_filtered_by_it(ada: Client, chosen: list[Session]) -> None:
     sessions.create("ownerless", "openai", "gpt-4", "")
     response = ada.post(RELEASE, {"all": "1", "no_owner": "1"})
     assert "<strong>1</strong> session will be deleted." in response.text
@@ -89,7 +85,7 @@ def test_action_means_the_blank_owner_when_filtered_so(ada: Client, chosen: list
     assert sessions.count() == 3
 
 
-def test_action_says_at_most_when_counting_would_take_long(
+def test_action_shows_at_most_when_counting_would_take_long(
     ada: Client, chosen: list[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.filters.MAX_COUNTED", 1)

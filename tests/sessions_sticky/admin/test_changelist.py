@@ -10,7 +10,7 @@ from django.utils.html import escape
 from sessions_sticky import keys, sessions
 from sessions_sticky.admin.changelist import PAGE_SIZE
 from sessions_sticky.identity import identify
-from tests.sessions_sticky.admin.pages import BASE, PROPOSED, hidden_fields, listed, page_of, query, told
+from tests.sessions_sticky.admin.pages import BASE, PROPOSED, hidden_fields, listed, messages_of, page_of, query
 from tests.sessions_sticky.indexed import write_raw
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def test_list_shows_every_column_when_a_session_is_bound(ada: Client, session_ca
         assert text in response.text
 
 
-def test_list_shows_the_most_recently_active_first_when_they_were_used_at_different_times(
-    ada: Client, session_cache: redis.Redis
-) -> None:
+def test_list_shows_the_most_recently_active_first(ada: Client, session_cache: redis.Redis) -> None:
     for number, idle in enumerate([3_000, 1_000, 2_000]):
         write_raw(session_cache, f"conv-{number}", 86_400 - idle)
     sessions.reindex()
@@ -112,7 +110,7 @@ def test_list_offers_no_filter_when_nothing_is_left_of_it(ada: Client, session_c
     ("asked", "text"),
     [({}, "No sessions yet. The first chat creates one."), ({"owner": "x"}, "No session matches these filters.")],
 )
-def test_list_says_why_when_it_is_empty(
+def test_list_gives_the_reason_when_it_is_empty(
     ada: Client, session_cache: redis.Redis, asked: dict[str, str], text: str
 ) -> None:
     response = ada.get(query(**asked))
@@ -120,7 +118,7 @@ def test_list_says_why_when_it_is_empty(
     assert text in response.text
 
 
-def test_list_says_to_go_on_when_nothing_fits_so_far(
+def test_list_offers_the_next_page_when_nothing_matches_so_far(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions_sticky.queries.reads.MAX_STEPS", 1)
@@ -154,13 +152,13 @@ def test_list_counts_at_most_when_counting_would_take_long(
 
 
 @pytest.mark.parametrize("cursor", ["x", "....", "é", "x" * 3_000])
-def test_list_goes_to_the_first_page_when_the_cursor_is_none(
+def test_list_goes_to_the_first_page_when_the_cursor_is_invalid(
     ada: Client, session_cache: redis.Redis, cursor: str
 ) -> None:
     sessions.create("conv-1", **PROPOSED)
     response = ada.get(query(cursor=cursor, provider="openai"), follow=True)
     assert response.redirect_chain == [(query(provider="openai"), 302)]
-    assert told(response) == ["That page does not exist. This is the first one."]
+    assert messages_of(response) == ["That page does not exist. This is the first one."]
     assert listed(response) == ["conv-1"]
 
 
@@ -220,11 +218,11 @@ def test_search_goes_to_the_owners_sessions_when_the_text_is_an_owner(ada: Clien
     assert ada.get(f"{BASE}search/", {"q": "user-456"}).url == query(owner="user-456")
 
 
-def test_search_tells_of_the_owner_when_a_session_has_the_name_too(ada: Client, session_cache: redis.Redis) -> None:
+def test_search_mentions_the_owner_with_the_same_name_as_a_session(ada: Client, session_cache: redis.Redis) -> None:
     sessions.create("user-456", **PROPOSED)
     response = ada.get(f"{BASE}search/", {"q": "user-456"}, follow=True)
     assert response.redirect_chain == [(page_of("user-456"), 302)]
-    assert told(response) == ["There is also an owner with this name. Filter the list to see their sessions."]
+    assert messages_of(response) == ["There is also an owner with this name. Filter the list to see their sessions."]
 
 
 def test_search_goes_to_what_is_left_when_the_session_is_gone(ada: Client, session_cache: redis.Redis) -> None:
@@ -233,10 +231,8 @@ def test_search_goes_to_what_is_left_when_the_session_is_gone(ada: Client, sessi
     assert ada.get(f"{BASE}search/", {"q": "conv-1"}).url == page_of("conv-1")
 
 
-@pytest.mark.parametrize("text", ["nobody", "<b>", "%", "x" * 300, "a\nb", "\ufffd"])
-def test_search_says_that_there_is_nothing_when_nothing_has_that_name(
-    ada: Client, session_cache: redis.Redis, text: str
-) -> None:
+@pytest.mark.parametrize("text", ["missing", "<b>", "%", "x" * 300, "a\nb", "\ufffd"])
+def test_search_reports_no_match(ada: Client, session_cache: redis.Redis, text: str) -> None:
     sessions.create("conv-1", **PROPOSED)
     response = ada.get(f"{BASE}search/", {"q": text})
     assert listed(response) == []
@@ -285,7 +281,7 @@ def test_list_goes_to_the_search_when_the_query_is_that_of_djangos_lists(
 @pytest.mark.parametrize("text", ["", "   "])
 def test_search_shows_the_list_when_no_text_is_given(ada: Client, session_cache: redis.Redis, text: str) -> None:
     response = ada.get(f"{BASE}search/", {"q": text}, follow=True)
-    assert (response.redirect_chain, told(response)) == ([(BASE, 302)], [])
+    assert (response.redirect_chain, messages_of(response)) == ([(BASE, 302)], [])
 
 
 def test_index_of_the_admin_links_to_the_list_when_the_user_may_view(

@@ -8,7 +8,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from sessions_sticky import Attempt, Price, Turn, Usage, keys, sessions
-from tests.sessions_sticky.admin.pages import BASE, PROPOSED, page_of, told
+from tests.sessions_sticky.admin.pages import BASE, PROPOSED, messages_of, page_of
 from tests.sessions_sticky.indexed import write_raw
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def test_detail_leaves_the_idle_time_when_looked_at(ada: Client, session_cache: 
     assert 0 < session_cache.pttl(keys.session("conv-1")) <= 100_000
 
 
-def test_detail_tells_what_when_whence_whither_why_and_who_when_there_is_a_history(
-    ada: Client, session_cache: redis.Redis
-) -> None:
+def test_detail_shows_every_field_of_the_history(ada: Client, session_cache: redis.Redis) -> None:
     bob = sessions.acting_as("bob")
     session = sessions.create("conv-1", **PROPOSED)
     moved = bob.rebind(session, provider="mistral", model="large", reason="<openai> is slow")
@@ -85,16 +83,15 @@ def test_detail_shows_the_last_events_when_there_are_many(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.detail.MAX_EVENTS", 3)
-    for number in range(5):
-        sessions.create("conv-1", f"provider-{number}", "gpt-4", "user-456", replace=True)
+    session = sessions.create("conv-1", "provider-0", "gpt-4", "user-456")
+    for number in range(1, 5):
+        session = sessions.rebind(session, provider=f"provider-{number}", model="gpt-4", reason="a test")
     response = ada.get(page_of("conv-1"))
     assert [event.provider for event in response.context["events"]] == ["provider-4", "provider-3", "provider-2"]
     assert "2 older events are not shown." in response.text
 
 
-def test_detail_says_that_none_is_kept_when_there_is_no_history(
-    ada: Client, session_cache: redis.Redis, settings: Settings
-) -> None:
+def test_detail_reports_that_there_is_no_history(ada: Client, session_cache: redis.Redis, settings: Settings) -> None:
     sessions.create("conv-1", **PROPOSED)
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     response = ada.get(page_of("conv-1"))
@@ -157,16 +154,16 @@ def test_touch_sets_the_idle_time_back_to_full_when_bound(ada: Client, session_c
     write_raw(session_cache, "conv-1", 100)
     response = ada.post(page_of("conv-1", "touch"), follow=True)
     assert response.redirect_chain == [(page_of("conv-1"), 302)]
-    assert told(response) == ["The session was extended: its idle time starts again."]
+    assert messages_of(response) == ["The session was extended: its idle time starts again."]
     assert 86_000_000 < session_cache.pttl(keys.session("conv-1")) <= 86_400_000
     entry = LogEntry.objects.get()
     assert (entry.user.username, entry.object_id, entry.action_flag) == ("ada", "conv-1", 2)
     assert entry.get_change_message() == "Idle time reset"
 
 
-def test_touch_says_that_there_was_nothing_when_the_session_is_gone(ada: Client, session_cache: redis.Redis) -> None:
+def test_touch_reports_a_missing_session(ada: Client, session_cache: redis.Redis) -> None:
     response = ada.post(page_of("conv-1", "touch"), follow=True)
-    assert "no longer bound" in told(response)[0]
+    assert "no longer bound" in messages_of(response)[0]
     assert not session_cache.exists(keys.session("conv-1"))
     assert not LogEntry.objects.exists()
 

@@ -48,7 +48,7 @@ def test_preview_counts_and_changes_nothing_when_the_form_is_filled_in(ada: Clie
 
 
 def test_preview_offers_nothing_to_start_when_no_session_would_move(ada: Client, three: None) -> None:
-    assert ">Start<" not in ada.get(PAGE, {**ASKED, "from_provider": "nobody"}).text
+    assert ">Start<" not in ada.get(PAGE, {**ASKED, "from_provider": "missing"}).text
     assert ">Start<" in ada.get(PAGE, ASKED).text
 
 
@@ -92,7 +92,7 @@ def test_drain_is_logged_when_begun(ada: Client, three: None) -> None:
         {"provider": 257 * "x"},
     ],
 )
-def test_drain_says_why_and_begins_nothing_when_the_form_is_wrong(
+def test_drain_starts_nothing_and_gives_the_reason_when_the_form_is_invalid(
     ada: Client, three: None, method: str, slip: dict[str, str]
 ) -> None:
     response = getattr(ada, method)(PAGE, {**ASKED, **slip})
@@ -168,7 +168,7 @@ def test_drain_is_refused_when_the_request_is_forged(ada: Client, three: None) -
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
-def test_page_says_so_when_the_store_is_down(ada: Client, settings: Settings, method: str) -> None:
+def test_page_reports_it_when_the_store_is_down(ada: Client, settings: Settings, method: str) -> None:
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         server.kill()

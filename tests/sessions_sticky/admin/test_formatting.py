@@ -44,7 +44,7 @@ def test_ago_is_to_the_minute_when_said_in_words(seconds: int, text: str) -> Non
     ("left", "percent", "last_active"),
     [(1_000, 100, NOW), (250, 25, NOW - 750), (1, 0, NOW - 999), (5_000, 100, NOW)],
 )
-def test_shown_tells_when_it_was_active_when_the_cache_tells_the_time_left(
+def test_shown_has_the_last_activity_when_the_cache_has_the_time_left(
     left: int, percent: int, last_active: float
 ) -> None:
     row = shown(Entry(sample(), left), "/", 1_000, NOW)
@@ -52,6 +52,6 @@ def test_shown_tells_when_it_was_active_when_the_cache_tells_the_time_left(
     assert (row.percent, row.last_active_at.timestamp()) == (percent, last_active)
 
 
-def test_shown_says_unknown_when_the_cache_does_not_tell() -> None:
+def test_shown_is_unknown_when_the_cache_has_no_expiry() -> None:
     row = shown(Entry(sample(), None), "/", 1_000, NOW)
     assert (row.left, row.last_active, row.percent, row.last_active_at) == ("unknown", "unknown", None, None)

@@ -80,8 +80,8 @@ def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, 
     done = ada.get(page_of(job.key))
     assert "Done: 1,200 of 1,200 sessions (100 %)" in done.text
     assert buttons(done) == []
-    told = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
-    assert [message.partition(":")[0] for message in told] == [
+    recorded = list(LogEntry.objects.order_by("pk").values_list("change_message", flat=True))
+    assert [message.partition(":")[0] for message in recorded] == [
         "Stopped, 500 of 1200 sessions done",
         "Resumed, 500 of 1200 sessions done",
     ]
@@ -96,7 +96,7 @@ def test_page_goes_on_with_an_operation_when_its_worker_died(ada: Client, sessio
     assert sessions.count() == 0
 
 
-def test_page_says_why_when_an_operation_has_failed(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_gives_the_reason_when_an_operation_has_failed(ada: Client, session_cache: redis.Redis) -> None:
     fill(1)
     key = abandoned(state="failed")
     page = ada.get(page_of(key))
@@ -118,7 +118,7 @@ def test_figures_are_a_part_of_the_page_when_asked_for_alone(ada: Client, sessio
     assert 'data-live-seconds="5"' in page.text
 
 
-def test_figures_tell_rate_and_time_left_when_looked_at_again(ada: Client, session_cache: redis.Redis) -> None:
+def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
         job = start(DRAIN)
@@ -163,7 +163,7 @@ def test_figures_are_shown_when_the_mark_is_nonsense(ada: Client, session_cache:
 
 
 @pytest.mark.parametrize("what", ["", "stop/", "resume/"])
-def test_page_says_so_when_there_is_no_such_operation(ada: Client, session_cache: redis.Redis, what: str) -> None:
+def test_page_reports_an_unknown_operation(ada: Client, session_cache: redis.Redis, what: str) -> None:
     path = page_of("ab" * 16, what)
     response = ada.post(path, follow=True) if what else ada.get(path)
     assert response.status_code == 404
@@ -217,7 +217,7 @@ def test_page_needs_the_permission_to_view(login: Callable[..., Client], session
 
 
 @pytest.mark.slow
-def test_page_says_so_when_the_store_is_down_and_works_again(ada: Client, settings: Settings) -> None:
+def test_page_reports_it_when_the_store_is_down_and_works_again(ada: Client, settings: Settings) -> None:
     with start_server() as server:
         settings.CACHES = {"default": patient_config(server.url)}
         fill(1)

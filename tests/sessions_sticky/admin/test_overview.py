@@ -47,13 +47,15 @@ def test_overview_counts_rebinds_by_reason_when_some_moved(ada: Client, session_
     assert "<script>alert" not in response.text
 
 
-def test_overview_says_so_when_there_is_nothing(ada: Client, session_cache: redis.Redis) -> None:
+def test_overview_reports_it_when_there_is_nothing(ada: Client, session_cache: redis.Redis) -> None:
     page = ada.get(PAGE).text
     assert "No sessions yet. The first chat creates one." in page
     assert "No session moved in the last 0 events." in page
 
 
-def test_overview_says_so_when_no_history_is_kept(ada: Client, session_cache: redis.Redis, settings: Settings) -> None:
+def test_overview_reports_it_when_no_history_is_kept(
+    ada: Client, session_cache: redis.Redis, settings: Settings
+) -> None:
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     assert "No history is kept" in ada.get(PAGE).text
 
@@ -88,9 +90,7 @@ def test_page_has_nothing_that_a_strict_policy_refuses(ada: Client, session_cach
 
 
 @pytest.mark.parametrize("path", [PAGE, FIGURES])
-def test_overview_says_what_to_do_when_the_store_is_down_and_recovers(
-    ada: Client, settings: Settings, path: str
-) -> None:
+def test_overview_gives_advice_when_the_store_is_down_and_recovers(ada: Client, settings: Settings, path: str) -> None:
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         server.kill()
@@ -134,7 +134,7 @@ def test_overview_needs_the_permission_to_view(
     assert client.get(PAGE).status_code == client.get(FIGURES).status_code == status
 
 
-def test_overview_sends_to_the_login_page_when_nobody_is_logged_in(client: Client, db: Any) -> None:
+def test_overview_redirects_to_the_login_page_without_a_login(client: Client, db: Any) -> None:
     assert client.get(FIGURES).status_code == 302
 
 

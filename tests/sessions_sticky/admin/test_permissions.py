@@ -90,7 +90,7 @@ def assert_untouched(client: redis.Redis) -> None:
 @pytest.mark.parametrize("name", OTHER_FORMS)
 @pytest.mark.parametrize("who", USERS)
 @pytest.mark.slow
-def test_page_answers_as_the_permissions_say_when_logged_in(
+def test_page_answers_according_to_permissions(
     login: Callable[..., Client], bound: redis.Redis, who: str, name: str
 ) -> None:
     actions, flags = USERS[who]
@@ -120,7 +120,7 @@ def test_page_answers_403_when_the_csrf_token_is_missing(
 
 
 @pytest.mark.parametrize("name", CHANGING)
-def test_page_does_as_told_when_the_csrf_token_is_that_of_its_form(
+def test_page_acts_when_the_csrf_token_is_that_of_its_form(
     make_user: Callable[..., Any], bound: redis.Redis, name: str
 ) -> None:
     client = Client(enforce_csrf_checks=True)

@@ -10,7 +10,7 @@ from django.core.cache import cache
 from sessions_sticky import cache_config, sessions
 from tests.conftest import patient_config
 from tests.servers import start_server
-from tests.sessions_sticky.admin.pages import BASE, PROPOSED, TARGET, binding, listed, page_of, told
+from tests.sessions_sticky.admin.pages import BASE, PROPOSED, TARGET, binding, listed, messages_of, page_of
 from tests.sessions_sticky.calls import sample
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_page_says_what_to_do_when_the_store_is_down(ada: Client, settings: Settings, name: str) -> None:
+def test_page_gives_advice_when_the_store_is_down(ada: Client, settings: Settings, name: str) -> None:
     method, path, fields = CALLS[name]
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
@@ -47,9 +47,7 @@ def test_page_says_what_to_do_when_the_store_is_down(ada: Client, settings: Sett
         assert misleading not in response.text
 
 
-def test_page_says_what_to_do_when_the_store_stalls_and_works_again_when_it_goes_on(
-    ada: Client, settings: Settings
-) -> None:
+def test_page_gives_advice_when_the_store_stalls_and_recovers(ada: Client, settings: Settings) -> None:
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         sessions.create("conv-1", **PROPOSED)
@@ -99,4 +97,4 @@ def test_one_session_is_looked_at_and_released_when_the_cache_has_no_index(ada: 
     done = ada.post(f"{BASE}release/", {"selected": binding(session), "confirmed": "1"})
     assert done.status_code == 302
     assert sessions.get("conv-1") is None
-    assert told(ada.get(page_of("conv-1"))) == ["1 session was deleted."]
+    assert messages_of(ada.get(page_of("conv-1"))) == ["1 session was deleted."]

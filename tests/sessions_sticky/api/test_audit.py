@@ -108,6 +108,7 @@ def test_history_names_the_user_when_a_session_is_changed(
     for name in ("rebind", "delete", "create"):
         assert CALLS[name].by(client).status_code < 300
     assert [(event.kind, event.actor) for event in sessions.history("conv-1")] == [
+        ("created", "gateway"),
         ("rebound", "ann"),
         ("deleted", "ann"),
     ]
@@ -127,12 +128,12 @@ def test_touch_is_recorded_when_the_session_goes_right_afterwards(
     assert LogEntry.objects.count() == 1
 
 
-def test_record_tells_no_owner_when_a_session_is_made(api: APIClient, session_cache: redis.Redis) -> None:
+def test_record_reveals_no_owner_when_a_session_is_made(api: APIClient, session_cache: redis.Redis) -> None:
     CALLS["create"].by(api)
     assert not LogEntry.objects.filter(change_message__contains="user-7").exists()
 
 
-def test_change_is_answered_when_the_user_is_no_row_of_the_database(
+def test_change_is_answered_when_the_user_has_no_row(
     api: APIClient, bound: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(User, "pk", "from elsewhere")

@@ -47,7 +47,7 @@ def entries() -> list[tuple[str, int, Any, str]]:
         ("delete/", {"provider": "openai"}, 4),
         ("delete/", {"everything": True}, 7),
         ("delete/", {"model": "gpt-4", "provider": "anthropic"}, 3),
-        ("delete/", {"external_id": "nobody"}, 0),
+        ("delete/", {"external_id": "missing"}, 0),
         ("rebind/", DRAIN, 4),
         ("rebind/", {"everything": True, "to_provider": "openai", "reason": "r"}, 3),
         ("rebind/", {"everything": True, "to_provider": "openai", "to_model": "gpt-5", "reason": "r"}, 7),

@@ -100,7 +100,7 @@ def test_every_field_is_refused_when_it_has_no_utf8_form(
 
 @pytest.mark.parametrize("path", [DELETE, REBIND])
 @pytest.mark.parametrize("body", ["[]", '"a"', "5", "null", "{", '{"a":' * 10_000, ""], ids=lambda value: value[:6])
-def test_call_is_refused_when_its_body_is_no_object(
+def test_call_is_refused_when_its_body_is_not_an_object(
     api: APIClient, session_cache: redis.Redis, path: str, body: str
 ) -> None:
     fill(2)
@@ -165,7 +165,7 @@ def test_call_answers_501_when_there_is_no_index(
     assert "django-redis can" in assert_problem(call(api, *CALLS[number]), 501)["detail"]
 
 
-def test_delete_answers_200_and_says_why_when_the_operation_fails(
+def test_delete_answers_200_and_gives_the_reason_when_the_operation_fails(
     api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> Any:
@@ -179,7 +179,7 @@ def test_delete_answers_200_and_says_why_when_the_operation_fails(
 
 
 USERS = {
-    "nobody": (),
+    "missing": (),
     "view": ("view",),
     "add": ("add",),
     "change": ("change",),
@@ -208,7 +208,7 @@ USERS = {
         ("PUT", "{rebind}", None, "change"),
     ],
 )
-def test_call_answers_as_the_permissions_say(
+def test_call_answers_according_to_permissions(
     session_cache: redis.Redis,
     make_user: Callable[..., User],
     by_token: Callable[[User], APIClient],

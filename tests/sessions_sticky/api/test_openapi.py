@@ -62,7 +62,7 @@ def test_document_has_every_route_when_generated(document: Any) -> None:
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_document_tells_the_shape_of_every_problem_when_one_is_answered(document: Any, label: str) -> None:
+def test_document_describes_every_problem(document: Any, label: str) -> None:
     answers = operations(document)[label]["responses"]
     assert {"401", "403", "406", "429", "503"} <= answers.keys()
     for status, answer in answers.items():
@@ -74,14 +74,14 @@ def test_document_tells_the_shape_of_every_problem_when_one_is_answered(document
     assert all("Retry-After" in answers[status]["headers"] for status in ("429", "503"))
 
 
-def test_document_tells_the_list_parameters_when_generated(document: Any) -> None:
+def test_document_describes_the_list_parameters(document: Any) -> None:
     parameters = {parameter["name"]: parameter for parameter in operations(document)[OPERATIONS[0]]["parameters"]}
     assert parameters.keys() == {"provider", "model", "external_id", "search", "cursor", "limit"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
     assert all(parameter["description"] for parameter in parameters.values())
 
 
-def test_document_limits_what_is_read_but_not_what_is_shown_when_other_programs_write(document: Any) -> None:
+def test_document_limits_request_fields_but_not_response_fields(document: Any) -> None:
     schemas = document["components"]["schemas"]
     limits = {"minLength", "maxLength", "pattern", "oneOf"}
     assert not any(limits & field.keys() for field in schemas["StickySession"]["properties"].values())
@@ -97,7 +97,7 @@ def test_document_has_every_field_that_is_shown_when_generated(
     body = CALLS["retrieve"].by(api).json()
     assert body.keys() == schemas["StickySession"]["properties"].keys() == set(schemas["StickySession"]["required"])
     CALLS["rebind"].by(api)
-    (event,) = CALLS["history"].by(api).json()["results"]
+    _, event = CALLS["history"].by(api).json()["results"]
     assert (
         event.keys()
         == schemas["StickySessionEvent"]["properties"].keys()
@@ -106,7 +106,7 @@ def test_document_has_every_field_that_is_shown_when_generated(
 
 
 @pytest.mark.parametrize("path", ["/api/schema/", "/api/docs/"])
-def test_document_is_public_when_nobody_is_logged_in(client: Client, path: str) -> None:
+def test_document_is_public_without_a_login(client: Client, path: str) -> None:
     assert client.get(path).status_code == 200
     assert client.get(path, headers={"authorization": "Token wrong"}).status_code == 200
 

@@ -48,7 +48,7 @@ def test_list_finds_sessions_by_a_text_when_searched(api: APIClient, many: list[
         ("bob", many[2::3]),
         ("ses_1", ["0123456789ab:ses_1@gpt-5"]),
         ("onv-0", many[:10]),
-        ("nobody", []),
+        ("missing", []),
     ):
         body = listed(api, search=text)
         assert (sorted(ids(body)), body["next"], body["count"]) == (expected, None, None)
@@ -175,7 +175,7 @@ def test_list_goes_on_when_one_cursor_is_longer_than_the_way_back_may_be(
 
 
 @pytest.mark.slow
-def test_list_meets_every_living_session_once_when_written_meanwhile(api: APIClient, session_cache: Any) -> None:
+def test_list_returns_every_live_session_once_under_writes(api: APIClient, session_cache: Any) -> None:
     living = [f"living-{number:03}" for number in range(300)]
     for name in living:
         sessions.create(name, "p", "m", "o")

@@ -94,12 +94,12 @@ def test_conflict_hides_the_session_when_it_moves_during_a_rebind(
     response = by_token(make_user("change")).post(f"{BASE}conv-1/rebind/", MOVE, format="json")
     assert response.status_code == 409
     assert response.json()["detail"] == "Conversation 'conv-1' is not bound as expected."
-    assert_tells_nothing(response)
+    assert_reveals_nothing(response)
 
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("actions", [None, (), ("view", "add", "change", "delete")])
-def test_answer_is_kept_by_no_cache_whoever_calls(
+def test_answer_is_not_cached_for_any_caller(
     bound: bytes,
     make_user: Callable[..., User],
     by_token: Callable[[User], APIClient],
@@ -129,14 +129,14 @@ def test_call_answers_403_when_the_permission_was_taken_away(
 
 
 def assert_refused(response: Any, session_cache: redis.Redis, bound: bytes) -> None:
-    """A problem that tells nothing; nothing was done."""
+    """Assert a problem without details, and no change."""
     assert session_cache.get(KEY) == bound
     assert 0 < session_cache.pttl(KEY) <= 100_000
     assert not session_cache.exists("sentinel:session:conv-2")
-    assert_tells_nothing(response)
+    assert_reveals_nothing(response)
 
 
-def assert_tells_nothing(response: Any) -> None:
-    """A problem that tells nothing of the session."""
+def assert_reveals_nothing(response: Any) -> None:
+    """Assert a problem that reveals nothing of the session."""
     assert response.headers["Content-Type"] == "application/problem+json"
     assert not any(word in response.text for word in ("openai", "gpt-4", "user-456"))

@@ -114,7 +114,7 @@ def test_body_is_refused_when_fields_are_missing(
 @pytest.mark.parametrize(
     ("body", "message"), [("[]", "got list"), ('"a"', "got str"), ("5", "got int"), ("null", "No data")]
 )
-def test_body_is_refused_when_it_is_no_object(
+def test_body_is_refused_when_it_is_not_an_object(
     api: APIClient, session_cache: redis.Redis, path: str, body: str, message: str
 ) -> None:
     problem = assert_problem(api.generic("POST", path, body, "application/json"), 400)
@@ -126,7 +126,9 @@ def test_body_is_refused_when_it_is_no_object(
 @pytest.mark.parametrize(
     "body", [b"{", b"{'id': 1}", b"\xff", b'{"id": NaN}', b"[" * 10_000, b'{"a":' * 10_000], ids=len
 )
-def test_body_is_refused_when_it_is_no_json(api: APIClient, session_cache: redis.Redis, path: str, body: bytes) -> None:
+def test_body_is_refused_when_it_is_not_json(
+    api: APIClient, session_cache: redis.Redis, path: str, body: bytes
+) -> None:
     problem = assert_problem(api.generic("POST", path, body, "application/json"), 400)
     assert problem["detail"].startswith("JSON parse error")
 
@@ -153,9 +155,7 @@ def test_api_speaks_json_alone_when_the_project_has_other_defaults(
 
 
 @pytest.mark.parametrize("name", ["put", "patch", "delete all", "post to a session"])
-def test_call_answers_405_and_says_what_is_allowed_when_the_route_has_no_such_method(
-    api: APIClient, bound: bytes, name: str
-) -> None:
+def test_call_answers_405_with_allow_when_the_route_lacks_the_method(api: APIClient, bound: bytes, name: str) -> None:
     response = CALLS[name].by(api)
     assert_problem(response, 405)
     allowed = "GET, POST, HEAD, OPTIONS" if name == "delete all" else "GET, DELETE, HEAD, OPTIONS"

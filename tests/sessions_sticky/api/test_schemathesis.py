@@ -45,7 +45,7 @@ def document(session_cache: redis.Redis, no_login: None, db: None, settings: Any
 def known_values(client: Any) -> dict[str, str]:
     """What lets a call meet something: a session, an operation."""
     sessions.create("conv-1", "openai", "gpt-4", "user-456")
-    body = json.dumps({"provider": "nobody", "to_provider": "p", "reason": "r"})
+    body = json.dumps({"provider": "missing", "to_provider": "p", "reason": "r"})
     begun = client.post(f"{BASE}rebind/", body, content_type="application/json").json()
     return {"id": "conv-1", "key": begun["url"].split("/")[-2]}
 

@@ -17,12 +17,12 @@ def test_api_leaves_bugs_to_django():
 
 
 @pytest.mark.parametrize("what", ["stop", "resume"])
-def test_changing_an_operation_is_refused_when_there_is_none(api, session_cache, what):
-    told = assert_problem(api.post(f"{BASE}operations/{'0' * 32}/{what}/"), 404)
-    assert "No operation 000" in told["detail"]
+def test_changing_an_unknown_operation_is_refused(api, session_cache, what):
+    problem = assert_problem(api.post(f"{BASE}operations/{'0' * 32}/{what}/"), 404)
+    assert "No operation 000" in problem["detail"]
 
 
-def test_changing_an_operation_is_refused_when_it_is_forgotten_meanwhile(api, session_cache, monkeypatch):
+def test_changing_an_operation_is_refused_when_it_has_expired(api, session_cache, monkeypatch):
     job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
     monkeypatch.setattr(bulk, "jobs", SimpleNamespace(peek=lambda key: job, stop=lambda key: None))
     assert_problem(api.post(f"{BASE}operations/{job.key}/stop/"), 404)
@@ -32,11 +32,11 @@ def test_changing_an_operation_is_refused_when_it_is_forgotten_meanwhile(api, se
 @pytest.mark.parametrize("path", ["", "conv-1/rebind/", "rebind/", "delete/"])
 def test_body_is_refused_undecoded_when_it_is_too_long(api, session_cache, monkeypatch, path, body):
     monkeypatch.setattr("rest_framework.parsers.json.load", lambda *args, **kwargs: pytest.fail("decoded"))
-    told = assert_problem(api.post(f"{BASE}{path}", body, content_type="application/json"), 413)
-    assert told["detail"] == "The body is larger than 65536 bytes."
+    problem = assert_problem(api.post(f"{BASE}{path}", body, content_type="application/json"), 413)
+    assert problem["detail"] == "The body is larger than 65536 bytes."
 
 
 def test_body_is_refused_when_it_is_nested_too_deeply(api, session_cache):
     body = "[" * 10_000
-    told = assert_problem(api.post(BASE, body, content_type="application/json"), 400)
-    assert told["detail"] == "JSON parse error - nested too deeply"
+    problem = assert_problem(api.post(BASE, body, content_type="application/json"), 400)
+    assert problem["detail"] == "JSON parse error - nested too deeply"

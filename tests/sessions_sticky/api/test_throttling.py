@@ -62,7 +62,7 @@ def test_period_begins_again_when_the_last_one_is_over(
 ) -> None:
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "2/min"}
     answers = []
-    for at in (30, 59, 59.9, 60, 61, 119.5, -3600):  # the last: somebody has set the clock back
+    for at in (30, 59, 59.9, 60, 61, 119.5, -3600):  # the last: the clock was set back
         monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda at=at: MINUTE + at)
         answers.append(CALLS["retrieve"].by(api))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 200, 200, 429, 200]
@@ -87,7 +87,7 @@ def test_call_costs_the_same_when_there_were_many_before(
     assert session_cache.strlen(key) < 50
 
 
-def test_call_is_not_throttled_when_the_rate_is_none(
+def test_call_is_not_throttled_without_a_rate(
     api: APIClient, bound: bytes, session_cache: redis.Redis, settings: Any
 ) -> None:
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}

@@ -87,7 +87,7 @@ def test_create_keeps_every_character_when_there_are_spaces_and_more(
     assert Session.from_json(session_cache.get("sentinel:session: ä ")).model == "日本\u2028"
 
 
-@pytest.mark.parametrize("owner", ["user-456", "somebody else"])
+@pytest.mark.parametrize("owner", ["user-456", "another owner"])
 def test_create_answers_409_and_extends_nothing_when_already_bound(
     api: APIClient, bound: bytes, session_cache: redis.Redis, owner: str
 ) -> None:
@@ -160,11 +160,11 @@ def test_rebind_moves_and_keeps_the_rest_when_bound(api: APIClient, bound: bytes
     assert 98_000 < session_cache.pttl(KEY) <= 100_000
 
 
-def test_rebind_counts_and_tells_one_move_when_asked_twice(api: APIClient, bound: bytes) -> None:
+def test_rebind_counts_and_records_one_move_when_called_twice(api: APIClient, bound: bytes) -> None:
     answers = [api.post(f"{BASE}conv-1/rebind/", MOVE, format="json") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["provider"] == answers[1].json()["provider"] == "mistral"
-    assert [event.kind for event in sessions.history("conv-1")] == ["rebound"]
+    assert [event.kind for event in sessions.history("conv-1")] == ["created", "rebound"]
     assert LogEntry.objects.count() == 1
 
 
@@ -200,7 +200,7 @@ def test_rebind_answers_409_when_another_process_moves_first(
     assert session_cache.get(KEY) == moved
 
 
-def test_rebind_answers_409_and_revives_nothing_when_deleted_meanwhile(
+def test_rebind_answers_409_when_the_session_was_deleted_concurrently(
     api: APIClient, bound: bytes, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None]
 ) -> None:
     after_inspect(lambda: session_cache.delete(KEY))
@@ -211,7 +211,7 @@ def test_rebind_answers_409_and_revives_nothing_when_deleted_meanwhile(
     assert not session_cache.exists(KEY)
 
 
-def test_touch_answers_404_and_revives_nothing_when_deleted_meanwhile(
+def test_touch_answers_404_when_the_session_was_deleted_concurrently(
     api: APIClient, bound: bytes, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch = SessionManager.touch
@@ -261,7 +261,7 @@ def test_every_call_takes_poison_for_no_session_when_a_value_is_unreadable(
     assert CALLS[name].by(api).status_code == status
 
 
-def test_portable_cache_tells_no_expiry_and_cannot_rebind_when_configured(api: APIClient, settings: Any) -> None:
+def test_portable_cache_has_no_expiry_and_no_rebind(api: APIClient, settings: Any) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     assert api.post(BASE, PROPOSAL, format="json").json()["expires_in"] == 86_400
     for shown in (api.get(f"{BASE}conv-2/"), api.post(f"{BASE}conv-2/touch/")):
@@ -313,7 +313,7 @@ def test_stats_and_history_tell_what_turns_used(api: APIClient, session_cache: r
     assert turn["attempts"] == [{"provider": "p0", "status": 503, "code": "overloaded"}]
 
 
-def test_history_tells_everything_when_the_session_is_gone(api: APIClient, session_cache: redis.Redis) -> None:
+def test_history_is_complete_when_the_session_is_gone(api: APIClient, session_cache: redis.Redis) -> None:
     before = datetime.now(UTC)
     sessions.create("conv-1", "openai", "gpt-4", "user-456")
     CALLS["rebind"].by(api)

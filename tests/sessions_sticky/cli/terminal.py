@@ -20,7 +20,7 @@ WAIT_SECONDS = 30.0
 LAUNCH = """
 import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed here becomes SIGINT there
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent may ignore it
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -67,7 +67,7 @@ class Terminal:
             return True
         try:
             data = os.read(self._own, 65536)
-        except OSError:  # Linux says so at the end
+        except OSError:  # end of file on Linux
             return False
         self.text += data.decode(errors="replace")
         return bool(data)

@@ -43,7 +43,7 @@ def test_doctor_runs_when_the_settings_are_wrong(manager, settings):
 
 
 @pytest.mark.parametrize("store_name", ["locmem"])
-def test_doctor_says_what_a_portable_cache_is_good_for(manager):
+def test_doctor_reports_the_limits_of_a_portable_cache(manager):
     found = run("doctor")
     assert found.code == 0
     assert "NOTE     cache: LocMemCache binds, reads and deletes sessions; it cannot list or move them" in found.out

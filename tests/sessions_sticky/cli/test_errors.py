@@ -28,7 +28,7 @@ SUBCOMMANDS = [*LISTING, ["show", "conv-1"], ["touch", "conv-1"], ["rebind", "co
 
 
 @pytest.mark.parametrize("arguments", SUBCOMMANDS)
-def test_every_subcommand_says_so_in_one_line_when_the_store_is_down(settings, manager, arguments):
+def test_every_subcommand_reports_it_in_one_line_when_the_store_is_down(settings, manager, arguments):
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     found = run(*arguments)
     assert (found.code, found.out) == (3, "")
@@ -45,7 +45,7 @@ def test_a_process_ends_without_a_traceback_when_the_store_is_down(process):
 
 @pytest.mark.parametrize("store_name", ["locmem"])
 @pytest.mark.parametrize("arguments", LISTING)
-def test_a_subcommand_says_so_when_the_cache_cannot_list(manager, arguments):
+def test_a_subcommand_reports_it_when_the_cache_cannot_list(manager, arguments):
     manager.create("conv-1", **PROPOSAL)
     found = run(*arguments)
     assert (found.code, found.out) == (4, "")
@@ -75,14 +75,14 @@ def test_single_sessions_are_seen_and_deleted_in_any_cache(manager):
         ({"HISTORY_LENGTH": 0}, ["tail"]),
     ],
 )
-def test_a_subcommand_says_so_when_a_setting_is_off(manager, settings, options, arguments):
+def test_a_subcommand_reports_it_when_a_setting_is_off(manager, settings, options, arguments):
     settings.SESSIONS_STICKY = options
     found = run(*arguments)
     assert found.code == 4
     assert next(iter(options)) in found.err
 
 
-def test_a_subcommand_says_so_when_a_setting_is_wrong(manager, settings):
+def test_a_subcommand_reports_it_when_a_setting_is_wrong(manager, settings):
     settings.SESSIONS_STICKY = {"CACHE": "nowhere"}
     found = run("stats")
     assert found.code == 2
@@ -189,7 +189,7 @@ def test_a_process_is_quiet_when_its_reader_has_had_enough(manager, environment,
     assert process.returncode == 0
 
 
-def test_an_error_is_one_line_whatever_it_says():
+def test_an_error_is_one_line_whatever_it_contains():
     error = Error("two\nlines \x1b[31m", 3)
     assert (str(error), error.returncode) == (r"two lines \x1b[31m", 3)
 
@@ -203,6 +203,6 @@ def test_the_log_stays_off_the_terminal(process, manager):
 
 @pytest.mark.slow
 def test_a_traceback_is_shown_when_asked_for(process):
-    found = process("--traceback", "show", "nobody")
+    found = process("--traceback", "show", "missing")
     assert found.code == 1
     assert "Traceback" in found.err

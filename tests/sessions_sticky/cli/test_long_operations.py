@@ -64,7 +64,7 @@ def moves(raw):
 @pytest.mark.slow
 def test_a_drain_stops_at_ctrl_c_and_goes_on_when_run_again(many, raw, terminal, settings):
     shown = terminal("drain", "a", "--to-provider", "b", "--yes")
-    shown.wait_for(f"00 of {MANY:,}")  # the first that is told
+    shown.wait_for(f"00 of {MANY:,}")  # the first report
     shown.type("\x03")
     assert shown.finish() == 130
     (done,) = re.findall(rf"interrupted, ([0-9,]+) of {MANY:,} done; repeat the command to continue", shown.text)
@@ -140,7 +140,7 @@ def operate(output, work):
         work(report)
 
 
-def test_an_operation_says_how_far_it_came_when_the_store_goes_away(output):
+def test_operation_reports_its_progress_when_the_store_goes_away(output):
     def work(report):
         report(1_500, 3_000)
         raise SessionStoreUnavailable("no answer")
@@ -150,7 +150,7 @@ def test_an_operation_says_how_far_it_came_when_the_store_goes_away(output):
 
 @pytest.fixture
 def heeded():
-    """Ctrl-C as on a terminal; whoever runs the tests may ignore it."""
+    """Handle Ctrl-C as on a terminal, even if the parent process ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -203,7 +203,7 @@ def test_an_operation_is_reported_in_a_thread_other_than_the_main_one(output):
     assert output.err.getvalue().startswith("1 of 1")
 
 
-def test_an_operation_is_done_to_its_end_when_nobody_reads_how_far_it_is(monkeypatch):
+def test_operation_completes_when_its_progress_cannot_be_printed(monkeypatch):
     monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
     read_end, write_end = os.pipe()
     os.close(read_end)

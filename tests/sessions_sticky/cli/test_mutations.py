@@ -35,14 +35,14 @@ def everything(raw):
 
 def test_touch_extends_sessions_and_names_the_missing(raw):
     raw.expire("sentinel:session:conv-0", 100)
-    found = run("touch", "conv-0", "nobody")
+    found = run("touch", "conv-0", "missing")
     assert (found.code, found.out) == (1, "Touched 1 conversation\n")
-    assert found.err == "no session 'nobody'"
+    assert found.err == "no session 'missing'"
     assert raw.ttl("sentinel:session:conv-0") > 86_000
     assert run("touch", "conv-0", "conv-1", "conv-0").out == "Touched 2 conversations\n"
 
 
-def test_rebind_moves_a_conversation_and_says_who_and_why():
+def test_rebind_moves_a_conversation_and_records_actor_and_reason():
     found = run("rebind", "conv-0", "--to-provider", "z", "--reason", "by hand")
     assert found.code == 0
     assert found.out == "Moved 1 conversation from a, model m0 to z, model m0\n"
@@ -64,8 +64,8 @@ def test_rebind_changes_nothing_when_the_conversation_is_there_already():
     assert len(sessions.history("conv-0")) == events
 
 
-def test_rebind_fails_when_the_conversation_is_missing_or_moves_meanwhile(monkeypatch, manager):
-    assert run("rebind", "nobody", "--to-provider", "z", "--reason", "x").code == 1
+def test_rebind_fails_when_the_conversation_is_missing_or_was_moved(monkeypatch, manager):
+    assert run("rebind", "missing", "--to-provider", "z", "--reason", "x").code == 1
 
     def conflict(*_, **__):
         raise SessionConflict("conv-0", sample("conv-0", provider="elsewhere"))
@@ -77,9 +77,9 @@ def test_rebind_fails_when_the_conversation_is_missing_or_moves_meanwhile(monkey
 
 
 def test_delete_removes_sessions_by_id():
-    found = run("delete", "conv-0", "nobody", "conv-5", "--json")
+    found = run("delete", "conv-0", "missing", "conv-5", "--json")
     assert found.code == 1
-    assert json.loads(found.out) == {"dry_run": False, "deleted": 2, "missing": ["nobody"]}
+    assert json.loads(found.out) == {"dry_run": False, "deleted": 2, "missing": ["missing"]}
     assert set(places()) == {"conv-1", "conv-2", "conv-3", "conv-4"}
     assert sessions.history("conv-0")[-1].actor == ACTOR
 
@@ -93,7 +93,7 @@ def test_delete_removes_sessions_by_id():
         (["--everything"], set()),
     ],
 )
-def test_delete_removes_what_the_filters_mean(options, left):
+def test_delete_removes_what_matches_the_filters(options, left):
     found = run("delete", *options, "--yes")
     assert found.code == 0
     assert found.out.startswith(f"Deleted {6 - len(left)} conversations of ")
@@ -130,11 +130,11 @@ def test_drain_moves_to_another_model_of_the_same_provider():
     assert run("drain", "a", "--to-provider", "a", "--to-model", "m0", "--yes").out.startswith("Moved 2 ")
 
 
-@pytest.mark.parametrize("arguments", [("drain", "nobody", "--to-provider", "b"), ("delete", "--provider", "nobody")])
+@pytest.mark.parametrize("arguments", [("drain", "missing", "--to-provider", "b"), ("delete", "--provider", "missing")])
 def test_a_bulk_change_fails_when_the_index_has_nothing_of_it(arguments):
     found = run(*arguments, "--yes")
     assert found.code == 1
-    assert "no indexed conversations of provider nobody" in found.err
+    assert "no indexed conversations of provider missing" in found.err
 
 
 def test_delete_everything_is_done_when_there_is_nothing(raw):
@@ -145,7 +145,7 @@ def test_delete_everything_is_done_when_there_is_nothing(raw):
 @pytest.mark.parametrize(
     ("arguments", "said", "document"),
     [
-        (["touch", "conv-0", "nobody"], "Would touch 1 conversation\n", {"touched": 1, "missing": ["nobody"]}),
+        (["touch", "conv-0", "missing"], "Would touch 1 conversation\n", {"touched": 1, "missing": ["missing"]}),
         (["delete", "conv-0"], "Would delete 1 conversation\n", {"deleted": 1, "missing": []}),
         (["delete", "--owner", "ann"], "Would delete 6 conversations of owner ann\n", {"deleted": 6}),
         (["delete", "--everything"], "Would delete 6 conversations of all providers\n", {"deleted": 6}),
@@ -157,13 +157,13 @@ def test_delete_everything_is_done_when_there_is_nothing(raw):
         ),
     ],
 )
-def test_a_dry_run_says_what_would_happen_and_changes_nothing(raw, arguments, said, document):
+def test_a_dry_run_prints_what_would_happen_and_changes_nothing(raw, arguments, said, document):
     raw.expire("sentinel:session:conv-0", 1000)
     before = everything(raw)
     assert run(*arguments, "--dry-run").out == said
-    told = json.loads(run(*arguments, "--dry-run", "--json").out)
-    told.get("session", {}).pop("created_at", None)
-    assert told == {"dry_run": True, **document}
+    printed = json.loads(run(*arguments, "--dry-run", "--json").out)
+    printed.get("session", {}).pop("created_at", None)
+    assert printed == {"dry_run": True, **document}
     assert everything(raw) == before
     assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
 
@@ -183,7 +183,7 @@ def test_a_dry_run_ends_as_the_change_when_a_session_is_unreadable(raw, verb, co
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [[*DRAIN], ["delete", "--everything"]])
-def test_a_bulk_change_is_refused_when_there_is_nobody_to_ask(process, arguments):
+def test_bulk_change_is_refused_without_a_terminal_to_confirm_on(process, arguments):
     found = process(*arguments)
     assert (found.code, found.out) == (2, "")
     assert "--yes" in found.err
@@ -228,9 +228,9 @@ def test_reindex_finds_what_another_program_wrote(raw):
 
 
 def test_the_actor_goes_without_a_name_when_the_system_knows_none(monkeypatch):
-    def nobody():
+    def no_user():
         raise KeyError("uid not found")
 
-    monkeypatch.setattr(getpass, "getuser", nobody)
+    monkeypatch.setattr(getpass, "getuser", no_user)
     run("delete", "conv-0")
     assert sessions.history("conv-0")[-1].actor == "cli"

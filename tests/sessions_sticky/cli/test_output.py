@@ -35,19 +35,19 @@ RUNS = [
     ["list", "--all"],
     ["show", "\u202eevil"],
     ["show", LONG],
-    ["show", "nobody\u202e"],
+    ["show", "missing\u202e"],
     ["stats"],
     ["tail"],
     ["delete", "--provider", "\x1b[2J\u202e", "--yes"],
     ["delete", "--owner", "\u2067rtl\u2069", "--dry-run"],
-    ["touch", "nobody\u202e"],
+    ["touch", "missing\u202e"],
     ["touch", "\x1b[2J"],
     ["rebind", "\u202eevil", "--to-provider", "\x1b[31m", "--reason", "x", "--dry-run"],
 ]
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["show", "\u202eevil"], ["tail"], ["stats"], ["touch", "nobody\u202e"]]
+    "arguments", [["list"], ["show", "\u202eevil"], ["tail"], ["stats"], ["touch", "missing\u202e"]]
 )
 @pytest.mark.slow
 def test_nothing_hostile_reaches_a_terminal(terminal, arguments):
@@ -109,7 +109,7 @@ def test_no_color_is_sent_when_none_is_wanted(terminal, monkeypatch):
         shown.finish()
         return "\x1b[3" in shown.text
 
-    commands = [("doctor",), ("show", "nobody")]
+    commands = [("doctor",), ("show", "missing")]
     assert all(colors(*command) for command in commands)
     assert not any(colors("--no-color", *command) for command in commands)
     monkeypatch.setenv("NO_COLOR", "1")

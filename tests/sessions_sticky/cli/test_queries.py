@@ -42,10 +42,10 @@ def test_list_prints_a_line_for_each_session_without_a_terminal():
         (["--provider", "a", "--model", "m0"], ["conv-0", "conv-2"]),
         (["--owner", "bob"], ["conv-4", "conv-5"]),
         (["--model", "m1", "--owner", "bob"], ["conv-5"]),
-        (["--provider", "nobody"], []),
+        (["--provider", "missing"], []),
     ],
 )
-def test_list_prints_what_the_filters_mean(options, expected):
+def test_list_prints_what_matches_the_filters(options, expected):
     assert ids(run("list", *options)) == expected
 
 
@@ -57,7 +57,7 @@ def test_list_prints_what_a_search_finds(text, expected):
     assert ids(run("list", "--search", text)) == expected
 
 
-def test_list_says_that_there_are_more_when_a_search_is_limited():
+def test_list_reports_more_when_a_search_is_limited():
     found = run("list", "--search", "v-", "--limit", "4")
     assert len(found.rows) == 4
     assert "Only the first 4 are shown" in found.err
@@ -87,7 +87,7 @@ def test_show_prints_the_clients_id_and_its_kind(manager, session_id, kind, clie
     assert (rows["kind"], rows.get("client_id"), rows.get("requested_model")) == (kind, client_id, requested)
 
 
-def test_list_says_that_there_are_more_when_limited():
+def test_list_reports_more_when_limited():
     found = run("list", "--limit", "4")
     assert len(found.rows) == 4
     assert "Only the first 4 are shown" in found.err
@@ -100,7 +100,7 @@ def test_list_gives_one_json_document_when_limited():
     assert [set(one) for one in document["sessions"]] == [
         {"id", "provider", "model", "external_id", "created_at", "expires_in"}
     ] * 2
-    assert json.loads(run("list", "--json", "--provider", "nobody").out) == {"sessions": [], "more": False}
+    assert json.loads(run("list", "--json", "--provider", "missing").out) == {"sessions": [], "more": False}
 
 
 def test_list_gives_a_json_object_a_line_and_the_titles_once_when_all_are_asked_for(monkeypatch):
@@ -267,7 +267,7 @@ def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):
 def test_the_command_is_called_from_python():
     assert json.loads(run("list", json=True, limit=1, provider="b").out)["sessions"][0]["provider"] == "b"
     with pytest.raises(CommandError) as raised:
-        call_command("sessions", "show", "nobody")
+        call_command("sessions", "show", "missing")
     assert raised.value.returncode == 1
 
 

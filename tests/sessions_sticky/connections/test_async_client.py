@@ -251,7 +251,7 @@ async def test_connections_close_at_once_when_a_manager_is_dropped_before_its_lo
     wait_until(lambda: connections(own) == 1)
 
 
-async def test_async_client_speaks_tls_when_the_url_says_so(server, settings):
+async def test_async_client_uses_tls_when_the_url_requires_it(server, settings):
     settings.CACHES = {"default": cache_config("rediss://127.0.0.1:1/0")}
     with pytest.raises(SessionStoreUnavailable):
         await sessions.aget("conv-123")

@@ -30,14 +30,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_admits_everybody_when_the_store_answers(clock: Clock):
+def test_breaker_admits_all_when_the_store_answers(clock: Clock):
     closed = Breaker()
     assert all(admits(closed) for _ in range(10))
     closed.note()
     assert admits(closed)
 
 
-def test_admits_nobody_for_a_while_when_the_store_has_failed(clock: Clock):
+def test_breaker_admits_none_for_a_while_when_the_store_has_failed(clock: Clock):
     opened = Breaker()
     opened.note(RedisConnectionError("gone"))
     assert not admits(opened)
@@ -53,7 +53,7 @@ def test_admits_one_in_each_interval_when_open(clock: Clock):
         assert [admits(opened) for _ in range(5)] == [True, False, False, False, False]
 
 
-def test_admits_everybody_when_the_trial_is_answered(clock: Clock):
+def test_breaker_admits_all_when_the_trial_is_answered(clock: Clock):
     opened = Breaker()
     opened.note(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS

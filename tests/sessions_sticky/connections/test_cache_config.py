@@ -36,7 +36,7 @@ def test_cache_config_names_the_schemes_but_no_password_when_the_scheme_is_unkno
 
 @pytest.mark.parametrize("scheme", ["redis://:hunter2@h", "rediss://h", "redis+sentinel://:hunter2@h:1,i:2"])
 @pytest.mark.parametrize("path", ["/abc", "/1/2", "/-1", "/0x1", "/hunter2", "/ 1", "/%61"])
-def test_cache_config_refuses_a_database_that_is_no_number(scheme, path):
+def test_cache_config_refuses_a_database_that_is_not_a_number(scheme, path):
     with pytest.raises(ValueError, match="the number of a database") as caught:
         cache_config(f"{scheme}{path}?service=s")
     assert "hunter2" not in str(caught.value)

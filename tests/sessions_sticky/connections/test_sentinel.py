@@ -10,7 +10,7 @@ from sessions_sticky.connections import async_client, sentinel
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("store_name", ["sentinel"], indirect=True)]
-NOBODY = ("127.0.0.1", 1)
+UNREACHABLE = ("127.0.0.1", 1)
 FOR_A_CONNECTION = 3
 """So often Sentinels are asked: by redis-py, before connecting and after it."""
 
@@ -22,16 +22,16 @@ def tell(manager, monkeypatch):
     asked = []
 
     def set_up(answer):
-        def told(found):
+        def record(found):
             asked.append(found)
             return answer(len(asked), found)
 
         sync, twin = sentinel._Sentinel.discover_master, sentinel._AsyncSentinel.discover_master
 
         async def atold(self, name):
-            return told(await twin(self, name))
+            return record(await twin(self, name))
 
-        monkeypatch.setattr(sentinel._Sentinel, "discover_master", lambda self, name: told(sync(self, name)))
+        monkeypatch.setattr(sentinel._Sentinel, "discover_master", lambda self, name: record(sync(self, name)))
         monkeypatch.setattr(sentinel._AsyncSentinel, "discover_master", atold)
         return asked
 
@@ -39,13 +39,13 @@ def tell(manager, monkeypatch):
 
 
 def test_connection_is_not_used_when_the_primary_was_replaced_while_connecting(call, tell):
-    tell(lambda number, found: found if number % FOR_A_CONNECTION else NOBODY)
+    tell(lambda number, found: found if number % FOR_A_CONNECTION else UNREACHABLE)
     with pytest.raises(SessionStoreUnavailable, match=sentinel.REPLACED):
         call("get", "conv-123")
 
 
-def test_command_goes_to_the_new_primary_when_the_old_one_was_replaced_while_connecting(call, tell):
-    asked = tell(lambda number, found: NOBODY if number == FOR_A_CONNECTION else found)
+def test_command_goes_to_the_new_primary_when_replaced_while_connecting(call, tell):
+    asked = tell(lambda number, found: UNREACHABLE if number == FOR_A_CONNECTION else found)
     assert call("create", "conv-123", **PROPOSAL).provider == PROPOSAL["provider"]
     assert len(asked) == 2 * FOR_A_CONNECTION
 
@@ -53,7 +53,7 @@ def test_command_goes_to_the_new_primary_when_the_old_one_was_replaced_while_con
 async def test_open_connection_stays_where_it_is(manager, tell):
     pool, twin = cache.client.get_client().connection_pool, async_client.pool_for_cache(caches["default"])
     connection, other = pool.get_connection(), await twin.get_connection()
-    asked = tell(lambda number, found: NOBODY)
+    asked = tell(lambda number, found: UNREACHABLE)
     connection.connect_check_health()
     await other.connect_check_health()
     pool.release(connection)

@@ -43,7 +43,7 @@ def test_parts_are_as_long_as_redis_reads_at_a_time(connection: Connection, monk
     assert all(standalone.PART_BYTES <= len(part) < standalone.PART_BYTES + 1_023 for part in parts[:-1])
 
 
-def test_refusal_stands_in_the_place_of_the_command_that_met_it(connection: Connection) -> None:
+def test_refusal_is_at_the_position_of_its_command(connection: Connection) -> None:
     before, refused, after = exchange(connection, [Command(("ECHO", b"1")), Command(("NO",)), Command(("ECHO", b"2"))])
     assert (before, after) == (b"1", b"2")
     assert isinstance(refused, ResponseError)
@@ -58,5 +58,5 @@ def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_u
         patches.setattr(standalone, "read", Mock(side_effect=stopped))
         with pytest.raises(stopped):
             server.send(Batch([Command(("ECHO", b"theirs"))]))
-    server._breaker.note()  # or nobody may ask
+    server._breaker.note()  # otherwise the breaker rejects the call
     assert server.send(Batch([Command(("ECHO", b"mine"))])) == [b"mine"]

@@ -35,7 +35,7 @@ def test_read_gives_addresses_and_options_of_a_cluster_url_with_tls():
         ("redis+other://:hunter2@h1:1", "redis\\+other"),
     ],
 )
-def test_cache_config_tells_what_is_wrong_but_no_password_when_a_url_of_many_servers_is_bad(url, wrong):
+def test_cache_config_error_has_no_password_when_a_url_of_many_servers_is_bad(url, wrong):
     with pytest.raises(ValueError, match=wrong) as caught:
         cache_config(url)
     assert "hunter2" not in str(caught.value)

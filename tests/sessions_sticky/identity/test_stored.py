@@ -22,7 +22,7 @@ def test_read_session_id_returns_the_agent_with_the_session_of_a_subagent():
     assert read_session_id(made) == StoredId("observed", "s:a", "gpt-5")
 
 
-def test_read_session_id_returns_the_requested_model_when_the_session_has_moved_to_another():
+def test_read_session_id_returns_the_requested_model_after_a_move_to_another():
     made = identity({"x-session-id": "me@home"}, {}).session_id
     assert read_session_id(made, model="other") == StoredId("observed", "me@home", "gpt-5")
 

@@ -211,7 +211,7 @@ def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: py
         with pytest.raises(SessionStoreUnavailable):
             jobs.get(key)
         server.cont()
-        until(lambda: listed_state(server) == b'"done"')  # without anybody looking
+        until(lambda: listed_state(server) == b'"done"')  # without a read
         job = until(lambda: seen(key))
     assert (job.done, job.expected) == (number, number)
     assert sessions.count(provider="mistral") == number
@@ -237,7 +237,7 @@ def test_job_goes_on_when_one_request_fails(
 
 
 def seen(key: str) -> Job | None:
-    """The job once it does not run any more."""
+    """Return the job after it has stopped running."""
     try:
         job = jobs.get(key)
     except SessionStoreUnavailable:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 
-def test_start_deletes_what_is_meant_and_nothing_else(session_cache: redis.Redis) -> None:
+def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(1_200)
     fill(3, "other", provider="anthropic")
     begun = start(DELETE)
@@ -57,7 +57,7 @@ def test_start_deletes_what_is_meant_and_nothing_else(session_cache: redis.Redis
     assert (event.kind, event.actor) == ("deleted", "alice")
 
 
-def test_start_moves_what_is_meant_and_nothing_else(session_cache: redis.Redis) -> None:
+def test_start_moves_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(700)
     fill(3, "other", provider="anthropic")
     job = finished(start(DRAIN).key)
@@ -73,7 +73,7 @@ def test_start_moves_what_is_meant_and_nothing_else(session_cache: redis.Redis) 
     assert (event.kind, event.actor, event.reason) == ("rebound", "alice", "maintenance")
 
 
-def test_job_tells_all_about_itself(session_cache: redis.Redis) -> None:
+def test_job_has_all_fields(session_cache: redis.Redis) -> None:
     before = int(time.time())
     move = Move("mistral", "large", "why")
     job = finished(start(Plan(Filters("openai", "gpt-4", "user-456"), move), actor="bob").key)
@@ -114,10 +114,10 @@ def test_signals_come_from_the_manager_when_a_job_sends_them(session_cache: redi
         (Plan(Filters(provider="anthropic"), Move("openai", "gpt-4", "r")), 5),
         (Plan(Filters(provider="openai", external_id="user-456"), Move("mistral", None, "r")), 5),
         (Plan(Filters(external_id="user-456"), Move("mistral", None, "r")), 10),
-        (Plan(Filters(external_id="nobody")), 0),
+        (Plan(Filters(external_id="missing")), 0),
     ],
 )
-def test_count_tells_what_the_job_will_change(session_cache: redis.Redis, plan: Plan, number: int) -> None:
+def test_count_returns_what_the_job_will_change(session_cache: redis.Redis, plan: Plan, number: int) -> None:
     fill(4)
     fill(3, "b", provider="anthropic")
     fill(2, "c", provider="anthropic", model="claude")
@@ -144,9 +144,7 @@ def test_count_tells_what_the_job_will_change(session_cache: redis.Redis, plan: 
     ],
     ids=ascii,
 )
-def test_start_refuses_a_plan_that_cannot_be_meant(
-    session_cache: redis.Redis, plan: Plan, error: type[Exception]
-) -> None:
+def test_start_refuses_an_invalid_plan(session_cache: redis.Redis, plan: Plan, error: type[Exception]) -> None:
     for call in (jobs.count, start):
         with pytest.raises(error):
             call(plan)
@@ -256,7 +254,7 @@ def test_resume_changes_nothing_when_the_job_runs(session_cache: redis.Redis) ->
     assert finished(key).done == 2
 
 
-def test_session_that_moved_meanwhile_is_left_alone(session_cache: redis.Redis) -> None:
+def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:
         key = start(DRAIN).key
@@ -291,14 +289,14 @@ CALLS: list[Callable[[], Any]] = [
 
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
-def test_every_call_says_so_when_the_store_is_down(settings: Any, number: int) -> None:
+def test_every_call_reports_it_when_the_store_is_down(settings: Any, number: int) -> None:
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     with pytest.raises(SessionStoreUnavailable):
         CALLS[number]()
 
 
 @pytest.mark.parametrize("number", range(len(CALLS)))
-def test_every_call_says_so_when_there_is_no_index(session_cache: redis.Redis, settings: Any, number: int) -> None:
+def test_every_call_reports_it_when_there_is_no_index(session_cache: redis.Redis, settings: Any, number: int) -> None:
     settings.SESSIONS_STICKY = {"INDEX": False}
     with pytest.raises(SessionNotSupported, match=r"SESSIONS_STICKY\['INDEX'\] is False"):
         CALLS[number]()

@@ -1,4 +1,4 @@
-"""Deleting and moving many sessions: by compare-and-set, to be stopped and done again, and what it tells meanwhile."""
+"""Deleting and moving many sessions: compare-and-set, stopping, repeating and progress."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def before_changes(manager, monkeypatch):
-    """Run a function before a batch of changes goes out: somebody else comes between reading and changing."""
+    """Run a function before a batch of changes is sent, to interfere between reading and changing."""
 
     def arrange(function, times=1):
-        store, left = manager._store, [times]
+        store, left = manager._store.operators, [times]
         send, asend = store.send, store.asend
 
         def come_between(request):
@@ -66,17 +66,17 @@ def is_change(batch):
 
 
 @on_redis
-def test_delete_all_deletes_what_a_filter_means_and_nothing_else(call, manager, raw, small_batches):
+def test_delete_all_deletes_only_what_matches_the_filter(call, manager, raw, small_batches):
     fill(manager, 12)
     kept = [
         manager.create(f"kept-{n}", *fields) for n, fields in enumerate([("openai", "gpt-5", "o"), ("p", "m", "o")])
     ]
-    told = []
-    number = call("delete_all", provider="openai", model="gpt-4", progress=lambda *p: told.append(p))
+    reported = []
+    number = call("delete_all", provider="openai", model="gpt-4", progress=lambda *p: reported.append(p))
     assert number == 12
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
-    assert told[-1][0] == 12
-    assert {expected for _, expected in told} == {12}
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
+    assert reported[-1][0] == 12
+    assert {expected for _, expected in reported} == {12}
     check(raw, kept)
     assert sorted(raw.scan_iter("sentinel:session:*")) == [keys.session(session.id).encode() for session in kept]
     for conversation_id in ("conv-0", "conv-11"):
@@ -84,7 +84,7 @@ def test_delete_all_deletes_what_a_filter_means_and_nothing_else(call, manager, 
 
 
 @on_redis
-def test_rebind_all_moves_what_a_filter_means_and_keeps_the_rest(call, manager, raw, small_batches):
+def test_rebind_all_moves_only_what_matches_the_filter(call, manager, raw, small_batches):
     made = fill(manager, 12)
     kept = [manager.create("kept-1", "mistral", "gpt-4", "o"), manager.create("kept-2", "xai", "grok", "o")]
     raw.pexpire(keys.session("conv-3"), 500_500)
@@ -106,10 +106,10 @@ def test_rebind_all_moves_what_a_filter_means_and_keeps_the_rest(call, manager, 
 def test_rebind_all_moves_to_another_model_of_the_same_provider(call, manager, small_batches):
     fill(manager, 12)
     manager.create("already", "openai", "gpt-5", "o")
-    told = []
+    reported = []
     move = {**DRAIN, "to_provider": "openai", "to_model": "gpt-5"}
-    assert call("rebind_all", **move, progress=lambda *p: told.append(p)) == 12
-    assert told[-1] == (12, 13)
+    assert call("rebind_all", **move, progress=lambda *p: reported.append(p)) == 12
+    assert reported[-1] == (12, 13)
     assert call("rebind_all", **move) == 0
     assert call("count", provider="openai", model="gpt-5") == 13
 
@@ -128,21 +128,21 @@ def test_bulk_needs_either_a_filter_or_everything(call, manager, method, given):
 
 
 @on_real
-def test_bulk_takes_all_when_everything_is_meant(call, manager, raw):
+def test_bulk_changes_all_when_everything_is_requested(call, manager, raw):
     fill(manager, 3)
     manager.create("other", "p", "m", "o")
     assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="a test") == 4
     assert call("delete_all", everything=True) == 4
     assert not [*raw.scan_iter("sentinel:session:*")]
-    told = []
-    assert call("delete_all", everything=True, progress=lambda *p: told.append(p)) == 0
-    assert told == []
+    reported = []
+    assert call("delete_all", everything=True, progress=lambda *p: reported.append(p)) == 0
+    assert reported == []
 
 
 @on_valkey
 @pytest.mark.parametrize("name", ["\ud800", 5, None, "", " "])
 @pytest.mark.parametrize("field", ["to_provider", "to_model", "reason"])
-def test_rebind_all_refuses_what_cannot_be_stored_even_when_there_is_no_session(call, raw, field, name):
+def test_rebind_all_refuses_invalid_values_even_without_sessions(call, raw, field, name):
     if (field, name) == ("to_model", None):
         assert call("rebind_all", **{**DRAIN, field: name}) == 0
         return
@@ -152,14 +152,14 @@ def test_rebind_all_refuses_what_cannot_be_stored_even_when_there_is_no_session(
 
 @on_real
 @pytest.mark.parametrize("method", ["delete_all", "rebind_all"])
-def test_bulk_leaves_alone_what_somebody_else_has_changed_meanwhile(call, manager, raw, before_changes, method):
+def test_bulk_skips_sessions_that_another_process_changed(call, manager, raw, before_changes, method):
     fill(manager, 6)
     other = SessionManager()
 
     def meddle():
         other.rebind(other.get("conv-0"), provider="xai", model="grok", reason="a test")
         other.delete("conv-1")
-        other.create("conv-2", "deepseek", "chat", "somebody", replace=True)
+        other.create("conv-2", "deepseek", "chat", "another-owner", replace=True)
         raw.set(keys.session("conv-3"), "junk", keepttl=True)
 
     before_changes(meddle)
@@ -167,7 +167,7 @@ def test_bulk_leaves_alone_what_somebody_else_has_changed_meanwhile(call, manage
     assert number == 2
     assert manager.get("conv-0").provider == "xai"
     assert not raw.exists(keys.session("conv-1"))
-    assert manager.get("conv-2").external_id == "somebody"
+    assert manager.get("conv-2").external_id == "another-owner"
     assert raw.get(keys.session("conv-3")) == b"junk"
     left = manager.get("conv-4")
     assert left is None if method == "delete_all" else left.provider == "mistral"
@@ -200,7 +200,7 @@ def test_bulk_does_not_run_after_sessions_that_are_only_being_made(call, manager
 
 
 @on_real
-def test_bulk_gives_up_when_somebody_else_moves_the_sessions_back(call, manager):
+def test_bulk_gives_up_when_another_process_moves_the_sessions_back(call, manager):
     fill(manager, 2)
     other = SessionManager()
 
@@ -209,14 +209,14 @@ def test_bulk_gives_up_when_somebody_else_moves_the_sessions_back(call, manager)
             if (session := other.get(f"conv-{n}")).provider == "mistral":
                 other.rebind(session, provider="openai", model="gpt-4", reason="no, back")
 
-    told = []
+    reported = []
 
     def progress(done, expected):
-        told.append(done)
+        reported.append(done)
         move_back()
 
     assert call("rebind_all", **DRAIN, progress=progress) == 2 * bulk.MAX_PASSES
-    assert len(told) == bulk.MAX_PASSES
+    assert len(reported) == bulk.MAX_PASSES
 
 
 @on_real
@@ -312,7 +312,7 @@ def test_bulk_log_names_no_owner(call, manager, caplog):
 
 
 @on_real
-def test_bulk_meets_each_session_when_chats_go_on_meanwhile(call, manager, before_changes, small_batches):
+def test_bulk_changes_each_session_during_chats(call, manager, before_changes, small_batches):
     made = fill(manager, 30)
 
     def chat():

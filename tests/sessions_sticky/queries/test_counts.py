@@ -1,4 +1,4 @@
-"""Counts and statistics: right after whatever the manager did, and for sessions that expired with nobody looking."""
+"""Counts and statistics: after every change of the manager and after expiry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.sessions_sticky.indexed import (
 
 
 @on_redis
-def test_stats_tell_sessions_and_creations_of_each_route(call, manager):
+def test_stats_return_sessions_and_creations_of_each_route(call, manager):
     fill(manager, 3)
     fill(manager, 2, provider="mistral", model='m:"1"')
     manager.create("conv-9", "openai", "gpt-5", "user-456")
@@ -65,7 +65,7 @@ def test_creation_counters_expire(manager, raw):
 
 
 @on_real
-def test_count_is_right_when_sessions_have_expired_with_nobody_running(manager, raw):
+def test_count_is_right_when_sessions_expired_without_a_process(manager, raw):
     """Without `reindex`, and though their entries are still there."""
     fill(manager, 3)
     now = time.time()
@@ -107,7 +107,7 @@ def test_count_is_right_when_many_sessions_are_used_but_their_entries_are_overdu
 
 
 @on_real
-def test_count_and_page_see_a_session_for_as_long_as_a_process_leaves_its_entry_behind(manager, raw, monkeypatch):
+def test_count_and_page_include_a_session_until_its_entry_is_refreshed(manager, raw, monkeypatch):
     monkeypatch.setattr(index, "LAG_SECONDS", 60)
     fill(manager, 1)
     for key in entries(raw):
@@ -236,10 +236,10 @@ class Counts(RuleBasedStateMachine):
         routes = Counter((session.provider, session.model) for session in self.model.values())
         stats = manager.stats()
         assert stats.sessions == manager.count() == len(self.model)
-        told = {(row.provider, row.model): row for row in stats.routes}
-        assert {route: row.sessions for route, row in told.items() if row.sessions} == dict(routes)
+        by_route = {(row.provider, row.model): row for row in stats.routes}
+        assert {route: row.sessions for route, row in by_route.items() if row.sessions} == dict(routes)
         if time.time() // 60 < self.minute + 50:
-            assert {route: row.created_last_hour for route, row in told.items() if row.created_last_hour} == dict(
+            assert {route: row.created_last_hour for route, row in by_route.items() if row.created_last_hour} == dict(
                 self.created
             )
         for name, value in (("provider", "a"), ("model", "a"), ("external_id", "a")):

@@ -47,7 +47,7 @@ def test_findings_are_fine_when_all_is_well(manager, examine):
 
 
 @pytest.mark.parametrize("store_name", ["fakeredis"], indirect=True)
-def test_findings_say_what_was_not_checked_when_the_server_does_not_tell(manager, examine):
+def test_findings_report_what_could_not_be_checked(manager, examine):
     manager.create("conv-1", **PROPOSAL)
     found = examine()
     assert levels(found) == {"server": Level.NOTE}
@@ -80,7 +80,7 @@ def test_findings_warn_of_values_that_another_program_wrote_wrongly(manager, raw
 
 
 @on_valkey
-def test_findings_tell_what_the_index_lacks(manager, raw, examine):
+def test_findings_report_what_the_index_lacks(manager, raw, examine):
     for number in range(5):
         manager.create(f"conv-{number}", **PROPOSAL)
     raw.set("sentinel:session:theirs", sample("theirs").to_json(), ex=100)
@@ -182,7 +182,7 @@ def test_findings_are_an_error_when_a_setting_is_wrong(examine, settings, sessio
     assert said in found["settings"].message
 
 
-def test_findings_tell_what_the_server_is_configured_to_do(examine, settings):
+def test_findings_report_the_configuration_of_the_server(examine, settings):
     options = ("--appendonly", "yes", "--maxmemory", "1500kb", "--maxmemory-policy", "allkeys-lru")
     with start_server(VALKEY, *options) as server:
         settings.CACHES = {"default": patient_config(server.url)}
@@ -198,7 +198,7 @@ def test_findings_tell_what_the_server_is_configured_to_do(examine, settings):
             assert examine()["memory"].level is Level.WARNING
 
 
-def test_findings_tell_a_replica_from_its_primary(examine, settings):
+def test_findings_distinguish_a_replica_from_its_primary(examine, settings):
     with start_server(VALKEY, tcp=True) as primary, primary.client() as client:
         port = client.connection_pool.connection_kwargs["port"]
         with start_server(VALKEY, "--replicaof", "127.0.0.1", str(port)) as replica:
@@ -223,7 +223,7 @@ def test_findings_tell_a_replica_from_its_primary(examine, settings):
         ("-scan", {"persistence": Level.WARNING, "sessions": Level.NOTE}),
     ],
 )
-def test_findings_say_what_the_server_does_not_permit(examine, settings, refused, missing):
+def test_findings_report_what_the_server_does_not_permit(examine, settings, refused, missing):
     with start_server(VALKEY, tcp=True) as server, server.client() as client:
         client.execute_command("ACL", "SETUSER", "app", "on", ">secret", "~*", "+@all", refused)
         settings.CACHES = {"default": patient_config(server.url.replace("//", "//app:secret@"))}

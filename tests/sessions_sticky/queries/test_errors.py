@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -16,6 +17,7 @@ from sessions_sticky import (
     keys,
     sessions,
 )
+from sessions_sticky.stores import redis as redis_store
 from tests.conftest import PORTABLE_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
@@ -74,7 +76,8 @@ def ask(request, settings):
 
 
 @pytest.mark.parametrize("failure", ["closed port", "killed", "stalled"])
-def test_operators_methods_raise_in_time_when_the_store_is_down(ask, settings, failure):
+def test_operators_methods_raise_in_time_when_the_store_is_down(ask, settings, failure, monkeypatch):
+    monkeypatch.setattr(redis_store, "OPERATOR_REPLY_SECONDS", 0.5)
     if failure == "closed port":
         settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
         refuse_all(ask)
@@ -92,6 +95,27 @@ def refuse_all(ask):
         with pytest.raises(SessionStoreUnavailable):
             ask(method, **arguments)
         assert time.monotonic() - started < 1.5
+
+
+def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
+    with start_server(VALKEY) as server, server.client() as client:
+        settings.CACHES = {"default": cache_config(server.url)}
+        fill(sessions, 2)
+        client.client_pause(600)
+        assert ask("stats").sessions == 2
+
+
+def test_chats_go_on_when_the_breaker_of_operators_is_open(ask, settings, monkeypatch):
+    with start_server(VALKEY) as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        (session,) = fill(sessions, 1)
+        servers = sessions._store.operators._servers
+        monkeypatch.setattr(servers, "_exchange", AsyncMock(side_effect=TimeoutError))
+        for _ in range(2):
+            with pytest.raises(SessionStoreUnavailable):
+                ask("stats")
+        assert servers._breaker._open_until is not None
+        assert ask("resolve", session.id, **PROPOSAL).outcome is Outcome.HIT
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -156,7 +180,7 @@ def test_nothing_but_errors_of_the_app_comes_out_when_names_are_odd(call, manage
             for name in ("provider", "model", "external_id"):
                 assert call(method, **{name: odd}) in (0, ([], None))
         try:
-            call("rebind_all", model="nobody's", to_provider=odd, reason=odd)
+            call("rebind_all", model="unknown", to_provider=odd, reason=odd)
             call("history", odd)
         except SessionError:
             pass
@@ -164,7 +188,7 @@ def test_nothing_but_errors_of_the_app_comes_out_when_names_are_odd(call, manage
 
 @on_valkey
 @pytest.mark.parametrize("wrong", ["index", "history"])
-def test_twins_say_the_same_when_a_setting_is_missing(manager, settings, wrong):
+def test_both_test_runners_report_a_missing_setting(manager, settings, wrong):
     settings.SESSIONS_STICKY = {"INDEX": False} if wrong == "index" else {"HISTORY_LENGTH": 0}
     for method in NEED_INDEX if wrong == "index" else ("history", "recent"):
         with pytest.raises(SessionNotSupported) as blocking:

@@ -49,7 +49,7 @@ JSON = st.recursive(
 
 
 @given(JSON | st.tuples(FILTERS, TEXTS | JSON, TEXTS | JSON))
-def test_json_that_is_no_cursor_is_refused(value):
+def test_json_that_is_not_a_cursor_is_refused(value):
     text = base64.urlsafe_b64encode(msgspec.json.encode(value)).decode()
     try:
         cursor = Cursor.read(text, Filters())
@@ -86,7 +86,7 @@ def test_filters_match_what_equals_all_of_them(filters, matches):
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff"])
-def test_filters_tell_what_has_no_utf8_form(text):
+def test_filters_report_values_without_a_utf8_form(text):
     assert Filters("é\U0001f600", None, "").is_encodable
     assert not Filters(provider=text).is_encodable
     assert not Filters(model=text).is_encodable

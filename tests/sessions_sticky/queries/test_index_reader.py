@@ -38,7 +38,8 @@ def between(manager, monkeypatch):
     """Run a function once, after the next call of a script was answered, as another client may."""
 
     def arrange(script, function):
-        store, send = manager._store, manager._store.send
+        store = manager._store.operators
+        send = store.send
 
         def send_then_run(request):
             reply = send(request)
@@ -53,7 +54,7 @@ def between(manager, monkeypatch):
 
 
 @on_real
-def test_page_has_a_session_where_it_is_bound_now_when_it_moves_meanwhile(manager, between):
+def test_page_has_a_moved_session_only_at_its_new_provider(manager, between):
     """Entries are read, then their sessions: a session may move in between."""
     made = fill(manager, 6)
     between(index.PAGE, lambda: [manager.rebind(session, **{**MOVE, "provider": "openai"}) for session in made[::2]])
@@ -91,7 +92,7 @@ def test_page_is_short_but_has_a_next_one_when_few_of_many_match(manager, monkey
     monkeypatch.setattr(index_reader, "BATCH_SIZE", 2)
     manager.create("sought", "openai", "gpt-4", "user-456")
     for number in range(60):
-        manager.create(f"other-{number}", "openai", "gpt-4", "somebody")
+        manager.create(f"other-{number}", "openai", "gpt-4", "another-owner")
         manager.create(f"else-{number}", "mistral", "large", "user-456")
     first = manager.page(provider="openai", external_id="user-456", limit=50)
     assert len(first.sessions) <= 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from itertools import product
 
 import pytest
 
 from sessions_sticky import InvalidCursor, keys
+from sessions_sticky.queries import index_reader, reads
+from sessions_sticky.stores import index
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     entries,
@@ -43,7 +46,7 @@ def test_page_shows_the_latest_used_first_when_sessions_are_used(call, manager, 
 
 
 @on_real
-def test_page_tells_the_idle_time_left(call, manager, raw):
+def test_page_returns_the_idle_time_left(call, manager, raw):
     fill(manager, 2)
     raw.pexpire(keys.session("conv-0"), 7_500)
     raw.persist(keys.session("conv-1"))
@@ -62,7 +65,7 @@ def test_page_is_empty_when_there_is_nothing(call, raw):
 @on_real
 @pytest.mark.parametrize("limit", [1, 3, 1000])
 @pytest.mark.slow
-def test_walk_finds_what_each_combination_of_filters_means(call, manager, limit):
+def test_walk_finds_what_matches_each_combination_of_filters(call, manager, limit):
     made = [
         manager.create(f"conv-{p}{m}{o}{n}", p, m, o)
         for p, m, o, n in product(["p1", "p2"], ["m1", "m2"], ["o1", "o2"], range(2))
@@ -124,7 +127,7 @@ FILTERED = {
 @pytest.mark.parametrize("method", FILTERED)
 @pytest.mark.parametrize("name", ["provider", "model", "external_id"])
 @pytest.mark.parametrize("value", [5, 0, b"openai", ["openai"]])
-def test_filter_is_refused_when_it_is_no_string(call, manager, method, name, value):
+def test_filter_is_refused_when_it_is_not_a_string(call, manager, method, name, value):
     fill(manager, 1)
     shown = "owner" if name == "external_id" else name
     with pytest.raises(ValueError, match=rf"^{shown} must be a string or None, not {re.escape(repr(value))}$"):
@@ -175,3 +178,35 @@ def test_page_stays_with_the_keys_of_the_app_when_a_forged_cursor_is_well_formed
     page = call("page", cursor=base64.urlsafe_b64encode(json.dumps(forged).encode()).decode())
     assert {entry.session.provider for entry in page.sessions} <= {"openai"}
     assert [key for key in raw.scan_iter() if not key.startswith(b"sentinel:")] == [b"foreign"]
+
+
+# Many routes.
+
+
+@on_real
+def test_no_step_takes_more_than_some_routes_and_pages_keep_their_order(manager, raw, monkeypatch):
+    monkeypatch.setattr(index_reader, "MAX_ZSETS", 4)
+    monkeypatch.setattr(reads, "MAX_ZSETS", 4)
+    store = manager._store.operators
+    send, most = store.send, []
+
+    def measure(request):
+        for command in getattr(request, "commands", [request]):
+            if getattr(command, "script", None) in (index.PAGE, index.COUNT):
+                most.append(len(command.keys))
+        return send(request)
+
+    monkeypatch.setattr(store, "send", measure)
+    made = [manager.create(f"conv-{n:02}", f"p{n % 2}", f"m{n}", "user-1") for n in range(30)]
+    for number, session in enumerate(made):  # as last used at different times
+        expiry = time.time() + 80_000 - 100 * ((number * 7) % 30)
+        raw.expireat(keys.session(session.id), int(expiry))
+        for zset in index.zsets(session):
+            raw.zadd(zset, {session.id: int(expiry)})
+    expected = [session.id for session in made if session.provider == "p0"]
+    expected.sort(key=lambda conversation_id: (int(conversation_id[-2:]) * 7) % 30)
+    for limit in (1, 4, 7, 50):
+        assert ids(walk(manager.filter(provider="p0").page, limit=limit)) == expected
+    assert manager.filter(provider="p0").count() == 15
+    assert len(manager.stats().routes) == 30
+    assert max(most) == 4

@@ -70,7 +70,7 @@ async def test_query_has_async_forms(manager):
     assert await openai.arebind(to_provider="azure", reason="a test") == 1
     assert await manager.filter(provider="azure").adelete() == 1
     assert await manager.all().acount() == 0
-    assert openai.acount.__doc__.startswith("Return how many sessions there are")
+    assert openai.acount.__doc__.startswith("Return the number of sessions")
 
 
 @on_real

@@ -151,7 +151,7 @@ def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager
 
 @on_real
 def test_scan_yields_nothing_when_there_is_no_session(manager):
-    assert list(manager.scan()) == list(manager.scan(provider="openai", external_id="nobody")) == []
+    assert list(manager.scan()) == list(manager.scan(provider="openai", external_id="missing")) == []
     fill(manager, 1)
     assert [entry.session.id for entry in manager.scan(provider="openai", external_id="user-456")] == ["conv-0"]
 

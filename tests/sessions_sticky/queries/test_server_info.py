@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sessions_sticky.queries.server_info import Level, judge, judged, persistence, read_info, snapshots
+from sessions_sticky.queries.server_info import Level, judge, make_finding, persistence, read_info, snapshots
 
 HEALTHY = {
     "redis_version": "7.0.15",
@@ -35,11 +35,11 @@ def test_judge_finds_nothing_when_the_server_is_healthy():
         ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, Level.OK),
     ],
 )
-def test_judge_tells_whether_the_version_is_supported(info, level):
+def test_judge_reports_whether_the_version_is_supported(info, level):
     assert level_of("version", **info) is level
 
 
-def test_judge_warns_when_keys_have_been_thrown_out_though_the_policy_is_another_by_now():
+def test_judge_warns_about_evicted_keys_after_the_policy_was_changed():
     assert level_of("eviction", evicted_keys="1234") is Level.WARNING
 
 
@@ -71,7 +71,7 @@ def test_judge_looks_at_the_role(info, level):
     assert level_of("role", **info) is level
 
 
-def test_judge_says_something_when_the_server_tells_nothing():
+def test_judge_returns_findings_when_info_is_empty():
     assert [finding.subject for finding in judge({})] == ["version", "eviction", "memory", "role"]
 
 
@@ -84,7 +84,7 @@ def test_judge_says_something_when_the_server_tells_nothing():
         ({"aof_enabled": "0"}, None),
     ],
 )
-def test_persistence_is_judged_as_far_as_info_tells(info, level):
+def test_persistence_is_judged_by_info(info, level):
     finding = persistence(info)
     assert (finding and finding.level) is level
 
@@ -94,9 +94,9 @@ def test_snapshots_keep_something_and_nothing_keeps_nothing():
     assert snapshots("").level is Level.WARNING
 
 
-def test_judged_needs_no_hint_when_all_is_well():
-    assert judged(None, "memory", "fine", "Mend it").hint == ""
-    assert judged(Level.WARNING, "memory", "bad", "Mend it").hint == "Mend it"
+def test_make_finding_has_no_hint_when_it_is_ok():
+    assert make_finding(None, "memory", "fine", "Fix it").hint == ""
+    assert make_finding(Level.WARNING, "memory", "bad", "Fix it").hint == "Fix it"
 
 
 def test_read_info_reads_names_and_values():

@@ -82,7 +82,7 @@ def test_refreshes_are_forgotten_after_two_minutes_at_most():
 
 
 @on_real
-def test_refresh_leaves_the_index_alone_when_the_session_has_changed_meanwhile(call, manager, raw, monkeypatch):
+def test_refresh_keeps_the_index_when_the_session_has_changed(call, manager, raw, monkeypatch):
     """Between the chat's read and its refresh another process may delete the session, or move it."""
     other, store = SessionManager(), manager._store
     for change in (lambda session: other.delete(session.id), lambda session: other.rebind(session, **MOVE)):

@@ -86,7 +86,7 @@ def test_rebound_session_is_the_one_remembered_when_the_store_goes_down(settings
 
 
 def test_expired_session_stays_expired_when_it_was_moved_shortly_before():
-    """Moving is not using; taken for lost by the store, it would be made again, with a whole idle time."""
+    """Moving is not a use: otherwise the session would be restored with a full idle time as if it had been lost."""
     with valkey():
         bound = sessions.resolve("conv-1", **PROPOSAL).session
         let_time_pass(sessions.ttl_seconds - 60)

@@ -1,1 +1,1 @@
-"""The answers of the echo provider, one module for each API: who answers, as which model, and what it was sent."""
+"""Answers of the echo provider, one module for each API: its name, the model and the prompt."""

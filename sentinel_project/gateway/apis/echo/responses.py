@@ -1,4 +1,4 @@
-"""The echo's responses. It stores none, and says so in each (`"store": false`)."""
+"""Responses of the echo, which stores none (`"store": false`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the echo says, and how it counts. It reads leniently: content that it does not know is empty text."""
+"""Texts and token counts of the echo. Unknown content is read as empty text."""
 
 from __future__ import annotations
 

@@ -16,11 +16,11 @@ class Command(BaseCommand):
     help = "Make an API key for an owner and print it. It is shown this once: only its hash is stored."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take the owner."""
+        """Add the argument."""
         parser.add_argument("owner", help="whose conversations the key opens, 1 to 256 characters")
 
     def handle(self, *args: Any, owner: str, **options: Any) -> None:
-        """Make the key."""
+        """Create the key."""
         if not is_owner(owner):
             raise CommandError(f"OWNER must have 1 to 256 printable characters, not {owner!r}")
         try:

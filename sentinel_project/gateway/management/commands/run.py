@@ -31,12 +31,12 @@ MIGRATION_LOCK = int.from_bytes(b"sentinel")
 
 
 class Command(BaseCommand):
-    """The whole project in one command."""
+    """Migrate and serve in one command."""
 
     help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take the address, the number of processes and whether this is a demo."""
+        """Add the arguments."""
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on, 127.0.0.1 by default")
         parser.add_argument("--port", type=int, default=8000, help="port to listen on, 8000 by default; 0: a free one")
         parser.add_argument("--workers", type=int, default=1, help="number of processes that serve, 1 by default")
@@ -48,7 +48,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
-        """Serve until told to stop."""
+        """Serve until stopped."""
         if workers < 1:
             raise CommandError(f"--workers must be at least 1, not {workers}")
         if not 0 <= port < 2**16:  # some systems would take the rest of a division
@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Let one process migrate a PostgreSQL database: others may start on other machines, where no lock file is shared.
+    """Migrate a PostgreSQL database under an advisory lock, because processes on other machines share no lock file.
 
     The lock belongs to the connection, so a process that is killed releases it.
     """
@@ -131,7 +131,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str]:
-    """Return the lines to print at the start; for a demo this makes its credentials."""
+    """Return the lines to print at the start; create the credentials of a demo."""
     address, port = listener.getsockname()[:2]
     site = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lines = ["", f"Serving on {site}, Ctrl-C to stop", f"Store: {_without_password(_store_url())}"]
@@ -154,7 +154,7 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
 
 
 def _demo_obstacle(address: str) -> str | None:
-    """Return why this is no place for demo credentials, None if it is."""
+    """Return the reason why demo credentials are refused, or None."""
     if not ipaddress.ip_address(address).is_loopback:
         return f"other machines can reach {address}"
     for variable in ("SENTINEL_PROVIDERS", "DATABASE_URL"):

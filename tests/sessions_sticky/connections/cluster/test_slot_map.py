@@ -29,7 +29,7 @@ def slots() -> Slots:
 
 
 def play(commands: list[Command | At], slots: Slots, answer: Answer) -> tuple[list[Any], list[Any]]:
-    """Run an exchange with a server that answers as told; return the replies and what was sent where."""
+    """Run an exchange with a server that returns the given answers; return the replies and what was sent where."""
     conversation, sent, answers = exchange(commands, slots), [], None
     while True:
         try:
@@ -60,7 +60,7 @@ def test_exchange_follows_and_learns_when_a_slot_has_moved(slots):
     assert list(slots.to_ask())
 
 
-def test_exchange_takes_the_asked_host_when_the_new_holder_does_not_know_its_own_name(slots):
+def test_exchange_follows_moved_to_the_same_host_when_the_redirect_has_none(slots):
     replies, _ = play(
         [HIGH], slots, lambda address, _: MovedError(f"{key_slot(b'a')} :7") if address == TWO else address
     )
@@ -77,7 +77,7 @@ def test_exchange_asks_right_before_the_command_when_its_slot_is_moving(slots):
     assert play([HIGH], slots, answer)[1][0] == {TWO: [HIGH]}  # the slot is still the other's
 
 
-def test_exchange_asks_at_the_asked_host_when_the_next_holder_does_not_know_its_own_name(slots):
+def test_exchange_follows_ask_to_the_same_host_when_the_redirect_has_none(slots):
     """`cluster-preferred-endpoint-type unknown-endpoint`: an empty host would be this machine."""
     replies, _ = play([HIGH], slots, lambda address, _: AskError(f"{key_slot(b'a')} :7") if address == TWO else address)
     assert replies == [("two", 7)]
@@ -95,7 +95,7 @@ def test_exchange_loads_the_script_when_the_server_does_not_know_it(slots):
     assert [command.args[0] for command in sent[1][TWO]] == ["SCRIPT", "EVALSHA"] * 2
 
 
-def test_exchange_tries_again_when_told_to(slots):
+def test_exchange_retries_on_tryagain(slots):
     turns = iter([TryAgainError(), b"value"])
     replies, sent = play([HIGH], slots, lambda *_: next(turns))
     assert (replies, len(sent)) == ([b"value"], 2)
@@ -117,36 +117,36 @@ def test_exchange_leaves_other_errors_to_the_command_that_met_them(slots):
     assert play([HIGH, LOW], slots, lambda address, _: gone if address == TWO else b"1")[0] == [gone, b"1"]
 
 
-def test_exchange_says_so_when_nobody_holds_the_slot():
+def test_exchange_reports_a_slot_without_a_node():
     (reply,), sent = play([HIGH], Slots([ONE]), lambda *_: 1)
     assert isinstance(reply, RedisConnectionError)
     assert sent == []
 
 
-def test_slots_ask_the_seeds_first_and_then_whoever_is_known(slots, monkeypatch):
+def test_slots_ask_the_seeds_first_and_then_known_nodes(slots, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(slot_map.time, "monotonic", lambda: now)
     fresh = Slots([("seed", 1)])
     assert list(fresh.to_ask()) == [("seed", 1)]
     fresh.read(HALVES, ("seed", 1))
     assert not list(fresh.to_ask())
-    fresh.doubt()
+    fresh.mark_stale()
     assert not list(fresh.to_ask())
     now += REFRESH_SECONDS
     assert list(fresh.to_ask()) == [ONE, TWO, ("seed", 1)]
     assert fresh.primaries == [ONE, TWO]
 
 
-def test_slots_ask_last_whom_they_are_told_to_until_somebody_has_answered(slots, monkeypatch):
+def test_slots_ask_a_deprioritized_node_last_until_one_has_answered(slots, monkeypatch):
     monkeypatch.setattr(slot_map, "REFRESH_SECONDS", 0.0)
-    slots.doubt()
+    slots.mark_stale()
     for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
-        slots.ask_last(address)
+        slots.deprioritize(address)
         assert list(slots.to_ask()) == then
-    slots.ask_last(ONE)  # once more: nobody is asked for ever before all others
+    slots.deprioritize(ONE)  # again: no node stays first forever
     assert list(slots.to_ask()) == [TWO, ONE]
     slots.read(HALVES, ONE)
-    slots.doubt()
+    slots.mark_stale()
     assert list(slots.to_ask()) == [ONE, TWO]
-    slots.ask_last(ONE)
+    slots.deprioritize(ONE)
     assert list(slots.to_ask()) == [TWO, ONE]
