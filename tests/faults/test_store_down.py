@@ -11,6 +11,7 @@ import pytest
 
 from sessions_sticky import Outcome, SessionConflict, SessionStoreUnavailable, cache_config
 from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
+from sessions_sticky.stores import redis as redis_store
 from tests.conftest import REAL_STORES
 from tests.faults import methods
 from tests.faults.truth import check_sound, stored
@@ -88,6 +89,12 @@ FAULTS = {
     "CLIENT PAUSE": paused,
     "replies cut in half": cut,
 }
+
+
+@pytest.fixture(autouse=True)
+def same_timeout(monkeypatch):
+    """Operators' methods, which wait for five seconds, wait as long as the others: the bound is one for all."""
+    monkeypatch.setattr(redis_store, "OPERATOR_REPLY_SECONDS", SOCKET_TIMEOUT_SECONDS)
 
 
 def test_experiments_have_every_public_method():
