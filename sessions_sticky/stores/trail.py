@@ -70,6 +70,8 @@ def _encode(turn: Turn, names: list[str]) -> str:
         *tokens,
         _base36(turn.saved),
     ]
+    if not turn.attempts:
+        return " ".join([*fields, ""])
     room = MAX_TURN_BYTES - ADDED_BYTES - len(fields) - sum(map(_most_bytes, fields))
     attempts: list[str] = []
     for attempt in reversed(turn.attempts):  # the last ones, as many as there is room for
