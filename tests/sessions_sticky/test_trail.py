@@ -20,6 +20,7 @@ from sessions_sticky import (
     Usage,
     keys,
 )
+from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
 from tests.conftest import PORTABLE_STORES, REDIS_STORES
@@ -315,3 +316,11 @@ def _delete_as_others_do(manager) -> None:
         from sessions_sticky.connections.commands import Command
 
         store.send(Command(("DEL", keys.session("conv-123"))))
+
+
+@pytest.mark.parametrize(
+    ("first_bytes", "share", "bound"),
+    [({}, 0.5, None), ({100: 9, 0: 1}, 0.5, 100), ({0: 1, 100: 9}, 0.95, 0), ({50: 1, 100: 1, 250: 2}, 0.75, 250)],
+)
+def test_first_byte_ms_is_the_bound_below_which_a_share_came(first_bytes, share, bound):
+    assert first_byte_ms(first_bytes, share) == bound
