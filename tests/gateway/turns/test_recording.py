@@ -197,7 +197,7 @@ async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, 
     await asyncio.wait_for(recorder.stop(), 5)
 
 
-async def test_recorder_goes_on_when_the_store_is_unavailable(monkeypatch):
+async def test_recorder_continues_when_the_store_is_unavailable(monkeypatch):
     async def refuse(manager, turns):
         raise SessionStoreUnavailable("down")
 

@@ -1,4 +1,4 @@
-"""The page of a bulk operation: its progress, stopping it, going on."""
+"""The page of a bulk operation: its progress, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, ses
     assert "0 of 0" in ada.get(f"{BASE}drain/").text
 
 
-def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_shows_progress_and_stops_and_resumes_on_request(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
         job = start(DRAIN)
@@ -87,11 +87,11 @@ def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, 
     ]
 
 
-def test_page_goes_on_with_an_operation_when_its_worker_died(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_resumes_an_operation_when_its_worker_died(ada: Client, session_cache: redis.Redis) -> None:
     fill(3)
     key = abandoned()
     ada.get(page_of(key))
-    until(lambda: jobs.peek(key).state == "done")  # type: ignore[union-attr]  # `peek` does not go on with it
+    until(lambda: jobs.peek(key).state == "done")  # type: ignore[union-attr]  # `peek` does not resume it
     assert "Done: 3 of 3 sessions" in ada.get(page_of(key)).text
     assert sessions.count() == 0
 
@@ -110,7 +110,7 @@ def test_page_ends_at_a_whole_bar_when_nothing_was_left_to_do(ada: Client, sessi
     assert '<progress class="sticky-progress" max="2" value="2"' in ada.get(page_of(key)).text
 
 
-def test_figures_are_a_part_of_the_page_when_asked_for_alone(ada: Client, session_cache: redis.Redis) -> None:
+def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, session_cache: redis.Redis) -> None:
     fill(1)
     page = ada.get(page_of(abandoned(state="stopped")), {"fragment": "1"})
     assert "<html" not in page.text

@@ -167,7 +167,7 @@ def test_operation_is_stopped_and_resumed(
     ]
 
 
-def test_get_goes_on_when_the_worker_is_gone_but_stop_does_not(
+def test_get_resumes_the_job_when_the_worker_is_gone_but_stop_does_not(
     api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(3)

@@ -57,7 +57,9 @@ def line(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", [DELETE])
-def test_get_goes_on_when_the_worker_was_killed(session_cache: redis.Redis, valkey_url: str, plan: Plan) -> None:
+def test_get_resumes_the_job_when_the_worker_was_killed(
+    session_cache: redis.Redis, valkey_url: str, plan: Plan
+) -> None:
     fill(20_000)
     with worker(valkey_url, 0.5, "start") as process:
         key = line(process)
@@ -85,7 +87,7 @@ def test_get_leaves_the_job_alone_when_its_worker_is_alive(session_cache: redis.
 
 
 @pytest.mark.slow
-def test_one_goes_on_when_two_processes_look_at_once(session_cache: redis.Redis, valkey_url: str) -> None:
+def test_one_resumes_the_job_when_two_processes_read_at_once(session_cache: redis.Redis, valkey_url: str) -> None:
     fill(10_000)
     key = abandoned()
     with worker(valkey_url, 10, key) as one, worker(valkey_url, 10, key) as two:
@@ -96,7 +98,9 @@ def test_one_goes_on_when_two_processes_look_at_once(session_cache: redis.Redis,
     assert not threads()
 
 
-def test_one_goes_on_when_many_look_at_once(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_resumes_the_job_when_many_read_at_once(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[str] = []
 
     class Counted(threading.Thread):
@@ -124,14 +128,14 @@ def test_one_goes_on_when_many_look_at_once(session_cache: redis.Redis, monkeypa
     assert finished(key).done == 2
 
 
-def test_recent_goes_on_when_the_worker_is_gone(session_cache: redis.Redis) -> None:
+def test_recent_resumes_the_job_when_the_worker_is_gone(session_cache: redis.Redis) -> None:
     fill(2)
     key = abandoned()
     assert [job.key for job in jobs.recent()] == [key]
     until(lambda: sessions.count() == 0)
 
 
-def test_numbers_are_right_when_a_worker_goes_on_after_its_lease_was_lost(
+def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.05)
@@ -198,7 +202,7 @@ def server(settings: Any) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.3)
     number = 4 * BATCH_SIZE
     fill(number)
@@ -218,7 +222,7 @@ def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: py
 
 
 @pytest.mark.parametrize("failing", range(8))
-def test_job_goes_on_when_one_request_fails(
+def test_job_continues_when_one_request_fails(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     fill(2 * BATCH_SIZE)

@@ -1,8 +1,8 @@
 """What the processes of test_runner do; a module of its own, for they run it by name.
 
 python -m tests.sessions_sticky.jobs.worker URL LEASE start    begins to delete the sessions of `openai`, prints its key
-python -m tests.sessions_sticky.jobs.worker URL LEASE KEY      waits for the key `go`, looks at the job, prints how many
-                                                               threads it began for it; then goes on until killed
+python -m tests.sessions_sticky.jobs.worker URL LEASE KEY      waits for the key `go`, reads the job, prints how many
+                                                               threads it began for it; then runs until killed
 """
 
 from __future__ import annotations
