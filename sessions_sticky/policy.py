@@ -14,7 +14,7 @@ from typing import Any
 from django.dispatch import Signal
 
 from sessions_sticky import keys, metrics, signals
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import (
     InvalidSession,
@@ -185,6 +185,7 @@ class Policy:
         check_session(session)
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
+        check_target(provider)
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
         expected = session.to_json()
         while True:

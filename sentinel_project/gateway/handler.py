@@ -30,6 +30,7 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.http_exchange import CALL_ON_DISCONNECT
+from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
@@ -65,6 +66,7 @@ class GatewayHandler(ASGIHandler):
         """Refresh API keys, providers and their health in the background."""
         await receive()
         log_exposed_files()
+        Jobs().watch()
         health, providers = routing.health, provider_file.providers
         forever = [
             keys.refresh_forever(),

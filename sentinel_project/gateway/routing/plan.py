@@ -20,6 +20,7 @@ from sessions_sticky import (
     SessionManager,
     SessionNotSupported,
     SessionStoreUnavailable,
+    UnknownProvider,
     rendezvous,
     sessions,
 )
@@ -155,7 +156,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult("spilled")
     try:
         await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
-    except (SessionConflict, SessionNotSupported, SessionStoreUnavailable) as exc:
+    except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled")
     return RouteResult("rebound", reason)
