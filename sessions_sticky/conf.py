@@ -105,15 +105,15 @@ class Conf:
 
     @property
     def providers(self) -> frozenset[str] | None:
-        """The providers that sessions may be moved to; None is any. A callable is called each time."""
+        """The providers that sessions may be moved to; None allows any. A callable is called each time."""
         value = self._providers() if callable(self._providers) else self._providers
         if value is None:
             return None
         names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
         if not names or not all(isinstance(name, str) for name in names):
             raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; allowed are names, a callable that returns them, its"
-                " dotted path, or None"
+                "SESSIONS_STICKY['PROVIDERS'] must be names, a callable that returns them, its dotted path, or None,"
+                f" not {value!r}"
             )
         return names
 

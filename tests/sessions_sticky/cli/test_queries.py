@@ -243,7 +243,7 @@ def test_tail_follows_without_a_pause_when_more_happens_than_it_reads_at_once(mo
     ]
 
 
-def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):
+def test_tail_continues_when_the_store_was_away(manager, monkeypatch):
     monkeypatch.setattr("sessions_sticky.cli.queries.POLL_SECONDS", 0.001)
     recent, calls = type(manager).recent, []
 
