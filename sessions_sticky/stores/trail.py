@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Command, Script, ScriptCall
@@ -70,6 +71,8 @@ def _encode(turn: Turn, names: list[str]) -> str:
         *tokens,
         _base36(turn.saved),
     ]
+    if not turn.attempts:
+        return " ".join([*fields, ""])
     room = MAX_TURN_BYTES - ADDED_BYTES - len(fields) - sum(map(_most_bytes, fields))
     attempts: list[str] = []
     for attempt in reversed(turn.attempts):  # the last ones, as many as there is room for
@@ -94,6 +97,7 @@ def _base36(number: int, limit: int = MAX_NUMBER) -> str:
     return f"-{text}" if number < 0 else text
 
 
+@lru_cache(maxsize=1024)
 def _name(name: str) -> str:
     """Return a name as one line of a header."""
     return _CONTROL.sub("?", name)[:MAX_NAME_LENGTH].encode(errors="replace").decode()

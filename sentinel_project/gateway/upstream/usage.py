@@ -85,11 +85,10 @@ class UsageReader:
         found = part.usage or part.usageMetadata
         if found is None:
             return False
-        for name, value in msgspec.structs.asdict(found).items():
-            if isinstance(value, _Details):
-                self._merge(msgspec.structs.asdict(value))
-            elif value is not None:
-                self._merge({name: value})
+        self._merge(found)
+        for details in (found.prompt_tokens_details, found.input_tokens_details):
+            if details is not None:
+                self._merge(details)
         return read.choices == []
 
     def usage(self) -> Usage | None:
@@ -113,9 +112,10 @@ class UsageReader:
         total = max(total, (read or 0) + (written or 0))
         return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
 
-    def _merge(self, numbers: dict[str, int | None]) -> None:
-        """Add numbers; those of a later event count, for streams report their output so far."""
-        self._numbers.update({name: value for name, value in numbers.items() if value is not None})
+    def _merge(self, found: _Usage | _Details) -> None:
+        """Add the numbers; those of a later event count, for streams report their output so far."""
+        numbers = msgspec.structs.asdict(found).items()
+        self._numbers.update({name: value for name, value in numbers if isinstance(value, int)})
 
 
 def stream_options(request: ApiRequest) -> bytes | None:
