@@ -184,6 +184,7 @@ SENTINEL_OBJECT_TTL_SECONDS = environment.read(
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.
+SESSIONS_STICKY["PROVIDERS"] = "sentinel_project.gateway.providers.reload.provider_names"
 SESSIONS_STICKY["IDENTITY"] = {
     "key": SENTINEL_ID_KEY,
     "named": SENTINEL_PINNING_SOURCES,

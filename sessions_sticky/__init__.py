@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import SessionNotSupported as SessionNotSupported
     from sessions_sticky.exceptions import SessionOwnerMismatch as SessionOwnerMismatch
     from sessions_sticky.exceptions import SessionStoreUnavailable as SessionStoreUnavailable
+    from sessions_sticky.exceptions import UnknownProvider as UnknownProvider
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
     from sessions_sticky.queries.filters import HourStats as HourStats
@@ -83,6 +84,7 @@ __all__ = [
     "Trail",
     "Turn",
     "TurnTotals",
+    "UnknownProvider",
     "Usage",
     "UsageReport",
     "cache_config",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal, cast
@@ -15,6 +16,9 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 from django.utils.crypto import salted_hmac
+from django.utils.module_loading import import_string
+
+from sessions_sticky.exceptions import UnknownProvider
 
 DEFAULT_TTL_SECONDS = 86_400
 MAX_TTL_SECONDS = 2**31 - 1
@@ -33,6 +37,7 @@ MAX_TRAIL_LENGTH = 1_000
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
     "PREFIX": "sentinel:",
+    "PROVIDERS": None,
     "ON_STORE_ERROR": "degrade",
     "LAST_SEEN_SIZE": 10_000,
     "INDEX": True,
@@ -97,6 +102,30 @@ class Conf:
             return check_prefix(value)
         except ValueError as exc:
             raise ImproperlyConfigured(f"SESSIONS_STICKY['PREFIX'] must be {ALLOWED_PREFIX}, not {value!r}") from exc
+
+    @property
+    def providers(self) -> frozenset[str] | None:
+        """The providers that sessions may be moved to; None is any. A callable is called each time."""
+        value = self._providers() if callable(self._providers) else self._providers
+        if value is None:
+            return None
+        names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ImproperlyConfigured(
+                f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; allowed are names, a callable that returns them, its"
+                " dotted path, or None"
+            )
+        return names
+
+    @cached_property
+    def _providers(self) -> Any:
+        value = self._option("PROVIDERS")
+        if not isinstance(value, str):
+            return value
+        try:
+            return import_string(value)
+        except ImportError as exc:
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; {exc}") from exc
 
     @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:
@@ -217,6 +246,15 @@ def unknown_options() -> dict[str, str | None]:
 
 
 conf = Conf()
+
+
+def check_target(provider: str) -> None:
+    """Raise `UnknownProvider` unless sessions may be moved to a provider: the project may say which it has."""
+    known = conf.providers
+    if known is not None and provider not in known:
+        similar = difflib.get_close_matches(provider, known, n=1)
+        hint = f" Did you mean {similar[0]!r}?" if similar else ""
+        raise UnknownProvider(f"Unknown provider {provider!r}: must be one of {', '.join(sorted(known))}.{hint}")
 
 
 def _forget(**kwargs: Any) -> None:

@@ -19,6 +19,10 @@ class InvalidSession(SessionError, ValueError):
     """Bytes cannot be decoded as a session, or a field does not fit the stored format."""
 
 
+class UnknownProvider(InvalidSession):
+    """Sessions were to be moved to a provider that is not in `SESSIONS_STICKY["PROVIDERS"]`."""
+
+
 class InvalidCursor(SessionError, ValueError):
     """A cursor was not issued by `page` or `search` for the same filters."""
 

@@ -14,7 +14,7 @@ from typing import Any
 from django.dispatch import Signal
 
 from sessions_sticky import keys, metrics, signals
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import (
     InvalidSession,
@@ -185,6 +185,7 @@ class Policy:
         check_session(session)
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
+        check_target(provider)
         moved = Session(session.id, provider, model, session.external_id, session.created_at)
         expected = session.to_json()
         while True:
@@ -249,16 +250,19 @@ class Policy:
             check_turn(turn)
         recorded: list[Recorded] = [None] * len(turns)
         kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+        if kept:
+            request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
+            for at, reply in zip(kept, await self._io.send(request), strict=True):
+                recorded[at] = reply and (reply[0], reply[1])
+        sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
         try:
-            if kept:
-                request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
-                for at, reply in zip(kept, await self._io.send(request), strict=True):
-                    recorded[at] = reply and (reply[0], reply[1])
-        finally:  # the metrics do not need the store
-            sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
-            metrics.used(sums.routes, _first_bytes(turns))
-        if (adding := self._store.add_usage(sums)) is not None:
-            await self._io.send(adding)
+            if (adding := self._store.add_usage(sums)) is not None:
+                await self._io.send(adding)
+        except SessionStoreUnavailable as exc:
+            if not kept:
+                raise
+            logger.warning("usage of %d turns not added: %s", len(turns), exc)  # their trails have them
+        metrics.used(sums.routes, _first_bytes(turns))
         return recorded
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from _pytest import runner
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.core.cache import cache
 from django.core.management import call_command
+from django.core.signals import request_started
 
 from sessions_sticky import SessionManager, cache_config
+from sessions_sticky.apps import WATCH_JOBS
 from tests import clusters, sentinels
 from tests.servers import FakeServer, program_version, start_server
 
@@ -37,6 +40,18 @@ SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 """Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
 SLOW_FOLDERS = ("browser", "clients", "faults")
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def any_provider() -> None:
+    """Let tests move sessions to providers that the gateway does not have; test_known_providers.py says when not."""
+    settings.SESSIONS_STICKY.pop("PROVIDERS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_watch() -> None:
+    """Let no test client begin the watch of jobs, which would go on in the tests that follow."""
+    request_started.disconnect(dispatch_uid=WATCH_JOBS)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ from django.core.validators import RegexValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from sessions_sticky.conf import check_target
+from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
 
 MAX_NAME_LENGTH = 256
@@ -45,6 +47,15 @@ class MoveForm(forms.Form):
         widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
     )
     reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("For the history."))
+
+    def clean_provider(self) -> str:
+        """Refuse a provider that the project does not have."""
+        provider: str = self.cleaned_data["provider"]
+        try:
+            check_target(provider)
+        except UnknownProvider as exc:
+            raise forms.ValidationError(str(exc)) from exc
+        return provider
 
     @classmethod
     def is_in(cls, posted: QueryDict) -> bool:

@@ -81,7 +81,7 @@ class Mark(NamedTuple):
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
-    """Show the progress; resume an orphaned operation. With `?fragment` return only the figures."""
+    """Show the progress. With `?fragment` return only the figures."""
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
@@ -146,7 +146,7 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
 
 
 def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpResponse:
-    job = jobs.peek(key)
+    job = jobs.get(key)
     if job and not admin.allows(request, NEEDED[job.kind]):
         raise PermissionDenied
     changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)

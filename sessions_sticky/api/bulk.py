@@ -130,7 +130,7 @@ class KeyView(SessionView):
     def check(self, request: Request) -> None:
         """Refuse query parameters, unknown operations and users without permission."""
         parameters(request)
-        job = jobs.peek(self.key)
+        job = jobs.get(self.key)
         if job is None:
             raise _unknown(self.key)
         self.check_object_permissions(request, job)
@@ -148,7 +148,7 @@ class OperationView(KeyView):
         parameters=(KEY,),
     )
     def get(self, request: Request, conversation_id: str) -> Response:
-        """Return the progress; resume the operation if its worker has died."""
+        """Return the progress."""
         parameters(request)
         job = jobs.get(self.key)
         if job is None:

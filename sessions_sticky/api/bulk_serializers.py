@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank
+from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank, valid_target
 from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.records import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
@@ -88,7 +88,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 class RebindAllSerializer(DeleteAllSerializer):
     """The sessions to move, as for deleting, and the target."""
 
-    to_provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider to move to.")
+    to_provider = TextField(max_length=MAX_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
     to_model = TextField(
         required=False,
         allow_null=True,

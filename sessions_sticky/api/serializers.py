@@ -13,8 +13,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky import keys
+from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
-from sessions_sticky.exceptions import InvalidConversationId
+from sessions_sticky.conf import check_target
+from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 
@@ -34,6 +36,14 @@ def valid_conversation_id(value: str) -> None:
         keys.check(value)
     except InvalidConversationId as exc:
         raise serializers.ValidationError(str(exc), code="invalid") from exc
+
+
+def valid_target(value: str) -> None:
+    """Raise a field error unless sessions may be moved to the provider."""
+    try:
+        check_target(value)
+    except UnknownProvider as exc:
+        raise serializers.ValidationError(str(exc), code="unknown") from exc
 
 
 class TextField(serializers.CharField):
@@ -87,7 +97,7 @@ class SessionSerializer(serializers.Serializer[Any]):
 class RebindSerializer(serializers.Serializer[Any]):
     """The target of a move."""
 
-    provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider to move to.")
+    provider = TextField(max_length=MAX_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
     model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model to move to.")
     reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
     from_provider = TextField(
@@ -114,10 +124,11 @@ class RouteStatsSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="StickySessionStats")
 class StatsSerializer(serializers.Serializer[Any]):
-    """Numbers of sessions."""
+    """Numbers of sessions, and what their turns used."""
 
     sessions = serializers.IntegerField(help_text="Current number of sessions.")
     routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
+    usage = RouteUsageSerializer(many=True, help_text="What the turns of the last day used.")
 
 
 class NamedChoiceField(serializers.ChoiceField):

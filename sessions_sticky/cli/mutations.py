@@ -12,6 +12,7 @@ from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import describe_filters, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import Report, reporting
+from sessions_sticky.conf import check_target
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
@@ -26,6 +27,7 @@ def rebind(
     output: Output, *, ID: str, to_provider: str, to_model: str | None, reason: str, dry_run: bool, **_: Any
 ) -> None:
     """Move one conversation."""
+    check_target(to_provider)
     session = sessions.get(ID)
     if session is None:
         raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
@@ -66,6 +68,8 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
     filters = Filters(PROVIDER, options["model"])
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
+
+    check_target(to_provider)
 
     def run(report: Report) -> int:
         found = _operator().filter(**filters.fields)

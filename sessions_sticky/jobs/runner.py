@@ -1,4 +1,4 @@
-"""Run a job in a thread of this process."""
+"""Run a job."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from copy import copy
-from threading import Thread
+from threading import current_thread
 from typing import Any
 
 from django.db import connections
@@ -25,7 +25,7 @@ LEASE_SECONDS = 10.0
 TICK_SECONDS = 0.25
 """Interval at which a worker renews its lease and checks whether it was stopped."""
 STORE_TIMEOUT_SECONDS = 60.0
-"""How long a worker retries while the store is unavailable. Another worker may resume the job later."""
+"""How long a worker retries while the store is unavailable. Later, a process that watches adopts the job."""
 RETRY_SECONDS = 0.5
 
 
@@ -45,20 +45,20 @@ class JobRunner:
         self._next_tick = self._answered_at = time.monotonic()
         self._may_continue = True
 
-    def start(self) -> bool:
-        """Start a thread; return False if another worker runs the job."""
+    def run(self) -> bool:
+        """Run the job in this thread; return False if another worker runs it."""
         if not self._records.lease(self._job.key, self._token, LEASE_SECONDS):
             return False
-        Thread(target=self._run, name=f"job {self._job.key}", daemon=True).start()
-        return True
-
-    def _run(self) -> None:
+        thread = current_thread()
+        name, thread.name = thread.name, f"job {self._job.key}"
         try:
             self._run_with_retries()
         except SessionStoreUnavailable as exc:
-            logger.warning("job %s suspended, it resumes on the next read: %s", self._job.key, exc)
+            logger.warning("job %s suspended until a worker adopts it: %s", self._job.key, exc)
         finally:
             connections.close_all()  # receivers of signals may have used the database
+            thread.name = name
+        return True
 
     def _run_with_retries(self) -> None:
         while True:

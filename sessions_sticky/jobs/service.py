@@ -1,6 +1,6 @@
 """Jobs: bulk operations that outlive the request that started them, and its worker.
 
-Reading an orphaned job resumes it, so a page that shows its progress keeps it running.
+Each process runs one at a time; the others wait, here or for another process. Reading a job changes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import time
 from typing import NamedTuple
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.jobs.records import Found, Job, Plan, Records
-from sessions_sticky.jobs.runner import JobRunner, remaining
+from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.runner import remaining
+from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.index_reader import IndexReader
 
@@ -47,22 +48,21 @@ class Jobs:
         """
         job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=self.count(plan))
         self._records.write(job)
-        JobRunner(self._manager, job).start()
+        self._worker.wake(job)
         return job
 
     def get(self, key: str) -> Job | None:
-        """Return a job, None if there is none; resume it if its worker has died."""
-        found = self._records.find(key)
-        return self._resume_if_orphaned(found) if found else None
-
-    def peek(self, key: str) -> Job | None:
-        """Return a job like `get`, without resuming it."""
+        """Return a job, None if there is none."""
         found = self._records.find(key)
         return found.job if found else None
 
     def recent(self) -> list[Job]:
-        """Return at most 100 recent jobs, the most recently started first; resume orphaned ones like `get`."""
-        return [self._resume_if_orphaned(found) for found in self._records.recent()]
+        """Return at most 100 recent jobs, the most recently started first."""
+        return [found.job for found in self._records.recent()]
+
+    def watch(self) -> None:
+        """Let this process adopt jobs whose worker has died, from now on; a server does so from its first request."""
+        self._worker.watch()
 
     def wait(self, job: Job, seconds: float) -> Job:
         """Wait for the end of the job, at most for the given time, and return it; never raises."""
@@ -86,15 +86,16 @@ class Jobs:
         return Changed(found.job, changed) if found else None
 
     def resume(self, key: str) -> Changed | None:
-        """Resume a stopped or failed job; return None if there is no such job."""
+        """Resume a job that was stopped, has failed or lost its worker; return None if there is no such job."""
         changed = self._records.change(key, ("stopped", "failed"), state="running", detail="")
         job = self.get(key)
+        if job and job.state == "running":
+            self._worker.wake(job)
         return Changed(job, changed) if job else None
 
-    def _resume_if_orphaned(self, found: Found) -> Job:
-        if found.job.state == "running" and not found.is_leased:
-            JobRunner(self._manager, found.job).start()
-        return found.job
+    @property
+    def _worker(self) -> Worker:
+        return worker_of(self._manager)
 
     @property
     def _records(self) -> Records:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.queries.filters import Age, Filters
@@ -49,6 +49,7 @@ class Move(NamedTuple):
     def check(self) -> None:
         """Raise `InvalidSession` for a blank name or reason, and for values that cannot be stored."""
         check_names(to_provider=self.provider, reason=self.reason)
+        check_target(self.provider)
         if self.model is not None:
             check_names(to_model=self.model)
         Session("", self.provider, self.model or "", self.reason, 0).to_json()

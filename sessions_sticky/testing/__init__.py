@@ -32,9 +32,11 @@ from unittest.mock import patch
 from urllib.parse import quote
 
 from django.core.cache.backends.locmem import LocMemCache
+from django.core.signals import request_started
 from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from sessions_sticky import keys, stores
+from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.exceptions import SessionStoreUnavailable
@@ -70,6 +72,7 @@ def isolate_process() -> None:
 
     For test runners: it includes sessions created at import, and by threads that outlive the run.
     """
+    request_started.disconnect(dispatch_uid=WATCH_JOBS)  # no thread of ours in the tests of others
     substitute.keep_in(MEMORY)
     reset()
 

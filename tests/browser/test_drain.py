@@ -84,7 +84,7 @@ def test_viewer_sees_the_progress_and_no_button(browse: Callable[..., Any]) -> N
     page.get_by_role("link", name="openai").click()
     expect(page.get_by_text("Stopped: 0 of 1 session")).to_be_visible()
     expect(page.get_by_role("button", name="Continue")).to_have_count(0)
-    assert jobs.peek(key).state == "stopped"  # type: ignore[union-attr]
+    assert jobs.get(key).state == "stopped"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,6 +11,7 @@ PUBLIC = {
     *("Session", "SessionManager", "sessions", "Outcome", "Resolution", "Entry", "rendezvous", "keys", "cache_config"),
     *("SessionError", "InvalidConversationId", "InvalidSession", "SessionOwnerMismatch", "SessionConflict"),
     "SessionQuery",
+    "UnknownProvider",
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
     *("HourStats", "OwnerUsage", "RouteUsage", "UsageReport"),
     *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),

@@ -228,7 +228,7 @@ def test_job_ends_when_its_record_is_gone(session_cache):
 def test_job_runner_starts_no_thread_when_another_worker_has_the_lease(session_cache):
     job = records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
     records.Records(sessions._store).lease(job.key, "another worker's token", 60)
-    assert JobRunner(sessions, job).start() is False
+    assert JobRunner(sessions, job).run() is False
 
 
 def test_command_writes_to_streams_that_are_no_files(session_cache, monkeypatch):

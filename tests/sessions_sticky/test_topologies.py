@@ -131,7 +131,7 @@ def test_jobs_run_to_their_end_whether_stopped_or_abandoned(manager, monkeypatch
     monkeypatch.setattr(index_reader, "BATCH_SIZE", 20)
     fill(250)
     key = job_calls.abandoned(job_calls.DRAIN)
-    assert [job.key for job in job_calls.jobs.recent()] == [key]  # which goes on with it
+    assert [job.key for job in job_calls.jobs.recent()] == [key]
     assert job_calls.finished(key).state == "done"
     assert manager.count(provider="mistral") == 250
     fill(250)

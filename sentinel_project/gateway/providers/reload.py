@@ -34,6 +34,11 @@ def providers() -> tuple[Provider, ...]:
     return _taken[0] if _taken else settings.SENTINEL_PROVIDERS
 
 
+def provider_names() -> list[str]:
+    """Return the names of the providers in force: sessions are moved to no others."""
+    return [provider.name for provider in providers()]
+
+
 async def watch_forever(path: str | None) -> None:
     """Take over the file's changes until cancelled; one that cannot be used is logged, and changes nothing.
 

@@ -18,6 +18,7 @@ from sessions_sticky import (
     SessionNotSupported,
     SessionOwnerMismatch,
     SessionStoreUnavailable,
+    UnknownProvider,
     sessions,
 )
 from sessions_sticky.identity import Identity, scoped
@@ -105,6 +106,12 @@ async def _take_over(session: Session, client_id: str) -> Session:
             return session
         reason = "bound by version 0.1"
         return await sessions.arebind(session, provider=legacy.provider, model=session.model, reason=reason)
-    except (InvalidConversationId, SessionConflict, SessionNotSupported, SessionStoreUnavailable) as exc:
+    except (
+        InvalidConversationId,
+        SessionConflict,
+        SessionNotSupported,
+        SessionStoreUnavailable,
+        UnknownProvider,
+    ) as exc:
         logger.info("conversation %r keeps provider %r: %s", session.id, session.provider, exc)
         return session

@@ -22,6 +22,7 @@ from tests.sessions_sticky.jobs.calls import (
     finished,
     gate,
     jobs,
+    no_threads,
     quick_ticks,
     start,
     until,
@@ -87,13 +88,15 @@ def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, 
     ]
 
 
-def test_page_goes_on_with_an_operation_when_its_worker_died(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_leaves_an_operation_without_a_worker_as_it_is_and_resume_goes_on(
+    ada: Client, session_cache: redis.Redis
+) -> None:
     fill(3)
     key = abandoned()
-    ada.get(page_of(key))
-    until(lambda: jobs.peek(key).state == "done")  # type: ignore[union-attr]  # `peek` does not go on with it
-    assert "Done: 3 of 3 sessions" in ada.get(page_of(key)).text
-    assert sessions.count() == 0
+    assert ada.get(page_of(key)).status_code == 200
+    assert no_threads()
+    assert ada.post(f"{page_of(key)}resume/").status_code == 302
+    until(lambda: jobs.get(key).state == "done")  # type: ignore[union-attr]
 
 
 def test_page_gives_the_reason_when_an_operation_has_failed(ada: Client, session_cache: redis.Redis) -> None:
@@ -209,7 +212,7 @@ def test_button_is_refused_when_the_request_is_forged_or_no_post(
     forged.cookies = ada.cookies
     assert forged.post(page_of(key, what)).status_code == 403
     assert ada.get(page_of(key, what)).status_code == 405
-    assert jobs.peek(key).state == "stopped"  # type: ignore[union-attr]
+    assert jobs.get(key).state == "stopped"  # type: ignore[union-attr]
 
 
 def test_page_needs_the_permission_to_view(login: Callable[..., Client], session_cache: redis.Redis) -> None:

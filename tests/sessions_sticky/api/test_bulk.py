@@ -8,15 +8,14 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 
 from sessions_sticky import sessions
 from sessions_sticky.api import bulk
-from sessions_sticky.jobs import runner
 from sessions_sticky.queries.index_reader import BATCH_SIZE
 from tests.sessions_sticky.api.calls import BASE, HEX
 from tests.sessions_sticky.jobs.calls import (
     SECONDS,
     abandoned,
     fill,
-    finished,
     gate,
+    no_threads,
     quick_ticks,  # noqa: F401
     threads,
     until,
@@ -167,22 +166,20 @@ def test_operation_is_stopped_and_resumed(
     ]
 
 
-def test_get_goes_on_when_the_worker_is_gone_but_stop_does_not(
-    api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+def test_resume_goes_on_when_the_worker_is_gone_but_get_and_stop_do_not(
+    api: APIClient, session_cache: redis.Redis
 ) -> None:
     fill(3)
     key = abandoned()
-    with monkeypatch.context() as patch:
-        patch.setattr(runner, "Thread", None)
-        assert api.post(f"{OPERATIONS}{key}/stop/").json()["state"] == "stopped"
-    assert sessions.count() == 3
+    assert api.get(f"{OPERATIONS}{key}/").json()["state"] == "running"
+    assert api.get(OPERATIONS).status_code == 200
     assert api.post(f"{OPERATIONS}{key}/resume/").json()["done"] == 3
     fill(3)
     session_cache.delete(f"sentinel:job:{{index}}:{key}")
     abandoned()
-    assert api.get(f"{OPERATIONS}{key}/").status_code == 200
-    assert finished(key).state == "done"
-    assert sessions.count() == 0
+    assert api.post(f"{OPERATIONS}{key}/stop/").json()["state"] == "stopped"
+    assert no_threads()
+    assert sessions.all().count() == 3
 
 
 def test_operations_are_listed_with_the_last_begun_first(api: APIClient, session_cache: redis.Redis) -> None:

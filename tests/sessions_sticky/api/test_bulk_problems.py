@@ -250,4 +250,4 @@ def test_actor_is_the_user_whatever_the_name(
     operation = by_token(make_user("delete", name=name)).post(DELETE, {"everything": True}, format="json").json()
     assert operation["actor"] == name
     assert sessions.history("conv-0")[-1].actor == name
-    assert bulk.jobs.peek(operation["url"][-33:-1]).actor == name  # type: ignore[union-attr]
+    assert bulk.jobs.get(operation["url"][-33:-1]).actor == name  # type: ignore[union-attr]

@@ -24,7 +24,7 @@ def test_changing_an_unknown_operation_is_refused(api, session_cache, what):
 
 def test_changing_an_operation_is_refused_when_it_has_expired(api, session_cache, monkeypatch):
     job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
-    monkeypatch.setattr(bulk, "jobs", SimpleNamespace(peek=lambda key: job, stop=lambda key: None))
+    monkeypatch.setattr(bulk, "jobs", SimpleNamespace(get=lambda key: job, stop=lambda key: None))
     assert_problem(api.post(f"{BASE}operations/{job.key}/stop/"), 404)
 
 

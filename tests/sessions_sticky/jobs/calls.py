@@ -15,6 +15,7 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs.records import Job, Plan, Records, State
 from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.worker import Worker
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import sample
@@ -41,6 +42,11 @@ def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def threads() -> list[str]:
+    """Return the names of the threads that run a job."""
+    return [name for name in _worker_threads() if name != "job worker"]
+
+
+def _worker_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("job ")]
 
 
@@ -64,12 +70,21 @@ def start(plan: Plan, actor: str = "alice") -> Job:
 
 
 def finished(key: str) -> Job:
-    job: Job = until(lambda: (job := jobs.get(key)) and job.state != "running" and job)
+    """Return a job once it does not run, adopted by another worker where its own is gone."""
+
+    def adopt() -> Job | None:
+        job = jobs.get(key)
+        if job and job.state == "running":
+            Worker(sessions).wake(job)
+        return job
+
+    job: Job = until(lambda: (job := adopt()) and job.state != "running" and job)
     return job
 
 
 def no_threads() -> bool:
-    return not threads()
+    """Return whether no thread runs a job, or looks for one."""
+    return not _worker_threads()
 
 
 class Gate:

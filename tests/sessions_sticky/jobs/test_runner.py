@@ -8,10 +8,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.signals import request_started
+from django.test import override_settings
 
-from sessions_sticky import SessionError, SessionStoreUnavailable, cache_config, session_deleted, sessions
+from sessions_sticky import SessionError, SessionStoreUnavailable, apps, cache_config, session_deleted, sessions
 from sessions_sticky.jobs import runner
-from sessions_sticky.jobs.records import Job, Plan
+from sessions_sticky.jobs import worker as jobs_worker
+from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE
 from sessions_sticky.stores.redis import RedisStore
 from tests.servers import start_server
@@ -57,7 +62,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", [DELETE])
-def test_get_goes_on_when_the_worker_was_killed(session_cache: redis.Redis, valkey_url: str, plan: Plan) -> None:
+def test_job_is_adopted_when_its_worker_was_killed(session_cache: redis.Redis, valkey_url: str, plan: Plan) -> None:
     fill(20_000)
     with worker(valkey_url, 0.5, "start") as process:
         key = line(process)
@@ -85,50 +90,110 @@ def test_get_leaves_the_job_alone_when_its_worker_is_alive(session_cache: redis.
 
 
 @pytest.mark.slow
-def test_one_goes_on_when_two_processes_look_at_once(session_cache: redis.Redis, valkey_url: str) -> None:
+def test_one_adopts_a_job_when_two_processes_watch(session_cache: redis.Redis, valkey_url: str) -> None:
     fill(10_000)
     key = abandoned()
     with worker(valkey_url, 10, key) as one, worker(valkey_url, 10, key) as two:
         assert [line(one), line(two)] == ["ready", "ready"]
         session_cache.set("go", 1)
         assert sorted((line(one), line(two))) == ["0", "1"]
-        assert finished(key).done == 10_000
+        job = until(lambda: (found := jobs.get(key)) and found.state == "done" and found)
+    assert job.done == 10_000
     assert not threads()
 
 
-def test_one_goes_on_when_many_look_at_once(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[str] = []
-
-    class Counted(threading.Thread):
-        def start(self) -> None:
-            begun.append(self.name)
-            super().start()
-
-    monkeypatch.setattr(runner, "Thread", Counted)
+def test_reading_a_job_without_a_worker_changes_nothing(session_cache: redis.Redis) -> None:
     fill(2)
     key = abandoned()
-    barrier = threading.Barrier(8)
+    stored = {name: session_cache.dump(name) for name in session_cache.scan_iter()}
+    job = jobs.get(key)
+    assert job is not None
+    assert jobs.recent() == [job]
+    assert jobs.wait(job, 0.1) == job
+    assert no_threads()
+    assert {name: session_cache.dump(name) for name in session_cache.scan_iter()} == stored
 
-    def look() -> None:
-        barrier.wait(SECONDS)
-        jobs.get(key)
 
+def test_resume_adopts_a_job_whose_worker_is_gone(session_cache: redis.Redis) -> None:
+    fill(2)
+    key = abandoned()
+    resumed = jobs.resume(key)
+    assert resumed is not None
+    assert not resumed.changed
+    assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+
+
+def test_process_that_watches_adopts_a_job(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
+    fill(2)
+    with watching() as watcher:
+        until(watcher.is_alive)
+        key = abandoned()
+        assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+
+
+@contextmanager
+def watching() -> Iterator[threading.Thread]:
+    """A process that watches, until it finds that there is no index."""
+    own = jobs_worker.Worker(sessions)
+    own.watch()
+    thread = own._watcher
+    own.watch()
+    assert own._watcher is thread
+    try:
+        yield thread
+    finally:
+        with override_settings(SESSIONS_STICKY={"INDEX": False}):
+            thread.join(SECONDS)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("failing", ["watch", "run"])
+def test_worker_goes_on_when_the_store_is_away(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
+    fill(2)
+    recent, left = Records.recent, [0 if failing == "watch" else 1, 2]
+
+    def fail(records: Records) -> Any:
+        left[0] -= 1
+        if -2 < left[0] < 1 and left[1]:
+            left[1] -= 1
+            raise SessionStoreUnavailable("a hiccup")
+        return recent(records)
+
+    monkeypatch.setattr(Records, "recent", fail)
+    with watching():
+        key = abandoned()
+        assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+
+
+def test_one_job_runs_at_a_time_and_the_others_wait(session_cache: redis.Redis) -> None:
+    fill(4)
+    fill(2, "other", provider="azure")
     with gate(1) as held:
-        lookers = [threading.Thread(target=look) for _ in range(8)]
-        for looker in lookers:
-            looker.start()
-        for looker in lookers:
-            looker.join()
+        first = start(DELETE).key
         held.reached.wait(SECONDS)
-        assert begun == threads() == [f"job {key}"]
-    assert finished(key).done == 2
+        second = start(Plan(Filters(provider="azure"))).key
+        assert threads() == [f"job {first}"]
+        time.sleep(0.1)
+        waiting = jobs.get(second)
+        assert waiting is not None
+        assert (waiting.state, waiting.done) == ("running", 0)
+        held.open.set()
+        for key, number in ((first, 4), (second, 2)):
+            assert until(lambda key=key: (job := jobs.get(key)) and job.state == "done" and job).done == number
 
 
-def test_recent_goes_on_when_the_worker_is_gone(session_cache: redis.Redis) -> None:
-    fill(2)
-    key = abandoned()
-    assert [job.key for job in jobs.recent()] == [key]
-    until(lambda: sessions.count() == 0)
+@pytest.mark.django_db
+def test_server_watches_from_its_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[str] = []
+    monkeypatch.setattr(Jobs, "watch", lambda self: watched.append("again"))
+    request_started.connect(apps.watch_jobs, dispatch_uid=apps.WATCH_JOBS)
+    for _ in range(2):
+        request_started.send(sender=None)
+    assert len(watched) == 1
 
 
 def test_numbers_are_right_when_a_worker_goes_on_after_its_lease_was_lost(
@@ -245,6 +310,14 @@ def seen(key: str) -> Job | None:
     return job if job and job.state != "running" else None
 
 
+def resumed(key: str) -> bool:
+    """Whether the store is there to resume a job."""
+    try:
+        return jobs.resume(key) is not None
+    except SessionStoreUnavailable:
+        return False
+
+
 @pytest.mark.slow
 def test_job_is_left_as_it_is_when_the_store_stays_away(
     server: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -261,7 +334,7 @@ def test_job_is_left_as_it_is_when_the_store_stays_away(
         assert f"job {key} suspended" in caplog.text
         server.cont()
         until(lambda: listed_state(server) == b'"running"')
-        job = until(lambda: seen(key))
+        job = until(lambda: resumed(key) and seen(key))
     assert (job.state, job.done, job.detail) == ("done", 2 * BATCH_SIZE, "")
 
 

@@ -1,7 +1,7 @@
 """What the processes of test_runner do; a module of its own, for they run it by name.
 
 python -m tests.sessions_sticky.jobs.worker URL LEASE start    begins to delete the sessions of `openai`, prints its key
-python -m tests.sessions_sticky.jobs.worker URL LEASE KEY      waits for the key `go`, looks at the job, prints how many
+python -m tests.sessions_sticky.jobs.worker URL LEASE KEY      waits for the key `go`, adopts jobs, prints how many
                                                                threads it began for it; then goes on until killed
 """
 
@@ -37,7 +37,8 @@ def main(url: str, lease: str, what: str) -> None:
         say("ready")
         while not cache.client.get_client().exists("go"):
             time.sleep(0.001)
-        Jobs().get(what)
+        Jobs().watch()
+        time.sleep(0.5)
         say(sum(thread.name == f"job {what}" for thread in threading.enumerate()))
     time.sleep(60)
 

@@ -1,0 +1,90 @@
+"""Sessions are moved to providers that the project has, and to no others, whoever moves them."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from sentinel_project import settings as project
+from sessions_sticky import InvalidSession, UnknownProvider
+from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.api.bulk_serializers import RebindAllSerializer
+from sessions_sticky.api.serializers import RebindSerializer
+from sessions_sticky.conf import conf
+from sessions_sticky.jobs.records import Plan
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import Filters
+from tests.sessions_sticky.calls import MOVE, PROPOSAL
+from tests.sessions_sticky.cli.conftest import run
+from tests.sessions_sticky.indexed import fill, on_valkey
+
+KNOWN = ["openai", "mistral"]
+UNKNOWN = "Unknown provider 'mistrol': must be one of mistral, openai. Did you mean 'mistral'?"
+
+
+def provider_names():
+    return KNOWN
+
+
+@pytest.fixture(params=[KNOWN, {"openai": 1, "mistral": 2}, provider_names, f"{__name__}.provider_names"])
+def known(request, settings):
+    settings.SESSIONS_STICKY = {"PROVIDERS": request.param}
+
+
+@on_valkey
+def test_rebind_refuses_an_unknown_provider(call, manager, known):
+    session = call("create", "conv-0", **PROPOSAL)
+    with pytest.raises(UnknownProvider) as caught:
+        call("rebind", session, **{**MOVE, "provider": "mistrol"})
+    assert str(caught.value) == UNKNOWN
+    assert call("rebind", session, **MOVE).provider == "mistral"
+
+
+@on_valkey
+def test_moving_many_refuses_an_unknown_provider(manager, known):
+    fill(manager, 2)
+    for provider in ("mistrol", "xai"):
+        with pytest.raises(InvalidSession, match=f"Unknown provider '{provider}'"):
+            manager.all().rebind(to_provider=provider, reason="a test")
+        with pytest.raises(UnknownProvider):
+            Plan(Filters("openai"), Move(provider, None, "a test")).check()
+    assert manager.all().rebind(to_provider="mistral", reason="a test") == 2
+
+
+@on_valkey
+@pytest.mark.parametrize("command", [("rebind", "conv-0", "--reason", "x"), ("drain", "openai", "--yes")])
+def test_command_refuses_an_unknown_provider(manager, known, command):
+    fill(manager, 1)
+    found = run(*command, "--to-provider", "mistrol")
+    assert (found.code, UNKNOWN in found.err) == (2, True)
+    assert run(*command, "--to-provider", "mistral").code == 0
+
+
+@pytest.mark.parametrize("target", ["mistrol", "mistral"])
+def test_api_and_pages_refuse_an_unknown_provider(known, target):
+    one = RebindSerializer(data={"provider": target, "model": "m", "reason": "x"})
+    many = RebindAllSerializer(data={"provider": "openai", "to_provider": target, "reason": "x"})
+    form = MoveForm({"to-provider": target, "to-reason": "x"})
+    errors = [
+        *(
+            serializer.errors.get(name)
+            for serializer, name in ((one, "provider"), (many, "to_provider"))
+            if not serializer.is_valid()
+        ),
+        *([form.errors["provider"]] if not form.is_valid() else []),
+    ]
+    assert errors == ([[UNKNOWN]] * 3 if target == "mistrol" else [])
+
+
+@pytest.mark.parametrize("value", [5, [], [5], "no.such.path", "nopath", lambda: 5])
+def test_providers_raises_when_the_setting_is_bad(settings, value):
+    settings.SESSIONS_STICKY = {"PROVIDERS": value}
+    with pytest.raises(ImproperlyConfigured, match="PROVIDERS"):
+        _ = conf.providers
+
+
+def test_gateway_knows_the_providers_of_its_file(settings):
+    settings.SESSIONS_STICKY = {"PROVIDERS": "sentinel_project.gateway.providers.reload.provider_names"}
+    assert conf.providers == {provider.name for provider in project.SENTINEL_PROVIDERS}
+    settings.SESSIONS_STICKY = {"PROVIDERS": lambda: None}
+    assert conf.providers is None
