@@ -37,6 +37,7 @@ GATEWAY = "gateway"
 FIRST_BYTE_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TOKEN_KINDS = ("input", "read", "written", "output", "expected", "lost")
 MILLION = 1_000_000
+"""Money comes in millionths."""
 
 
 class _Metrics(NamedTuple):
@@ -106,6 +107,9 @@ def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str,
         route = _bounded("provider", provider), _bounded("model", model)
         if measure == "turns":
             turns.labels(*route, _bounded("outcome", outcome)).inc(number)
+            for kind in TOKEN_KINDS:  # 0 until there are some: a rate must see the first
+                tokens.labels(*route, kind)
+            money.labels(*route, "saved")
         elif measure in TOKEN_KINDS:
             tokens.labels(*route, measure).inc(number)
         elif measure == "saved":  # a counter cannot decrease, but writing to a cache may cost more than it saves

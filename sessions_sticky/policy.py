@@ -250,16 +250,19 @@ class Policy:
             check_turn(turn)
         recorded: list[Recorded] = [None] * len(turns)
         kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+        if kept:
+            request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
+            for at, reply in zip(kept, await self._io.send(request), strict=True):
+                recorded[at] = reply and (reply[0], reply[1])
+        sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
         try:
-            if kept:
-                request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
-                for at, reply in zip(kept, await self._io.send(request), strict=True):
-                    recorded[at] = reply and (reply[0], reply[1])
-        finally:  # the metrics do not need the store
-            sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
-            metrics.used(sums.routes, _first_bytes(turns))
-        if (adding := self._store.add_usage(sums)) is not None:
-            await self._io.send(adding)
+            if (adding := self._store.add_usage(sums)) is not None:
+                await self._io.send(adding)
+        except SessionStoreUnavailable as exc:
+            if not kept:
+                raise
+            logger.warning("usage of %d turns not added: %s", len(turns), exc)  # their trails have them
+        metrics.used(sums.routes, _first_bytes(turns))
         return recorded
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:

@@ -18,6 +18,8 @@ CACHE_BLOCK, CACHE_LEAST = 128, 1_024
 """Tokens: providers that cache by themselves keep whole blocks of a prompt, from a least length on (OpenAI's)."""
 
 
+MILLION = 1_000_000
+"""Money is in millionths; prices are for a million tokens."""
 Tokens = Annotated[int, Meta(ge=0, le=2**40)]
 Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -45,7 +47,7 @@ class Usage(msgspec.Struct, frozen=True):
         return tokens if tokens >= CACHE_LEAST else 0
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a million tokens cost, in any currency. None: cached and written tokens cost what other input costs."""
 
     input: Amount

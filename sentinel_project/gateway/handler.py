@@ -27,6 +27,7 @@ from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.http_exchange import CALL_ON_DISCONNECT
@@ -75,6 +76,7 @@ class GatewayHandler(ASGIHandler):
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),
+            watch_forever(routing.warmth, health),
             routing.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
@@ -22,10 +22,18 @@ from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupporte
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.manager import sessions
 from sessions_sticky.stores.history import Event
+from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
 
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
 """Maximum length of the displayed stored value, in characters."""
+
+
+class TurnRow(NamedTuple):
+    """A turn on the page; `cached_percent` is the part of its input that came from the cache, None without input."""
+
+    turn: RecordedTurn
+    cached_percent: float | None
 
 
 @page("view")
@@ -43,6 +51,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
             conversation_id, model=entry.session.model if entry else None, scope=conf.conversation_scope
         ),
         "raw": None if raw is None else _text(raw),
+        **_turns(conversation_id),
         "ttl_seconds": sessions.ttl_seconds,
         "formats": duration_formats(),
         "form": MoveForm(),
@@ -87,6 +96,23 @@ def _check(conversation_id: str) -> None:
         keys.check(conversation_id)
     except InvalidConversationId as exc:
         raise Http404(str(exc)) from exc
+
+
+def _turns(conversation_id: str) -> dict[str, Any]:
+    """Return the last turns, the newest first, and the totals; money in units of the currency."""
+    trail = sessions.trail(conversation_id)
+    totals = trail.totals
+    return {
+        "turns": [TurnRow(turn, _percent(turn.usage)) for turn in reversed(trail.turns)],
+        "totals": totals,
+        "cached_percent": _percent(totals),
+        "saved": totals.saved / MILLION,
+        "lost_money": totals.lost_money / MILLION,
+    }
+
+
+def _percent(used: Usage | TurnTotals | None) -> float | None:
+    return 100 * used.read / used.input if used and used.input else None
 
 
 def _history(conversation_id: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from rest_framework import serializers
 
 from sessions_sticky.api.bulk_serializers import CountSerializer, OperationSerializer
 from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, SessionSerializer
+from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -114,6 +115,7 @@ class HistorySerializer(serializers.Serializer[Any]):
     """The history of one conversation."""
 
     results = EventSerializer(many=True, help_text="Oldest first; empty without a history of this conversation.")
+    trail = TrailSerializer(help_text="The last turns of the session; empty without one.")
 
 
 RUNNING = (OperationSerializer, "The operation, which continues; `Location` is its path.")

@@ -13,6 +13,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky import keys
+from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
@@ -123,10 +124,11 @@ class RouteStatsSerializer(serializers.Serializer[Any]):
 
 @extend_schema_serializer(component_name="StickySessionStats")
 class StatsSerializer(serializers.Serializer[Any]):
-    """Numbers of sessions."""
+    """Numbers of sessions, and what their turns used."""
 
     sessions = serializers.IntegerField(help_text="Current number of sessions.")
     routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
+    usage = RouteUsageSerializer(many=True, help_text="What the turns of the last day used.")
 
 
 class NamedChoiceField(serializers.ChoiceField):

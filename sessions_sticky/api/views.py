@@ -29,6 +29,7 @@ from sessions_sticky.api.serializers import (
     shown_all,
 )
 from sessions_sticky.api.throttling import SessionThrottle
+from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.session import Entry, SessionConflict
@@ -150,12 +151,18 @@ class StatsView(SessionView):
     """Statistics; DELETE refers to the session `stats`."""
 
     @operation(
-        "sessions_stats", "Count sessions by provider and model", 400, 501, ok={200: (StatsSerializer, "The numbers.")}
+        "sessions_stats",
+        "Count sessions by provider and model",
+        400,
+        501,
+        ok={200: (StatsSerializer, "The numbers.")},
     )
     def get(self, request: Request, conversation_id: str) -> Response:
         """Count the sessions of each provider and model."""
         parameters(request)
-        return Response(StatsSerializer(self.manager.stats()).data)
+        counted, used = self.manager.stats(), self.manager.usage()
+        numbers = {"sessions": counted.sessions, "routes": counted.routes, "usage": used.routes}
+        return Response(StatsSerializer(numbers).data)
 
 
 class ActionView(SessionView):
@@ -185,10 +192,10 @@ class HistoryView(ActionView):
         parameters=(ID,),
     )
     def get(self, request: Request, conversation_id: str) -> Response:
-        """Show the history of a conversation, oldest first."""
+        """Show the history of a conversation and the last turns of its session, oldest first."""
         parameters(request)
-        events = self.manager.history(conversation_id)
-        return Response({"results": EventSerializer(events, many=True).data})
+        events, trail = self.manager.history(conversation_id), self.manager.trail(conversation_id)
+        return Response({"results": EventSerializer(events, many=True).data, "trail": TrailSerializer(trail).data})
 
 
 @only("post")

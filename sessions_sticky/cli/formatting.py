@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.turns import MILLION, TurnTotals
 
 
 def escape(text: str) -> str:
@@ -33,6 +34,23 @@ def format_duration(seconds: float | None) -> str:
         return "-"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def format_share(part: int, whole: int) -> str:
+    """Return a part as `84.6%`, a dash where there is no whole."""
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def describe_totals(totals: TurnTotals) -> str:
+    """Return the totals of a trail as a sentence."""
+    return "; ".join(
+        [
+            f"{pluralize(totals.turns, 'turn')}, {totals.unknown:,} without usage",
+            f"{totals.input:,} input tokens, {format_share(totals.read, totals.input)} from cache",
+            f"saved {totals.saved / MILLION:,.4f}",
+            f"moves lost {totals.lost:,} tokens ({totals.lost_money / MILLION:,.4f})",
+        ]
+    )
 
 
 def pluralize(number: int, noun: str = "conversation") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import format_duration, format_time, pluralize
+from sessions_sticky.cli.formatting import describe_totals, format_duration, format_share, format_time, pluralize
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
@@ -18,8 +18,10 @@ from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import MAX_PAGE, Page
 from sessions_sticky.queries.query import SessionQuery
+from sessions_sticky.queries.usage import RouteUsage
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event
+from sessions_sticky.turns import MILLION, RecordedTurn
 
 POLL_SECONDS = 0.5
 """Interval of `tail --follow`."""
@@ -31,6 +33,9 @@ SESSION_TITLES = ("CONVERSATION", "PROVIDER", "MODEL", "OWNER", "CREATED", "LEFT
 SESSION_TIMES = ("CREATED", "LEFT")
 EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REASON", "ACTOR")
 EVENT_TIMES = ("AT", "EVENT")
+TURN_TITLES = ("AT", "OUTCOME", "PROVIDER", "BOUND", "STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED")
+TURN_NUMBERS = ("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST")
+USAGE_TITLES = ("PROVIDER", "MODEL", "OUTCOME", "TURNS", "INPUT", "CACHED", "OUTPUT", "SAVED", "LOST")
 
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
@@ -57,8 +62,8 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
 
 
 def show(output: Output, *, ID: str, **_: Any) -> None:
-    """Print a session and its history; only the history if there is no session."""
-    entry = sessions.inspect(ID)
+    """Print a session, its last turns and its history; only the history if there is no session."""
+    entry, trail = sessions.inspect(ID), sessions.trail(ID)
     try:
         events = sessions.history(ID)
     except SessionNotSupported as exc:
@@ -66,13 +71,25 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     history = None if events is None else [event_json(event) for event in events]
     model = entry.session.model if entry else None
     stored = read_session_id(ID, model=model, scope=conf.conversation_scope)
-    output.print_json([{"session": entry and entry_json(entry), "identity": stored._asdict(), "history": history}])
+    output.print_json(
+        [
+            {
+                "session": entry and entry_json(entry),
+                "identity": stored._asdict(),
+                "trail": msgspec.to_builtins(trail),
+                "history": history,
+            }
+        ]
+    )
     if entry:
         fields = [title.lower() for title in SESSION_TITLES]
         parts = {"kind": stored.kind, "client_id": stored.client_id, "requested_model": stored.model}
         cells = [*zip(fields, _cells(entry), strict=True), *((name, value) for name, value in parts.items() if value)]
         Table(output, "FIELD", "VALUE", fold=True).add(cells)
         output.print("")
+    if trail.turns:
+        Table(output, *TURN_TITLES, right=TURN_NUMBERS, fold=True).add([turn_row(turn) for turn in trail.turns])
+        output.print(f"{describe_totals(trail.totals)}\n")
     if events:
         # All rows have the same id; omit it to leave room for the reasons.
         titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]
@@ -84,14 +101,19 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
 
 
 def stats(output: Output, **_: Any) -> None:
-    """Print the counts."""
-    counted = sessions.stats()
-    output.print_json([{"sessions": counted.sessions, "routes": [route._asdict() for route in counted.routes]}])
+    """Print the counts, and what the turns of the last day used."""
+    counted, used = sessions.stats(), sessions.usage().routes
+    usage = [{**route._asdict(), "totals": msgspec.structs.asdict(route.totals)} for route in used]
+    routes = [route._asdict() for route in counted.routes]
+    output.print_json([{"sessions": counted.sessions, "routes": routes, "usage": usage}])
     numbers = ("SESSIONS", "NEW_LAST_HOUR", "NEW_LAST_DAY")
     rows = [[route.provider, route.model, *(f"{number:,}" for number in route[2:])] for route in counted.routes]
     sums = [sum(column) for column in zip(*(route[2:] for route in counted.routes), strict=True)] or [0, 0, 0]
     total = ["(all)", "", *(f"{number:,}" for number in sums)]
     Table(output, "PROVIDER", "MODEL", *numbers, right=numbers).add([*rows, total])
+    if used:
+        output.print("\nTurns of the last day:")
+        Table(output, *USAGE_TITLES, right=USAGE_TITLES[3:]).add([usage_row(route) for route in used])
 
 
 def tail(output: Output, *, lines: int, follow: bool, **_: Any) -> None:
@@ -143,6 +165,28 @@ def _cells(entry: Entry) -> list[str]:
     session = entry.session
     names = [session.id, session.provider, session.model, session.external_id]
     return [*names, format_time(session.created_at), format_duration(entry.expires_in)]
+
+
+def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
+    """Return the cells of a turn for `TURN_TITLES`."""
+    usage = turn.usage
+    failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
+    return (
+        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.provider, turn.bound_provider),
+        *(str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
+        *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
+        *(f"{turn.lost:,}", failed),
+    )
+
+
+def usage_row(route: RouteUsage) -> tuple[str, ...]:
+    """Return the cells of a route's usage for `USAGE_TITLES`."""
+    totals = route.totals
+    return (
+        *(route.provider, route.model, route.outcome, f"{totals.turns:,}", f"{totals.input:,}"),
+        *(format_share(totals.read, totals.input), f"{totals.output:,}", f"{totals.saved / MILLION:,.2f}"),
+        f"{totals.lost:,}",
+    )
 
 
 def entry_json(entry: Entry) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from typing import TYPE_CHECKING, Any
 
-from sessions_sticky import SessionError, SessionManager
+from sessions_sticky import SessionError, SessionManager, Turn
 
 if TYPE_CHECKING:
     from sessions_sticky import Session
@@ -16,14 +17,14 @@ OTHER = {"provider": "anthropic", "model": "claude", "external_id": "user-456"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "an experiment"}
 
 ASYNC_PREFIX = "a"
-NO_REQUEST = {"acting_as"}
+NO_REQUEST = {"acting_as", "all", "filter"}
 """Methods that send nothing."""
 NO_ASYNC = {"scan"}
 """Methods without an async form."""
 BY_SESSION: dict[str, dict[str, Any]] = {
     "get": {},
     "inspect": {},
-    "create": OTHER,
+    "create": {**OTHER, "replace": True},
     "touch": {},
     "resolve": OTHER,
     "rebind": MOVE,
@@ -45,21 +46,33 @@ BY_STORE: dict[str, dict[str, Any]] = {
     "rebind_all": {"provider": BOUND["provider"], "to_provider": "mistral", "reason": "an experiment"},
     "reindex": {},
 }
+TRAIL = ("trail", "record_turn", "usage")
+"""Methods of the trail. The state machine, whose model has no turns, is without them."""
+NO_SYNC = {"arecord_turns"}
+"""What only the gateway calls, for many turns at once."""
 METHODS = (*BY_SESSION, *BY_STORE)
+EVERY_METHOD = (*METHODS, *TRAIL)
 CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_unchanged", "delete_all", "rebind_all", "reindex"}
+CHANGING |= {"record_turn"}
 MODES = ("sync", "async")
 
 
 def unlisted() -> set[str]:
     """Return the public methods that this module lacks, and those that only it has."""
     public = {name for name, _ in inspect.getmembers(SessionManager, inspect.isfunction) if not name.startswith("_")}
-    return public ^ ({*METHODS} | {ASYNC_PREFIX + name for name in {*METHODS} - NO_ASYNC} | NO_REQUEST)
+    twins = {ASYNC_PREFIX + name for name in {*EVERY_METHOD} - NO_ASYNC}
+    return public ^ ({*EVERY_METHOD} | twins | NO_REQUEST | NO_SYNC)
 
 
 def invoke(manager: SessionManager, mode: str, method: str, session: Session) -> Any:
     """Call a method, or its twin, on a session; return what it returns, or the error of the app that it raises."""
-    keywords = BY_SESSION[method] if method in BY_SESSION else BY_STORE[method]
-    args = [] if method in BY_STORE else [session if method in ("rebind", "delete_unchanged") else session.id]
+    keywords = {**BY_SESSION, **BY_STORE}.get(method, {})
+    args: list[Any] = [session if method in ("rebind", "delete_unchanged") else session.id]
+    if method in BY_STORE or method == "usage":
+        args = []
+    elif method == "record_turn":
+        names = {"provider": session.provider, "model": session.model, "external_id": session.external_id}
+        args = [Turn(conversation_id=session.id, at=time.time(), outcome="hit", **names)]
     try:
         if method == "scan":
             return list(manager.scan(**keywords))

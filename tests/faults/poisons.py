@@ -57,7 +57,7 @@ def poisons(place: str) -> dict[str, Callable[[redis.Redis, str], Any]]:
 
 def documented() -> set[str]:
     """Return the keys that the contract with other programs names."""
-    return set(re.findall(r"`(sentinel:(?!sha256)[^`]*?)`", CONTRACT.read_text(encoding="utf-8")))
+    return set(re.findall(r"`(sentinel:(?!sha256)[^`]+?)`", CONTRACT.read_text(encoding="utf-8")))
 
 
 def targets(*, job: str, user: int) -> dict[str, list[str]]:
@@ -72,7 +72,12 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
         "sentinel:{index}:owner:{external_id}": [owner],
         "sentinel:{index}:routes": [keys.index_routes()],
         "sentinel:history:{index}": [keys.history()],
+        "sentinel:history:{index}:{conversation_id}": [keys.history_of("conv-1")],
         "sentinel:created:{index}:...": [keys.created("minute", now // 60), keys.created("hour", now // 3600)],
+        "sentinel:trail:{conversation_id}": [keys.trail("conv-1")],
+        "sentinel:usage:minute:...": [keys.usage("minute", now // 60)],
+        "sentinel:usage:hour:...": [keys.usage("hour", now // 3600)],
+        "sentinel:usage:owners:...": [keys.usage("owners", now // 3600)],
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.jobs()],
         "sentinel:object:{id}": [f"sentinel:object:{OBJECT}"],

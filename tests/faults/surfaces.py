@@ -33,7 +33,7 @@ API_PATHS = (
     *(f"{API}conv-1/", f"{API}conv-1/history/", f"{API}conv-2/"),
 )
 COMMANDS = (["list", "--all"], ["show", "conv-2"], ["stats"], ["tail"], ["doctor"], ["reindex"])
-LOOKS = tuple(name for name in methods.METHODS if name not in methods.CHANGING)
+LOOKS = tuple(name for name in methods.EVERY_METHOD if name not in methods.CHANGING)
 
 
 class Eyes(NamedTuple):
@@ -81,9 +81,9 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
     answer = asyncio.run(ask(request, path="/v1/responses"))
     yield "response that continues another", None if answer.status == 400 else answer.body
     for mode in methods.MODES:
-        for method in ("touch", "resolve", "create"):
+        for method in ("touch", "resolve", "create", "record_turn"):
             yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-3")))
-        session = SessionManager().create("conv-3", **BOUND)
+        session = SessionManager().create("conv-3", **BOUND, replace=True)
         for method in ("rebind", "delete"):
             yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, session))
     move = {"provider": "echo-two", "model": "echo-small", "reason": "poison"}

@@ -19,7 +19,7 @@ OTHERS = {
     "touch": lambda session: ("touch", [session.id], {}),
     "resolve": lambda session: ("resolve", [session.id], OTHER),
     "rebind": lambda session: ("rebind", [session], MOVE),
-    "create": lambda session: ("create", [session.id], OTHER),
+    "create": lambda session: ("create", [session.id], {**OTHER, "replace": True}),
     "delete": lambda session: ("delete", [session.id], {}),
     "page": lambda session: ("page", [], {}),
     "rebind_all": lambda session: ("rebind_all", [], MOVE_ALL),

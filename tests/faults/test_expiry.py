@@ -31,7 +31,7 @@ WRITERS = ("create", "touch", "resolve", "rebind", "rebind_all")
 @on_real
 def test_session_keys_expire_within_the_idle_time_after_every_method(manager, raw, settings, store_name, experiment):
     settings.SESSION_TTL_SECONDS = TTL_SECONDS
-    calls, looked_at = [*product(methods.METHODS, methods.MODES, LEFT_BY)], 0
+    calls, looked_at = [*product(methods.EVERY_METHOD, methods.MODES, LEFT_BY)], 0
     for method, mode, left_by in calls:
         raw.flushdb()
         process().create("conv-0", **methods.BOUND)
@@ -45,7 +45,7 @@ def test_session_keys_expire_within_the_idle_time_after_every_method(manager, ra
     experiment(
         8,
         "Expiry after every method",
-        setup=f"one {store_name}; {len(methods.METHODS)} methods, sync and async",
+        setup=f"one {store_name}; {len(methods.EVERY_METHOD)} methods, sync and async",
         fault=f"the session was left by {'; by '.join(LEFT_BY)}",
         figures={
             "calls": f"{len(calls)}",
@@ -61,6 +61,7 @@ def test_session_keys_expire_within_the_idle_time_when_clients_are_killed(
 ):
     random, looked_at = Random(8), 0
     with Victims(request.getfixturevalue(f"{store_name}_url")) as victims:
+        check_sound(manager, raw, reindexed=True)  # which opens the connections of this process
         own = len(raw.client_list())
         for number in range(KILLS):
             victim = victims.start(number)

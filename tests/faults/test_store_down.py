@@ -20,7 +20,7 @@ from tests.servers import VALKEY, free_port, start_server
 
 BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
-CALLS = [*product(methods.METHODS, methods.MODES)]
+CALLS = [*product(methods.EVERY_METHOD, methods.MODES)]
 AT_ONCE = 6
 PAUSE_MS = 60_000
 """Longer than the test: a server that pauses all its clients hears no UNPAUSE either."""
@@ -131,7 +131,7 @@ def test_every_method_gives_a_typed_answer_in_time_when_the_store_does_not(serve
     experiment(
         4,
         f"Store down: {fault}",
-        setup=f"one {server.kind}, {len(methods.METHODS)} methods, sync and async, each in its own process",
+        setup=f"one {server.kind}, {len(methods.EVERY_METHOD)} methods, sync and async, each in its own process",
         fault=fault,
         figures={
             "answers": f"{2 * len(CALLS)}, each the typed error or, from resolve, DEGRADED with the session last seen",
@@ -201,7 +201,7 @@ def test_every_method_gives_a_typed_or_true_answer_when_any_reply_is_cut(server,
     experiment(
         4,
         f"A reply cut in half: {'one' if cuts == 1 else 'and all that follow'}",
-        setup=f"one {server.kind} behind a proxy, {len(methods.METHODS)} methods, sync and async",
+        setup=f"one {server.kind} behind a proxy, {len(methods.EVERY_METHOD)} methods, sync and async",
         fault="each reply that a method waits for is cut in turn",
         figures={
             "calls": f"{asked}",

@@ -68,7 +68,7 @@ def _change_one(manager: SessionManager, random: Random) -> None:
     elif what == 4:
         manager.touch(conversation_id)
     elif what == 5 or session is None:
-        manager.create(conversation_id, provider, model, "o")
+        manager.create(conversation_id, provider, model, "o", replace=True)
     else:
         manager.resolve(conversation_id, provider=provider, model=model, external_id=session.external_id)
 

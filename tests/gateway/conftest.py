@@ -14,6 +14,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.warmth import Warmth
 from sessions_sticky import sessions
 from tests.gateway.asgi import OWNERS
 from tests.gateway.live import LiveGateway
@@ -80,6 +81,7 @@ def gateway(
     monkeypatch.setattr(auth, "keys", FixedKeys())
     monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
     monkeypatch.setattr(routing, "load", Load())
+    monkeypatch.setattr(routing, "warmth", Warmth())
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings
 

@@ -114,9 +114,10 @@ def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_s
     assert 'sessions_sticky_first_byte_seconds_bucket{le="0.1",model="m",provider="warm"} 2.0' in exported
 
 
-def test_metrics_count_turns_when_the_store_is_down(session_cache, settings, no_labels_seen):
+def test_metrics_count_no_turn_that_was_not_recorded(session_cache, settings, no_labels_seen):
     settings.SESSIONS_STICKY = {"METRICS": True}
-    turn = Turn(conversation_id="conv-123", at=1, provider="lone", model="m", outcome="hit")
-    with store_down(), pytest.raises(SessionStoreUnavailable):
-        sessions.record_turn(turn)
-    assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="lone"} 1.0' in generate_latest().decode()
+    for conversation_id in ("conv-123", None):
+        turn = Turn(conversation_id=conversation_id, at=1, provider="lone", model="m", outcome="hit")
+        with store_down(), pytest.raises(SessionStoreUnavailable):
+            sessions.record_turn(turn)
+    assert 'provider="lone"' not in generate_latest().decode()

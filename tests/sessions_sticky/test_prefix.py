@@ -21,6 +21,7 @@ from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL
 from tests.sessions_sticky.indexed import forget_refreshes, on_real
+from tests.sessions_sticky.test_trail import turn
 
 MINE, THEIRS = "mine:", "theirs:"
 
@@ -48,6 +49,7 @@ OPERATIONS = {
     "delete many": lambda: sessions.filter(owner=PROPOSAL["external_id"]).delete(),
     "rebind many": lambda: sessions.all().rebind(to_provider="p", reason="a test"),
     "job": lambda: (run_job(Move("p", None, "a test")), run_job(None), Jobs().recent()),
+    "turn": lambda: (sessions.record_turn(turn("conv-1")), sessions.trail("conv-1"), sessions.usage()),
     "reindex": sessions.reindex,
     "doctor": doctor.examine,
     "health": lambda: health_sync.write("default", {"north": {}}),

@@ -13,12 +13,14 @@ from sessions_sticky import (
     Price,
     PromptCache,
     SessionNotSupported,
+    SessionStoreUnavailable,
     Trail,
     Turn,
     TurnTotals,
     Usage,
     keys,
 )
+from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
 from tests.conftest import PORTABLE_STORES, REDIS_STORES
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
@@ -290,6 +292,19 @@ async def test_turns_are_recorded_together_in_order(manager):
     await manager.acreate("conv-123", **PROPOSAL)
     await manager.arecord_turns([turn(at=NOW + number) for number in range(3)] + [turn("none"), turn(None)])
     assert [each.at.timestamp() for each in (await manager.atrail("conv-123")).turns] == [NOW, NOW + 1, NOW + 2]
+
+
+@on_redis
+def test_trail_counts_when_the_sums_cannot_be_added(call, manager, monkeypatch, caplog):
+    call("create", "conv-123", **PROPOSAL)
+
+    def refuse(*args):
+        raise SessionStoreUnavailable("gone in between")
+
+    monkeypatch.setattr(usage, "add_commands", refuse)
+    assert call("record_turn", turn())
+    assert "usage of 1 turns not added: gone in between" in caplog.text
+    assert call("trail", "conv-123").totals.turns == 1
 
 
 def _delete_as_others_do(manager) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -64,7 +63,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int | None = None
     first_byte_seconds: float | None = None
     cache_seconds: float = DEFAULT_CACHE_SECONDS
-    prices: Mapping[str, Price] = {}
+    prices: dict[str, Price] = {}
     secrets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -80,10 +79,6 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
-
-
-class ModelPrice(Price, forbid_unknown_fields=True, frozen=True):
-    """What a million tokens of one model cost, in the file."""
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -115,7 +110,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         DEFAULT_CACHE_SECONDS
     )
     price: Annotated[
-        dict[Token, ModelPrice],
+        dict[Token, Price],
         Meta(description="a table from names of its models to tables of input, cached_input, cache_write and output"),
     ] = {}
 

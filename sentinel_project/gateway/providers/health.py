@@ -33,6 +33,8 @@ LOST_SECONDS = 90
 
 PROVIDER = "provider"
 ACCOUNT = "account"
+CACHE = "cache"
+"""The slot of a provider's prompt caches: a conversation found them cold at `cooled_at`; `is_stated`: so did two."""
 
 
 def model_slot(model: str) -> str:
@@ -145,6 +147,25 @@ class Health:
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
+
+    def record_cold(self, name: str) -> None:
+        """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
+
+        All workers share it: the two may be of different workers.
+        """
+        known = self.states.get(name, {}).get(CACHE)
+        is_second = known is not None and known.cooled_at > 0 and not known.is_stated
+        self._set(name, CACHE, SlotState(cooled_at=self.now(), is_stated=is_second))
+
+    def record_warm(self, name: str) -> None:
+        """Record that a conversation found a provider's prompt caches warm."""
+        if (known := self.states.get(name, {}).get(CACHE)) is not None and known.cooled_at and not known.is_stated:
+            self._set(name, CACHE, HEALTHY)
+
+    def cold_for(self, name: str) -> float | None:
+        """Return for how many seconds a provider has been known to have lost its prompt caches; None when it is not."""
+        state = self.states.get(name, {}).get(CACHE, HEALTHY)
+        return self.now() - state.cooled_at if state.is_stated else None
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
         """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.

@@ -14,7 +14,9 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
+from sentinel_project.gateway.routing.warmth import Decision, Warmth
 from sessions_sticky import (
+    Outcome,
     Session,
     SessionConflict,
     SessionManager,
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
 load = Load()
+warmth = Warmth()
 FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
 """Maximum requests in flight to a provider that is asked although it cools down, per process."""
@@ -40,7 +43,8 @@ class Plan(NamedTuple):
 
     `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
     conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
-    can serve the request. `is_new`: this request made the binding.
+    can serve the request. `is_new`: this request made the binding. `decision`: how a conversation is routed whose
+    provider's prompt cache is in doubt, else None.
     """
 
     identity: Identity
@@ -53,6 +57,7 @@ class Plan(NamedTuple):
     move_reason: str | None = None
     is_pinned: bool = False
     is_new: bool = False
+    decision: Decision | None = None
 
     @property
     def manager(self) -> SessionManager:
@@ -122,7 +127,24 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
-    return Plan(identity, owner, api, model, candidates, session, bound.outcome, move_reason, is_new=bound.is_new)
+    decision = None
+    if move_reason is None and bound.outcome == Outcome.HIT:
+        decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
+    if decision is not None:
+        candidates.sort(key=lambda each: each.name != decision.first)
+        move_reason = decision.move_reason
+    return Plan(
+        identity,
+        owner,
+        api,
+        model,
+        candidates,
+        session,
+        bound.outcome,
+        move_reason,
+        is_new=bound.is_new,
+        decision=decision,
+    )
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -153,6 +175,7 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
+        warmth.note_failing([session.provider])
         return RouteResult("spilled")
     try:
         await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)

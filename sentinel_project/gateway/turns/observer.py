@@ -58,7 +58,11 @@ class TurnObserver:
         if answer is not None:
             self._reader.read(answer)
         self._ended_at = time.time()
-        recorder.put(self, soon=self._outcome == "spilled")
+        decision = self._plan.decision
+        if decision is not None and decision.returning is not None:
+            decision.returning.end(self._provider.name, self._reader.usage())
+        is_read_next = decision is not None or self._outcome in ("spilled", "rebound")
+        recorder.put(self, soon=is_read_next)
 
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""

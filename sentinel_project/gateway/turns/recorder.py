@@ -1,4 +1,8 @@
-"""Record turns in the background: a bounded queue, flushed in batches. Without the store turns are dropped."""
+"""Record turns in the background: a bounded queue, flushed in batches.
+
+What the store may have recorded is not sent twice: after an error the batch is dropped. While the circuit breaker is
+open turns wait, until the queue is full.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,9 @@ class Recorder:
         while True:
             self._wake.clear()
             await self.flush()
+            if self._is_failing:
+                await asyncio.sleep(FLUSH_SECONDS)
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_SECONDS):
                     await self._wake.wait()
@@ -59,10 +66,13 @@ class Recorder:
                 await sessions.arecord_turns([each.turn() for each in batch])
                 self._is_failing = False
             except SessionStoreUnavailable as exc:
-                metrics.turns_dropped.inc(len(batch))
                 if not self._is_failing:
                     logger.warning("turns are not recorded: %s", exc)
                 self._is_failing = True
+                if exc.__cause__ is None:  # the circuit breaker is open: nothing was sent, so it can be sent later
+                    self._queue.extendleft(reversed(batch))
+                    return
+                metrics.turns_dropped.inc(len(batch))
             except SessionError:
                 metrics.turns_dropped.inc(len(batch))
                 logger.exception("turns cannot be recorded")

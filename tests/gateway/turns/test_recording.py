@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from sentinel_project.gateway.turns import recorder as recording
-from sentinel_project.gateway.turns.recorder import Recorder, recorder
+from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, sessions
-from sessions_sticky.testing import store_down
 from tests.gateway.asgi import Call, ask, chat, say, until
 from tests.gateway.upstreams import fails
 
@@ -155,9 +154,15 @@ async def test_turns_are_dropped_and_counted_when_the_queue_is_full(gateway, bou
     assert recording.metrics.turns_dropped._value.get() == before + 2
 
 
-async def test_turns_are_dropped_and_counted_when_the_store_is_down(gateway, bound_to_north, caplog):
-    before = recording.metrics.turns_dropped._value.get()
-    with store_down(), caplog.at_level(logging.WARNING):
+async def test_turns_are_dropped_and_counted_when_the_store_fails(gateway, bound_to_north, monkeypatch, caplog):
+    before, error = recording.metrics.turns_dropped._value.get(), SessionStoreUnavailable("no reply")
+    error.__cause__ = TimeoutError()
+
+    async def fail(manager, turns):
+        raise error
+
+    with monkeypatch.context() as failing, caplog.at_level(logging.WARNING):
+        failing.setattr(SessionManager, "arecord_turns", fail)
         for _ in range(2):
             assert (await say(bound_to_north)).status == 200
             await recorder.flush()
@@ -166,6 +171,21 @@ async def test_turns_are_dropped_and_counted_when_the_store_is_down(gateway, bou
     await say(bound_to_north)
     await recorder.flush()
     assert len((await sessions.atrail(bound_to_north)).turns) == 1
+
+
+async def test_turns_wait_while_the_circuit_breaker_is_open(gateway, bound_to_north, monkeypatch):
+    async def refuse(manager, turns):
+        raise SessionStoreUnavailable("circuit breaker is open")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(SessionManager, "arecord_turns", refuse)
+        for _ in range(2):
+            assert (await say(bound_to_north)).status == 200
+            await recorder.flush()
+    await recorder.flush()
+    trail = await sessions.atrail(bound_to_north)
+    assert [turn.at for turn in trail.turns] == sorted(turn.at for turn in trail.turns)
+    assert len(trail.turns) == 2
 
 
 async def test_chats_do_not_wait_for_a_store_that_is_slow_to_record(gateway, bound_to_north, monkeypatch):
@@ -195,12 +215,3 @@ async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, 
     monkeypatch.setattr(SessionManager, "arecord_turns", hang)
     monkeypatch.setattr(recording, "STOP_SECONDS", 0.05)
     await asyncio.wait_for(recorder.stop(), 5)
-
-
-async def test_recorder_continues_when_the_store_is_unavailable(monkeypatch):
-    async def refuse(manager, turns):
-        raise SessionStoreUnavailable("down")
-
-    monkeypatch.setattr(SessionManager, "arecord_turns", refuse)
-    queue = Recorder()
-    await queue.flush()

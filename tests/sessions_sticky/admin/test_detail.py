@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from sessions_sticky import keys, sessions
+from sessions_sticky import Attempt, Price, Turn, Usage, keys, sessions
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED, messages_of, page_of
 from tests.sessions_sticky.indexed import write_raw
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from django.test import Client
     from pytest_django import Settings
 
+DASH = "\N{EN DASH}"
 BOUND = (
     b'{"created_at": 1700000000, "id":"conv-1","provider":"openai","model":"gpt-4","external_id":"user-456","more":[1]}'
 )
@@ -197,3 +198,23 @@ def test_detail_posts_what_was_shown_when_it_has_forms(ada: Client, session_cach
         "created_at": session.created_at,
     }
     assert response.text.count('name="selected"') == 2
+
+
+def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    assert "Last turns" not in ada.get(page_of("conv-1")).text
+    price = Price(input=2.0, cached_input=0.5)
+    route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai", "price": price}
+    sessions.record_turn(Turn(at=1_700_000_000, provider="openai", outcome="hit", usage=Usage(4_000), **route))
+    spilled = {"provider": "azure", "outcome": "spilled", "attempts": (Attempt("openai", 503, "overloaded"),)}
+    usage = Usage(5_000, read=1_024)
+    sessions.record_turn(Turn(at=1_700_000_010, usage=usage, first_byte_ms=1_234, **spilled, **route))
+    sessions.record_turn(Turn(at=1_700_000_020, provider="openai", outcome="unanswered", status=503, **route))
+    text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", ada.get(page_of("conv-1")).text))
+    assert "3 turns in all, 1 without usage." in text
+    assert "9,000 input tokens, 11.4 % from prompt caches, which saved 0.0015." in text
+    assert "Moves lost 2,944 cached tokens (0.0044)." in text
+    unanswered, azure, openai = text.partition("Lost by a move ")[2].partition(" History")[0].split("2023-11-14 ")[1:]
+    assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", *([DASH] * 4)]
+    assert "spilled azure bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
+    assert openai.split() == ["22:13:20", "hit", "openai", DASH, "4,000", "0.0", "%", DASH]

@@ -11,7 +11,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from rest_framework.test import APIClient
 
-from sessions_sticky import Session, SessionManager, sessions
+from sessions_sticky import Attempt, Price, Session, SessionManager, Turn, TurnTotals, Usage, sessions
 from sessions_sticky.api.pagination import ListQuerySerializer
 from sessions_sticky.api.serializers import EventSerializer, RebindSerializer, SessionSerializer, StatsSerializer
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
@@ -287,11 +287,30 @@ def test_stats_count_by_route_when_there_are_sessions(api: APIClient, session_ca
             {"provider": "p0", **shared, "sessions": 3, "created_last_hour": 3, "created_last_day": 3},
             {"provider": "p1", **shared, "sessions": 1, "created_last_hour": 2, "created_last_day": 2},
         ],
+        "usage": [],
     }
 
 
 def test_stats_are_empty_when_there_are_no_sessions(api: APIClient, session_cache: redis.Redis) -> None:
-    assert api.get(f"{BASE}stats/").json() == {"sessions": 0, "routes": []}
+    assert api.get(f"{BASE}stats/").json() == {"sessions": 0, "routes": [], "usage": []}
+
+
+def test_stats_and_history_tell_what_turns_used(api: APIClient, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", "p0", "m", "o")
+    failed = (Attempt("p0", 503, "overloaded"),)
+    used = {"usage": Usage(3_000, read=1_024, output=7), "price": Price(input=2, cached_input=1), "attempts": failed}
+    sessions.record_turn(
+        Turn(conversation_id="conv-1", at=1_700_000_000, provider="p1", model="m", outcome="x", **used)
+    )
+    spent, refused = api.get(f"{BASE}stats/").json()["usage"][::-1]
+    assert (spent["provider"], refused["provider"], refused["outcome"]) == ("p1", "p0", "failed")
+    trail = CALLS["history"].by(api).json()["trail"]
+    assert trail["totals"] == spent["totals"]
+    assert trail["totals"].items() >= {"turns": 1, "input": 3_000, "read": 1_024, "saved": 1_024}.items()
+    (turn,) = trail["turns"]
+    assert turn["at"] == "2023-11-14T22:13:20Z"
+    assert turn["usage"] == {"input": 3_000, "read": 1_024, "written": 0, "output": 7}
+    assert turn["attempts"] == [{"provider": "p0", "status": 503, "code": "overloaded"}]
 
 
 def test_history_is_complete_when_the_session_is_gone(api: APIClient, session_cache: redis.Redis) -> None:
@@ -321,7 +340,9 @@ def test_history_is_complete_when_the_session_is_gone(api: APIClient, session_ca
 
 def test_history_is_empty_when_nothing_is_known(api: APIClient, session_cache: redis.Redis) -> None:
     response = CALLS["history"].by(api)
-    assert (response.status_code, response.json()) == (200, {"results": []})
+    totals = dict.fromkeys(TurnTotals.__struct_fields__, 0)
+    assert response.status_code == 200
+    assert response.json() == {"results": [], "trail": {"turns": [], "totals": totals}}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import subprocess
 import pytest
 from django.core.management import CommandError, call_command
 
-from sessions_sticky import SessionStoreUnavailable, sessions
+from sessions_sticky import Attempt, Price, SessionStoreUnavailable, Turn, Usage, sessions
+from sessions_sticky.cli import queries
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 from tests.sessions_sticky.cli.conftest import COMMAND, run, store_url
 from tests.sessions_sticky.cli.terminal import ROOT
@@ -268,3 +269,49 @@ def test_the_command_is_called_from_python():
     with pytest.raises(CommandError) as raised:
         call_command("sessions", "show", "missing")
     assert raised.value.returncode == 1
+
+
+def record_turns():
+    price = Price(input=2.0, cached_input=0.5)
+    route = {"conversation_id": "conv-0", "model": "m0", "bound_provider": "a", "price": price}
+    sessions.record_turn(Turn(at=1_700_000_000, provider="a", outcome="hit", usage=Usage(4_000, output=9), **route))
+    failed = (Attempt("a", 503, "overloaded"), Attempt("c", 502))
+    spilled = {"provider": "b", "outcome": "spilled", "attempts": failed, "first_byte_ms": 1_234}
+    sessions.record_turn(Turn(at=1_700_000_010, usage=Usage(5_000, read=1_024), **spilled, **route))
+    sessions.record_turn(Turn(at=1_700_000_020, provider="a", outcome="unanswered", status=503, **route))
+
+
+def test_show_prints_the_last_turns():
+    record_turns()
+    lines = run("show", "conv-0").out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("AT  "))
+    cells = [line.split() for line in lines[at : at + 5]]
+    assert cells[0] == list(queries.TURN_TITLES)
+    assert cells[1] == ["2023-11-14T22:13:20Z", "hit", "a", "a", "200", "-", "4,000", "0.0%", "0"]
+    assert cells[2][1:9] == ["spilled", "b", "a", "200", "1,234", "5,000", "20.5%", "2,944"]
+    assert cells[2][9:] == ["a", "503", "overloaded,", "c", "502"]
+    assert cells[3][1:] == ["unanswered", "a", "a", "503", "-", "-", "-", "0"]
+    assert lines[at + 4] == (
+        "3 turns, 1 without usage; 9,000 input tokens, 11.4% from cache; saved 0.0015; moves lost 2,944 tokens (0.0044)"
+    )
+
+
+def test_show_has_the_trail_as_json():
+    record_turns()
+    found = json.loads(run("show", "conv-0", "--json").out)
+    assert [turn["outcome"] for turn in found["trail"]["turns"]] == ["hit", "spilled", "unanswered"]
+    assert found["trail"]["totals"]["lost"] == 2_944
+    empty = json.loads(run("show", "conv-1", "--json").out)
+    assert empty["trail"]["turns"] == []
+
+
+def test_stats_print_what_turns_used():
+    assert "Turns of the last day" not in run("stats").out
+    record_turns()
+    printed = run("stats").out.partition("Turns of the last day:\n")[2].splitlines()
+    assert printed[0].split() == list(queries.USAGE_TITLES)
+    rows = [line.split() for line in printed[1:]]
+    assert ["b", "m0", "spilled", "1", "5,000", "20.5%", "0", "0.00", "2,944"] in rows
+    assert ["c", "m0", "failed", "1", "0", "-", "0", "0.00", "0"] in rows
+    found = json.loads(run("stats", "--json").out)
+    assert [each["totals"]["turns"] for each in found["usage"]] == [1, 1, 1, 1, 1]

@@ -1,0 +1,256 @@
+"""Conversations return to the provider they are bound to while their prompt cache there is warm, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import warmth as rules
+from sentinel_project.gateway.routing.warmth import CAME_BACK_COLD, EXPIRED, Decision, Returning, Warmth, watch_forever
+from sentinel_project.gateway.turns.recorder import recorder
+from sessions_sticky import PromptCache, Session, SessionStoreUnavailable, Trail, Usage, sessions
+from tests.clients.account import PromptCache as ProviderCache
+from tests.gateway.asgi import ask, outcome_of
+from tests.gateway.conftest import provider
+
+MODEL = "gpt-5.2"
+NAMES = [f"conv-{number}" for number in range(8)]
+
+
+@asynccontextmanager
+async def flushing():
+    recorder._queue.clear()
+    task = asyncio.create_task(recorder.flush_forever())
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+class Conversation:
+    """Messages that grow by each turn; `name` is also what its prompt begins with."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.messages = [{"role": "system", "content": f"{name} " + "knows many things " * 500}]
+
+    async def turn(self):
+        self.messages.append({"role": "user", "content": "a question of some words " * 10})
+        answered = await ask({"model": MODEL, "messages": self.messages, "conversation_id": self.name})
+        self.messages.append({"role": "assistant", "content": "an answer"})
+        await recorder.flush()
+        return outcome_of(answered)
+
+
+def all_bound_to_north() -> list[Conversation]:
+    for name in NAMES:
+        sessions.create(name, "north", MODEL, "ann")
+    return [Conversation(name) for name in NAMES]
+
+
+async def cold_turns() -> dict[str, int]:
+    """Return how many turns of each conversation, but its first, read nothing from a cache."""
+    trails = [await sessions.atrail(name) for name in NAMES]
+    return {
+        name: sum(turn.usage.read == 0 for turn in trail.turns[1:]) for name, trail in zip(NAMES, trails, strict=True)
+    }
+
+
+@pytest.fixture
+def patient(accounts, gateway, monkeypatch):
+    """The two accounts, north with an empty cache of its own; cooldowns are short."""
+    monkeypatch.setattr(routing, "health", Health(0.05, providers))
+    monkeypatch.setattr(rules, "READ_SECONDS", 5)
+    for upstream in accounts:
+        upstream.account.cache = ProviderCache()
+    yield accounts
+    for upstream in accounts:
+        upstream.restore()
+
+
+async def test_conversations_stay_where_they_are_warm_when_their_provider_came_back_cold(patient):
+    north, _ = patient
+    conversations = all_bound_to_north()
+    async with flushing():
+        for each in [*conversations, *conversations]:
+            assert (await each.turn())[2] == "north"
+        north.kill()
+        for each in [*conversations, *conversations]:
+            assert await each.turn() == (200, "spilled", "south")
+        north.account.cache = ProviderCache()
+        north.start()
+        await asyncio.sleep(0.4)
+        assert await conversations[0].turn() == (200, "hit", "north")
+        assert await conversations[1].turn() == (200, "spilled", "south")
+        await asyncio.sleep(rules.SHARE_SECONDS)
+        assert await conversations[1].turn() == (200, "hit", "north")
+        assert [await each.turn() for each in conversations[2:]] == [(200, "rebound", "south")] * 6
+        assert [(await each.turn())[1] for each in conversations] == ["hit"] * 8
+    cold = await cold_turns()
+    assert sum(cold.values()) == len(NAMES) + 2
+    assert [event.reason for event in sessions.history(NAMES[-1]) if event.kind == "rebound"] == [CAME_BACK_COLD]
+
+
+async def test_conversations_return_when_their_provider_came_back_warm(patient):
+    north, _ = patient
+    conversations = all_bound_to_north()
+    async with flushing():
+        for each in [*conversations, *conversations]:
+            await each.turn()
+        north.kill()
+        for each in conversations:
+            assert (await each.turn())[1] == "spilled"
+        north.start()
+        await asyncio.sleep(0.4)
+        assert [await each.turn() for each in conversations] == [(200, "hit", "north")] * 8
+    assert await cold_turns() == dict.fromkeys(NAMES, 1)
+    assert not routing.warmth._is_doubtful("north", providers())
+
+
+async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gateway, monkeypatch):
+    north, _ = patient
+    (conversation, *_) = all_bound_to_north()
+    async with flushing():
+        await conversation.turn()
+        north.kill()
+        assert (await conversation.turn())[1] == "spilled"
+        later = time.time() + 301
+        monkeypatch.setattr(time, "time", lambda: later)
+        assert await conversation.turn() == (200, "rebound", "south")
+        assert await conversation.turn() == (200, "hit", "south")
+    assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [EXPIRED]
+
+
+NOW = 1_000_000.0
+HOME = Session("conv-1", "north", MODEL, "ann", 1)
+
+
+def trail(**caches: tuple[float, int]) -> Trail:
+    """A trail with caches as they expire from now on; the first one is of the last answer."""
+    found = {name: PromptCache(int(NOW + left), tokens) for name, (left, tokens) in caches.items()}
+    return Trail(caches=found, last_provider=next(iter(found), None))
+
+
+@pytest.fixture
+def known(gateway, north, south, monkeypatch):
+    """Decide for a session that is bound to north, by its trail."""
+    both = [provider(north), provider(south)]
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(rules, "SHARE_SECONDS", 0)
+    warmth, health = Warmth(), Health(30, lambda: both)
+    warmth.note_failing(["north"])
+
+    async def decide(found, order=both, warmth=warmth):
+        class Manager:
+            async def atrail(self, session_id):
+                if isinstance(found, Exception):
+                    raise found
+                return found
+
+        return await warmth.decide(HOME, Manager(), list(order), both, health)
+
+    decide.both, decide.warmth, decide.health = both, warmth, health
+    return decide
+
+
+async def test_nothing_is_decided_when_nothing_is_known(known, gateway):
+    assert await known(SessionStoreUnavailable("down")) is None
+    assert await known(Trail()) is None
+    assert await known(trail(south=(100, 2_000)), warmth=Warmth()) is None
+    gateway.SENTINEL_TRAIL_TURNS = 0
+    assert await known(trail(south=(100, 2_000))) is None
+
+
+async def test_conversation_spills_to_where_it_is_warm(known):
+    elsewhere = known.both[::-1]
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000)), elsewhere) == Decision("south")
+    assert await known(trail(north=(50, 2_000)), elsewhere) == Decision()
+    assert await known(trail(north=(-1, 2_000)), elsewhere) == Decision(None, EXPIRED)
+
+
+async def test_conversation_returns_when_it_is_warm_nowhere_else_or_short(known):
+    assert await known(trail(north=(50, 2_000))) == Decision()
+    assert await known(trail(south=(-1, 2_000), north=(50, 2_000))) == Decision()
+    assert await known(trail(south=(-1, 2_000), north=(-1, 2_000))) == Decision(None, EXPIRED)
+    assert await known(trail(south=(100, 2_000), north=(50, 0))) == Decision()
+    assert await known(trail(south=(100, 2_000), north=(-1, 2_000))) == Decision("south", EXPIRED)
+    assert await known(trail(gone=(100, 2_000), north=(50, 2_000))) == Decision()
+
+
+async def test_conversations_return_one_at_a_time_until_it_is_known(known):
+    away = trail(south=(100, 2_000), north=(50, 2_000))
+    first = await known(away)
+    assert isinstance(first.returning, Returning)
+    assert await known(away) == Decision("south")
+    first.returning.end("south", Usage(3_000))
+    second = await known(away)
+    assert second.returning is not None
+    second.returning.end("north", None)
+    third = await known(away)
+    third.returning.end("north", Usage(3_000, read=1_024))
+    assert await known(away) is None
+
+
+async def test_provider_is_cold_when_two_conversations_in_a_row_read_less_than_half(known):
+    away = trail(south=(100, 2_000), north=(50, 2_000))
+    for conversation_id, read in (("a", 0), ("b", 900)):
+        decision = await known(away)
+        decision.returning._replace(conversation_id=conversation_id).end("north", Usage(3_000, read=read))
+    assert await known(away) == Decision("south", CAME_BACK_COLD)
+    assert (await known(trail(south=(100, 2_000), north=(300, 2_000)))).returning is not None
+
+
+async def test_one_conversation_alone_shows_nothing(known):
+    away = trail(south=(100, 2_000), north=(50, 2_000))
+    for _ in range(3):
+        (await known(away)).returning.end("north", Usage(3_000))
+    assert (await known(away)).returning is not None
+
+
+async def test_provider_is_not_cold_when_a_conversation_in_between_found_it_warm(known):
+    away = trail(south=(100, 2_000), north=(50, 2_000))
+    for conversation_id, read in (("a", 0), ("b", 2_000), ("c", 0)):
+        known.warmth.note_failing(["north"])
+        decision = await known(away)
+        decision.returning._replace(conversation_id=conversation_id).end("north", Usage(3_000, read=read))
+    assert (await known(away)).returning is not None
+
+
+async def test_doubt_ends_with_the_life_of_the_caches(known, monkeypatch):
+    began = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began + 301)
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000))) is None
+    assert known.warmth._doubtful_since == {}
+
+
+async def test_workers_share_that_a_provider_came_back_cold(known):
+    known.health.record_cold("north")
+    assert known.health.cold_for("north") is None
+    known.health.record_cold("north")
+    other, now = Health(30, lambda: known.both), known.health.now()
+    stored = msgspec.convert(health_sync.record(known.health.states["north"], now), health_sync._Record)
+    shared = {slot: health_sync._from_shared(state, now) for slot, state in stored.slots.items()}
+    health_sync.merge(other, {"north": shared})
+    assert other.cold_for("north") == pytest.approx(0, abs=5)
+    assert other.failing() == []
+    assert not other.is_cooling("north", MODEL)
+
+
+async def test_failing_providers_are_noted_although_other_workers_met_them(known):
+    warmth = Warmth()
+    known.health.failed("south", MODEL, Failure(Cools.PROVIDER))
+    watching = asyncio.create_task(watch_forever(warmth, known.health, 0.01))
+    await asyncio.sleep(0.05)
+    watching.cancel()
+    assert warmth._doubtful_since.keys() == {"south"}
