@@ -69,9 +69,12 @@ def test_progress_updates_without_a_reload_until_it_is_done(page: Page) -> None:
     assert page.evaluate("window.neverReloaded")
 
 
-def test_page_resumes_an_operation_when_its_worker_died(page: Page) -> None:
+def test_page_follows_an_orphaned_operation_when_another_process_resumes_it(page: Page) -> None:
     fill(3)
-    page.goto(f"{BASE}operations/{abandoned(DRAIN)}/")
+    key = abandoned(DRAIN)
+    page.goto(f"{BASE}operations/{key}/")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    jobs.resume(key)
     expect(page.get_by_text("Done: 3 of 3 sessions")).to_be_visible()
 
 
