@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from django.http import Http404
 
+from sentinel_project.gateway.endpoint import not_found
 from tests.test_limits import LIMIT, Client, declared
 
 UNKNOWN = ["//v1/chat/completions", "/chat/completions", "/v1", "/v2/models", "/messages", "//v1/messages"]
@@ -56,3 +58,16 @@ async def test_api_is_served_and_limited_below_the_root_path(root: str, monkeypa
     assert (await ask("POST", path, root=root)).status == 401
     assert (await ask("POST", path, declared(LIMIT + 1), root=root)).headers[b"x-request-id"]
     assert json.loads((await ask("POST", "/v1/nothing", root=root)).body)["error"]["code"] == "unknown_url"
+
+
+def test_unknown_path_is_a_404_when_its_form_was_read_already(rf):
+    request = rf.post("/nothing/", {"a": "1"})
+    assert request.POST
+    answer = not_found(request, Http404())
+    assert (answer.status_code, json.loads(answer.content)["error"]["code"]) == (404, "unknown_url")
+
+
+def test_unknown_path_is_a_404_when_its_body_is_too_large(rf, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1
+    answer = not_found(rf.post("/nothing/", b"{}", content_type="application/json"), Http404())
+    assert answer.status_code == 404

@@ -29,12 +29,15 @@ class Call:
         return cls(scope["method"], api_path(scope), query, joined_headers(scope), body)
 
     @classmethod
-    def of_django(cls, request: HttpRequest) -> Call:
-        """Return a request that came through Django's own handlers. Raises `ApiError` 413."""
+    def of_django(cls, request: HttpRequest, *, reads_body: bool = True) -> Call:
+        """Return a request that came through Django's own handlers. Raises `ApiError` 413.
+
+        Django's body can be read once: without `reads_body` it is not, and the call has none.
+        """
         scope = getattr(request, "scope", None)
         headers = joined_headers(scope) if scope else {name.lower(): value for name, value in request.headers.items()}
         try:
-            body = request.body
+            body = request.body if reads_body else b""
         except RequestDataTooBig as exc:
             raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) from exc
         return cls(str(request.method), request.path_info, request.META.get("QUERY_STRING", ""), headers, body)

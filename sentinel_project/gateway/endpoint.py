@@ -115,7 +115,8 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
         return page_not_found(request, exception)
     root = request.path.removesuffix(request.path_info)
     message = f"Unknown path: {request.path}; the API is below {root}/v1/"
-    return refuse(Call.of_django(request), ApiError(404, message, code="unknown_url")).as_response()
+    call = Call.of_django(request, reads_body=False)  # a view may have read it as a form before it raised
+    return refuse(call, ApiError(404, message, code="unknown_url")).as_response()
 
 
 def refuse(call: Call, error: ApiError) -> Reply:

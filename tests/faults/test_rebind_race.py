@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+from sessions_sticky.stores.history import MAX_EVENTS
 from tests.conftest import REAL_STORES
 from tests.faults import rebinder
 from tests.faults.truth import check_chain, check_sound
 
-PROCESSES, ROUNDS = 2, 10_000
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sessions_sticky import Event, SessionManager
+
+PROCESSES, ROUNDS = 2, 9_999
+"""With the creation, as many events as the stream keeps."""
 
 
 @pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
@@ -24,9 +32,10 @@ def test_rebind_lets_one_win_and_loses_nothing_when_processes_race(manager, raw,
         assert won.count(True) == 1
         (session,) = set(after)  # all processes get the winner's session
     assert manager.get("conv-1") == session
-    events = manager.history("conv-1")
+    events = list(every_event(manager))
     assert [event.kind for event in events] == ["created", *["rebound"] * ROUNDS]
     assert check_chain(events) == (session.provider, session.model)
+    assert [event.kind for event in manager.history("conv-1")][1:] == ["rebound"] * MAX_EVENTS
     check_sound(manager, raw)
     experiment(
         3,
@@ -39,3 +48,11 @@ def test_rebind_lets_one_win_and_loses_nothing_when_processes_race(manager, raw,
             "seconds": f"{time.monotonic() - started:.0f}",
         },
     )
+
+
+def every_event(manager: SessionManager) -> Iterator[Event]:
+    """Yield the events of the stream, oldest first."""
+    after = "0-0"
+    while found := manager.recent(after=after, limit=1_000):
+        yield from found
+        after = found[-1].position

@@ -138,7 +138,7 @@ def test_trail_ends_with_its_session(call):
         assert call("trail", "conv-123") == Trail()
 
 
-def test_trail_begins_anew_when_another_program_deleted_the_session(call, manager):
+def test_trail_starts_again_when_another_program_deleted_the_session(call, manager):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn())
     request = manager._store.read(keys.session("conv-123"))

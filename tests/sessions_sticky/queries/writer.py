@@ -12,7 +12,7 @@ from tests.conftest import patient_config
 
 
 def change(seed: str) -> None:
-    """Create, rebind, touch and delete for ever; a line of output marks the start."""
+    """Create, rebind, touch and delete forever; a line of output marks the start."""
     from sessions_sticky import SessionConflict, SessionManager
 
     manager, random, number = SessionManager(), Random(seed), 0
