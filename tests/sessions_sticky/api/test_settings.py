@@ -49,8 +49,8 @@ def test_api_asks_for_the_permissions_of_its_setting_besides_its_own(
     settings.SESSIONS_STICKY = {"API_PERMISSION_CLASSES": [f"{__name__}.OnlyFromHome"]}
     assert api.get(BASE).status_code == 403
     assert api.get(BASE, headers={"x-from": "home"}).status_code == 200
-    nobody = by_token(make_user(name="nobody"))
-    assert nobody.get(BASE, headers={"x-from": "home"}).status_code == 403
+    stranger = by_token(make_user(name="stranger"))
+    assert stranger.get(BASE, headers={"x-from": "home"}).status_code == 403
 
 
 @pytest.mark.parametrize("name", ["API_AUTHENTICATION_CLASSES", "API_PERMISSION_CLASSES"])
