@@ -86,7 +86,7 @@ def bind_known() -> None:
     """Bind the known conversations in the store of this process."""
     manager = SessionManager()
     for conversation_id, provider in KNOWN.items():
-        manager.create(conversation_id, provider, "m", "o")
+        manager.create(conversation_id, provider, "m", "o", replace=True)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ def change(seed: str) -> None:
         what = random.randrange(4)
         session = manager.get(conversation_id)
         if what == 0 or session is None:
-            manager.create(conversation_id, provider, model, random.choice("ab"))
+            manager.create(conversation_id, provider, model, random.choice("ab"), replace=True)
         elif what == 1:
             manager.delete(conversation_id)
         else:
