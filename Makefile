@@ -10,8 +10,8 @@ DOCS := $(VENV)/docs
 DOCS_READY := $(DOCS)/requirements-installed
 PROSE := $(VENV)/prose
 PROSE_READY := $(PROSE)/requirements-installed
-# What has been freed of the phrases of .ci/dialect.txt.
-PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md .github .ci bench docs sentinel_project sessions_sticky tests
+# What must not contain the phrases of .ci/dialect.txt.
+PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md Makefile noxfile.py .github .ci bench deploy docs sentinel_project sessions_sticky tests
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 

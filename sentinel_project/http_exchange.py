@@ -37,7 +37,7 @@ class Connection(Protocol):
         """Read on after the application has taken the body so far."""
 
     def finish(self) -> None:
-        """Go on to the next request: the response is complete."""
+        """Start the next request: the response is complete."""
 
     def close(self) -> None:
         """Close the connection once everything written is sent."""

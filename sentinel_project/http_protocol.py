@@ -27,7 +27,7 @@ from sentinel_project.http_timers import Delivery, Timer
 HEAD_SECONDS = 10
 """How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
 LINGER_SECONDS = 2
-"""How long a refused client may go on sending: closing at once would reset the connection and lose the answer."""
+"""How long a refused client may keep sending: closing at once would reset the connection and lose the answer."""
 PROBE_SECONDS = 0.1
 """When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
 MAX_WAITING_BYTES = 64 * 1024
@@ -119,7 +119,7 @@ class LimitedProtocol(asyncio.Protocol):
             self._pause_reading(False)
 
     def finish(self) -> None:
-        """Go on to the next request: the response is complete."""
+        """Start the next request: the response is complete."""
         exchange, self._exchange = self._exchange, None
         self._state.total_requests += 1
         self._probing.cancel()
@@ -201,7 +201,7 @@ class LimitedProtocol(asyncio.Protocol):
         task.add_done_callback(self._state.tasks.discard)
 
     def _await_next(self) -> None:
-        """Set the time limit of what is to arrive next, and whether reading goes on."""
+        """Set the time limit of the next bytes, and whether to continue reading."""
         exchange, is_full = self._exchange, False
         if self._body is not None:
             if not self._arrival.is_running:

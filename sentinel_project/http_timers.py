@@ -10,7 +10,7 @@ STUCK_SECONDS = 60
 
 
 class Timer:
-    """A time limit that can be set anew."""
+    """A time limit that can be reset."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop

@@ -20,7 +20,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
     path("api/schema/", SchemaView.as_view(), name="schema"),
-    # Its script comes by itself, for the policy allows none in pages; its refusal of other methods has no template.
+    # A separate script, because the policy forbids inline ones; its refusal of other methods has no template.
     path("api/docs/", require_safe(styled(SpectacularSwaggerSplitView.as_view()))),
     path("", include("sentinel_project.gateway.urls")),
 ]

@@ -45,6 +45,8 @@ DEFAULTS: dict[str, Any] = {
     "TRAIL_LENGTH": 8,
     "METRICS": False,
     "API_THROTTLE_RATE": "600/min",
+    "API_AUTHENTICATION_CLASSES": None,
+    "API_PERMISSION_CLASSES": (),
     "IDENTITY": {},
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
@@ -105,15 +107,15 @@ class Conf:
 
     @property
     def providers(self) -> frozenset[str] | None:
-        """The providers that sessions may be moved to; None is any. A callable is called each time."""
+        """The providers that sessions may be moved to; None allows any. A callable is called each time."""
         value = self._providers() if callable(self._providers) else self._providers
         if value is None:
             return None
         names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
         if not names or not all(isinstance(name, str) for name in names):
             raise ImproperlyConfigured(
-                f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; allowed are names, a callable that returns them, its"
-                " dotted path, or None"
+                "SESSIONS_STICKY['PROVIDERS'] must be names, a callable that returns them, its dotted path, or None,"
+                f" not {value!r}"
             )
         return names
 
@@ -177,6 +179,30 @@ class Conf:
                 f" such as '600/min', not {rate!r}"
             )
         return rate
+
+    @cached_property
+    def api_authentication_classes(self) -> list[Any] | None:
+        """How users log in to the admin API; None is as in the rest of the project."""
+        return (
+            None if self._option("API_AUTHENTICATION_CLASSES") is None else self._classes("API_AUTHENTICATION_CLASSES")
+        )
+
+    @cached_property
+    def api_permission_classes(self) -> list[Any]:
+        """What the admin API asks for besides Django's permissions."""
+        return self._classes("API_PERMISSION_CLASSES")
+
+    def _classes(self, name: str) -> list[Any]:
+        value = self._option(name)
+        if not isinstance(value, list | tuple):
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+        try:
+            classes = [import_string(each) if isinstance(each, str) else each for each in value]
+        except ImportError as exc:
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; {exc}") from exc
+        if not all(callable(each) for each in classes):
+            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+        return classes
 
     @cached_property
     def identity(self) -> dict[str, Any]:

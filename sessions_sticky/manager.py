@@ -83,7 +83,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Async form of `get`."""
+        """Return the session without extending it; None if it is missing, expired or unreadable.
+
+        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -91,7 +94,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Async form of `inspect`."""
+        """Return the session with its remaining idle time, without extending it; None as in `get`.
+
+        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.inspect(conversation_id)
 
     def create(
@@ -108,7 +114,10 @@ class SessionManager(FormerMethods):
     async def acreate(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
     ) -> Session:
-        """Async form of `create`."""
+        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
+
+        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
@@ -116,7 +125,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Async form of `touch`."""
+        """Reset the idle time; return False if there is no session. Never restores a deleted one.
+
+        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.touch(conversation_id)
 
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
@@ -136,7 +148,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Async form of `resolve`."""
+        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
+
+        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
@@ -149,7 +164,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Async form of `rebind`."""
+        """Move a conversation to another provider or model, if its binding still equals `session`.
+
+        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -159,7 +177,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Async form of `delete`."""
+        """Delete a session; return False if there was none. Takes two round trips: a marker prevents other processes
+
+        Async form of `delete`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -171,7 +192,10 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Async form of `delete_unchanged`."""
+        """Delete a session if its binding still equals `session`.
+
+        Async form of `delete_unchanged`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -179,7 +203,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Async form of `get_raw`."""
+        """Return the stored bytes, readable or not, without extending the session; None if there are none.
+
+        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -191,7 +218,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Async form of `trail`."""
+        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
+
+        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -204,7 +234,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Async form of `record_turn`."""
+        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
+
+        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

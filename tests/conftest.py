@@ -50,7 +50,7 @@ def any_provider() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_watch() -> None:
-    """Let no test client begin the watch of jobs, which would go on in the tests that follow."""
+    """Keep test clients from starting the watch of jobs, which would continue in later tests."""
     request_started.disconnect(dispatch_uid=WATCH_JOBS)
 
 

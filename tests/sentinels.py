@@ -144,7 +144,7 @@ class Sentinels:
             wait_for(lambda: client.info("replication")["connected_slaves"] == 0)
 
     def resume_replicas(self) -> None:
-        """Let the replicas go on, with what they had when they were cut off."""
+        """Resume the replicas with their data from before the cut."""
         for replica in self.replicas:
             replica.cont()
 

@@ -86,7 +86,7 @@ class Server:
         self._process.send_signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """Let a stalled server go on."""
+        """Resume a stalled server."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 

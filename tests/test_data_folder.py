@@ -32,7 +32,7 @@ def folder(tmp_path: Path, settings: Settings) -> Path:
     return settings.DATA_DIR
 
 
-def test_check_is_silent_when_files_are_for_their_owner_alone(folder: Path) -> None:
+def test_check_is_silent_when_files_are_private(folder: Path) -> None:
     assert check_data_folder() == []
 
 

@@ -19,7 +19,7 @@ PROVIDER = '[[provider]]\nname = "one"\nbase_url = "https://host/v1"\nmodels = [
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Read the settings anew under an environment, in this process."""
+    """Reload the settings with an environment, in this process."""
 
     def load(**variables: str) -> dict[str, Any]:
         monkeypatch.setattr(os, "environ", {})

@@ -56,7 +56,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Nothing of a key can be edited: it is made, looked at and revoked."""
+    """Keys are created, viewed and revoked, but never edited."""
 
     form = ApiKeyForm
     list_display = ["hint", "owner", "created_at", "last_use", "revoked_at"]

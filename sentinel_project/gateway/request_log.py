@@ -86,7 +86,7 @@ class RequestLog:
         """Pass a stream on, and end its turn and write the line at its end, also when the client leaves."""
         metrics.streams_in_flight.inc()
         try:
-            async with aclosing(chunks):  # or its request to the provider would go on until garbage is collected
+            async with aclosing(chunks):  # ends the request to the provider at once, not at garbage collection
                 async for chunk in chunks:
                     if kept := turn.take(chunk):
                         yield kept

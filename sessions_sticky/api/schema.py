@@ -137,7 +137,7 @@ def operation(
 ) -> Callable[[F], F]:
     """Describe a view's method.
 
-    Ids of operations and names of components begin with `sticky`, so that they meet none of the project's.
+    Ids of operations, tags and names of components begin with `sticky`, so that they meet none of the project's.
 
     `ok` has a serializer (None: no body) and a description for each status; `problems` come on top of `ALWAYS`. Without
     `tag` the beginning of the id is one.
@@ -152,7 +152,7 @@ def operation(
         parameters=[*parameters, *HEADERS],
         request=request,
         responses=answers,
-        tags=[tag or operation_id.partition("_")[0]],
+        tags=[f"sticky_{tag or operation_id.partition('_')[0]}"],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotFound
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import JSONRenderer
@@ -31,6 +32,7 @@ from sessions_sticky.api.serializers import (
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
+from sessions_sticky.conf import conf
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.session import Entry, SessionConflict
 
@@ -60,6 +62,15 @@ class AdminView(APIView):
         """Remove parameters that the project's prefix captures, such as a version or a tenant."""
         own = {name: value for name, value in kwargs.items() if name == "conversation_id"}
         return super().dispatch(request, **own)
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Return the authentication classes of the setting, else those of the project."""
+        classes = conf.api_authentication_classes
+        return super().get_authenticators() if classes is None else [each() for each in classes]
+
+    def get_permissions(self) -> list[Any]:
+        """Return the permissions of the app, and those of the setting: all must allow."""
+        return [*super().get_permissions(), *(each() for each in conf.api_permission_classes)]
 
     @property
     def manager(self) -> SessionManager:

@@ -133,7 +133,7 @@ class _LoopPipeline:
 
         async def exchange() -> list[Any]:
             await self._pool.ensure_connection(connection)
-            # One limit for the whole pipeline: redis-py's own is set anew, at first with a task, for each reply.
+            # One limit for the whole pipeline: redis-py's own is reset, at first with a task, for each reply.
             seconds, connection.socket_timeout = connection.socket_timeout, None
             try:
                 async with asyncio.timeout(seconds):

@@ -38,7 +38,7 @@ def for_alias(alias: str) -> Store:
 
 
 def forget() -> None:
-    """Make all stores anew, with nothing remembered."""
+    """Recreate all stores, without remembered sessions."""
     _stores.clear()
 
 

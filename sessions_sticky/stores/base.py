@@ -60,7 +60,7 @@ class Store(Protocol):
 
     @property
     def operators(self) -> Store:
-        """The same store for operators: they wait longer for replies, and chats go on when theirs do not come."""
+        """The same store for operators, with longer timeouts that do not affect chats."""
 
     def read(self, key: str) -> Request[bytes | None]:
         """Read the value; None if there is none."""

@@ -172,7 +172,7 @@ _TRAIL = msgspec.json.Decoder(Trail)
 
 
 def _is_unreadable(value: Any, conversation_id: str) -> bool:
-    """Not compared with what was found before: what is unpickled anew may equal nothing."""
+    """Not compared with the value found before: unpickled values may not compare equal."""
     try:
         session_of(conversation_id, value)
     except InvalidSession:

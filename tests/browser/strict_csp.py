@@ -1,4 +1,4 @@
-"""The middleware under which the browser looks at the pages."""
+"""The middleware of the pages in browser tests."""
 
 from __future__ import annotations
 

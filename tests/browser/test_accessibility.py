@@ -1,4 +1,4 @@
-"""axe-core looks at the pages, in both themes."""
+"""axe-core checks the pages in both themes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def violations(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1_300, 390])
-def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., Any], scheme: str, width: int) -> None:
+def test_pages_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str, width: int) -> None:
     session = fill(sessions, 60)[0]
     sessions.create("ownerless", "mistral", "large", "")
     sessions.rebind(session, provider="mistral", model="large", reason="faster")

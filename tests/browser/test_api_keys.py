@@ -73,7 +73,7 @@ def test_key_is_revoked_after_a_question(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_of_ours_have_no_violations_when_axe_looks_at_them(browse: Callable[..., Any], scheme: str) -> None:
+def test_pages_of_ours_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str) -> None:
     page = browse(color_scheme=scheme).page
     make(page)
     assert violations(page) == []

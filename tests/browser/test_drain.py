@@ -1,4 +1,4 @@
-"""Draining a provider in a browser: preview, progress, stopping, going on."""
+"""Draining a provider in a browser: preview, progress, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -69,9 +69,12 @@ def test_progress_updates_without_a_reload_until_it_is_done(page: Page) -> None:
     assert page.evaluate("window.neverReloaded")
 
 
-def test_page_goes_on_with_an_operation_when_its_worker_died(page: Page) -> None:
+def test_page_follows_an_orphaned_operation_when_another_process_resumes_it(page: Page) -> None:
     fill(3)
-    page.goto(f"{BASE}operations/{abandoned(DRAIN)}/")
+    key = abandoned(DRAIN)
+    page.goto(f"{BASE}operations/{key}/")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    jobs.resume(key)
     expect(page.get_by_text("Done: 3 of 3 sessions")).to_be_visible()
 
 
@@ -89,7 +92,7 @@ def test_viewer_sees_the_progress_and_no_button(browse: Callable[..., Any]) -> N
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1_300, 390])
-def test_pages_have_no_violations_when_axe_looks_at_them(browse: Callable[..., Any], scheme: str, width: int) -> None:
+def test_pages_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str, width: int) -> None:
     fill(3)
     key = abandoned(DRAIN, state="stopped")
     page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page

@@ -141,7 +141,7 @@ def test_page_reports_a_logout(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1_300, 390])
-def test_overview_has_no_violations_when_axe_looks_at_it(browse: Callable[..., Any], scheme: str, width: int) -> None:
+def test_overview_has_no_violations_for_axe(browse: Callable[..., Any], scheme: str, width: int) -> None:
     for session in fill(sessions, 3):
         sessions.rebind(session, provider="mistral", model="large", reason="faster")
     page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page

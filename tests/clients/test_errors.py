@@ -93,7 +93,7 @@ def test_agent_shows_what_is_wrong_when_the_provider_refuses_the_request(
 
 
 @agents
-def test_agent_waits_and_goes_on_when_all_providers_are_rate_limited_once(
+def test_agent_waits_and_continues_when_all_providers_are_rate_limited_once(
     kind: Kind, connect: Connect, upstreams: dict[str, Upstream]
 ) -> None:
     for upstream in upstreams.values():

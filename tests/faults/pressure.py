@@ -86,7 +86,7 @@ def bind_known() -> None:
     """Bind the known conversations in the store of this process."""
     manager = SessionManager()
     for conversation_id, provider in KNOWN.items():
-        manager.create(conversation_id, provider, "m", "o")
+        manager.create(conversation_id, provider, "m", "o", replace=True)
 
 
 @contextmanager
@@ -217,7 +217,7 @@ async def _adrive_all(manager: SessionManager, scripts: list[Script], report: Re
 
 
 def _check(manager: SessionManager, elsewhere: dict[str, Any], report: Report) -> None:
-    """Ask for all conversations once more; what the store has lost is made again."""
+    """Resolve all conversations again, which restores sessions that the store lost."""
     for conversation_id, allowed in {**{each: {provider} for each, provider in KNOWN.items()}, **report.bound}.items():
         session, outcome = manager.resolve(conversation_id, **elsewhere)
         if session.provider.startswith("here-") and conversation_id in report.rebound:

@@ -103,7 +103,7 @@ def test_conversations_stay_when_a_primary_is_killed(
 
 @pytest.mark.parametrize("program", ["valkey"], indirect=True)
 @pytest.mark.parametrize("options", [("--cluster-require-full-coverage", "no")])
-def test_conversations_stay_when_the_others_go_on_without_a_primary(
+def test_conversations_stay_when_the_others_continue_without_a_primary(
     cluster: Cluster, setup: str, experiment: Experiment
 ) -> None:
     outage = check_failover(cluster, without_the_index, Node.kill, setup, experiment, fault="kill -9 of")
@@ -147,7 +147,7 @@ def check_failover(
     return outage
 
 
-def test_chats_go_on_when_slots_are_moved(cluster: Cluster, setup: str, experiment: Experiment) -> None:
+def test_chats_continue_when_slots_are_moved(cluster: Cluster, setup: str, experiment: Experiment) -> None:
     """Half moved, a slot answers with ASK, and with TRYAGAIN to requests for keys of both halves."""
 
     manager = SessionManager()

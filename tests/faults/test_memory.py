@@ -74,7 +74,7 @@ def test_callers_get_errors_and_sessions_are_kept_when_memory_is_full(start, req
         assert not warnings()
         warned, made = fill_up(manager, client)
         assert warned, "doctor did not warn before the first error"
-        client.config_set("maxmemory", LIMIT_BYTES * 9 // 10)  # lest a buffer that is freed makes room for one more
+        client.config_set("maxmemory", LIMIT_BYTES * 9 // 10)  # otherwise a freed buffer makes room for another one
         assert "maxmemory" in warnings()["memory"].message
         assert manager.resolve("conv-new", **BOUND).outcome is Outcome.DEGRADED
         refused = counted("OutOfMemoryError") - refused_before
@@ -105,7 +105,7 @@ def test_doctor_warns_and_nothing_moves_when_sessions_are_evicted(start, request
             evicted = client.info("stats")["evicted_keys"]
             assert len(made) < MAX_SESSIONS
         assert {*warnings()} >= {"eviction", "memory"}
-        client.config_set("maxmemory", 0)  # lest reading them all throws out more
+        client.config_set("maxmemory", 0)  # otherwise reading them evicts more
         left = stored(client)
         lost = [session for session in made if session.id not in left]
         assert lost

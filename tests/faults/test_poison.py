@@ -65,7 +65,7 @@ def test_experiment_has_every_key_of_the_contract():
 
 @pytest.mark.timeout(600)  # seconds on an idle machine
 @pytest.mark.parametrize("place", sorted(poisons.documented()))
-def test_everything_else_goes_on_when_a_key_is_poisoned(session_cache, clients, user, experiment, place):
+def test_everything_else_continues_when_a_key_is_poisoned(session_cache, clients, user, experiment, place):
     raw, calls, tried = session_cache, 0, 0
     for at, (name, poison) in product(
         range(len(targets(fill(raw, clients), user)[place])), poisons.poisons(place).items()

@@ -111,7 +111,7 @@ def check_listing() -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize("program", ["valkey"], indirect=True)
-def test_bindings_are_made_again_when_a_failover_loses_acknowledged_writes(
+def test_bindings_are_restored_when_a_failover_loses_acknowledged_writes(
     sentinels: Sentinels, setup: str, way: str, experiment: Experiment
 ) -> None:
     manager = SessionManager()
@@ -179,7 +179,7 @@ def cut_off(sentinels: Sentinels, manager: SessionManager) -> Server:
 
 
 def fail_over(sentinels: Sentinels, manager: SessionManager, former: Server) -> tuple[int, float]:
-    """Kill the primary and let the replicas go on; return how many of `LATE` the next one has.
+    """Kill the primary and resume the replicas; return how many of `LATE` the next one has.
 
     And after how many seconds it took writes of the manager.
     """

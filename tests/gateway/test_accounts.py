@@ -56,7 +56,7 @@ async def test_spill_over_follows_the_ranking_when_no_account_is_shared(gateway:
     assert len({answer.headers["x-session-provider"] for answer in answers} - {"sibling"}) > 1
 
 
-async def test_spill_over_goes_on_to_other_accounts_when_all_of_the_account_fail(gateway: Settings, north, south):
+async def test_spill_over_continues_to_other_accounts_when_all_of_the_account_fail(gateway: Settings, north, south):
     gateway.SENTINEL_PROVIDERS = providers(north, south, account="one")
     south.then(*[fails(503)] * 1)
     answers = await spill(north)

@@ -322,7 +322,7 @@ async def test_owner_raises_503_when_the_keys_could_never_be_read(monkeypatch: p
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-async def test_refresh_forever_goes_on_when_the_database_is_gone_for_a_while(monkeypatch: pytest.MonkeyPatch, error):
+async def test_refresh_forever_continues_when_the_database_is_gone_for_a_while(monkeypatch: pytest.MonkeyPatch, error):
     ring, read = KeyRing(), asyncio.Event()
     loop = asyncio.get_running_loop()
     replies = [fails_with(error), fails_with(error)]

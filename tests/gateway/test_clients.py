@@ -56,7 +56,7 @@ def test_sdk_keeps_the_provider_when_a_header_names_the_session(client, north: U
     assert {len(north.exchanges), len(south.exchanges)} == {0, 3}
 
 
-def test_sdk_streams_from_the_same_provider_when_the_conversation_goes_on(client):
+def test_sdk_streams_from_the_same_provider_when_the_conversation_continues(client):
     extra = {"extra_body": {"conversation_id": new_id()}}
     first = say(client, "model-a", **extra).choices[0].message.content
     with say(client, "model-b", stream=True, **extra) as stream:
@@ -72,7 +72,7 @@ def test_sdk_gets_chunks_when_the_upstream_has_not_finished(client, south: Upstr
         assert text(stream) == "second"
 
 
-async def test_async_sdk_keeps_provider_and_model_when_the_conversation_goes_on(async_client):
+async def test_async_sdk_keeps_provider_and_model_when_the_conversation_continues(async_client):
     extra = {"extra_body": {"conversation_id": new_id()}}
     first, second = await say(async_client, "model-a", **extra), await say(async_client, "model-b", **extra)
     assert second.choices[0].message.content == first.choices[0].message.content
@@ -161,10 +161,10 @@ def langchain(live: LiveGateway, model: str, conversation_id: str) -> ChatOpenAI
     )
 
 
-def test_langchain_keeps_provider_and_model_when_the_conversation_goes_on(live: LiveGateway):
+def test_langchain_keeps_provider_and_model_when_the_conversation_continues(live: LiveGateway):
     conversation_id = new_id()
     first = langchain(live, "model-a", conversation_id).invoke("hello").content
     assert first in ("north as model-a", "south as model-a")
     assert langchain(live, "model-b", conversation_id).invoke("and now?").content == first
-    streamed = "".join(chunk.content for chunk in langchain(live, "model-b", conversation_id).stream("go on"))
+    streamed = "".join(chunk.content for chunk in langchain(live, "model-b", conversation_id).stream("continue"))
     assert streamed.strip() == first

@@ -129,7 +129,7 @@ def test_cooldown_stays_when_a_request_from_before_it_is_answered(health: Health
     assert cooling(health) == {"north"}
 
 
-def test_cooldowns_start_anew_when_a_provider_has_recovered(health: Health, clock: Clock) -> None:
+def test_cooldowns_start_at_the_default_when_a_provider_has_recovered(health: Health, clock: Clock) -> None:
     health.failed("north", MODEL, DOWN)
     fail_trial(health, clock)
     clock.now += health.seconds_left("north")

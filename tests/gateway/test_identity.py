@@ -147,7 +147,7 @@ async def test_request_is_of_no_conversation_when_content_is_not_a_source(gatewa
 
 
 @pytest.mark.parametrize("scope", ["shared", "owner"])
-async def test_observed_session_goes_on_where_version_0_1_bound_it(session_cache, gateway, scope):
+async def test_observed_session_continues_where_version_0_1_bound_it(session_cache, gateway, scope):
     gateway.SENTINEL_CONVERSATION_SCOPE = scope
     other = rendezvous(expected({"x-session-id": "ses-1"}).ranking_id, {"north": 1, "south": 1})[1]
     both = gateway.SENTINEL_PROVIDERS

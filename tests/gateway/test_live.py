@@ -70,7 +70,7 @@ def test_key_works_at_once_when_it_was_made_while_the_server_runs(live: LiveGate
     assert httpx.post(f"{live.url}{CHAT}", json=chat(), headers=headers).status_code == 200
 
 
-def test_chats_go_on_when_the_database_is_gone(live: LiveGateway, client: httpx.Client):
+def test_chats_continue_when_the_database_is_gone(live: LiveGateway, client: httpx.Client):
     client.post(CHAT, json=chat()).raise_for_status()  # the key is known
     file, aside = live.folder / "db.sqlite3", live.folder / "aside"
     file.rename(aside)

@@ -131,7 +131,7 @@ async def test_upstream_requests_end_when_many_clients_leave(
         stream.close()
     took = await asyncio.to_thread(wait_until, lambda: upstream.stats("north")["active"] == 1, LEFT_SECONDS)
     logger.info("%d clients left: the last upstream request ended %.3f s later", LEAVERS - 1, took)
-    assert await streams[0].content.readany()  # the one that stayed goes on
+    assert await streams[0].content.readany()  # the remaining one continues
     streams[0].close()
     await asyncio.to_thread(wait_until, lambda: worker.metrics()["sentinel_streams_in_flight"] == 0, LEFT_SECONDS)
 

@@ -142,7 +142,7 @@ async def test_metrics_contain_no_owner_and_no_conversation(ground: Ground) -> N
     assert '"ann"' not in text
 
 
-async def test_metrics_go_on_when_a_worker_is_killed_and_begin_at_zero_when_all_are_new(
+async def test_metrics_continue_when_a_worker_is_killed_and_begin_at_zero_when_all_are_new(
     tmp_path: Path, store: Server, upstreams: UpstreamProcess
 ) -> None:
     with start_workers(tmp_path, store, upstreams) as workers:

@@ -56,7 +56,7 @@ async def test_response_that_is_not_stored_upstream_is_not_known(accounts):
     assert list(cache.iter_keys("sentinel:object:*")) == []
 
 
-async def test_conversation_of_the_first_response_goes_on_in_all_that_follow_it(accounts):
+async def test_conversation_of_the_first_response_continues_in_all_that_follow_it(accounts):
     first = await respond("hello", headers=SESSION)
     second = await respond("and now?", previous_response_id=first.json["id"])
     assert (second.headers["x-session-outcome"], second.headers["x-session-source"]) == (
@@ -65,7 +65,7 @@ async def test_conversation_of_the_first_response_goes_on_in_all_that_follow_it(
     )
 
 
-async def test_conversation_goes_on_after_its_response_was_read(accounts):
+async def test_conversation_continues_after_its_response_was_read(accounts):
     first = await respond("hello", headers=SESSION)
     assert (await ask(path=f"{RESPONSES}/{first.json['id']}", method="GET")).status == 200
     objects._remembered.clear()
@@ -91,7 +91,7 @@ async def test_model_that_the_provider_of_the_response_does_not_serve_is_not_fou
     assert "does not exist here" in answer.error["message"]
 
 
-async def test_named_conversation_goes_on_with_its_model_when_only_the_response_is_named(accounts):
+async def test_named_conversation_continues_with_its_model_when_only_the_response_is_named(accounts):
     first = await respond("hello", conversation_id="conv-1")
     second = await respond("and now?", previous_response_id=first.json["id"], model="gpt-5-mini")
     assert (second.headers["x-session-outcome"], second.headers["x-session-model"]) == ("hit", MODEL)
@@ -230,7 +230,7 @@ async def test_store_that_is_down_keeps_no_history_from_its_bound_provider(accou
     monkeypatch.setattr(objects, "_read", fail)
     for upstream in accounts:
         upstream.requests.clear()
-    await respond([item, {"role": "user", "content": "go on"}], headers=SESSION)
+    await respond([item, {"role": "user", "content": "continue"}], headers=SESSION)
     assert [upstream.name for upstream in accounts if upstream.requests] == [bound]
 
 
@@ -274,12 +274,12 @@ async def test_compacted_history_goes_to_its_account_only(accounts, gateway):
     history = await compacted(south, gateway)
     only(gateway, north, south)
     for _ in range(6):
-        answer = await respond([*history, {"role": "user", "content": "go on"}], store=False)
+        answer = await respond([*history, {"role": "user", "content": "continue"}], store=False)
         assert (answer.status, said(answer)) == (200, f"south as {MODEL}")
     assert north.requests == []
     south.kill()
     try:
-        answer = await respond([*history, {"role": "user", "content": "go on"}], store=False)
+        answer = await respond([*history, {"role": "user", "content": "continue"}], store=False)
         assert (answer.status, answer.headers["retry-after"].isdigit()) == (503, True)
     finally:
         south.start()
@@ -313,7 +313,7 @@ async def test_compacted_history_is_served_by_another_provider_of_the_account(ac
     gateway.SENTINEL_PROVIDERS = (account(north, account="one"), account(south, account="one"))
     north.kill()
     try:
-        answer = await respond([*history, {"role": "user", "content": "go on"}], headers=SESSION, store=False)
+        answer = await respond([*history, {"role": "user", "content": "continue"}], headers=SESSION, store=False)
     finally:
         north.start()
     assert answer.error["code"] == "invalid_encrypted_content"  # two accounts, declared as one

@@ -125,12 +125,12 @@ async def test_nothing_is_logged_when_the_file_is_unchanged(file, urls, said):
 async def test_providers_stay_with_a_logged_reason_when_the_file_is_invalid(file, urls, said, text, reason):
     file.unlink() if text is None else replace(file, text)
     await until(lambda: said)
-    await asyncio.sleep(0.2)  # ten more looks at the file
+    await asyncio.sleep(0.2)  # ten more checks of the file
     (line,) = said
     assert line.startswith(f"ERROR the providers stay as they were, for their file cannot be used: {file}")
     assert reason in line
     assert names() == ["north", "south"]
-    replace(file, configuration({"south": urls["south"]}))  # and it goes on from there
+    replace(file, configuration({"south": urls["south"]}))  # and it continues from there
     await until(lambda: names() == ["south"])
 
 

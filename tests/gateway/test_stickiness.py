@@ -83,7 +83,7 @@ def test_chat_follows_the_session_when_another_program_wrote_it(client, store: r
     assert store.pttl(f"sentinel:session:{conversation_id}") > 86_000_000
 
 
-async def test_chat_begins_anew_when_the_session_has_expired(gateway, session_cache):
+async def test_chat_starts_again_when_the_session_has_expired(gateway, session_cache):
     gateway.SESSION_TTL_SECONDS = 1
     await ask(chat("model-a", conversation_id="conv-1"))
     while session_cache.exists("sentinel:session:conv-1"):  # noqa: ASYNC110 - made so by the store

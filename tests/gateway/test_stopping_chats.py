@@ -77,7 +77,7 @@ async def test_nothing_is_sent_when_the_client_leaves_a_worker_that_stops(stoppi
     assert call.outgoing.empty()
 
 
-async def test_stream_goes_on_when_there_is_time_left(stopping, only_north: Upstream):
+async def test_stream_continues_when_there_is_time_left(stopping, only_north: Upstream):
     held = Held()
     only_north.then(held)
     call = Call(chat(stream=True))

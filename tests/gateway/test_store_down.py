@@ -1,4 +1,4 @@
-"""The session store fails: chats go on."""
+"""Chats continue when the session store fails."""
 
 from __future__ import annotations
 
@@ -114,5 +114,5 @@ async def test_chat_binds_again_when_the_store_comes_back(down: Server, async_cl
             answer = await ask(chat(conversation_id="conv-1"))
     answer = await ask(chat("model-b", conversation_id="conv-1"))
     assert answer.headers["x-session-outcome"] == "hit"
-    assert answer.headers["x-session-model"] == "model-a"  # the binding that the store lost is the one made again
+    assert answer.headers["x-session-model"] == "model-a"  # the lost binding was restored
     assert (await async_client.get("/readyz")).status_code == 200

@@ -171,7 +171,7 @@ async def test_stream_ends_with_an_error_event_when_it_stalls(gateway, only_nort
     assert json.loads(error)["error"]["code"] == "upstream_timeout"
 
 
-async def test_stream_goes_on_when_it_is_slow_but_never_stalls(gateway, only_north: Upstream):
+async def test_stream_continues_when_it_is_slow_but_never_stalls(gateway, only_north: Upstream):
     def slow(exchange: Exchange) -> None:
         exchange.begin()
         for number in range(8):

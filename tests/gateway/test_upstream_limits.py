@@ -83,7 +83,7 @@ async def test_stream_ends_with_an_error_event_and_disconnects_when_an_event_doe
 
 
 @pytest.mark.usefixtures("low_limits")
-async def test_stream_goes_on_when_only_all_of_its_events_are_longer(only_north: Upstream):
+async def test_stream_continues_when_only_all_of_its_events_are_longer(only_north: Upstream):
     def behave(exchange: Exchange) -> None:
         exchange.begin()
         for _ in range(30):

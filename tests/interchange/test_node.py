@@ -93,7 +93,7 @@ def test_move_of_another_program_keeps_the_ttl(manager, foreign, raw):
 def test_session_stays_gone_when_either_unbinds_it(manager, foreign):
     manager.resolve("conv-123", **PROPOSAL)
     assert foreign("unbind", id="conv-123", ttl=TTL) is True
-    assert manager.resolve("conv-123", **OTHER).session.provider == OTHER["provider"]  # not made again as it was
+    assert manager.resolve("conv-123", **OTHER).session.provider == OTHER["provider"]  # not restored
     assert manager.delete("conv-123") is True
     assert foreign("unbind", id="conv-123", ttl=TTL) is False
 

@@ -14,7 +14,7 @@ METHODS = ("get", "inspect", "create", "touch", "resolve", "rebind", "delete")
 
 
 def arguments(method: str, session: Session) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments by which `method` acts on a session: reads it, moves it, makes it anew."""
+    """Return the arguments by which `method` acts on a session: reads, moves or creates it."""
     proposal = {"provider": session.provider, "model": session.model, "external_id": session.external_id}
     keywords: dict[str, dict[str, Any]] = {"create": {**proposal, "replace": True}, "resolve": proposal, "rebind": MOVE}
     return (session if method == "rebind" else session.id,), keywords.get(method, {})

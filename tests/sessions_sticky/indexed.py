@@ -1,4 +1,4 @@
-"""What the tests of the index share: walks to the end, entries made stale, looks at its keys."""
+"""Helpers for tests of the index: complete walks, stale entries, checks of its keys."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Model:
 
     @property
     def has_immortals(self) -> bool:
-        """Whether another program has left a session without an expiry, which the index cannot hold for ever."""
+        """Whether another program has left a session without an expiry, which the index cannot represent."""
         return any(held.until == inf and held.session for held in self.held.values())
 
     def remembered(self, who: int, conversation_id: str) -> Session | None:

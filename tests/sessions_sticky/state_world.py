@@ -53,7 +53,7 @@ class World:
         self.asked: set[tuple[str, bool]] = set()
 
     def begin(self) -> None:
-        """Empty the store and start both processes anew."""
+        """Empty the store and restart both processes."""
         self.come_up()
         self.lose_everything()
         self.managers = [SessionManager(caches["default"], ttl_seconds=TTL_SECONDS) for _ in range(2)]

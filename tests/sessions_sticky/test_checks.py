@@ -160,7 +160,7 @@ def test_check_opens_no_connection(settings):
     assert cache.client.get_client().connection_pool._created_connections == 0
 
 
-def test_check_looks_at_the_configured_alias(settings):
+def test_check_uses_the_configured_alias(settings):
     settings.CACHES = {"default": entry(KEY_FUNCTION=None), "kept": entry(LOCATION="redis://127.0.0.1:1/1")}
     settings.SESSIONS_STICKY = {"CACHE": "kept"}
     assert ids(deploy=True) == []

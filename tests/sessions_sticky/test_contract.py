@@ -247,7 +247,7 @@ def test_binding_raises_and_writes_nothing_when_a_field_does_not_fit(call, metho
 
 @pytest.mark.slow
 @pytest.mark.parametrize("store_name", [*PORTABLE_STORES, "valkey", "cluster"], indirect=True)
-def test_session_outlives_its_ttl_when_used_and_is_gone_when_left_alone(store_name, manager):
+def test_session_outlives_its_ttl_when_used_and_is_gone_when_not_touched(store_name, manager):
     manager = SessionManager(ttl_seconds=2)
     session = manager.create("conv-123", **PROPOSAL)
     started = time.monotonic()

@@ -59,7 +59,7 @@ def test_ghost_stays_away_from_its_old_places_when_another_program_has_moved_it(
 
 
 @on_real
-def test_session_is_listed_for_its_new_owner_when_the_old_one_s_list_is_looked_at(call, manager, raw):
+def test_session_is_listed_for_its_new_owner_when_the_old_one_s_list_is_read(call, manager, raw):
     fill(manager, 2)
     write_raw(raw, "conv-1", external_id="another-owner")
     assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
@@ -80,7 +80,7 @@ POISON = {
 @on_real
 @pytest.mark.parametrize("poison", POISON)
 @pytest.mark.parametrize("limit", [1, 50])
-def test_walk_goes_on_when_another_program_has_written_into_the_index(call, manager, raw, poison, limit):
+def test_walk_continues_when_another_program_has_written_into_the_index(call, manager, raw, poison, limit):
     fill(manager, 3)
     for key in entries(raw):
         raw.zadd(key, POISON[poison])
@@ -91,7 +91,7 @@ def test_walk_goes_on_when_another_program_has_written_into_the_index(call, mana
 
 
 @on_real
-def test_everything_goes_on_when_index_keys_have_another_type(call, manager, raw):
+def test_everything_continues_when_index_keys_have_another_type(call, manager, raw):
     fill(manager, 2)
     for key in (*index_keys(raw), keys.history(), keys.history_of("conv-0"), *raw.scan_iter("sentinel:created:*")):
         raw.delete(key)

@@ -87,7 +87,7 @@ def test_ttl_goes_back_to_full_when_the_session_is_used(call, raw, method):
 
 
 @pytest.mark.parametrize("method", ["get", "inspect", "rebind"])
-def test_ttl_stays_when_the_session_is_looked_at_or_moved(call, raw, method):
+def test_ttl_stays_when_the_session_is_read_or_moved(call, raw, method):
     raw.set(KEY, EXAMPLE, px=9_000)
     args, kwargs = arguments(method, sample())
     call(method, *args, **kwargs)

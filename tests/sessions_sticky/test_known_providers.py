@@ -1,4 +1,4 @@
-"""Sessions are moved to providers that the project has, and to no others, whoever moves them."""
+"""Every way to move sessions refuses providers that the project does not have."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_reading_sees_only_the_keys_of_its_prefix(manager, raw, settings):
     assert sessions.get("conv-0") is None
     assert (sessions.all().count(), sessions.reindex(), sessions.recent(), sessions.history("conv-1")) == (0, 0, [], [])
     assert (list(sessions.all()), Jobs().recent(), sessions.stats().routes) == ([], [], [])
-    assert not any("sessions looked at" in finding.message and "3" in finding.message for finding in doctor.examine())
+    assert not any("sampled sessions" in finding.message and "3" in finding.message for finding in doctor.examine())
 
 
 def test_throttle_counts_below_the_prefix(settings, rf):

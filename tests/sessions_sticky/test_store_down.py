@@ -121,7 +121,7 @@ def test_resolve_binds_again_what_the_store_has_lost(server, call):
     assert call("get", "conv-123") == bound
 
 
-def test_resolve_binds_anew_when_the_session_was_deleted_by_another_process(server, call):
+def test_resolve_binds_a_new_session_when_the_session_was_deleted_by_another_process(server, call):
     call("resolve", "conv-123", **PROPOSAL)
     with server.client() as client:
         SessionManager().delete("conv-123")

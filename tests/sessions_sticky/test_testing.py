@@ -63,7 +63,7 @@ def test_isolated_hides_the_configured_store_until_its_end(session_cache):
     assert not session_cache.exists(keys.session("conv-124"))
 
 
-def test_store_is_empty_again_and_nothing_remembered_when_it_is_used_anew(own_store):
+def test_store_is_empty_again_and_nothing_remembered_when_it_is_used_again(own_store):
     bound_session("conv-123")
     with own_store():
         assert sessions.get("conv-123") is None
@@ -125,7 +125,7 @@ def test_no_session_of_another_alias_is_seen_when_that_alias_is_set_for_them(on_
     assert not on_two_aliases.keys()
 
 
-def test_manager_of_another_alias_or_cache_is_left_alone(on_two_aliases):
+def test_manager_of_another_alias_or_cache_is_not_touched(on_two_aliases):
     with isolated():
         SessionManager("default").create("conv-123", **PROPOSAL)
         SessionManager(caches["default"]).create("conv-124", **PROPOSAL)

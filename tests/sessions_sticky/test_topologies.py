@@ -102,7 +102,7 @@ def test_late_answer_is_discarded(manager, call, settings, store_name, request):
     url = request.getfixturevalue(f"{store_name}_url")
     settings.CACHES = {"default": cache_config(url.replace("/0", "/1"))}  # or it shares the patient one's pool
     for number in range(20):
-        manager.create(f"conv-{number}", **PROPOSAL)
+        manager.create(f"conv-{number}", **PROPOSAL, replace=True)
     call("touch", "conv-0")
     node = primary_of(keys.session("conv-0"))
     for _ in range(3):

@@ -20,6 +20,7 @@ from sessions_sticky import (
     Usage,
     keys,
 )
+from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
 from tests.conftest import PORTABLE_STORES, REDIS_STORES
@@ -137,7 +138,7 @@ def test_trail_ends_with_its_session(call):
         assert call("trail", "conv-123") == Trail()
 
 
-def test_trail_begins_anew_when_another_program_deleted_the_session(call, manager):
+def test_trail_starts_again_when_another_program_deleted_the_session(call, manager):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn())
     request = manager._store.read(keys.session("conv-123"))
@@ -315,3 +316,11 @@ def _delete_as_others_do(manager) -> None:
         from sessions_sticky.connections.commands import Command
 
         store.send(Command(("DEL", keys.session("conv-123"))))
+
+
+@pytest.mark.parametrize(
+    ("first_bytes", "share", "bound"),
+    [({}, 0.5, None), ({100: 9, 0: 1}, 0.5, 100), ({0: 1, 100: 9}, 0.95, 0), ({50: 1, 100: 1, 250: 2}, 0.75, 250)],
+)
+def test_first_byte_ms_is_the_bound_below_which_a_share_came(first_bytes, share, bound):
+    assert first_byte_ms(first_bytes, share) == bound

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from django.test import override_settings
-from django.urls import include, path, resolve
+from django.urls import include, path, resolve, reverse
 
 import sessions_sticky
 
@@ -17,8 +17,30 @@ urlpatterns = [path("mine/", include("sessions_sticky.urls"))]
 
 @override_settings(ROOT_URLCONF=__name__)
 def test_urls_serve_the_api_under_the_prefix_that_includes_them():
-    assert resolve("/mine/conv/1/touch/").view_name == "sessions_sticky:sessions_sticky.api.views.TouchView"
+    assert resolve("/mine/conv/1/touch/").view_name == "sessions_sticky:session_touch"
     assert resolve("/mine/").view_name == "sessions_sticky:sessions"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+@pytest.mark.parametrize(
+    ("name", "kwargs", "expected"),
+    [
+        ("sessions", {}, ""),
+        ("stats", {}, "stats/"),
+        ("delete_all", {}, "delete/"),
+        ("rebind_all", {}, "rebind/"),
+        ("operations", {}, "operations/"),
+        ("operation", {"key": "ab" * 16}, f"operations/{'ab' * 16}/"),
+        ("operation_stop", {"key": "ab" * 16}, f"operations/{'ab' * 16}/stop/"),
+        ("operation_resume", {"key": "ab" * 16}, f"operations/{'ab' * 16}/resume/"),
+        ("session", {"id": "conv 1/a"}, "conv%201/a/"),
+        ("session_history", {"id": "conv-1"}, "conv-1/history/"),
+        ("session_touch", {"id": "conv-1"}, "conv-1/touch/"),
+        ("session_rebind", {"id": "conv-1"}, "conv-1/rebind/"),
+    ],
+)
+def test_every_route_has_a_name(name, kwargs, expected):
+    assert reverse(f"sessions_sticky:{name}", kwargs=kwargs) == f"/mine/{expected}"
 
 
 MISSING = (

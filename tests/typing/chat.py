@@ -132,7 +132,7 @@ def raw(value: bytes) -> bytes:
 
 
 def next_page(cursor: str) -> Page:
-    """Go on where a caller says."""
+    """Continue at the position of a caller."""
     try:
         return SessionManager("default", ttl_seconds=60).page(cursor=cursor)
     except InvalidCursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from typing import Any, ClassVar, NamedTuple
@@ -13,6 +14,7 @@ from sentinel_project.gateway.errors import ApiError, openai_shape
 
 MAX_NAME_LENGTH = 256
 """Maximum length of the name of a model or provider; longer names would fill the log."""
+_FILLED_LIST = re.compile(rb"\[[ \t\r\n]*[^] \t\r\n]")
 
 
 class Stage(enum.Enum):
@@ -169,11 +171,10 @@ def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiReque
 
 def require_list(body: Body, name: str, allowed: str) -> None:
     """Raise `ApiError` 400 unless a field is a JSON list with at least one item. The items are not decoded."""
-    raw = bytes(body.fields.get(name, b"null"))
-    if not raw.startswith(b"["):
-        raise invalid_field(name, body.get(name), allowed)
-    if not raw[1:-1].strip():
-        raise invalid_field(name, [], allowed)
+    raw = body.fields.get(name, b"null")
+    if not _FILLED_LIST.match(raw):
+        is_list = bytes(memoryview(raw)[:1]) == b"["
+        raise invalid_field(name, [] if is_list else body.get(name), allowed)
 
 
 def invalid_field(param: str, value: Any, allowed: str) -> ApiError:

@@ -28,7 +28,7 @@ class Evidence:
         self._record(now, None)
 
     def record_failure(self, now: float, conversation: str) -> bool:
-        """Count a failed request; return whether the provider is an outlier. It starts anew if so."""
+        """Count a failed request; return whether the provider is an outlier. If so, reset the counters."""
         self._record(now, conversation)
         self._failures += 1
         if conversation not in self._streak or len(self._streak) < STREAK:

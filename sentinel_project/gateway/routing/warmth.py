@@ -9,6 +9,7 @@ the others that are warm elsewhere stay there, until a return shows what the pro
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -57,6 +58,8 @@ class Warmth:
 
     def __init__(self) -> None:
         self._doubtful_since: dict[str, float] = {}
+        self._away: set[str] = set()
+        """Providers that could not serve when they were last met here."""
         self._returns: dict[str, float] = {}
         self._cold: dict[str, str] = {}
         """The last conversation that found a provider cold. One alone may have changed its beginning."""
@@ -78,6 +81,10 @@ class Warmth:
         is_home = candidates[0].name == session.provider
         if not is_home:
             self.note_failing([session.provider])
+            self._away.add(session.provider)
+        elif session.provider in self._away:  # it is back: not all workers at once find out how
+            self._away.discard(session.provider)
+            self._hold(session.provider, random.uniform(0, 2 * SHARE_SECONDS))  # noqa: S311 - no secret
         elif not self._is_doubtful(session.provider, configured):
             return None
         if not settings.SENTINEL_TRAIL_TURNS:
@@ -123,8 +130,12 @@ class Warmth:
             returning.health.record_warm(name)
         elif self._cold.get(name) != returning.conversation_id:
             self._cold[name] = returning.conversation_id
-            self._returns[name] = time.monotonic() - RETURN_SECONDS + SHARE_SECONDS
+            self._hold(name, SHARE_SECONDS)
             returning.health.record_cold(name)
+
+    def _hold(self, name: str, seconds: float) -> None:
+        """Let no conversation return for so long."""
+        self._returns[name] = time.monotonic() - RETURN_SECONDS + seconds
 
     def _is_doubtful(self, name: str, configured: Sequence[Provider]) -> bool:
         since = self._doubtful_since.get(name)

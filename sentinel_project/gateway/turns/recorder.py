@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 10_000
 """Maximum number of queued turns of about 2 KB; more means that the store is too slow."""
-BATCH = 500
+BATCH = 50
+"""One takes some milliseconds of Redis, in which chats wait."""
 FLUSH_SECONDS = 1.0
 STOP_SECONDS = 2.0
 """How long a worker that stops waits for the store."""

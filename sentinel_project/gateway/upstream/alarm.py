@@ -1,4 +1,4 @@
-"""A time limit that is set for every event of a stream: `asyncio.timeout` takes 10 us of the 50 of an event."""
+"""A time limit for each event of a stream, cheaper than `asyncio.timeout` (10 us of the 50 us of an event)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Self
 
 
 class Alarm:
-    """Cancels a block that takes too long, as `asyncio.timeout_at`, with a timer that outlives the block.
+    """Cancels a block that takes too long, like `asyncio.timeout_at`, with a timer that outlives the block.
 
-    A later limit leaves the timer as it is: it rings too early, and is set anew then.
+    A later limit does not reset the timer: it fires too early and is then rescheduled.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

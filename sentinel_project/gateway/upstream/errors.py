@@ -107,7 +107,7 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
     """Return the error that a provider reports with status 200: as an event of a stream, or as a plain body.
 
-    In the place of an answer it is never the request's own: another provider may answer.
+    Instead of an answer it is never the request's own fault: another provider may answer.
     """
     answer = mask(answer, provider.secrets)
     fields = api.provider_error(answer) or {}

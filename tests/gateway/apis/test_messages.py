@@ -63,7 +63,7 @@ def text(answer: Call) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_messages_reach_the_same_provider_when_the_conversation_goes_on(both, east, west, stream):
+async def test_messages_reach_the_same_provider_when_the_conversation_continues(both, east, west, stream):
     both.SENTINEL_PROVIDERS = (entry(east), entry(west))
     first, second = await say(body(stream=stream)), await say(body(stream=stream))
     assert (first.headers["x-session-outcome"], second.headers["x-session-outcome"]) == ("created", "hit")

@@ -215,13 +215,13 @@ def turn(history: list, text: str) -> list:
     return [*history, {"type": "message", "role": "user", "content": text}]
 
 
-async def test_conversation_goes_on_at_the_other_account_without_the_firsts_reasoning(accounts, gateway):
+async def test_conversation_continues_at_the_other_account_without_the_firsts_reasoning(accounts, gateway):
     north, south = accounts
     history: list = []
     repaired = []
     for upstream in (north, south, north, north):
         gateway.SENTINEL_PROVIDERS = (account(upstream),)
-        history = turn(history, "go on")
+        history = turn(history, "continue")
         answer = await respond(history, headers=SESSION, **ENCRYPTED)
         assert (answer.status, said(answer)) == (200, f"{upstream.name} as {MODEL}")
         repaired.append(answer.headers.get("x-session-repaired"))

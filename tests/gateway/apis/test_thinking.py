@@ -48,7 +48,7 @@ def blocks(answer) -> list[dict]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_conversation_goes_on_when_it_moves_to_another_account_and_back(both, east: Upstream, west, stream):
+async def test_conversation_continues_when_it_moves_to_another_account_and_back(both, east: Upstream, west, stream):
     of_east = blocks(await turn(USER))
     east.fail_turns(Refusal(529, "Overloaded", headers={"retry-after": "60"}))
     moved = await turn(USER, assistant(*of_east), USER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from contextlib import asynccontextmanager
 
@@ -72,6 +73,7 @@ def patient(accounts, gateway, monkeypatch):
     """The two accounts, north with an empty cache of its own; cooldowns are short."""
     monkeypatch.setattr(routing, "health", Health(0.05, providers))
     monkeypatch.setattr(rules, "READ_SECONDS", 5)
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
     for upstream in accounts:
         upstream.account.cache = ProviderCache()
     yield accounts
@@ -91,6 +93,8 @@ async def test_conversations_stay_where_they_are_warm_when_their_provider_came_b
         north.account.cache = ProviderCache()
         north.start()
         await asyncio.sleep(0.4)
+        assert await conversations[0].turn() == (200, "spilled", "south")
+        await asyncio.sleep(2 * rules.SHARE_SECONDS)
         assert await conversations[0].turn() == (200, "hit", "north")
         assert await conversations[1].turn() == (200, "spilled", "south")
         await asyncio.sleep(rules.SHARE_SECONDS)
@@ -113,6 +117,8 @@ async def test_conversations_return_when_their_provider_came_back_warm(patient):
             assert (await each.turn())[1] == "spilled"
         north.start()
         await asyncio.sleep(0.4)
+        assert await conversations[0].turn() == (200, "spilled", "south")
+        await asyncio.sleep(2 * rules.SHARE_SECONDS)
         assert [await each.turn() for each in conversations] == [(200, "hit", "north")] * 8
     assert await cold_turns() == dict.fromkeys(NAMES, 1)
     assert not routing.warmth._is_doubtful("north", providers())

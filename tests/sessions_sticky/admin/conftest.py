@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def jobs_have_ended() -> Iterator[None]:
-    """No job of one test goes on in the next."""
+    """Stop jobs at the end of each test."""
     yield
     wait_for_jobs()
 

@@ -22,7 +22,7 @@ TARGET = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is
 
 
 def wait_for_jobs() -> None:
-    """Wait for the threads that do jobs: one that goes on would change the sessions of the next test."""
+    """Wait for the threads of jobs, which would otherwise change the sessions of the next test."""
     for thread in threading.enumerate():
         if thread.name.startswith("job "):
             thread.join(10)

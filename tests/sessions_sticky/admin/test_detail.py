@@ -54,7 +54,7 @@ def test_detail_shows_the_clients_id_and_its_kind(
     assert [re.sub("<[^>]*>", "", each) for each in re.findall(r"<dd>(.*?)</dd>", facts)] == expected
 
 
-def test_detail_leaves_the_idle_time_when_looked_at(ada: Client, session_cache: redis.Redis) -> None:
+def test_detail_leaves_the_idle_time_when_read(ada: Client, session_cache: redis.Redis) -> None:
     write_raw(session_cache, "conv-1", 100)
     ada.get(page_of("conv-1"))
     assert 0 < session_cache.pttl(keys.session("conv-1")) <= 100_000

@@ -1,4 +1,4 @@
-"""The page of a bulk operation: its progress, stopping it, going on."""
+"""The page of a bulk operation: its progress, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, ses
     assert "0 of 0" in ada.get(f"{BASE}drain/").text
 
 
-def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_shows_progress_and_stops_and_resumes_on_request(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
         job = start(DRAIN)
@@ -88,9 +88,7 @@ def test_page_shows_how_far_it_is_and_stops_and_goes_on_when_asked(ada: Client, 
     ]
 
 
-def test_page_leaves_an_operation_without_a_worker_as_it_is_and_resume_goes_on(
-    ada: Client, session_cache: redis.Redis
-) -> None:
+def test_page_does_not_change_an_orphaned_operation_but_resume_does(ada: Client, session_cache: redis.Redis) -> None:
     fill(3)
     key = abandoned()
     assert ada.get(page_of(key)).status_code == 200
@@ -113,7 +111,7 @@ def test_page_ends_at_a_whole_bar_when_nothing_was_left_to_do(ada: Client, sessi
     assert '<progress class="sticky-progress" max="2" value="2"' in ada.get(page_of(key)).text
 
 
-def test_figures_are_a_part_of_the_page_when_asked_for_alone(ada: Client, session_cache: redis.Redis) -> None:
+def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, session_cache: redis.Redis) -> None:
     fill(1)
     page = ada.get(page_of(abandoned(state="stopped")), {"fragment": "1"})
     assert "<html" not in page.text

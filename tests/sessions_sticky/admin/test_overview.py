@@ -74,7 +74,7 @@ def test_overview_names_every_subject_of_the_doctor(ada: Client, session_cache: 
     assert shown <= {str(name) for name in overview.SUBJECTS.values()}
 
 
-def test_figures_are_a_part_of_the_page_when_asked_for_alone(ada: Client, session_cache: redis.Redis) -> None:
+def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, session_cache: redis.Redis) -> None:
     fill(sessions, 1)
     figures = ada.get(FIGURES)
     assert "<html" not in figures.text

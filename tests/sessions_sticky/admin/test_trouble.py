@@ -82,7 +82,7 @@ def test_list_answers_501_when_there_is_no_index(ada: Client, session_cache: red
     assert "SESSIONS_STICKY[&#x27;INDEX&#x27;] is False" in response.text
 
 
-def test_one_session_is_looked_at_and_released_when_the_cache_has_no_index(ada: Client, portable: None) -> None:
+def test_one_session_is_viewed_and_deleted_when_the_cache_has_no_index(ada: Client, portable: None) -> None:
     session = sessions.create("conv-1", **PROPOSED)
     assert 'role="search"' in ada.get(BASE).text  # the way to a session, without a list
     assert ada.get(f"{BASE}search/", {"q": "conv-1"}).url == page_of("conv-1")

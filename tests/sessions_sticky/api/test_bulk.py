@@ -166,7 +166,7 @@ def test_operation_is_stopped_and_resumed(
     ]
 
 
-def test_resume_goes_on_when_the_worker_is_gone_but_get_and_stop_do_not(
+def test_resume_restarts_an_orphaned_operation_but_get_and_stop_do_not(
     api: APIClient, session_cache: redis.Redis
 ) -> None:
     fill(3)

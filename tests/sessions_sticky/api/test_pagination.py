@@ -163,7 +163,7 @@ def test_list_forgets_the_pages_far_behind_when_the_way_back_gets_long(api: APIC
     assert 5 < steps < 23
 
 
-def test_list_goes_on_when_one_cursor_is_longer_than_the_way_back_may_be(
+def test_list_continues_when_one_cursor_is_longer_than_the_way_back_may_be(
     api: APIClient, session_cache: redis.Redis
 ) -> None:
     for number in range(4):

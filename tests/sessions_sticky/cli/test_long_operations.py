@@ -62,7 +62,7 @@ def moves(raw):
 
 
 @pytest.mark.slow
-def test_a_drain_stops_at_ctrl_c_and_goes_on_when_run_again(many, raw, terminal, settings):
+def test_a_drain_stops_at_ctrl_c_and_continues_when_run_again(many, raw, terminal, settings):
     shown = terminal("drain", "a", "--to-provider", "b", "--yes")
     shown.wait_for(f"00 of {MANY:,}")  # the first report
     shown.type("\x03")
@@ -222,7 +222,7 @@ def test_an_operation_is_done_to_its_end_when_the_disk_of_its_log_is_full(monkey
 
 
 @pytest.mark.slow
-def test_a_killed_drain_goes_on_when_run_again(many, raw, terminal):
+def test_a_killed_drain_continues_when_run_again(many, raw, terminal):
     shown = terminal("drain", "a", "--to-provider", "b", "--yes")
     shown.wait_for(f",000 of {MANY:,}")
     shown.process.kill()

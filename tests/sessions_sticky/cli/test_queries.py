@@ -243,7 +243,7 @@ def test_tail_follows_without_a_pause_when_more_happens_than_it_reads_at_once(mo
     ]
 
 
-def test_tail_goes_on_when_the_store_was_away(manager, monkeypatch):
+def test_tail_continues_when_the_store_was_away(manager, monkeypatch):
     monkeypatch.setattr("sessions_sticky.cli.queries.POLL_SECONDS", 0.001)
     recent, calls = type(manager).recent, []
 
@@ -308,9 +308,9 @@ def test_show_has_the_trail_as_json():
 def test_stats_print_what_turns_used():
     assert "Turns of the last day" not in run("stats").out
     record_turns()
-    told = run("stats").out.partition("Turns of the last day:\n")[2].splitlines()
-    assert told[0].split() == list(queries.USAGE_TITLES)
-    rows = [line.split() for line in told[1:]]
+    printed = run("stats").out.partition("Turns of the last day:\n")[2].splitlines()
+    assert printed[0].split() == list(queries.USAGE_TITLES)
+    rows = [line.split() for line in printed[1:]]
     assert ["b", "m0", "spilled", "1", "5,000", "20.5%", "0", "0.00", "2,944"] in rows
     assert ["c", "m0", "failed", "1", "0", "-", "0", "0.00", "0"] in rows
     found = json.loads(run("stats", "--json").out)

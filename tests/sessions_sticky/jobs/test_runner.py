@@ -196,7 +196,7 @@ def test_server_watches_from_its_first_request(monkeypatch: pytest.MonkeyPatch) 
     assert len(watched) == 1
 
 
-def test_numbers_are_right_when_a_worker_goes_on_after_its_lease_was_lost(
+def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.05)
@@ -263,7 +263,7 @@ def server(settings: Any) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.3)
     number = 4 * BATCH_SIZE
     fill(number)
@@ -283,7 +283,7 @@ def test_job_goes_on_when_the_store_stalls_half_way(server: Any, monkeypatch: py
 
 
 @pytest.mark.parametrize("failing", range(8))
-def test_job_goes_on_when_one_request_fails(
+def test_job_continues_when_one_request_fails(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     fill(2 * BATCH_SIZE)

@@ -202,7 +202,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
     until(no_threads)
 
 
-def test_expected_counts_anew_what_is_left_when_resumed(session_cache: redis.Redis) -> None:
+def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis) -> None:
     fill(3 * BATCH_SIZE)
     with gate(1) as held:
         key = start(DELETE).key

@@ -2,7 +2,7 @@
 
 python -m tests.sessions_sticky.jobs.worker URL LEASE start    begins to delete the sessions of `openai`, prints its key
 python -m tests.sessions_sticky.jobs.worker URL LEASE KEY      waits for the key `go`, adopts jobs, prints how many
-                                                               threads it began for it; then goes on until killed
+                                                               threads it began for it; then runs until killed
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ def test_bulk_changes_each_session_during_chats(call, manager, before_changes, s
 
 
 @on_real
-def test_bulk_goes_on_when_the_server_forgets_its_scripts(call, manager, raw, before_changes, small_batches):
+def test_bulk_continues_when_the_server_forgets_its_scripts(call, manager, raw, before_changes, small_batches):
     fill(manager, 17)
     before_changes(raw.script_flush, times=100)
     assert call("rebind_all", **DRAIN) == 17

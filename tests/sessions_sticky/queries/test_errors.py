@@ -105,7 +105,7 @@ def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
         assert ask("stats").sessions == 2
 
 
-def test_chats_go_on_when_the_breaker_of_operators_is_open(ask, settings, monkeypatch):
+def test_chats_continue_when_the_breaker_of_operators_is_open(ask, settings, monkeypatch):
     with start_server(VALKEY) as server:
         settings.CACHES = {"default": cache_config(server.url)}
         (session,) = fill(sessions, 1)
@@ -123,7 +123,7 @@ def program(request):
     return VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
 
 
-def test_chats_and_looks_go_on_when_the_store_is_read_only(ask, settings, program):
+def test_chats_and_reads_continue_when_the_store_is_read_only(ask, settings, program):
     """A replica, or a master that has lost its own: it reads."""
     with start_server(program) as server, server.client() as client:
         settings.CACHES = {"default": patient_config(server.url)}
@@ -141,7 +141,7 @@ def test_chats_and_looks_go_on_when_the_store_is_read_only(ask, settings, progra
                 ask(method, **METHODS[method])
 
 
-def test_chats_go_on_when_the_store_is_full(ask, settings, program):
+def test_chats_continue_when_the_store_is_full(ask, settings, program):
     with start_server(program, "--maxmemory-policy", "noeviction") as server, server.client() as client:
         settings.CACHES = {"default": patient_config(server.url)}
         fill(sessions, 3)
@@ -159,7 +159,7 @@ def test_chats_go_on_when_the_store_is_full(ask, settings, program):
 
 
 @on_real
-def test_operators_methods_go_on_when_the_server_forgets_its_scripts(call, manager, raw):
+def test_operators_methods_continue_when_the_server_forgets_its_scripts(call, manager, raw):
     fill(manager, 3)
     raw.delete(keys.session("conv-1"))
     for method, arguments in METHODS.items():

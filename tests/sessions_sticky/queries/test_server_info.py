@@ -67,7 +67,7 @@ def test_judge_warns_when_memory_runs_out(limit, used, level):
         ({"connected_slaves": "2", "min_slaves_good_slaves": "2"}, Level.OK),
     ],
 )
-def test_judge_looks_at_the_role(info, level):
+def test_judge_evaluates_the_role(info, level):
     assert level_of("role", **info) is level
 
 

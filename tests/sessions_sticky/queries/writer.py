@@ -12,7 +12,7 @@ from tests.conftest import patient_config
 
 
 def change(seed: str) -> None:
-    """Create, rebind, touch and delete for ever; a line of output marks the start."""
+    """Create, rebind, touch and delete forever; a line of output marks the start."""
     from sessions_sticky import SessionConflict, SessionManager
 
     manager, random, number = SessionManager(), Random(seed), 0
@@ -23,7 +23,7 @@ def change(seed: str) -> None:
         what = random.randrange(4)
         session = manager.get(conversation_id)
         if what == 0 or session is None:
-            manager.create(conversation_id, provider, model, random.choice("ab"))
+            manager.create(conversation_id, provider, model, random.choice("ab"), replace=True)
         elif what == 1:
             manager.delete(conversation_id)
         else:

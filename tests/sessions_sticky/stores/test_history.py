@@ -226,7 +226,7 @@ def test_history_shows_no_time_of_binding_that_is_no_date(call, manager, raw):
 
 
 @on_redis
-def test_recent_goes_on_without_gaps_and_repeats(call, manager):
+def test_recent_continues_without_gaps_and_repeats(call, manager):
     fill(manager, 30)
     last = call("recent", limit=10)
     assert [event.conversation_id for event in last] == [f"conv-{n}" for n in range(20, 30)]

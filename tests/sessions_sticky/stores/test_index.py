@@ -169,7 +169,7 @@ def test_session_is_in_the_index_again_when_it_is_used_after_the_index_was_lost(
 
 
 @on_real
-def test_index_follows_when_sessions_are_healed_or_made_again(call, manager, raw):
+def test_index_follows_when_sessions_are_healed_or_restored(call, manager, raw):
     raw.set(KEY, "junk", ex=60)
     session, _ = call("resolve", "conv-123", **PROPOSAL)
     check(raw, [session])

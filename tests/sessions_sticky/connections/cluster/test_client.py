@@ -163,7 +163,7 @@ def test_no_connection_is_left_in_use_when_a_batch_is_interrupted(cluster: Clust
     batch = Batch([Command(("GET", keys.session(id))) for id in IDS])
     store.send(batch)
     first = cluster.owner(keys.session(IDS[0]))
-    next(node for node in cluster.primaries() if node is not first).kill()  # an error in the place of a connection
+    next(node for node in cluster.primaries() if node is not first).kill()  # an error instead of a connection
     with monkeypatch.context() as patched:
         patched.setattr(Connection, "read_response", interrupt)
         with pytest.raises(KeyboardInterrupt):
