@@ -72,9 +72,9 @@ assert Client(headers={"host": "localhost"}).get("/api/").status_code == 403
     "embedded": """
 from sessions_sticky.testing import valkey
 with valkey():
-    assert sessions.count() == 0
+    assert sessions.all().count() == 0
     sessions.create("conv-123", "p", "m", "o")
-    assert [entry.session.id for entry in sessions.page().sessions] == ["conv-123"]
+    assert [entry.session.id for entry in sessions.all().page().sessions] == ["conv-123"]
     call_command("sessions", "list")
 """,
 }

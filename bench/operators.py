@@ -108,7 +108,7 @@ def _measure(size: int, token: str) -> dict[str, str]:
 
     timed("nothing, for 10 s", lambda: time.sleep(10))
     found, seconds = timed("reindex", sessions.reindex)
-    assert found == sessions.count() == size
+    assert found == sessions.all().count() == size
     result["reindex, nothing indexed before"] = f"{seconds:.1f} s"
     result["memory, index included"] = f"{(_used_bytes(client) - empty) / size:.0f} bytes/session"
     result["memory, sessions alone"] = f"{alone / size:.0f} bytes/session"
@@ -129,15 +129,15 @@ def _measure(size: int, token: str) -> dict[str, str]:
     result["statistics, API"] = f"{_median_ms(get, '/api/sessions/stats/', token):.1f} ms"
     result["statistics, manager"] = f"{_median_ms(lambda path, token: sessions.stats(), '', ''):.1f} ms"
     for name, call in {
-        "rebind by filter": lambda: sessions.rebind_all(
-            provider=PROVIDERS[1], to_provider=PROVIDERS[2], reason="bench"
+        "rebind by filter": lambda: sessions.filter(provider=PROVIDERS[1]).rebind(
+            to_provider=PROVIDERS[2], reason="bench"
         ),
-        "delete by filter": lambda: sessions.delete_all(provider=PROVIDERS[0]),
+        "delete by filter": lambda: sessions.filter(provider=PROVIDERS[0]).delete(),
     }.items():
         number, seconds = timed(name, call)
         assert number == size / len(PROVIDERS)
         result[name] = f"{number / seconds:,.0f} sessions/s"
-    assert sessions.count() == size - size / len(PROVIDERS)
+    assert sessions.all().count() == size - size / len(PROVIDERS)
     events = client.memory_usage(keys.history(), samples=0) / client.xlen(keys.history())
     result["history, 10,000 events at most"] = f"{events:.0f} bytes/event"
     return result
@@ -173,12 +173,13 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
     from sessions_sticky import keys, sessions
     from sessions_sticky.queries.filters import Cursor, Filters
 
-    number = sessions.count(**filters)
+    matching = Filters(**filters)
+    number = sessions.filter(**matching.fields).count()
     if "external_id" in filters or number < 100:
         return None
-    rank = int(sessions.count() * min(share, 1 - 60 / number))  # a whole page is to be left
+    rank = int(sessions.all().count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.index_all(), rank, rank, withscores=True)
-    at = Cursor(Filters(**filters), f"{score:.0f}", member.decode())
+    at = Cursor(matching, f"{score:.0f}", member.decode())
     return {"cursor": str(at)}
 
 
