@@ -1,4 +1,4 @@
-"""The ASGI application: Django, with a short way in for the chat API."""
+"""The ASGI application: Django, with a fast path for everything below /v1/."""
 
 from __future__ import annotations
 

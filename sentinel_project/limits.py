@@ -66,6 +66,6 @@ def _declared(scope: Any) -> int | None:
 
 async def _refuse(scope: Any, send: Any) -> None:
     error = too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
-    is_chat = api_path(scope).startswith("/v1/")  # which has a request id and a line in the log
-    reply = refuse(Call.of_scope(scope, b""), error) if is_chat else error.reply()
+    is_api = api_path(scope).startswith("/v1/")  # which has a request id and a line in the log
+    reply = refuse(Call.of_scope(scope, b""), error) if is_api else error.reply()
     await reply.send_to(send)

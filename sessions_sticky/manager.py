@@ -134,8 +134,9 @@ class SessionManager(FormerMethods):
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
-        Atomic: of concurrent callers the first one binds, and all get its session. Takes one round trip on a hit, two
-        on a first bind. An unreadable value counts as no session and is replaced.
+        Atomic: of concurrent callers the first one binds, and all get its session. Takes two round trips on a first
+        bind and one on a hit; once a minute in each process a hit takes a second one, which refreshes the index. An
+        unreadable value counts as no session and is replaced.
 
         Losing the store moves no conversation. While it is unavailable, `resolve` returns the session that this process
         saw last, else the unstored proposal (DEGRADED), or raises `SessionStoreUnavailable` if `ON_STORE_ERROR` is
@@ -171,13 +172,14 @@ class SessionManager(FormerMethods):
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none. Takes two round trips: a marker prevents other processes
-        from restoring it.
+        """Delete a session; return False if there was none.
+
+        Takes two round trips: one reads, one deletes what was read and marks it, so that no process restores it.
         """
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none. Takes two round trips: a marker prevents other processes
+        """Delete a session; return False if there was none.
 
         Async form of `delete`, with the same errors; on Redis it runs on the event loop, without a thread.
         """

@@ -120,7 +120,8 @@ class Policy:
             former = readable(conversation_id, raw)
         elif (bound := await self._bind(session, None, "")) is not session:
             raise SessionConflict(conversation_id, bound)
-        if former is not None and conf.index and index.zsets(former) != index.zsets(session):
+        has_index = conf.index and self._store.refresh_tracker is not None
+        if has_index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._remember(session, asked_at)
         self._mark_refreshed(session)

@@ -1,4 +1,4 @@
-"""Django's ASGI handler with a fast path for the chat API.
+"""Django's ASGI handler with a fast path for everything below /v1/.
 
 Django starts and joins a thread for each request (signals, middleware, closing the response), which is most of what a
 small request costs. Below `/v1/` the handler calls the view directly on the event loop. The responses are the same;

@@ -35,7 +35,7 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     number = command.add_mutually_exclusive_group()
     number.add_argument("--limit", type=_number(1, 2**31 - 1), default=50, metavar="N", help="how many, 50 by default")
     number.add_argument("--all", action="store_true", help="all, in no order; with --json one JSON object a line")
-    command = add("show", "Show a session, its remaining idle time and its history.")
+    command = add("show", "Show a session, its remaining idle time, its last turns and its history.")
     _add_id(command)
     add("stats", "Count sessions, and recently created ones, by provider and model.")
     command = add("tail", "Show the last events of the history.")

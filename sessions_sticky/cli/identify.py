@@ -17,7 +17,7 @@ from sessions_sticky.identity import Identity, identify
 from sessions_sticky.identity.clients import CLIENTS
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
 
-APIS = {
+API_BY_PATH = {
     "/chat/completions": "chat",
     "/responses": "responses",
     "/messages": "messages",
@@ -76,7 +76,7 @@ def add_arguments(command: ArgumentParser) -> None:
     """Add the arguments of `identify`."""
     command.add_argument("FILE", nargs="?", default="-", help="JSON or HAR; default: standard input")
     command.add_argument("--entry", type=int, metavar="N", help="the entry of a HAR file, from 1")
-    command.add_argument("--api", choices=APIS.values(), help="the API; default: from the URL, else chat")
+    command.add_argument("--api", choices=API_BY_PATH.values(), help="the API; default: from the URL, else chat")
     command.add_argument("--owner", default="", metavar="O", help="the owner; default: empty")
     command.add_argument("--model", metavar="M", help="the requested model; default: from the body")
 
@@ -89,7 +89,7 @@ def run(
         request = _parse(_read(FILE), entry)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise Error(f"Invalid request: {exc}", WRONG_USAGE) from exc
-    api = api or next((api for part, api in APIS.items() if part in urlsplit(request.url).path), "chat")
+    api = api or next((api for part, api in API_BY_PATH.items() if part in urlsplit(request.url).path), "chat")
     model = str(decode(request.body.get("model")) or "") if model is None else model
     options = conf.identity_arguments
     sources = (*options.get("named", DEFAULT_NAMED), *options.get("sources", DEFAULT_SOURCES))

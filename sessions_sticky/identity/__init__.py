@@ -79,8 +79,9 @@ def identify(
     """Return the conversation of a request: the first id of `named`, else the first of `sources`.
 
     `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is only decoded if
-    needed; undecodable values count as absent. `api` is `chat`, `responses` or `messages`; any other has no
-    content to recognize. `key` is the secret of the HMACs: another key gives other conversations.
+    needed; undecodable values count as absent. `api` is a key of `identity.content.READERS` (`chat`, `responses`,
+    `messages`); any other has no content to recognize. `key` is the secret of the HMACs: another key gives other
+    conversations.
 
     Raises `InvalidNamedId` for an invalid named id. Observed ids never raise: blank ones are ignored, numbers become
     decimal text, invalid ones are hashed.

@@ -29,7 +29,8 @@ _MAX_COMMAS = 1_000_000
 _MAX_CONTAINERS = 10_000
 """Maximum number of objects and lists in a decoded part; a part with more is hashed as bytes."""
 
-_Turns = tuple[Sequence[Any], Sequence[Any]]
+_Prompt = tuple[Sequence[Any], Sequence[Any]]
+"""The contents of the system prompt, and the turns: objects with a `role` (`user`, `assistant`) and a `content`."""
 
 
 class Fingerprint(NamedTuple):
@@ -185,15 +186,15 @@ def _field(name: bytes, value: bytes) -> bytes:
     return b"%b %d:%b" % (name, len(value), value)
 
 
-def _chat(body: Mapping[str, Any]) -> _Turns:
+def _chat(body: Mapping[str, Any]) -> _Prompt:
     return (), _list(body.get("messages"))
 
 
-def _messages(body: Mapping[str, Any]) -> _Turns:
+def _messages(body: Mapping[str, Any]) -> _Prompt:
     return [body.get("system")], _list(body.get("messages"))
 
 
-def _responses(body: Mapping[str, Any]) -> _Turns:
+def _responses(body: Mapping[str, Any]) -> _Prompt:
     if any(decode(body.get(name)) is not None for name in ("previous_response_id", "conversation")):
         return (), ()  # the beginning is stored at the provider
     items = body.get("input")
@@ -214,9 +215,9 @@ def _list(value: Any) -> Sequence[Any]:
     return value
 
 
-READERS: dict[str, Callable[[Mapping[str, Any]], _Turns]] = {
+READERS: dict[str, Callable[[Mapping[str, Any]], _Prompt]] = {
     "chat": _chat,
     "messages": _messages,
     "responses": _responses,
 }
-"""By the name of the API: the contents of the system prompt, and the turns."""
+"""By `Api.name`. A reader translates other names of roles and contents: all APIs give one conversation one id."""

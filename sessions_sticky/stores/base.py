@@ -33,7 +33,7 @@ def deletion_time(session: Session | None) -> int:
 
 
 def restorable_from(marker: Any) -> float:
-    """Return the `created_at` above which a binding may be restored despite a marker; None without a marker."""
+    """Return the `created_at` above which a binding may be restored; -inf without a marker: nothing was deleted."""
     if marker is None:
         return -math.inf
     try:
@@ -44,10 +44,14 @@ def restorable_from(marker: Any) -> float:
 
 
 class Store(Protocol):
-    """A store of sessions.
+    """A store of sessions. One object serves all threads and event loops of a process.
 
-    Keys are complete keys, `ttl` is in whole seconds, `actor` and `reason` are recorded in the history. On Redis a
-    session, its history and its index change atomically; other caches have no history and no index.
+    Keys are complete keys, `ttl` is in whole seconds, `actor` and `reason` are recorded in the history. Expired values
+    count as absent. A trail belongs to one binding: `bind`, `put` and `remove` delete it, `replace` keeps it. `send`
+    and `asend` should fail fast after a failure (breaker.py), or every chat waits for the timeout.
+
+    On one Redis a session, its trail, its marker, its history and its index change atomically; on a Cluster in steps,
+    see cluster_steps.py. Other caches have no history and no index; portable.py lists what else they lack.
     """
 
     last_seen: LastSeen
@@ -56,7 +60,10 @@ class Store(Protocol):
 
     @property
     def refresh_tracker(self) -> RefreshTracker | None:
-        """When this process refreshed index entries; None without an index."""
+        """When this process refreshed index entries; None for a store that does not run Redis commands.
+
+        If it is not None, `policy` and `queries` also send the requests of index.py, history.py and usage.py.
+        """
 
     @property
     def operators(self) -> Store:
@@ -73,7 +80,7 @@ class Store(Protocol):
     ) -> Request[bytes | None]:
         """Store `session` if there is no value, or the value `unreadable`; reply None, or the value found.
 
-        Of concurrent callers one succeeds.
+        The expiry becomes `ttl`. Of concurrent callers one succeeds.
         """
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Request[bytes | None]:
@@ -82,15 +89,22 @@ class Store(Protocol):
     def replace(
         self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str
     ) -> Request[Replaced]:
-        """Replace the value `raw` (decoded: `before`) by `after`; keep the expiry."""
+        """Replace the value `raw` (decoded: `before`) by `after`; keep the expiry, but at most `ttl`.
+
+        Atomic: a store without compare-and-set raises `SessionNotSupported` instead of returning a request.
+        """
 
     def remove(
         self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str
     ) -> Request[Replaced]:
-        """Remove the value `raw` (decoded: `before`, if readable), and mark the session as deleted."""
+        """Remove the value `raw` (decoded: `before`, if readable), and mark the session as deleted for `ttl`.
+
+        The marker comes first or in the same step, or another process could restore the session in between. Without
+        compare-and-set any value is removed.
+        """
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Request[Any]:
-        """Mark a session as deleted, not lost; there was none, or none that is known."""
+        """Mark a session as deleted, not lost; there was none, or none that is known. Never lowers a marker."""
 
     def expiry(self, key: str) -> Request[int | None]:
         """Milliseconds until the key expires, or `NO_KEY`; another negative number or None: unknown."""

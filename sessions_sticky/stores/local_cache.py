@@ -33,7 +33,7 @@ class LastSeen:
                 self._entries.popitem(last=False)
 
     def correct(self, session: Session) -> None:
-        """Replace the stored session of the conversation, if there is one."""
+        """Replace the remembered session of the conversation, if there is one."""
         with self._lock:
             if entry := self._entries.get(session.id):
                 self._entries[session.id] = (session, *entry[1:])
@@ -50,6 +50,6 @@ class LastSeen:
         return session if is_owners and not is_stored and asked_at >= not_before else None
 
     def forget(self, conversation_id: str) -> None:
-        """Drop a session if it is stored."""
+        """Forget the session of a conversation, if there is one."""
         with self._lock:
             self._entries.pop(conversation_id, None)

@@ -30,11 +30,13 @@ DOCS = Path(__file__).parents[2] / "docs" / "reference" / "failover.md"
 NO_CREDIT = {"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low"}}
 NO_QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
 BAD_KEY = {"error": {"message": "Your API key has been disabled", "type": "permission_error"}}
+GOOGLES_BAD_KEY = {"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}
 NO_MODEL = {"error": {"message": "The model `model-a` does not exist", "code": "model_not_found"}}
 ACCOUNT_FAULTS = {
     "401": fails(401),
     "402": fails(402),
     "refused key": fails(403, BAD_KEY),
+    "refused key, as Google says it": fails(400, GOOGLES_BAD_KEY),
     "out of quota": fails(429, NO_QUOTA),
     "out of credit": fails(400, NO_CREDIT),
 }

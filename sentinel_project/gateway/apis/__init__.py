@@ -1,4 +1,4 @@
-"""The APIs that the gateway serves, one module each; adding one is one file and a line here."""
+"""The APIs that the gateway serves, and what they share. CONTRIBUTING.md lists the steps for adding one."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
     name: ClassVar[str]
-    """In a provider's `apis`, and for `sessions_sticky.identity`."""
+    """In a provider's `apis`; also in `ApiName`, `READERS` (identity), `ASKABLE` and `HINTED`. Paths may share it."""
     path: ClassVar[str]
-    """Below `/v1` of the gateway and below a provider's `base_url`."""
+    """Below `/v1` of the gateway and below a provider's `base_url`; fixed, for the model is in the body."""
     binds: ClassVar[bool] = True
     """Whether a request binds its conversation and counts for its provider's health. One that does not only goes to the
     provider that the conversation is bound to."""
@@ -72,7 +72,8 @@ class Api(ABC):
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
     """An event that clients pass over; it keeps a quiet stream's connection open."""
     end_marker: ClassVar[bytes]
-    """Bytes that every last event of a stream contains; others may contain them too."""
+    """Bytes that every last event of a stream contains; others may contain them too. Only events with them are given to
+    `stage` to find the end. Not used if `streams` is False: `b""`."""
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
     """Bytes of which every event that reports an error contains some; others may contain them too."""
     end_is_answer: ClassVar[bool] = False
@@ -83,7 +84,7 @@ class Api(ABC):
         """Raise `ApiError` 400, naming the field, unless the fields this API requires are there."""
 
     def may_omit_model(self, body: Body) -> bool:
-        """Return whether the provider knows the model itself."""
+        """Return whether the request may leave out the model, which the provider knows then."""
         return False
 
     @abstractmethod
@@ -130,8 +131,8 @@ class Api(ABC):
         """Return whether another provider may be asked although one may have begun to work on the request."""
         return True
 
-    def is_complete(self, last_events: bytes) -> bool:
-        """Return whether a stream that closes without its last event was complete all the same."""
+    def may_end_after(self, whole_events: bytes) -> bool:
+        """Return whether a stream may close after these events without its last one; asked for each batch of events."""
         return False
 
 

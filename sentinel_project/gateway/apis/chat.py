@@ -62,9 +62,9 @@ class ChatCompletions(Api):
         )
         return Stage.CONTENT if has_answer else Stage.PRELUDE
 
-    def is_complete(self, last_events: bytes) -> bool:
+    def may_end_after(self, whole_events: bytes) -> bool:
         """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""
-        return _FINISHED.search(last_events) is not None
+        return _FINISHED.search(whole_events) is not None
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
         """Answer with what the last message says."""

@@ -37,9 +37,9 @@ class StoredObjects(Responses):
         stage = super().stage(event)
         return Stage.CONTENT if stage is Stage.ERROR else stage
 
-    def is_complete(self, last_events: bytes) -> bool:
+    def may_end_after(self, whole_events: bytes) -> bool:
         """The stream of a failed response ends with its error."""
-        return any(super(StoredObjects, self).stage(event) is Stage.ERROR for event in events.split(last_events))
+        return any(super(StoredObjects, self).stage(event) is Stage.ERROR for event in events.split(whole_events))
 
     def echo(self, provider: str, body: Body) -> bytes:
         """Refuse: the echo stores nothing."""

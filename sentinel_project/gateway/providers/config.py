@@ -20,6 +20,7 @@ SECRET_NAME = re.compile("auth|cookie|key|password|secret|signature|token", re.I
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
 ApiName = Literal["chat", "responses", "messages", "completions", "embeddings"]
 APIS = get_args(ApiName)
+"""The names of the objects in `gateway.apis.APIS`."""
 
 CREDENTIALS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie"}

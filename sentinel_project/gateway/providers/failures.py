@@ -80,6 +80,7 @@ _ANY: frozenset[str] = frozenset()
 CLASSES = (
     FailureClass((400, 599), OUT_OF_CREDIT, OUT_OF_CREDIT_WORDS, Fault.ACCOUNT, Cools.ACCOUNT),
     FailureClass((401, 402), _ANY, (), Fault.ACCOUNT, Cools.ACCOUNT),
+    FailureClass((400, 400), _ANY, ("*api key not valid*",), Fault.ACCOUNT, Cools.ACCOUNT),  # Google's
     FailureClass((403, 403), REFUSED_KEY, ("*api key*",), Fault.ACCOUNT, Cools.ACCOUNT),
     FailureClass((400, 404), UNKNOWN_MODEL, (), Fault.MODEL, Cools.MODEL),
     FailureClass((404, 404), _ANY, UNKNOWN_MODEL_WORDS, Fault.MODEL, Cools.MODEL),
@@ -103,7 +104,7 @@ def classify(status: int, codes: frozenset[str] = _ANY, message: str = "") -> Fa
     return next(each for each in CLASSES if each.matches(status, codes, message))
 
 
-ERROR_TYPES = {
+STATUS_BY_TYPE = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "overloaded_error": 529,
@@ -124,6 +125,6 @@ GENERAL_TYPES = {
 def status_of_error(codes: frozenset[str], numbers: frozenset[int]) -> int:
     """Return the status that fits an error which came with status 200; 502 when its fields name none."""
     named = {number for number in numbers if number == 429 or 500 <= number <= 599 or number in (401, 402)}
-    named |= {ERROR_TYPES[code] for code in codes if code in ERROR_TYPES}
+    named |= {STATUS_BY_TYPE[code] for code in codes if code in STATUS_BY_TYPE}
     named = named or {GENERAL_TYPES[code] for code in codes if code in GENERAL_TYPES}
     return min(named, default=502)

@@ -66,7 +66,7 @@ class Plan(NamedTuple):
 
 
 class RouteResult(NamedTuple):
-    """How a conversation was routed. `reason` is that of a rebind, else None."""
+    """How a conversation was routed. `reason` is that of a rebind, else None; a spill has only attempts."""
 
     outcome: str
     reason: str | None = None

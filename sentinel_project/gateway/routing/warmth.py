@@ -46,7 +46,11 @@ class Returning(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """How a conversation in doubt is routed: the provider to ask first, and why it moves if its own does not answer."""
+    """How a conversation in doubt is routed.
+
+    `first` is the provider to ask first, None to keep the order; `move_reason` why it moves if another than its own
+    answers, None if it then only spills.
+    """
 
     first: str | None = None
     move_reason: str | None = None

@@ -101,7 +101,7 @@ async def _relay(
         while following is not None:
             if following:
                 has_failed = has_failed or _record_error(provider, api, following)
-                is_complete = is_complete or api.is_complete(following)
+                is_complete = is_complete or api.may_end_after(following)
                 end, last = _end(api, following), last if following is api.heartbeat else following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:

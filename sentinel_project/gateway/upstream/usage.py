@@ -1,4 +1,7 @@
-"""Read the token usage in answers of all APIs, under all names that providers use."""
+"""Read the token usage in answers of all APIs, under all names that providers use.
+
+The names are merged in one struct: the classes in `gateway.apis` declare none of them.
+"""
 
 from __future__ import annotations
 
