@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from sessions_sticky import Outcome, Resolution, Session, SessionConflict, SessionOwnerMismatch
 
 TTL_SECONDS = 100
+HISTORY_SECONDS = 2 * TTL_SECONDS
+"""How long after its last event the history of a conversation surely lives: 120 s more than an idle time."""
 EventFields = tuple[str, str, str]
 """An event of the history: kind, provider, model."""
 
@@ -23,17 +26,47 @@ class Held:
 
 
 @dataclass
+class Memory:
+    """What a process remembers of a conversation; one that is not stored was only proposed while the store was down."""
+
+    session: Session
+    since: float
+    is_stored: bool = True
+
+
+@dataclass
+class History:
+    """The moves and deletions of one conversation; the first ones may have expired."""
+
+    events: list[EventFields] = field(default_factory=list)
+    sure_from: int = 0
+    changed_at: float = 0.0
+
+    def add(self, event: EventFields, now: float) -> None:
+        """Add an event; those before it are uncertain if the list may have expired."""
+        self.sure_from = self.sure(now)
+        self.events.append(event)
+        self.changed_at = now
+
+    def sure(self, now: float) -> int:
+        """Return the index of the first event that is surely kept."""
+        return len(self.events) if now > self.changed_at + HISTORY_SECONDS else self.sure_from
+
+
+@dataclass
 class Model:
     """One store and the processes that use it; times are seconds of a clock of its own."""
 
     now: float = 0.0
     down: bool = False
     held: dict[str, Held] = field(default_factory=dict)
-    deleted: dict[str, float] = field(default_factory=dict)
-    """Until when a session is marked as deleted."""
-    seen: list[dict[str, tuple[Session, float]]] = field(default_factory=lambda: [{}, {}])
-    """What each process remembers, and since when."""
-    expected: list[tuple[str, EventFields]] = field(default_factory=list)
+    deleted: dict[str, tuple[float, int]] = field(default_factory=dict)
+    """Until when a session is marked as deleted, and the `created_at` up to which bindings are not restored."""
+    seen: list[dict[str, Memory]] = field(default_factory=lambda: [{}, {}])
+    """What each process remembers."""
+    recent: list[str] = field(default_factory=list)
+    """The conversation ids of the recent events; empty for a bulk operation."""
+    histories: dict[str, History] = field(default_factory=dict)
     drifted: bool = False
     """Whether the index may be wrong: other programs have written, or it was lost."""
 
@@ -63,7 +96,7 @@ class Model:
         """Let time pass; what expires is gone."""
         self.now += seconds
         self.held = {key: held for key, held in self.held.items() if held.until > self.now}
-        self.deleted = {key: until for key, until in self.deleted.items() if until > self.now}
+        self.deleted = {key: marker for key, marker in self.deleted.items() if marker[0] > self.now}
         self.drifted = self.drifted or self.has_immortals
 
     @property
@@ -71,10 +104,14 @@ class Model:
         """Whether another program has left a session without an expiry, which the index cannot represent."""
         return any(held.until == inf and held.session for held in self.held.values())
 
-    def remembered(self, who: int, conversation_id: str) -> Session | None:
+    def remembered(self, who: int, conversation_id: str) -> Memory | None:
         """Return what a process remembers and has seen within the idle time."""
-        session, since = self.seen[who].get(conversation_id, (None, 0.0))
-        return session if session and since >= self.now - TTL_SECONDS else None
+        memory = self.seen[who].get(conversation_id)
+        return memory if memory and memory.since >= self.now - TTL_SECONDS else None
+
+    def restorable(self, session: Session) -> bool:
+        """Return whether a lost binding is restored: it is newer than the last one that was deleted."""
+        return session.id not in self.deleted or session.created_at > self.deleted[session.id][1]
 
     def touch(self, conversation_id: str) -> bool:
         """Extend whatever is there."""
@@ -83,16 +120,21 @@ class Model:
         return self.session(conversation_id) is not None
 
     def create(self, who: int, session: Session) -> None:
-        """Bind unconditionally."""
+        """Bind, whatever is bound."""
         self._bind(session)
-        self.seen[who][session.id] = session, self.now
+        self.seen[who][session.id] = Memory(session, self.now)
 
     def expect(self, who: int, proposal: Session) -> Session:
         """Return the session that a resolve will give: `proposal` itself when it will be bound, or not stored."""
         if not self.down and (bound := self.session(proposal.id)):
             return bound
         seen = self.remembered(who, proposal.id)
-        return proposal if seen is None or (not self.down and proposal.id in self.deleted) else seen
+        if seen is None:
+            return proposal
+        if seen.is_stored:
+            return seen.session if self.down or self.restorable(seen.session) else proposal
+        is_owners = seen.session.external_id == proposal.external_id
+        return seen.session if self.down and is_owners else proposal
 
     def resolve(self, who: int, given: Session, owner: str) -> Resolution | type[SessionOwnerMismatch]:
         """Apply the result of `expect` and return the resolution."""
@@ -104,7 +146,9 @@ class Model:
         else:
             outcome = Outcome.CREATED
             self._bind(given)
-        self.seen[who][given.id] = given, self.now
+        seen = self.remembered(who, given.id)
+        is_stored = not self.down or (seen is not None and seen.is_stored)
+        self.seen[who][given.id] = Memory(given, self.now, is_stored)
         return Resolution(given, outcome) if given.external_id == owner else SessionOwnerMismatch
 
     def rebind(self, who: int, before: Session, after: Session) -> SessionConflict | Session:
@@ -112,20 +156,16 @@ class Model:
         if self.session(before.id) != before:
             return SessionConflict(before.id, self.session(before.id))
         self._move(after)
-        self.seen[who][after.id] = after, self.now
+        self.recent.append(after.id)
+        self.seen[who][after.id] = Memory(after, self.now)
         return after
 
     def delete(self, who: int, conversation_id: str) -> bool:
         """Unbind, be it a session or not."""
-        self.seen[who].pop(conversation_id, None)
-        self.deleted[conversation_id] = self.now + TTL_SECONDS
-        held = self.held.pop(conversation_id, None)
-        if held:
-            gone = held.session
-            self.expected_events.append(
-                (conversation_id, ("deleted", gone.provider if gone else "", gone.model if gone else ""))
-            )
-        return held is not None
+        is_found = self._delete(who, conversation_id)
+        if is_found:
+            self.recent.append(conversation_id)
+        return is_found
 
     def delete_unchanged(self, who: int, before: Session) -> SessionConflict | None:
         """Delete a session if it is bound as given."""
@@ -137,7 +177,9 @@ class Model:
 
     def delete_all(self, who: int, filters: dict[str, str]) -> int:
         """Delete what the filters mean."""
-        return sum(self.delete(who, conversation_id) for conversation_id in self.matching(filters))
+        number = sum(self._delete(who, conversation_id) for conversation_id in self.matching(filters))
+        self._record_bulk(number)
+        return number
 
     def rebind_all(self, who: int, filters: dict[str, str], provider: str, model: str | None) -> int:
         """Move what the filters mean and is elsewhere."""
@@ -148,7 +190,8 @@ class Model:
                 number += 1
                 self._move(after)
                 if session.id in self.seen[who]:
-                    self.seen[who][session.id] = after, self.seen[who][session.id][1]
+                    self.seen[who][session.id].session = after
+        self._record_bulk(number)
         return number
 
     def other_writes(self, conversation_id: str, held: Held) -> None:
@@ -163,16 +206,34 @@ class Model:
 
     def lose_everything(self) -> None:
         """The store is emptied; the processes remember."""
-        self.held, self.deleted, self.expected_events, self.drifted = {}, {}, [], False
+        self.held, self.deleted, self.recent, self.histories, self.drifted = {}, {}, [], {}, False
 
     def _bind(self, session: Session) -> None:
         self.held[session.id] = Held(session, self.now + TTL_SECONDS)
-        self.expected_events.append((session.id, ("created", session.provider, session.model)))
+        self.recent.append(session.id)
 
     def _move(self, after: Session) -> None:
         held = self.held[after.id]
         self.held[after.id] = Held(after, min(held.until, self.now + TTL_SECONDS))
-        self.expected_events.append((after.id, ("rebound", after.provider, after.model)))
+        self._record(after.id, ("rebound", after.provider, after.model))
+
+    def _delete(self, who: int, conversation_id: str) -> bool:
+        self.seen[who].pop(conversation_id, None)
+        held = self.held.pop(conversation_id, None)
+        gone = held.session if held else None
+        _, former = self.deleted.get(conversation_id, (0.0, 0))
+        created_at = gone.created_at if gone else int(time.time())
+        self.deleted[conversation_id] = self.now + TTL_SECONDS, max(former, created_at)
+        if held:
+            self._record(conversation_id, ("deleted", gone.provider if gone else "", gone.model if gone else ""))
+        return held is not None
+
+    def _record(self, conversation_id: str, event: EventFields) -> None:
+        self.histories.setdefault(conversation_id, History()).add(event, self.now)
+
+    def _record_bulk(self, number: int) -> None:
+        if number:
+            self.recent.append("")
 
 
 def moved(session: Session, provider: str, model: str) -> Session:

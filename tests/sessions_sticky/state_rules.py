@@ -8,7 +8,7 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sessions_sticky import Resolution, Session, SessionNotSupported, SessionStoreUnavailable, keys
+from sessions_sticky import Resolution, Session, SessionConflict, SessionNotSupported, SessionStoreUnavailable, keys
 from tests.sessions_sticky.state_model import Held, Model, alike, moved
 from tests.sessions_sticky.state_world import Portable, Redis
 
@@ -55,11 +55,23 @@ class Machine(RuleBasedStateMachine):
     def delete(self, who, native, conversation_id):
         self.ask(lambda: self.model.delete(who, conversation_id), who, native, "delete", conversation_id)
 
-    @rule(who=WHO, native=NATIVE, conversation_id=CONVERSATIONS, provider=PROVIDERS, model=MODELS, owner=OWNERS)
-    def create(self, who, native, conversation_id, provider, model, owner):
-        answer = self.world.ask(who, native, "create", conversation_id, provider, model, owner)
+    @rule(
+        who=WHO,
+        native=NATIVE,
+        conversation_id=CONVERSATIONS,
+        provider=PROVIDERS,
+        model=MODELS,
+        owner=OWNERS,
+        replace=st.booleans(),
+    )
+    def create(self, who, native, conversation_id, provider, model, owner, replace):
+        answer = self.world.ask(who, native, "create", conversation_id, provider, model, owner, replace=replace)
         if self.model.down:
             assert type(answer) is SessionStoreUnavailable
+            return
+        bound = self.model.session(conversation_id)
+        if bound and not replace:
+            assert alike(answer, SessionConflict(conversation_id, bound)), answer
             return
         self.check_new(answer, conversation_id, provider, model, owner)
         self.model.create(who, answer)
@@ -121,7 +133,7 @@ class Machine(RuleBasedStateMachine):
     def pass_time(self, seconds):
         self.model.now += seconds
         left = {keys.session(each): self.model.left(each) for each in self.model.held}
-        left |= {keys.deleted(each): until - self.model.now for each, until in self.model.deleted.items()}
+        left |= {keys.deleted(each): until - self.model.now for each, (until, _) in self.model.deleted.items()}
         self.world.pass_time(seconds, left)
         self.model.pass_time(0)
 
