@@ -44,7 +44,7 @@ def document(session_cache: redis.Redis, no_login: None, db: None, settings: Any
 
 def known_values(client: Any) -> dict[str, str]:
     """What lets a call meet something: a session, an operation."""
-    sessions.create("conv-1", "openai", "gpt-4", "user-456")
+    sessions.create("conv-1", "openai", "gpt-4", "user-456", replace=True)
     body = json.dumps({"provider": "missing", "to_provider": "p", "reason": "r"})
     begun = client.post(f"{BASE}rebind/", body, content_type="application/json").json()
     return {"id": "conv-1", "key": begun["url"].split("/")[-2]}
@@ -77,7 +77,7 @@ def test_every_answer_is_documented_when_anything_is_sent(
     def check(case: Case, meets: bool) -> None:
         if meets:
             case.path_parameters = {name: known[name] for name in case.path_parameters}
-            sessions.create("conv-1", "openai", "gpt-4", "user-456")
+            sessions.create("conv-1", "openai", "gpt-4", "user-456", replace=True)
         answers.append(case.call_and_validate(checks=CHECKS).status_code)
 
     answers: list[int] = []
