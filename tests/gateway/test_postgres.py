@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
-from tests.gateway.live import ROOT, LiveGateway, environment
+from tests.gateway.live import ROOT, LiveGateway, environment, manage
 from tests.postgres import Postgres, find_programs
 from tests.servers import wait_for
 
@@ -56,6 +56,8 @@ def gateways(tmp_path: Path, database_url: str, valkey_url: str) -> Iterator[tup
     for folder in folders:
         folder.mkdir()
     variables = {"DATABASE_URL": database_url, "REDIS_URL": valkey_url}
+    done = manage("migrate", env=environment(folders[0], **variables))
+    assert done.returncode == 0, done.stderr
     with LiveGateway(folders[0], **variables) as one, LiveGateway(folders[1], **variables) as two:
         yield one, two
 
@@ -97,15 +99,15 @@ def test_known_keys_work_and_others_get_503_while_the_server_is_down(
     gateways: tuple[LiveGateway, LiveGateway], postgres: Postgres
 ) -> None:
     one, _ = gateways
-    new = one.create_key("eve")
-    assert chat(one, one.key)[0] == 200
+    known, unknown = one.create_key("ann"), "sk-sentinel-unknown"
+    assert chat(one, known)[0] == 200
     postgres.kill()
     try:
-        assert chat(one, one.key)[0] == 200
-        assert chat(one, new)[0] == 503
+        assert chat(one, known)[0] == 200
+        assert chat(one, unknown)[0] == 503
     finally:
         postgres.start()
-    wait_for(lambda: chat(one, new)[0] == 200)
+    wait_for(lambda: chat(one, unknown)[0] == 401)
 
 
 def test_admin_log_names_the_user_who_makes_a_key_on_a_page(

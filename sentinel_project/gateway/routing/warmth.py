@@ -95,7 +95,8 @@ class Warmth:
             return None
         trail = await _read(manager, session.id)
         home = next((each for each in configured if each.name == session.provider), None)
-        if trail is None or home is None or trail.last_provider is None:
+        # Without a turn at home it was bound before there were trails, or by another program: it may be warm there.
+        if trail is None or home is None or home.name not in trail.caches:
             return None
         return self._decide(session, trail, home, candidates, health)
 
@@ -103,10 +104,10 @@ class Warmth:
         self, session: Session, trail: Trail, home: Provider, candidates: list[Provider], health: Health
     ) -> Decision:
         is_home, now = candidates[0].name == home.name, time.time()
-        at_home, last = trail.caches.get(home.name), trail.last_provider
+        at_home, last = trail.caches[home.name], trail.last_provider
         is_away = last != home.name and any(each.name == last for each in candidates)
         away = last if is_away and last is not None and trail.caches[last].expires_at > now else None
-        if at_home is None or at_home.expires_at <= now:
+        if at_home.expires_at <= now:
             return Decision(away, EXPIRED)
         if not is_home or away is None:
             return Decision(away)

@@ -178,6 +178,12 @@ async def test_nothing_is_decided_when_nothing_is_known(known, gateway):
     assert await known(trail(south=(100, 2_000))) is None
 
 
+async def test_conversation_does_not_move_when_its_last_turn_at_home_is_not_known(known):
+    """Bound before there were trails, or by another program."""
+    assert await known(trail(south=(100, 2_000))) is None
+    assert await known(trail(south=(100, 2_000)), known.both[::-1]) is None
+
+
 async def test_conversation_spills_to_where_it_is_warm(known):
     elsewhere = known.both[::-1]
     assert await known(trail(south=(100, 2_000), north=(50, 2_000)), elsewhere) == Decision("south")
