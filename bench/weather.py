@@ -47,7 +47,7 @@ from sentinel_project.gateway.providers.load import Load  # noqa: E402
 from sentinel_project.gateway.routing import binding, dispatch, plan  # noqa: E402
 from sentinel_project.gateway.upstream import client  # noqa: E402
 from sentinel_project.gateway.upstream.errors import UpstreamFailure  # noqa: E402
-from sessions_sticky import Outcome, Session, SessionConflict, rendezvous  # noqa: E402
+from sessions_sticky import Outcome, Session, SessionConflict, Trail, rendezvous  # noqa: E402
 from sessions_sticky.identity import Identity  # noqa: E402
 
 NAMES = ("north", "south", "east", "west")
@@ -196,6 +196,10 @@ class Manager:
         if self._world.bound.get(session.id) != session.provider:
             raise SessionConflict(session.id, None)
         self._world.bound[session.id] = provider
+
+    async def atrail(self, conversation_id: str) -> Trail:
+        """Return no turns: the weather is about health and load, not about prompt caches."""
+        return Trail()
 
     async def adelete_unchanged(self, session: Session) -> None:
         """Remove by compare-and-delete."""

@@ -161,7 +161,7 @@ _FORMER = {
     "JOBS": "jobs:{index}",
 }
 
-if not TYPE_CHECKING:
+if not TYPE_CHECKING:  # pragma: no branch
 
     def __getattr__(name: str) -> str:
         """Return a constant of 0.1."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import textwrap
+from pathlib import Path
 
 import pytest
 
+from sentinel_project.gateway.providers.file import load_providers
 from sessions_sticky import __version__
 from tests.gateway.live import ROOT
 
@@ -34,3 +37,12 @@ def test_variables_are_documented_settings(name: str) -> None:
 
 def test_manifest_names_the_image_of_this_version() -> None:
     assert f"image: sentinel-gateway:{__version__}\n" in (ROOT / "deploy" / "kubernetes.yaml").read_text()
+
+
+def test_providers_of_the_manifest_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = (ROOT / "deploy" / "kubernetes.yaml").read_text()
+    block = re.search(r"providers\.toml: \|\n((?: {4}.*\n)+)", manifest)
+    assert block
+    (tmp_path / "providers.toml").write_text(textwrap.dedent(block[1]))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-only-for-the-tests")
+    assert [each.name for each in load_providers(str(tmp_path / "providers.toml"))] == ["openai"]

@@ -80,7 +80,7 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
 )
 def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allowed):
     line = refused(**{name: value})
-    assert line.startswith(f"{name} must be ")
+    assert line.startswith((f"{name} must be ", f"Invalid {name}: "))
     assert line.endswith(f", not {value!r}")
     assert allowed in line
 
@@ -101,7 +101,7 @@ def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allo
 )
 def test_start_is_refused_without_the_password_when_a_url_cannot_be_used(refused, recwarn, name, url, allowed):
     line = refused(**{name: url})
-    assert line.startswith(f"{name} must be ")
+    assert line.startswith((f"{name} must be ", f"Invalid {name}: "))
     assert allowed in line
     assert "secret" not in f"{line}{[str(warning.message) for warning in recwarn]}"
 
@@ -262,7 +262,7 @@ def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
         assert done.returncode == 1
         assert done.stdout == ""
         (line,) = done.stderr.splitlines()
-        assert line.startswith(f"{name} must be ")
+        assert line.startswith((f"{name} must be ", f"Invalid {name}: "))
         assert "secret" not in line
 
 

@@ -64,7 +64,7 @@ class Report:
     were acknowledged that the store has forgotten, `rebound` when each was; `logged` warnings, and errors raised.
     """
 
-    call: list[CallResult] = field(default_factory=list)
+    calls: list[CallResult] = field(default_factory=list)
     bound: dict[str, set[str]] = field(default_factory=dict)
     rebound: dict[str, float] = field(default_factory=dict)
     moved: list[str] = field(default_factory=list)

@@ -197,3 +197,8 @@ def test_first_threads_share_one_store(monkeypatch):
     with ThreadPoolExecutor(4) as threads:
         made = list(threads.map(lambda _: SessionManager("default")._store, range(4)))
     assert len(set(map(id, made))) == 1
+
+
+def test_manager_says_what_it_is_when_the_settings_are_wrong(settings):
+    settings.SESSIONS_STICKY = {"CACHE": "nowhere"}
+    assert repr(SessionManager(ttl_seconds=60)) == "<SessionManager on the cache 'not configured', idle time 60 s>"

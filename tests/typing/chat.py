@@ -10,6 +10,7 @@ from django.test import TestCase
 from django.urls import include, path
 
 from sessions_sticky import (
+    Attempt,
     Entry,
     Event,
     HourStats,
@@ -17,17 +18,29 @@ from sessions_sticky import (
     InvalidCursor,
     InvalidSession,
     Outcome,
+    OwnerUsage,
     Page,
+    Price,
+    PromptCache,
+    RecordedTurn,
     Resolution,
     RouteStats,
+    RouteUsage,
     Session,
     SessionConflict,
     SessionError,
     SessionManager,
     SessionNotSupported,
     SessionOwnerMismatch,
+    SessionQuery,
     SessionStoreUnavailable,
     Stats,
+    Trail,
+    Turn,
+    TurnTotals,
+    UnknownProvider,
+    Usage,
+    UsageReport,
     cache_config,
     keys,
     rendezvous,
@@ -104,6 +117,43 @@ def operate(manager: SessionManager) -> None:
     assert_type(named.rebind_all(provider="openai", to_provider="mistral", reason="drain"), int)
     assert_type(named.delete_all(everything=True), int)
     assert_type(named.reindex(), int)
+
+
+def drain(manager: SessionManager) -> int:
+    """Filter, count and move."""
+    found = manager.filter(provider="openai", owner="user-1")
+    assert_type(found, SessionQuery)
+    assert_type(found.count(), int)
+    assert_type(found.page(limit=10), Page)
+    try:
+        return assert_type(found.rebind(to_provider="mistral", reason="drain"), int)
+    except UnknownProvider:
+        return assert_type(manager.all().delete(), int)
+
+
+def account(manager: SessionManager) -> None:
+    """Record a turn and read what turns used."""
+    usage = Usage(input=2_000, read=1_900, output=10)
+    turn = Turn(
+        conversation_id="conv-123",
+        at=1_800_000_000,
+        provider="openai",
+        model="gpt-4o",
+        outcome="spilled",
+        attempts=(Attempt("azure", 503),),
+        usage=usage,
+        price=Price(input=2.5, cached_input=0.25, output=10),
+    )
+    assert_type(manager.record_turn(turn), bool)
+    trail = manager.trail("conv-123")
+    assert_type(trail, Trail)
+    assert_type(trail.turns, list[RecordedTurn])
+    assert_type(trail.totals, TurnTotals)
+    assert_type(trail.caches, dict[str, PromptCache])
+    report = manager.usage(minutes=60)
+    assert_type(report, UsageReport)
+    assert_type(report.routes, list[RouteUsage])
+    assert_type(report.owners, list[OwnerUsage])
 
 
 async def operate_async(manager: SessionManager) -> None:

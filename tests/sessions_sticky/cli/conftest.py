@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 DROPPED = ("SENTINEL_", "SESSION_", "PYTHONUNBUFFERED")
 """Beginnings of environment variables that are not passed on to a process."""
 SETTINGS = "tests.sessions_sticky.cli.patient_settings"
+PROVIDERS = "".join(
+    f'[[provider]]\nname = "{name}"\nbase_url = "http://127.0.0.1:1/v1"\nmodels = ["m0"]\n' for name in ("a", "b")
+)
+"""Sessions are moved only to providers that the project has."""
 COMMAND = [sys.executable, "manage.py", "sessions"]
 
 
@@ -69,8 +73,15 @@ def environment(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 
     def give(url: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
-        folder = str(tmp_path / "data")
-        return {**kept, "REDIS_URL": url, "SENTINEL_DATA_DIR": folder, "DJANGO_SETTINGS_MODULE": SETTINGS}
+        providers = tmp_path / "providers.toml"
+        providers.write_text(PROVIDERS)
+        return {
+            **kept,
+            "REDIS_URL": url,
+            "SENTINEL_DATA_DIR": str(tmp_path / "data"),
+            "SENTINEL_PROVIDERS": str(providers),
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+        }
 
     return give
 

@@ -105,7 +105,7 @@ def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster:
         manager.resolve(id, **PROPOSAL)
 
     def change(done: int, expected: int) -> None:
-        manager._store._servers._slots.primaries.append(("new", 1))
+        manager._store.operators._servers._slots.primaries.append(("new", 1))
 
     with pytest.raises(SessionStoreUnavailable, match="start again"):
         manager.reindex(progress=change)
@@ -138,7 +138,7 @@ def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, se
     settings.CACHES = {"default": patient_config(cluster_url)}
     manager = SessionManager()
     for id in IDS:
-        manager.create(id, **PROPOSAL)
+        manager.create(id, **PROPOSAL, replace=True)
     with monkeypatch.context() as patched:
         patched.setattr(Connection, step, interrupt)
         with pytest.raises(KeyboardInterrupt):
