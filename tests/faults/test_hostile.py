@@ -190,8 +190,8 @@ def test_admin_api_answers_4xx_when_the_json_body_is_invalid(
 def test_pages_show_markup_as_text_when_ids_and_names_are_hostile(bystander: redis.Redis, root: Client) -> None:
     for number, text in enumerate(each for each in NASTY if each.isprintable() and each.strip() and len(each) <= 256):
         if keys.session(text) != keys.session(CANARY):
-            sessions.create(text, text, text, text)
-            sessions.create(f"{number}", MARK, MARK, MARK)
+            sessions.create(text, text, text, text, replace=True)
+            sessions.create(f"{number}", MARK, MARK, MARK, replace=True)
     for path in ("", "overview/", "drain/", f"?provider={quote(MARK)}", f"search/?q={quote(MARK)}"):
         response = root.get(f"{PAGES}{path}", follow=True)
         assert response.status_code == 200
