@@ -111,7 +111,7 @@ class Sentinels:
     @property
     def primary(self) -> Server:
         """The server that most Sentinels tell clients to use."""
-        ports = sorted(self._permits_ports())
+        ports = sorted(self._reported_ports())
         return self._at(ports[len(ports) // 2])
 
     def client(self) -> redis.Redis:
@@ -126,7 +126,7 @@ class Sentinels:
 
     def wait_for_promotion(self, former: Server) -> Server:
         """Wait until another server is the primary, and takes writes; return it."""
-        wait_for(lambda: former.port not in self._permits_ports())
+        wait_for(lambda: former.port not in self._reported_ports())
         primary = self.primary
         wait_for(lambda: _role(primary) == "master")
         return primary
