@@ -152,9 +152,9 @@ def _begin(name: str, elsewhere: dict[str, Any], report: Report) -> Script:
         number += 1
         id, here, there = f"{name}-{number}", f"here-{name}", f"there-{name}"
         begun = yield "resolve", (id,), {**elsewhere, "provider": here}
-        report.bound[id] = {here}
         if begun.outcome is not Outcome.CREATED:
-            continue  # unstored: nothing to see, and nothing to move
+            continue  # only proposed, which is never restored: nothing to see, and nothing to move
+        report.bound[id] = {here}
         seen = yield "get", (id,), {}
         _compare(report, seen, begun.session)
         if seen != begun.session:
