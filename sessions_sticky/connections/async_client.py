@@ -19,7 +19,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
@@ -70,7 +69,6 @@ class _LoopPipeline:
     def __init__(self, pool: ConnectionPool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
-        self._idle: list[AbstractConnection] = []
         self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
         self._alone = False
@@ -128,21 +126,11 @@ class _LoopPipeline:
     async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write and read the replies; a `ResponseError` is a reply. Retries like redis-py's pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
-        # Connections stay with this line: the pool's own look-up, with its lock and counters, takes as long as Redis.
-        connection = self._idle.pop() if self._idle else await self._pool.get_connection()
+        connection = await self._pool.get_connection()
 
         async def exchange() -> list[Any]:
-            await self._pool.ensure_connection(connection)
-            # One limit for the whole pipeline: redis-py's own is reset, at first with a task, for each reply.
-            seconds, connection.socket_timeout = connection.socket_timeout, None
-            try:
-                async with asyncio.timeout(seconds):
-                    await connection.send_packed_command(packed)
-                    return [await _reply(connection) for _ in commands]
-            except TimeoutError as exc:
-                raise RedisTimeoutError(f"No reply within {seconds} s") from exc
-            finally:
-                connection.socket_timeout = seconds
+            await connection.send_packed_command(packed)
+            return [await _reply(connection) for _ in commands]
 
         async def disconnect(error: Exception) -> None:
             await connection.disconnect()
@@ -154,9 +142,7 @@ class _LoopPipeline:
             await connection.disconnect(nowait=True)
             raise
         finally:
-            if connection.should_reconnect():
-                await connection.disconnect()
-            self._idle.append(connection)
+            await self._pool.release(connection)
 
 
 async def _close_with(
