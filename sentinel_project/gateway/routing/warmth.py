@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from sentinel_project.gateway import clock
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sessions_sticky import PromptCache, Session, SessionError, SessionManager, Trail, Usage
@@ -103,7 +104,7 @@ class Warmth:
     def _decide(
         self, session: Session, trail: Trail, home: Provider, candidates: list[Provider], health: Health
     ) -> Decision:
-        is_home, now = candidates[0].name == home.name, time.time()
+        is_home, now = candidates[0].name == home.name, clock.now()
         at_home, last = trail.caches[home.name], trail.last_provider
         is_away = last != home.name and any(each.name == last for each in candidates)
         away = last if is_away and last is not None and trail.caches[last].expires_at > now else None

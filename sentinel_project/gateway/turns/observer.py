@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
@@ -32,7 +32,7 @@ class TurnObserver:
         self._provider = plan.candidates[0]
         self._outcome, self._status = UNANSWERED, 0
         self._first_byte_ms: int | None = None
-        self._at, self._ended_at = time.time(), 0.0
+        self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
         self._reader = UsageReader(request.api.name, drops_event=asks)
@@ -57,7 +57,7 @@ class TurnObserver:
             return
         if answer is not None:
             self._reader.read(answer)
-        self._ended_at = time.time()
+        self._ended_at = clock.now()
         decision = self._plan.decision
         if decision is not None and decision.returning is not None:
             decision.returning.end(self._provider.name, self._reader.usage())

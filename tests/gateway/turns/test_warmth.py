@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from sentinel_project.gateway import clock
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Failure, Health
@@ -131,8 +132,8 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
         await conversation.turn()
         north.kill()
         assert (await conversation.turn())[1] == "spilled"
-        later = time.time() + 301
-        monkeypatch.setattr(time, "time", lambda: later)
+        later = clock.now() + 301
+        monkeypatch.setattr(clock, "now", lambda: later)
         assert await conversation.turn() == (200, "rebound", "south")
         assert await conversation.turn() == (200, "hit", "south")
     assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [EXPIRED]
@@ -152,7 +153,7 @@ def trail(**caches: tuple[float, int]) -> Trail:
 def known(gateway, north, south, monkeypatch):
     """Decide for a session that is bound to north, by its trail."""
     both = [provider(north), provider(south)]
-    monkeypatch.setattr(time, "time", lambda: NOW)
+    monkeypatch.setattr(clock, "now", lambda: NOW)
     monkeypatch.setattr(rules, "SHARE_SECONDS", 0)
     warmth, health = Warmth(), Health(30, lambda: both)
     warmth.note_failing(["north"])
