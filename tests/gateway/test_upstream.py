@@ -11,6 +11,7 @@ import pytest
 
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.upstream import client as upstream
+from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, answers, breaks_off, fails, says, stalls, streams_and_stalls
@@ -66,6 +67,7 @@ async def test_chat_answers_502_when_the_provider_hangs_up(only_north: Upstream,
 @streaming
 async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection(only_north: Upstream, stream):
     await ask(chat(stream=stream))
+    await asyncio.gather(*relay._ending)  # until then a stream's connection is in use
     only_north.then(Exchange.cut)
     assert (await ask(chat(stream=stream))).status == 200
     first, cut, again = only_north.exchanges
