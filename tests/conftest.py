@@ -18,6 +18,7 @@ from django.core.signals import request_started
 
 from sessions_sticky import SessionManager, cache_config
 from sessions_sticky.apps import WATCH_JOBS
+from sessions_sticky.jobs.service import Jobs
 from tests import clusters, sentinels
 from tests.servers import FakeServer, program_version, start_server
 
@@ -49,9 +50,12 @@ def any_provider() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_watch() -> None:
-    """Keep test clients from starting the watch of jobs, which would continue in later tests."""
+def no_watch() -> Iterator[None]:
+    """Keep test clients and the gateway's lifespan from starting the watch of jobs, which continues in later tests."""
     request_started.disconnect(dispatch_uid=WATCH_JOBS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Jobs, "watch", lambda self: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -224,7 +224,7 @@ def test_an_operation_is_done_to_its_end_when_the_disk_of_its_log_is_full(monkey
 @pytest.mark.slow
 def test_a_killed_drain_continues_when_run_again(many, raw, terminal):
     shown = terminal("drain", "a", "--to-provider", "b", "--yes")
-    shown.wait_for(f",000 of {MANY:,}")
+    shown.wait_for(f"00 of {MANY:,}")
     shown.process.kill()
     shown.finish()
     moved = truth(raw)["b"]
