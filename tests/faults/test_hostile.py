@@ -82,7 +82,7 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
             listed = manager.page(external_id=owner).sessions
             assert [entry.session.id for entry in listed] == [conversation_id]
             assert manager.count(provider=provider) == 1
-            moved = manager.rebind(found, provider=f"{provider}.", model=model, reason=owner)
+            moved = manager.rebind(found, provider=f"{provider}.", model=model, reason=f"{owner}.")
             assert manager.get(conversation_id) == moved
             assert manager.rebind_all(model=model, to_provider=provider, reason=model) == 1
             assert {event.conversation_id for event in manager.history(conversation_id)} == {conversation_id}
