@@ -76,6 +76,17 @@ def redis_program() -> str:
 
 
 @pytest.fixture(scope="session")
+def postgres_programs() -> Path:
+    """The folder of PostgreSQL's programs; they may be missing, but not in CI."""
+    from tests.postgres import find_programs  # loads psycopg, which few tests need
+
+    if (folder := find_programs()) is not None:
+        return folder
+    reason = "no PostgreSQL server installed"
+    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
 def redis_url(redis_program: str) -> Iterator[str]:
     """A real Redis, on a loopback port."""
     with start_server(redis_program, tcp=True) as server:

@@ -16,7 +16,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
@@ -27,9 +27,6 @@ from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
 
 logger = logging.getLogger(__name__)
-
-CLIENT_CLOSED_REQUEST = 499
-"""The log's status for a client that left before its answer; nginx's."""
 
 
 Answer = Callable[..., Awaitable[Reply]]

@@ -7,6 +7,9 @@ from typing import Any
 
 from sentinel_project.gateway.replies import Reply, json_reply
 
+CLIENT_CLOSED_REQUEST = 499
+"""The status of a request whose client left before its answer, in the log and in its turn; nginx's."""
+
 
 class ApiError(Exception):
     """An answer other than success. `param` names the field at fault; `code` is for programs.

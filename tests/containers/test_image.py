@@ -15,19 +15,16 @@ import pytest
 
 from tests.containers.conftest import Image
 from tests.gateway.live import wait_until_healthy
-from tests.postgres import Postgres, find_programs
+from tests.postgres import Postgres
 from tests.servers import free_port, start_server
 
 CHAT = {"model": "echo-small", "messages": [{"role": "user", "content": "hello"}]}
 
 
 @pytest.fixture
-def variables() -> Iterator[dict[str, str]]:
+def variables(postgres_programs: Path) -> Iterator[dict[str, str]]:
     """The environment of a gateway with servers of its own, which the container reaches over loopback."""
-    programs = find_programs()
-    if programs is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no PostgreSQL server installed")
-    with Postgres(programs) as postgres, start_server(tcp=True) as valkey:
+    with Postgres(postgres_programs) as postgres, start_server(tcp=True) as valkey:
         yield {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url, "SECRET_KEY": 60 * "x"}
 
 

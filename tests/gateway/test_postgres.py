@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import urllib.error
@@ -17,7 +16,7 @@ import psycopg
 import pytest
 
 from tests.gateway.live import ROOT, LiveGateway, environment, manage
-from tests.postgres import Postgres, find_programs
+from tests.postgres import Postgres
 from tests.servers import wait_for
 
 pytestmark = pytest.mark.slow
@@ -32,12 +31,8 @@ User.objects.create_superuser("ada", password="only-for-the-tests")
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """A server that may be missing, but not in CI."""
-    programs = find_programs()
-    if programs is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no PostgreSQL server installed")
-    with Postgres(programs) as server:
+def postgres(postgres_programs: Path) -> Iterator[Postgres]:
+    with Postgres(postgres_programs) as server:
         yield server
 
 

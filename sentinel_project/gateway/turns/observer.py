@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -17,8 +17,6 @@ from sessions_sticky import Attempt, Turn
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan, RouteResult
 
-CLIENT_CLOSED_REQUEST = 499
-"""The status of a turn whose client left before its answer; nginx's."""
 UNANSWERED = "unanswered"
 """The outcome of a turn without an answer."""
 
