@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
@@ -72,7 +73,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         css = {"all": ["gateway/api_key.css"]}
 
     form = ApiKeyForm
-    list_display = [*SHOWN, *ApiKey.LIMITS]
+    list_display = ["hint", "owner", "state", "limits", "last_use", "created_at"]
     list_filter = [StateFilter]
     search_fields = ["owner", "hint"]
     ordering = ["-created_at", "-pk"]
@@ -89,6 +90,19 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Show whether a key works."""
         badge = '<span class="api-key-state api-key-{}">{}</span>'
         return format_html(badge, LEVELS[key.state], STATES[key.state])
+
+    @admin.display(description=_("limits"))
+    def limits(self, key: ApiKey) -> str:
+        """Show the limits in one column."""
+        units = {
+            "requests_per_minute": _("%s requests/min"),
+            "tokens_per_minute": _("%s tokens/min"),
+            "requests_in_flight": _("%s in flight"),
+        }
+        given = {name: limit for name in units if (limit := getattr(key, name)) is not None}
+        return (
+            ", ".join(units[name] % number_format(limit, force_grouping=True) for name, limit in given.items()) or "-"
+        )
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         """Ask for the owner and limits of a new key, show all there is of any other."""
