@@ -21,7 +21,8 @@ from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_request
-from sentinel_project.gateway.routing.plan import Plan, RouteResult
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify

@@ -20,6 +20,8 @@ from sentinel_project.gateway.providers.health import Failure, Health
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
+from sentinel_project.gateway.routing.errors import unavailable, unreachable
+from sentinel_project.gateway.routing.result import RouteResult, record_result, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -42,7 +44,7 @@ class Served(NamedTuple):
 
     answer: client.Answer
     provider: Provider
-    result: routing.RouteResult
+    result: RouteResult
     repaired: str | None
     turn: TurnObserver
 
@@ -60,7 +62,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     except BaseException as exc:
         end()
         turn.fail(exc)
-        await asyncio.shield(routing.undo(plan))
+        await asyncio.shield(undo(plan))
         raise
     return served._replace(answer=served.answer.until_end(end))
 
@@ -108,12 +110,13 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             failures.count_doubtful()
             gate.wake()  # it may have been cooling down until now
             answer = answer.until_end(gate.leave)
-            result = await routing.record_result(plan, provider)
+            result = await record_result(plan, provider)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
     assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
     if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
-        raise routing.unreachable(plan.model, plan.candidates) from failures.first  # it comes back; no other can serve
+        left = routing.seconds_left(plan.candidates, plan.model)
+        raise unreachable(plan.model, left) from failures.first  # it comes back; no other can serve
     raise failures.first
 
 
@@ -163,7 +166,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
     """Return the error for a full provider."""
     if routing.health.is_cooling(provider.name, plan.model):
-        return routing.unavailable(plan.model, [])
+        return unavailable(plan.model, [])
     message = f"All providers of the model {plan.model!r} are busy"
     return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})
 

@@ -15,7 +15,8 @@ from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
 
 UNANSWERED = "unanswered"
 """The outcome of a turn without an answer."""
