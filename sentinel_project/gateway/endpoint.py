@@ -167,7 +167,9 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
     if plan.session is not None and plan.outcome != Outcome.DEGRADED:
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
-        headers["X-Session-Rebind-Reason"] = result.reason
+        headers["X-Session-Reason"] = result.reason
+        if result.outcome == "rebound":
+            headers["X-Session-Rebind-Reason"] = result.reason  # its name in 0.1
     return headers
 
 

@@ -13,6 +13,7 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.errors import unknown_model, unreachable
 from sentinel_project.gateway.routing.objects import Placement
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
 from sessions_sticky.identity import Identity
 
@@ -59,7 +60,19 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         model = session.model
         candidates = [provider for provider in candidates if model in provider.models]
     candidates.sort(key=lambda provider: provider.name != session.provider)
-    return Plan(identity, owner, api, model, candidates, session, bound.outcome, is_pinned=True, is_new=bound.is_new)
+    away = Spill.COOLING if session.provider in only else Spill.PINNED
+    return Plan(
+        identity,
+        owner,
+        api,
+        model,
+        candidates,
+        session,
+        bound.outcome,
+        is_pinned=True,
+        is_new=bound.is_new,
+        away=None if candidates[0].name == session.provider else away,
+    )
 
 
 def plan_any_model(

@@ -11,8 +11,9 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import binding
+from sentinel_project.gateway.routing import binding, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
+from sentinel_project.gateway.routing.reasons import Spill
 from sentinel_project.gateway.routing.warmth import Decision, Warmth
 from sessions_sticky import (
     Outcome,
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
     `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
     conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
     can serve the request. `is_new`: this request made the binding. `decision`: how a conversation is routed whose
-    provider's prompt cache is in doubt, else None.
+    provider's prompt cache is in doubt, else None. `away`: why its own provider is not the first, None if it is.
     """
 
     identity: Identity
@@ -53,11 +54,16 @@ class Plan(NamedTuple):
     is_pinned: bool = False
     is_new: bool = False
     decision: Decision | None = None
+    away: Spill | None = None
 
     @property
     def manager(self) -> SessionManager:
         """The manager with the idle time for the kind of the conversation."""
         return binding.manager_for(self.identity)
+
+    def is_own(self, provider: Provider) -> bool:
+        """Return whether the conversation is bound to a provider."""
+        return self.session is not None and provider.name == self.session.provider
 
 
 def providers_for(model: str, api: str) -> list[Provider]:
@@ -137,6 +143,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         move_reason,
         is_new=bound.is_new,
         decision=decision,
+        away=_away(session, model, api, candidates, decision),
     )
 
 
@@ -169,14 +176,30 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
     return known.provider if known else fail_open(model, api)[0].name
 
 
+def _away(
+    session: Session, model: str, api: str, candidates: list[Provider], decision: Decision | None
+) -> Spill | None:
+    """Return why a session's provider is not the first that is asked; None if it is."""
+    own = session.provider
+    if model != session.model or not any(each.name == own for each in providers_for(model, api)):
+        return Spill.API
+    if candidates[0].name == own:
+        return None
+    if not any(each.name == own for each in candidates):
+        return Spill.COOLING
+    if decision is not None and decision.first is not None:
+        return Spill.WARM
+    return Spill.SLOW if load.pace(own).is_slow(health.now()) else Spill.LOAD
+
+
 def _move_reason(session: Session) -> str | None:
     serving = [provider.name for provider in providers() if session.model in provider.models]
     if not serving:
-        return "model not configured"
+        return reasons.MODEL_GONE
     if session.provider not in serving:
-        return "provider not configured for the model"
+        return reasons.PROVIDER_GONE
     if health.is_lost(session.provider):
-        return "provider gave no sign of life for 90 s"
+        return reasons.LOST
     return None
 
 

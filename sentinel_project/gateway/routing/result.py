@@ -7,23 +7,26 @@ from typing import NamedTuple
 
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.routing import binding
-from sentinel_project.gateway.routing.plan import Plan, providers_for, warmth
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.reasons import FIRST_FAILED, Spill
 from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider, rendezvous
 
 logger = logging.getLogger(__name__)
 
-FIRST_FAILED = "first provider failed"
-
 
 class RouteResult(NamedTuple):
-    """How a conversation was routed. `reason` is that of a rebind, else None; a spill has only attempts."""
+    """How a conversation was routed. `reason` is that of a rebind or a spill, else None."""
 
     outcome: str
     reason: str | None = None
 
 
-async def record_result(plan: Plan, answered: Provider) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered (a new binding always)."""
+async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> RouteResult:
+    """Keep the binding, or move it to the provider that answered (a new binding always).
+
+    `away` is why another provider than the conversation's own may have answered.
+    """
     session = plan.session
     if session is None:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
@@ -33,13 +36,13 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        warmth.note_failing([session.provider])
-        return RouteResult("spilled")
+        routing.warmth.note_failing([session.provider])
+        return RouteResult("spilled", away)
     try:
         await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
-        return RouteResult("spilled")
+        return RouteResult("spilled", Spill.NOT_MOVED)
     return RouteResult("rebound", reason)
 
 
@@ -55,5 +58,5 @@ async def undo(plan: Plan) -> None:
 
 def _first_by_configuration(plan: Plan) -> str | None:
     """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
-    weights = {provider.name: provider.weight for provider in providers_for(plan.model, plan.api)}
+    weights = {provider.name: provider.weight for provider in routing.providers_for(plan.model, plan.api)}
     return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
