@@ -18,6 +18,7 @@ from sessions_sticky.api.parsers import ShortJSONParser
 from sessions_sticky.api.permissions import SessionPermission
 from sessions_sticky.api.problems import problem_handler
 from sessions_sticky.api.throttling import SessionThrottle
+from sessions_sticky.api.url_ids import OWN_KWARGS
 from sessions_sticky.conf import conf
 from sessions_sticky.manager import SessionManager, sessions
 
@@ -42,7 +43,7 @@ class AdminView(APIView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Remove parameters that the project's prefix captures, such as a version or a tenant."""
-        own = {name: value for name, value in kwargs.items() if name == "conversation_id"}
+        own = {name: value for name, value in kwargs.items() if name in OWN_KWARGS}
         return super().dispatch(request, **own)
 
     def get_authenticators(self) -> list[BaseAuthentication]:
