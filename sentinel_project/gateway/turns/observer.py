@@ -15,7 +15,8 @@ from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
 
 UNANSWERED = "unanswered"
 """The outcome of a turn without an answer."""
@@ -28,7 +29,7 @@ class TurnObserver:
         self._plan, self._request = plan, request
         self._attempts: list[Attempt] = []
         self._provider = plan.candidates[0]
-        self._outcome, self._status = UNANSWERED, 0
+        self._outcome, self._status, self._reason = UNANSWERED, 0, ""
         self._first_byte_ms: int | None = None
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
@@ -42,7 +43,8 @@ class TurnObserver:
 
     def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
         """Note the first byte of an answer."""
-        self._provider, self._outcome, self._status = provider, result.outcome, 200
+        self._provider, self._status = provider, 200
+        self._outcome, self._reason = result.outcome, result.reason or ""
         self._first_byte_ms = round(seconds * 1000)
 
     def take(self, chunk: bytes) -> bytes:
@@ -77,6 +79,7 @@ class TurnObserver:
             provider=provider.name,
             model=plan.model,
             outcome=self._outcome,
+            reason=self._reason,
             external_id=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
