@@ -37,7 +37,7 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import add_up
+from sessions_sticky.stores.usage import add_up, move_sums
 from sessions_sticky.turns import Trail, Turn, check_turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -199,7 +199,9 @@ class Policy:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
         self._seen.correct(moved)  # not a use: keep the remaining idle time
-        metrics.rebound(reason, self._actor)
+        metrics.rebound(reason, self._actor, session.provider, provider)
+        if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
+            await self._count_move(session, moved, reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),
@@ -265,6 +267,14 @@ class Policy:
             logger.warning("usage of %d turns not added: %s", len(turns), exc)  # their trails have them
         metrics.used(sums.routes, _first_bytes(turns))
         return recorded
+
+    async def _count_move(self, before: Session, after: Session, reason: str) -> None:
+        sums = move_sums(reason, self._actor, {before.provider: 1}, after.provider)
+        try:
+            if (adding := self._store.add_usage(sums)) is not None:
+                await self._io.send(adding)
+        except SessionStoreUnavailable as exc:
+            logger.warning("move not counted: %s", exc)
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         return await self._io.send(

@@ -85,7 +85,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     (None: the same), in Unix seconds. `provider` is the one that answered, `bound_provider` the one that the
     conversation was bound to when the request came. `outcome` and `source` are the gateway's words. `usage` None: not
     known. A `status` from 400 on is a turn without an answer. `cache_seconds` is how long the provider keeps a prompt
-    cache after its last use. `price` None: no money is counted.
+    cache after its last use. `price` None: no money is counted. `move_reason` is why the conversation moved to
+    `provider` with this turn; empty if it did not.
     """
 
     conversation_id: str | None
@@ -103,6 +104,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: Seconds | None = None
     cache_seconds: Seconds = DEFAULT_CACHE_SECONDS
     price: Price | None = None
+    move_reason: str = ""
 
     @property
     def saved(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -17,8 +17,8 @@ from sessions_sticky import Attempt, Turn
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan, RouteResult
 
-UNANSWERED = "unanswered"
-"""The outcome of a turn without an answer."""
+UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
+"""The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
 
 
 class TurnObserver:
@@ -30,6 +30,7 @@ class TurnObserver:
         self._provider = plan.candidates[0]
         self._outcome, self._status = UNANSWERED, 0
         self._first_byte_ms: int | None = None
+        self._move_reason = ""
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
@@ -43,6 +44,7 @@ class TurnObserver:
     def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
         """Note the first byte of an answer."""
         self._provider, self._outcome, self._status = provider, result.outcome, 200
+        self._move_reason = result.reason or ""
         self._first_byte_ms = round(seconds * 1000)
 
     def take(self, chunk: bytes) -> bytes:
@@ -65,6 +67,7 @@ class TurnObserver:
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
         self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self._outcome = outcome_of(self._status)
         self.end()
 
     def turn(self) -> Turn:
@@ -86,4 +89,39 @@ class TurnObserver:
             usage=self._reader.usage(),
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
+            move_reason=self._move_reason,
         )
+
+
+class UnroutedTurn(NamedTuple):
+    """A request that no provider was asked for, because none could serve it."""
+
+    owner: str
+    model: str
+    status: int
+    at: float
+
+    def turn(self) -> Turn:
+        """Return the turn, which belongs to no provider and no conversation."""
+        return Turn(
+            conversation_id=None,
+            at=self.at,
+            provider="",
+            model=self.model,
+            outcome=outcome_of(self.status),
+            external_id=self.owner,
+            status=self.status,
+        )
+
+
+def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
+    """Record a request that failed because no provider can serve it; not one that is at fault itself."""
+    if outcome_of(status) == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
+        recorder.put(UnroutedTurn(owner, request.model, status, clock.now()))
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a turn that ended with an error for the client."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return LEFT
+    return UNANSWERED if status >= 500 or status == 429 else REFUSED
