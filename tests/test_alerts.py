@@ -46,7 +46,7 @@ FIRING: dict[str, tuple[str, Series, Series]] = {
         },
     ),
     "GatewayDown": ("2m", {"up{job='sentinel',instance='a'}": "0x10"}, {"up{job='another',instance='a'}": "0x10"}),
-    # Nobody chats: the gauge is all there is, and does not change.
+    # Without any chat the gauge is the only metric, and constant.
     "ProviderFailing": ("90s", {SINCE: "_ 50x10"}, {SINCE: "_ 70x10"}),
     "ProviderDown": ("150s", {SINCE: "_ 50x10"}, {SINCE: "0x10"}),
     "UpstreamErrors": (

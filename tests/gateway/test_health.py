@@ -313,7 +313,7 @@ def test_nothing_cools_down_when_cooldowns_are_switched_off(clock: Clock, cools:
 def test_provider_is_unanswered_until_an_answer_whatever_happens_in_between(health: Health, clock: Clock) -> None:
     health.failed("north", MODEL, DOWN._replace(error="upstream_unreachable"))
     for _ in range(3):
-        clock.now += health.seconds_left("north") + 500  # nobody chats
+        clock.now += health.seconds_left("north") + 500  # no chats
         assert health.unanswered_since("north") == START
         health.begin("north", MODEL)
         health.record_probe("north", is_alive=True)

@@ -1,4 +1,4 @@
-"""The activity of the last minutes: turns and moves between providers, whoever caused them."""
+"""The activity of the last minutes: turns and moves between providers."""
 
 from __future__ import annotations
 
