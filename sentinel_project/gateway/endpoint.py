@@ -24,6 +24,7 @@ from sentinel_project.gateway.routing.pinned import plan_request
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
 
@@ -88,7 +89,11 @@ def serve(api: Api) -> Endpoint:
         if placement is not None:
             identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api.name)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
-        plan = await plan_request(identity, request, owner, placement)
+        try:
+            plan = await plan_request(identity, request, owner, placement)
+        except ApiError as exc:
+            record_unrouted(request, owner, exc.status)
+            raise
         try:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
         except ApiError as exc:

@@ -16,8 +16,9 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
-from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable, unreachable
@@ -146,7 +147,8 @@ class _Failures:
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
-        failure = Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation)
+        cools = error.failure_class.cools
+        failure = Failure(cools, error.retry_after, error.is_alive, self._conversation, error.summary)
         if failure.is_certain:
             self._health.failed(provider.name, self._plan.model, failure)
         elif not is_slow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan
     from sentinel_project.gateway.routing.result import RouteResult
 
-UNANSWERED = "unanswered"
-"""The outcome of a turn without an answer."""
+UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
+"""The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
 
 
 class TurnObserver:
@@ -67,6 +67,7 @@ class TurnObserver:
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
         self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self._outcome = outcome_of(self._status)
         self.end()
 
     def turn(self) -> Turn:
@@ -90,3 +91,37 @@ class TurnObserver:
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
         )
+
+
+class UnroutedTurn(NamedTuple):
+    """A request that no provider was asked for, because none could serve it."""
+
+    owner: str
+    model: str
+    status: int
+    at: float
+
+    def turn(self) -> Turn:
+        """Return the turn, which belongs to no provider and no conversation."""
+        return Turn(
+            conversation_id=None,
+            at=self.at,
+            provider="",
+            model=self.model,
+            outcome=outcome_of(self.status),
+            external_id=self.owner,
+            status=self.status,
+        )
+
+
+def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
+    """Record a request that failed because no provider can serve it; not one that is at fault itself."""
+    if outcome_of(status) == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
+        recorder.put(UnroutedTurn(owner, request.model, status, clock.now()))
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a turn that ended with an error for the client."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return LEFT
+    return UNANSWERED if status >= 500 or status == 429 else REFUSED
