@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -15,10 +15,11 @@ from sentinel_project.gateway.upstream.usage import UsageReader, asks_for_usage,
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
 
-UNANSWERED = "unanswered"
-"""The outcome of a turn without an answer."""
+UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
+"""The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
 
 
 class TurnObserver:
@@ -28,7 +29,7 @@ class TurnObserver:
         self._plan, self._request = plan, request
         self._attempts: list[Attempt] = []
         self._provider = plan.candidates[0]
-        self._outcome, self._status = UNANSWERED, 0
+        self._outcome, self._status, self._reason = UNANSWERED, 0, ""
         self._first_byte_ms: int | None = None
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
@@ -43,7 +44,8 @@ class TurnObserver:
 
     def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
         """Note the first byte of an answer."""
-        self._provider, self._outcome, self._status = provider, result.outcome, 200
+        self._provider, self._status = provider, 200
+        self._outcome, self._reason = result.outcome, result.reason or ""
         self._first_byte_ms = round(seconds * 1000)
 
     def take(self, chunk: bytes) -> bytes:
@@ -68,6 +70,7 @@ class TurnObserver:
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
         self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self._outcome = outcome_of(self._status)
         self.end()
 
     def turn(self) -> Turn:
@@ -80,6 +83,7 @@ class TurnObserver:
             provider=provider.name,
             model=plan.model,
             outcome=self._outcome,
+            reason=self._reason,
             external_id=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
@@ -90,3 +94,37 @@ class TurnObserver:
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
         )
+
+
+class UnroutedTurn(NamedTuple):
+    """A request that no provider was asked for, because none could serve it."""
+
+    owner: str
+    model: str
+    status: int
+    at: float
+
+    def turn(self) -> Turn:
+        """Return the turn, which belongs to no provider and no conversation."""
+        return Turn(
+            conversation_id=None,
+            at=self.at,
+            provider="",
+            model=self.model,
+            outcome=outcome_of(self.status),
+            external_id=self.owner,
+            status=self.status,
+        )
+
+
+def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
+    """Record a request that failed because no provider can serve it; not one that is at fault itself."""
+    if outcome_of(status) == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
+        recorder.put(UnroutedTurn(owner, request.model, status, clock.now()))
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a turn that ended with an error for the client."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return LEFT
+    return UNANSWERED if status >= 500 or status == 429 else REFUSED
