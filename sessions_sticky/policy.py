@@ -211,7 +211,7 @@ class Policy:
         return await record_turns(self._store, self._send, turns, self._ttl_seconds)
 
     async def _count_move(self, before: Session, after: Session, reason: str) -> None:
-        sums = move_sums(reason, self._actor, {before.provider: 1}, after.provider)
+        sums = move_sums(reason, self._actor, {(before.provider, after.provider): 1})
         try:
             if (adding := self._store.add_usage(sums)) is not None:
                 await self._send(adding)

@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
 from sessions_sticky.jobs.records import Job, Plan, Records, done_key
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.queries.bulk import Bulk
+from sessions_sticky.queries.bulk import Bulk, Recorded
 from sessions_sticky.signals import send_signal
 
 logger = logging.getLogger("sessions_sticky")
@@ -88,13 +88,13 @@ class JobRunner:
         self._records.lease(self._job.key, self._token, 0)
 
     def _change_all(self) -> None:
-        filters, move, _ = self._job.plan
-        store, ttl_seconds, counter = self._manager._store.operators, self._manager.ttl_seconds, done_key(self._job.key)
-        bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, counter)
+        filters, move, _, conditions = self._job.plan
+        store, ttl_seconds, key = self._manager._store.operators, self._manager.ttl_seconds, self._job.key
+        bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, Recorded(done_key(key), key))
         if move:
-            bulk.rebind_all(filters, move, self._check)
+            bulk.rebind_all(filters, move, self._check, conditions)
         else:
-            bulk.delete_all(filters, self._check)
+            bulk.delete_all(filters, self._check, conditions)
 
     def _check(self, *progress: int) -> None:
         """Raise `_Stopped` between two batches once the job may not continue."""
@@ -128,7 +128,7 @@ class JobRunner:
 
 def remaining(manager: SessionManager, plan: Plan) -> int:
     """Count what a plan would change now."""
-    number = manager.all().filter(**plan.filters.fields).count()
+    number = manager.all().filter(**plan.fields).count()
     if plan.already_done is not None:
-        number -= manager.filter(**plan.already_done.fields).count()
+        number -= manager.filter(**plan.already_done.fields).filter(**plan.conditions.fields).count()
     return max(number, 0)
