@@ -90,6 +90,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     back; `to_model` None keeps the model of each session. `detail` is the error message, else "". Times are in Unix
     seconds; `updated_at` is the last heartbeat. `idle_for` to `operation` are the fields of `Conditions`.
 
+    `in_foreground`: a command runs it in its own process, and no other process takes it over.
+
     Version 0.1 knows no conditions, and could change too many sessions: it cannot read a job without `everything`.
     """
 
@@ -114,9 +116,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""
     started_at: Time
     updated_at: Time
+    in_foreground: bool = False
 
     @classmethod
-    def begin(cls, key: str, plan: Plan, *, actor: str, expected: int) -> Job:
+    def begin(cls, key: str, plan: Plan, *, actor: str, expected: int, in_foreground: bool = False) -> Job:
         """Return a new job."""
         now = int(time.time())
         to_provider, to_model, reason = plan.move or (None, None, "")
@@ -134,6 +137,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             expected=expected,
             started_at=now,
             updated_at=now,
+            in_foreground=in_foreground,
         )
 
     @property
@@ -146,6 +150,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def conditions(self) -> Conditions:
         """The filters that the index cannot answer."""
         return Conditions(self.idle_for, self.created_before, self.moved_from, self.moved_since, self.operation)
+
+    @property
+    def ended_at(self) -> int | None:
+        """When it was stopped or finished; None while it runs."""
+        return None if self.state == "running" else self.updated_at
 
     @property
     def is_back(self) -> bool:
@@ -237,7 +246,10 @@ def _found(key: str, raw: bytes | None, done: bytes | None, leases: int) -> Foun
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as exc:
         logger.error("unreadable job %r: %s", key, exc)
         return None
-    return Found(msgspec.structs.replace(job, key=key, done=number), raw, bool(leases))
+    job = msgspec.structs.replace(job, key=key, done=number)
+    if job.in_foreground and job.state == "running" and not leases:
+        job = msgspec.structs.replace(job, state="stopped", detail="Its command has ended.")
+    return Found(job, raw, bool(leases))
 
 
 _KEY = re.compile(r"[0-9a-f]{32}")

@@ -54,6 +54,22 @@ class Event(NamedTuple):
     operation: str = ""
 
 
+class EventFilter(NamedTuple):
+    """Which events to show; None matches any. `provider` is the one before or after the change."""
+
+    kind: str | None = None
+    provider: str | None = None
+    actor: str | None = None
+
+    def match(self, event: Event) -> bool:
+        """Return whether an event matches."""
+        return (
+            self.kind in (None, event.kind)
+            and self.provider in (None, event.provider, event.from_provider)
+            and self.actor in (None, event.actor)
+        )
+
+
 class Change(NamedTuple):
     """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
