@@ -77,7 +77,6 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
     _add_dry_run(command)
     _add_yes(command)
 
-
     command = add("move-back", "Move conversations back to where their last move came from, by compare-and-set.")
     _add_filters(command, "provider", "model", "owner")
     _add_conditions(command)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.queries.conditions import Conditions, format_instant
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.turns import MILLION, TurnTotals
 
 
@@ -65,10 +66,15 @@ def format_route(provider: str, model: str | None) -> str:
 
 
 def describe_plan(plan: Plan) -> str:
-    """Return the filters as text: `of provider a, owner b, idle for 12:00:00`."""
-    names = {"provider": plan.filters.provider, "model": plan.filters.model, "owner": plan.filters.external_id}
+    """Return all filters as text: `of provider a, owner b, idle for 12:00:00`."""
+    return describe_filters(plan.filters) + describe_conditions(plan.conditions)
+
+
+def describe_filters(filters: Filters) -> str:
+    """Return the filters as text: `of provider a, owner b`."""
+    names = {"provider": filters.provider, "model": filters.model, "owner": filters.external_id}
     given = ", ".join(f"{name} {escape(value)}" for name, value in names.items() if value is not None)
-    return f"of {given or 'all providers'}{describe_conditions(plan.conditions)}"
+    return f"of {given}" if given else "of all providers"
 
 
 def describe_conditions(conditions: Conditions) -> str:

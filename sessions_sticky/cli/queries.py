@@ -10,7 +10,14 @@ from typing import Any, cast
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_plan, describe_totals, format_duration, format_share, format_time, pluralize
+from sessions_sticky.cli.formatting import (
+    describe_plan,
+    describe_totals,
+    format_duration,
+    format_share,
+    format_time,
+    pluralize,
+)
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
@@ -207,8 +214,7 @@ def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
     failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
     return (
         *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.provider, turn.model),
-        *(turn.bound_provider, str(turn.status)),
-        *("-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
+        *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
         *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
         *(f"{turn.lost:,}", failed),
     )

@@ -205,7 +205,7 @@ class Records:
 
     def find(self, key: str) -> Found | None:
         """Return a job; None if there is none."""
-        if not _KEY.fullmatch(key):
+        if not KEY.fullmatch(key):
             return None
         return _found(key, *self._store.send(Batch(_reading(key))))
 
@@ -213,7 +213,7 @@ class Records:
         """Return the jobs with the latest changes, the most recently started first."""
         listed = self._store.send(Command[list[bytes]](("ZREVRANGE", keys.jobs(), 0, MAX_LISTED - 1)))
         names = [name.decode(errors="replace") for name in listed]
-        names = [name for name in names if _KEY.fullmatch(name)]
+        names = [name for name in names if KEY.fullmatch(name)]
         replies = self._store.send(Batch([command for name in names for command in _reading(name)])) if names else []
         parts = zip(names, replies[::3], replies[1::3], replies[2::3], strict=True)
         jobs = [found for part in parts if (found := _found(*part))]
@@ -252,6 +252,7 @@ def _found(key: str, raw: bytes | None, done: bytes | None, leases: int) -> Foun
     return Found(job, raw, bool(leases))
 
 
-_KEY = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(r"[0-9a-f]{32}")
+"""The form of the keys of jobs."""
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Job)

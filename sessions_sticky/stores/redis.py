@@ -87,7 +87,7 @@ class RedisStore:
         operation: str = "",
         **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("rebound", before, after, reason, actor, bulk.pop("operation", ""))
+        change = Change("rebound", before, after, reason, actor, operation)
         return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), **bulk)
 
     def remove(
@@ -101,7 +101,7 @@ class RedisStore:
         operation: str = "",
         **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("deleted", before, None, "", actor, bulk.pop("operation", ""))
+        change = Change("deleted", before, None, "", actor, operation)
         return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), **bulk)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:

@@ -81,6 +81,11 @@ def _api(path: str, body: dict[str, Any] | None = None, *, other: str = "change 
     return Route("api", f"/api/sessions/{path}", "session", calls, body or {})
 
 
+def _keys(path: str, **calls: str) -> Route:
+    calls = {"GET": "view 200", "OPTIONS": "- 200", "DELETE": "delete 405", "other": "change 405", **calls}
+    return Route("api", f"/api/keys/{path}", "apikey", calls, {"paused": False})
+
+
 def _key(path: str, *, other: str = "- 405", **calls: str) -> Route:
     return Route("key", path, "", {"other": other, **calls}, ALL_APIS)
 
@@ -119,6 +124,13 @@ SESSION_PAGES = {
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
     "overview/": _page(f"{SESSION}overview/", GET="view 200", other="view 405"),
     "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
+    "bulk/": _page(f"{SESSION}bulk/?provider=openai", GET="view 200", other="view 405"),
+    "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
+    "events/": _page(f"{SESSION}events/", GET="view 200", other="view 405"),
+    "operations/": _page(f"{SESSION}operations/", GET="view 200", other="view 405"),
+    "move-back/": _page(
+        f"{SESSION}move-back/", body={"all": "1", "moved_from": "x"}, POST="change 200", other="change 405"
+    ),
     "operations/<job_key:key>/": _page(f"{SESSION}operations/{{job}}/", GET="view 200", other="view 405"),
     "operations/<job_key:key>/stop/": _page(
         f"{SESSION}operations/{{job}}/stop/", POST="view+delete 302", other="view 405"
@@ -175,14 +187,19 @@ ROUTES: dict[str, Route] = {
     "admin/(?P<url>.*)$": _page("nothing/", other="- 404"),
     # What the project puts into it
     **{f"admin/{SESSION}{pattern}": route for pattern, route in SESSION_PAGES.items()},
-    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="never 403"),  # shown in the answer
+    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="change 302"),  # shown in the answer
     "admin/gateway/apikey/<int:pk>/revoke/": _page(
         "gateway/apikey/{key}/revoke/", "apikey", POST="change 302", other="change 200"
+    ),
+    "admin/gateway/apikey/<int:pk>/pause/": _page(
+        "gateway/apikey/{key}/pause/", "apikey", POST="change 302", other="change 200"
     ),
     **_table("auth", "group", "{group}", body={"name": "new"}),
     **_table("auth", "user", "{user}", body=USER_FORM, add="add+change"),
     "admin/auth/user/<id>/password/": _page("auth/user/{user}/password/", "user", other="change 200"),
     # The admin API
+    "api/keys/": _keys("", POST="add 405", PATCH="change 405"),
+    "api/keys/<int:pk>/": _keys("{key}/", POST="add 405", PATCH="change 200"),
     "api/sessions/": _api("", PROPOSAL, GET="view 200", POST="add 201", other="add 405"),
     "api/sessions/stats/": _api("stats/", GET="view 200"),
     "api/sessions/delete/": _api(
@@ -191,6 +208,7 @@ ROUTES: dict[str, Route] = {
     "api/sessions/rebind/": _api(
         "rebind/", {"provider": "missing", "to_provider": "x", "reason": "y"}, GET="view 405", POST="change 200"
     ),
+    "api/sessions/events/": _api("events/", GET="view 200"),
     "api/sessions/operations/": _api("operations/", GET="view 200"),
     rf"{OPERATION}/\Z": _api("operations/{job}/", GET="view 200"),
     rf"{OPERATION}/stop/\Z": _api("operations/{job}/stop/", GET="view 405", POST="delete 200"),
