@@ -12,6 +12,7 @@ from environ import Env
 
 import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
+from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.secret_key import derived_key, secret_key
@@ -186,6 +187,7 @@ SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", 
 # For `manage.py sessions identify`, which prints what the gateway does.
 SESSIONS_STICKY["PROVIDERS"] = "sentinel_project.gateway.providers.reload.provider_names"
 SESSIONS_STICKY["IDENTITY"] = {
+    "apis": APIS,
     "key": SENTINEL_ID_KEY,
     "named": SENTINEL_PINNING_SOURCES,
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,

@@ -33,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body for gateways: strict providers refuse unknown fields."""
-HINTED = frozenset({"chat", "responses", "messages"})
-"""The APIs that accept a field with a cache hint; OpenAI's completions and embeddings refuse it."""
 
 
 class Served(NamedTuple):
@@ -208,7 +206,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None and request.api.name in HINTED and request.api.binds:  # no count of tokens
+    if field is not None and request.api.takes_hint and request.api.binds:  # no count of tokens
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)

@@ -34,7 +34,7 @@ class TurnObserver:
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
-        self._reader = UsageReader(request.api.name, drops_event=asks)
+        self._reader = UsageReader(request.api, drops_event=asks)
 
     def failed(self, provider: Provider, error: UpstreamFailure) -> None:
         """Note an attempt that got no answer."""
