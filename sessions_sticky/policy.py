@@ -31,6 +31,7 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.usage import move_sums
 from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -161,7 +162,9 @@ class Policy:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
         self._seen.correct(moved)  # not a use: keep the remaining idle time
-        metrics.rebound(reason, self._actor)
+        metrics.rebound(reason, self._actor, session.provider, provider)
+        if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
+            await self._count_move(session, moved, reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),
@@ -206,6 +209,14 @@ class Policy:
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
         """Add turns to their trails, to the sums and to the metrics; see recording.py."""
         return await record_turns(self._store, self._send, turns, self._ttl_seconds)
+
+    async def _count_move(self, before: Session, after: Session, reason: str) -> None:
+        sums = move_sums(reason, self._actor, {before.provider: 1}, after.provider)
+        try:
+            if (adding := self._store.add_usage(sums)) is not None:
+                await self._send(adding)
+        except SessionStoreUnavailable as exc:
+            logger.warning("move not counted: %s", exc)
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         """Remove the value `raw` unless it has changed; if it was removed, forget the session and send the signal."""

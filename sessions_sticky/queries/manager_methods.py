@@ -6,8 +6,10 @@ from abc import abstractmethod
 from functools import partial
 from typing import Unpack
 
+from sessions_sticky.queries.activity import Activity, read_activity
 from sessions_sticky.queries.bulk import Bulk
 from sessions_sticky.queries.filters import FilterFields, HourStats, Page, Stats, check_limit
+from sessions_sticky.queries.gauges import export_gauges
 from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.queries.reads import Reads, history, recent
 from sessions_sticky.queries.reindex import Progress, Reindex
@@ -32,6 +34,19 @@ class ManagerMethods:
         return read_usage(self._store, minutes)
 
     ausage = in_thread(usage)
+
+    def activity(self, minutes: int = 60) -> Activity:
+        """Return the turns and moves of each of the last minutes, by outcome or reason and by provider.
+
+        `minutes` is 1 to 1,440, else `ValueError`; the current minute is one of them.
+        """
+        return read_activity(self._store, minutes)
+
+    aactivity = in_thread(activity)
+
+    def export_gauges(self) -> None:
+        """Set the Prometheus gauges of the sessions by provider and of the store's memory; call it every 15 s or so."""
+        export_gauges(self._store.operators, self.ttl_seconds)
 
     def all(self) -> SessionQuery:
         """Return all sessions, to count, page through, iterate over, delete or rebind; see `SessionQuery`."""

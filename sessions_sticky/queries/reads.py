@@ -73,6 +73,14 @@ class Reads:
         ]
         return Stats(sum(counts), [row for row in rows if any(row[2:])])
 
+    def by_provider(self) -> Counter[str]:
+        """Count by provider."""
+        routes = self._reader.routes()
+        sums: Counter[str] = Counter()
+        for (provider, _), number in zip(routes, self._counts([keys.route(*route) for route in routes]), strict=True):
+            sums[provider] += number
+        return sums
+
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600

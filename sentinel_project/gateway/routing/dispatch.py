@@ -16,8 +16,9 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
-from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable, unreachable
@@ -26,7 +27,7 @@ from sentinel_project.gateway.routing.result import RouteResult, record_result, 
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import stream_options
+from sentinel_project.gateway.upstream.usage import asks_for_usage, stream_options
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,8 @@ class _Failures:
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
-        failure = Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation)
+        cools = error.failure_class.cools
+        failure = Failure(cools, error.retry_after, error.is_alive, self._conversation, error.summary)
         if failure.is_certain:
             self._health.failed(provider.name, self._plan.model, failure)
         elif not is_slow:
@@ -210,7 +212,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
-    if settings.SENTINEL_STREAM_USAGE and (options := stream_options(request)) is not None:
+    if asks_for_usage(request) and (options := stream_options(request)) is not None:
         changes["stream_options"] = options
     if plan.model:
         changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))

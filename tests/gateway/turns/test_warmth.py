@@ -13,8 +13,9 @@ import pytest
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing import warmth as rules
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD, Spill
