@@ -128,7 +128,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
     decision = None
-    if move_reason is None and bound.outcome == Outcome.HIT:
+    if move_reason is None and bound.outcome == Outcome.HIT and _speaks(session.provider, model, api):
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
@@ -175,7 +175,8 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        warmth.note_failing([session.provider])
+        if _speaks(session.provider, plan.model, plan.api):
+            warmth.note_failing([session.provider])
         return RouteResult("spilled")
     try:
         await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
@@ -205,6 +206,14 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
         weights = {provider.name: provider.weight for provider in providers_for(model, api)}
         return (rendezvous(session_id, weights) or rendezvous(session_id, dict.fromkeys(weights, 1)))[0]
     return known.provider if known else fail_open(model, api)[0].name
+
+
+def _speaks(name: str, model: str, api: str) -> bool:
+    """Return whether a provider is configured for a model and an API.
+
+    A conversation whose provider is not spills over. It never moves for that, and its provider is not failing.
+    """
+    return any(provider.name == name for provider in providers_for(model, api))
 
 
 def _move_reason(session: Session) -> str | None:
