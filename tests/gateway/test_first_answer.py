@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
-from tests.gateway.upstreams import breaks_off, fails, stalls, streams_and_stalls
+from tests.gateway.upstreams import WAIT_SECONDS, breaks_off, fails, stalls, streams_and_stalls
 
 if TYPE_CHECKING:
     import redis
     from pytest_django import Settings
 
-    from tests.gateway.upstreams import Behaviour, Upstream
+    from tests.gateway.upstreams import Behaviour, Exchange, Upstream
 
 FAILURES = {"500": fails(500), "429": fails(429), "401": fails(401), "broken": breaks_off()}
 LEADS_TO_NORTH = 1_000_000
@@ -98,6 +100,33 @@ async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(
     call.leave()
     await asyncio.gather(task)
     assert (await sessions.aget("new")).provider == "south"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("end", ["refused", "left"])
+async def test_binding_stays_when_its_provider_has_answered_another_request(
+    gateway: Settings, only_north: Upstream, stream: bool, end: str
+) -> None:
+    """Subagents and titles are asked for at the same time, under one id."""
+    release = threading.Event()
+
+    def refuses_late(exchange: Exchange) -> None:
+        release.wait(WAIT_SECONDS)
+        fails(400, {"error": {"message": "too long"}})(exchange)
+
+    only_north.then(refuses_late)
+    first = Call(chat(conversation_id="new"))
+    task = first.start()
+    await until(lambda: only_north.exchanges)
+    assert outcome_of(await say("new", stream=stream)) == (200, "hit", "north")
+    bound = await sessions.aget("new")
+    if end == "left":
+        first.leave()
+        await task
+    release.set()
+    await task
+    assert await sessions.aget("new") == bound
+    assert not routing.unanswered
 
 
 async def test_old_binding_stays_when_a_request_gets_no_answer(

@@ -51,9 +51,11 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """Ask the candidates in order, and return the first answer.
 
     Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
-    request's own. A binding that this request made is removed again if it raises anything.
+    request's own. A binding that this request made, and that answered no other, is removed again if it raises anything.
     """
     end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
+    if plan.session is not None and plan.is_new:
+        routing.unanswered.add(plan.session.id)
     turn = TurnObserver(plan, request)
     try:
         served = await _first_answer(plan, request, turn)

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
 load = Load()
 warmth = Warmth()
+unanswered: set[str] = set()
+"""Sessions that a request in flight in this process made, and whose provider has answered no request yet."""
 FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
 """Maximum requests in flight to a provider that is asked although it cools down, per process."""
@@ -171,6 +173,8 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
             await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
         return RouteResult(plan.outcome)
+    if plan.is_new or answered.name == session.provider:
+        unanswered.discard(session.id)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
@@ -187,9 +191,10 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
 
 
 async def undo(plan: Plan) -> None:
-    """Remove the new binding of a request without an answer, unless it has changed."""
-    if plan.session is None or not plan.is_new:
+    """Remove the new binding of a request without an answer, unless it has changed or answered another request."""
+    if plan.session is None or not plan.is_new or plan.session.id not in unanswered:
         return
+    unanswered.discard(plan.session.id)
     try:
         await plan.manager.adelete_unchanged(plan.session)
     except (SessionConflict, SessionStoreUnavailable) as exc:
