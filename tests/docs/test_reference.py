@@ -113,7 +113,7 @@ def test_reference_has_the_permission_of_each_call() -> None:
     ]
     assert len(documented) > 10
     for method, path, needed in documented:
-        view = resolve(path.format(id="conv-1", key="0" * 32)).func.view_class
+        view = resolve(path.format(conversation_id="conv-1", operation_key="0" * 32)).func.view_class
         if view.permission_classes == (OperationPermission,):
             assert needed == "as to start it"
         else:
