@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import relay
 from sessions_sticky import sessions
 from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
@@ -86,6 +87,67 @@ async def test_conversation_stays_bound_when_its_first_stream_breaks_after_its_c
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
     assert (await say("new", stream=True)).status == 200
     assert (await sessions.aget("new")).provider == "north"
+
+
+PRELUDES = {
+    "comment": b": queued\n\n",
+    "role": b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n',
+}
+
+
+def queues(prelude: bytes, *rest: bytes) -> Behaviour:
+    """Begin a stream, and continue it when its prelude has been passed on."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(prelude)
+        time.sleep(0.3)
+        for part in rest:
+            exchange.chunk(part)
+        exchange.cut()
+
+    return behave
+
+
+@pytest.fixture
+def short_prelude(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("short_prelude")
+@pytest.mark.parametrize("prelude", PRELUDES)
+@pytest.mark.parametrize("rest", [b"", b'data: {"error": {"message": "overloaded"}}\n\n'], ids=["cut", "error"])
+async def test_conversation_is_not_bound_when_its_first_stream_ends_before_its_content(
+    gateway: Settings, only_north: Upstream, prelude: str, rest: bytes
+) -> None:
+    only_north.then(queues(PRELUDES[prelude], rest) if rest else queues(PRELUDES[prelude]))
+    answered = await say("new", stream=True)
+    assert outcome_of(answered) == (200, "created", "north")
+    assert b'"error"' in answered.body
+    assert await sessions.aget("new") is None
+    assert not routing.unanswered
+
+
+@pytest.mark.usefixtures("north_first", "short_prelude")
+async def test_conversation_is_not_bound_when_the_second_providers_stream_has_no_content(
+    north: Upstream, south: Upstream
+) -> None:
+    north.then(fails(500))
+    south.then(queues(PRELUDES["comment"]))
+    assert outcome_of(await say("new", stream=True)) == (200, "rebound", "south")
+    assert await sessions.aget("new") is None
+
+
+@pytest.mark.usefixtures("short_prelude")
+async def test_conversation_stays_bound_when_content_follows_a_long_prelude(
+    gateway: Settings, only_north: Upstream
+) -> None:
+    content = b'data: {"choices": [{"index": 0, "delta": {"content": "hello"}}]}\n\n'
+    only_north.then(queues(PRELUDES["comment"], content))
+    answered = await say("new", stream=True)
+    assert content in answered.body
+    assert (await sessions.aget("new")).provider == "north"
+    assert not routing.unanswered
 
 
 async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(

@@ -68,10 +68,11 @@ class Plan(NamedTuple):
 
 
 class RouteResult(NamedTuple):
-    """How a conversation was routed. `reason` is that of a rebind, else None; a spill has only attempts."""
+    """How a conversation was routed. A rebind has a `reason` and a `session`; a spill has only attempts."""
 
     outcome: str
     reason: str | None = None
+    session: Session | None = None
 
 
 def providers_for(model: str, api: str) -> list[Provider]:
@@ -173,8 +174,6 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
         if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
             await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
         return RouteResult(plan.outcome)
-    if plan.is_new or answered.name == session.provider:
-        unanswered.discard(session.id)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
@@ -183,11 +182,17 @@ async def record_result(plan: Plan, answered: Provider) -> RouteResult:
             warmth.note_failing([session.provider])
         return RouteResult("spilled")
     try:
-        await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
+        moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled")
-    return RouteResult("rebound", reason)
+    return RouteResult("rebound", reason, moved)
+
+
+def note_answer(plan: Plan, answered: Provider) -> None:
+    """Note that a provider has answered, so that a new binding to it stays."""
+    if plan.session is not None and (plan.is_new or answered.name == plan.session.provider):
+        unanswered.discard(plan.session.id)
 
 
 async def undo(plan: Plan) -> None:
