@@ -175,8 +175,8 @@ class Health:
     def _may_cool(self, name: str, model: str) -> bool:
         """Return whether at most half of a model's providers cool down when this one does, by each of its APIs."""
         serving = [each for each in self._providers() if model in each.models]
-        own = next(each for each in serving if each.name == name)
-        for api in own.apis:
+        own = next((each.apis for each in serving if each.name == name), ())  # it may be gone from the file by now
+        for api in own:
             names = [each.name for each in serving if api in each.apis]
             cooling = sum(each == name or self.is_cooling(each, model) for each in names)
             if 2 * cooling > len(names):
