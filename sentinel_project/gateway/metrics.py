@@ -108,6 +108,18 @@ def _workers(folder: str) -> set[int]:
     return {process_of(file) for file in Path(folder).glob("gauge_livesum_*.db")} if folder else set()
 
 
+def in_flight() -> dict[str, int]:
+    """Return the requests in flight to each provider, of all workers of this machine."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        found = provider_in_flight.collect()
+    else:
+        files = [str(file) for file in Path(folder).glob("gauge_livesum_*.db") if is_alive(process_of(file))]
+        found = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    samples = [each for metric in found for each in metric.samples if each.name == "sentinel_provider_in_flight"]
+    return {sample.labels["provider"]: int(sample.value) for sample in samples}
+
+
 def render() -> tuple[bytes, str]:
     """Return the metrics of all workers of this machine, and their content type."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
