@@ -21,7 +21,8 @@ from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_request
-from sentinel_project.gateway.routing.plan import Plan, RouteResult
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
@@ -171,7 +172,9 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
     if plan.session is not None and plan.outcome != Outcome.DEGRADED:
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
-        headers["X-Session-Rebind-Reason"] = result.reason
+        headers["X-Session-Reason"] = result.reason
+        if result.outcome == "rebound":
+            headers["X-Session-Rebind-Reason"] = result.reason  # its name in 0.1
     return headers
 
 

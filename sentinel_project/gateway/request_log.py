@@ -23,7 +23,8 @@ from sentinel_project.gateway.recent import recent
 from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
     from sentinel_project.gateway.turns.observer import TurnObserver
 
 logger = logging.getLogger("sentinel_project.requests")

@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from sessions_sticky import audit
+from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.bulk_serializers import (
     CountSerializer,
     DeleteAllSerializer,
@@ -22,7 +23,6 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, operation
-from sessions_sticky.api.views import AdminView
 from sessions_sticky.jobs.records import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 

@@ -26,6 +26,8 @@ MINUTES_KEPT, HOURS_KEPT = 60, 24
 OPERATOR = "operator"
 FAILED = "failed"
 """The outcome of a failed attempt at a provider."""
+REBOUND = "rebound"
+"""The outcome of a turn with which the gateway moved the conversation."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets of times to the first byte."""
 MEASURES = TurnTotals.__struct_fields__
@@ -56,8 +58,8 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
             routes[attempt.provider, turn.model, FAILED, "turns"] += 1
             activity["turns", FAILED, turn.bound_provider, attempt.provider] += 1
         activity["turns", turn.outcome, turn.bound_provider, turn.provider] += 1
-        if turn.move_reason:
-            activity["moves", turn.move_reason, GATEWAY, turn.bound_provider, turn.provider] += 1
+        if turn.outcome == REBOUND:
+            activity["moves", turn.reason, GATEWAY, turn.bound_provider, turn.provider] += 1
     return UsageSums(routes, owners, activity)
 
 

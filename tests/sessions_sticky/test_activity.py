@@ -41,7 +41,7 @@ def test_activity_has_the_turns_by_outcome_and_provider(call, manager, store_nam
 
 @on_redis
 def test_activity_has_moves_of_the_gateway_and_of_operators(call, manager):
-    call("record_turn", turn("rebound", "south", move_reason="prompt cache expired"))
+    call("record_turn", turn("rebound", "south", reason="prompt cache expired"))
     bound = manager.create("conv-1", **PROPOSAL)
     manager.create("conv-2", **{**PROPOSAL, "provider": "azure"})
     operator = manager.acting_as("ann")

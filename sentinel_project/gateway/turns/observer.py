@@ -15,7 +15,8 @@ from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
 
 UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
 """The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
@@ -28,9 +29,8 @@ class TurnObserver:
         self._plan, self._request = plan, request
         self._attempts: list[Attempt] = []
         self._provider = plan.candidates[0]
-        self._outcome, self._status = UNANSWERED, 0
+        self._outcome, self._status, self._reason = UNANSWERED, 0, ""
         self._first_byte_ms: int | None = None
-        self._move_reason = ""
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
@@ -43,8 +43,8 @@ class TurnObserver:
 
     def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
         """Note the first byte of an answer."""
-        self._provider, self._outcome, self._status = provider, result.outcome, 200
-        self._move_reason = result.reason or ""
+        self._provider, self._status = provider, 200
+        self._outcome, self._reason = result.outcome, result.reason or ""
         self._first_byte_ms = round(seconds * 1000)
 
     def take(self, chunk: bytes) -> bytes:
@@ -80,6 +80,7 @@ class TurnObserver:
             provider=provider.name,
             model=plan.model,
             outcome=self._outcome,
+            reason=self._reason,
             external_id=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
@@ -89,7 +90,6 @@ class TurnObserver:
             usage=self._reader.usage(),
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
-            move_reason=self._move_reason,
         )
 
 

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_sticky.api.url_ids import id_in, session_path
+from sessions_sticky.api.views import DEPRECATED_SINCE
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, HEX, HOSTILE_IDS, MOVE, body_of, path_of
 
@@ -94,6 +95,22 @@ def test_api_reaches_the_session_when_its_id_is_hostile(
     assert kinds == ["created", "rebound", "deleted"]
 
 
+def test_paths_of_version_0_1_answer_as_deprecated(api: APIClient, session_cache: redis.Redis) -> None:
+    proposal = {"id": "a/b", "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    url = api.post(BASE, proposal, format="json").json()["url"]
+    old = f"{BASE}a%2Fb/"
+    answers = [
+        api.get(old),
+        api.post(f"{old}touch/"),
+        api.post(f"{old}rebind/", MOVE, format="json"),
+        api.get(f"{old}history/"),
+        api.delete(old),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 204]
+    assert {answer.headers["Deprecation"] for answer in answers} == {DEPRECATED_SINCE}
+    assert "Deprecation" not in api.get(url).headers
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conversation_id=hostile.filter(lambda text: len(text) <= 256))
 @pytest.mark.slow
@@ -155,7 +172,7 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
             assert not session_cache.exists(f"sentinel:session:{conversation_id}")
 
 
-@pytest.mark.parametrize("word", ["stats", "delete", "rebind", "operations", "id", "id/a", "history", "touch", "drain"])
+@pytest.mark.parametrize("word", ["stats", "delete", "rebind", "operations", "id", "id/a", "history", "touch"])
 def test_route_and_session_of_the_same_name_do_not_meet(api: APIClient, session_cache: redis.Redis, word: str) -> None:
     api.post(BASE, {"id": word, "provider": "p", "model": "m", "external_id": "o"}, format="json")
     url = f"{BASE}id/{quote(word, safe='')}/"
@@ -188,7 +205,7 @@ def test_every_call_answers_400_when_the_path_has_no_valid_id(
     assert response.json()["errors"]["id"][0].startswith(message)
 
 
-@pytest.mark.parametrize("path", ["id/conv-1", "id/a%2F..%2Fconv-1", "touch/conv-1", "conv-1/", "conv-1/touch/"])
+@pytest.mark.parametrize("path", ["id/conv-1", "id/a%2F..%2Fconv-1", "touch/conv-1", "conv-1", "conv-1/touch"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_every_call_answers_404_and_redirects_nowhere_when_the_path_is_unknown(
     api: APIClient, bound: bytes, session_cache: redis.Redis, method: str, path: str
