@@ -20,6 +20,7 @@ from sessions_sticky.admin.registry import register_panel, register_routes
 
 TEMPLATES = "admin/gateway/apikey/"
 
+register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
 register_routes(provider_panel.routes)
 

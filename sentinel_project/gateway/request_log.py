@@ -75,7 +75,7 @@ class RequestLog:
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
         self._route = (provider, plan.model)
         if result.outcome == "spilled" and bound is not None:
-            metrics.spills.labels(bound, provider).inc()
+            metrics.spills.labels(bound, provider, result.reason or "").inc()
         if result.reason is not None:
             self.fields["reason"] = result.reason
 

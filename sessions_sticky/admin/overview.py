@@ -147,9 +147,10 @@ def _traffic(turns: list[MinuteTurns]) -> Traffic:
             outcomes[each.outcome] += each.turns
         if each.outcome == UNANSWERED:
             unanswered[each.began_at] += each.turns
-    chart = charts.columns([(minute, by_minute[minute]) for minute in minutes], label_every=MINUTES_PER_LABEL)
+    chart = charts.columns([(minute, by_minute[minute]) for minute in minutes])
+    labelled = [each._replace(labelled=each.began_at.minute % MINUTES_PER_LABEL == 0) for each in chart.columns]
     failed = charts.columns([(minute, unanswered[minute]) for minute in minutes], most=chart.most)
-    return Traffic(outcomes.total(), outcomes.most_common(), chart, failed)
+    return Traffic(outcomes.total(), outcomes.most_common(), chart._replace(columns=labelled), failed)
 
 
 def _moves(moves: list[MinuteMoves]) -> Moves:

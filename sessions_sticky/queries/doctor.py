@@ -39,7 +39,7 @@ SAMPLE_STEPS = 50
 def examine(*, sample: bool = True) -> list[Finding]:
     """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing.
 
-    Without `sample` no sessions are read, which takes thousands of commands, and the latency is measured with few reads.
+    Without `sample` no sessions are read, which takes thousands of commands, and the latency is that of few reads.
     """
     found: list[Finding] = []
     try:

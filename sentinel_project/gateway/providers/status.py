@@ -1,4 +1,4 @@
-"""The status of the providers as data: for the overview, the page and the API of providers, the command and `doctor`."""
+"""The status of the providers as data: for the admin, the API, the command and `doctor`."""
 
 from __future__ import annotations
 
