@@ -13,10 +13,11 @@ from django.views.defaults import page_not_found
 
 from sentinel_project.gateway import apis, cors
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
-from sentinel_project.gateway.auth import authenticate
+from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
@@ -69,6 +70,8 @@ def endpoint(*methods: str) -> Callable[[Answer], Endpoint]:
             except asyncio.CancelledError as exc:
                 if stopping.caused(exc):
                     return refuse(call, stopping.error())
+                if call.slot is not None:
+                    call.slot.end()
                 call.log.write(CLIENT_CLOSED_REQUEST)
                 raise
 
@@ -82,8 +85,8 @@ def serve(api: Api) -> Endpoint:
 
     @endpoint("POST")
     async def answer(call: Call) -> Reply:
-        owner = await authenticate(call.headers)
-        request = parse(api, call.body, call.headers, call.query)
+        owner = await admit(call)
+        request = parse(api, call.body, call.headers, call.query)._replace(slot=call.slot)
         identity = _identify(request, owner)
         placement = await objects.locate(api.references(request.body), owner)
         if placement is not None:
@@ -181,12 +184,17 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
 def _render(call: Call, error: ApiError) -> Reply:
     """Return an error in the shape that the client reads."""
     error.request_id = call.log.request_id
+    if isinstance(error, KeyRefused):
+        call.log.note_refusal(str(error.code))
     return error.reply(apis.error_shape(call.path, call.headers))
 
 
 def _finish(call: Call, reply: Reply) -> Reply:
     reply.headers["X-Request-Id"] = call.log.request_id
     reply.headers.update(cors.headers(call))
+    if call.slot is not None:
+        reply.headers.update(call.slot.headers())
+        call.slot.end_with(reply.body)
     if isinstance(reply.body, bytes):  # a stream writes its line at its end
         call.log.write(reply.status)
     return reply

@@ -24,6 +24,7 @@ from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
+from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
@@ -72,6 +73,7 @@ class GatewayHandler(ASGIHandler):
         health, providers = routing.health, provider_file.providers
         forever = [
             keys.refresh_forever(),
+            quotas.exchange_forever(),
             share_forever(health, providers, DEFAULT_CACHE_ALIAS),
             probe_forever(health, providers),
             export_forever(health, routing.load, providers),

@@ -8,6 +8,7 @@
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
 | `sentinel_turns_dropped_total` (turns of which the trail, the sums and the token counters know nothing) | |
+| `sentinel_key_refusals_total` (requests of keys that are paused, or over a limit) | `reason` |
 | `sentinel_streams_in_flight` | |
 | `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |
 | `sentinel_provider_failing_since_seconds` (Unix time of the first failure since an answer; 0: none) | `provider` |
@@ -66,6 +67,9 @@ upstream_abandoned = Counter(
     "sentinel_upstream_abandoned_total", "Requests that were given up after they were sent.", ["provider"]
 )
 turns_dropped = Counter("sentinel_turns_dropped_total", "Turns that were not recorded.")
+key_refusals = Counter("sentinel_key_refusals_total", "Requests of keys that are paused or over a limit.", ["reason"])
+for reason in ("key_paused", "key_requests_limit", "key_tokens_limit", "key_in_flight_limit"):
+    key_refusals.labels(reason)
 streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.", multiprocess_mode="livesum")
 provider_cooling = Gauge(
     "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"

@@ -79,6 +79,11 @@ class RequestLog:
         if result.reason is not None:
             self.fields["reason"] = result.reason
 
+    def note_refusal(self, code: str) -> None:
+        """Add why a key was refused, and count it."""
+        self.fields["refused"] = code
+        metrics.key_refusals.labels(code).inc()
+
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
         metrics.request_count(status, self.fields.get("outcome", "none"), *self._route).inc()

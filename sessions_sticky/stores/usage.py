@@ -24,6 +24,8 @@ from sessions_sticky.turns import Turn, TurnTotals
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
 OPERATOR = "operator"
+MAX_REASON_LENGTH = 200
+"""Maximum number of characters of a reason in the activity; the history has all of it."""
 FAILED = "failed"
 """The outcome of a failed attempt at a provider."""
 REBOUND = "rebound"
@@ -66,6 +68,7 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
 def move_sums(reason: str, actor: str, from_providers: Mapping[str, int], to_provider: str) -> UsageSums:
     """Return the activity of moving numbers of sessions from some providers to another one."""
     by = GATEWAY if actor == GATEWAY else OPERATOR
+    reason = reason[:MAX_REASON_LENGTH].encode(errors="replace").decode()  # lone surrogates have no UTF-8 form
     moves = {("moves", reason, by, provider, to_provider): number for provider, number in from_providers.items()}
     return UsageSums(Sums(), Sums(), Sums(moves))
 

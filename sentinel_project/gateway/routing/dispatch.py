@@ -27,7 +27,7 @@ from sentinel_project.gateway.routing.result import RouteResult, record_result, 
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import stream_options
+from sentinel_project.gateway.upstream.usage import asks_for_usage, stream_options
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
-    if settings.SENTINEL_STREAM_USAGE and (options := stream_options(request)) is not None:
+    if asks_for_usage(request) and (options := stream_options(request)) is not None:
         changes["stream_options"] = options
     if plan.model:
         changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))

@@ -11,7 +11,7 @@ from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
+from sentinel_project.gateway.upstream.usage import UsageReader, asks_for_usage, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class TurnObserver:
         self._first_byte_ms: int | None = None
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
-        asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
+        self._slot = request.slot if request.api.binds and counts_tokens(request) else None
+        asks = asks_for_usage(request) and stream_options(request) is not None
         self._reader = UsageReader(request.api.name, drops_event=asks)
 
     def failed(self, provider: Provider, error: UpstreamFailure) -> None:
@@ -49,14 +50,16 @@ class TurnObserver:
 
     def take(self, chunk: bytes) -> bytes:
         """Read whole events of a stream; return what of them goes to the client."""
-        return self._reader.take(chunk) if self._is_recorded else chunk
+        return self._reader.take(chunk) if self._is_recorded or self._slot is not None else chunk
 
     def end(self, answer: bytes | None = None) -> None:
         """End the turn; `answer` is a plain one."""
+        if answer is not None and (self._is_recorded or self._slot is not None):
+            self._reader.read(answer)
+        if self._slot is not None:
+            self._slot.add_usage(self._reader.usage())
         if not self._is_recorded:
             return
-        if answer is not None:
-            self._reader.read(answer)
         self._ended_at = clock.now()
         decision = self._plan.decision
         if decision is not None and decision.returning is not None:
