@@ -27,6 +27,7 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
 LATENCY_READS = 20
+FEW_READS = 3
 MAX_LATENCY_MS = 5.0
 """Limit of the median read. A healthy read takes 0.1 ms, and a chat waits for one or two."""
 MAX_SKEW_SECONDS = 2.0
@@ -36,12 +37,15 @@ SAMPLE_STEPS = 50
 """Maximum number of SCAN steps of `SAMPLE_SIZE` keys: a database may contain many other keys."""
 
 
-def examine() -> list[Finding]:
-    """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing."""
+def examine(*, sample: bool = True) -> list[Finding]:
+    """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing.
+
+    Without `sample` no sessions are read, which takes thousands of commands, and the latency is that of few reads.
+    """
     found: list[Finding] = []
     try:
         found += _settings()
-        _Doctor(stores.for_alias(conf.cache), found).run()
+        _Doctor(stores.for_alias(conf.cache), found, sample=sample).run()
     except ImproperlyConfigured as exc:
         _add_if_new(found, exc)
     return found
@@ -69,9 +73,10 @@ def _add_if_new(found: list[Finding], exc: Exception) -> None:
 class _Doctor:
     """The checks of one store; adds to `found`."""
 
-    def __init__(self, store: Store, found: list[Finding]) -> None:
+    def __init__(self, store: Store, found: list[Finding], *, sample: bool) -> None:
         self._store = store
         self._found = found
+        self._is_sampling = sample
 
     def run(self) -> None:
         """Run all checks; only the first if the store is unavailable."""
@@ -98,8 +103,9 @@ class _Doctor:
         if not conf.index:
             message = gettext("INDEX is False: sessions cannot be listed, counted or drained")
             self._add(Level.NOTE, "index", message)
-        self._unless_refused("sessions", self._sample)
-        self._unless_refused("rights", self._rights)
+        if self._is_sampling:
+            self._unless_refused("sessions", self._sample)
+            self._unless_refused("rights", self._rights)
 
     def _add(self, level: Level, subject: str, message: str, hint: str = "") -> None:
         self._found.append(Finding(level, subject, message, hint))
@@ -112,14 +118,14 @@ class _Doctor:
             self._add(Level.NOTE, subject, message)
 
     def _latency(self) -> None:
-        taken_ms = []
-        for _ in range(LATENCY_READS):
+        taken_ms, reads = [], LATENCY_READS if self._is_sampling else FEW_READS
+        for _ in range(reads):
             began = time.perf_counter()
             self._store.send(self._store.read(keys.session("doctor")))
             taken_ms.append((time.perf_counter() - began) * 1000)
         median = statistics.median(taken_ms)
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
-        message %= {"ms": format_number(median, 2), "number": LATENCY_READS}
+        message %= {"ms": format_number(median, 2), "number": reads}
         level = Level.WARNING if median > MAX_LATENCY_MS else None
         self._found.append(
             make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))

@@ -25,6 +25,7 @@ from sentinel_project.gateway.providers.slots import (
     HEALTHY,
     MAX_ERROR_LENGTH,
     PROVIDER,
+    SLOW,
     Failure,
     SlotState,
     model_slot,
@@ -124,6 +125,15 @@ class Health:
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
+
+    def record_pace(self, name: str, *, is_slow: bool) -> None:
+        """Record whether a provider is slow; for other processes only when it changes."""
+        if self.is_slow(name) != is_slow:
+            self._set(name, SLOW, SlotState(cooled_at=self.now(), is_stated=is_slow))
+
+    def is_slow(self, name: str) -> bool:
+        """Return whether a provider was slow when a stream of some process began last."""
+        return self._state(name, SLOW).is_stated
 
     def record_cold(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
