@@ -232,6 +232,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
 USE_TZ = True
 TIME_ZONE = "UTC"
+FORMAT_MODULE_PATH = "sentinel_project.formats"  # one format of times in every language
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)  # ServeStatic warns without; it finds the files in the apps, no collectstatic needed

@@ -239,6 +239,18 @@ def test_trial_of_an_outlier_counts_by_itself_when_it_fails(health: Health, cloc
     assert health.seconds_left("north") == 60
 
 
+@pytest.mark.parametrize("left", [[], [provider("north", "another-model")]], ids=["provider", "model"])
+def test_trial_ends_when_its_provider_or_model_left_the_file_during_it(
+    health: Health, clock: Clock, providers: list[Provider], left: list[Provider]
+) -> None:
+    health.failed("north", MODEL, DOWN)
+    clock.now += 30
+    health.begin("north", MODEL)
+    providers[:] = [*left, provider("south")]
+    health.failed("north", MODEL, doubt("one"))
+    assert health.seconds_left("north") == 60
+
+
 def test_provider_is_lost_when_it_gave_no_sign_of_life_for_ninety_seconds(health: Health, clock: Clock) -> None:
     health.failed("north", MODEL, DOWN)
     for _ in range(30):

@@ -25,6 +25,7 @@ from sentinel_project.gateway.providers.slots import (
     HEALTHY,
     MAX_ERROR_LENGTH,
     PROVIDER,
+    SLOW,
     Failure,
     SlotState,
     model_slot,
@@ -125,6 +126,15 @@ class Health:
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
 
+    def record_pace(self, name: str, *, is_slow: bool) -> None:
+        """Record whether a provider is slow; for other processes only when it changes."""
+        if self.is_slow(name) != is_slow:
+            self._set(name, SLOW, SlotState(cooled_at=self.now(), is_stated=is_slow))
+
+    def is_slow(self, name: str) -> bool:
+        """Return whether a provider was slow when a stream of some process began last."""
+        return self._state(name, SLOW).is_stated
+
     def record_cold(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
 
@@ -175,8 +185,8 @@ class Health:
     def _may_cool(self, name: str, model: str) -> bool:
         """Return whether at most half of a model's providers cool down when this one does, by each of its APIs."""
         serving = [each for each in self._providers() if model in each.models]
-        own = next(each for each in serving if each.name == name)
-        for api in own.apis:
+        own = next((each.apis for each in serving if each.name == name), ())  # it may be gone from the file by now
+        for api in own:
             names = [each.name for each in serving if api in each.apis]
             cooling = sum(each == name or self.is_cooling(each, model) for each in names)
             if 2 * cooling > len(names):
