@@ -15,7 +15,7 @@ from sessions_sticky.jobs.records import Plan
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
-from tests.sessions_sticky.admin.pages import BASE, CONFIRMED, MOVE, RELEASE, TARGET, hidden_fields, wait_for_jobs
+from tests.sessions_sticky.admin.pages import BASE, CONFIRMED, DELETE, MOVE, TARGET, hidden_fields, wait_for_jobs
 from tests.sessions_sticky.jobs.calls import jobs
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def test_bulk_offers_nothing_without_valid_filters(ada: Client, moved: Any, quer
 def test_bulk_buttons_ask_and_delete_what_was_idle(ada: Client, moved: redis.Redis) -> None:
     moved.expire(keys.session("two"), sessions.ttl_seconds - 7_200)
     fields = hidden_fields(ada.get(BULK, {"idle_for": "1h"}))
-    asked = ada.post(RELEASE, fields)
+    asked = ada.post(DELETE, fields)
     assert "<strong>1</strong> session will be deleted." in asked.text
     assert "3600s" in asked.text
-    ada.post(RELEASE, {**hidden_fields(asked), **CONFIRMED})
+    ada.post(DELETE, {**hidden_fields(asked), **CONFIRMED})
     wait_for_jobs()
     assert sorted(where()) == ["one", "three"]
 
@@ -108,7 +108,7 @@ def test_move_back_changes_nothing_without_a_filter_of_moves(ada: Client, moved:
 
 @pytest.mark.parametrize("posted", [{"idle_for": "soon"}, {"operation": "../x"}, {"moved_since": "x"}])
 def test_selection_is_refused_when_a_condition_is_invalid(ada: Client, moved: Any, posted: dict[str, str]) -> None:
-    assert ada.post(RELEASE, {"all": "1", **posted, **CONFIRMED}).status_code == 400
+    assert ada.post(DELETE, {"all": "1", **posted, **CONFIRMED}).status_code == 400
     assert len(where()) == 3
 
 
