@@ -72,7 +72,7 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if "confirmed" not in request.POST or not form.is_valid():
         ask = partial(_ask, admin, request, chosen=chosen, form=form)
-        return ask(template="move_back.html", count=chosen.count(), title=_("Move back"))
+        return ask(template="move_back.html", count=chosen.count_sessions(), title=_("Move back"))
     return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
 
 

@@ -26,7 +26,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if form.is_bound and form.is_valid():
         chosen = Chosen([], True, filters_in(request.GET), "", False, conditions_in(request.GET))
         if not chosen.everything:
-            context |= {"chosen": chosen, "count": chosen.count(), "query": request.GET.urlencode()}
+            context |= {"chosen": chosen, "count": chosen.count_sessions(), "query": request.GET.urlencode()}
     return admin.render(request, "bulk.html", context)
 
 
