@@ -83,7 +83,7 @@ def _api(path: str, body: dict[str, Any] | None = None, *, other: str = "change 
 
 def _keys(path: str, **calls: str) -> Route:
     calls = {"GET": "view 200", "OPTIONS": "- 200", "DELETE": "delete 405", "other": "change 405", **calls}
-    return Route("api", f"/api/keys/{path}", "apikey", calls, {"paused": False})
+    return Route("api", f"/api/keys/{path}", "apikey", calls)
 
 
 def _key(path: str, *, other: str = "- 405", **calls: str) -> Route:
