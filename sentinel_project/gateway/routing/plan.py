@@ -124,15 +124,15 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         able = eligible(model, api)
         ranking = _ranked(session.id, able)
     candidates = _from_bound(session.provider, able, ranking) or fail_open(model, api, session.provider)
-    if identity.source == "content" and load.is_bucket(session.id):
-        overfull = load.overfull(candidates)
-        candidates.sort(key=lambda each: each.name in overfull)
     decision = None
     if move_reason is None and bound.outcome == Outcome.HIT:
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
         move_reason = decision.move_reason
+    if identity.source == "content" and load.is_bucket(session.id):
+        overfull = load.overfull(candidates)
+        candidates.sort(key=lambda each: each.name in overfull)
     return Plan(
         identity,
         owner,

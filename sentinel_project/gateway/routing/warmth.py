@@ -82,9 +82,12 @@ class Warmth:
         configured: Sequence[Provider],
         health: Health,
     ) -> Decision | None:
-        """Return how to route a session whose provider is in doubt; None when it is not, or nothing is known."""
-        is_home = candidates[0].name == session.provider
-        if not is_home:
+        """Return how to route a session whose provider is in doubt; None when it is not, or nothing is known.
+
+        A provider that is only slow or busy is among the candidates, behind others: its caches are not in doubt.
+        """
+        can_serve = any(each.name == session.provider for each in candidates)
+        if not can_serve:
             self.note_failing([session.provider])
             self._away.add(session.provider)
         elif session.provider in self._away:  # it is back: not all workers at once find out how
@@ -104,13 +107,13 @@ class Warmth:
     def _decide(
         self, session: Session, trail: Trail, home: Provider, candidates: list[Provider], health: Health
     ) -> Decision:
-        is_home, now = candidates[0].name == home.name, clock.now()
+        is_first, now = candidates[0].name == home.name, clock.now()
         at_home, last = trail.caches[home.name], trail.last_provider
         is_away = last != home.name and any(each.name == last for each in candidates)
         away = last if is_away and last is not None and trail.caches[last].expires_at > now else None
         if at_home.expires_at <= now:
             return Decision(away, EXPIRED)
-        if not is_home or away is None:
+        if not is_first or away is None:
             return Decision(away)
         if _is_cold(at_home, home, health, now):
             return Decision(away, CAME_BACK_COLD)

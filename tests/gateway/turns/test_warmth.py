@@ -139,6 +139,39 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
     assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [EXPIRED]
 
 
+async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(patient):
+    conversation, other, *_ = all_bound_to_north()
+    pace = routing.load.pace("north")
+    async with flushing():
+        assert (await conversation.turn())[1] == "hit"
+        assert (await other.turn())[1] == "hit"
+        pace.begin(routing.health.now())
+        for _ in range(3):
+            pace.record(is_late=True)
+        pace.begin(routing.health.now())
+        assert await conversation.turn() == (200, "spilled", "south")
+        pace.record(is_late=False)
+        assert await conversation.turn() == (200, "hit", "north")
+        assert await other.turn() == (200, "hit", "north")
+
+
+async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(patient, monkeypatch):
+    """The load counts, whatever is known of the caches."""
+    decided = Decision("south")
+
+    async def decide(*_):
+        return decided
+
+    monkeypatch.setattr(routing.warmth, "decide", decide)
+    monkeypatch.setattr(routing.load, "is_bucket", lambda _: True)
+    monkeypatch.setattr(routing.load, "overfull", lambda _: {"south"})
+    messages = [*Conversation("bucket").messages, {"role": "user", "content": "a"}]
+    messages += [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    for _ in range(2):
+        answered = await ask({"model": MODEL, "messages": messages})
+    assert outcome_of(answered)[2] == "north"
+
+
 NOW = 1_000_000.0
 HOME = Session("conv-1", "north", MODEL, "ann", 1)
 
@@ -182,14 +215,29 @@ async def test_nothing_is_decided_when_nothing_is_known(known, gateway):
 async def test_conversation_does_not_move_when_its_last_turn_at_home_is_not_known(known):
     """Bound before there were trails, or by another program."""
     assert await known(trail(south=(100, 2_000))) is None
-    assert await known(trail(south=(100, 2_000)), known.both[::-1]) is None
+    assert await known(trail(south=(100, 2_000)), known.both[1:]) is None
 
 
 async def test_conversation_spills_to_where_it_is_warm(known):
-    elsewhere = known.both[::-1]
+    elsewhere = known.both[1:]
     assert await known(trail(south=(100, 2_000), north=(50, 2_000)), elsewhere) == Decision("south")
     assert await known(trail(north=(50, 2_000)), elsewhere) == Decision()
     assert await known(trail(north=(-1, 2_000)), elsewhere) == Decision(None, EXPIRED)
+
+
+async def test_provider_behind_others_is_not_in_doubt(known):
+    """It is slow or has more than its share of the load; its caches are what they were."""
+    warmth = Warmth()
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000)), known.both[::-1], warmth) is None
+    assert (warmth._doubtful_since, warmth._away) == ({}, set())
+
+
+async def test_conversation_does_not_return_to_a_provider_behind_others(known):
+    busy = known.both[::-1]
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000)), busy) == Decision("south")
+    assert await known(trail(north=(50, 2_000)), busy) == Decision()
+    assert await known(trail(south=(100, 2_000), north=(-1, 2_000)), busy) == Decision("south", EXPIRED)
+    assert (await known(trail(south=(100, 2_000), north=(50, 2_000)))).returning is not None
 
 
 async def test_conversation_returns_when_it_is_warm_nowhere_else_or_short(known):
