@@ -50,10 +50,13 @@ class _Part(msgspec.Struct):
 
 
 class _Answer(_Part):
-    """A plain answer or an event: the usage is its own, that of the response that ended, or of the message begun."""
+    """A plain answer or an event: the usage is its own, that of the response that ended, or of the message begun.
 
-    response: _Part | None = None
-    message: _Part | None = None
+    In other answers `response` and `message` are what the model wrote.
+    """
+
+    response: _Part | str | None = None
+    message: _Part | str | None = None
     choices: list[msgspec.Raw] | None = None
 
 
@@ -84,8 +87,8 @@ class UsageReader:
             read = _decode(answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return False
-        part = read.response or read.message or read
-        found = part.usage or part.usageMetadata
+        parts = [part for part in (read, read.response, read.message) if isinstance(part, _Part)]
+        found = next((usage for part in parts if (usage := part.usage or part.usageMetadata)), None)
         if found is None:
             return False
         self._merge(found)
