@@ -3,7 +3,8 @@
 Returning is right while the cache there is warm. It is not when the cache has expired, nor when the provider came back
 with an empty one after a restart. The trail says what should be warm where. It is read only while a provider is in
 doubt: it cannot serve now, or could not within the time that caches live. Then one conversation at a time returns, and
-the others that are warm elsewhere stay there, until a return shows what the provider's cache still holds.
+the others that are warm elsewhere stay there, until a return shows what the provider's cache still holds and it has
+not failed for some time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ RETURN_SECONDS = 60
 """How long the others wait for the outcome of a return."""
 SHARE_SECONDS = 1
 """How long they wait after a cold one: until then another worker's finding is known here."""
+QUIET_SECONDS = 10
+"""How long a provider must not have failed before all return at once: a saturated one would refuse them again."""
 
 
 class Returning(NamedTuple):
@@ -135,8 +138,11 @@ class Warmth:
             return
         if usage.read * 2 >= returning.expected:
             self._cold.pop(name, None)
-            self._doubtful_since.pop(name, None)
             returning.health.record_warm(name)
+            if time.monotonic() - self._doubtful_since.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
+                self._hold(name, SHARE_SECONDS)
+            else:
+                self._doubtful_since.pop(name, None)
         elif self._cold.get(name) != returning.conversation_id:
             self._cold[name] = returning.conversation_id
             self._hold(name, SHARE_SECONDS)

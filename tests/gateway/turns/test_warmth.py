@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from sentinel_project.gateway import clock
+from sentinel_project.gateway.handler import cancel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Failure, Health
@@ -36,8 +37,7 @@ async def flushing():
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await cancel([task])
 
 
 class Conversation:
@@ -74,6 +74,7 @@ def patient(accounts, gateway, monkeypatch):
     """The two accounts, north with an empty cache of its own; cooldowns are short."""
     monkeypatch.setattr(routing, "health", Health(0.05, providers))
     monkeypatch.setattr(rules, "READ_SECONDS", 5)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
     for upstream in accounts:
         upstream.account.cache = ProviderCache()
@@ -188,6 +189,7 @@ def known(gateway, north, south, monkeypatch):
     both = [provider(north), provider(south)]
     monkeypatch.setattr(clock, "now", lambda: NOW)
     monkeypatch.setattr(rules, "SHARE_SECONDS", 0)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 0)
     warmth, health = Warmth(), Health(30, lambda: both)
     warmth.note_failing(["north"])
 
@@ -306,6 +308,46 @@ async def test_workers_share_that_a_provider_came_back_cold(known):
     assert other.cold_for("north") == pytest.approx(0, abs=5)
     assert other.failing() == []
     assert not other.is_cooling("north", MODEL)
+
+
+async def test_workers_prove_that_a_provider_came_back_cold_with_a_conversation_each(known):
+    mine, other = known.health, Health(30, lambda: known.both)
+    for health in (mine, other):
+        health.record_cold("north")
+        assert health.cold_for("north") is None
+    (state,) = other.states["north"].values()
+    (slot,) = other.states["north"]
+    mine.merge("north", slot, state)
+    assert mine.cold_for("north") is not None
+    other.merge("north", slot, mine.states["north"][slot])
+    assert other.cold_for("north") is not None
+
+
+async def test_provider_is_not_cold_when_a_worker_found_it_warm_in_between(known):
+    mine, other = known.health, Health(30, lambda: known.both)
+    mine.record_cold("north")
+    (slot,) = mine.states["north"]
+    other.merge("north", slot, mine.states["north"][slot])
+    other.record_warm("north")
+    mine.merge("north", slot, other.states["north"][slot])
+    other.record_cold("north")
+    mine.merge("north", slot, other.states["north"][slot])
+    assert mine.cold_for("north") is None
+
+
+async def test_conversations_return_one_at_a_time_while_their_provider_keeps_failing(known, monkeypatch):
+    """All at once would saturate it again."""
+    away, began = trail(south=(100, 2_000), north=(50, 2_000)), time.monotonic()
+    monkeypatch.setattr(rules, "SHARE_SECONDS", 1)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 10)
+    for seconds in (0, 2, 4):
+        monkeypatch.setattr(time, "monotonic", lambda now=began + seconds: now)
+        known.warmth.note_failing(["north"])
+        (await known(away)).returning.end("north", Usage(3_000, read=2_000))
+        assert await known(away) == Decision("south")
+    monkeypatch.setattr(time, "monotonic", lambda: began + 4 + rules.QUIET_SECONDS)
+    (await known(away)).returning.end("north", Usage(3_000, read=2_000))
+    assert await known(away) is None
 
 
 async def test_failing_providers_are_noted_although_other_workers_met_them(known):
