@@ -19,7 +19,8 @@ from django.core.cache import DEFAULT_CACHE_ALIAS, cache  # noqa: E402
 from sentinel_project.gateway.models import ApiKey  # noqa: E402
 from sentinel_project.gateway.providers import health_sync  # noqa: E402
 from sentinel_project.gateway.providers.failures import Cools  # noqa: E402
-from sentinel_project.gateway.providers.health import Failure, Health  # noqa: E402
+from sentinel_project.gateway.providers.health import Health  # noqa: E402
+from sentinel_project.gateway.providers.slots import Failure  # noqa: E402
 from sessions_sticky import SessionStoreUnavailable, keys, sessions  # noqa: E402
 from sessions_sticky.jobs.records import Plan  # noqa: E402
 from sessions_sticky.jobs.service import Jobs  # noqa: E402

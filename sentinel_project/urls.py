@@ -10,6 +10,7 @@ from rest_framework.authtoken.models import TokenProxy
 
 from sentinel_project.api_schema import SchemaView
 from sentinel_project.gateway.healthchecks import FrontPage
+from sentinel_project.gateway.keys_api import KeyDetail, KeyList
 from sentinel_project.security_headers import styled
 
 # Its pages show every user's token, so a viewer could act as any user. Use `manage.py drf_create_token` instead.
@@ -19,6 +20,8 @@ urlpatterns = [
     path("", FrontPage.as_view()),
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
+    path("api/keys/", KeyList.as_view()),
+    path("api/keys/<int:pk>/", KeyDetail.as_view()),
     path("api/schema/", SchemaView.as_view(), name="schema"),
     # A separate script, because the policy forbids inline ones; its refusal of other methods has no template.
     path("api/docs/", require_safe(styled(SpectacularSwaggerSplitView.as_view()))),

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import UnknownProvider as UnknownProvider
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
+    from sessions_sticky.queries.activity import Activity as Activity
+    from sessions_sticky.queries.activity import MinuteMoves as MinuteMoves
+    from sessions_sticky.queries.activity import MinuteTurns as MinuteTurns
     from sessions_sticky.queries.filters import HourStats as HourStats
     from sessions_sticky.queries.filters import Page as Page
     from sessions_sticky.queries.filters import RouteStats as RouteStats
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Activity",
     "Attempt",
     "Entry",
     "Event",
@@ -63,6 +67,8 @@ __all__ = [
     "InvalidConversationId",
     "InvalidCursor",
     "InvalidSession",
+    "MinuteMoves",
+    "MinuteTurns",
     "Outcome",
     "OwnerUsage",
     "Page",
@@ -104,6 +110,7 @@ _MODULE_OF = {
     **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),
     **dict.fromkeys(("SessionManager", "sessions"), "manager"),
     **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "queries.filters"),
+    **dict.fromkeys(("Activity", "MinuteMoves", "MinuteTurns"), "queries.activity"),
     **dict.fromkeys(("OwnerUsage", "RouteUsage", "UsageReport"), "queries.usage"),
     **dict.fromkeys(
         ("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"), "turns"

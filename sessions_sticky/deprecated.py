@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 from sessions_sticky.queries.filters import Page
+from sessions_sticky.queries.manager_methods import ManagerMethods
 from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.session import Entry
 
 
-class FormerMethods:
+class FormerMethods(ManagerMethods):
     """Methods of `SessionManager` that are filters now."""
-
-    @abstractmethod
-    def all(self) -> SessionQuery:
-        """Return all sessions."""
 
     def page(self, *, cursor: str | None = None, limit: int = 50, **filters: Any) -> Page:
         """Do what `filter(...).page()` does. Deprecated."""

@@ -1,7 +1,7 @@
 """`SessionManager`: the public interface of the app.
 
 policy.py implements the methods for single sessions; their async forms run natively on the event loop on Redis, and in
-a thread on other caches. `queries` implements the other methods; their async forms run in a thread.
+a thread on other caches. queries/manager_methods.py has the methods for many sessions.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
-from typing import Self, Unpack
+from typing import Self
 
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
@@ -17,20 +17,12 @@ from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import check_ttl_seconds, conf
-from sessions_sticky.connections.commands import run
+from sessions_sticky.connections.commands import run, unsuspended
 from sessions_sticky.deprecated import FormerMethods
-from sessions_sticky.policy import AsyncIO, BlockingIO, Policy
-from sessions_sticky.queries.bulk import Bulk
-from sessions_sticky.queries.filters import FilterFields, HourStats, Page, Stats, check_limit
-from sessions_sticky.queries.query import SessionQuery, in_thread
-from sessions_sticky.queries.reads import Reads, history, recent
-from sessions_sticky.queries.reindex import Progress, Reindex
-from sessions_sticky.queries.search import Search
-from sessions_sticky.queries.usage import UsageReport, read_usage
+from sessions_sticky.policy import Policy
 from sessions_sticky.session import Entry, Resolution, Session
-from sessions_sticky.signals import send_signal
+from sessions_sticky.signals import asend_signal, send_signal
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import Trail, Turn
 
 
@@ -83,10 +75,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Return the session without extending it; None if it is missing, expired or unreadable.
-
-        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `get` does, without blocking the event loop."""
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -94,10 +83,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Return the session with its remaining idle time, without extending it; None as in `get`.
-
-        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `inspect` does, without blocking the event loop."""
         return await self._async.inspect(conversation_id)
 
     def create(
@@ -114,10 +100,7 @@ class SessionManager(FormerMethods):
     async def acreate(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
     ) -> Session:
-        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
-
-        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `create` does, without blocking the event loop."""
         return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
@@ -125,10 +108,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Reset the idle time; return False if there is no session. Never restores a deleted one.
-
-        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `touch` does, without blocking the event loop."""
         return await self._async.touch(conversation_id)
 
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
@@ -149,10 +129,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
-
-        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `resolve` does, without blocking the event loop."""
         return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
@@ -165,10 +142,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Move a conversation to another provider or model, if its binding still equals `session`.
-
-        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `rebind` does, without blocking the event loop."""
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -179,10 +153,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none.
-
-        Async form of `delete`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `delete` does, without blocking the event loop."""
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -194,10 +165,7 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Delete a session if its binding still equals `session`.
-
-        Async form of `delete_unchanged`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `delete_unchanged` does, without blocking the event loop."""
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -205,10 +173,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Return the stored bytes, readable or not, without extending the session; None if there are none.
-
-        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `get_raw` does, without blocking the event loop."""
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -220,10 +185,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
-
-        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `trail` does, without blocking the event loop."""
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -236,85 +198,12 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
-
-        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Do what `record_turn` does, without blocking the event loop."""
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:
         """Record many turns, in two round trips for all."""
         await self._async.record_turns(turns)
-
-    def usage(self, minutes: int = 24 * 60) -> UsageReport:
-        """Return what the turns of the last minutes used, by provider, model and outcome, and by owner.
-
-        `minutes` is 1 to 1,440, else `ValueError`; above 60 it is rounded up to hours. The current minute or hour is
-        one of them. Owners are always summed by hour.
-        """
-        return read_usage(self._store, minutes)
-
-    ausage = in_thread(usage)
-
-    def all(self) -> SessionQuery:
-        """Return all sessions, to count, page through, iterate over, delete or rebind; see `SessionQuery`."""
-        return SessionQuery(lambda: self._reads, lambda: self._bulk)
-
-    def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
-        """Return the sessions that match: `sessions.filter(provider="azure").count()`; see `SessionQuery.filter`.
-
-        Raises `ValueError` without a filter: a variable that is None by mistake must not select all sessions.
-        """
-        query = self.all().filter(**fields)
-        if query.is_everything:
-            raise ValueError(f"filter() needs one of {', '.join(FilterFields.__annotations__)}; all() is all sessions")
-        return query
-
-    def search(self, text: str, *, cursor: str | None = None, limit: int = 50) -> Page:
-        """Return the session with this id, else the sessions of this owner, else those whose id contains the text.
-
-        The last kind finds a client's own id in that of an observed session, even if only its hash is stored. The
-        search is case-sensitive. `limit` and `cursor` are as in `page`. A page of ids that contain the text has no
-        order; it scans at most 50,000 sessions, so it may be short or empty and still have a next one. Raises
-        `InvalidCursor`, and `ValueError` for an empty text.
-        """
-        return Search(self._store.operators, self.ttl_seconds).page(text, cursor, check_limit(limit))
-
-    asearch = in_thread(search)
-
-    def stats(self) -> Stats:
-        """Return the numbers of sessions, and of recently created ones, by provider and model."""
-        return self._reads.stats()
-
-    astats = in_thread(stats)
-
-    def created_per_hour(self) -> list[HourStats]:
-        """Return the number of sessions created in each of the last 24 hours, the current one last."""
-        return self._reads.created_per_hour()
-
-    acreated_per_hour = in_thread(created_per_hour)
-
-    def history(self, conversation_id: str) -> list[Event]:
-        """Return the events of a conversation in the history, oldest first."""
-        return history(self._store.operators, conversation_id)
-
-    ahistory = in_thread(history)
-
-    def recent(self, *, after: str | None = None, limit: int = 100) -> list[Event]:
-        """Return the last events of all conversations, or the first after the `position` of one, oldest first."""
-        return recent(self._store.operators, after, check_limit(limit))
-
-    arecent = in_thread(recent)
-
-    def reindex(self, progress: Progress | None = None) -> int:
-        """Rebuild the index, by reading every key of the database; return the number of sessions.
-
-        Finds sessions that other programs wrote, drops entries without a session; online, repeatable, may be stopped at
-        any time. `progress(done, expected)` counts keys.
-        """
-        return Reindex(self._store.operators, self.ttl_seconds).reindex(progress)
-
-    areindex = in_thread(reindex)
 
     @property
     def _store(self) -> Store:
@@ -322,19 +211,13 @@ class SessionManager(FormerMethods):
 
     @property
     def _blocking(self) -> Policy:
-        return Policy(self._store, BlockingIO(self._store, self), self.ttl_seconds, self._actor)
+        send, signal = unsuspended(self._store.send), unsuspended(partial(send_signal, manager=self))
+        return Policy(self._store, send, signal, self.ttl_seconds, self._actor)
 
     @property
     def _async(self) -> Policy:
-        return Policy(self._store, AsyncIO(self._store, self), self.ttl_seconds, self._actor)
-
-    @property
-    def _reads(self) -> Reads:
-        return Reads(self._store.operators, self.ttl_seconds)
-
-    @property
-    def _bulk(self) -> Bulk:
-        return Bulk(self._store.operators, self.ttl_seconds, self._actor, partial(send_signal, manager=self))
+        signal = partial(asend_signal, manager=self)
+        return Policy(self._store, self._store.asend, signal, self.ttl_seconds, self._actor)
 
 
 sessions = SessionManager()

@@ -4,13 +4,17 @@
 | --- | --- |
 | `sessions_sticky_resolutions_total` | `outcome`, `provider` |
 | `sessions_sticky_resolve_seconds` (histogram) | |
-| `sessions_sticky_rebinds_total` | `reason`: the gateway's reason, or `operator` (their text is in the history) |
+| `sessions_sticky_rebinds_total` (operators' texts: history) | `reason`, `by`, `from_provider`, `to_provider` |
 | `sessions_sticky_turns_total` | `provider`, `model`, `outcome`; `failed` counts failed attempts |
 | `sessions_sticky_tokens_total` | `provider`, `model`, `kind`: `input` (all of it), `read`, `written` ... |
 | `sessions_sticky_money_total` (in the prices' currency) | `provider`, `model`, `kind`: `saved`, `overspent`, `lost` |
 | `sessions_sticky_first_byte_seconds` (histogram) | `provider`, `model` |
 | `sessions_sticky_store_errors_total` | `error` |
 | `sessions_sticky_breaker_open` (1 while the store is considered down) | |
+| `sessions_sticky_sessions` (live sessions; set by `export_gauges`, as is the next) | `provider` |
+| `sessions_sticky_store_memory_ratio` (used part of maxmemory; 0 without a limit) | |
+
+`by` is `gateway` or `operator`; an operator's `reason` is `operator`.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class _Metrics(NamedTuple):
     first_byte_seconds: Histogram
     store_errors: Counter
     breaker_open: Gauge
+    sessions: Gauge
+    memory_ratio: Gauge
 
 
 _registering = Lock()
@@ -67,7 +73,11 @@ def _register() -> _Metrics:
     return _Metrics(
         Counter("sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]),
         Histogram("sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS),
-        Counter("sessions_sticky_rebinds_total", "Conversations moved to another provider or model.", ["reason"]),
+        Counter(
+            "sessions_sticky_rebinds_total",
+            "Conversations moved to another provider or model.",
+            ["reason", "by", "from_provider", "to_provider"],
+        ),
         Counter("sessions_sticky_turns_total", "Turns of conversations.", ["provider", "model", "outcome"]),
         Counter("sessions_sticky_tokens_total", "Tokens of turns.", ["provider", "model", "kind"]),
         Counter(
@@ -81,6 +91,12 @@ def _register() -> _Metrics:
         ),
         Counter("sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]),
         Gauge("sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"),
+        Gauge("sessions_sticky_sessions", "Live sessions.", ["provider"], multiprocess_mode="livemostrecent"),
+        Gauge(
+            "sessions_sticky_store_memory_ratio",
+            "Used part of the store's maxmemory.",
+            multiprocess_mode="livemostrecent",
+        ),
     )
 
 
@@ -92,10 +108,13 @@ def resolved(outcome: str, provider: str, asked_at: float) -> None:
         metrics.resolve_seconds.observe(time.monotonic() - asked_at)
 
 
-def rebound(reason: str, actor: str, number: int = 1) -> None:
+def rebound(reason: str, actor: str, from_provider: str, to_provider: str, number: int = 1) -> None:
     """Count rebinds. An operator's reason is free text and may name people, so it is not used as a label."""
     if conf.metrics:
-        _metrics().rebinds.labels(_bounded("reason", reason) if actor == GATEWAY else "operator").inc(number)
+        by = GATEWAY if actor == GATEWAY else "operator"
+        reason = _bounded("reason", reason) if by == GATEWAY else by
+        route = _bounded("provider", from_provider), _bounded("provider", to_provider)
+        _metrics().rebinds.labels(reason, by, *route).inc(number)
 
 
 def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str, str, int]]) -> None:
@@ -133,6 +152,18 @@ def breaker(*, is_open: bool) -> None:
         _metrics().breaker_open.set(is_open)
 
 
+def store_measured(numbers: Mapping[str, int], memory_ratio: float) -> None:
+    """Export the number of sessions by provider, 0 for providers without any left, and the memory of the store."""
+    if not conf.metrics:
+        return
+    known = _exported | {_bounded("provider", provider) for provider in numbers}
+    _exported.update(known)
+    for provider in known:
+        _metrics().sessions.labels(provider).set(numbers.get(provider, 0))
+    _metrics().memory_ratio.set(memory_ratio)
+
+
+_exported: set[str] = set()
 _seen: dict[str, set[str]] = {}
 
 

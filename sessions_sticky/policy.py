@@ -1,26 +1,20 @@
 """Policy for single sessions: the requests of each method of `SessionManager` and the meaning of their replies.
 
-Methods are coroutines over an `io`, which performs the I/O, so that blocking and async methods share them: on
-`BlockingIO` they never suspend.
+Methods are coroutines over the functions that perform the I/O, so that blocking and async methods share them: on
+functions that block they never suspend.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
-from django.dispatch import Signal
-
-from sessions_sticky import keys, metrics, signals
+from sessions_sticky import keys, metrics
 from sessions_sticky.conf import check_target, conf
-from sessions_sticky.connections.commands import ReplyT, Request
-from sessions_sticky.exceptions import (
-    InvalidSession,
-    SessionOwnerMismatch,
-    SessionStoreUnavailable,
-)
+from sessions_sticky.connections.commands import Send
+from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
+from sessions_sticky.recording import record_turns
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -30,62 +24,31 @@ from sessions_sticky.session import (
     check_names,
     check_owner,
     check_session,
-    session_of,
+    readable,
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import add_up
-from sessions_sticky.turns import Trail, Turn, check_turn
+from sessions_sticky.stores.usage import move_sums
+from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
 
 MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up. More than this means the store is corrupting data."""
-WARN_SECONDS = 1.0
-
-
-class BlockingIO:
-    """Send requests and signals with blocking calls; `manager` is passed to the signals."""
-
-    def __init__(self, store: Store, manager: object) -> None:
-        self._store = store
-        self._manager = manager
-
-    async def send(self, request: Request[ReplyT]) -> ReplyT:
-        """Send a request and return the reply."""
-        return self._store.send(request)
-
-    async def send_signal(self, signal: Signal, **arguments: Any) -> None:
-        """Send a signal, if it has receivers."""
-        signals.send_signal(signal, self._manager, **arguments)
-
-
-class AsyncIO:
-    """Send requests and signals without blocking the event loop; `manager` is passed to the signals."""
-
-    def __init__(self, store: Store, manager: object) -> None:
-        self._store = store
-        self._manager = manager
-
-    def send(self, request: Request[ReplyT]) -> Awaitable[ReplyT]:
-        """Send a request and return the reply."""
-        return self._store.asend(request)
-
-    async def send_signal(self, signal: Signal, **arguments: Any) -> None:
-        """Send a signal, if it has receivers."""
-        if signal.receivers:  # `has_listeners()` ignores receivers of a specific sender
-            await signal.asend_robust(sender=type(self._manager), manager=self._manager, **arguments)
 
 
 class Policy:
     """The policy on one store with one idle time; `actor` is the author of changes in the history."""
 
-    def __init__(self, store: Store, io: BlockingIO | AsyncIO, ttl_seconds: int, actor: str) -> None:
+    def __init__(
+        self, store: Store, send: Send, send_signal: Callable[..., Awaitable[None]], ttl_seconds: int, actor: str
+    ) -> None:
         self._store = store
-        self._io = io
+        self._send = send
+        self._send_signal = send_signal
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._seen = store.last_seen
@@ -93,7 +56,7 @@ class Policy:
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
         keys.check(conversation_id)
-        raw = await self._io.send(self._store.read(keys.session(conversation_id)))
+        raw = await self._send(self._store.read(keys.session(conversation_id)))
         return readable(conversation_id, raw)
 
     async def inspect(self, conversation_id: str) -> Entry | None:
@@ -101,7 +64,7 @@ class Policy:
         session = await self.get(conversation_id)
         if session is None:
             return None
-        left_ms = await self._io.send(self._store.expiry(keys.session(conversation_id)))
+        left_ms = await self._send(self._store.expiry(keys.session(conversation_id)))
         if left_ms == NO_KEY:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
@@ -116,7 +79,7 @@ class Policy:
         session = _proposal(conversation_id, provider, model, external_id)
         former = None
         if replace:
-            raw = await self._io.send(self._store.put(session, self._ttl_seconds, actor=self._actor))
+            raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
             former = readable(conversation_id, raw)
         elif (bound := await self._bind(session, None, "")) is not session:
             raise SessionConflict(conversation_id, bound)
@@ -126,13 +89,13 @@ class Policy:
         self._remember(session, asked_at)
         self._mark_refreshed(session)
         _log("created", conversation_id)
-        await self._io.send_signal(session_created, session=session, actor=self._actor)
+        await self._send_signal(session_created, session=session, actor=self._actor)
         return session
 
     async def touch(self, conversation_id: str) -> bool:
         """Reset the idle time."""
         keys.check(conversation_id)
-        raw = await self._io.send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
+        raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
         session = readable(conversation_id, raw)
         if session is not None:
             await self._refresh_when_due(session, raw)
@@ -150,12 +113,13 @@ class Policy:
         proposal = None
         reason = ""
         try:
-            raw = await self._io.send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
+            raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
             bound = readable(conversation_id, raw)
             if bound is None:
                 _log("miss", conversation_id)
-                if seen is not None and seen.created_at <= await self._deleted_until(conversation_id):
-                    seen = None
+                if seen is not None:
+                    marker = await self._send(self._store.read(keys.deleted(conversation_id)))
+                    seen = seen if seen.created_at > restorable_from(marker) else None
                 # A binding that the store has lost (restart, failover) is restored.
                 proposal = seen or _proposal(conversation_id, provider, model, external_id)
                 reason = RESTORED if seen else ""
@@ -164,8 +128,7 @@ class Policy:
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
-            level = logging.WARNING if self._should_warn(exc) else logging.DEBUG
-            logger.log(level, "degraded %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
+            self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
             bound = proposal or seen or self._seen.recall_proposal(conversation_id, external_id, not_before)
             bound = bound or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
@@ -173,7 +136,7 @@ class Policy:
         self._remember(bound, asked_at, is_stored=outcome is not Outcome.DEGRADED or bound is seen)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
-            await self._io.send_signal(session_created, session=bound, actor=self._actor)
+            await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
             await self._refresh_when_due(bound, raw, seen)
         if bound.external_id != external_id:
@@ -191,7 +154,7 @@ class Policy:
         expected = session.to_json()
         while True:
             request = self._store.replace(session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor)
-            done, found = await self._io.send(request)
+            done, found = await self._send(request)
             if done:
                 break
             current = readable(session.id, found)
@@ -199,32 +162,31 @@ class Policy:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
         self._seen.correct(moved)  # not a use: keep the remaining idle time
-        metrics.rebound(reason, self._actor)
+        metrics.rebound(reason, self._actor, session.provider, provider)
+        if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
+            await self._count_move(session, moved, reason)
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),
             extra={"conversation_id": session.id},
         )
-        await self._io.send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
+        await self._send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
         return moved
 
     async def get_raw(self, conversation_id: str) -> bytes | None:
         """Read the stored value."""
         keys.check(conversation_id)
-        return await self._io.send(self._store.read(keys.session(conversation_id)))
+        return await self._send(self._store.read(keys.session(conversation_id)))
 
     async def delete(self, conversation_id: str) -> bool:
         """Delete the session, and mark it for other processes that remember it."""
         raw = await self.get_raw(conversation_id)
         done = 0
         while raw is not None and not done:
-            session = readable(conversation_id, raw)
-            done, raw = await self._remove(conversation_id, session, raw)
+            done, raw = await self._remove(conversation_id, readable(conversation_id, raw), raw)
         if not done:
-            await self._io.send(self._store.mark_deleted(conversation_id, self._ttl_seconds))
+            await self._send(self._store.mark_deleted(conversation_id, self._ttl_seconds))
             self._seen.forget(conversation_id)
-        else:
-            await self._forget(conversation_id, session)
         _log("deleted" if done else "miss", conversation_id)
         return bool(done)
 
@@ -238,48 +200,40 @@ class Policy:
             if raw is None or current != session:
                 raise SessionConflict(session.id, current)
             done, raw = await self._remove(session.id, session, raw)
-        await self._forget(session.id, session)
 
     async def trail(self, conversation_id: str) -> Trail:
         """Read the last turns."""
         keys.check(conversation_id)
-        return self._store.decode_trail(await self._io.send(self._store.read_trail(conversation_id)))
+        return self._store.decode_trail(await self._send(self._store.read_trail(conversation_id)))
 
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
-        """Add turns to the trails, then the replies of the trails to the sums and metrics."""
-        for turn in turns:
-            check_turn(turn)
-        recorded: list[Recorded] = [None] * len(turns)
-        kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
-        if kept:
-            request = self._store.record_turns([turns[at] for at in kept], self._ttl_seconds, conf.trail_length)
-            for at, reply in zip(kept, await self._io.send(request), strict=True):
-                recorded[at] = reply and (reply[0], reply[1])
-        sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
+        """Add turns to their trails, to the sums and to the metrics; see recording.py."""
+        return await record_turns(self._store, self._send, turns, self._ttl_seconds)
+
+    async def _count_move(self, before: Session, after: Session, reason: str) -> None:
+        sums = move_sums(reason, self._actor, {before.provider: 1}, after.provider)
         try:
             if (adding := self._store.add_usage(sums)) is not None:
-                await self._io.send(adding)
+                await self._send(adding)
         except SessionStoreUnavailable as exc:
-            if not kept:
-                raise
-            logger.warning("usage of %d turns not added: %s", len(turns), exc)  # their trails have them
-        metrics.used(sums.routes, _first_bytes(turns))
-        return recorded
+            logger.warning("move not counted: %s", exc)
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
-        return await self._io.send(
-            self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
-        )
-
-    async def _forget(self, conversation_id: str, session: Session | None) -> None:
-        self._seen.forget(conversation_id)
-        await self._io.send_signal(session_deleted, conversation_id=conversation_id, session=session, actor=self._actor)
+        """Remove the value `raw` unless it has changed; if it was removed, forget the session and send the signal."""
+        request = self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
+        done, found = await self._send(request)
+        if done:
+            self._seen.forget(conversation_id)
+            await self._send_signal(
+                session_deleted, conversation_id=conversation_id, session=session, actor=self._actor
+            )
+        return done, found
 
     async def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> Session:
         """Store the proposal unless there is a session by now; return the stored session."""
         for _ in range(MAX_UNREADABLE):
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
-            found = await self._io.send(request)
+            found = await self._send(request)
             if found is None:
                 self._mark_refreshed(proposal)
                 return proposal
@@ -303,50 +257,22 @@ class Policy:
         """Update the index entries; log a failure, because the session is bound."""
         try:
             ttl = self._ttl_seconds
-            await self._io.send(index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before))
+            await self._send(index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before))
         except SessionStoreUnavailable as exc:
-            logger.log(logging.WARNING if self._should_warn(exc) else logging.DEBUG, "index not refreshed: %s", exc)
+            self._store.outages.log(exc, "index not refreshed: %s", exc)
 
     def _mark_refreshed(self, session: Session) -> None:
         if self._store.refresh_tracker is not None:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
-    async def _deleted_until(self, conversation_id: str) -> float:
-        """Return the `created_at` up to which bindings of a missing session were deleted, not lost by the store."""
-        return restorable_from(await self._io.send(self._store.read(keys.deleted(conversation_id))))
-
-    def _should_warn(self, exc: SessionStoreUnavailable) -> bool:
-        """Return whether to log a warning: once a second for each kind of error."""
-        kind, now = type(exc.__cause__), time.monotonic()
-        # No cause means the circuit breaker rejected the call; the failure that opened it was already logged.
-        if exc.__cause__ is None or now < self._store.next_warning_at.get(kind, now):
-            return False
-        self._store.next_warning_at[kind] = now + WARN_SECONDS
-        return True
-
     def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
         self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
-
-
-def _first_bytes(turns: Sequence[Turn]) -> list[tuple[str, str, int]]:
-    return [(turn.provider, turn.model, turn.first_byte_ms) for turn in turns if turn.first_byte_ms is not None]
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:
     session = Session(conversation_id, provider, model, external_id, int(time.time()))
     session.to_json()  # refuse invalid values even if the store is unavailable
     return session
-
-
-def readable(conversation_id: str, raw: bytes | None) -> Session | None:
-    """Decode a stored value; log an error and return None if it is not a session of this conversation."""
-    if raw is None:
-        return None
-    try:
-        return session_of(conversation_id, raw)
-    except InvalidSession as exc:
-        logger.error("unreadable %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
-        return None
 
 
 def _log(event: str, conversation_id: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
 import msgspec
 
 from sessions_sticky.exceptions import InvalidSession, SessionError
+
+logger = logging.getLogger("sessions_sticky")
 
 EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
 """2 January 1 and 1 January 9999 in Unix seconds: other times have no datetime in some time zone."""
@@ -56,6 +59,17 @@ def session_of(conversation_id: str, data: bytes) -> Session:
     if session.id != conversation_id:
         raise InvalidSession("Not a session: its id is not that of its key")
     return session
+
+
+def readable(conversation_id: str, raw: bytes | None) -> Session | None:
+    """Decode a stored value; log an error and return None if it is not a session of this conversation."""
+    if raw is None:
+        return None
+    try:
+        return session_of(conversation_id, raw)
+    except InvalidSession as exc:
+        logger.error("unreadable %r: %s", conversation_id, exc, extra={"conversation_id": conversation_id})
+        return None
 
 
 _ENCODER = msgspec.json.Encoder()

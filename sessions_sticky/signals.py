@@ -32,3 +32,9 @@ def send_signal(signal: Signal, manager: object, **arguments: Any) -> None:
         signal.send_robust(sender=type(manager), manager=manager, **arguments)
     except RuntimeError:  # Django's, for receivers that are coroutine functions, in the thread of an event loop
         logger.exception("coroutine functions were not called: call the async methods where an event loop runs")
+
+
+async def asend_signal(signal: Signal, manager: object, **arguments: Any) -> None:
+    """Send a signal of a manager's change on the event loop, if it has receivers."""
+    if signal.receivers:
+        await signal.asend_robust(sender=type(manager), manager=manager, **arguments)

@@ -83,9 +83,9 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     `conversation_id` None: counted, but in no trail. `at` is when the request came and `ended_at` when its answer ended
     (None: the same), in Unix seconds. `provider` is the one that answered, `bound_provider` the one that the
-    conversation was bound to when the request came. `outcome` and `source` are the gateway's words. `usage` None: not
-    known. A `status` from 400 on is a turn without an answer. `cache_seconds` is how long the provider keeps a prompt
-    cache after its last use. `price` None: no money is counted.
+    conversation was bound to when the request came. `outcome`, `source` and `reason` (of a spill or a rebind) are the
+    gateway's words. `usage` None: not known. A `status` from 400 on is a turn without an answer. `cache_seconds` is how
+    long the provider keeps a prompt cache after its last use. `price` None: no money is counted.
     """
 
     conversation_id: str | None
@@ -96,6 +96,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     external_id: str = ""
     bound_provider: str = ""
     source: str = ""
+    reason: str = ""
     status: Annotated[int, Meta(ge=0, le=999)] = 200
     attempts: tuple[Attempt, ...] = ()
     first_byte_ms: Tokens | None = None
@@ -136,6 +137,7 @@ class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
     bound_provider: str
     source: str
+    reason: str
     status: int
     attempts: tuple[Attempt, ...]
     first_byte_ms: int | None
@@ -204,6 +206,7 @@ class Trail(msgspec.Struct, frozen=True):
             outcome=turn.outcome,
             bound_provider=turn.bound_provider,
             source=turn.source,
+            reason=turn.reason,
             status=turn.status,
             attempts=turn.attempts,
             first_byte_ms=turn.first_byte_ms,

@@ -1,7 +1,8 @@
-"""API keys in Django admin: made there or by `manage.py createkey`, shown once, listed with their last use, revoked."""
+"""API keys in Django admin: created there or by `manage.py createkey`, shown once, limited, paused and revoked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django import forms
@@ -11,6 +12,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.formats import number_format
+from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -19,17 +22,20 @@ from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
 from sessions_sticky.admin.registry import register_panel, register_routes
 
 TEMPLATES = "admin/gateway/apikey/"
+STATES = {"live": _("Working"), "paused": _("Paused"), "revoked": _("Revoked")}
+LEVELS = {"live": "ok", "paused": "warning", "revoked": "error"}
+SHOWN = ("hint", "owner", "state", "created_at", "last_use")
 
 register_panel(provider_panel.panel)
 register_routes(provider_panel.routes)
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
-    """Asks for the owner of a new key."""
+    """Asks for the limits of a key, and for the owner of a new one."""
 
     class Meta:
         model = ApiKey
-        fields = ["owner"]
+        fields = ["owner", *ApiKey.LIMITS]
 
     def clean_owner(self) -> str:
         """Refuse what `createkey` refuses."""
@@ -40,30 +46,38 @@ class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]
 
 
 class StateFilter(admin.SimpleListFilter):
-    """Keys that work, and revoked ones."""
+    """Working, paused and revoked keys."""
 
     title = _("state")
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         """Return the choices."""
-        return [("live", _("Working")), ("revoked", _("Revoked"))]
+        return list(STATES.items())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
         """Choose."""
-        return queryset if self.value() is None else queryset.filter(revoked_at__isnull=self.value() == "live")
+        state = self.value()
+        if state is None:
+            return queryset
+        if state == "revoked":
+            return queryset.exclude(revoked_at=None)
+        return queryset.filter(revoked_at=None, paused_at__isnull=state == "live")
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Keys are created, viewed and revoked, but never edited."""
+    """Keys are created, limited, paused and revoked; nothing else of them changes."""
+
+    class Media:
+        css = {"all": ["gateway/api_key.css"]}
 
     form = ApiKeyForm
-    list_display = ["hint", "owner", "created_at", "last_use", "revoked_at"]
+    list_display = ["hint", "owner", "state", "limits", "last_use", "created_at"]
     list_filter = [StateFilter]
     search_fields = ["owner", "hint"]
     ordering = ["-created_at", "-pk"]
-    actions = ["revoke"]
+    actions = ["pause", "resume", "revoke"]
     add_form_template = f"{TEMPLATES}add.html"
 
     @admin.display(description=_("last use"), ordering="last_used_at")
@@ -71,34 +85,57 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Show when a key was last used."""
         return key.last_used_at or gettext("never")
 
+    @admin.display(description=_("state"), ordering="revoked_at")
+    def state(self, key: ApiKey) -> str:
+        """Show whether a key works."""
+        badge = '<span class="api-key-state api-key-{}">{}</span>'
+        return format_html(badge, LEVELS[key.state], STATES[key.state])
+
+    @admin.display(description=_("limits"))
+    def limits(self, key: ApiKey) -> str:
+        """Show the limits in one column."""
+        units = {
+            "requests_per_minute": _("%s requests/min"),
+            "tokens_per_minute": _("%s tokens/min"),
+            "requests_in_flight": _("%s in flight"),
+        }
+        given = {name: limit for name in units if (limit := getattr(key, name)) is not None}
+        return (
+            ", ".join(units[name] % number_format(limit, force_grouping=True) for name, limit in given.items()) or "-"
+        )
+
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        """Ask for the owner of a new key, show all there is of any other."""
-        return self.list_display if obj else ["owner"]
+        """Ask for the owner and limits of a new key, show all there is of any other."""
+        if obj is None:
+            return ["owner", *ApiKey.LIMITS]
+        return [*SHOWN, *(name for name in ("paused_at", "revoked_at") if getattr(obj, name)), *ApiKey.LIMITS]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        """Let nothing be edited."""
-        return self.list_display if obj else []
+        """Let only the limits be edited."""
+        return [*SHOWN, "paused_at", "revoked_at"] if obj else []
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
-        """Tell whether the user may revoke keys; none may be edited."""
-        return obj is None and super().has_change_permission(request)
+        """Return whether the user may limit, pause and revoke keys; a revoked one does not change."""
+        return super().has_change_permission(request) and (obj is None or obj.revoked_at is None)
 
     def get_urls(self) -> list[URLPattern]:
-        """Add the page that revokes one key."""
-        view = self.admin_site.admin_view(self.revoke_view)
-        return [path("<int:pk>/revoke/", view, name="gateway_apikey_revoke"), *super().get_urls()]
+        """Add the pages that revoke, pause and resume one key."""
+        wrap = self.admin_site.admin_view
+        return [
+            path("<int:pk>/revoke/", wrap(self.revoke_view), name="gateway_apikey_revoke"),
+            path("<int:pk>/pause/", wrap(self.pause_view), name="gateway_apikey_pause"),
+            *super().get_urls(),
+        ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """List keys."""
         return super().changelist_view(request, {"title": gettext("API keys"), **(extra_context or {})})
 
-    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show one key, with a button for those who may revoke it."""
-        context = {"may_revoke": self.has_change_permission(request)}
-        return super().change_view(request, object_id, extra_context=context)
-
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Make the key."""
+        """Draw a new key; of another one save only the limits: it may be revoked at the same time."""
+        if change:
+            obj.save(update_fields=[*ApiKey.LIMITS, "changed_at"])
+            return
         obj.secret = obj.draw()  # type: ignore[attr-defined]
         super().save_model(request, obj, form, change)
 
@@ -108,24 +145,55 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def revoke_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Ask, then revoke one key."""
+        return self._change_one(request, pk, self.revoke, "revoke.html", gettext("Revoke API key"))
+
+    def pause_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Ask, then pause one key; resume a paused one."""
+        is_paused = ApiKey.objects.filter(pk=pk).exclude(paused_at=None).exists()
+        title = gettext("Resume API key") if is_paused else gettext("Pause API key")
+        return self._change_one(request, pk, self.resume if is_paused else self.pause, "pause.html", title)
+
+    @admin.action(description=_("Pause selected API keys"), permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
+        """Pause the selected keys."""
+        self._log(request, queryset.filter(revoked_at=None, paused_at=None), "Paused.")
+        count = queryset.pause()
+        text = ngettext("%d API key was paused.", "%d API keys were paused.", count) % count
+        self.message_user(request, text, messages.SUCCESS)
+
+    @admin.action(description=_("Resume selected API keys"), permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
+        """Let the selected keys work again."""
+        self._log(request, queryset.filter(revoked_at=None).exclude(paused_at=None), "Resumed.")
+        count = queryset.resume()
+        text = ngettext("%d API key works again.", "%d API keys work again.", count) % count
+        self.message_user(request, text, messages.SUCCESS)
+
+    @admin.action(description=_("Revoke selected API keys"), permissions=["change"])
+    def revoke(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
+        """Revoke the selected keys."""
+        self._log(request, queryset.filter(revoked_at=None), "Revoked.")
+        count = queryset.revoke()
+        text = ngettext("%d API key was revoked.", "%d API keys were revoked.", count) % count
+        self.message_user(request, text, messages.SUCCESS)
+
+    def _log(self, request: HttpRequest, queryset: ApiKeyQuerySet, change: str) -> None:
+        for key in queryset:
+            self.log_change(request, key, change)
+
+    def _change_one(
+        self, request: HttpRequest, pk: int, change: Callable[..., None], template: str, title: str
+    ) -> HttpResponse:
+        """Ask on a page of its own, then change one key."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         key = ApiKey.objects.filter(pk=pk).first()
         if key is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, str(pk))  # type: ignore[attr-defined,no-any-return]
         if request.method != "POST":
-            return self._page(request, "revoke.html", gettext("Revoke API key"), key)
-        self.revoke(request, ApiKey.objects.filter(pk=pk))
+            return self._page(request, template, title, key)
+        change(request, ApiKey.objects.filter(pk=pk))
         return HttpResponseRedirect(reverse("admin:gateway_apikey_change", args=[pk], current_app=self.admin_site.name))
-
-    @admin.action(description=_("Revoke selected API keys"), permissions=["change"])
-    def revoke(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
-        """Revoke the selected keys."""
-        for key in queryset.filter(revoked_at=None):
-            self.log_change(request, key, "Revoked.")
-        count = queryset.revoke()
-        text = ngettext("%d API key was revoked.", "%d API keys were revoked.", count) % count
-        self.message_user(request, text, messages.SUCCESS)
 
     def _page(self, request: HttpRequest, name: str, title: str, key: ApiKey, **context: Any) -> TemplateResponse:
         shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": title, "original": key}

@@ -7,11 +7,11 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.db import Error, close_old_connections, connection
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Sum
 
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.key_usage import KeyUses
@@ -19,7 +19,7 @@ from sentinel_project.gateway.models import KEY_PREFIX, ApiKey, digest, hint
 
 logger = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 10
+REFRESH_SECONDS = 2
 MAX_AGE_SECONDS = 25
 """A revoked key must stop working within 30 s: older data is refreshed before it is used."""
 DATABASE_SECONDS = 3
@@ -37,6 +37,31 @@ _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key_uses")
 """A separate thread from reading: a write that waits for a lock must not keep a revoked key working."""
 
 
+class KeyLimits(NamedTuple):
+    """The limits of a key; None: no limit."""
+
+    requests: int | None
+    tokens: int | None
+    in_flight: int | None
+
+    @property
+    def items(self) -> list[tuple[str, int]]:
+        """The measures that have a limit, and the limits."""
+        return [(name, limit) for name, limit in zip(self._fields, self, strict=True) if limit is not None]
+
+
+class KeyRefused(ApiError):
+    """The refusal of a key that exists; its code names the reason."""
+
+
+class Caller(NamedTuple):
+    """The owner of a request's key; the key's digest, and its limits if it has any."""
+
+    owner: str
+    key: str
+    limits: KeyLimits | None
+
+
 class KeyRing:
     """The live keys of this process.
 
@@ -47,6 +72,8 @@ class KeyRing:
 
     def __init__(self) -> None:
         self._owners: dict[str, str] = {}
+        self._limits: dict[str, KeyLimits] = {}
+        self._paused: frozenset[str] = frozenset()
         self._unknown: dict[str, float] = {}
         self._version: Any = None
         self._refreshed = self._failed = float("-inf")
@@ -56,15 +83,26 @@ class KeyRing:
 
     async def owner(self, key: str) -> str | None:
         """Return the owner of a live key, None for other keys. Raises `ApiError` 503 if that is unknown."""
+        caller = await self.caller(key)
+        return caller.owner if caller else None
+
+    async def caller(self, key: str) -> Caller | None:
+        """Return the caller with a live key, None for other keys.
+
+        Raises `KeyRefused` 403 for a paused key, `ApiError` 503 if the key cannot be checked.
+        """
         name = digest(key)
         if name not in self._owners:
             await self._look_up(name)
         elif time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
             await self._refresh_after_now()
         owner = self._owners.get(name)
-        if owner is not None:
-            self._uses.note(name)
-        return owner
+        if owner is None:
+            return None
+        if name in self._paused:
+            raise KeyRefused(403, "The API key is paused", type="permission_error", code="key_paused")
+        self._uses.note(name)
+        return Caller(owner, name, self._limits.get(name))
 
     async def refresh(self) -> bool:
         """Read the keys again if any has changed; return whether they could be read."""
@@ -139,28 +177,34 @@ class KeyRing:
     def _read(self) -> None:
         close_old_connections()
         # Compare counts too: the clock of the host that changes a key may be behind.
-        version = ApiKey.objects.aggregate(Count("pk"), Count("revoked_at"), Max("pk"), Max("changed_at"))
+        counts = [Count(name) for name in ("pk", "revoked_at", "paused_at", *ApiKey.LIMITS)]
+        sums = [Sum(name) for name in ApiKey.LIMITS]
+        version = ApiKey.objects.aggregate(*counts, *sums, Max("pk"), Max("changed_at"))
         if version != self._version:
-            self._owners = dict(ApiKey.objects.filter(revoked_at=None).values_list("digest", "owner"))
+            fields = ("digest", "owner", "paused_at", *ApiKey.LIMITS)
+            live = list(ApiKey.objects.filter(revoked_at=None).values_list(*fields))
+            self._owners = {name: owner for name, owner, *_ in live}
+            self._paused = frozenset(name for name, _, paused_at, *_ in live if paused_at is not None)
+            self._limits = {name: KeyLimits(*limits) for name, _, _, *limits in live if any(limits)}
             self._version = version
 
 
 keys = KeyRing()
 
 
-async def authenticate(headers: Mapping[str, str]) -> str:
-    """Return the owner of the key in a request's headers, whose names are in lower case.
+async def authenticate(headers: Mapping[str, str]) -> Caller:
+    """Return the caller with the key in a request's headers, whose names are in lower case.
 
     `Authorization` is used if it has a key of ours, else `x-api-key`: Anthropic's clients may send both. Raises
-    `ApiError` 401.
+    `ApiError` 401, 403 or 503.
     """
     scheme, _, token = headers.get("authorization", "").partition(" ")
     sent = [token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()]
     if not any(sent):
         raise _unauthorized("Send your API key as 'Authorization: Bearer KEY' or as 'x-api-key: KEY'")
     for key in filter(None, sent):
-        if (owner := await keys.owner(key)) is not None:
-            return owner
+        if (caller := await keys.caller(key)) is not None:
+            return caller
     raise _unauthorized("The API key is not valid: it does not exist or was revoked")
 
 

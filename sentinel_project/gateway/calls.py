@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from django.conf import settings
@@ -12,15 +12,22 @@ from django.http import HttpRequest
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.request_log import RequestLog
 
+if TYPE_CHECKING:
+    from sentinel_project.gateway.key_limits import Slot
+
 
 class Call:
-    """A request, with its `log`. `path` is within the application, `query` is raw, `headers` have lower-case names."""
+    """A request, with its `log`. `path` is within the application, `query` is raw, `headers` have lower-case names.
 
-    __slots__ = ("headers", "log", "method", "path", "query", "raw_body")
+    `slot` is its place within the limits of its key; None without limits.
+    """
+
+    __slots__ = ("headers", "log", "method", "path", "query", "raw_body", "slot")
 
     def __init__(self, method: str, path: str, query: str, headers: dict[str, str], raw_body: bytes) -> None:
         self.method, self.path, self.query, self.headers, self.raw_body = method, path, query, headers, raw_body
         self.log = RequestLog(headers)
+        self.slot: Slot | None = None
 
     @classmethod
     def of_scope(cls, scope: Any, body: bytes) -> Call:

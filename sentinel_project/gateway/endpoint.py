@@ -13,16 +13,19 @@ from django.views.defaults import page_not_found
 
 from sentinel_project.gateway import apis, cors
 from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
-from sentinel_project.gateway.auth import authenticate
+from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_request
-from sentinel_project.gateway.routing.plan import Plan, RouteResult
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
 
@@ -67,6 +70,8 @@ def endpoint(*methods: str) -> Callable[[Answer], Endpoint]:
             except asyncio.CancelledError as exc:
                 if stopping.caused(exc):
                     return refuse(call, stopping.error())
+                if call.slot is not None:
+                    call.slot.end()
                 call.log.write(CLIENT_CLOSED_REQUEST)
                 raise
 
@@ -80,14 +85,18 @@ def serve(api: Api) -> Endpoint:
 
     @endpoint("POST")
     async def answer(call: Call) -> Reply:
-        owner = await authenticate(call.headers)
-        request = parse(api, call.body, call.headers, call.query)
+        owner = await admit(call)
+        request = parse(api, call.body, call.headers, call.query)._replace(slot=call.slot)
         identity = _identify(request, owner)
         placement = await objects.locate(api.references(request.body), owner)
         if placement is not None:
             identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api.name)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
-        plan = await plan_request(identity, request, owner, placement)
+        try:
+            plan = await plan_request(identity, request, owner, placement)
+        except ApiError as exc:
+            record_unrouted(request, owner, exc.status)
+            raise
         try:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
         except ApiError as exc:
@@ -166,19 +175,26 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
     if plan.session is not None and plan.outcome != Outcome.DEGRADED:
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
-        headers["X-Session-Rebind-Reason"] = result.reason
+        headers["X-Session-Reason"] = result.reason
+        if result.outcome == "rebound":
+            headers["X-Session-Rebind-Reason"] = result.reason  # its name in 0.1
     return headers
 
 
 def _render(call: Call, error: ApiError) -> Reply:
     """Return an error in the shape that the client reads."""
     error.request_id = call.log.request_id
+    if isinstance(error, KeyRefused):
+        call.log.note_refusal(str(error.code))
     return error.reply(apis.error_shape(call.path, call.headers))
 
 
 def _finish(call: Call, reply: Reply) -> Reply:
     reply.headers["X-Request-Id"] = call.log.request_id
     reply.headers.update(cors.headers(call))
+    if call.slot is not None:
+        reply.headers.update(call.slot.headers())
+        call.slot.end_with(reply.body)
     if isinstance(reply.body, bytes):  # a stream writes its line at its end
         call.log.write(reply.status)
     return reply

@@ -25,7 +25,9 @@ from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
+from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import watch_forever
@@ -72,8 +74,11 @@ class GatewayHandler(ASGIHandler):
         health, providers = routing.health, provider_file.providers
         forever = [
             keys.refresh_forever(),
+            quotas.exchange_forever(),
             share_forever(health, providers, DEFAULT_CACHE_ALIAS),
             probe_forever(health, providers),
+            export_forever(health, routing.load, providers),
+            export_store_forever(),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),

@@ -2,13 +2,18 @@
 
 | metric | labels |
 | --- | --- |
-| `sentinel_requests_total` | `status`, `outcome` |
+| `sentinel_requests_total` (no provider: refused before one was chosen) | `status`, `outcome`, `provider`, `model` |
+| `sentinel_spills_total` (requests that another than the bound provider answered) | `from_provider`, `to_provider` |
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
 | `sentinel_turns_dropped_total` (turns of which the trail, the sums and the token counters know nothing) | |
+| `sentinel_key_refusals_total` (requests of keys that are paused, or over a limit) | `reason` |
 | `sentinel_streams_in_flight` | |
 | `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |
+| `sentinel_provider_failing_since_seconds` (Unix time of the first failure since an answer; 0: none) | `provider` |
+| `sentinel_provider_in_flight` (requests) | `provider` |
+| `sentinel_provider_weight` (0: it takes no new conversations) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
 | `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 
@@ -45,7 +50,10 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
 UPSTREAM_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Seconds: from a local model's first token to the longest answers."""
 
-requests = Counter("sentinel_requests_total", "Chat requests.", ["status", "outcome"])
+requests = Counter("sentinel_requests_total", "Chat requests.", ["status", "outcome", "provider", "model"])
+spills = Counter(
+    "sentinel_spills_total", "Requests answered by another than the bound provider.", ["from_provider", "to_provider"]
+)
 upstream_seconds = Histogram(
     "sentinel_upstream_seconds",
     "Time to a provider's answer, or to the first byte of a stream.",
@@ -57,9 +65,24 @@ upstream_abandoned = Counter(
     "sentinel_upstream_abandoned_total", "Requests that were given up after they were sent.", ["provider"]
 )
 turns_dropped = Counter("sentinel_turns_dropped_total", "Turns that were not recorded.")
+key_refusals = Counter("sentinel_key_refusals_total", "Requests of keys that are paused or over a limit.", ["reason"])
+for reason in ("key_paused", "key_requests_limit", "key_tokens_limit", "key_in_flight_limit"):
+    key_refusals.labels(reason)
 streams_in_flight = Gauge("sentinel_streams_in_flight", "Streams being answered.", multiprocess_mode="livesum")
 provider_cooling = Gauge(
     "sentinel_provider_cooling", "Whether a provider cools down.", ["provider"], multiprocess_mode="livemax"
+)
+provider_failing_since = Gauge(
+    "sentinel_provider_failing_since_seconds",
+    "When a provider failed first since its last answer, in Unix seconds; 0: it has not.",
+    ["provider"],
+    multiprocess_mode="livemax",
+)
+provider_in_flight = Gauge(
+    "sentinel_provider_in_flight", "Requests in flight to a provider.", ["provider"], multiprocess_mode="livesum"
+)
+provider_weight = Gauge(
+    "sentinel_provider_weight", "Weight of a provider.", ["provider"], multiprocess_mode="livemostrecent"
 )
 provider_reloads = Counter("sentinel_provider_reloads_total", "Changes of the providers' file.", ["result"])
 for result in ("taken", "refused"):

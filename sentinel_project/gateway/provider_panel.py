@@ -13,8 +13,9 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import HEALTHY, PROVIDER, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.slots import HEALTHY, PROVIDER
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky.admin.registry import Panel
 

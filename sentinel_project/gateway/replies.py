@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -41,3 +43,20 @@ class Reply(NamedTuple):
 def json_reply(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return `body` as JSON."""
     return Reply(status, {"Content-Type": "application/json", **(headers or {})}, msgspec.json.encode(body))
+
+
+def call_at_end(body: bytes | AsyncGenerator[bytes], on_end: Callable[[], None]) -> None:
+    """Call `on_end` once a stream has ended; at once for a whole body.
+
+    A stream ends with its iterator, also with one that is dropped before its first item.
+    """
+    if isinstance(body, bytes):
+        on_end()
+    else:
+        weakref.finalize(body, _call_on, asyncio.get_running_loop(), on_end)
+
+
+def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Schedule a call on an event loop, because any thread may collect garbage."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call)

@@ -22,7 +22,8 @@ from sentinel_project.gateway.conf import settings
 from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
     from sentinel_project.gateway.turns.observer import TurnObserver
 
 logger = logging.getLogger("sentinel_project.requests")
@@ -52,6 +53,7 @@ class RequestLog:
         self.fields: dict[str, Any] = {}
         if hint := key_hint(headers):
             self.fields["key"] = hint
+        self._route = ("", "")
         self._at = time.time()
         self._started = time.perf_counter()
 
@@ -70,12 +72,20 @@ class RequestLog:
         """Add the answering provider and the bound one."""
         bound = plan.session.provider if plan.session else None
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
+        self._route = (provider, plan.model)
+        if result.outcome == "spilled" and bound is not None:
+            metrics.spills.labels(bound, provider).inc()
         if result.reason is not None:
             self.fields["reason"] = result.reason
 
+    def note_refusal(self, code: str) -> None:
+        """Add why a key was refused, and count it."""
+        self.fields["refused"] = code
+        metrics.key_refusals.labels(code).inc()
+
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
-        metrics.request_count(status, self.fields.get("outcome", "none")).inc()
+        metrics.request_count(status, self.fields.get("outcome", "none"), *self._route).inc()
         if logger.isEnabledFor(logging.INFO):
             at = f"{_iso_second(int(self._at))}.{int(self._at % 1 * 1000):03}Z"
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)

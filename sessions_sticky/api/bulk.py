@@ -1,14 +1,9 @@
-"""Bulk changes: the routes that start them, and the operations.
-
-A path of this module with another method than its own means a session, as everywhere in this API.
-"""
+"""Bulk changes: the routes that start them, and the operations."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema_view
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -16,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from sessions_sticky import audit
+from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.bulk_serializers import (
     CountSerializer,
     DeleteAllSerializer,
@@ -26,8 +22,7 @@ from sessions_sticky.api.bulk_serializers import (
 )
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
-from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, only, operation
-from sessions_sticky.api.views import SessionView
+from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, operation
 from sessions_sticky.jobs.records import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 
@@ -53,15 +48,15 @@ def _begins(operation_id: str, summary: str, request: type[DeleteAllSerializer])
         request=request,
         tag="operations",
     )
-    return lambda view: only("post")(extend_schema_view(post=post)(view))
+    return extend_schema_view(post=post)
 
 
-class BulkView(SessionView):
+class BulkView(AdminView):
     """Start a bulk operation."""
 
     serializer_class: ClassVar[type[DeleteAllSerializer]]
 
-    def post(self, request: Request, conversation_id: str) -> Response:
+    def post(self, request: Request) -> Response:
         """Count, or start and wait up to a second."""
         parameters(request)
         asked = self.serializer_class(data=request.data)
@@ -89,12 +84,11 @@ class RebindAllView(BulkView):
     serializer_class = RebindAllSerializer
 
 
-@only("get")
-class OperationsView(SessionView):
+class OperationsView(AdminView):
     """The most recent operations."""
 
     @operation("operations_list", "List bulk operations", 400, 501, ok={200: (OperationsSerializer, "The operations.")})
-    def get(self, request: Request, conversation_id: str) -> Response:
+    def get(self, request: Request) -> Response:
         """List them, the most recently started first."""
         parameters(request)
         return Response({"results": OperationSerializer(jobs.recent(), many=True, context={"request": request}).data})
@@ -117,27 +111,7 @@ class OperationPermission(SessionPermission):
         return has_permission(request.user, PERMISSION[obj.kind])
 
 
-class KeyView(SessionView):
-    """A path that contains the key of an operation."""
-
-    ending: ClassVar[str] = ""
-
-    def dispatch(self, request: HttpRequest, *args: Any, id: str = "", **kwargs: Any) -> HttpResponseBase:
-        """Parse the key, and the conversation id that the path may also be."""
-        self.key = kwargs.pop("key")
-        return super().dispatch(request, *args, id=f"operations/{self.key}{self.ending}", **kwargs)
-
-    def check(self, request: Request) -> None:
-        """Refuse query parameters, unknown operations and users without permission."""
-        parameters(request)
-        job = jobs.get(self.key)
-        if job is None:
-            raise _unknown(self.key)
-        self.check_object_permissions(request, job)
-
-
-@only("get")
-class OperationView(KeyView):
+class OperationView(AdminView):
     """One operation."""
 
     @operation(
@@ -147,20 +121,15 @@ class OperationView(KeyView):
         ok={200: AS_IT_IS},
         parameters=(KEY,),
     )
-    def get(self, request: Request, conversation_id: str) -> Response:
+    def get(self, request: Request, operation_key: str) -> Response:
         """Return the progress."""
         parameters(request)
-        job = jobs.get(self.key)
-        if job is None:
-            raise _unknown(self.key)
-        return Response(_shown(request, job))
+        return Response(_shown(request, _find(operation_key)))
 
 
-@only("post")
-class StopView(KeyView):
+class StopView(AdminView):
     """Stop one operation."""
 
-    ending = "/stop"
     permission_classes = (OperationPermission,)
 
     @operation(
@@ -170,17 +139,16 @@ class StopView(KeyView):
         ok={200: AS_IT_IS},
         parameters=(KEY,),
     )
-    def post(self, request: Request, conversation_id: str) -> Response:
+    def post(self, request: Request, operation_key: str) -> Response:
         """Stop it, unless it is finished."""
-        self.check(request)
-        return Response(_shown(request, _changed(request, self.key, jobs.stop(self.key), "Stopped")))
+        parameters(request)
+        self.check_object_permissions(request, _find(operation_key))
+        return Response(_shown(request, _changed(request, operation_key, jobs.stop(operation_key), "Stopped")))
 
 
-@only("post")
-class ResumeView(KeyView):
+class ResumeView(AdminView):
     """Resume one operation."""
 
-    ending = "/resume"
     permission_classes = (OperationPermission,)
 
     @operation(
@@ -190,10 +158,18 @@ class ResumeView(KeyView):
         ok={200: (OperationSerializer, "The finished operation."), 202: RUNNING},
         parameters=(KEY, LOCATION),
     )
-    def post(self, request: Request, conversation_id: str) -> Response:
+    def post(self, request: Request, operation_key: str) -> Response:
         """Resume a stopped or failed operation and wait up to a second."""
-        self.check(request)
-        return _answer(request, _changed(request, self.key, jobs.resume(self.key), "Resumed"))
+        parameters(request)
+        self.check_object_permissions(request, _find(operation_key))
+        return _answer(request, _changed(request, operation_key, jobs.resume(operation_key), "Resumed"))
+
+
+def _find(key: str) -> Job:
+    job = jobs.get(key)
+    if job is None:
+        raise _unknown(key)
+    return job
 
 
 def _answer(request: Request, job: Job) -> Response:

@@ -16,7 +16,6 @@ from drf_spectacular.utils import (
     PolymorphicProxySerializer,
     extend_schema,
     extend_schema_serializer,
-    extend_schema_view,
 )
 from rest_framework import serializers
 
@@ -51,17 +50,19 @@ HEADERS = (
 )
 LOCATION = OpenApiParameter("Location", str, "header", response=[201, 202], description="Path of the created resource.")
 KEY = OpenApiParameter(
-    "key", {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "path", description="Key of the operation, from its `url`."
+    "operation_key",
+    {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    "path",
+    description="Key of the operation, from its `url`.",
 )
 NO_CONTROL_CHARACTERS = r"^[^\u0000-\u001f\u007f-\u009f]+$"
 ID = OpenApiParameter(
-    "id",
+    "conversation_id",
     {"type": "string", "minLength": 1, "maxLength": MAX_CONVERSATION_ID_LENGTH + 1, "pattern": NO_CONTROL_CHARACTERS},
     "path",
     description=(
-        "Conversation id, percent-encoded as one segment (`/` as `%2F`). Use the `url` of a session if you have it."
-        " Reserved last segments (`.`, `..`, `stats`, `history`, `operations`, also after any number of `~`, and 32"
-        " hexadecimal digits after `operations/`) are escaped with a leading `~`."
+        "Conversation id, percent-encoded as one segment (`/` as `%2F`). A last segment `.` or `..`, also after any"
+        " number of `~`, is escaped with a leading `~`."
     ),
 )
 
@@ -154,11 +155,6 @@ def operation(
         responses=answers,
         tags=[f"sticky_{tag or operation_id.partition('_')[0]}"],
     )
-
-
-def only(*methods: str) -> Callable[[F], F]:
-    """Leave out the other methods that a view inherits: they mean another resource, which has an entry of its own."""
-    return extend_schema_view(**{name: extend_schema(exclude=True) for name in {"get", "delete"} - {*methods}})
 
 
 class ShownSession(OpenApiSerializerExtension):

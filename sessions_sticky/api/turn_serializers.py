@@ -37,6 +37,7 @@ class TurnSerializer(serializers.Serializer[Any]):
     model = serializers.CharField(help_text="Model that answered.")
     outcome = serializers.CharField(help_text="How the conversation came to this provider.")
     id_source = serializers.CharField(source="source", help_text="Where the conversation id came from; may be empty.")
+    reason = serializers.CharField(help_text="Why it was spilled or rebound; may be empty.")
     status = serializers.IntegerField(help_text="Status of the answer.")
     attempts = AttemptSerializer(many=True, help_text="Attempts that failed before.")
     first_byte_ms = serializers.IntegerField(allow_null=True, help_text="Time to the first byte; null if not known.")

@@ -1,28 +1,20 @@
 """Conversation ids in URL paths.
 
-A path contains an id percent-encoded as one segment. Servers decode `%2F` before Django sees the path, so the routes
-match any characters. Two kinds of ids are escaped with a `~` before their last segment:
-
-- those that end in `.` or `..`, which HTTP clients resolve away, encoded or not;
-- those that equal a route for reading: `stats`, `x/history`, `operations`, `operations/{32 hexadecimal digits}`.
-
-So are ids that would be mistaken for an escaped one (`~.`, `x/~history`); all others are unchanged.
+Paths that contain an id have a fixed first segment, so no id is mistaken for another path: `id/{id}/`, `touch/{id}/`.
+The id is percent-encoded as one segment. HTTP clients resolve `.` and `..` at its end, encoded or not. Such an id has a
+`~` before its last segment, and so has one that would be mistaken for an escaped one (`~.`, `x/~..`).
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 from urllib.parse import quote
 
 from django.urls import reverse
 from rest_framework.request import Request
 
-OWN_KWARGS = ("id", "key")
+OWN_KWARGS = ("conversation_id", "operation_key")
 """The captured parameters of this API's routes; others belong to the project's prefix."""
-
-_TAKEN = {".", "..", "stats", "history", "operations"}
-_OPERATION = re.compile(r"[0-9a-f]{32}")
 
 
 def sessions_path(request: Request) -> str:
@@ -36,18 +28,17 @@ def sessions_path(request: Request) -> str:
 def session_path(conversation_id: str, under: str) -> str:
     """Return the absolute path of a session's resource; `under` is `sessions_path()`."""
     before, slash, last = conversation_id.rpartition("/")
-    mark = "~" if _is_taken(before, last) else ""
-    return f"{under}{quote(f'{before}{slash}{mark}{last}', safe='')}/"
+    mark = "~" if _is_escaped(last) else ""
+    return f"{under}id/{quote(f'{before}{slash}{mark}{last}', safe='')}/"
 
 
 def id_in(segment: str) -> str:
     """Return the id of a decoded path segment from `session_path`; it is not validated."""
     before, slash, last = segment.rpartition("/")
-    if last.startswith("~") and _is_taken(before, last):
+    if last.startswith("~") and _is_escaped(last):
         return f"{before}{slash}{last[1:]}"
     return segment
 
 
-def _is_taken(before: str, last: str) -> bool:
-    bare = last.lstrip("~")
-    return bare in _TAKEN or (before == "operations" and _OPERATION.fullmatch(bare) is not None)
+def _is_escaped(last: str) -> bool:
+    return last.lstrip("~") in (".", "..")

@@ -14,31 +14,39 @@ from sessions_sticky.api.bulk import (
 )
 from sessions_sticky.api.views import (
     HistoryView,
-    NoSlashView,
     RebindView,
     SessionsView,
     SessionView,
     StatsView,
     TouchView,
+    UnknownPathView,
 )
 
 app_name = "sessions_sticky"
 
-_ANYTHING = r"^(?P<id>(?s:.*))"
-_OPERATION = r"^operations/(?P<key>[0-9a-f]{32})"
+_ID = r"(?P<conversation_id>(?s:.*))/\Z"
+"""Any characters, slashes too: servers decode `%2F` before Django sees the path."""
+_OLD_ID = r"^(?!(?:id|history|touch|rebind|operations)/)(?P<conversation_id>(?s:.*))"
+_OLD = {"schema": None, "is_deprecated": True}
+_OPERATION = r"^operations/(?P<operation_key>[0-9a-f]{32})/"
 
 urlpatterns = [
     path("", SessionsView.as_view(), name="sessions"),
-    path("stats/", StatsView.as_view(), {"id": "stats"}, name="stats"),
-    path("delete/", DeleteAllView.as_view(), {"id": "delete"}, name="delete_all"),
-    path("rebind/", RebindAllView.as_view(), {"id": "rebind"}, name="rebind_all"),
-    path("operations/", OperationsView.as_view(), {"id": "operations"}, name="operations"),
-    re_path(rf"{_OPERATION}/\Z", OperationView.as_view(), name="operation"),
-    re_path(rf"{_OPERATION}/stop/\Z", StopView.as_view(), name="operation_stop"),
-    re_path(rf"{_OPERATION}/resume/\Z", ResumeView.as_view(), name="operation_resume"),
-    re_path(rf"{_ANYTHING}/history/\Z", HistoryView.as_view(), name="session_history"),
-    re_path(rf"{_ANYTHING}/touch/\Z", TouchView.as_view(), name="session_touch"),
-    re_path(rf"{_ANYTHING}/rebind/\Z", RebindView.as_view(), name="session_rebind"),
-    re_path(rf"{_ANYTHING}/\Z", SessionView.as_view(), name="session"),
-    re_path(_ANYTHING, NoSlashView.as_view()),
+    path("stats/", StatsView.as_view(), name="stats"),
+    path("delete/", DeleteAllView.as_view(), name="delete_all"),
+    path("rebind/", RebindAllView.as_view(), name="rebind_all"),
+    path("operations/", OperationsView.as_view(), name="operations"),
+    re_path(rf"{_OPERATION}\Z", OperationView.as_view(), name="operation"),
+    re_path(rf"{_OPERATION}stop/\Z", StopView.as_view(), name="operation_stop"),
+    re_path(rf"{_OPERATION}resume/\Z", ResumeView.as_view(), name="operation_resume"),
+    re_path(rf"^id/{_ID}", SessionView.as_view(), name="session"),
+    re_path(rf"^history/{_ID}", HistoryView.as_view(), name="session_history"),
+    re_path(rf"^touch/{_ID}", TouchView.as_view(), name="session_touch"),
+    re_path(rf"^rebind/{_ID}", RebindView.as_view(), name="session_rebind"),
+    # The paths of version 0.1, for ids that look like no other route; the next version removes them.
+    re_path(rf"{_OLD_ID}/history/\Z", HistoryView.as_view(**_OLD)),
+    re_path(rf"{_OLD_ID}/touch/\Z", TouchView.as_view(**_OLD)),
+    re_path(rf"{_OLD_ID}/rebind/\Z", RebindView.as_view(**_OLD)),
+    re_path(rf"{_OLD_ID}/\Z", SessionView.as_view(**_OLD)),
+    re_path("^", UnknownPathView.as_view()),
 ]

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import NotFound
-from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.views import APIView
 
 from sessions_sticky import audit
+from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, parameters
-from sessions_sticky.api.parsers import ShortJSONParser
-from sessions_sticky.api.permissions import SessionPermission, has_permission
-from sessions_sticky.api.problems import Conflict, problem_handler
-from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, only, operation
+from sessions_sticky.api.permissions import has_permission
+from sessions_sticky.api.problems import Conflict
+from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, operation
 from sessions_sticky.api.serializers import (
     EventSerializer,
     RebindSerializer,
@@ -29,63 +24,15 @@ from sessions_sticky.api.serializers import (
     StatsSerializer,
     shown_all,
 )
-from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
-from sessions_sticky.conf import conf
-from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
 
 SESSION = (SessionSerializer, "The session.")
 UNSEEN = (None, "Done; for users who may not view sessions.")
-
-
-class JSONAlone(DefaultContentNegotiation):
-    """Knows no `?format=`, which asks for other renderers and answers 404 without."""
-
-    def filter_renderers(self, renderers: Any, format: str) -> Any:
-        """Return them all."""
-        return renderers
-
-
-class AdminView(APIView):
-    """JSON requests and responses, problem details for errors, and the project's authentication."""
-
-    parser_classes = (ShortJSONParser,)
-    renderer_classes = (JSONRenderer,)
-    content_negotiation_class = JSONAlone
-    versioning_class = None  # the project's versioning would expect a version in the path
-    permission_classes = (SessionPermission,)
-    throttle_classes = (SessionThrottle,)
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Remove parameters that the project's prefix captures, such as a version or a tenant."""
-        own = {name: value for name, value in kwargs.items() if name == "conversation_id"}
-        return super().dispatch(request, **own)
-
-    def get_authenticators(self) -> list[BaseAuthentication]:
-        """Return the authentication classes of the setting, else those of the project."""
-        classes = conf.api_authentication_classes
-        return super().get_authenticators() if classes is None else [each() for each in classes]
-
-    def get_permissions(self) -> list[Any]:
-        """Return the permissions of the app, and those of the setting: all must allow."""
-        return [*super().get_permissions(), *(each() for each in conf.api_permission_classes)]
-
-    @property
-    def manager(self) -> SessionManager:
-        """The manager that records the user as the author of changes."""
-        return sessions.acting_as(self.request.user.get_username())
-
-    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
-        """Forbid caching: responses contain sessions and their owners."""
-        final: Response = super().finalize_response(request, response, *args, **kwargs)
-        final["Cache-Control"] = "no-store"
-        return final
-
-    def get_exception_handler(self) -> Callable[..., Response | None]:
-        """Return the handler of this API instead of the project's."""
-        return problem_handler
+DEPRECATED_SINCE = "@1795651200"
+"""2026-11-26 as RFC 9745 writes a date."""
 
 
 class SessionsView(AdminView):
@@ -136,12 +83,22 @@ class SessionsView(AdminView):
         return Response(_shown(request, entry), 201, headers={"Location": location})
 
 
-class SessionView(AdminView):
-    """One session."""
+class ConversationView(AdminView):
+    """A path that contains a conversation id."""
 
-    def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
+    is_deprecated: ClassVar[bool] = False
+    """Whether the path is that of version 0.1, which the next version removes."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, conversation_id: str, **kwargs: Any) -> HttpResponseBase:
         """Parse the conversation id in the path."""
-        return super().dispatch(request, *args, conversation_id=id_in(id), **kwargs)
+        response = super().dispatch(request, *args, conversation_id=id_in(conversation_id), **kwargs)
+        if self.is_deprecated:
+            response["Deprecation"] = DEPRECATED_SINCE
+        return response
+
+
+class SessionView(ConversationView):
+    """One session."""
 
     @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
     def get(self, request: Request, conversation_id: str) -> Response:
@@ -157,9 +114,8 @@ class SessionView(AdminView):
         return Response(status=204)
 
 
-@only("get")
-class StatsView(SessionView):
-    """Statistics; DELETE refers to the session `stats`."""
+class StatsView(AdminView):
+    """Statistics."""
 
     @operation(
         "sessions_stats",
@@ -168,7 +124,7 @@ class StatsView(SessionView):
         501,
         ok={200: (StatsSerializer, "The numbers.")},
     )
-    def get(self, request: Request, conversation_id: str) -> Response:
+    def get(self, request: Request) -> Response:
         """Count the sessions of each provider and model."""
         parameters(request)
         counted, used = self.manager.stats(), self.manager.usage()
@@ -176,24 +132,8 @@ class StatsView(SessionView):
         return Response(StatsSerializer(numbers).data)
 
 
-class ActionView(SessionView):
-    """`{id}/{action}/`: some methods run the action; others refer to the session `{id}/{action}`."""
-
-    action: ClassVar[str]
-    action_methods: ClassVar[tuple[str, ...]] = ("POST",)
-
-    def dispatch(self, request: HttpRequest, *args: Any, id: str, **kwargs: Any) -> HttpResponseBase:
-        """Parse the conversation id, which includes the action unless the method runs it."""
-        whole = id if request.method in self.action_methods else f"{id}/{self.action}"
-        return super().dispatch(request, *args, id=whole, **kwargs)
-
-
-@only("get")
-class HistoryView(ActionView):
+class HistoryView(ConversationView):
     """The history of one conversation, whether or not it is bound now."""
-
-    action = "history"
-    action_methods = ("GET", "HEAD")
 
     @operation(
         "sessions_history",
@@ -209,11 +149,8 @@ class HistoryView(ActionView):
         return Response({"results": EventSerializer(events, many=True).data, "trail": TrailSerializer(trail).data})
 
 
-@only("post")
-class TouchView(ActionView):
+class TouchView(ConversationView):
     """Touch one session."""
-
-    action = "touch"
 
     @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: UNSEEN}, parameters=(ID,))
     def post(self, request: Request, conversation_id: str) -> Response:
@@ -223,11 +160,8 @@ class TouchView(ActionView):
         return _changed(request, _find(conversation_id))
 
 
-@only("post")
-class RebindView(ActionView):
+class RebindView(ConversationView):
     """Rebind one session."""
-
-    action = "rebind"
 
     @operation(
         "sessions_rebind",
@@ -253,13 +187,13 @@ class RebindView(ActionView):
         return _changed(request, Entry(session, found.expires_in))
 
 
-class NoSlashView(AdminView):
-    """Unknown paths. Django would redirect, but clients resolve the dots in `a/../b` when they follow."""
+class UnknownPathView(AdminView):
+    """Unknown paths. Django would add a slash, but clients resolve the dots in `a/../b` when they follow a redirect."""
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse every method."""
         super().initial(request, *args, **kwargs)
-        raise NotFound("The path of a session ends with a slash.")
+        raise NotFound("Unknown path. The path of a session is id/{id}/, with a slash at the end.")
 
 
 def _validated(serializer: BaseSerializer[Any]) -> dict[str, Any]:

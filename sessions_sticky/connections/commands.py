@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+P = ParamSpec("P")
 ReplyT = TypeVar("ReplyT")
 ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
@@ -56,6 +57,13 @@ class AllPrimaries(Request[list[Any]]):
 RedisRequest = Command[Any] | Batch | AllPrimaries
 
 
+class Send(Protocol):
+    """A function that sends a request and returns the reply."""
+
+    def __call__(self, request: Request[ReplyT], /) -> Awaitable[ReplyT]:
+        """Send."""
+
+
 class Script:
     """A Lua script composed of files in `stores/lua/`."""
 
@@ -82,3 +90,12 @@ def run(coroutine: Coroutine[Any, Any, ReplyT]) -> ReplyT:
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]
     raise RuntimeError("a coroutine that sends in blocking calls must not suspend")
+
+
+def unsuspended(call: Callable[P, ReplyT]) -> Callable[P, Coroutine[Any, Any, ReplyT]]:
+    """Return a blocking function as a coroutine function that never suspends, for `run`."""
+
+    async def coroutine(*args: P.args, **kwargs: P.kwargs) -> ReplyT:
+        return call(*args, **kwargs)
+
+    return coroutine

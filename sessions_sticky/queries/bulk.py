@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.history import Change, bulk_event
+from sessions_sticky.stores.usage import add_commands, move_sums
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -118,7 +120,7 @@ class Bulk:
         replies = self._store.send(Batch([self._request(row, move) for row in rows]))
         changed = [row.session for row, (done, _) in zip(rows, replies, strict=True) if done]
         if move is not None:
-            metrics.rebound(move.reason, self._actor, len(changed))
+            self._count(move, Counter(session.provider for session in changed))
         for session in changed:
             if move is None:
                 self._store.last_seen.forget(session.id)
@@ -130,6 +132,14 @@ class Bulk:
                     session_rebound, session=moved, previous=session, reason=move.reason, actor=self._actor
                 )
         return len(changed)
+
+    def _count(self, move: Move, numbers: Counter[str]) -> None:
+        for from_provider, number in numbers.items():
+            metrics.rebound(move.reason, self._actor, from_provider, move.provider, number)
+        try:
+            self._store.send(add_commands(move_sums(move.reason, self._actor, numbers, move.provider)))
+        except SessionStoreUnavailable as exc:
+            logger.warning("moves not counted: %s", exc)
 
     def _request(self, row: Row, move: Move | None) -> Any:
         session, raw, ttl = row.session, row.raw, self._ttl_seconds

@@ -10,9 +10,8 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Age, Cursor, Filters
-from sessions_sticky.session import Session
+from sessions_sticky.session import Session, readable
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 

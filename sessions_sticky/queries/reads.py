@@ -13,11 +13,10 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.policy import readable
 from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
-from sessions_sticky.session import Entry
-from sessions_sticky.stores import index
+from sessions_sticky.session import Entry, readable
+from sessions_sticky.stores import created_counts, index
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
 
@@ -64,19 +63,28 @@ class Reads:
         """Count by route."""
         routes = self._reader.routes()
         counts = self._counts([keys.route(*route) for route in routes])
-        created = self._store.send(index.created())
+        created = self._store.send(created_counts.created())
         living = dict(zip(routes, counts, strict=True))
-        in_hour, in_day = _by_route(created[: index.MINUTE_COUNTS]), _by_route(created[index.MINUTE_COUNTS :])
+        minutes = created_counts.MINUTE_COUNTS
+        in_hour, in_day = _by_route(created[:minutes]), _by_route(created[minutes:])
         rows = [
             RouteStats(*route, living.get(route, 0), in_hour[route], in_day[route])
             for route in sorted({*living, *in_hour, *in_day})
         ]
         return Stats(sum(counts), [row for row in rows if any(row[2:])])
 
+    def by_provider(self) -> Counter[str]:
+        """Count by provider."""
+        routes = self._reader.routes()
+        sums: Counter[str] = Counter()
+        for (provider, _), number in zip(routes, self._counts([keys.route(*route) for route in routes]), strict=True):
+            sums[provider] += number
+        return sums
+
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600
-        hours = self._store.send(index.created_per_hour(hour))
+        hours = self._store.send(created_counts.created_per_hour(hour))
         return [
             HourStats(datetime.fromtimestamp((hour - ago) * 3600, UTC), sum(_by_route([counted]).values()))
             for ago, counted in reversed(list(enumerate(hours)))

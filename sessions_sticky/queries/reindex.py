@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
-from sessions_sticky.policy import readable
 from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, Row, read_entries
-from sessions_sticky.stores import index
+from sessions_sticky.session import readable
+from sessions_sticky.stores import created_counts, index
 from sessions_sticky.stores.base import Store
 
 Progress = Callable[[int, int], object]
@@ -27,7 +27,7 @@ class Reindex:
         """Drop entries without a session, then add sessions without an entry."""
         expected = 2 * sum(self._store.send(AllPrimaries(Command(("DBSIZE",)))))
         # If a counter exists, all of them may: only the index was lost.
-        self._counts_new = not any(self._store.send(index.created()))
+        self._counts_new = not any(self._store.send(created_counts.created()))
         read = found = 0
         for pattern, handler in ((f"{keys.index_prefix()}*", self._sweep), (f"{keys.session_prefix()}*", self._enter)):
             cursor: bytes | None = b"0"
@@ -76,5 +76,5 @@ class Reindex:
         added = self._store.send(Batch([self._reader.refresh(row) for row in late]))
         new = [row.session for row, is_new in zip(late, added, strict=True) if is_new]
         if new and self._counts_new:
-            self._store.send(Batch(index.count_created(new)))
+            self._store.send(Batch(created_counts.count_created(new)))
         return len(rows)

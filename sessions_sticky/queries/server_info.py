@@ -10,6 +10,8 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext
 
 MAX_MEMORY_USED = 0.8
+FULL_MEMORY = 0.95
+"""Without eviction: the next large write may be refused."""
 OLDEST = {"Redis": 7, "Valkey": 8}
 """The first supported major versions."""
 
@@ -86,15 +88,23 @@ def _eviction(info: dict[str, str]) -> Finding:
     return Finding(Level.OK, "eviction", f"maxmemory-policy {policy}")
 
 
-def _memory(info: dict[str, str]) -> Finding:
+def memory_ratio(info: dict[str, str]) -> float | None:
+    """Return the used part of maxmemory; None without a limit."""
     limit = int(info.get("maxmemory", 0))
-    if not limit:
+    return int(info.get("used_memory", 0)) / limit if limit else None
+
+
+def _memory(info: dict[str, str]) -> Finding:
+    ratio = memory_ratio(info)
+    if ratio is None:
         used = info.get("used_memory_human", "?")
         return Finding(Level.OK, "memory", gettext("%s is used; maxmemory is not set") % used)
-    share = int(info.get("used_memory", 0)) / limit
-    level = Level.WARNING if share > MAX_MEMORY_USED else None
-    message = gettext("%s of maxmemory is used") % f"{share:.0%}"
-    return make_finding(level, "memory", message, gettext("Raise maxmemory, or lower SESSION_TTL_SECONDS"))
+    percent, hint = f"{ratio:.0%}", gettext("Raise maxmemory, or release idle sessions")
+    if ratio >= FULL_MEMORY and info.get("maxmemory_policy") == "noeviction":
+        message = gettext("Redis is full: %s of maxmemory is used, and new sessions are refused")
+        return Finding(Level.ERROR, "memory", message % percent, hint)
+    level = Level.WARNING if ratio > MAX_MEMORY_USED else None
+    return make_finding(level, "memory", gettext("%s of maxmemory is used") % percent, hint)
 
 
 def _role(info: dict[str, str]) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen
+from sessions_sticky.stores.local_cache import LastSeen, OutageLog
 from sessions_sticky.stores.trail import Recorded
 from sessions_sticky.stores.usage import UsageSums
 from sessions_sticky.turns import Trail, Turn
@@ -55,8 +55,7 @@ class Store(Protocol):
     """
 
     last_seen: LastSeen
-    next_warning_at: dict[type, float]
-    """When this process may log the next warning of each kind of error, in `time.monotonic()` seconds."""
+    outages: OutageLog
 
     @property
     def refresh_tracker(self) -> RefreshTracker | None:

@@ -7,8 +7,6 @@ index keys share one slot of a Redis Cluster, so that entries, history and count
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,17 +15,15 @@ import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Batch, Command, ReplyT_co, Script, ScriptCall
+from sessions_sticky.connections.commands import Command, ReplyT_co, Script, ScriptCall
 from sessions_sticky.session import Session
+from sessions_sticky.stores.created_counts import counters_of
 from sessions_sticky.stores.history import MAX_EVENTS, Change
 
 LAG_SECONDS = 60
 """How far an entry may lag behind its session: the minimum interval of refreshes by one process."""
 MAX_DUE = 1_000
 """Maximum number of entries in one step of counting whose sessions must be read to know whether they are alive."""
-HOUR_MINUTES, DAY_HOURS = 60, 24
-MINUTE_COUNTS = HOUR_MINUTES + 1
-"""Number of counters for the last hour: one more than its minutes, because clocks differ."""
 
 REFRESH = Script("change", "refresh")
 MARK_DELETED = Script("mark", "mark_deleted")
@@ -35,10 +31,6 @@ DROP_ENTRY = Script("drop_entry")
 PAGE = Script("page")
 COUNT = Script("count")
 READ = Script("read")
-
-
-Counts = tuple[Literal["", "created", "done"], tuple[str, str]]
-"""The option `counts` of a change, and its two counters."""
 
 
 class ChangeKeys(NamedTuple):
@@ -134,7 +126,7 @@ def change(
     now = change.after or change.before
     places = zsets(now)[1:] if now else (keys.index_all(), keys.index_all())
     former_places = zsets(change.before)[1:] if change.before else places
-    counts, counters = _counts(change, counter) if record else _no_counts()
+    counts, counters = counters_of(change if record else None, counter)
     names = ChangeKeys(
         *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
         *(keys.index_all(), keys.index_routes(), keys.history()),
@@ -155,19 +147,6 @@ def change(
     )
     argv = (*options, *own)
     return SessionChange(("EVALSHA", script.sha, len(names), *names, *argv), script, names, argv, names, options, own)
-
-
-def _counts(change: Change, counter: str) -> Counts:
-    if counter:
-        return "done", (counter, counter)
-    if change.kind == "created" and change.after and time.time() - change.after.created_at < DAY_HOURS * 3600:
-        created_at = change.after.created_at
-        return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
-    return _no_counts()
-
-
-def _no_counts() -> Counts:
-    return "", (keys.index_all(), keys.index_all())
 
 
 def refresh(
@@ -218,39 +197,6 @@ def page(zsets: list[str], limit: int, score: str, member: str) -> ScriptCall[An
 def count(zsets: list[str]) -> ScriptCall[Any]:
     """Count the live entries of some ZSETs; see count.lua."""
     return COUNT.call(zsets, LAG_SECONDS, MAX_DUE)
-
-
-def created() -> Batch:
-    """Read the counters of the last hour, `MINUTE_COUNTS` by minute, and those of the last day by hour.
-
-    Each is a list of route name, number, route name, number ...
-    """
-    minute, hour = int(time.time()) // 60, int(time.time()) // 3600
-    minutes = [keys.created("minute", minute - ago) for ago in range(-1, HOUR_MINUTES)]
-    hours = [keys.created("hour", hour - ago) for ago in range(-1, DAY_HOURS)]
-    return Batch([Command(("HGETALL", key)) for key in (*minutes, *hours)])
-
-
-def created_per_hour(hour: int) -> Batch:
-    """Read the counters of an hour, and of each of the 23 before it."""
-    return Batch([Command(("HGETALL", keys.created("hour", hour - ago))) for ago in range(DAY_HOURS)])
-
-
-def count_created(sessions: list[Session]) -> list[Command[int]]:
-    """Count sessions as created at their `created_at`, if that is in the last hour or day."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for session in sessions:
-        name, age = keys.route_name(session.provider, session.model), time.time() - session.created_at
-        if age < HOUR_MINUTES * 60:
-            counts[keys.created("minute", session.created_at // 60), name] += 1
-        if age < DAY_HOURS * 3600:
-            counts[keys.created("hour", session.created_at // 3600), name] += 1
-    kept_seconds = (DAY_HOURS + 2) * 3600
-    return [
-        command
-        for (key, name), number in counts.items()
-        for command in (Command[int](("HINCRBY", key, name, number)), Command[int](("EXPIRE", key, kept_seconds)))
-    ]
 
 
 def scan(cursor: bytes, pattern: str, count: int) -> Command[tuple[bytes, list[bytes]]]:

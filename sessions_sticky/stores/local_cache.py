@@ -1,12 +1,18 @@
-"""The sessions that this process resolved last; performs no I/O."""
+"""What this process remembers of sessions and of the store; performs no I/O."""
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import OrderedDict
 from threading import Lock
 
+from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.session import Session
 
+logger = logging.getLogger("sessions_sticky")
+
+WARN_SECONDS = 1.0
 _NOTHING = (None, 0.0, False)
 
 
@@ -53,3 +59,22 @@ class LastSeen:
         """Forget the session of a conversation, if there is one."""
         with self._lock:
             self._entries.pop(conversation_id, None)
+
+
+class OutageLog:
+    """Logs failures of the store: each kind of error as a warning once a second, otherwise for debugging."""
+
+    def __init__(self) -> None:
+        self._next_warning_at: dict[type, float] = {}
+
+    def log(self, exc: SessionStoreUnavailable, message: str, *args: object, **extra: object) -> None:
+        """Log a failure.
+
+        No cause means that the circuit breaker rejected the call: the failure that opened it was already logged.
+        """
+        kind, now = type(exc.__cause__), time.monotonic()
+        if exc.__cause__ is None or now < self._next_warning_at.get(kind, now):
+            logger.debug(message, *args, extra=extra)
+        else:
+            self._next_warning_at[kind] = now + WARN_SECONDS
+            logger.warning(message, *args, extra=extra)

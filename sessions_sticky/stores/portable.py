@@ -16,7 +16,7 @@ from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
-from sessions_sticky.stores.local_cache import LastSeen
+from sessions_sticky.stores.local_cache import LastSeen, OutageLog
 from sessions_sticky.turns import Trail
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class PortableStore:
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
-        self.next_warning_at: dict[type, float] = {}
+        self.outages = OutageLog()
         # Called for each request: Django has one cache object for each thread.
         self._get_cache = get_cache
 

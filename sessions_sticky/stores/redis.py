@@ -17,7 +17,7 @@ from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores import cluster_steps, index, trail, usage
 from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import Change
-from sessions_sticky.stores.local_cache import LastSeen
+from sessions_sticky.stores.local_cache import LastSeen, OutageLog
 
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
@@ -42,7 +42,7 @@ class RedisStore:
 
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
-        self.next_warning_at: dict[type, float] = {}
+        self.outages = OutageLog()
         self.refresh_tracker: index.RefreshTracker | None = index.RefreshTracker()
         self._cache = cache
         self._servers = self._connect(None)

@@ -31,7 +31,7 @@ Recorded = tuple[int, int] | None
 
 def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> ScriptCall[Recorded]:
     """Add a turn to a session's trail, if the session exists; see trail.lua."""
-    names = [turn.provider, turn.bound_provider, turn.model, turn.outcome, turn.source]
+    names = [turn.provider, turn.bound_provider, turn.model, turn.outcome, turn.source, turn.reason]
     usage, expires_at = turn.usage, turn.cache_expires_at
     return RECORD.call(
         [keys.trail(conversation_id), keys.session(conversation_id)],
@@ -67,7 +67,7 @@ def _encode(turn: Turn, names: list[str]) -> str:
     fields = [
         *(_base36(int(turn.at), 36**6), _base36(turn.status)),
         "" if turn.first_byte_ms is None else _base36(turn.first_byte_ms),
-        *(f"${at + 1}" for at in range(len(names))),
+        *(f"${at + 1}" if name else "" for at, name in enumerate(names)),
         *tokens,
         _base36(turn.saved),
     ]
@@ -110,7 +110,7 @@ def _read_turn(text: str, names: list[str]) -> RecordedTurn | None:
 
     try:
         at, status, first_byte, *numbers, attempts, expected, lost = text.split(" ")
-        provider, bound, model, outcome, source, *tokens, saved = numbers
+        provider, bound, model, outcome, source, reason, *tokens, saved = numbers
         return RecordedTurn(
             at=datetime.fromtimestamp(int(at, 36), UTC),
             provider=name(provider),
@@ -118,6 +118,7 @@ def _read_turn(text: str, names: list[str]) -> RecordedTurn | None:
             outcome=name(outcome),
             bound_provider=name(bound),
             source=name(source),
+            reason=name(reason),
             status=int(status, 36),
             attempts=tuple(
                 Attempt(name(who), int(answer, 36), name(code))

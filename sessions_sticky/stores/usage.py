@@ -2,6 +2,9 @@
 
 The fields are `[provider, model, outcome, measure]` for the routes and `[owner, measure]` for the owners. Measures are
 the fields of `TurnTotals`, and `first_byte` with the bucket's upper bound in milliseconds (0: above all bounds).
+
+The activity of an hour is one HASH. Its fields are `[minute, "turns", outcome, bound provider, provider]` and
+`[minute, "moves", reason, by, from provider, to provider]`.
 """
 
 from __future__ import annotations
@@ -9,18 +12,24 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command
+from sessions_sticky.metrics import GATEWAY
 from sessions_sticky.turns import Turn, TurnTotals
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
+OPERATOR = "operator"
+MAX_REASON_LENGTH = 200
+"""Maximum number of characters of a reason in the activity; the history has all of it."""
 FAILED = "failed"
 """The outcome of a failed attempt at a provider."""
+REBOUND = "rebound"
+"""The outcome of a turn with which the gateway moved the conversation."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets of times to the first byte."""
 MEASURES = TurnTotals.__struct_fields__
@@ -30,15 +39,16 @@ Sums = Counter[tuple[str, ...]]
 
 
 class UsageSums(NamedTuple):
-    """Sums of some turns by provider, model, outcome and measure, and by owner and measure."""
+    """Sums of some turns by provider, model, outcome and measure, by owner and measure, and of the activity."""
 
     routes: Sums
     owners: Sums
+    activity: Sums
 
 
 def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
     """Sum turns, each with the tokens expected and lost."""
-    routes, owners = Sums(), Sums()
+    routes, owners, activity = Sums(), Sums(), Sums()
     for turn, (expected, lost) in turns:
         lost_money = round(lost * turn.price.discount) if turn.price else 0
         numbers = dict(zip(MEASURES, (*turn.sums, expected, lost, lost_money), strict=True))
@@ -48,21 +58,50 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
             routes[turn.provider, turn.model, turn.outcome, f"first_byte {_bucket(turn.first_byte_ms)}"] += 1
         for attempt in turn.attempts:
             routes[attempt.provider, turn.model, FAILED, "turns"] += 1
-    return UsageSums(routes, owners)
+            activity["turns", FAILED, turn.bound_provider, attempt.provider] += 1
+        activity["turns", turn.outcome, turn.bound_provider, turn.provider] += 1
+        if turn.outcome == REBOUND:
+            activity["moves", turn.reason, GATEWAY, turn.bound_provider, turn.provider] += 1
+    return UsageSums(routes, owners, activity)
+
+
+def move_sums(reason: str, actor: str, from_providers: Mapping[str, int], to_provider: str) -> UsageSums:
+    """Return the activity of moving numbers of sessions from some providers to another one."""
+    by = GATEWAY if actor == GATEWAY else OPERATOR
+    reason = reason[:MAX_REASON_LENGTH].encode(errors="replace").decode()  # lone surrogates have no UTF-8 form
+    moves = {("moves", reason, by, provider, to_provider): number for provider, number in from_providers.items()}
+    return UsageSums(Sums(), Sums(), Sums(moves))
 
 
 def add_commands(sums: UsageSums) -> Batch:
     """Add to the sums of this minute and this hour."""
     now = int(time.time())
     commands: list[Command[Any]] = []
+    minute = str(now // 60)
+    activity = Sums({(minute, *field): number for field, number in sums.activity.items()})
     for key, part, kept_seconds in (
+        (keys.usage("activity", now // 3600), activity, (HOURS_KEPT + 2) * 3600),
         (keys.usage("minute", now // 60), sums.routes, (MINUTES_KEPT + 2) * 60),
         (keys.usage("hour", now // 3600), sums.routes, (HOURS_KEPT + 2) * 3600),
         (keys.usage("owners", now // 3600), sums.owners, (HOURS_KEPT + 2) * 3600),
     ):
         commands += [Command(("HINCRBY", key, msgspec.json.encode(field), number)) for field, number in part.items()]
-        commands.append(Command(("EXPIRE", key, kept_seconds)))
+        commands += [Command(("EXPIRE", key, kept_seconds))] if part else []
     return Batch(commands)
+
+
+def activity_commands(minutes: int) -> Batch:
+    """Read the activity of the hours that contain the last minutes."""
+    now = int(time.time())
+    hours = range((now // 60 - minutes + 1) // 60, now // 3600 + 1)
+    return Batch([Command(("HGETALL", keys.usage("activity", hour))) for hour in hours])
+
+
+def read_activity(hashes: Iterable[Any], minutes: int) -> list[tuple[int, list[str], int]]:
+    """Return minute since 1970, field and number of the last minutes; ignore invalid fields of other programs."""
+    first = int(time.time()) // 60 - minutes + 1
+    found = ((field, number) for flat in hashes for field, number in _fields(flat))
+    return [(int(minute), field, number) for (minute, *field), number in found if _is_since(minute, first)]
 
 
 def read_commands(minutes: int) -> Batch:
@@ -79,14 +118,9 @@ def read_sums(hashes: Iterable[Any], parts: int) -> dict[tuple[str, ...], Counte
     """Return the measures of each route or owner; ignore invalid fields of other programs."""
     found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
     for flat in hashes:
-        for name, number in zip(flat[::2], flat[1::2], strict=True):
-            try:
-                *field, measure = _FIELD.decode(name)
-                value = int(number)
-            except (msgspec.MsgspecError, ValueError):
-                continue
+        for (*field, measure), number in _fields(flat):
             if len(field) == parts:
-                found[tuple(field)][measure] += value
+                found[tuple(field)][measure] += number
     return found
 
 
@@ -100,6 +134,21 @@ def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
     return {
         bound: measures[f"first_byte {bound}"] for bound in (*FIRST_BYTE_MS, 0) if measures.get(f"first_byte {bound}")
     }
+
+
+def _fields(flat: Any) -> Iterator[tuple[list[str], int]]:
+    """Yield the valid fields of a HASH and their numbers."""
+    for name, number in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            field, value = _FIELD.decode(name), int(number)
+        except (msgspec.MsgspecError, ValueError):
+            continue
+        if field:
+            yield field, value
+
+
+def _is_since(minute: str, first: int) -> bool:
+    return minute.isdecimal() and len(minute) < 12 and int(minute) >= first
 
 
 def _add(sums: Sums, field: tuple[str, ...], numbers: Mapping[str, int]) -> None:

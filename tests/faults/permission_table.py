@@ -112,8 +112,8 @@ def _table(
 SESSION = "sessions_sticky/session/"
 ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 OBJECT_ID = f"(?P<object_id>{ID})"
-ANY_ID = "api/sessions/^(?P<id>(?s:.*))"
-OPERATION = "api/sessions/^operations/(?P<key>[0-9a-f]{32})"
+ANY_ID = r"(?P<conversation_id>(?s:.*))/\Z"
+OPERATION = "api/sessions/^operations/(?P<operation_key>[0-9a-f]{32})"
 SESSION_PAGES = {
     "": _page(SESSION, GET="view 200", other="view 405"),
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
@@ -184,26 +184,22 @@ ROUTES: dict[str, Route] = {
     "admin/auth/user/<id>/password/": _page("auth/user/{user}/password/", "user", other="change 200"),
     # The admin API
     "api/sessions/": _api("", PROPOSAL, GET="view 200", POST="add 201", other="add 405"),
-    "api/sessions/stats/": _api("stats/", GET="view 200", DELETE="delete 404"),
+    "api/sessions/stats/": _api("stats/", GET="view 200"),
     "api/sessions/delete/": _api(
-        "delete/", {"provider": "missing"}, GET="view 404", POST="delete 200", DELETE="delete 404", other="delete 405"
+        "delete/", {"provider": "missing"}, GET="view 405", POST="delete 200", other="delete 405"
     ),
     "api/sessions/rebind/": _api(
-        "rebind/",
-        {"provider": "missing", "to_provider": "x", "reason": "y"},
-        GET="view 404",
-        POST="change 200",
-        DELETE="delete 404",
+        "rebind/", {"provider": "missing", "to_provider": "x", "reason": "y"}, GET="view 405", POST="change 200"
     ),
-    "api/sessions/operations/": _api("operations/", GET="view 200", DELETE="delete 404"),
-    rf"{OPERATION}/\Z": _api("operations/{job}/", GET="view 200", DELETE="delete 404"),
-    rf"{OPERATION}/stop/\Z": _api("operations/{job}/stop/", GET="view 404", POST="delete 200", DELETE="delete 404"),
-    rf"{OPERATION}/resume/\Z": _api("operations/{job}/resume/", GET="view 404", POST="delete 200", DELETE="delete 404"),
-    rf"{ANY_ID}/history/\Z": _api("conv-1/history/", GET="view 200", DELETE="delete 404"),
-    rf"{ANY_ID}/touch/\Z": _api("conv-1/touch/", GET="view 404", POST="change 200/204", DELETE="delete 404"),
-    rf"{ANY_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 404", POST="change 200/204", DELETE="delete 404"),
-    rf"{ANY_ID}/\Z": _api("conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
-    ANY_ID: _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
+    "api/sessions/operations/": _api("operations/", GET="view 200"),
+    rf"{OPERATION}/\Z": _api("operations/{job}/", GET="view 200"),
+    rf"{OPERATION}/stop/\Z": _api("operations/{job}/stop/", GET="view 405", POST="delete 200"),
+    rf"{OPERATION}/resume/\Z": _api("operations/{job}/resume/", GET="view 405", POST="delete 200"),
+    rf"api/sessions/^id/{ANY_ID}": _api("id/conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
+    rf"api/sessions/^history/{ANY_ID}": _api("history/conv-1/", GET="view 200"),
+    rf"api/sessions/^touch/{ANY_ID}": _api("touch/conv-1/", GET="view 405", POST="change 200/204"),
+    rf"api/sessions/^rebind/{ANY_ID}": _api("rebind/conv-1/", MOVE, GET="view 405", POST="change 200/204"),
+    "api/sessions/^": _api("conv-1/", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API
     "v1/chat/completions": _key("/v1/chat/completions", POST="owner 200"),
     "v1/messages": _key("/v1/messages", POST="owner 200"),

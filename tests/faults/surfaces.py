@@ -30,7 +30,7 @@ DRAINING = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two
 FILTERS = ({"provider": "echo-one"}, {"external_id": "ann"}, BOUND)
 API_PATHS = (
     *(API, f"{API}?provider=echo-one&external_id=ann", f"{API}stats/", f"{API}operations/"),
-    *(f"{API}conv-1/", f"{API}conv-1/history/", f"{API}conv-2/"),
+    *(f"{API}id/conv-1/", f"{API}history/conv-1/", f"{API}id/conv-2/"),
 )
 COMMANDS = (["list", "--all"], ["show", "conv-2"], ["stats"], ["tail"], ["doctor"], ["reindex"])
 LOOKS = tuple(name for name in methods.EVERY_METHOD if name not in methods.CHANGING)
@@ -88,7 +88,7 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
             yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, session))
     move = {"provider": "echo-two", "model": "echo-small", "reason": "poison"}
     for name, body in {"touch": None, "rebind": move}.items():
-        path = f"{API}conv-2/{name}/"
+        path = f"{API}{name}/conv-2/"
         yield path, _failed(eyes.api.post(path, json.dumps(body) if body else "", content_type="application/json"))
     yield "drain", _failed(eyes.browser.get(f"{BASE}drain/", DRAINING))
     for name in ("stop", "resume"):

@@ -43,6 +43,24 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [
+        (fails(503), "HTTP 503"),
+        (fails(429, {"error": {"code": "rate_limit_exceeded"}}), "HTTP 429 rate_limit_exceeded"),
+        (fails(429, {"error": {"code": "the user's own <b>words</b>"}}), "HTTP 429"),
+        (fails(401), "HTTP 401 upstream_refused"),
+    ],
+)
+async def test_last_error_names_status_and_code_but_no_text_of_the_provider(
+    bound_to_north: str, north: Upstream, failing: Behaviour, error: str
+) -> None:
+    for number in range(3):  # two conversations, for the outlier rule
+        north.then(failing)
+        await say(bound_to_north if number else "conv-other")
+    assert routing.health.last_error("north") == error
+
+
 async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
     bound_to_north: str, north: Upstream
 ) -> None:

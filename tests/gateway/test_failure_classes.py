@@ -13,7 +13,7 @@ import pytest
 
 from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.failures import Fault
-from sentinel_project.gateway.providers.health import ACCOUNT, model_slot
+from sentinel_project.gateway.providers.slots import ACCOUNT, model_slot
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.gateway.asgi import outcome_of, say

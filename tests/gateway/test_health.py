@@ -6,14 +6,8 @@ import pytest
 
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import (
-    ACCOUNT_SECONDS,
-    MAX_COOLDOWN_SECONDS,
-    PROVIDER,
-    Failure,
-    Health,
-    model_slot,
-)
+from sentinel_project.gateway.providers.health import ACCOUNT_SECONDS, MAX_COOLDOWN_SECONDS, Health
+from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, PROVIDER, Failure, model_slot
 
 START = 1_000.0
 DOWN = Failure(Cools.PROVIDER)
@@ -314,3 +308,33 @@ def test_nothing_cools_down_when_cooldowns_are_switched_off(clock: Clock, cools:
     health.failed("north", MODEL, Failure(cools))
     health.begin("north", MODEL)
     assert not health.is_cooling("north", MODEL)
+
+
+def test_provider_is_unanswered_until_an_answer_whatever_happens_in_between(health: Health, clock: Clock) -> None:
+    health.failed("north", MODEL, DOWN._replace(error="upstream_unreachable"))
+    for _ in range(3):
+        clock.now += health.seconds_left("north") + 500  # no chats
+        assert health.unanswered_since("north") == START
+        health.begin("north", MODEL)
+        health.record_probe("north", is_alive=True)
+        health.failed("north", MODEL, DOWN._replace(error="x" * 1_000))
+    assert health.unanswered_since("north") == START
+    assert health.last_error("north") == "x" * MAX_ERROR_LENGTH
+    health.answered("north", MODEL, clock.now)
+    assert (health.unanswered_since("north"), health.last_error("north")) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("failure", "is_unanswered"),
+    [
+        (Failure(Cools.PROVIDER), True),
+        (Failure(Cools.ACCOUNT, is_alive=True), True),
+        (Failure(Cools.OUTLIER, retry_after=9), True),
+        (Failure(Cools.MODEL, retry_after=9, is_alive=True), False),
+    ],
+)
+def test_provider_that_reached_a_limit_is_not_unanswered(health: Health, failure: Failure, is_unanswered: bool) -> None:
+    health.failed("north", MODEL, failure._replace(error="HTTP 429"))
+    assert (health.unanswered_since("north") is not None) is is_unanswered
+    assert health.last_error("north") == "HTTP 429"
+    assert health.unanswered_since("south") is None

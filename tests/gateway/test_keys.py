@@ -129,9 +129,81 @@ def test_admin_revokes_nothing_when_the_request_is_forged(key: ApiKey):
     assert key.revoked_at is None
 
 
-def test_admin_edits_nothing_when_the_user_may_do_all(key: ApiKey):
+def test_admin_edits_only_limits_when_the_user_may_do_all(key: ApiKey):
     client = user_with("view_apikey", "change_apikey", "add_apikey", "delete_apikey")
-    assert client.post(f"{LIST}{key.pk}/change/", {"owner": "eve", "digest": "x", "revoked_at": ""}).status_code == 403
-    key.refresh_from_db()
-    assert key.owner == "ann"
+    client.post(f"{LIST}{key.pk}/change/", {"owner": "eve", "digest": "x", "revoked_at": "", "tokens_per_minute": "7"})
+    changed = ApiKey.objects.get()
+    assert (changed.owner, changed.digest, changed.tokens_per_minute) == ("ann", key.digest, 7)
     assert key.digest not in client.get(f"{LIST}{key.pk}/change/").content.decode()
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "2147483648", "1.5"])
+def test_admin_refuses_a_limit_when_it_is_not_a_number_from_1(key: ApiKey, limit):
+    client = user_with("view_apikey", "change_apikey")
+    assert client.post(f"{LIST}{key.pk}/change/", {"requests_per_minute": limit}).status_code == 200
+    assert ApiKey.objects.get().requests_per_minute is None
+
+
+def test_admin_keeps_a_revocation_when_limits_are_saved_at_the_same_time(key: ApiKey, monkeypatch):
+    save = ApiKey.save
+
+    def revoke_first(self, **options):
+        ApiKey.objects.all().revoke()
+        save(self, **options)
+
+    monkeypatch.setattr(ApiKey, "save", revoke_first)
+    user_with("view_apikey", "change_apikey").post(f"{LIST}{key.pk}/change/", {"requests_per_minute": "5"})
+    changed = ApiKey.objects.get()
+    assert (changed.state, changed.requests_per_minute) == ("revoked", 5)
+
+
+def test_admin_changes_nothing_when_the_key_is_revoked(key: ApiKey):
+    ApiKey.objects.all().revoke()
+    client = user_with("view_apikey", "change_apikey")
+    assert client.post(f"{LIST}{key.pk}/change/", {"requests_per_minute": "5"}).status_code == 403
+    client.post(f"{LIST}{key.pk}/pause/")
+    assert (ApiKey.objects.get().requests_per_minute, ApiKey.objects.get().paused_at) == (None, None)
+
+
+def test_admin_pauses_and_resumes_a_key_after_a_question(key: ApiKey):
+    client, page = user_with("view_apikey", "change_apikey"), f"{LIST}{key.pk}/pause/"
+    states = []
+    for _ in range(2):
+        assert "?" in client.get(page).content.decode()
+        states.append(ApiKey.objects.get().state)
+        client.post(page)
+    assert [*states, ApiKey.objects.get().state] == ["live", "paused", "live"]
+    messages = LogEntry.objects.order_by("pk").values_list("change_message", flat=True)
+    assert list(messages) == ["Paused.", "Resumed."]
+
+
+@pytest.mark.parametrize("permissions", [[], ["view_apikey"], ["add_apikey", "delete_apikey"]])
+def test_admin_pauses_nothing_when_the_user_may_not_change(key: ApiKey, permissions):
+    assert user_with(*permissions).post(f"{LIST}{key.pk}/pause/").status_code == 403
+    assert ApiKey.objects.get().paused_at is None
+
+
+@pytest.mark.parametrize(("action", "before", "after"), [("pause", "live", "paused"), ("resume", "paused", "live")])
+def test_admin_changes_selected_keys_when_an_action_is_run(key: ApiKey, action, before, after):
+    other = ApiKey.objects.get(digest=digest(ApiKey.objects.issue("ben")))
+    if before == "paused":
+        ApiKey.objects.all().pause()
+    client = user_with("view_apikey", "change_apikey")
+    client.post(LIST, {"action": action, "_selected_action": [key.pk]}, follow=True)
+    key.refresh_from_db()
+    other.refresh_from_db()
+    assert (key.state, other.state) == (after, before)
+
+
+def test_admin_lists_keys_by_state(key: ApiKey):
+    for owner in ("ben", "cid"):
+        ApiKey.objects.issue(owner)
+    ApiKey.objects.filter(owner="ben").pause()
+    ApiKey.objects.filter(owner__in=["cid"]).pause()
+    ApiKey.objects.filter(owner="cid").revoke()
+    client = user_with("view_apikey")
+    owners = {
+        state: [each.owner for each in client.get(LIST, {"state": state}).context["cl"].queryset]
+        for state in ("live", "paused", "revoked")
+    }
+    assert owners == {"live": ["ann"], "paused": ["ben"], "revoked": ["cid"]}

@@ -12,6 +12,7 @@ import pytest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.load import SLOW_EXCESSES, SLOW_TRY_SECONDS, Gate, Load, Pace
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
 from tests.gateway.asgi import ask, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
@@ -191,7 +192,9 @@ async def test_content_session_is_spread_when_more_than_four_of_its_requests_are
         tasks.append(asyncio.create_task(ask(chat(messages=messages))))
         await until(lambda: len(north.exchanges) + len(south.exchanges) == 1 + len(tasks), 5)
     later.release.set()
-    answered = [outcome_of(call) for call in await asyncio.gather(*tasks)]
+    calls = await asyncio.gather(*tasks)
+    answered = [outcome_of(call) for call in calls]
+    assert {call.headers.get("x-session-reason") for call in calls} == {None, Spill.LOAD}
     assert bound[1] == "created"
     assert 4 <= answered.count((200, "hit", bound[2])) <= 8
     assert {outcome for _, outcome, _ in answered} == {"hit", "spilled"}

@@ -95,6 +95,8 @@ async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> Non
         await clients.visit(["conv-1"], 0, test={"status": 500})  # all fail
         (first, _) = rendezvous("conv-2", {"north": 1, "south": 1})
         assert (await clients.ask("conv-2", test={"refuse": [first]})).outcome == "rebound"
+        bound = (await clients.ask("conv-2")).provider
+        assert (await clients.ask("conv-2", test={"refuse": [bound]})).outcome == "spilled"
         leaving = asyncio.create_task(clients.ask("conv-3", test={"delay": 30}))
         await asyncio.to_thread(wait_until, lambda: active(ground) == 1)
         leaving.cancel()
@@ -105,7 +107,7 @@ async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> Non
     samples = ground.workers.each[1].metrics()
     there = names(samples)
     assert documented() <= there | {name.removesuffix("_bucket") for name in there}
-    assert len(documented()) == 18
+    assert len(documented()) == 25
     assert asked_for() <= there
     assert total(samples, "sessions_sticky_rebinds_total", 'reason="first provider failed"') == 1
     assert total(samples, "sessions_sticky_store_errors_total", "ConnectionError") >= 1

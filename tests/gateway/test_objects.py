@@ -13,6 +13,8 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.reasons import Spill
+from sessions_sticky import sessions
 from tests.gateway.asgi import OTHER_KEY, ask
 from tests.gateway.responses import MODEL, RESPONSES, account, events, respond, responses_only, said
 
@@ -102,6 +104,15 @@ async def test_named_id_counts_before_the_response_but_not_for_the_provider(acco
     second = await respond("and now?", previous_response_id=first.json["id"], conversation_id="conv-2")
     assert second.headers["x-session-source"] == "body.conversation_id"
     assert second.headers["x-session-provider"] == first.headers["x-session-provider"]
+
+
+async def test_spill_has_a_reason_when_another_provider_has_the_response(accounts, gateway):
+    gateway.SENTINEL_PROVIDERS = (account(accounts[1]),)
+    first = await respond("hello")
+    gateway.SENTINEL_PROVIDERS = tuple(account(each) for each in accounts)
+    sessions.create("conv-2", "north", MODEL, "ann")
+    second = await respond("and now?", previous_response_id=first.json["id"], conversation_id="conv-2")
+    assert (second.headers["x-session-outcome"], second.headers["x-session-reason"]) == ("spilled", Spill.PINNED)
 
 
 async def test_known_response_is_answered_503_until_its_provider_is_back(accounts, gateway, monkeypatch):

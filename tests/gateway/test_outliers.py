@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.gateway.asgi import Call, chat, outcome_of, say, until

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from sentinel_project.gateway.providers import health_sync
-from sentinel_project.gateway.providers.health import Health, SlotState, model_slot
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import SlotState, model_slot
 from sessions_sticky import Session
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess

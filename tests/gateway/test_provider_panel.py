@@ -14,16 +14,9 @@ from sentinel_project.gateway import provider_panel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import (
-    ACCOUNT,
-    LOST_SECONDS,
-    PROVIDER,
-    Failure,
-    Health,
-    SlotState,
-    model_slot,
-)
+from sentinel_project.gateway.providers.health import LOST_SECONDS, Health
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.slots import ACCOUNT, PROVIDER, Failure, SlotState, model_slot
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config
 from tests.servers import start_server

@@ -18,8 +18,9 @@ from asgiref.sync import sync_to_async
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import PROVIDER, Failure, Health, model_slot
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_slot
 from sessions_sticky import cache_config
 from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
@@ -79,6 +80,19 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
         assert 98 < other.seconds_left("north", MODEL) <= 100
         other.answered("north", MODEL, other.now())
         await until(lambda: not cools(one))
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_other_worker_knows_the_error_and_since_when_a_provider_fails(north_alone: list[Provider]) -> None:
+    one, other = worker(), worker()
+    async with sharing(north_alone, one, other):
+        one.failed("north", MODEL, DOWN._replace(error="HTTP 503 overloaded"))
+        await until(lambda: cools(other))
+        assert other.last_error("north") == "HTTP 503 overloaded"
+        since, mine = other.unanswered_since("north"), one.unanswered_since("north")
+        assert since is not None
+        assert mine is not None
+        assert abs(since - mine) < 0.1
 
 
 @pytest.mark.usefixtures("session_cache")

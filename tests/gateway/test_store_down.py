@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config
 from tests.gateway.asgi import ask, chat

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from sessions_sticky import InvalidConversationId, Session, keys, rendezvous
-from sessions_sticky.policy import readable
+from sessions_sticky.session import readable
 from tests.interchange import PROGRAM, VECTORS, in_bytes, vectors
 
 

@@ -77,9 +77,9 @@ with valkey():
             client.get(f"{base}{query}"),
             client.get(f"{base}stats/{query}"),
             client.get(url),
-            client.get(f"{url}history/{query}"),
-            client.post(f"{url}touch/"),
-            client.post(f"{url}rebind/", move, content_type="application/json"),
+            client.get(f"{base}history/conv%2F1/{query}"),
+            client.post(f"{base}touch/conv%2F1/"),
+            client.post(f"{base}rebind/conv%2F1/", move, content_type="application/json"),
             operation,
             client.get(operation.json()["url"]),
             client.get(f"{base}operations/{query}"),
@@ -104,14 +104,14 @@ urlpatterns += [
     path("nested/", include(([path("chats/", {OURS})], "project"), namespace="v1")),
     path("renamed/", include("sessions_sticky.urls", namespace="chats")),
     path("versioned/<str:version>/chats/", include("sessions_sticky.urls", namespace="versioned")),
-    path("<slug:tenant>/<int:number>/sessions/", include("sessions_sticky.urls", namespace="tenants")),
+    path("<slug:id>/<int:key>/sessions/", include("sessions_sticky.urls", namespace="tenants")),
 ]
 """
     bases = ["/fixed/v1/chats/", "/nested/chats/", "/renamed/", "/versioned/v1/chats/", "/acme/7/sessions/"]
     query = "?version=v1" if scheme == "QueryParameter" else ""
     program = f"BASES = {[(base, query) for base in bases]!r}\n{CALLS}"
     printed = run_project(tmp_path, program, settings=DRF + (versions if scheme else ""), urls=urls)
-    assert printed == {base: [f"{base}conv%2F1/", f"{base}conv%2F1/", base, EVERY_CALL] for base in bases}
+    assert printed == {base: [f"{base}id/conv%2F1/", f"{base}id/conv%2F1/", base, EVERY_CALL] for base in bases}
 
 
 SCHEMA_VIEWS = """

@@ -45,25 +45,20 @@ def server(settings):
         yield started
 
 
-class Replies:
-    """An IO that gives replies, or raises them, one after another, and sends no signals."""
+def policy(*replies):
+    """Return the policy of the configured store, which gives or raises these replies and sends no signals."""
+    left = iter(replies)
 
-    def __init__(self, *replies):
-        self._replies = iter(replies)
-
-    async def send(self, request):
-        reply = next(self._replies)
+    async def send(request):
+        reply = next(left)
         if isinstance(reply, Exception):
             raise reply
         return reply
 
-    async def send_signal(self, signal, **arguments):
+    async def send_signal(signal, **arguments):
         pass
 
-
-def policy(*replies):
-    """Return the policy of the configured store, whose replies are given."""
-    return Policy(sessions._store, Replies(*replies), 3_600, "gateway")
+    return Policy(sessions._store, send, send_signal, 3_600, "gateway")
 
 
 def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):

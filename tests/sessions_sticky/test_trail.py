@@ -28,6 +28,7 @@ from tests.sessions_sticky.calls import MOVE, PROPOSAL
 
 NOW = int(time.time())
 PRICE = Price(input=2.0, output=8.0, cached_input=0.5, cache_write=2.5)
+NAMED = ("provider", "model", "outcome", "bound_provider", "source", "reason")
 on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
 on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
 
@@ -45,6 +46,7 @@ def test_record_turn_keeps_every_field(call):
             provider="azure",
             outcome="spilled",
             source="header.x-session-id",
+            reason="provider failed",
             status=201,
             attempts=(Attempt("openai", 503, "overloaded"),),
             first_byte_ms=312,
@@ -55,6 +57,7 @@ def test_record_turn_keeps_every_field(call):
     (recorded,) = call("trail", "conv-123").turns
     assert (recorded.at.timestamp(), recorded.provider, recorded.model) == (NOW, "azure", "gpt-4")
     assert (recorded.outcome, recorded.bound_provider, recorded.source) == ("spilled", "openai", "header.x-session-id")
+    assert recorded.reason == "provider failed"
     assert (recorded.status, recorded.attempts) == (201, (Attempt("openai", 503, "overloaded"),))
     assert (recorded.first_byte_ms, recorded.usage) == (312, Usage(4_000, 2_048, 1_024, 300))
     assert recorded.saved == 2_048 * 1.5 - 1_024 * 0.5
@@ -174,7 +177,7 @@ def test_turn_takes_at_most_80_bytes(call, raw):
     attempts = tuple(Attempt(f"provider-{number}", 599, f"code_{number}") for number in range(9))
     large = Usage(2**40, 2**40, 2**40, 2**40)
     for number in range(14):
-        names = {name: f"{name} {number}" * 9 for name in ("provider", "model", "outcome", "bound_provider", "source")}
+        names = {name: f"{name} {number}" * 9 for name in NAMED}
         fields = {"usage": large, "attempts": attempts, "first_byte_ms": 2**40, "price": PRICE}
         call("record_turn", turn(at=NOW + number, **names, **fields))
     header, *turns = raw.lrange(keys.trail("conv-123"), 0, -1)

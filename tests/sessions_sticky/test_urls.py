@@ -17,7 +17,7 @@ urlpatterns = [path("mine/", include("sessions_sticky.urls"))]
 
 @override_settings(ROOT_URLCONF=__name__)
 def test_urls_serve_the_api_under_the_prefix_that_includes_them():
-    assert resolve("/mine/conv/1/touch/").view_name == "sessions_sticky:session_touch"
+    assert resolve("/mine/touch/conv/1/").view_name == "sessions_sticky:session_touch"
     assert resolve("/mine/").view_name == "sessions_sticky:sessions"
 
 
@@ -30,13 +30,13 @@ def test_urls_serve_the_api_under_the_prefix_that_includes_them():
         ("delete_all", {}, "delete/"),
         ("rebind_all", {}, "rebind/"),
         ("operations", {}, "operations/"),
-        ("operation", {"key": "ab" * 16}, f"operations/{'ab' * 16}/"),
-        ("operation_stop", {"key": "ab" * 16}, f"operations/{'ab' * 16}/stop/"),
-        ("operation_resume", {"key": "ab" * 16}, f"operations/{'ab' * 16}/resume/"),
-        ("session", {"id": "conv 1/a"}, "conv%201/a/"),
-        ("session_history", {"id": "conv-1"}, "conv-1/history/"),
-        ("session_touch", {"id": "conv-1"}, "conv-1/touch/"),
-        ("session_rebind", {"id": "conv-1"}, "conv-1/rebind/"),
+        ("operation", {"operation_key": "ab" * 16}, f"operations/{'ab' * 16}/"),
+        ("operation_stop", {"operation_key": "ab" * 16}, f"operations/{'ab' * 16}/stop/"),
+        ("operation_resume", {"operation_key": "ab" * 16}, f"operations/{'ab' * 16}/resume/"),
+        ("session", {"conversation_id": "conv 1/a"}, "id/conv%201/a/"),
+        ("session_history", {"conversation_id": "conv-1"}, "history/conv-1/"),
+        ("session_touch", {"conversation_id": "conv-1"}, "touch/conv-1/"),
+        ("session_rebind", {"conversation_id": "conv-1"}, "rebind/conv-1/"),
     ],
 )
 def test_every_route_has_a_name(name, kwargs, expected):

@@ -6,11 +6,14 @@ import enum
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
+
+if TYPE_CHECKING:
+    from sentinel_project.gateway.key_limits import Slot
 
 MAX_NAME_LENGTH = 256
 """Maximum length of the name of a model or provider; longer names would fill the log."""
@@ -139,7 +142,8 @@ class Api(ABC):
 class ApiRequest(NamedTuple):
     """A request of a client, checked. `headers` have lower-case names; `query` is raw.
 
-    `model` is empty where the provider knows it: for stored objects. `path` is below the provider's `base_url`.
+    `model` is empty where the provider knows it: for stored objects. `path` is below the provider's `base_url`. `slot`
+    is None for a key without limits.
     """
 
     api: Api
@@ -150,6 +154,7 @@ class ApiRequest(NamedTuple):
     query: str
     method: str
     path: str
+    slot: Slot | None = None
 
 
 def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiRequest:

@@ -12,7 +12,7 @@ from sentinel_project.gateway.endpoint import endpoint
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.replies import Reply, json_reply
-from sentinel_project.gateway.routing.plan import unknown_model
+from sentinel_project.gateway.routing.errors import unknown_model
 
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 1000

@@ -11,10 +11,10 @@ from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.response_objects import not_found
 from sentinel_project.gateway.apis.responses import Responses
-from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.endpoint import Endpoint, endpoint, respond
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
@@ -52,7 +52,7 @@ STORED = StoredObjects()
 def _view(kind: str, *methods: str) -> Endpoint:
     @endpoint(*methods)
     async def view(call: Call, object_id: str = "") -> Reply:
-        owner = await authenticate(call.headers)
+        owner = await admit(call)
         request = _request(call)
         call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
         references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
@@ -75,7 +75,7 @@ def _request(call: Call) -> ApiRequest:
     body = Body.parse(raw) if raw else Body({}, raw)
     is_stream = call.method == "GET" and call.parameter("stream") == "true"
     path = call.path.removeprefix("/v1")
-    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path)
+    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path, call.slot)
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:

@@ -12,13 +12,22 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.outliers import Evidence
+from sentinel_project.gateway.providers.slots import (
+    ACCOUNT,
+    CACHE,
+    HEALTHY,
+    MAX_ERROR_LENGTH,
+    PROVIDER,
+    Failure,
+    SlotState,
+    model_slot,
+)
 
 ACCOUNT_SECONDS = 60
 """The first cooldown of an account: an operator has to pay a bill or set a variable."""
@@ -30,54 +39,6 @@ TRIAL_SECONDS = 10
 """How long other requests wait for the result of a trial before another one is sent."""
 LOST_SECONDS = 90
 """After failing this long without a sign of life a provider is lost: its conversations move."""
-
-PROVIDER = "provider"
-ACCOUNT = "account"
-CACHE = "cache"
-"""The slot of a provider's prompt caches: a conversation found them cold at `cooled_at`; `is_stated`: so did two."""
-
-
-def model_slot(model: str) -> str:
-    """Return the slot of a provider's model; other slots are PROVIDER and ACCOUNT."""
-    return f"model:{model}"
-
-
-class SlotState(msgspec.Struct, frozen=True):
-    """The state of one slot of a provider; every change makes a new one, with a new `id`.
-
-    `failures` counts cooldowns in a row, 0 is healthy; the last began at `cooled_at`. `is_stated`: its end is a time
-    that the provider stated. `failing_since` and `failed_at` are the first and the last time without a sign of life;
-    `failing_since` is None after one. `at` is when this became known.
-    """
-
-    id: str = ""
-    failures: int = 0
-    cooled_at: float = 0
-    cooling_until: float = 0
-    is_stated: bool = False
-    failing_since: float | None = None
-    failed_at: float = 0
-    at: float = 0
-
-
-HEALTHY = SlotState()
-
-
-class Failure(NamedTuple):
-    """What a failed request says. `retry_after` is the wait in seconds that the provider states, None without one.
-
-    `is_alive`: the provider answered, if only to refuse. `conversation` names whose request failed.
-    """
-
-    cools: Cools
-    retry_after: float | None = None
-    is_alive: bool = False
-    conversation: str = ""
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether it counts immediately: a request cannot have caused it, or the provider states a time."""
-        return self.cools is not Cools.OUTLIER or self.retry_after is not None
 
 
 class Health:
@@ -117,6 +78,16 @@ class Health:
     def failing(self) -> list[str]:
         """Return the names of the providers that are not healthy."""
         return [name for name, slots in self.states.items() if any(state.failures for state in slots.values())]
+
+    def unanswered_since(self, name: str) -> float | None:
+        """Return since when a provider, or one of its models, has failed without an answer; None when it has not."""
+        since = [each.unanswered_since for each in self.states.get(name, {}).values() if each.failures]
+        return min((each for each in since if each is not None), default=None)
+
+    def last_error(self, name: str) -> str:
+        """Return the last error of a provider that is not healthy, else an empty text."""
+        failed = [state for state in self.states.get(name, {}).values() if state.failures]
+        return max(failed, key=lambda state: state.failed_at).error if failed else ""
 
     def begin(self, name: str, model: str) -> float:
         """Record the start of a request, which after a cooldown is the trial, and return the time."""
@@ -223,7 +194,11 @@ class Health:
         if is_stated:
             until = now + min(failure.retry_after or 0, MAX_RETRY_AFTER_SECONDS)
         since = None if failure.is_alive else _failing_since(state, now)
-        self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now))
+        unanswered = state.unanswered_since
+        if unanswered is None and failure.cools is not Cools.MODEL:
+            unanswered = now
+        error = failure.error[:MAX_ERROR_LENGTH]
+        self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now, 0, unanswered, error))
 
     def _of_account(self, name: str) -> list[str]:
         accounts = {each.name: each.account or each.name for each in self._providers()}

@@ -22,14 +22,13 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import caches
 
-from sentinel_project.gateway import metrics
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import (
     MAX_COOLDOWN_SECONDS,
     MAX_RETRY_AFTER_SECONDS,
     Health,
-    SlotState,
 )
+from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, SlotState
 from sentinel_project.gateway.upstream import client as upstream
 from sessions_sticky import keys
 
@@ -42,7 +41,8 @@ KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 
 States = dict[str, SlotState]
 
-_Past = Annotated[float, msgspec.Meta(ge=0, le=10 * KEEP_SECONDS)]
+MAX_AGE_SECONDS = 30 * 86_400.0
+_Past = Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_SECONDS)]
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health_sync")
 """Its own: asgiref's thread for sensitive work may wait for the database, asyncio's few for names of hosts."""
 
@@ -58,6 +58,8 @@ class _Shared(msgspec.Struct, frozen=True):
     failing_for: _Past | None
     failed_ago: _Past
     known_for: _Past
+    unanswered_for: _Past | None = None
+    error: Annotated[str, msgspec.Meta(max_length=MAX_ERROR_LENGTH)] = ""
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -69,7 +71,6 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
     wake = asyncio.Event()
     health.on_change = wake.set
     was_shared = True
-    gauges: set[str] = set()
     while True:
         wake.clear()
         names = [provider.name for provider in providers()]
@@ -81,13 +82,6 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
             if was_shared:
                 logger.warning("provider health is not shared: %s", type(exc).__name__)
         was_shared = is_shared
-        cooling = {
-            provider.name: any(health.is_cooling(provider.name, model) for model in provider.models)
-            for provider in providers()
-        }
-        for name in gauges.union(cooling):
-            metrics.provider_cooling.labels(name).set(cooling.get(name, False))
-        gauges |= set(cooling)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
                 await (wake.wait() if is_shared else asyncio.sleep(POLL_SECONDS))
@@ -168,6 +162,8 @@ def _from_shared(shared: _Shared, written: float) -> SlotState:
         failing_since=None if shared.failing_for is None else written - shared.failing_for,
         failed_at=written - shared.failed_ago,
         at=written - shared.known_for,
+        unanswered_since=None if shared.unanswered_for is None else written - shared.unanswered_for,
+        error=shared.error,
     )
 
 
@@ -183,6 +179,8 @@ def record(states: States, now: float) -> dict[str, Any]:
             failing_for=None if state.failing_since is None else _ago(state.failing_since, now),
             failed_ago=_ago(state.failed_at, now),
             known_for=_ago(state.at, now),
+            unanswered_for=None if state.unanswered_since is None else _ago(state.unanswered_since, now),
+            error=state.error,
         )
         for slot, state in states.items()
     }
@@ -191,7 +189,7 @@ def record(states: States, now: float) -> dict[str, Any]:
 
 
 def _ago(at: float, now: float) -> float:
-    return min(max(0.0, now - at), 10.0 * KEEP_SECONDS)
+    return min(max(0.0, now - at), MAX_AGE_SECONDS)
 
 
 def _key(name: str) -> str:

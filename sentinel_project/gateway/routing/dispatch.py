@@ -16,14 +16,18 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
-from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
+from sentinel_project.gateway.routing.errors import unavailable, unreachable
+from sentinel_project.gateway.routing.reasons import Spill
+from sentinel_project.gateway.routing.result import RouteResult, record_result, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import stream_options
+from sentinel_project.gateway.upstream.usage import asks_for_usage, stream_options
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class Served(NamedTuple):
 
     answer: client.Answer
     provider: Provider
-    result: routing.RouteResult
+    result: RouteResult
     repaired: str | None
     turn: TurnObserver
 
@@ -60,7 +64,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     except BaseException as exc:
         end()
         turn.fail(exc)
-        await asyncio.shield(routing.undo(plan))
+        await asyncio.shield(undo(plan))
         raise
     return served._replace(answer=served.answer.until_end(end))
 
@@ -71,7 +75,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
     for provider in plan.candidates:
         gate = routing.load.gate(provider.name)
         if not await _enter(gate, provider, plan):
-            failures.first = failures.first or _no_room(provider, plan)
+            failures.add_full(provider)
             continue
         if not await attempts.begin():
             gate.leave()
@@ -108,23 +112,34 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             failures.count_doubtful()
             gate.wake()  # it may have been cooling down until now
             answer = answer.until_end(gate.leave)
-            result = await routing.record_result(plan, provider)
+            result = await record_result(plan, provider, failures.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
     assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
     if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
-        raise routing.unreachable(plan.model, plan.candidates) from failures.first  # it comes back; no other can serve
+        left = routing.seconds_left(plan.candidates, plan.model)
+        raise unreachable(plan.model, left) from failures.first  # it comes back; no other can serve
     raise failures.first
 
 
 class _Failures:
-    """The failed attempts of one request. `first` is the error for the client if no provider answers."""
+    """The failed attempts of one request.
+
+    `first` is the error for the client if no provider answers, `away` why the conversation's own provider does not.
+    """
 
     def __init__(self, plan: routing.Plan, health: Health) -> None:
         self.first: ApiError | None = None
+        self.away = plan.away
         self._plan, self._health = plan, health
         self._conversation = plan.identity.session_id or f"owner {plan.owner}"
         self._doubtful: list[tuple[str, Failure]] = []
+
+    def add_full(self, provider: Provider) -> None:
+        """Record that a provider had no room for an attempt."""
+        self.first = self.first or _no_room(provider, self._plan)
+        if self._plan.is_own(provider):
+            self.away = Spill.FULL
 
     def add(self, provider: Provider, error: UpstreamFailure, *, is_slow: bool) -> None:
         """Record a failed attempt; one that may be the request's own fault counts later, one that `is_slow` never."""
@@ -132,12 +147,15 @@ class _Failures:
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
-        failure = Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation)
+        cools = error.failure_class.cools
+        failure = Failure(cools, error.retry_after, error.is_alive, self._conversation, error.summary)
         if failure.is_certain:
             self._health.failed(provider.name, self._plan.model, failure)
         elif not is_slow:
             self._doubtful.append((provider.name, failure))
         self.first = self.first or error
+        if self._plan.is_own(provider):
+            self.away = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
             self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
 
@@ -155,15 +173,15 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
         is_cooling = routing.health.is_cooling(provider.name, plan.model)
         return min(room, routing.FAIL_OPEN_REQUESTS) if is_cooling else room
 
-    is_own = plan.session is not None and provider.name == plan.session.provider
-    wait = settings.SENTINEL_QUEUE_SECONDS if is_own or routing.health.is_cooling(provider.name, plan.model) else 0
+    waits = plan.is_own(provider) or routing.health.is_cooling(provider.name, plan.model)
+    wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
     return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
 
 
 def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
     """Return the error for a full provider."""
     if routing.health.is_cooling(provider.name, plan.model):
-        return routing.unavailable(plan.model, [])
+        return unavailable(plan.model, [])
     message = f"All providers of the model {plan.model!r} are busy"
     return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})
 
@@ -196,7 +214,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
-    if settings.SENTINEL_STREAM_USAGE and (options := stream_options(request)) is not None:
+    if asks_for_usage(request) and (options := stream_options(request)) is not None:
         changes["stream_options"] = options
     if plan.model:
         changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))

@@ -10,8 +10,10 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.errors import unknown_model, unreachable
 from sentinel_project.gateway.routing.objects import Placement
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
 from sessions_sticky.identity import Identity
 
@@ -44,10 +46,10 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         message = f"The model {model!r} does not exist at the provider that has the stored objects of the request"
         raise ApiError(404, message, param="model", code="model_not_found")
     if not able:
-        raise routing.unknown_model(model)
+        raise unknown_model(model)
     candidates = [provider for provider in able if not routing.health.is_cooling(provider.name, model)]
     if not candidates:
-        raise routing.unreachable(model, able)
+        raise unreachable(model, routing.seconds_left(able, model))
     if identity.session_id is None or not identity.binds:
         return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
     bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
@@ -58,7 +60,19 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         model = session.model
         candidates = [provider for provider in candidates if model in provider.models]
     candidates.sort(key=lambda provider: provider.name != session.provider)
-    return Plan(identity, owner, api, model, candidates, session, bound.outcome, is_pinned=True, is_new=bound.is_new)
+    away = Spill.COOLING if session.provider in only else Spill.PINNED
+    return Plan(
+        identity,
+        owner,
+        api,
+        model,
+        candidates,
+        session,
+        bound.outcome,
+        is_pinned=True,
+        is_new=bound.is_new,
+        away=None if candidates[0].name == session.provider else away,
+    )
 
 
 def plan_any_model(
@@ -75,7 +89,7 @@ def plan_any_model(
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
     ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]
     if not ranking:
-        raise routing.unreachable("", able)
+        raise unreachable("", routing.seconds_left(able, ""))
     return Plan(identity, owner, api, "", ranking, None, "none", is_pinned=only is not None)
 
 
@@ -87,5 +101,5 @@ def without_failover(plan: Plan) -> Plan:
         bound = [provider for provider in able if provider.name == plan.session.provider]
         candidates = [each for each in plan.candidates if each in bound]
         if not candidates:
-            raise routing.unreachable(plan.model, bound or able)
+            raise unreachable(plan.model, routing.seconds_left(bound or able, plan.model))
     return plan._replace(candidates=candidates, is_pinned=True)

@@ -1,28 +1,25 @@
-"""Choose the providers of a request and their order, and update the conversation's binding."""
+"""Choose the providers of a request and their order."""
 
 from __future__ import annotations
 
 import logging
-import math
 import uuid
 from typing import NamedTuple
 
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import binding
+from sentinel_project.gateway.routing import binding, reasons
+from sentinel_project.gateway.routing.errors import unavailable, unknown_model
+from sentinel_project.gateway.routing.reasons import Spill
 from sentinel_project.gateway.routing.warmth import Decision, Warmth
 from sessions_sticky import (
     Outcome,
     Session,
-    SessionConflict,
     SessionManager,
-    SessionNotSupported,
     SessionStoreUnavailable,
-    UnknownProvider,
     rendezvous,
     sessions,
 )
@@ -33,7 +30,6 @@ logger = logging.getLogger(__name__)
 health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
 load = Load()
 warmth = Warmth()
-FIRST_FAILED = "first provider failed"
 FAIL_OPEN_REQUESTS = 4
 """Maximum requests in flight to a provider that is asked although it cools down, per process."""
 
@@ -44,7 +40,7 @@ class Plan(NamedTuple):
     `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
     conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
     can serve the request. `is_new`: this request made the binding. `decision`: how a conversation is routed whose
-    provider's prompt cache is in doubt, else None.
+    provider's prompt cache is in doubt, else None. `away`: why its own provider is not the first, None if it is.
     """
 
     identity: Identity
@@ -58,18 +54,16 @@ class Plan(NamedTuple):
     is_pinned: bool = False
     is_new: bool = False
     decision: Decision | None = None
+    away: Spill | None = None
 
     @property
     def manager(self) -> SessionManager:
         """The manager with the idle time for the kind of the conversation."""
         return binding.manager_for(self.identity)
 
-
-class RouteResult(NamedTuple):
-    """How a conversation was routed. `reason` is that of a rebind, else None; a spill has only attempts."""
-
-    outcome: str
-    reason: str | None = None
+    def is_own(self, provider: Provider) -> bool:
+        """Return whether the conversation is bound to a provider."""
+        return self.session is not None and provider.name == self.session.provider
 
 
 def providers_for(model: str, api: str) -> list[Provider]:
@@ -94,8 +88,13 @@ def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
     serving = [provider for provider in providers_for(model, api) if provider.weight or provider.name == bound]
     asked = [provider for provider in serving if not health.has_stated_time(provider.name, model)]
     if not asked:
-        raise unavailable(model, [health.seconds_left(provider.name, model) for provider in serving])
+        raise unavailable(model, seconds_left(serving, model))
     return [min(asked, key=lambda provider: health.seconds_left(provider.name, model))]
+
+
+def seconds_left(some: list[Provider], model: str) -> list[float]:
+    """Return how long each of some providers cools down for a model; 0 for one that does not."""
+    return [health.seconds_left(provider.name, model) for provider in some]
 
 
 async def plan_route(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -144,6 +143,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         move_reason,
         is_new=bound.is_new,
         decision=decision,
+        away=_away(session, model, api, candidates, decision),
     )
 
 
@@ -164,37 +164,6 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
     return Plan(identity, owner, api, model, candidates, None, "none")
 
 
-async def record_result(plan: Plan, answered: Provider) -> RouteResult:
-    """Keep the binding, or move it to the provider that answered (a new binding always)."""
-    session = plan.session
-    if session is None:
-        if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
-            await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
-        return RouteResult(plan.outcome)
-    if answered.name == session.provider and plan.model == session.model:
-        return RouteResult(plan.outcome)
-    reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
-    if reason is None:
-        warmth.note_failing([session.provider])
-        return RouteResult("spilled")
-    try:
-        await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
-    except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
-        logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
-        return RouteResult("spilled")
-    return RouteResult("rebound", reason)
-
-
-async def undo(plan: Plan) -> None:
-    """Remove the new binding of a request without an answer, unless it has changed."""
-    if plan.session is None or not plan.is_new:
-        return
-    try:
-        await plan.manager.adelete_unchanged(plan.session)
-    except (SessionConflict, SessionStoreUnavailable) as exc:
-        logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
-
-
 async def _known_provider(identity: Identity, model: str, api: str) -> str:
     """Return the bound provider while none takes new conversations of the model; it may serve another model."""
     session_id = str(identity.session_id)
@@ -207,21 +176,31 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
     return known.provider if known else fail_open(model, api)[0].name
 
 
+def _away(
+    session: Session, model: str, api: str, candidates: list[Provider], decision: Decision | None
+) -> Spill | None:
+    """Return why a session's provider is not the first that is asked; None if it is."""
+    own = session.provider
+    if model != session.model or not any(each.name == own for each in providers_for(model, api)):
+        return Spill.API
+    if candidates[0].name == own:
+        return None
+    if not any(each.name == own for each in candidates):
+        return Spill.COOLING
+    if decision is not None and decision.first is not None:
+        return Spill.WARM
+    return Spill.SLOW if load.pace(own).is_slow(health.now()) else Spill.LOAD
+
+
 def _move_reason(session: Session) -> str | None:
     serving = [provider.name for provider in providers() if session.model in provider.models]
     if not serving:
-        return "model not configured"
+        return reasons.MODEL_GONE
     if session.provider not in serving:
-        return "provider not configured for the model"
+        return reasons.PROVIDER_GONE
     if health.is_lost(session.provider):
-        return "provider gave no sign of life for 90 s"
+        return reasons.LOST
     return None
-
-
-def _first_by_configuration(plan: Plan) -> str | None:
-    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
-    weights = {provider.name: provider.weight for provider in providers_for(plan.model, plan.api)}
-    return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)
 
 
 def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
@@ -249,30 +228,3 @@ def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]
     others.sort(key=lambda each: each.account != account)
     own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())
     return others + own if own_is_last else own + others
-
-
-def unknown_model(model: str) -> ApiError:
-    """Return the error for a model that no provider is configured for."""
-    return ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
-
-
-def unreachable(model: str, able: list[Provider]) -> ApiError:
-    """Return the error for a request that only these providers can serve, none of which can now."""
-    left = [health.seconds_left(provider.name, model) for provider in able]
-    wait = math.ceil(min((seconds for seconds in left if seconds > 0), default=settings.SENTINEL_COOLDOWN_SECONDS))
-    what = f"serves the model {model!r}" if model else "that could answer is available"
-    message = f"No provider {what} at the moment"
-    headers = {"Retry-After": str(max(1, wait))}
-    return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
-
-
-def unavailable(model: str, seconds_left: list[float]) -> ApiError:
-    """Return the error for a model that no provider can serve now, with the shortest time until one may."""
-    message = f"No provider serves the model {model!r} at the moment"
-    wait = min((seconds for seconds in seconds_left if seconds > 0), default=None)
-    if wait is None:
-        headers = {"Retry-After": str(settings.SENTINEL_COOLDOWN_SECONDS or 1)}
-        return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
-    headers = {"Retry-After": str(max(1, math.ceil(wait)))}
-    message += f": each asks to wait, the first for {wait:.0f} s"
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)

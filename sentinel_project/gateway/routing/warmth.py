@@ -20,11 +20,10 @@ from django.conf import settings
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD
 from sessions_sticky import PromptCache, Session, SessionError, SessionManager, Trail, Usage
 from sessions_sticky.turns import CACHE_LEAST
 
-EXPIRED = "prompt cache expired"
-CAME_BACK_COLD = "provider came back cold"
 READ_SECONDS = 0.25
 """How long a request waits for its trail; without it the request is routed as if nothing was known."""
 RETURN_SECONDS = 60
@@ -115,7 +114,7 @@ class Warmth:
         is_away = last != home.name and any(each.name == last for each in candidates)
         away = last if is_away and last is not None and trail.caches[last].expires_at > now else None
         if at_home.expires_at <= now:
-            return Decision(away, EXPIRED)
+            return Decision(away, CACHE_EXPIRED)
         if not is_first or away is None:
             return Decision(away)
         if _is_cold(at_home, home, health, now):

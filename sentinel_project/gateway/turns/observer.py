@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -11,14 +11,15 @@ from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
+from sentinel_project.gateway.upstream.usage import UsageReader, asks_for_usage, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan, RouteResult
+    from sentinel_project.gateway.routing.plan import Plan
+    from sentinel_project.gateway.routing.result import RouteResult
 
-UNANSWERED = "unanswered"
-"""The outcome of a turn without an answer."""
+UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
+"""The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
 
 
 class TurnObserver:
@@ -28,11 +29,12 @@ class TurnObserver:
         self._plan, self._request = plan, request
         self._attempts: list[Attempt] = []
         self._provider = plan.candidates[0]
-        self._outcome, self._status = UNANSWERED, 0
+        self._outcome, self._status, self._reason = UNANSWERED, 0, ""
         self._first_byte_ms: int | None = None
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
-        asks = settings.SENTINEL_STREAM_USAGE and stream_options(request) is not None
+        self._slot = request.slot if request.api.binds and counts_tokens(request) else None
+        asks = asks_for_usage(request) and stream_options(request) is not None
         self._reader = UsageReader(request.api.name, drops_event=asks)
 
     def failed(self, provider: Provider, error: UpstreamFailure) -> None:
@@ -42,19 +44,22 @@ class TurnObserver:
 
     def answered(self, provider: Provider, result: RouteResult, seconds: float) -> None:
         """Note the first byte of an answer."""
-        self._provider, self._outcome, self._status = provider, result.outcome, 200
+        self._provider, self._status = provider, 200
+        self._outcome, self._reason = result.outcome, result.reason or ""
         self._first_byte_ms = round(seconds * 1000)
 
     def take(self, chunk: bytes) -> bytes:
         """Read whole events of a stream; return what of them goes to the client."""
-        return self._reader.take(chunk) if self._is_recorded else chunk
+        return self._reader.take(chunk) if self._is_recorded or self._slot is not None else chunk
 
     def end(self, answer: bytes | None = None) -> None:
         """End the turn; `answer` is a plain one."""
+        if answer is not None and (self._is_recorded or self._slot is not None):
+            self._reader.read(answer)
+        if self._slot is not None:
+            self._slot.add_usage(self._reader.usage())
         if not self._is_recorded:
             return
-        if answer is not None:
-            self._reader.read(answer)
         self._ended_at = clock.now()
         decision = self._plan.decision
         if decision is not None and decision.returning is not None:
@@ -65,6 +70,7 @@ class TurnObserver:
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
         self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self._outcome = outcome_of(self._status)
         self.end()
 
     def turn(self) -> Turn:
@@ -77,6 +83,7 @@ class TurnObserver:
             provider=provider.name,
             model=plan.model,
             outcome=self._outcome,
+            reason=self._reason,
             external_id=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
@@ -87,3 +94,37 @@ class TurnObserver:
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
         )
+
+
+class UnroutedTurn(NamedTuple):
+    """A request that no provider was asked for, because none could serve it."""
+
+    owner: str
+    model: str
+    status: int
+    at: float
+
+    def turn(self) -> Turn:
+        """Return the turn, which belongs to no provider and no conversation."""
+        return Turn(
+            conversation_id=None,
+            at=self.at,
+            provider="",
+            model=self.model,
+            outcome=outcome_of(self.status),
+            external_id=self.owner,
+            status=self.status,
+        )
+
+
+def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
+    """Record a request that failed because no provider can serve it; not one that is at fault itself."""
+    if outcome_of(status) == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
+        recorder.put(UnroutedTurn(owner, request.model, status, clock.now()))
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a turn that ended with an error for the client."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return LEFT
+    return UNANSWERED if status >= 500 or status == 429 else REFUSED

@@ -16,7 +16,7 @@ from sentinel_project.gateway import metrics
 from sessions_sticky import SessionError, SessionStoreUnavailable, sessions
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.turns.observer import TurnObserver
+    from sentinel_project.gateway.turns.observer import TurnObserver, UnroutedTurn
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ class Recorder:
     """The queue of one worker."""
 
     def __init__(self) -> None:
-        self._queue: deque[TurnObserver] = deque()
+        self._queue: deque[TurnObserver | UnroutedTurn] = deque()
         self._wake: asyncio.Event | None = None
         self._is_failing = False
 
-    def put(self, turn: TurnObserver, *, soon: bool = False) -> None:
+    def put(self, turn: TurnObserver | UnroutedTurn, *, soon: bool = False) -> None:
         """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others."""
         if len(self._queue) >= MAX_QUEUED:
             metrics.turns_dropped.inc()

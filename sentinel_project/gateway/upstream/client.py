@@ -6,7 +6,6 @@ import asyncio
 import logging
 import socket
 import time
-import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from functools import partial
@@ -18,6 +17,7 @@ import msgspec
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
@@ -44,21 +44,9 @@ class Answer(NamedTuple):
     body: bytes | AsyncGenerator[bytes]
 
     def until_end(self, on_end: Callable[[], None]) -> Answer:
-        """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already.
-
-        A stream ends with its iterator, also with one that is dropped before its first item.
-        """
-        if isinstance(self.body, bytes):
-            on_end()
-            return self
-        weakref.finalize(self.body, _call_on, asyncio.get_running_loop(), on_end)
+        """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already."""
+        call_at_end(self.body, on_end)
         return self
-
-
-def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Schedule a call on an event loop, because any thread may collect garbage."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(call)
 
 
 async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float) -> Answer:

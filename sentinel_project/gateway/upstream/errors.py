@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,6 +20,7 @@ from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class UpstreamFailure(ApiError):
@@ -43,6 +45,14 @@ class UpstreamFailure(ApiError):
     def is_unsent(self) -> bool:
         """Whether the provider was not reached, so that it cannot have begun to work."""
         return self.failure_class is failures.UNREACHABLE
+
+    @property
+    def summary(self) -> str:
+        """What operators see: the status and the error's code, or the reason; never the provider's own text."""
+        if not self.reason.isdecimal():
+            return self.logged
+        is_name = self.code is not None and _CODE.fullmatch(self.code) is not None
+        return f"HTTP {self.reason} {self.code}" if is_name else f"HTTP {self.reason}"
 
     @property
     def logged(self) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.conf import settings
 from sessions_sticky import Usage
 
 MARKS = (b'_tokens"', b'TokenCount"')
@@ -122,6 +123,16 @@ class UsageReader:
         """Add the numbers; those of a later event count, for streams report their output so far."""
         numbers = msgspec.structs.asdict(found).items()
         self._numbers.update({name: value for name, value in numbers if isinstance(value, int)})
+
+
+def counts_tokens(request: ApiRequest) -> bool:
+    """Return whether the request's key has a limit of tokens."""
+    return request.slot is not None and request.slot.counts_tokens
+
+
+def asks_for_usage(request: ApiRequest) -> bool:
+    """Return whether streams must report their usage."""
+    return settings.SENTINEL_STREAM_USAGE or counts_tokens(request)
 
 
 def stream_options(request: ApiRequest) -> bytes | None:

@@ -13,7 +13,7 @@ from sentinel_project.gateway.apis.messages import ERROR_TYPES, MESSAGES
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import sessions
 from tests.clients.http_api import ApiError as Refusal

@@ -11,7 +11,7 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.messages import COUNT_TOKENS, MESSAGES
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from tests.clients.http_api import ApiError as Refusal
 from tests.clients.upstream import Upstream

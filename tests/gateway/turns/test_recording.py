@@ -9,6 +9,9 @@ import logging
 import msgspec
 import pytest
 
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, sessions
@@ -114,6 +117,24 @@ async def test_turn_without_an_answer_is_recorded(gateway, bound_to_north, north
     assert trail.caches == {}
 
 
+async def test_request_that_no_provider_can_serve_is_counted(gateway, bound_to_north, north, south):
+    for upstream in (north, south):
+        upstream.then(fails(429, headers={"Retry-After": "60"}))
+        routing.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
+    assert (await say(bound_to_north)).status == 429
+    assert (await say("conv-2", model="unknown")).status == 404
+    await recorder.flush()
+    counted = {(each.outcome, each.provider): each.turns for each in sessions.activity().turns}
+    assert counted == {("unanswered", ""): 1}
+
+
+async def test_turn_of_a_request_at_fault_is_refused(gateway, bound_to_north, north):
+    north.script.append(fails(400))
+    await say(bound_to_north)
+    await recorder.flush()
+    assert [(each.outcome, each.status) for each in (await sessions.atrail(bound_to_north)).turns] == [("refused", 400)]
+
+
 async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north):
     north.script.append(lambda exchange: exchange.wait_until_left())
     call = Call(chat(conversation_id=bound_to_north))
@@ -122,7 +143,8 @@ async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north
     call.leave()
     await asyncio.wait([task])
     await recorder.flush()
-    assert (await sessions.atrail(bound_to_north)).turns[0].status == 499
+    (recorded,) = (await sessions.atrail(bound_to_north)).turns
+    assert (recorded.outcome, recorded.status) == ("left", 499)
 
 
 async def test_requests_that_compute_no_answer_are_no_turns(everywhere):

@@ -14,11 +14,13 @@ from sentinel_project.gateway import clock
 from sentinel_project.gateway.handler import cancel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import Failure, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing import warmth as rules
-from sentinel_project.gateway.routing.warmth import CAME_BACK_COLD, EXPIRED, Decision, Returning, Warmth, watch_forever
+from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD, Spill
+from sentinel_project.gateway.routing.warmth import Decision, Returning, Warmth, watch_forever
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import PromptCache, Session, SessionStoreUnavailable, Trail, Usage, sessions
 from tests.clients.account import PromptCache as ProviderCache
@@ -101,6 +103,7 @@ async def test_conversations_stay_where_they_are_warm_when_their_provider_came_b
         assert await conversations[1].turn() == (200, "spilled", "south")
         await asyncio.sleep(rules.SHARE_SECONDS)
         assert await conversations[1].turn() == (200, "hit", "north")
+        assert (await sessions.atrail(NAMES[1])).turns[-2].reason == Spill.WARM
         assert [await each.turn() for each in conversations[2:]] == [(200, "rebound", "south")] * 6
         assert [(await each.turn())[1] for each in conversations] == ["hit"] * 8
     cold = await cold_turns()
@@ -137,7 +140,7 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
         monkeypatch.setattr(clock, "now", lambda: later)
         assert await conversation.turn() == (200, "rebound", "south")
         assert await conversation.turn() == (200, "hit", "south")
-    assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [EXPIRED]
+    assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [CACHE_EXPIRED]
 
 
 async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(patient):
@@ -224,7 +227,7 @@ async def test_conversation_spills_to_where_it_is_warm(known):
     elsewhere = known.both[1:]
     assert await known(trail(south=(100, 2_000), north=(50, 2_000)), elsewhere) == Decision("south")
     assert await known(trail(north=(50, 2_000)), elsewhere) == Decision()
-    assert await known(trail(north=(-1, 2_000)), elsewhere) == Decision(None, EXPIRED)
+    assert await known(trail(north=(-1, 2_000)), elsewhere) == Decision(None, CACHE_EXPIRED)
 
 
 async def test_provider_behind_others_is_not_in_doubt(known):
@@ -238,16 +241,16 @@ async def test_conversation_does_not_return_to_a_provider_behind_others(known):
     busy = known.both[::-1]
     assert await known(trail(south=(100, 2_000), north=(50, 2_000)), busy) == Decision("south")
     assert await known(trail(north=(50, 2_000)), busy) == Decision()
-    assert await known(trail(south=(100, 2_000), north=(-1, 2_000)), busy) == Decision("south", EXPIRED)
+    assert await known(trail(south=(100, 2_000), north=(-1, 2_000)), busy) == Decision("south", CACHE_EXPIRED)
     assert (await known(trail(south=(100, 2_000), north=(50, 2_000)))).returning is not None
 
 
 async def test_conversation_returns_when_it_is_warm_nowhere_else_or_short(known):
     assert await known(trail(north=(50, 2_000))) == Decision()
     assert await known(trail(south=(-1, 2_000), north=(50, 2_000))) == Decision()
-    assert await known(trail(south=(-1, 2_000), north=(-1, 2_000))) == Decision(None, EXPIRED)
+    assert await known(trail(south=(-1, 2_000), north=(-1, 2_000))) == Decision(None, CACHE_EXPIRED)
     assert await known(trail(south=(100, 2_000), north=(50, 0))) == Decision()
-    assert await known(trail(south=(100, 2_000), north=(-1, 2_000))) == Decision("south", EXPIRED)
+    assert await known(trail(south=(100, 2_000), north=(-1, 2_000))) == Decision("south", CACHE_EXPIRED)
     assert await known(trail(gone=(100, 2_000), north=(50, 2_000))) == Decision()
 
 

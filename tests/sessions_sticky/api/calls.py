@@ -27,6 +27,11 @@ class Call(NamedTuple):
         )
 
 
+def path_of(action: str, url: str) -> str:
+    """The path of an action on the session at `url`."""
+    return url.replace(f"{BASE}id/", f"{BASE}{action}/", 1)
+
+
 def body_of(body: Any) -> tuple[Any, ...]:
     """The arguments of `client.generic` for a JSON body."""
     return () if body is None else (json.dumps(body), "application/json")
@@ -36,24 +41,24 @@ PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "externa
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 
 CALLS = {
-    "retrieve": Call("GET", f"{BASE}conv-1/", "view", 200),
-    "head": Call("HEAD", f"{BASE}conv-1/", "view", 200),
-    "options": Call("OPTIONS", f"{BASE}conv-1/", "view", 200),
+    "retrieve": Call("GET", f"{BASE}id/conv-1/", "view", 200),
+    "head": Call("HEAD", f"{BASE}id/conv-1/", "view", 200),
+    "options": Call("OPTIONS", f"{BASE}id/conv-1/", "view", 200),
     "create": Call("POST", BASE, "add", 201, PROPOSAL),
-    "touch": Call("POST", f"{BASE}conv-1/touch/", "change", 200),
-    "rebind": Call("POST", f"{BASE}conv-1/rebind/", "change", 200, MOVE),
-    "delete": Call("DELETE", f"{BASE}conv-1/", "delete", 204),
-    "put": Call("PUT", f"{BASE}conv-1/", "change", 405, PROPOSAL),
-    "patch": Call("PATCH", f"{BASE}conv-1/", "change", 405, PROPOSAL),
+    "touch": Call("POST", f"{BASE}touch/conv-1/", "change", 200),
+    "rebind": Call("POST", f"{BASE}rebind/conv-1/", "change", 200, MOVE),
+    "delete": Call("DELETE", f"{BASE}id/conv-1/", "delete", 204),
+    "put": Call("PUT", f"{BASE}id/conv-1/", "change", 405, PROPOSAL),
+    "patch": Call("PATCH", f"{BASE}id/conv-1/", "change", 405, PROPOSAL),
     "list": Call("GET", BASE, "view", 200),
     "head of list": Call("HEAD", BASE, "view", 200),
     "stats": Call("GET", f"{BASE}stats/", "view", 200),
-    "history": Call("GET", f"{BASE}conv-1/history/", "view", 200),
+    "history": Call("GET", f"{BASE}history/conv-1/", "view", 200),
     "delete all": Call("DELETE", BASE, "delete", 405),
-    "delete stats": Call("DELETE", f"{BASE}stats/", "delete", 404),
-    "delete history": Call("DELETE", f"{BASE}conv-1/history/", "delete", 404),
-    "post to a session": Call("POST", f"{BASE}conv-1/", "change", 405, PROPOSAL),
-    "no slash": Call("GET", f"{BASE}conv-1", "view", 404),
+    "delete stats": Call("DELETE", f"{BASE}stats/", "delete", 405),
+    "delete history": Call("DELETE", f"{BASE}history/conv-1/", "delete", 405),
+    "post to a session": Call("POST", f"{BASE}id/conv-1/", "change", 405, PROPOSAL),
+    "no slash": Call("GET", f"{BASE}id/conv-1", "view", 404),
 }
 INDEX_CALLS = {name: CALLS[name] for name in ("list", "head of list", "stats", "history")}
 STORE_CALLS = {name: CALLS[name] for name in ("retrieve", "head", "create", "touch", "rebind", "delete", *INDEX_CALLS)}

@@ -9,7 +9,7 @@ from django.contrib.auth.models import Permission, User
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
-from sessions_sticky.api.views import AdminView
+from sessions_sticky.api.base import AdminView
 from tests.sessions_sticky.api.calls import Anyone
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from sessions_sticky import sessions
 from sessions_sticky.api import bulk
 from sessions_sticky.queries.index_reader import BATCH_SIZE
-from tests.sessions_sticky.api.calls import BASE, HEX
+from tests.sessions_sticky.api.calls import BASE, HEX, path_of
 from tests.sessions_sticky.jobs.calls import (
     SECONDS,
     abandoned,
@@ -215,10 +215,10 @@ def test_session_is_reached_when_its_id_is_a_bulk_path(api: APIClient, session_c
     proposal = {"id": id, "provider": "p", "model": "m", "external_id": "o"}
     url = post(api, "", proposal).json()["url"]
     assert api.get(url).json()["id"] == id
-    assert api.post(f"{url}touch/").json()["id"] == id
+    assert api.post(path_of("touch", url)).json()["id"] == id
     move = {"provider": "q", "model": "m", "reason": "r"}
-    assert api.post(f"{url}rebind/", move, format="json").json()["id"] == id
-    assert [event["kind"] for event in api.get(f"{url}history/").json()["results"]] == ["created", "rebound"]
+    assert api.post(path_of("rebind", url), move, format="json").json()["id"] == id
+    assert [event["kind"] for event in api.get(path_of("history", url)).json()["results"]] == ["created", "rebound"]
     assert api.delete(url).status_code == 204
     assert not session_cache.exists(f"sentinel:session:{id}")
     assert not session_cache.keys("sentinel:job*")

@@ -21,17 +21,17 @@ OPERATIONS = [
     "GET /api/sessions/",
     "POST /api/sessions/",
     "GET /api/sessions/stats/",
-    "GET /api/sessions/{id}/",
-    "DELETE /api/sessions/{id}/",
-    "GET /api/sessions/{id}/history/",
-    "POST /api/sessions/{id}/touch/",
-    "POST /api/sessions/{id}/rebind/",
+    "GET /api/sessions/id/{conversation_id}/",
+    "DELETE /api/sessions/id/{conversation_id}/",
+    "GET /api/sessions/history/{conversation_id}/",
+    "POST /api/sessions/touch/{conversation_id}/",
+    "POST /api/sessions/rebind/{conversation_id}/",
     "POST /api/sessions/delete/",
     "POST /api/sessions/rebind/",
     "GET /api/sessions/operations/",
-    "GET /api/sessions/operations/{key}/",
-    "POST /api/sessions/operations/{key}/stop/",
-    "POST /api/sessions/operations/{key}/resume/",
+    "GET /api/sessions/operations/{operation_key}/",
+    "POST /api/sessions/operations/{operation_key}/stop/",
+    "POST /api/sessions/operations/{operation_key}/resume/",
 ]
 
 
@@ -45,6 +45,7 @@ def operations(document: Any) -> dict[str, Any]:
         f"{method.upper()} {path}": operation
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
+        if path.startswith("/api/sessions/")  # the gateway has more
     }
 
 

@@ -239,7 +239,7 @@ def test_list_answers_400_when_a_cursor_is_used_with_other_filters(api: APIClien
     assert response.json()["errors"] == {"cursor": ["The cursor was issued for other filters"]}
 
 
-@pytest.mark.parametrize("path", ["stats/", "conv-1/history/"])
+@pytest.mark.parametrize("path", ["stats/", "history/conv-1/"])
 def test_call_answers_400_when_it_takes_no_parameters(api: APIClient, session_cache: redis.Redis, path: str) -> None:
     response = api.get(f"{BASE}{path}?provider=p1")
     assert response.status_code == 400

@@ -54,10 +54,10 @@ def test_create_shows_the_current_binding_when_the_caller_may_read_it(
 
 
 CHANGES: dict[str, tuple[str, dict[str, str], int, int]] = {
-    "touch": ("touch/", {}, 200, 204),
-    "rebind": ("rebind/", MOVE, 200, 204),
-    "rebind to where it is": ("rebind/", {**MOVE, "provider": "openai", "model": "gpt-4"}, 200, 204),
-    "rebind from another": ("rebind/", {**MOVE, "from_provider": "wrong"}, 409, 409),
+    "touch": ("touch", {}, 200, 204),
+    "rebind": ("rebind", MOVE, 200, 204),
+    "rebind to where it is": ("rebind", {**MOVE, "provider": "openai", "model": "gpt-4"}, 200, 204),
+    "rebind from another": ("rebind", {**MOVE, "from_provider": "wrong"}, 409, 409),
 }
 
 
@@ -74,7 +74,7 @@ def test_change_shows_the_session_when_the_caller_may_view_it(
     may_view: bool,
 ) -> None:
     client = by_token(make_user("change", *["view"] * may_view))
-    response = client.post(f"{BASE}conv-1/{path}", body, format="json")
+    response = client.post(f"{BASE}{path}/conv-1/", body, format="json")
     assert response.status_code == (seen if may_view else unseen)
     for secret in ("user-456", "gpt-4", "openai", "1700000000"):
         assert may_view or secret not in response.text
@@ -91,7 +91,7 @@ def test_conflict_hides_the_session_when_it_moves_during_a_rebind(
         raise SessionConflict("conv-1", sessions.get("conv-1"))
 
     monkeypatch.setattr(SessionManager, "rebind", conflict)
-    response = by_token(make_user("change")).post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    response = by_token(make_user("change")).post(f"{BASE}rebind/conv-1/", MOVE, format="json")
     assert response.status_code == 409
     assert response.json()["detail"] == "Conversation 'conv-1' is not bound as expected."
     assert_reveals_nothing(response)
@@ -123,9 +123,9 @@ def test_call_answers_403_when_the_permission_was_taken_away(
     bound: bytes, make_user: Callable[..., User], by_token: Callable[[User], APIClient]
 ) -> None:
     user = make_user("view")
-    assert by_token(user).get(f"{BASE}conv-1/").status_code == 200
+    assert by_token(user).get(f"{BASE}id/conv-1/").status_code == 200
     user.user_permissions.clear()
-    assert by_token(user).get(f"{BASE}conv-1/").status_code == 403
+    assert by_token(user).get(f"{BASE}id/conv-1/").status_code == 403
 
 
 def assert_refused(response: Any, session_cache: redis.Redis, bound: bytes) -> None:

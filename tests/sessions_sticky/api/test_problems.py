@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import redis
     from rest_framework.test import APIClient
 
-REBIND = f"{BASE}conv-1/rebind/"
+REBIND = f"{BASE}rebind/conv-1/"
 
 
 def assert_problem(response: Any, status: int, **members: Any) -> dict[str, Any]:

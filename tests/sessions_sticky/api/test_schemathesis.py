@@ -47,7 +47,7 @@ def known_values(client: Any) -> dict[str, str]:
     sessions.create("conv-1", "openai", "gpt-4", "user-456", replace=True)
     body = json.dumps({"provider": "missing", "to_provider": "p", "reason": "r"})
     begun = client.post(f"{BASE}rebind/", body, content_type="application/json").json()
-    return {"id": "conv-1", "key": begun["url"].split("/")[-2]}
+    return {"conversation_id": "conv-1", "operation_key": begun["url"].split("/")[-2]}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import aiohttp
 import pytest
@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_sticky.api.url_ids import id_in, session_path
+from sessions_sticky.api.views import DEPRECATED_SINCE
 from tests.servers import free_port
-from tests.sessions_sticky.api.calls import BASE, HEX, HOSTILE_IDS, MOVE, body_of
+from tests.sessions_sticky.api.calls import BASE, HEX, HOSTILE_IDS, MOVE, body_of, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +34,8 @@ def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> Non
     if any("\ud800" <= char <= "\udfff" for char in conversation_id):
         return
     path = session_path(conversation_id, BASE)
-    segment = path.removeprefix(BASE).removesuffix("/")
-    assert path == f"{BASE}{segment}/"
+    segment = path.removeprefix(f"{BASE}id/").removesuffix("/")
+    assert path == f"{BASE}id/{segment}/"
     assert "/" not in segment
     assert segment not in (".", "..")
     assert id_in(unquote(segment)) == conversation_id
@@ -53,24 +54,16 @@ def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> Non
         ("~", "~"),
         ("~a", "~a"),
         ("ä b", "%C3%A4%20b"),
-        ("stats", "~stats"),
-        ("~stats", "~~stats"),
-        ("stats/", "stats%2F"),
+        ("stats", "stats"),
+        ("~stats", "~stats"),
         ("a/..", "a%2F~.."),
-        ("a/history", "a%2F~history"),
-        ("a/~history", "a%2F~~history"),
-        ("history/a", "history%2Fa"),
-        ("operations", "~operations"),
-        (f"operations/{HEX}", f"operations%2F~{HEX}"),
-        (f"operations/~{HEX}", f"operations%2F~~{HEX}"),
-        (f"a/operations/{HEX}", f"a%2Foperations%2F{HEX}"),
-        (f"operations/{HEX[1:]}", f"operations%2F{HEX[1:]}"),
-        (HEX, HEX),
-        ("history2", "history2"),
+        ("a/~..", "a%2F~~.."),
+        ("a/history", "a%2Fhistory"),
+        (f"operations/{HEX}", f"operations%2F{HEX}"),
     ],
 )
 def test_session_path_escapes_as_documented_when_hostile(conversation_id: str, segment: str) -> None:
-    assert session_path(conversation_id, BASE) == f"{BASE}{segment}/"
+    assert session_path(conversation_id, BASE) == f"{BASE}id/{segment}/"
 
 
 def test_id_in_takes_dots_as_they_are_when_a_client_sends_them() -> None:
@@ -92,14 +85,30 @@ def test_api_reaches_the_session_when_its_id_is_hostile(
 
     assert api.get(url).json()["id"] == conversation_id
     session_cache.pexpire(key, 5000)
-    assert api.post(f"{url}touch/").json()["id"] == conversation_id
+    assert api.post(path_of("touch", url)).json()["id"] == conversation_id
     assert session_cache.pttl(key) > 5000
-    moved = api.post(f"{url}rebind/", MOVE, format="json").json()
+    moved = api.post(path_of("rebind", url), MOVE, format="json").json()
     assert (moved["id"], moved["provider"]) == (conversation_id, "mistral")
     assert api.delete(url).status_code == 204
     assert not session_cache.exists(key)
-    kinds = [event["kind"] for event in api.get(f"{url}history/").json()["results"]]
+    kinds = [event["kind"] for event in api.get(path_of("history", url)).json()["results"]]
     assert kinds == ["created", "rebound", "deleted"]
+
+
+def test_paths_of_version_0_1_answer_as_deprecated(api: APIClient, session_cache: redis.Redis) -> None:
+    proposal = {"id": "a/b", "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    url = api.post(BASE, proposal, format="json").json()["url"]
+    old = f"{BASE}a%2Fb/"
+    answers = [
+        api.get(old),
+        api.post(f"{old}touch/"),
+        api.post(f"{old}rebind/", MOVE, format="json"),
+        api.get(f"{old}history/"),
+        api.delete(old),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 204]
+    assert {answer.headers["Deprecation"] for answer in answers} == {DEPRECATED_SINCE}
+    assert "Deprecation" not in api.get(url).headers
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,11 +121,11 @@ def test_api_reaches_the_session_and_its_history_when_the_id_looks_like_a_path(
     body = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
     url = client.post(BASE, body, content_type="application/json").json()["url"]
     assert client.get(url).json()["id"] == conversation_id
-    assert client.post(f"{url}touch/").json()["id"] == conversation_id
-    assert client.post(f"{url}rebind/", MOVE, content_type="application/json").json()["id"] == conversation_id
+    assert client.post(path_of("touch", url)).json()["id"] == conversation_id
+    assert client.post(path_of("rebind", url), MOVE, content_type="application/json").json()["id"] == conversation_id
     assert client.delete(url).status_code == 204
     assert not session_cache.exists(f"sentinel:session:{conversation_id}")
-    results = client.get(f"{url}history/").json()["results"]
+    results = client.get(path_of("history", url)).json()["results"]
     assert [event["kind"] for event in results] == ["created", "rebound", "deleted"]
 
 
@@ -156,23 +165,20 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
         for conversation_id in HOSTILE_IDS:
             url = session_path(conversation_id, BASE)
             assert (await call("GET", url, 200))["id"] == conversation_id
-            assert (await call("POST", f"{url}touch/", 200))["id"] == conversation_id
-            assert (await call("POST", f"{url}rebind/", 200, MOVE))["id"] == conversation_id
+            assert (await call("POST", path_of("touch", url), 200))["id"] == conversation_id
+            assert (await call("POST", path_of("rebind", url), 200, MOVE))["id"] == conversation_id
             await call("DELETE", url, 204)
-            assert len((await call("GET", f"{url}history/", 200))["results"]) == 3
+            assert len((await call("GET", path_of("history", url), 200))["results"]) == 3
             assert not session_cache.exists(f"sentinel:session:{conversation_id}")
 
 
-def test_get_reads_the_session_whose_id_ends_in_touch_when_there_is_one(
-    api: APIClient, bound: bytes, session_cache: redis.Redis
-) -> None:
-    api.generic("POST", BASE, *body_of({"id": "conv-1/touch", "provider": "p", "model": "m", "external_id": "o"}))
-    session_cache.pexpire("sentinel:session:conv-1/touch", 5000)
-    assert api.get(f"{BASE}conv-1/touch/").json()["id"] == "conv-1/touch"
-    assert api.post(f"{BASE}conv-1/touch/").json()["id"] == "conv-1"
-    assert session_cache.pttl("sentinel:session:conv-1/touch") <= 5000
-    assert api.delete(f"{BASE}conv-1/touch/").status_code == 204
-    assert session_cache.exists("sentinel:session:conv-1")
+@pytest.mark.parametrize("word", ["stats", "delete", "rebind", "operations", "id", "id/a", "history", "touch"])
+def test_route_and_session_of_the_same_name_do_not_meet(api: APIClient, session_cache: redis.Redis, word: str) -> None:
+    api.post(BASE, {"id": word, "provider": "p", "model": "m", "external_id": "o"}, format="json")
+    url = f"{BASE}id/{quote(word, safe='')}/"
+    assert api.get(url).json()["id"] == word
+    assert api.delete(f"{BASE}{word}/").status_code in (404, 405)
+    assert api.delete(url).status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -187,24 +193,24 @@ def test_get_reads_the_session_whose_id_ends_in_touch_when_there_is_one(
     ids=ascii,
 )
 @pytest.mark.parametrize(
-    ("method", "suffix", "body"),
-    [("GET", "", None), ("DELETE", "", None), ("POST", "touch/", None), ("POST", "rebind/", MOVE)],
+    ("method", "action", "body"),
+    [("GET", "id", None), ("DELETE", "id", None), ("POST", "touch", None), ("POST", "rebind", MOVE)],
 )
 def test_every_call_answers_400_when_the_path_has_no_valid_id(
-    api: APIClient, session_cache: redis.Redis, segment: str, message: str, method: str, suffix: str, body: Any
+    api: APIClient, session_cache: redis.Redis, segment: str, message: str, method: str, action: str, body: Any
 ) -> None:
-    response = api.generic(method, f"{BASE}{segment}/{suffix}", *body_of(body))
+    response = api.generic(method, f"{BASE}{action}/{segment}/", *body_of(body))
     assert response.status_code == 400
     assert response.json()["errors"].keys() == {"id"}
     assert response.json()["errors"]["id"][0].startswith(message)
 
 
-@pytest.mark.parametrize("path", ["conv-1", "a%2F..%2Fconv-1", "conv-1/touch"])
+@pytest.mark.parametrize("path", ["id/conv-1", "id/a%2F..%2Fconv-1", "touch/conv-1", "conv-1", "conv-1/touch"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_every_call_answers_404_and_redirects_nowhere_when_the_slash_is_missing(
+def test_every_call_answers_404_and_redirects_nowhere_when_the_path_is_unknown(
     api: APIClient, bound: bytes, session_cache: redis.Redis, method: str, path: str
 ) -> None:
     response = api.generic(method, f"{BASE}{path}")
     assert response.status_code == 404
-    assert response.json()["detail"] == "The path of a session ends with a slash."
+    assert response.json()["detail"] == "Unknown path. The path of a session is id/{id}/, with a slash at the end."
     assert session_cache.get("sentinel:session:conv-1") == bound

@@ -29,7 +29,7 @@ SHOWN = {
     "model": "gpt-4",
     "external_id": "user-456",
     "created_at": 1700000000,
-    "url": "/api/sessions/conv-1/",
+    "url": "/api/sessions/id/conv-1/",
 }
 
 
@@ -65,8 +65,8 @@ def test_create_binds_when_the_conversation_is_new(api: APIClient, session_cache
     body = checked(response.json(), left=86_400)
     created_at = body["created_at"]
     assert response.status_code == 201
-    assert response.headers["Location"] == "/api/sessions/conv-2/"
-    assert body == PROPOSAL | {"created_at": created_at, "url": "/api/sessions/conv-2/"}
+    assert response.headers["Location"] == "/api/sessions/id/conv-2/"
+    assert body == PROPOSAL | {"created_at": created_at, "url": "/api/sessions/id/conv-2/"}
     assert before <= created_at <= time.time()
     assert (
         session_cache.get("sentinel:session:conv-2")
@@ -127,11 +127,11 @@ def test_create_binds_as_asked_when_the_store_has_lost_the_binding(api: APIClien
 def test_retrieve_shows_the_session_and_does_not_extend_it_when_bound(
     api: APIClient, bound: bytes, session_cache: redis.Redis
 ) -> None:
-    response = api.get(f"{BASE}conv-1/")
+    response = api.get(f"{BASE}id/conv-1/")
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/json"
     assert checked(response.json(), left=100) == SHOWN
-    assert api.head(f"{BASE}conv-1/").status_code == 200
+    assert api.head(f"{BASE}id/conv-1/").status_code == 200
     assert 98_000 < session_cache.pttl(KEY) <= 100_000
 
 
@@ -140,12 +140,12 @@ def test_retrieve_shows_no_date_when_there_is_none(
     api: APIClient, bound: bytes, session_cache: redis.Redis, seconds: int | None, shown: int | None
 ) -> None:
     session_cache.set(KEY, bound, ex=seconds)
-    body = api.get(f"{BASE}conv-1/").json()
+    body = api.get(f"{BASE}id/conv-1/").json()
     assert (body["expires_in"], body["expires_at"]) == (shown, None)
 
 
 def test_touch_sets_the_idle_time_back_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
-    response = api.post(f"{BASE}conv-1/touch/")
+    response = api.post(f"{BASE}touch/conv-1/")
     assert response.status_code == 200
     assert checked(response.json(), left=86_400) == SHOWN
     assert session_cache.get(KEY) == bound
@@ -153,7 +153,7 @@ def test_touch_sets_the_idle_time_back_when_bound(api: APIClient, bound: bytes, 
 
 
 def test_rebind_moves_and_keeps_the_rest_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
-    response = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": "openai"}, format="json")
+    response = api.post(f"{BASE}rebind/conv-1/", MOVE | {"from_provider": "openai"}, format="json")
     assert response.status_code == 200
     assert checked(response.json(), left=100) == SHOWN | {"provider": "mistral", "model": "large"}
     assert session_cache.get(KEY) == bound.replace(b"openai", b"mistral").replace(b"gpt-4", b"large")
@@ -161,7 +161,7 @@ def test_rebind_moves_and_keeps_the_rest_when_bound(api: APIClient, bound: bytes
 
 
 def test_rebind_counts_and_records_one_move_when_called_twice(api: APIClient, bound: bytes) -> None:
-    answers = [api.post(f"{BASE}conv-1/rebind/", MOVE, format="json") for _ in range(2)]
+    answers = [api.post(f"{BASE}rebind/conv-1/", MOVE, format="json") for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].json()["provider"] == answers[1].json()["provider"] == "mistral"
     assert [event.kind for event in sessions.history("conv-1")] == ["created", "rebound"]
@@ -172,14 +172,14 @@ def test_rebind_moves_from_a_blank_provider_when_another_program_wrote_one(
     api: APIClient, bound: bytes, session_cache: redis.Redis
 ) -> None:
     session_cache.set(KEY, bound.replace(b"openai", b""))
-    response = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": ""}, format="json")
+    response = api.post(f"{BASE}rebind/conv-1/", MOVE | {"from_provider": ""}, format="json")
     assert (response.status_code, response.json()["provider"]) == (200, "mistral")
 
 
 def test_rebind_answers_409_when_moved_since_the_operator_looked(
     api: APIClient, bound: bytes, session_cache: redis.Redis
 ) -> None:
-    problem = api.post(f"{BASE}conv-1/rebind/", MOVE | {"from_provider": "anthropic"}, format="json").json()
+    problem = api.post(f"{BASE}rebind/conv-1/", MOVE | {"from_provider": "anthropic"}, format="json").json()
     assert checked(problem.pop("current"), left=100) == SHOWN
     assert problem == {
         "type": "about:blank",
@@ -195,7 +195,7 @@ def test_rebind_answers_409_when_another_process_moves_first(
 ) -> None:
     moved = bound.replace(b"openai", b"google")
     after_inspect(lambda: session_cache.set(KEY, moved, keepttl=True))
-    response = api.post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    response = api.post(f"{BASE}rebind/conv-1/", MOVE, format="json")
     assert (response.status_code, response.json()["current"]["provider"]) == (409, "google")
     assert session_cache.get(KEY) == moved
 
@@ -204,7 +204,7 @@ def test_rebind_answers_409_when_the_session_was_deleted_concurrently(
     api: APIClient, bound: bytes, session_cache: redis.Redis, after_inspect: Callable[[Callable[[], Any]], None]
 ) -> None:
     after_inspect(lambda: session_cache.delete(KEY))
-    response = api.post(f"{BASE}conv-1/rebind/", MOVE, format="json")
+    response = api.post(f"{BASE}rebind/conv-1/", MOVE, format="json")
     assert response.status_code == 409
     assert response.json()["detail"] == "Conversation 'conv-1' is no longer bound"
     assert response.json()["current"] is None
@@ -216,12 +216,12 @@ def test_touch_answers_404_when_the_session_was_deleted_concurrently(
 ) -> None:
     touch = SessionManager.touch
     monkeypatch.setattr(SessionManager, "touch", lambda self, id: touch(self, id) and session_cache.delete(KEY))
-    assert api.post(f"{BASE}conv-1/touch/").status_code == 404
+    assert api.post(f"{BASE}touch/conv-1/").status_code == 404
     assert not session_cache.exists(KEY)
 
 
 def test_delete_unbinds_when_bound(api: APIClient, bound: bytes, session_cache: redis.Redis) -> None:
-    response = api.delete(f"{BASE}conv-1/")
+    response = api.delete(f"{BASE}id/conv-1/")
     assert (response.status_code, response.content) == (204, b"")
     assert not session_cache.exists(KEY)
 
@@ -264,15 +264,15 @@ def test_every_call_takes_poison_for_no_session_when_a_value_is_unreadable(
 def test_portable_cache_has_no_expiry_and_no_rebind(api: APIClient, settings: Any) -> None:
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     assert api.post(BASE, PROPOSAL, format="json").json()["expires_in"] == 86_400
-    for shown in (api.get(f"{BASE}conv-2/"), api.post(f"{BASE}conv-2/touch/")):
+    for shown in (api.get(f"{BASE}id/conv-2/"), api.post(f"{BASE}touch/conv-2/")):
         assert (shown.status_code, shown.json()["expires_in"], shown.json()["expires_at"]) == (200, None, None)
-    assert api.post(f"{BASE}conv-2/rebind/", MOVE, format="json").json() == {
+    assert api.post(f"{BASE}rebind/conv-2/", MOVE, format="json").json() == {
         "type": "about:blank",
         "title": "Not Implemented",
         "status": 501,
         "detail": "LocMemCache cannot replace a binding atomically; django-redis can",
     }
-    assert api.delete(f"{BASE}conv-2/").status_code == 204
+    assert api.delete(f"{BASE}id/conv-2/").status_code == 204
     assert sessions.get("conv-2") is None
 
 
@@ -353,5 +353,5 @@ def test_serializer_explains_every_field_when_asked(serializer: type[Serializer[
 
 
 def test_options_describes_the_route_when_asked(api: APIClient, session_cache: redis.Redis) -> None:
-    assert api.options(f"{BASE}conv-1/").headers["Allow"] == "GET, DELETE, HEAD, OPTIONS"
-    assert api.options(f"{BASE}conv-1/touch/").headers["Allow"] == "GET, POST, DELETE, HEAD, OPTIONS"
+    assert api.options(f"{BASE}id/conv-1/").headers["Allow"] == "GET, DELETE, HEAD, OPTIONS"
+    assert api.options(f"{BASE}touch/conv-1/").headers["Allow"] == "POST, OPTIONS"

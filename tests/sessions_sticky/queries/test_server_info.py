@@ -53,10 +53,22 @@ def test_judge_warns_when_the_policy_evicts_live_sessions(policy, level):
 
 @pytest.mark.parametrize(
     ("limit", "used", "level"),
-    [(0, 10**9, Level.OK), (1000, 800, Level.OK), (1000, 801, Level.WARNING), (1000, 1200, Level.WARNING)],
+    [
+        (0, 10**9, Level.OK),
+        (1000, 800, Level.OK),
+        (1000, 801, Level.WARNING),
+        (1000, 949, Level.WARNING),
+        (1000, 950, Level.ERROR),
+        (1000, 1200, Level.ERROR),
+    ],
 )
-def test_judge_warns_when_memory_runs_out(limit, used, level):
+def test_judge_reports_how_full_the_memory_is(limit, used, level):
     assert level_of("memory", maxmemory=str(limit), used_memory=str(used)) is level
+
+
+def test_judge_only_warns_of_full_memory_when_the_policy_evicts():
+    full = {"maxmemory": "1000", "used_memory": "1000", "maxmemory_policy": "allkeys-lru"}
+    assert level_of("memory", **full) is Level.WARNING
 
 
 @pytest.mark.parametrize(

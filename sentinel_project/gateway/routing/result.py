@@ -1,0 +1,62 @@
+"""What becomes of a conversation's binding after its request."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.routing import binding
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.reasons import FIRST_FAILED, Spill
+from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider, rendezvous
+
+logger = logging.getLogger(__name__)
+
+
+class RouteResult(NamedTuple):
+    """How a conversation was routed. `reason` is that of a rebind or a spill, else None."""
+
+    outcome: str
+    reason: str | None = None
+
+
+async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> RouteResult:
+    """Keep the binding, or move it to the provider that answered (a new binding always).
+
+    `away` is why another provider than the conversation's own may have answered.
+    """
+    session = plan.session
+    if session is None:
+        if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
+            await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
+        return RouteResult(plan.outcome)
+    if answered.name == session.provider and plan.model == session.model:
+        return RouteResult(plan.outcome)
+    reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
+    if reason is None:
+        routing.warmth.note_failing([session.provider])
+        return RouteResult("spilled", away)
+    try:
+        await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
+    except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
+        logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
+        return RouteResult("spilled", Spill.NOT_MOVED)
+    return RouteResult("rebound", reason)
+
+
+async def undo(plan: Plan) -> None:
+    """Remove the new binding of a request without an answer, unless it has changed."""
+    if plan.session is None or not plan.is_new:
+        return
+    try:
+        await plan.manager.adelete_unchanged(plan.session)
+    except (SessionConflict, SessionStoreUnavailable) as exc:
+        logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
+
+
+def _first_by_configuration(plan: Plan) -> str | None:
+    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
+    weights = {provider.name: provider.weight for provider in routing.providers_for(plan.model, plan.api)}
+    return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)

@@ -1,0 +1,71 @@
+"""The base class of all views of the admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from sessions_sticky.api.parsers import ShortJSONParser
+from sessions_sticky.api.permissions import SessionPermission
+from sessions_sticky.api.problems import problem_handler
+from sessions_sticky.api.throttling import SessionThrottle
+from sessions_sticky.api.url_ids import OWN_KWARGS
+from sessions_sticky.conf import conf
+from sessions_sticky.manager import SessionManager, sessions
+
+
+class JSONAlone(DefaultContentNegotiation):
+    """Knows no `?format=`, which asks for other renderers and answers 404 without."""
+
+    def filter_renderers(self, renderers: Any, format: str) -> Any:
+        """Return them all."""
+        return renderers
+
+
+class AdminView(APIView):
+    """JSON requests and responses, problem details for errors, and the project's authentication."""
+
+    parser_classes = (ShortJSONParser,)
+    renderer_classes = (JSONRenderer,)
+    content_negotiation_class = JSONAlone
+    versioning_class = None  # the project's versioning would expect a version in the path
+    permission_classes = (SessionPermission,)
+    throttle_classes = (SessionThrottle,)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Remove parameters that the project's prefix captures, such as a version or a tenant."""
+        own = {name: value for name, value in kwargs.items() if name in OWN_KWARGS}
+        return super().dispatch(request, **own)
+
+    def get_authenticators(self) -> list[BaseAuthentication]:
+        """Return the authentication classes of the setting, else those of the project."""
+        classes = conf.api_authentication_classes
+        return super().get_authenticators() if classes is None else [each() for each in classes]
+
+    def get_permissions(self) -> list[Any]:
+        """Return the permissions of the app, and those of the setting: all must allow."""
+        return [*super().get_permissions(), *(each() for each in conf.api_permission_classes)]
+
+    @property
+    def manager(self) -> SessionManager:
+        """The manager that records the user as the author of changes."""
+        return sessions.acting_as(self.request.user.get_username())
+
+    def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
+        """Forbid caching: responses contain sessions and their owners."""
+        final: Response = super().finalize_response(request, response, *args, **kwargs)
+        final["Cache-Control"] = "no-store"
+        return final
+
+    def get_exception_handler(self) -> Callable[..., Response | None]:
+        """Return the handler of this API instead of the project's."""
+        return problem_handler

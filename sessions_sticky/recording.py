@@ -1,0 +1,40 @@
+"""Recording turns: their requests to the store, and their metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from sessions_sticky import metrics
+from sessions_sticky.conf import conf
+from sessions_sticky.connections.commands import Send
+from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.usage import add_up
+from sessions_sticky.turns import Turn, check_turn
+
+logger = logging.getLogger("sessions_sticky")
+
+
+async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seconds: int) -> list[Recorded]:
+    """Add turns to the trails, then the replies of the trails to the sums and metrics."""
+    for turn in turns:
+        check_turn(turn)
+    recorded: list[Recorded] = [None] * len(turns)
+    kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+    if kept:
+        request = store.record_turns([turns[at] for at in kept], ttl_seconds, conf.trail_length)
+        for at, reply in zip(kept, await send(request), strict=True):
+            recorded[at] = reply and (reply[0], reply[1])
+    sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
+    try:
+        if (adding := store.add_usage(sums)) is not None:
+            await send(adding)
+    except SessionStoreUnavailable as exc:
+        if not kept:
+            raise
+        logger.warning("usage of %d turns not added: %s", len(turns), exc)  # their trails have them
+    first_bytes = [(each.provider, each.model, each.first_byte_ms) for each in turns if each.first_byte_ms is not None]
+    metrics.used(sums.routes, first_bytes)
+    return recorded
