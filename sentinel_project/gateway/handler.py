@@ -124,7 +124,7 @@ class GatewayHandler(ASGIHandler):
 
 
 async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as `wait_for` ends, in redis-py."""
+    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as redis-py's `wait_for` ends."""
     while tasks:
         for task in tasks:
             task.cancel()
