@@ -34,7 +34,7 @@ from bench.worth_gateways import CACHE_SECONDS, GATEWAYS, Gateway  # noqa: E402
 from bench.worth_report import Row, draw, table  # noqa: E402
 from tests.servers import free_port  # noqa: E402
 
-SEED, SESSIONS = 7, 40
+SEED, SESSIONS = 7, 60
 THINK_SECONDS = (0.4, 2.0)
 TURN_SECONDS = 1.3
 """About what a turn takes with its answer."""
@@ -141,9 +141,9 @@ def sessions() -> list[list[Thread]]:
 
 async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], int]:
     """Run all sessions; return the turns of each thread, and how often a request was refused."""
-    identify, (breaks, mends), refused = WAYS[way], FAULTS[fault], 0
+    identify, (breaks, ends), refused = WAYS[way], FAULTS[fault], 0
     urls, began = setup.gateway.urls, time.monotonic()
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)  # servers close idle connections after five
     async with aiohttp.ClientSession(headers=setup.gateway.headers, connector=connector) as client:
 
         async def ask(thread: Thread, messages: list[Message], number: int) -> Turn:
@@ -180,7 +180,7 @@ async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], 
             await asyncio.sleep(FAULT_AT)
             await asyncio.to_thread(breaks, setup)
             await asyncio.sleep(FAULT_SECONDS)
-            await asyncio.to_thread(mends, setup)
+            await asyncio.to_thread(ends, setup)
 
         threads = [thread for each in sessions() for thread in each]
         runs = [run(thread, random.Random(f"{SEED} {at}")) for at, thread in enumerate(threads)]
