@@ -26,6 +26,7 @@ from sessions_sticky import PromptCache, Session, SessionStoreUnavailable, Trail
 from tests.clients.account import PromptCache as ProviderCache
 from tests.gateway.asgi import ask, outcome_of
 from tests.gateway.conftest import provider
+from tests.gateway.responses import account
 
 MODEL = "gpt-5.2"
 NAMES = [f"conv-{number}" for number in range(8)]
@@ -174,6 +175,22 @@ async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(p
     for _ in range(2):
         answered = await ask({"model": MODEL, "messages": messages})
     assert outcome_of(answered)[2] == "north"
+
+
+async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
+    """Its cache at home has expired, and another provider answers: still it only spills."""
+    north, south = patient
+    (conversation, *_) = all_bound_to_north()
+    async with flushing():
+        await conversation.turn()
+        gateway.SENTINEL_PROVIDERS = (account(north, apis=("messages",)), account(south))
+        later = clock.now() + 301
+        monkeypatch.setattr(clock, "now", lambda: later)
+        assert [await conversation.turn() for _ in range(3)] == [(200, "spilled", "south")] * 3
+        gateway.SENTINEL_PROVIDERS = (account(north), account(south))
+        assert await conversation.turn() == (200, "hit", "north")
+    assert not routing.warmth._is_doubtful("north", providers())
+    assert [event.kind for event in sessions.history(NAMES[0])] == ["created"]
 
 
 NOW = 1_000_000.0
