@@ -48,7 +48,8 @@ MAX_COMMAS = 300_000
 
 class _Event(msgspec.Struct):
     type: str = ""
-    content_block: dict[str, Any] = {}
+    content_block: dict[str, Any] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Block(msgspec.Struct):
@@ -81,8 +82,10 @@ class Messages(Api):
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return Stage.ERROR if events.name(event) == b"error" else Stage.CONTENT
         if decoded.type == "content_block_start":
-            has_content = any(value for name, value in decoded.content_block.items() if name != "type")
+            has_content = any(value for name, value in (decoded.content_block or {}).items() if name != "type")
             return Stage.CONTENT if has_content else Stage.PRELUDE
+        if not decoded.type and bytes(decoded.error) != b"null":
+            return Stage.ERROR
         return _EVENT_STAGES.get(decoded.type or events.name(event).decode(errors="replace"), Stage.CONTENT)
 
     def render_error(self, error: ApiError) -> dict[str, Any]:
