@@ -59,11 +59,11 @@ class Attempts:
             until = min(until, now + provider.first_byte_seconds)
         return Until(until, self._deadline)
 
-    def record_pace(self, provider: Provider, seconds: float) -> bool:
+    def record_pace(self, provider: Provider, begun: float, now: float) -> bool:
         """Record the time to the first byte of a stream, or until it was given up; return whether it was too long."""
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
-        is_late = seconds >= provider.first_byte_seconds
-        self._load.pace(provider.name).record(is_late=is_late)
+        is_late = now - begun >= provider.first_byte_seconds
+        self._load.pace(provider.name).record(now, is_late=is_late)
         self._is_late = self._is_late or is_late
         return is_late

@@ -114,7 +114,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
         except UpstreamFailure as exc:
             gate.leave()
             attempts.end(exc)
-            is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun)
+            is_slow = exc.is_timeout and attempts.record_pace(provider, begun, health.now())
             failures.add(provider, exc, is_slow=is_slow)
             turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
@@ -129,9 +129,10 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
                 metrics.upstream_abandoned.labels(provider.name).inc()
             raise
         else:
-            seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
+            now, stream = health.now(), "no" if isinstance(answer.body, bytes) else "yes"
+            seconds = now - begun
             attempts.end()
-            attempts.record_pace(provider, seconds)
+            attempts.record_pace(provider, begun, now)
             metrics.upstream_time(provider.name, stream).observe(seconds)
             health.answered(provider.name, plan.model, begun)
             failures.count_doubtful()
