@@ -51,8 +51,8 @@ DEFAULTS: dict[str, Any] = {
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
 
-IDENTITY_OPTIONS = ("key", "named", "scope", "sources")
-"""The keys of `SESSIONS_STICKY["IDENTITY"]`, which are arguments of `identify`."""
+IDENTITY_OPTIONS = ("apis", "key", "named", "scope", "sources")
+"""The keys of `SESSIONS_STICKY["IDENTITY"]`: arguments of `identify`, and the APIs for its command."""
 
 
 def check_ttl_seconds(value: object) -> int:
@@ -90,10 +90,7 @@ class Conf:
         """Alias of the Django cache that holds the sessions."""
         alias = self._option("CACHE")
         if not isinstance(alias, str) or alias not in settings.CACHES:
-            allowed = ", ".join(map(repr, settings.CACHES))
-            raise ImproperlyConfigured(
-                f"SESSIONS_STICKY['CACHE'] must be an alias in CACHES ({allowed}), not {alias!r}"
-            )
+            raise _invalid("CACHE", f"an alias in CACHES ({', '.join(map(repr, settings.CACHES))})", alias)
         return alias
 
     @cached_property
@@ -103,7 +100,7 @@ class Conf:
         try:
             return check_prefix(value)
         except ValueError as exc:
-            raise ImproperlyConfigured(f"SESSIONS_STICKY['PREFIX'] must be {ALLOWED_PREFIX}, not {value!r}") from exc
+            raise _invalid("PREFIX", ALLOWED_PREFIX, value) from exc
 
     @property
     def providers(self) -> frozenset[str] | None:
@@ -113,10 +110,7 @@ class Conf:
             return None
         names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
         if not names or not all(isinstance(name, str) for name in names):
-            raise ImproperlyConfigured(
-                "SESSIONS_STICKY['PROVIDERS'] must be names, a callable that returns them, its dotted path, or None,"
-                f" not {value!r}"
-            )
+            raise _invalid("PROVIDERS", "names, a callable that returns them, its dotted path, or None", value)
         return names
 
     @cached_property
@@ -134,7 +128,7 @@ class Conf:
         """What `resolve` does if the store is unavailable: return DEGRADED, or raise."""
         value = self._option("ON_STORE_ERROR")
         if value not in ("degrade", "raise"):
-            raise ImproperlyConfigured(f"SESSIONS_STICKY['ON_STORE_ERROR'] must be 'degrade' or 'raise', not {value!r}")
+            raise _invalid("ON_STORE_ERROR", "'degrade' or 'raise'", value)
         return cast("Literal['degrade', 'raise']", value)
 
     @cached_property
@@ -174,18 +168,15 @@ class Conf:
         if rate is not None and not (
             isinstance(rate, str) and re.fullmatch(r"[1-9][0-9]*/(s|sec|m|min|h|hour|d|day)", rate)
         ):
-            raise ImproperlyConfigured(
-                "SESSIONS_STICKY['API_THROTTLE_RATE'] must be None or a number and a period (sec, min, hour, day)"
-                f" such as '600/min', not {rate!r}"
-            )
+            allowed = "None or a number and a period (sec, min, hour, day) such as '600/min'"
+            raise _invalid("API_THROTTLE_RATE", allowed, rate)
         return rate
 
     @cached_property
     def api_authentication_classes(self) -> list[Any] | None:
         """How users log in to the admin API; None is as in the rest of the project."""
-        return (
-            None if self._option("API_AUTHENTICATION_CLASSES") is None else self._classes("API_AUTHENTICATION_CLASSES")
-        )
+        name = "API_AUTHENTICATION_CLASSES"
+        return None if self._option(name) is None else self._classes(name)
 
     @cached_property
     def api_permission_classes(self) -> list[Any]:
@@ -194,14 +185,13 @@ class Conf:
 
     def _classes(self, name: str) -> list[Any]:
         value = self._option(name)
-        if not isinstance(value, list | tuple):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+        given = value if isinstance(value, list | tuple) else [None]
         try:
-            classes = [import_string(each) if isinstance(each, str) else each for each in value]
+            classes = [import_string(each) if isinstance(each, str) else each for each in given]
         except ImportError as exc:
             raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; {exc}") from exc
         if not all(callable(each) for each in classes):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+            raise _invalid(name, "a list of classes", value)
         return classes
 
     @cached_property
@@ -218,6 +208,9 @@ class Conf:
             value = options.get(each, [])
             if not isinstance(value, list | tuple) or not all(isinstance(source, str) for source in value):
                 raise ImproperlyConfigured(f"{name}[{each!r}] must be a list of strings, not {value!r}")
+        apis = options.get("apis", ())
+        if not isinstance(apis, list | tuple) or not all(callable(getattr(each, "prompt", None)) for each in apis):
+            raise ImproperlyConfigured(f"{name}['apis'] must be a list of ContentApi objects, not {apis!r}")
         if "key" not in options:
             return {**options}
         key = options["key"]
@@ -233,22 +226,19 @@ class Conf:
     @property
     def identity_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY by default."""
-        if "key" in self.identity:
-            return self.identity
-        return {**self.identity, "key": _derived_key(settings.SECRET_KEY)}
+        arguments = {name: value for name, value in self.identity.items() if name != "apis"}
+        return arguments if "key" in arguments else {**arguments, "key": _derived_key(settings.SECRET_KEY)}
 
     def _flag(self, name: str) -> bool:
         value = self._option(name)
         if not isinstance(value, bool):
-            raise ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be True or False, not {value!r}")
+            raise _invalid(name, "True or False", value)
         return value
 
     def _number(self, name: str, most: int = MAX_NUMBER) -> int:
         value = self._option(name)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise ImproperlyConfigured(
-                f"SESSIONS_STICKY[{name!r}] must be a whole number from 0 to {most}, not {value!r}"
-            )
+            raise _invalid(name, f"a whole number from 0 to {most}", value)
         return value
 
     @staticmethod
@@ -257,6 +247,10 @@ class Conf:
         if not isinstance(options, dict):
             raise ImproperlyConfigured(f"SESSIONS_STICKY must be a dict, not {options!r}")
         return options.get(name, DEFAULTS[name])
+
+
+def _invalid(name: str, allowed: str, value: object) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be {allowed}, not {value!r}")
 
 
 @lru_cache(maxsize=1)

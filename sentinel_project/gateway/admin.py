@@ -26,6 +26,7 @@ STATES = {"live": _("Working"), "paused": _("Paused"), "revoked": _("Revoked")}
 LEVELS = {"live": "ok", "paused": "warning", "revoked": "error"}
 SHOWN = ("hint", "owner", "state", "created_at", "last_use")
 
+register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
 register_routes(provider_panel.routes)
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.contrib import admin
 from django.db import Error
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
 from django.views.generic import RedirectView
 
 from sentinel_project.gateway import metrics
@@ -37,6 +39,13 @@ class FrontPage(RedirectView):
     def head(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Say that the process answers."""
         return HttpResponse()
+
+
+def start_page(request: HttpRequest) -> HttpResponseBase:
+    """Redirect those who may view sessions to the overview; show others the index of Django admin."""
+    if admin.site.has_permission(request) and request.user.has_perm("sessions_sticky.view_session"):
+        return HttpResponseRedirect(reverse("admin:sessions_sticky_session_overview"))
+    return admin.site.admin_view(admin.site.index)(request)
 
 
 async def healthz(request: HttpRequest) -> HttpResponseBase:

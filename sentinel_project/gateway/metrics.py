@@ -3,7 +3,7 @@
 | metric | labels |
 | --- | --- |
 | `sentinel_requests_total` (no provider: refused before one was chosen) | `status`, `outcome`, `provider`, `model` |
-| `sentinel_spills_total` (requests that another than the bound provider answered) | `from_provider`, `to_provider` |
+| `sentinel_spills_total` (answered by another than the bound provider) | `from_provider`, `to_provider`, `reason` |
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
 | `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
@@ -52,7 +52,9 @@ UPSTREAM_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 requests = Counter("sentinel_requests_total", "Chat requests.", ["status", "outcome", "provider", "model"])
 spills = Counter(
-    "sentinel_spills_total", "Requests answered by another than the bound provider.", ["from_provider", "to_provider"]
+    "sentinel_spills_total",
+    "Requests answered by another than the bound provider.",
+    ["from_provider", "to_provider", "reason"],
 )
 upstream_seconds = Histogram(
     "sentinel_upstream_seconds",
@@ -110,6 +112,18 @@ def count_workers() -> int:
 
 def _workers(folder: str) -> set[int]:
     return {process_of(file) for file in Path(folder).glob("gauge_livesum_*.db")} if folder else set()
+
+
+def in_flight() -> dict[str, int]:
+    """Return the requests in flight to each provider, of all workers of this machine."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        found = provider_in_flight.collect()
+    else:
+        files = [str(file) for file in Path(folder).glob("gauge_livesum_*.db") if is_alive(process_of(file))]
+        found = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    samples = [each for metric in found for each in metric.samples if each.name == "sentinel_provider_in_flight"]
+    return {sample.labels["provider"]: int(sample.value) for sample in samples}
 
 
 def render() -> tuple[bytes, str]:

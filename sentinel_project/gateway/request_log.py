@@ -19,6 +19,8 @@ import msgspec
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.recent import recent
+from sentinel_project.gateway.request_id import request_id
 from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ class RequestLog:
     def __init__(self, headers: dict[str, str]) -> None:
         given = headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        request_id.set(self.request_id)
         self.fields: dict[str, Any] = {}
         if hint := key_hint(headers):
             self.fields["key"] = hint
@@ -74,7 +77,7 @@ class RequestLog:
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
         self._route = (provider, plan.model)
         if result.outcome == "spilled" and bound is not None:
-            metrics.spills.labels(bound, provider).inc()
+            metrics.spills.labels(bound, provider, result.reason or "").inc()
         if result.reason is not None:
             self.fields["reason"] = result.reason
 
@@ -86,6 +89,8 @@ class RequestLog:
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
         metrics.request_count(status, self.fields.get("outcome", "none"), *self._route).inc()
+        if "model" in self.fields:
+            recent.count(status)
         if logger.isEnabledFor(logging.INFO):
             at = f"{_iso_second(int(self._at))}.{int(self._at % 1 * 1000):03}Z"
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)

@@ -57,9 +57,10 @@ def bars(numbers: Sequence[tuple[str, int]]) -> list[Bar]:
     return [Bar(label, number, percent(number, most)) for label, number in numbers]
 
 
-def columns(numbers: Sequence[tuple[datetime, int]]) -> Columns:
-    """Return columns from left to right."""
-    most = max((number for _, number in numbers), default=0)
+def columns(numbers: Sequence[tuple[datetime, int]], *, most: int | None = None) -> Columns:
+    """Return columns from left to right; `most` is the number of a full column, by default the largest."""
+    if most is None:
+        most = max((number for _, number in numbers), default=0)
     step = WIDTH / max(len(numbers), 1)
     drawn = [_column(place, step, most, *each) for place, each in enumerate(numbers)]
     return Columns(drawn, most, WIDTH, HEIGHT)
@@ -72,7 +73,7 @@ def _column(place: int, step: float, most: int, began_at: datetime, number: int)
         number=number,
         x=f"{place * step + GAP / 2:.1f}",
         y=f"{HEIGHT - height:.1f}",
-        width=f"{step - GAP:.1f}",
+        width=f"{max(step - GAP, step / 2):.1f}",
         height=f"{height:.1f}",
         middle=f"{(place + 0.5) * step:.1f}",
         labelled=place % LABEL_EVERY == 2,

@@ -1,10 +1,14 @@
-"""The overview: numbers of sessions, created sessions, rebinds, and the state of the store."""
+"""The overview: what happens now, moves, numbers of sessions, and the state of the store.
+
+The first is read again every few seconds with few commands, the rest once a minute.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse
@@ -15,13 +19,15 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.base import PageAdmin, Section, page
-from sessions_sticky.admin.charts import Bar
+from sessions_sticky.admin.charts import Columns
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor
+from sessions_sticky.queries.activity import MinuteMoves, MinuteTurns
 from sessions_sticky.queries.filters import Filters, RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
+from sessions_sticky.stores.usage import FAILED
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -31,10 +37,14 @@ logger = logging.getLogger("sessions_sticky")
 
 MAX_ROUTES = 40
 """Maximum number of routes on the page; the list of sessions finds the others."""
-MAX_REASONS = 12
-MAX_EVENTS = 1_000
-"""Number of events that are searched for rebinds."""
+MAX_MOVES = 12
 REFRESH_SECONDS = 5
+WHOLE_EVERY = 12
+"""Every so many refreshes are of the whole page."""
+MINUTES = 60
+MINUTES_PER_LABEL = 15
+UNANSWERED = "unanswered"
+"""The outcome of turns that no provider answered; `usage.FAILED` is that of single attempts."""
 
 
 BADGES: dict[Level, StrOrPromise] = {
@@ -72,22 +82,38 @@ class RouteRow(NamedTuple):
     query: str
 
 
-class Rebinds(NamedTuple):
-    """The rebinds among the last `events` events, by reason; `since` is the time of the first of them."""
+class Traffic(NamedTuple):
+    """The turns of the last hour; `unanswered` is drawn on the same scale as `chart`."""
+
+    turns: int
+    outcomes: list[tuple[str, int]]
+    chart: Columns
+    unanswered: Columns
+
+
+class Moves(NamedTuple):
+    """Sessions that were moved in the last hour; `routes` has the largest groups."""
 
     number: int
-    events: int
-    since: datetime | None
-    reasons: list[Bar]
+    routes: list[tuple[tuple[str, str, str, str], int]]
+    more: int
 
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Show the overview; with `?fragment` return only the figures, for refreshes."""
+    """Show the overview; with `?fragment` return only its parts, with `?fragment=recent` those that change quickly."""
     template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
-    context = {"title": _("Overview"), "refresh_seconds": REFRESH_SECONDS, "now": timezone.now()}
+    is_whole = request.GET.get("fragment") != "recent"
+    context = {
+        "title": _("Overview"),
+        "refresh_seconds": REFRESH_SECONDS,
+        "whole_every": WHOLE_EVERY,
+        "now": timezone.now(),
+        "is_whole": is_whole,
+        "panels": [each for each in registry.panels(request) if is_whole or each.is_first],
+    }
     try:
-        figures = _figures(request)
+        figures = {**_recent(), **(_figures() if is_whole else {})}
     except SessionStoreUnavailable as exc:
         logger.warning("admin: %s", exc)
         return admin.render(request, template, {**context, "down": True}, status=503)
@@ -102,7 +128,39 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
 SECTION = Section("overview", gettext_lazy("Overview"))
 
 
-def _figures(request: HttpRequest) -> dict[str, Any]:
+def _recent() -> dict[str, Any]:
+    """Return the traffic and moves of the last hour; nothing from a cache that cannot count them."""
+    try:
+        activity = sessions.activity(MINUTES)
+    except SessionNotSupported:
+        return {}
+    return {"traffic": _traffic(activity.turns), "moves": _moves(activity.moves)}
+
+
+def _traffic(turns: list[MinuteTurns]) -> Traffic:
+    last = int(time.time()) // 60
+    minutes = [datetime.fromtimestamp(minute * 60, UTC) for minute in range(last - MINUTES + 1, last + 1)]
+    by_minute, unanswered, outcomes = Counter[datetime](), Counter[datetime](), Counter[str]()
+    for each in turns:
+        if each.outcome != FAILED:
+            by_minute[each.began_at] += each.turns
+            outcomes[each.outcome] += each.turns
+        if each.outcome == UNANSWERED:
+            unanswered[each.began_at] += each.turns
+    chart = charts.columns([(minute, by_minute[minute]) for minute in minutes])
+    labelled = [each._replace(labelled=each.began_at.minute % MINUTES_PER_LABEL == 0) for each in chart.columns]
+    failed = charts.columns([(minute, unanswered[minute]) for minute in minutes], most=chart.most)
+    return Traffic(outcomes.total(), outcomes.most_common(), chart._replace(columns=labelled), failed)
+
+
+def _moves(moves: list[MinuteMoves]) -> Moves:
+    sums: Counter[tuple[str, str, str, str]] = Counter()
+    for each in moves:
+        sums[each.from_provider, each.to_provider, each.reason, each.by] += each.sessions
+    return Moves(sums.total(), sums.most_common(MAX_MOVES), max(0, len(sums) - MAX_MOVES))
+
+
+def _figures() -> dict[str, Any]:
     stats = sessions.stats()
     hours = sessions.created_per_hour()
     return {
@@ -112,9 +170,7 @@ def _figures(request: HttpRequest) -> dict[str, Any]:
         "routes": route_rows(stats),
         "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
         "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
-        "rebinds": _rebinds(),
-        "findings": [_finding(finding) for finding in doctor.examine()],
-        "panels": registry.panels(request),
+        "findings": [_finding(finding) for finding in doctor.examine(sample=False)],
     }
 
 
@@ -131,17 +187,3 @@ def route_rows(stats: Stats) -> list[RouteRow]:
 def _finding(finding: Finding) -> dict[str, Any]:
     subject = SUBJECTS.get(finding.subject, finding.subject)
     return {**finding._asdict(), "subject": subject, "badge": BADGES[finding.level]}
-
-
-def _rebinds() -> Rebinds | None:
-    """Count the last rebinds by reason; None without a history."""
-    try:
-        events = sessions.recent(limit=MAX_EVENTS)
-    except SessionNotSupported:
-        return None
-    reasons: Counter[str] = Counter()
-    for event in events:
-        if event.kind == "rebound":
-            reasons[event.reason] += event.sessions
-    bars = charts.bars(reasons.most_common(MAX_REASONS))
-    return Rebinds(reasons.total(), len(events), events[0].at if events else None, bars)

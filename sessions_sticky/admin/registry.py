@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
 
 class Panel(NamedTuple):
-    """A section of the overview: its heading, and the template and context of its content."""
+    """A section of the overview: its heading (may be empty), and the template and context of its content.
+
+    `is_first` puts it above the figures of the store, and keeps it there while the store is unavailable: it must not
+    raise then.
+    """
 
     title: StrOrPromise
     template: str
     context: dict[str, Any]
+    is_first: bool = False
 
 
 MakePanel = Callable[[HttpRequest], Panel]

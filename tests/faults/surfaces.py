@@ -69,7 +69,7 @@ def pages(eyes: Eyes) -> list[str]:
     """Return the paths of the admin's pages."""
     named = [reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "drain")]
     details = [page_of(each, name) for each in ("conv-1", "conv-2") for name in ("change", "history")]
-    return [*named, f"{BASE}?provider=echo-one", *details, f"{BASE}operations/{eyes.job}/", "/admin/"]
+    return [*named, f"{BASE}?provider=echo-one", *details, f"{BASE}operations/{eyes.job}/", "/admin/all/"]
 
 
 def change(eyes: Eyes) -> Iterator[tuple[str, object]]:

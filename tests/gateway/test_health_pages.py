@@ -105,3 +105,20 @@ async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
     await asyncio.wait_for(living, 1)
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+@pytest.mark.django_db
+def test_admin_starts_with_the_overview_for_those_who_may_view_sessions(client, admin_client, django_user_model):
+    overview = "/admin/sessions_sticky/session/overview/"
+    assert client.get("/admin/")["Location"] == "/admin/login/?next=/admin/"
+    assert admin_client.get("/admin/")["Location"] == overview
+    index = admin_client.get("/admin/all/")
+    assert index.status_code == 200
+    assert "Sentinel gateway" in index.text
+    assert "View site" not in index.text
+    client.force_login(django_user_model.objects.create_user("viv", is_staff=True))
+    assert client.get("/admin/").status_code == client.get("/admin/all/").status_code == 200
+
+
+def test_favicon_is_there(client):
+    assert client.get("/favicon.ico")["Location"] == "/static/gateway/favicon.svg"

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 import redis
 from django.core.cache import cache
 from django.test import Client
 from pytest_django import Settings
 
-from sentinel_project.gateway import provider_panel
+from sentinel_project.gateway import banner
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import LOST_SECONDS, Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.slots import ACCOUNT, PROVIDER, Failure, SlotState, model_slot
+from sentinel_project.gateway.providers.slots import ACCOUNT, CACHE, PROVIDER, SLOW, Failure, SlotState, model_slot
+from sentinel_project.gateway.providers.status import State, latest_health, status, statuses
+from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing
-from sessions_sticky import cache_config
+from sessions_sticky import Attempt, Turn, Usage, cache_config, sessions
 from tests.servers import start_server
 
 NOW = 1_000.0
@@ -44,47 +47,67 @@ def share(health: Health) -> None:
 @pytest.mark.parametrize(
     ("slot", "state", "expected", "left"),
     [
-        (PROVIDER, SlotState(), "healthy", 0),
-        (PROVIDER, SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
-        (ACCOUNT, SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
-        (model_slot("b"), SlotState(failures=1, cooling_until=NOW + 20), "cooling", 20),
-        (PROVIDER, SlotState(failures=1, cooling_until=NOW - 1), "trial", 0),
-        (PROVIDER, SlotState(failures=1, cooling_until=NOW + 20, failing_since=NOW - 80, failed_at=NOW), "cooling", 20),
-        (
-            PROVIDER,
-            SlotState(failures=4, cooling_until=NOW, failing_since=NOW - LOST_SECONDS, failed_at=NOW),
-            "lost",
-            0,
-        ),
+        (PROVIDER, SlotState(), State.HEALTHY, 0),
+        (PROVIDER, SlotState(failures=1, cooling_until=NOW + 20, unanswered_since=NOW), State.FAILING, 20),
+        (ACCOUNT, SlotState(failures=1, cooling_until=NOW + 20, unanswered_since=NOW), State.FAILING, 20),
+        (model_slot("b"), SlotState(failures=1, cooling_until=NOW + 20, error="HTTP 429"), State.COOLING, 20),
+        (model_slot("b"), SlotState(failures=1, cooling_until=NOW - 1, error="HTTP 429"), State.COOLING, 0),
+        (PROVIDER, SlotState(failures=1, cooling_until=NOW - 1, unanswered_since=NOW - 500), State.FAILING, 0),
+        (PROVIDER, SlotState(failures=4, unanswered_since=0, failing_since=0, failed_at=LOST_SECONDS), State.LOST, 0),
+        (SLOW, SlotState(is_stated=True), State.SLOW, 0),
+        (SLOW, SlotState(), State.HEALTHY, 0),
+        (CACHE, SlotState(cooled_at=NOW, is_stated=True), State.HEALTHY, 0),
     ],
 )
-def test_row_shows_the_state_of_a_provider(slot: str, state: SlotState, expected: str, left: int):
+def test_status_has_the_state_of_a_provider(slot: str, state: SlotState, expected: State, left: int):
     health = Health(30, lambda: [NORTH], lambda: NOW)
     health.states = {"north": {slot: state}}
-    row = provider_panel.row(NORTH, health)
-    assert (row.state, row.seconds_left) == (expected, left)
-    assert row.cooling_models == (["b"] if slot == model_slot("b") else [])
-    assert (row.cooling_until is not None) is (left > 0)
-    assert (row.failing_since is not None) is bool(state.failing_since)
+    found = status(NORTH, health)
+    assert (found.state, found.seconds_left) == (expected, left)
+    assert found.cooling_models == (["b"] if slot == model_slot("b") and left else [])
+    assert (found.next_try_at is not None) is (left > 0)
+    assert (found.failing_since is not None) is (state.unanswered_since is not None)
+    assert found.error == state.error
+
+
+@pytest.mark.usefixtures("health")
+def test_figures_are_of_all_workers_in_the_last_minutes(session_cache: redis.Redis):
+    (unused,) = statuses()
+    assert unused.figures == (0, 0, None, None, None)
+    turn = {"conversation_id": None, "at": 1, "provider": "north", "model": "a", "outcome": "hit"}
+    usage = Usage(input=1_000, read=750)
+    for first_byte_ms in (40, 40, 40, 900):
+        sessions.record_turn(Turn(**turn, first_byte_ms=first_byte_ms, usage=usage))
+    other = {**turn, "provider": "south", "attempts": (Attempt("north", 503),)}
+    sessions.record_turn(Turn(**other))
+    (found,) = statuses()
+    assert found.figures == (1.0, 0.2, 50, 1_000, 0.75)
+    assert (found.weight, found.share) == (1, 1)
+
+
+@pytest.mark.usefixtures("health")
+def test_statuses_are_without_figures_when_the_store_cannot_add_up(settings: Settings):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    assert [each.figures for each in statuses()] == [None]
 
 
 def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis.Redis, health: Health):
     other = Health(30, providers)
     other.failed("north", "a", DOWN)
     share(other)
-    assert provider_panel.latest_health().seconds_left("north") > 25
+    assert latest_health().seconds_left("north") > 25
     time.sleep(0.01)  # the age of a shared record is known to the millisecond
     health.answered("north", "a", health.now())  # nothing to end
     health.failed("north", "a", DOWN)
     health.answered("north", "a", health.now())
-    assert provider_panel.latest_health().failing() == []
+    assert latest_health().failing() == []
     assert health.states["north"][PROVIDER].failures == 0
 
 
 @pytest.mark.parametrize("junk", ["text", {"slots": "many"}, [1]])
 def test_health_leaves_out_a_record_that_is_not_one(session_cache: redis.Redis, health: Health, junk: object):
     cache.set("sentinel:provider:north", junk)
-    assert provider_panel.latest_health().failing() == []
+    assert latest_health().failing() == []
 
 
 def test_health_is_that_of_this_process_when_the_cache_is_down(health: Health, settings: Settings):
@@ -92,23 +115,75 @@ def test_health_is_that_of_this_process_when_the_cache_is_down(health: Health, s
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         server.kill()
-        assert provider_panel.latest_health().failing() == ["north"]
+        assert latest_health().failing() == ["north"]
 
 
 @pytest.mark.django_db
-def test_overview_shows_a_provider_that_cools_down(session_cache: redis.Redis, health: Health, admin_client: Client):
+def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health: Health, admin_client: Client):
     assert "Healthy" in admin_client.get(PAGE).text
-    health.failed("north", "b", Failure(Cools.MODEL))
-    assert "Only these models: b" in admin_client.get(PAGE).text
-    health.failed("north", "a", DOWN)
+    health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
+    assert "Only these models: b" in page
+    assert "Last error: HTTP 429." in page
+    health.failed("north", "a", DOWN._replace(error="HTTP 503 <b>"))
+    page = admin_client.get(PAGE).text
+    assert "Failing since" in page
+    assert "HTTP 503 &lt;b&gt;." in page
     assert "Only these models" not in page
     assert "No requests until" in page
-    assert "No sign of life (since" in page
-    now = health.now()
-    health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=now - 200, failed_at=now - 100)}
-    assert "Its conversations move to other providers" in admin_client.get(PAGE).text
+    health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
+    page = admin_client.get(PAGE).text
+    assert "Its conversations move to other providers" in page
+    assert "The next request tests" not in page  # no error is known
+
+
+@pytest.mark.django_db
+def test_overview_shows_slow_and_draining_providers(
+    session_cache: redis.Redis, health: Health, admin_client: Client, settings: Settings
+):
+    health.record_pace("north", is_slow=True)
+    assert "Its streams begin too late" in admin_client.get(PAGE).text
+    settings.SENTINEL_PROVIDERS = (msgspec.structs.replace(NORTH, weight=0),)
+    page = admin_client.get(PAGE).text
+    assert "Draining" in page
+    assert "It takes no new conversations" in page
+    assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
+
+
+@pytest.mark.django_db
+def test_overview_has_banner_and_providers_when_the_store_is_down(
+    health: Health, admin_client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    health.failed("north", "a", DOWN._replace(error="HTTP 503"))
+    with start_server() as server:
+        settings.CACHES = {"default": cache_config(server.url)}
+        server.kill()
+        known = Recent()
+        monkeypatch.setattr(banner, "recent", known)
+        known.count(200)
+        page = admin_client.get(PAGE)
+        assert page.status_code == 503
+        assert "Customers are not affected: 0 of 1 chats failed" in page.text
+        assert "north is down since" in page.text
+        assert "these are the chats of one worker" in page.text
+        assert "Failing since" in page.text
+        known.count(503)
+        known.count(429)
+        assert "Customers are affected: 2 of 3 chats failed" in admin_client.get(PAGE).text
+
+
+def test_recent_forgets_older_minutes():
+    now = [600.0]
+    known = Recent(lambda: now[0])
+    for status_code in (200, 404, 429, 500):
+        known.count(status_code)
+    assert known.totals() == (2, 2)
+    now[0] += 60 * (MINUTES - 1)
+    known.count(200)
+    assert known.totals() == (3, 2)
+    now[0] += 60
+    assert known.totals() == (1, 0)
 
 
 @pytest.mark.django_db

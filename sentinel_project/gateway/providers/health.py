@@ -8,6 +8,7 @@ All times are monotonic seconds of this process; `health_sync` converts them for
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import defaultdict
@@ -24,10 +25,13 @@ from sentinel_project.gateway.providers.slots import (
     HEALTHY,
     MAX_ERROR_LENGTH,
     PROVIDER,
+    SLOW,
     Failure,
     SlotState,
     model_slot,
 )
+
+logger = logging.getLogger(__name__)
 
 ACCOUNT_SECONDS = 60
 """The first cooldown of an account: an operator has to pay a bill or set a variable."""
@@ -104,8 +108,11 @@ class Health:
         if any(slot == ACCOUNT for _, slot in healed):
             healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
         for each, slot in healed:
-            if begun >= self._state(each, slot).cooled_at:
+            if begun >= (state := self._state(each, slot)).cooled_at:
                 self._set(each, slot, HEALTHY)
+                if self._is_logged(each):
+                    seconds = self.now() - state.cooled_at
+                    logger.info("%s answers again, %.0f s after its last cooldown began", _named(each, slot), seconds)
 
     def failed(self, name: str, model: str, failure: Failure) -> None:
         """Start the cooldown of the failure's class."""
@@ -118,6 +125,15 @@ class Health:
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)
+
+    def record_pace(self, name: str, *, is_slow: bool) -> None:
+        """Record whether a provider is slow; for other processes only when it changes."""
+        if self.is_slow(name) != is_slow:
+            self._set(name, SLOW, SlotState(cooled_at=self.now(), is_stated=is_slow))
+
+    def is_slow(self, name: str) -> bool:
+        """Return whether a provider was slow when a stream of some process began last."""
+        return self._state(name, SLOW).is_stated
 
     def record_cold(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
@@ -194,6 +210,13 @@ class Health:
             unanswered = now
         error = failure.error[:MAX_ERROR_LENGTH]
         self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now, 0, unanswered, error))
+        if not together and until > now and self._is_logged(name):
+            what, seconds = _named(name, slot), until - now
+            logger.warning("%s cools down for %.0f s: %s; concerns %s", what, seconds, error, failure.cools)
+
+    def _is_logged(self, name: str) -> bool:
+        """Return whether a provider is configured; not in a `Health` for requests whose failures do not count."""
+        return any(each.name == name for each in self._providers())
 
     def _of_account(self, name: str) -> list[str]:
         accounts = {each.name: each.account or each.name for each in self._providers()}
@@ -220,3 +243,7 @@ def _failing_since(state: SlotState, now: float) -> float:
     """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
     is_observed = state.failing_since is not None and now - state.failed_at < LOST_SECONDS
     return state.failing_since if is_observed and state.failing_since is not None else now
+
+
+def _named(name: str, slot: str) -> str:
+    return f"provider {name!r}" if slot == PROVIDER else f"{slot} of provider {name!r}"

@@ -85,7 +85,7 @@ class Pace:
 
     def begin(self, now: float) -> None:
         """Record a request at a monotonic time."""
-        if self._excesses >= SLOW_EXCESSES:
+        if self.is_late:
             self._tried_at = now
 
     def record(self, now: float, *, is_late: bool) -> None:
@@ -93,9 +93,14 @@ class Pace:
         self._excesses = self._excesses + 1 if is_late else 0
         self._tried_at = now
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its last streams all began too late."""
+        return self._excesses >= SLOW_EXCESSES
+
     def is_slow(self, now: float) -> bool:
         """Return whether requests should go elsewhere."""
-        return self._excesses >= SLOW_EXCESSES and now - self._tried_at < SLOW_TRY_SECONDS
+        return self.is_late and now - self._tried_at < SLOW_TRY_SECONDS
 
 
 class Load:

@@ -10,6 +10,8 @@ from sentinel_project.gateway.providers.failures import Cools
 
 PROVIDER = "provider"
 ACCOUNT = "account"
+SLOW = "slow"
+"""The slot of a provider's pace: `is_stated` while it starts its streams too late."""
 MAX_ERROR_LENGTH = 200
 CACHE = "cache"
 """The slot of a provider's prompt caches: a conversation found them cold at `cooled_at`; `is_stated`: so did two."""

@@ -7,6 +7,7 @@ import asyncio
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.upstream.client import Until
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -59,11 +60,13 @@ class Attempts:
             until = min(until, now + provider.first_byte_seconds)
         return Until(until, self._deadline)
 
-    def record_pace(self, provider: Provider, begun: float, now: float) -> bool:
+    def record_pace(self, provider: Provider, seconds: float, health: Health) -> bool:
         """Record the time to the first byte of a stream, or until it was given up; return whether it was too long."""
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
-        is_late = now - begun >= provider.first_byte_seconds
-        self._load.pace(provider.name).record(now, is_late=is_late)
+        is_late = seconds >= provider.first_byte_seconds
+        pace = self._load.pace(provider.name)
+        pace.record(health.now(), is_late=is_late)
+        health.record_pace(provider.name, is_slow=pace.is_late)
         self._is_late = self._is_late or is_late
         return is_late

@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body for gateways: strict providers refuse unknown fields."""
-HINTED = frozenset({"chat", "responses", "messages"})
-"""The APIs that accept a field with a cache hint; OpenAI's completions and embeddings refuse it."""
 
 
 class Served(NamedTuple):
@@ -114,7 +112,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
         except UpstreamFailure as exc:
             gate.leave()
             attempts.end(exc)
-            is_slow = exc.is_timeout and attempts.record_pace(provider, begun, health.now())
+            is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun, health)
             failures.add(provider, exc, is_slow=is_slow)
             turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
@@ -129,10 +127,9 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
                 metrics.upstream_abandoned.labels(provider.name).inc()
             raise
         else:
-            now, stream = health.now(), "no" if isinstance(answer.body, bytes) else "yes"
-            seconds = now - begun
+            seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
             attempts.end()
-            attempts.record_pace(provider, begun, now)
+            attempts.record_pace(provider, seconds, health)
             metrics.upstream_time(provider.name, stream).observe(seconds)
             health.answered(provider.name, plan.model, begun)
             failures.count_doubtful()
@@ -236,7 +233,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None and request.api.name in HINTED and request.api.binds:  # no count of tokens
+    if field is not None and request.api.takes_hint and request.api.binds:  # no count of tokens
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)

@@ -12,6 +12,8 @@ function refreshParts(root) {
   let paused = false;
   let trouble = "";
   let said = saying();
+  const wholeEvery = Number(root.dataset.liveWhole || 1); // between two whole answers come those of the recent parts
+  let count = 1;
 
   function saying() {
     return parts.querySelector("[data-live-say]")?.dataset.liveSay;
@@ -27,14 +29,18 @@ function refreshParts(root) {
   async function ask() {
     const url = new URL(location.href);
     const mark = parts.querySelector("[data-live-mark]");
-    url.searchParams.set("fragment", "1");
+    const isWhole = count % wholeEvery === 0;
+    count += 1;
+    url.searchParams.set("fragment", isWhole ? "1" : "recent");
     if (mark) url.searchParams.set("mark", mark.dataset.liveMark);
     const answer = await fetch(url, { redirect: "manual", cache: "no-store", signal: AbortSignal.timeout(15000) });
     if (answer.ok || answer.status === 404) {
-      put(parts, await answer.text());
+      if (isWhole) put(parts, await answer.text());
+      else if (!update(parts, await answer.text())) count = 0; // there is more than before: ask for all of it next
       if (said !== saying()) status.textContent = said = saying();
       return "";
     }
+    if (answer.status === 503) update(parts, await answer.text());
     return answer.type === "opaqueredirect" || answer.status === 403 ? "ended" : "lost";
   }
 
@@ -45,6 +51,7 @@ function refreshParts(root) {
     tell(await ask().catch(() => "unreachable"));
     asking = false;
     const seconds = parts.querySelector("[data-live-seconds]")?.dataset.liveSeconds || root.dataset.live;
+    if (trouble && trouble !== "ended") count = 0;
     if (trouble !== "ended") timer = setTimeout(refresh, Number(seconds) * 1000);
   }
 
@@ -58,9 +65,25 @@ function refreshParts(root) {
   timer = setTimeout(refresh, Number(root.dataset.live) * 1000);
 }
 
-function put(parts, text) {
+function parse(text) {
   const template = document.createElement("template");
   template.innerHTML = text;
+  return template;
+}
+
+// Replaces the parts that are there already; returns whether all are.
+function update(parts, text) {
+  let isComplete = true;
+  for (const part of [...parse(text).content.children]) {
+    const old = part.dataset.part && parts.querySelector(`[data-part="${part.dataset.part}"]`);
+    if (old) replace(old, part);
+    else isComplete = false;
+  }
+  return isComplete;
+}
+
+function put(parts, text) {
+  const template = parse(text);
   const names = (container) => [...container.children].map((part) => part.dataset.part).join();
   if (names(parts) !== names(template.content)) {
     parts.replaceChildren(...template.content.children);

@@ -287,6 +287,6 @@ def test_search_shows_the_list_when_no_text_is_given(ada: Client, session_cache:
 def test_index_of_the_admin_links_to_the_list_when_the_user_may_view(
     login: Callable[..., Client], session_cache: redis.Redis, settings: Settings
 ) -> None:
-    assert f'href="{BASE}"' in login("view").get("/admin/").text
-    text = login("change", "delete", name="bob").get("/admin/").text
+    assert f'href="{BASE}"' in login("view").get("/admin/all/").text
+    text = login("change", "delete", name="bob").get("/admin/all/").text
     assert f'href="{BASE}"' not in text

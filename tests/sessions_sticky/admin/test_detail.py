@@ -184,7 +184,7 @@ def test_recent_actions_of_the_admin_lead_to_the_session_when_it_was_changed(
     for conversation_id in ("..", "a/b"):
         sessions.create(conversation_id, **PROPOSED)
         ada.post(page_of(conversation_id, "touch"))
-    text = ada.get("/admin/").text
+    text = ada.get("/admin/all/").text
     assert f'href="{BASE}_2E_2E/change/"' in text
     assert f'href="{BASE}a_2Fb/change/"' in text
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sessions_sticky import cache_config, sessions
+from sessions_sticky import Attempt, Turn, cache_config, sessions
 from sessions_sticky.admin import overview, registry
 from sessions_sticky.admin.registry import Panel
 from sessions_sticky.queries.server_info import Level
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PAGE = f"{BASE}overview/"
 FIGURES = f"{PAGE}?fragment=1"
+RECENT = f"{PAGE}?fragment=recent"
 HOSTILE = "<script>alert(1)</script>\"'%/{{ x }}\u202e"
 
 
@@ -38,34 +39,79 @@ def test_overview_counts_sessions_by_route_when_there_are_some(ada: Client, sess
     assert response.context["created_last_day"] == 4
 
 
-def test_overview_counts_rebinds_by_reason_when_some_moved(ada: Client, session_cache: redis.Redis) -> None:
+def test_overview_counts_moves_by_provider_and_reason_when_some_moved(ada: Client, session_cache: redis.Redis) -> None:
+    manager = sessions.acting_as("ann")
     for number, session in enumerate(fill(sessions, 3)):
-        sessions.rebind(session, provider="mistral", model="large", reason="slow" if number else HOSTILE)
+        manager.rebind(session, provider="mistral", model="large", reason="slow" if number else HOSTILE)
+    for number in range(overview.MAX_MOVES):
+        sessions.record_turn(turn("rebound", f"provider-{number}", reason="prompt cache expired"))
     response = ada.get(PAGE)
-    assert [(bar.label, bar.number) for bar in response.context["rebinds"].reasons] == [("slow", 2), (HOSTILE, 1)]
-    assert "Of the last 6 events" in response.text
+    moves = response.context["moves"]
+    assert moves.number == 3 + overview.MAX_MOVES
+    assert moves.routes[0] == (("openai", "mistral", "slow", "operator"), 2)
+    assert (len(moves.routes), moves.more) == (overview.MAX_MOVES, 2)
+    assert "2 smaller groups are not shown." in response.text
     assert "<script>alert" not in response.text
+
+
+def turn(outcome: str, bound: str, **fields: Any) -> Turn:
+    defaults = {"conversation_id": None, "at": 1, "provider": "south", "model": "m"}
+    return Turn(outcome=outcome, bound_provider=bound, **{**defaults, **fields})
+
+
+def test_overview_shows_the_traffic_of_the_last_hour(ada: Client, session_cache: redis.Redis) -> None:
+    failed = (Attempt("north", 503),)
+    for outcome, attempts in (("hit", ()), ("hit", ()), ("spilled", failed), ("unanswered", failed)):
+        sessions.record_turn(turn(outcome, "north", attempts=attempts))
+    traffic = ada.get(PAGE).context["traffic"]
+    assert traffic.turns == 4  # failed attempts are no turns
+    assert dict(traffic.outcomes) == {"hit": 2, "spilled": 1, "unanswered": 1}
+    assert sum(column.number for column in traffic.chart.columns) == 4
+    assert sum(column.number for column in traffic.unanswered.columns) == 1
+    assert [column.began_at.minute % 15 for column in traffic.chart.columns if column.labelled] == 4 * [0]
+
+
+def test_overview_of_a_portable_cache_is_not_supported(ada: Client, settings: Settings) -> None:
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    assert ada.get(RECENT).status_code == 200
+    assert ada.get(PAGE).status_code == 501
+
+
+def test_recent_parts_take_few_commands_and_the_store_is_not_sampled(ada: Client, session_cache: redis.Redis) -> None:
+    fill(sessions, 50)
+    ada.get(PAGE)
+    counted = {}
+    for path in (RECENT, FIGURES):
+        before = session_cache.info("stats")["total_commands_processed"]
+        assert ada.get(path).status_code == 200
+        counted[path] = session_cache.info("stats")["total_commands_processed"] - before
+    assert counted[RECENT] < 30
+    assert counted[FIGURES] < 300
+
+
+def test_recent_parts_are_without_what_changes_slowly(ada: Client, session_cache: redis.Redis) -> None:
+    recent = ada.get(RECENT).text
+    assert 'data-part="traffic"' in recent
+    assert 'data-part="moves"' in recent
+    assert 'data-part="routes"' not in recent
+    assert 'data-part="store"' not in recent
 
 
 def test_overview_reports_it_when_there_is_nothing(ada: Client, session_cache: redis.Redis) -> None:
     page = ada.get(PAGE).text
     assert "No sessions yet. The first chat creates one." in page
-    assert "No session moved in the last 0 events." in page
-
-
-def test_overview_reports_it_when_no_history_is_kept(
-    ada: Client, session_cache: redis.Redis, settings: Settings
-) -> None:
-    settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
-    assert "No history is kept" in ada.get(PAGE).text
+    assert "No session was moved in the last hour." in page
+    assert "No turns were recorded." in page
 
 
 def test_overview_shows_what_the_doctor_finds(ada: Client, session_cache: redis.Redis) -> None:
-    fill(sessions, 1)
-    session_cache.set("sentinel:session:wild", b"no json")
-    findings = {str(each["subject"]): each for each in ada.get(PAGE).context["findings"]}
-    assert {"Latency", "Memory", "Eviction", "Index"} <= set(findings)
-    assert findings["Values"]["level"] is Level.WARNING
+    session_cache.config_set("maxmemory", session_cache.info("memory")["used_memory"])
+    try:
+        findings = {str(each["subject"]): each for each in ada.get(PAGE).context["findings"]}
+    finally:
+        session_cache.config_set("maxmemory", 0)
+    assert {"Latency", "Memory", "Eviction"} <= set(findings)
+    assert findings["Memory"]["level"] is Level.ERROR
 
 
 def test_overview_names_every_subject_of_the_doctor(ada: Client, session_cache: redis.Redis) -> None:
@@ -124,6 +170,26 @@ def test_panel_is_shown_when_a_project_registers_one(
     response = ada.get(PAGE)
     assert "A panel of ours" in response.text
     assert response.context["panels"][0].context["user"].username == "ada"
+    assert "A panel of ours" not in ada.get(RECENT).text
+
+
+def test_first_panel_is_above_the_figures_and_stays_when_the_store_is_down(
+    ada: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_panels", [])
+    context = {"names": ["north"]}
+    registry.register_panel(lambda request: Panel("Ours", "admin/sessions_sticky/names.html", context, is_first=True))
+    with start_server() as server:
+        settings.CACHES = {"default": patient_config(server.url)}
+        page = ada.get(PAGE).text
+        assert page.index("Ours") < page.index('data-part="traffic"')
+        assert "Ours" in ada.get(RECENT).text
+        server.kill()
+        settings.CACHES = {"default": cache_config(server.url)}
+        for path in (PAGE, RECENT):
+            down = ada.get(path)
+            assert down.status_code == 503
+            assert down.text.index("Ours") < down.text.index("Session store unavailable")
 
 
 @pytest.mark.parametrize(("actions", "status"), [(("view",), 200), (("change", "delete"), 403), ((), 403)])

@@ -157,6 +157,6 @@ def test_history_names_the_user_when_a_page_changes_something(
 
 
 def test_admin_never_allows_to_add_when_asked_for_links(login: Callable[..., Client], bound: redis.Redis) -> None:
-    text = login(is_superuser=True).get("/admin/").text
+    text = login(is_superuser=True).get("/admin/all/").text
     assert f"{BASE}add/" not in text
     assert SessionAdmin.has_add_permission(object(), object()) is False  # type: ignore[arg-type]

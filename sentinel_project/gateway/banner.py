@@ -1,0 +1,96 @@
+"""Whether customers are affected, in one line, and why: the first thing on the overview."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from sentinel_project.gateway.providers.status import ProviderStatus, State
+from sentinel_project.gateway.recent import recent
+from sentinel_project.gateway.turns.observer import UNANSWERED
+from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
+from sessions_sticky.queries.activity import MAX_MINUTES
+from sessions_sticky.queries.server_info import Level
+from sessions_sticky.stores.usage import FAILED
+
+MINUTES = 5
+AWAY = ("spilled", "rebound")
+
+
+class Banner(NamedTuple):
+    """The headline and further lines; `level` is that of a finding."""
+
+    level: Level
+    headline: str
+    lines: list[str]
+
+
+def banner(statuses: list[ProviderStatus]) -> Banner:
+    """Return the banner for the state of the providers."""
+    now = datetime.now(UTC)
+    failing = [each for each in statuses if each.failing_since is not None]
+    minutes = max([MINUTES, *(_minutes_since(each, now) for each in failing)])
+    try:
+        turns = sessions.activity(min(minutes, MAX_MINUTES)).turns
+    except (SessionNotSupported, SessionStoreUnavailable):
+        answered, failed = recent.totals()
+        lines = [_("The session store is unavailable: these are the chats of one worker.")]
+        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], is_well=False)
+    latest = [each for each in turns if each.began_at > now - timedelta(minutes=MINUTES)]
+    failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
+    answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
+    lines = [_line(each, turns) for each in failing]
+    limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
+    if limited:
+        lines.append(_("%s: limited or slow; other providers help out.") % ", ".join(limited))
+    return _banner(answered, failed, lines or [_healthy(len(statuses))], is_well=not lines)
+
+
+def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> Banner:
+    total = answered + failed
+    numbers = {"failed": failed, "total": total, "minutes": MINUTES}
+    if failed:
+        headline = _("Customers are affected: %(failed)d of %(total)d chats failed in the last %(minutes)d minutes.")
+        return Banner(Level.ERROR, headline % numbers, lines)
+    if total:
+        headline = _("Customers are not affected: 0 of %(total)d chats failed in the last %(minutes)d minutes.")
+    else:
+        headline = _("Customers are not affected: no chats in the last %(minutes)d minutes.")
+    return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
+
+
+def _healthy(number: int) -> str:
+    text = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", number)
+    return text % {"number": number}
+
+
+def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
+    """Say since when a provider is down, and who has served its conversations since."""
+    since = status.failing_since
+    assert since is not None  # noqa: S101 - only of failing providers
+    facts = {"provider": status.provider.name, "since": f"{since:%Y-%m-%d %H:%M:%S} UTC", "error": status.error}
+    parts = [_("%(provider)s is down since %(since)s (%(error)s).") % facts]
+    own = [each for each in turns if each.bound_provider == status.provider.name]
+    own = [each for each in own if each.began_at > since - timedelta(minutes=1)]
+    served = Counter[str]()
+    for each in own:
+        if each.outcome in AWAY:
+            served[each.provider] += each.turns
+    if served:
+        number = served.total()
+        text = ngettext("%(number)d chat served by %(others)s,", "%(number)d chats served by %(others)s,", number)
+        parts.append(text % {"number": number, "others": ", ".join(sorted(served))})
+        failed = sum(each.turns for each in own if each.outcome == UNANSWERED)
+        parts.append(ngettext("%d failed.", "%d failed.", failed) % failed)
+    if status.state is State.LOST:
+        parts.append(_("Its conversations move for good with their next chat."))
+    return " ".join(parts)
+
+
+def _minutes_since(status: ProviderStatus, now: datetime) -> int:
+    since = status.failing_since
+    return 0 if since is None else int((now - since).total_seconds() // 60) + 2

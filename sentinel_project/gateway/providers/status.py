@@ -1,0 +1,169 @@
+"""The status of the providers as data: for the admin, the API, the command and `doctor`."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from django.conf import settings
+from django.core.cache import DEFAULT_CACHE_ALIAS
+
+from sentinel_project.gateway import metrics
+from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.routing import plan as routing
+from sessions_sticky import SessionNotSupported, SessionStoreUnavailable, sessions
+from sessions_sticky.queries.usage import RouteUsage, first_byte_ms
+from sessions_sticky.stores.usage import FAILED
+
+logger = logging.getLogger(__name__)
+
+MINUTES = 5
+"""The figures are of so many minutes."""
+
+
+class State(enum.StrEnum):
+    """How a provider is. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move."""
+
+    HEALTHY = "healthy"
+    SLOW = "slow"
+    COOLING = "cooling"
+    FAILING = "failing"
+    LOST = "lost"
+
+
+class Figures(NamedTuple):
+    """Figures of the last minutes, of all workers; None where there was nothing to measure.
+
+    Times to the first byte are upper bounds in milliseconds; 0 stands for more than a minute.
+    """
+
+    requests_per_minute: float
+    errors_per_minute: float
+    first_byte_p50_ms: int | None
+    first_byte_p95_ms: int | None
+    cached_share: float | None
+
+
+class ProviderStatus(NamedTuple):
+    """The status of one provider.
+
+    `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
+    `share` is its part of the weights. `in_flight` is of this machine. `figures` None: the store does not tell.
+    """
+
+    provider: Provider
+    state: State
+    failing_since: datetime | None
+    error: str
+    cooling_models: list[str]
+    next_try_at: datetime | None
+    seconds_left: int
+    weight: float
+    share: float
+    in_flight: int
+    figures: Figures | None
+
+
+def statuses() -> list[ProviderStatus]:
+    """Return the status of every provider; without figures if the store is unavailable."""
+    health, numbers, in_flight = latest_health(), _figures(), metrics.in_flight()
+    total = sum(provider.weight for provider in providers()) or 1
+    return [
+        status(
+            provider,
+            health,
+            share=provider.weight / total,
+            in_flight=in_flight.get(provider.name, 0),
+            figures=None if numbers is None else numbers.get(provider.name, Figures(0, 0, None, None, None)),
+        )
+        for provider in providers()
+    ]
+
+
+def status(
+    provider: Provider, health: Health, *, share: float = 1, in_flight: int = 0, figures: Figures | None = None
+) -> ProviderStatus:
+    """Return the status of one provider; some of its models may cool down while it does not."""
+    now, name = datetime.now(UTC), provider.name
+    models = [model for model in provider.models if health.is_cooling(name, model)]
+    left = health.seconds_left(name) or max((health.seconds_left(name, model) for model in models), default=0)
+    since = health.unanswered_since(name)
+    return ProviderStatus(
+        provider,
+        _state(provider, health, since),
+        None if since is None else now - timedelta(seconds=health.now() - since),
+        health.last_error(name),
+        [] if health.seconds_left(name) or len(models) == len(provider.models) else models,
+        now + timedelta(seconds=left) if left > 0 else None,
+        round(left),
+        provider.weight,
+        share,
+        in_flight,
+        figures,
+    )
+
+
+def latest_health() -> Health:
+    """Return the newest states of the providers, from this process or the shared ones."""
+    known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
+    known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
+    names = [provider.name for provider in providers()]
+    try:
+        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, names, known.now))
+    except Exception as exc:  # each cache backend has errors of its own
+        logger.warning("provider health could not be read: %s", type(exc).__name__)
+    return known
+
+
+def _state(provider: Provider, health: Health, since: float | None) -> State:
+    if health.is_lost(provider.name):
+        return State.LOST
+    if since is not None:
+        return State.FAILING
+    if health.last_error(provider.name) or any(health.is_cooling(provider.name, model) for model in provider.models):
+        return State.COOLING
+    return State.SLOW if health.is_slow(provider.name) else State.HEALTHY
+
+
+def _figures() -> dict[str, Figures] | None:
+    """Return the figures by provider; None if the store is unavailable or cannot add up usage."""
+    try:
+        routes = sessions.usage(MINUTES).routes
+    except (SessionNotSupported, SessionStoreUnavailable):
+        return None
+    names = {route.provider for route in routes}
+    return {name: _figures_of([route for route in routes if route.provider == name]) for name in names}
+
+
+def _figures_of(routes: list[RouteUsage]) -> Figures:
+    failed = sum(route.totals.turns for route in routes if route.outcome == FAILED)
+    first_bytes: Counter[int] = Counter()
+    for route in routes:
+        first_bytes.update(route.first_bytes)
+    read, known = (sum(getattr(route.totals, name) for route in routes) for name in ("read", "input"))
+    return Figures(
+        requests_per_minute=(_answered(routes) + failed) / MINUTES,
+        errors_per_minute=failed / MINUTES,
+        first_byte_p50_ms=first_byte_ms(first_bytes, 0.5),
+        first_byte_p95_ms=first_byte_ms(first_bytes, 0.95),
+        cached_share=read / known if known else None,
+    )
+
+
+def _answered(routes: list[RouteUsage]) -> int:
+    return sum(sum(route.first_bytes.values()) for route in routes)
+
+
+def as_data(each: ProviderStatus) -> Mapping[str, object]:
+    """Return a status as JSON: for the API and the command."""
+    provider, figures = each.provider, each.figures
+    fields = {name: value for name, value in each._asdict().items() if name not in ("provider", "figures")}
+    numbers = dict.fromkeys(Figures._fields) if figures is None else figures._asdict()
+    return {"name": provider.name, "models": list(provider.models), **fields, **numbers}

@@ -1,0 +1,55 @@
+"""Template filters for the state and the figures of providers."""
+
+from __future__ import annotations
+
+from django import template
+from django.utils.formats import number_format
+from django.utils.translation import gettext_lazy
+
+from sentinel_project.gateway.providers.status import ProviderStatus, State
+from sessions_sticky.queries.server_info import Level
+
+register = template.Library()
+
+UNKNOWN = "\N{EN DASH}"
+NAMES = {
+    State.HEALTHY: gettext_lazy("Healthy"),
+    State.SLOW: gettext_lazy("Slow"),
+    State.COOLING: gettext_lazy("Cooling down"),
+    State.FAILING: gettext_lazy("Failing"),
+    State.LOST: gettext_lazy("Lost"),
+}
+
+
+@register.filter
+def state_name(state: State) -> str:
+    """Return the name of a state."""
+    return str(NAMES[state])
+
+
+@register.filter
+def level(status: ProviderStatus) -> str:
+    """Return the severity of a state."""
+    if status.state in (State.FAILING, State.LOST):
+        return Level.ERROR
+    return Level.OK if status.state is State.HEALTHY and status.weight else Level.WARNING
+
+
+@register.filter
+def figure(number: object) -> str:
+    """Return a number with one decimal."""
+    return number_format(number, 1) if isinstance(number, float) else UNKNOWN
+
+
+@register.filter
+def percent(share: object) -> str:
+    """Return a share in percent."""
+    return f"{share:.0%}" if isinstance(share, float) else UNKNOWN
+
+
+@register.filter
+def milliseconds(bound: object) -> str:
+    """Return the upper bound of a time to the first byte in seconds; 0 is above all bounds."""
+    if not isinstance(bound, int):
+        return UNKNOWN
+    return f"≤ {number_format(bound / 1000, 2 if bound < 1000 else 1)} s" if bound else "> 60 s"

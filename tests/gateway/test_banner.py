@@ -1,0 +1,101 @@
+"""The banner: whether customers are affected, and by which provider."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis
+from django.core.cache import cache
+
+from sentinel_project.gateway.banner import Banner, banner
+from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import PROVIDER, Failure
+from sentinel_project.gateway.providers.status import status
+from sessions_sticky import Turn, keys, sessions
+from sessions_sticky.queries.server_info import Level
+
+NORTH, SOUTH = (
+    Provider(name=name, base_url="https://a.invalid/v1", api_key=None, models=("m",), weight=1)
+    for name in ("north", "south")
+)
+DOWN = Failure(Cools.PROVIDER, error="HTTP 503")
+
+
+@pytest.fixture
+def health(session_cache: redis.Redis) -> Health:
+    return Health(30, lambda: (NORTH, SOUTH))
+
+
+def shown(health: Health) -> Banner:
+    return banner([status(each, health) for each in (NORTH, SOUTH)])
+
+
+def record(outcome: str, bound: str = "north", provider: str = "south", **fields: Any) -> None:
+    turn = Turn(conversation_id=None, at=1, model="m", outcome=outcome, bound_provider=bound, provider=provider)
+    sessions.record_turn(turn)
+
+
+def test_banner_is_calm_when_there_is_nothing(health: Health) -> None:
+    assert shown(health) == (
+        Level.OK,
+        "Customers are not affected: no chats in the last 5 minutes.",
+        ["All 2 providers are healthy."],
+    )
+
+
+def test_banner_names_the_provider_that_is_down_and_who_serves_its_chats(health: Health) -> None:
+    health.failed("north", "m", DOWN)
+    for _ in range(3):
+        record("spilled")
+    record("rebound")
+    record("hit", "south")
+    level, headline, (line,) = shown(health)
+    assert level is Level.WARNING
+    assert headline == "Customers are not affected: 0 of 5 chats failed in the last 5 minutes."
+    assert line.startswith("north is down since 20")
+    assert line.endswith(" UTC (HTTP 503). 4 chats served by south, 0 failed.")
+
+
+def test_banner_says_that_customers_are_affected_when_chats_fail(health: Health) -> None:
+    health.failed("north", "m", DOWN)
+    record("spilled")
+    record("unanswered", provider="north")
+    record("unanswered", "", "")  # no provider could be asked
+    record("refused", "south")  # its own fault
+    level, headline, (line,) = shown(health)
+    assert level is Level.ERROR
+    assert headline == "Customers are affected: 2 of 4 chats failed in the last 5 minutes."
+    assert line.endswith("1 chat served by south, 1 failed.")
+
+
+def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> None:
+    health.failed("south", "m", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
+    assert shown(health).lines == ["south: limited or slow; other providers help out."]
+    assert shown(health).level is Level.WARNING
+    health.failed("north", "m", DOWN)
+    state = health.states["north"][PROVIDER]
+    health.states["north"][PROVIDER] = type(state)(
+        failures=9, error="x", unanswered_since=health.now() - 400, failing_since=0, failed_at=health.now()
+    )
+    line, _ = shown(health).lines
+    assert line.endswith("(x). Its conversations move for good with their next chat.")
+
+
+def test_banner_counts_what_was_served_since_the_provider_is_down(health: Health) -> None:
+    minute = int(time.time()) // 60
+    client = cache.client.get_client()
+    for ago, number in ((3, 2), (30, 40), (50, 100)):
+        field = f'["{minute - ago}","turns","spilled","north","south"]'
+        client.hset(keys.usage("activity", (minute - ago) // 60), field, number)
+    health.failed("north", "m", DOWN)
+    state = health.states["north"][PROVIDER]
+    health.states["north"][PROVIDER] = type(state)(
+        failures=9, error="x", unanswered_since=health.now() - 40 * 60, failed_at=health.now()
+    )
+    (line,) = shown(health).lines
+    assert "42 chats served by south" in line
+    assert "of 2 chats" in shown(health).headline
