@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events
-from sentinel_project.gateway.apis.base import Api, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import chat as echo
+from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
 from sessions_sticky.identity.content import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -72,6 +73,10 @@ class ChatCompletions(Api):
             for choice in chunk.choices or []
         )
         return Stage.CONTENT if has_answer else Stage.PRELUDE
+
+    def references(self, body: Body) -> list[Reference]:
+        """Return a file of the messages."""
+        return file_references(body, OPENAI_FILE)
 
     def may_end_after(self, whole_events: bytes) -> bool:
         """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""

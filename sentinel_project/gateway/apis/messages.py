@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events, json_text
-from sentinel_project.gateway.apis.base import Api, Repair, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import messages as echo
+from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.content import Prompt, messages_prompt
 
@@ -120,6 +121,10 @@ class Messages(Api):
         if repaired == messages or not repaired[1:-1].strip():
             return None
         return Repair(body.replace({"messages": repaired}), "thinking")
+
+    def references(self, body: Body) -> list[Reference]:
+        """Return the container of the request and a file of its messages."""
+        return [*container_references(body), *file_references(body, ANTHROPIC_FILE)]
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
         """Answer with the user's last text."""
