@@ -43,6 +43,7 @@ class _Event(msgspec.Struct):
     type: str = ""
     item: _Item | None = None
     part: _Item | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -178,7 +179,7 @@ def _stage(event: bytes) -> Stage:
         return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
     if read.type in _LAST:
         return Stage.END
-    if read.type in _FAILED:
+    if read.type in _FAILED or (not read.type and bytes(read.error) != b"null"):
         return Stage.ERROR
     is_empty = read.type in _ADDED and _is_empty(read.item or read.part)
     return Stage.PRELUDE if is_empty or read.type in _BEFORE_THE_ANSWER else Stage.CONTENT

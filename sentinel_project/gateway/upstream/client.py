@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
-from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -31,6 +31,8 @@ CLOSING_SECONDS = 2
 """How soon a pooled connection breaks if the provider was closing it; a later break is a failure."""
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum length of a response header: some providers send their whole policy."""
+MAX_WRITE_BYTES = 2**20
+"""Maximum size of a request that is written at once; larger ones are written in pieces, as the provider reads them."""
 MAX_ANSWER_BYTES = 64 * 2**20
 """Maximum size of a plain answer; enough for some images in base64."""
 
@@ -110,15 +112,17 @@ async def _send(
 ) -> aiohttp.ClientResponse:
     """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
     clients = await _clients_of_loop()
-    send = partial(
-        aiohttp.ClientSession.request,
-        method=request.method,
-        url=f"{provider.base_url}{request.path}",
-        params=headers.query_to_provider(provider, request.query),
-        data=body or None,
-        headers=sent_headers,
-        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-    )
+
+    async def send(session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+        return await session.request(
+            method=request.method,
+            url=f"{provider.base_url}{request.path}",
+            params=headers.query_to_provider(provider, request.query),
+            data=io.BytesIO(body) if len(body) > MAX_WRITE_BYTES else body or None,
+            headers=sent_headers,
+            allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
+        )
+
     if not request.api.may_repeat(request.body):
         return await send(clients.unpooled)
     sent, opened = time.monotonic(), list[socket.socket]()

@@ -190,11 +190,16 @@ def _codes(fields: dict[str, Any]) -> frozenset[str]:
 
 
 def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
-    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}."""
+    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}.
+
+    Gemini's OpenAI endpoint puts it into a list: https://github.com/FuzzAnything/PromptFuzz/issues/42.
+    """
     try:
         answer = mask(msgspec.json.decode(text), secrets)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
     return answer if isinstance(answer, dict) else {}
 
 
