@@ -22,14 +22,8 @@ from django.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.http_exchange import CONTINUE, Exchange, addresses, asgi_scope, error_response
 from sentinel_project.http_request import Body, HeadReader, Request
-from sentinel_project.http_timers import Delivery, Timer
+from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SECONDS, Delivery, Timer
 
-HEAD_SECONDS = 10
-"""How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
-LINGER_SECONDS = 2
-"""How long a refused client may keep sending: closing at once would reset the connection and lose the answer."""
-PROBE_SECONDS = 0.1
-"""When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
 MAX_WAITING_BYTES = 64 * 1024
 """Of a body that the application has not taken, or of requests behind the current one; then reading pauses."""
 

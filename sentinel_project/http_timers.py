@@ -5,6 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+HEAD_SECONDS = 10
+"""How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
+LINGER_SECONDS = 2
+"""How long a refused client may keep sending: closing at once would reset the connection and lose the answer."""
+PROBE_SECONDS = 0.1
+"""When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
 STUCK_SECONDS = 60
 """How long a client may leave its answer unread; nginx's `send_timeout` is the same."""
 
