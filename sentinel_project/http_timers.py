@@ -26,7 +26,7 @@ class Timer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the time is not yet over."""
+        """Whether a limit is set."""
         return self._handle is not None
 
     def start(self, seconds: float) -> None:
@@ -59,12 +59,12 @@ class Delivery:
         self._unread = 0
 
     def watch(self, transport: asyncio.Transport) -> None:
-        """Expect less to be unread after `STUCK_SECONDS`, and so on."""
+        """Abort unless the unread answer shrinks every `STUCK_SECONDS`."""
         self._transport, self._unread = transport, transport.get_write_buffer_size()
         self._timer.start(STUCK_SECONDS)
 
     def cancel(self) -> None:
-        """Expect nothing."""
+        """Stop watching."""
         self._timer.cancel()
 
     def _check(self) -> None:

@@ -24,7 +24,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    """The fields of a chunk that tell whether it holds an answer; https://platform.openai.com/docs/api-reference."""
+    """The fields of a chunk that show whether it contains an answer; https://platform.openai.com/docs/api-reference."""
 
     choices: list[_Choice] = []
     error: msgspec.Raw = msgspec.Raw(b"null")
@@ -59,7 +59,7 @@ class ChatCompletions(Api):
         try:
             chunk = _decode_chunk(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+            return Stage.CONTENT  # unknown shape: forward it
         if bytes(chunk.error) != b"null" or events.name(event) == b"error":
             return Stage.ERROR
         has_answer = any(
@@ -69,7 +69,7 @@ class ChatCompletions(Api):
         return Stage.CONTENT if has_answer else Stage.PRELUDE
 
     def may_end_after(self, whole_events: bytes) -> bool:
-        """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""
+        """Some providers omit `[DONE]` after the chunk with the `finish_reason`."""
         return _FINISHED.search(whole_events) is not None
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
