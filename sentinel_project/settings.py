@@ -16,9 +16,15 @@ from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.log_config import log_config
 from sentinel_project.secret_key import derived_key, secret_key
-from sessions_sticky.conf import ALLOWED_PREFIX, ALLOWED_TTL, DEFAULT_TTL_SECONDS, check_prefix, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
+from sessions_sticky.setting_values import (
+    ALLOWED_PREFIX,
+    ALLOWED_TTL,
+    DEFAULT_TTL_SECONDS,
+    check_prefix,
+    parse_ttl_seconds,
+)
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 

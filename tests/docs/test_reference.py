@@ -16,8 +16,9 @@ from sentinel_project.gateway.apis.messages import ERROR_TYPES
 from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
-from sessions_sticky.conf import DEFAULT_TTL_SECONDS, DEFAULTS, MAX_NUMBER, MAX_TTL_SECONDS
+from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
 from sessions_sticky.deprecated import FormerMethods
+from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
 from tests.docs.blocks import DOCS
 
 if TYPE_CHECKING:

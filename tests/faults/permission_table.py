@@ -134,8 +134,8 @@ SESSION_PAGES = {
     "operations/<job_key:key>/resume/": _page(
         f"{SESSION}operations/{{job}}/resume/", POST="view+delete 302", other="view 405"
     ),
-    "release/": _page(
-        f"{SESSION}release/",
+    "delete/": _page(
+        f"{SESSION}delete/",
         body={"selected": "{binding}", "confirmed": "1"},
         POST="delete 302",
         other="delete 405",

@@ -9,7 +9,8 @@ from django.core.cache import cache, caches
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky import SessionManager, sessions, stores
-from sessions_sticky.conf import ALLOWED_TTL, MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
+from sessions_sticky.conf import conf, unknown_options
+from sessions_sticky.setting_values import ALLOWED_TTL, MAX_TTL_SECONDS, parse_ttl_seconds
 from tests.sessions_sticky.calls import PROPOSAL
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
