@@ -74,7 +74,7 @@ from sessions_sticky.testing import valkey
 with valkey():
     assert sessions.all().count() == 0
     sessions.create("conv-123", "p", "m", "o")
-    assert [entry.session.id for entry in sessions.all().page().sessions] == ["conv-123"]
+    assert [entry.session.id for entry in sessions.all().page().entries] == ["conv-123"]
     call_command("sessions", "list")
 """,
 }

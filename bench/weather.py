@@ -94,7 +94,7 @@ class World:
         self.first: dict[str, str] = {}
 
     async def call(
-        self, provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float
+        self, provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: client.Until
     ) -> client.Answer:
         """Answer as a provider in this weather would; in the place of `client.call`."""
         loop, name = asyncio.get_running_loop(), provider.name
@@ -107,8 +107,8 @@ class World:
         try:
             late = self.sky.first_byte if is_bad else None
             first_byte = 0.05 if why else late or self.random.uniform(*FIRST_BYTE)
-            await asyncio.sleep(max(0.0, min(first_byte, until - loop.time())))
-            if loop.time() >= until:
+            await asyncio.sleep(max(0.0, min(first_byte, until.answer - loop.time())))
+            if loop.time() >= until.answer:
                 raise _failure("timeout")
             if why:
                 raise _failure(why)

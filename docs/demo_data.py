@@ -57,7 +57,7 @@ def fill() -> None:
             sessions.create(conversation_id, provider, model, random.choice(OWNERS), replace=True)
     _count_the_day()
     for reason, number in REASONS.items():
-        for session in [entry.session for entry in sessions.filter(provider="azure-eu").page(limit=number).sessions]:
+        for session in [entry.session for entry in sessions.filter(provider="azure-eu").page(limit=number).entries]:
             sessions.rebind(session, provider="openai", model=session.model, reason=reason)
     _live_one_conversation()
     for owner in OWNERS[:4]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,20 @@ from environ import Env
 
 import sessions_sticky
 from sentinel_project import embedded, environment, metrics_folder
+from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
+from sentinel_project.log_config import log_config
 from sentinel_project.secret_key import derived_key, secret_key
-from sessions_sticky.conf import ALLOWED_PREFIX, ALLOWED_TTL, DEFAULT_TTL_SECONDS, check_prefix, parse_ttl_seconds
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
+from sessions_sticky.setting_values import (
+    ALLOWED_PREFIX,
+    ALLOWED_TTL,
+    DEFAULT_TTL_SECONDS,
+    check_prefix,
+    parse_ttl_seconds,
+)
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 
@@ -186,6 +193,7 @@ SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", 
 # For `manage.py sessions identify`, which prints what the gateway does.
 SESSIONS_STICKY["PROVIDERS"] = "sentinel_project.gateway.providers.reload.provider_names"
 SESSIONS_STICKY["IDENTITY"] = {
+    "apis": APIS,
     "key": SENTINEL_ID_KEY,
     "named": SENTINEL_PINNING_SOURCES,
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,
@@ -229,28 +237,7 @@ STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
 STATIC_ROOT.mkdir(exist_ok=True)  # ServeStatic warns without; it finds the files in the apps, no collectstatic needed
 SERVESTATIC_USE_FINDERS = True
-# No format shows them, and each costs every line a system call, or a walk over the stack.
-logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-logging._srcfile = None
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-        "json": {"format": "%(message)s"},
-    },
-    "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line"},
-        "requests": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"},
-    },
-    "loggers": {
-        "sentinel_project.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-        "sessions_sticky": {"handlers": ["console"], "level": "INFO"},
-        "sentinel_project": {"handlers": ["console"], "level": "INFO"},
-        # Django's own handler shows errors while DEBUG is on, and otherwise nothing at all.
-        "django.request": {"handlers": [] if DEBUG else ["console"], "level": "ERROR"},
-    },
-}
+LOGGING = log_config(debug=DEBUG)
 if environment.boolean("SENTINEL_HTTPS", default=False):
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$"]

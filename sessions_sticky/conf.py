@@ -19,14 +19,13 @@ from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
 from sessions_sticky.exceptions import UnknownProvider
-
-DEFAULT_TTL_SECONDS = 86_400
-MAX_TTL_SECONDS = 2**31 - 1
-"""68 years. Redis accepts up to 9.2e15 s, which is beyond any calendar date."""
-ALLOWED_TTL = f"a whole number of seconds from 1 to {MAX_TTL_SECONDS}"
-"""The allowed values, for messages."""
-
-ALLOWED_PREFIX = "1 to 64 letters, digits, '_', '.' and '-', and a colon at the end"
+from sessions_sticky.setting_values import (
+    ALLOWED_PREFIX,
+    DEFAULT_TTL_SECONDS,
+    check_identity,
+    check_prefix,
+    check_ttl_seconds,
+)
 
 MAX_NUMBER = 2**31 - 1
 """Maximum number of entries; more than any machine can store."""
@@ -51,28 +50,6 @@ DEFAULTS: dict[str, Any] = {
 }
 """The keys of `SESSIONS_STICKY` with their defaults."""
 
-IDENTITY_OPTIONS = ("key", "named", "scope", "sources")
-"""The keys of `SESSIONS_STICKY["IDENTITY"]`, which are arguments of `identify`."""
-
-
-def check_ttl_seconds(value: object) -> int:
-    """Return an idle time in seconds unchanged; raise `ValueError` if it is invalid."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
-        raise ValueError(f"SESSION_TTL_SECONDS must be {ALLOWED_TTL}, not {value!r}")
-    return value
-
-
-def parse_ttl_seconds(text: str) -> int:
-    """Parse an idle time from an environment variable; raise `ValueError` like `check_ttl_seconds`."""
-    return check_ttl_seconds(int(text) if re.fullmatch(r"-?[0-9]{1,20}", text) else text)
-
-
-def check_prefix(value: object) -> str:
-    """Return a prefix of keys as it came, or raise `ValueError`."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}:", value):
-        raise ValueError(f"prefix must be {ALLOWED_PREFIX}, not {value!r}")
-    return value
-
 
 class Conf:
     """Typed access to the settings; each property raises `ImproperlyConfigured` for an invalid value."""
@@ -90,10 +67,7 @@ class Conf:
         """Alias of the Django cache that holds the sessions."""
         alias = self._option("CACHE")
         if not isinstance(alias, str) or alias not in settings.CACHES:
-            allowed = ", ".join(map(repr, settings.CACHES))
-            raise ImproperlyConfigured(
-                f"SESSIONS_STICKY['CACHE'] must be an alias in CACHES ({allowed}), not {alias!r}"
-            )
+            raise _invalid("CACHE", f"an alias in CACHES ({', '.join(map(repr, settings.CACHES))})", alias)
         return alias
 
     @cached_property
@@ -103,7 +77,7 @@ class Conf:
         try:
             return check_prefix(value)
         except ValueError as exc:
-            raise ImproperlyConfigured(f"SESSIONS_STICKY['PREFIX'] must be {ALLOWED_PREFIX}, not {value!r}") from exc
+            raise _invalid("PREFIX", ALLOWED_PREFIX, value) from exc
 
     @property
     def providers(self) -> frozenset[str] | None:
@@ -113,10 +87,7 @@ class Conf:
             return None
         names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
         if not names or not all(isinstance(name, str) for name in names):
-            raise ImproperlyConfigured(
-                "SESSIONS_STICKY['PROVIDERS'] must be names, a callable that returns them, its dotted path, or None,"
-                f" not {value!r}"
-            )
+            raise _invalid("PROVIDERS", "names, a callable that returns them, its dotted path, or None", value)
         return names
 
     @cached_property
@@ -134,7 +105,7 @@ class Conf:
         """What `resolve` does if the store is unavailable: return DEGRADED, or raise."""
         value = self._option("ON_STORE_ERROR")
         if value not in ("degrade", "raise"):
-            raise ImproperlyConfigured(f"SESSIONS_STICKY['ON_STORE_ERROR'] must be 'degrade' or 'raise', not {value!r}")
+            raise _invalid("ON_STORE_ERROR", "'degrade' or 'raise'", value)
         return cast("Literal['degrade', 'raise']", value)
 
     @cached_property
@@ -174,18 +145,15 @@ class Conf:
         if rate is not None and not (
             isinstance(rate, str) and re.fullmatch(r"[1-9][0-9]*/(s|sec|m|min|h|hour|d|day)", rate)
         ):
-            raise ImproperlyConfigured(
-                "SESSIONS_STICKY['API_THROTTLE_RATE'] must be None or a number and a period (sec, min, hour, day)"
-                f" such as '600/min', not {rate!r}"
-            )
+            allowed = "None or a number and a period (sec, min, hour, day) such as '600/min'"
+            raise _invalid("API_THROTTLE_RATE", allowed, rate)
         return rate
 
     @cached_property
     def api_authentication_classes(self) -> list[Any] | None:
         """How users log in to the admin API; None is as in the rest of the project."""
-        return (
-            None if self._option("API_AUTHENTICATION_CLASSES") is None else self._classes("API_AUTHENTICATION_CLASSES")
-        )
+        name = "API_AUTHENTICATION_CLASSES"
+        return None if self._option(name) is None else self._classes(name)
 
     @cached_property
     def api_permission_classes(self) -> list[Any]:
@@ -194,36 +162,22 @@ class Conf:
 
     def _classes(self, name: str) -> list[Any]:
         value = self._option(name)
-        if not isinstance(value, list | tuple):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+        given = value if isinstance(value, list | tuple) else [None]
         try:
-            classes = [import_string(each) if isinstance(each, str) else each for each in value]
+            classes = [import_string(each) if isinstance(each, str) else each for each in given]
         except ImportError as exc:
             raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; {exc}") from exc
         if not all(callable(each) for each in classes):
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY[{name!r}]: {value!r}; allowed is a list of classes")
+            raise _invalid(name, "a list of classes", value)
         return classes
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """The configured arguments of `identify`, a `key` as bytes; errors do not contain it."""
-        options = self._option("IDENTITY")
-        name = "SESSIONS_STICKY['IDENTITY']"
-        if not isinstance(options, dict) or not options.keys() <= set(IDENTITY_OPTIONS):
-            found = sorted(map(str, options)) if isinstance(options, dict) else type(options).__name__
-            raise ImproperlyConfigured(f"{name} must be a dict of {', '.join(IDENTITY_OPTIONS)}, not {found}")
-        if options.get("scope", "shared") not in ("shared", "owner"):
-            raise ImproperlyConfigured(f"{name}['scope'] must be 'shared' or 'owner', not {options['scope']!r}")
-        for each in ("named", "sources"):
-            value = options.get(each, [])
-            if not isinstance(value, list | tuple) or not all(isinstance(source, str) for source in value):
-                raise ImproperlyConfigured(f"{name}[{each!r}] must be a list of strings, not {value!r}")
-        if "key" not in options:
-            return {**options}
-        key = options["key"]
-        if not isinstance(key, str | bytes) or not key:
-            raise ImproperlyConfigured(f"{name}['key'] must be a non-empty string, not {type(key).__name__}")
-        return {**options, "key": key.encode() if isinstance(key, str) else key}
+        try:
+            return check_identity(self._option("IDENTITY"))
+        except ValueError as exc:
+            raise ImproperlyConfigured(f"SESSIONS_STICKY['IDENTITY']{exc}") from exc
 
     @property
     def conversation_scope(self) -> Literal["shared", "owner"]:
@@ -233,22 +187,19 @@ class Conf:
     @property
     def identity_arguments(self) -> dict[str, Any]:
         """Keyword arguments of `identify`: `identity`, with a key derived from SECRET_KEY by default."""
-        if "key" in self.identity:
-            return self.identity
-        return {**self.identity, "key": _derived_key(settings.SECRET_KEY)}
+        arguments = {name: value for name, value in self.identity.items() if name != "apis"}
+        return arguments if "key" in arguments else {**arguments, "key": _derived_key(settings.SECRET_KEY)}
 
     def _flag(self, name: str) -> bool:
         value = self._option(name)
         if not isinstance(value, bool):
-            raise ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be True or False, not {value!r}")
+            raise _invalid(name, "True or False", value)
         return value
 
     def _number(self, name: str, most: int = MAX_NUMBER) -> int:
         value = self._option(name)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise ImproperlyConfigured(
-                f"SESSIONS_STICKY[{name!r}] must be a whole number from 0 to {most}, not {value!r}"
-            )
+            raise _invalid(name, f"a whole number from 0 to {most}", value)
         return value
 
     @staticmethod
@@ -257,6 +208,10 @@ class Conf:
         if not isinstance(options, dict):
             raise ImproperlyConfigured(f"SESSIONS_STICKY must be a dict, not {options!r}")
         return options.get(name, DEFAULTS[name])
+
+
+def _invalid(name: str, allowed: str, value: object) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be {allowed}, not {value!r}")
 
 
 @lru_cache(maxsize=1)

@@ -16,11 +16,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import metrics, stores
-from sessions_sticky.conf import check_ttl_seconds, conf
+from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
 from sessions_sticky.deprecated import FormerMethods
 from sessions_sticky.policy import Policy
 from sessions_sticky.session import Entry, Resolution, Session
+from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
 from sessions_sticky.stores.base import Store
 from sessions_sticky.turns import Trail, Turn

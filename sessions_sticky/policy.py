@@ -14,7 +14,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
-from sessions_sticky.recording import record_turns
+from sessions_sticky.recording import count_move, record_turns
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -86,7 +86,7 @@ class Policy:
         has_index = conf.index and self._store.refresh_tracker is not None
         if has_index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
-        self._remember(session, asked_at)
+        self._seen.remember(session, asked_at, conf.last_seen_size)
         self._mark_refreshed(session)
         _log("created", conversation_id)
         await self._send_signal(session_created, session=session, actor=self._actor)
@@ -133,7 +133,8 @@ class Policy:
             bound = bound or _proposal(conversation_id, provider, model, external_id)
             outcome = Outcome.DEGRADED
         # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
-        self._remember(bound, asked_at, is_stored=outcome is not Outcome.DEGRADED or bound is seen)
+        is_stored = outcome is not Outcome.DEGRADED or bound is seen
+        self._seen.remember(bound, asked_at, conf.last_seen_size, is_stored=is_stored)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
@@ -164,7 +165,7 @@ class Policy:
         self._seen.correct(moved)  # not a use: keep the remaining idle time
         metrics.rebound(reason, self._actor, session.provider, provider)
         if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
-            await self._count_move(session, moved, reason)
+            await count_move(self._store, self._send, move_sums(reason, self._actor, {session.provider: 1}, provider))
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),
@@ -209,14 +210,6 @@ class Policy:
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
         """Add turns to their trails, to the sums and to the metrics; see recording.py."""
         return await record_turns(self._store, self._send, turns, self._ttl_seconds)
-
-    async def _count_move(self, before: Session, after: Session, reason: str) -> None:
-        sums = move_sums(reason, self._actor, {before.provider: 1}, after.provider)
-        try:
-            if (adding := self._store.add_usage(sums)) is not None:
-                await self._send(adding)
-        except SessionStoreUnavailable as exc:
-            logger.warning("move not counted: %s", exc)
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         """Remove the value `raw` unless it has changed; if it was removed, forget the session and send the signal."""
@@ -264,9 +257,6 @@ class Policy:
     def _mark_refreshed(self, session: Session) -> None:
         if self._store.refresh_tracker is not None:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
-
-    def _remember(self, session: Session, asked_at: float, *, is_stored: bool = True) -> None:
-        self._seen.remember(session, asked_at, conf.last_seen_size, is_stored=is_stored)
 
 
 def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:

@@ -1,4 +1,4 @@
-"""Recording turns: their requests to the store, and their metrics."""
+"""Recording turns and counting moves: the requests to the store, and the metrics of turns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import add_up
+from sessions_sticky.stores.usage import UsageSums, add_up
 from sessions_sticky.turns import Turn, check_turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -38,3 +38,12 @@ async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seco
     first_bytes = [(each.provider, each.model, each.first_byte_ms) for each in turns if each.first_byte_ms is not None]
     metrics.used(sums.routes, first_bytes)
     return recorded
+
+
+async def count_move(store: Store, send: Send, sums: UsageSums) -> None:
+    """Add a move to the sums; log a failure, because the session is moved."""
+    try:
+        if (adding := store.add_usage(sums)) is not None:
+            await send(adding)
+    except SessionStoreUnavailable as exc:
+        logger.warning("move not counted: %s", exc)

@@ -41,6 +41,7 @@ class Server:
         self.port = free_port() if tcp else 0
         self._access = access or Access()
         self._socket = Path(self.folder, "s")
+        self.program = program
         self._command = [program, *self._arguments(), *options]
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self._socket}?db=0"
         self._process: subprocess.Popen[bytes] | None = None

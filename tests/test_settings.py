@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sessions_sticky.conf import ALLOWED_TTL
+from sessions_sticky.setting_values import ALLOWED_TTL
 from tests.gateway.live import ROOT, environment, manage
 
 PROVIDER = '[[provider]]\nname = "one"\nbase_url = "https://host/v1"\nmodels = ["m"]\n'

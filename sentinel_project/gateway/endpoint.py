@@ -90,7 +90,7 @@ def serve(api: Api) -> Endpoint:
         identity = _identify(request, owner)
         placement = await objects.locate(api.references(request.body), owner)
         if placement is not None:
-            identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api.name)
+            identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
         try:
             plan = await plan_request(identity, request, owner, placement)
@@ -138,7 +138,7 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
             request.body.fields,
             owner=owner,
             model=request.model,
-            api=request.api.name,
+            api=request.api,
             key=settings.SENTINEL_ID_KEY,
             named=settings.SENTINEL_PINNING_SOURCES,
             sources=settings.SENTINEL_CONVERSATION_ID_SOURCES,

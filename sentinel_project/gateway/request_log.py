@@ -20,6 +20,7 @@ from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.recent import recent
+from sentinel_project.gateway.request_id import request_id
 from sessions_sticky.identity import Identity
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class RequestLog:
     def __init__(self, headers: dict[str, str]) -> None:
         given = headers.get("x-request-id", "")
         self.request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+        request_id.set(self.request_id)
         self.fields: dict[str, Any] = {}
         if hint := key_hint(headers):
             self.fields["key"] = hint

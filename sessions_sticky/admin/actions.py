@@ -27,17 +27,17 @@ MAX_NAMED = 10
 
 
 @page("delete", "POST")
-def release(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then delete."""
     chosen = Chosen.read(request.POST)
     if not chosen:
-        return _nothing_chosen(admin, request, chosen)
-    if "confirmed" not in request.POST or _is_unsure(request, chosen):
+        return _refuse_empty(admin, request, chosen)
+    if "confirmed" not in request.POST or _needs_confirmation(request, chosen):
         title = _("Delete sessions")
-        return _ask(admin, request, template="release.html", chosen=chosen, count=chosen.how_many(), title=title)
+        return _ask(admin, request, template="delete.html", chosen=chosen, count=chosen.count_sessions(), title=title)
     if chosen.all_matching:
         return _start(admin, request, chosen, None)
-    _release_each(admin, request, chosen.bindings)
+    _delete_each(admin, request, chosen.bindings)
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
 
@@ -46,13 +46,13 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for the target, and for confirmation if all matches are selected; then move."""
     chosen = Chosen.read(request.POST)
     if not chosen:
-        return _nothing_chosen(admin, request, chosen)
+        return _refuse_empty(admin, request, chosen)
     form = MoveForm(request.POST if MoveForm.is_in(request.POST) else None)
     ask = partial(_ask, admin, request, chosen=chosen, form=form)
     if not form.is_valid():
-        return ask(template="move.html", count=chosen.how_many(), title=_("Move sessions"))
-    if chosen.all_matching and ("confirmed" not in request.POST or _is_unsure(request, chosen)):
-        count, title = chosen.how_many(form.move), _("Move these sessions?")
+        return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
+    if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
+        count, title = chosen.count_sessions(form.move), _("Move these sessions?")
         return ask(template="move_all.html", count=count, title=title, move=form.move)
     if chosen.all_matching:
         return _start(admin, request, chosen, form.move)
@@ -65,15 +65,15 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the URL patterns of this module."""
-    return [admin.path("release/", release, name="release"), admin.path("move/", move, name="move")]
+    return [admin.path("delete/", delete, name="delete_selected"), admin.path("move/", move, name="move")]
 
 
-def _nothing_chosen(admin: PageAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:
+def _refuse_empty(admin: PageAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:
     messages.warning(request, _("No session was selected, so nothing was changed."))
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
 
-def _is_unsure(request: HttpRequest, chosen: Chosen) -> bool:
+def _needs_confirmation(request: HttpRequest, chosen: Chosen) -> bool:
     return chosen.everything and "everything" not in request.POST
 
 
@@ -91,7 +91,7 @@ def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | 
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 
-def _release_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session]) -> None:
+def _delete_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session]) -> None:
     done, left = 0, []
     for binding in bindings:
         try:
@@ -104,7 +104,7 @@ def _release_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session
     if done:
         text = ngettext("%(number)d session was deleted.", "%(number)d sessions were deleted.", done)
         messages.success(request, text % {"number": done})
-    _tell_left_alone(admin, request, left)
+    _report_conflicts(admin, request, left)
 
 
 def _move_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session], move: Move) -> None:
@@ -131,20 +131,20 @@ def _move_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session], 
     if there:
         text = ngettext("%(number)d session was already there.", "%(number)d sessions were already there.", there)
         messages.info(request, text % {"number": there})
-    _tell_left_alone(admin, request, left)
+    _report_conflicts(admin, request, left)
 
 
-def _tell_left_alone(admin: PageAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
+def _report_conflicts(admin: PageAdmin, request: HttpRequest, conflicts: list[SessionConflict]) -> None:
     shown = conflicts[:MAX_NAMED] if admin.allows(request, "view") else []  # it names the provider
     for conflict in shown:
-        messages.warning(request, _left_alone(conflict))
+        messages.warning(request, _describe_conflict(conflict))
     more = len(conflicts) - len(shown)
     if more:
         text = ngettext("%(number)d more session was not changed.", "%(number)d more sessions were not changed.", more)
         messages.warning(request, text % {"number": more})
 
 
-def _left_alone(conflict: SessionConflict) -> str:
+def _describe_conflict(conflict: SessionConflict) -> str:
     if conflict.current is None:
         return _("Conversation “%(id)s” was not changed: it is no longer bound.") % {"id": conflict.conversation_id}
     return _(

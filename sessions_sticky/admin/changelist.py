@@ -35,7 +35,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     except InvalidCursor:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
-    entries = [(entry, admin.session_url(entry.session.id)) for entry in listed.sessions]
+    entries = [(entry, admin.session_url(entry.session.id)) for entry in listed.entries]
     context = {
         "title": _("Sessions"),
         "rows": shown_all(entries, sessions.ttl_seconds),
@@ -65,7 +65,7 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         page = sessions.search(stripped, cursor=cursor or None, limit=PAGE_SIZE)
     except InvalidCursor:
         return HttpResponseRedirect(_search_url(admin, stripped))
-    entries = [(entry, admin.session_url(entry.session.id)) for entry in page.sessions]
+    entries = [(entry, admin.session_url(entry.session.id)) for entry in page.entries]
     context = {
         "title": _("Search"),
         "q": stripped,

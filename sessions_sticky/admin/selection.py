@@ -64,7 +64,7 @@ class Chosen(NamedTuple):
         """Return the plan of a job for all matches."""
         return Plan(self.filters, move, self.everything)
 
-    def how_many(self, move: Move | None = None) -> Count:
+    def count_sessions(self, move: Move | None = None) -> Count:
         """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)

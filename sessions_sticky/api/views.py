@@ -59,7 +59,7 @@ class SessionsView(AdminView):
             found = self.manager.all().filter(**asked)
             page, count = found.page(cursor=last_of(cursor), limit=limit), found.count()
         pages = links(request, cursor, page.next_cursor)
-        return Response({"results": shown_all(page.sessions, request), **pages, "count": count})
+        return Response({"results": shown_all(page.entries, request), **pages, "count": count})
 
     @operation(
         "sessions_create",

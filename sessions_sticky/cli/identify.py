@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -15,16 +16,8 @@ from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.identity import Identity, identify
 from sessions_sticky.identity.clients import CLIENTS
+from sessions_sticky.identity.content import APIS, ContentApi
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
-
-API_BY_PATH = {
-    "/chat/completions": "chat",
-    "/responses": "responses",
-    "/messages": "messages",
-    "/completions": "completions",
-    "/embeddings": "embeddings",
-}
-"""The API by a part of the URL's path; the first match is used."""
 
 
 class Request(NamedTuple):
@@ -76,7 +69,7 @@ def add_arguments(command: ArgumentParser) -> None:
     """Add the arguments of `identify`."""
     command.add_argument("FILE", nargs="?", default="-", help="JSON or HAR; default: standard input")
     command.add_argument("--entry", type=int, metavar="N", help="the entry of a HAR file, from 1")
-    command.add_argument("--api", choices=API_BY_PATH.values(), help="the API; default: from the URL, else chat")
+    command.add_argument("--api", metavar="API", help="the API; default: from the URL, else chat")
     command.add_argument("--owner", default="", metavar="O", help="the owner; default: empty")
     command.add_argument("--model", metavar="M", help="the requested model; default: from the body")
 
@@ -89,19 +82,19 @@ def run(
         request = _parse(_read(FILE), entry)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise Error(f"Invalid request: {exc}", WRONG_USAGE) from exc
-    api = api or next((api for part, api in API_BY_PATH.items() if part in urlsplit(request.url).path), "chat")
+    known = _api(api, request.url)
     model = str(decode(request.body.get("model")) or "") if model is None else model
     options = conf.identity_arguments
     sources = (*options.get("named", DEFAULT_NAMED), *options.get("sources", DEFAULT_SOURCES))
     try:
-        found = identify(request.headers, request.body, owner=owner, model=model, api=api, **options)
+        found = identify(request.headers, request.body, owner=owner, model=model, api=known, **options)
         sent = [source for source, value in read_sources(sources, request.headers, request.body) if value is not None]
     except ValueError as exc:
         raise Error(str(exc), WRONG_USAGE) from exc
     ignored = [source for source in sent if source != found.source]
     sent_by = [client.name for client in CLIENTS if found.source in client.sources and found.source != CONTENT]
     reason = _reason(found)
-    document = {"api": api, "model": model, "sent_by": sent_by, "ignored": ignored, "reason": reason}
+    document = {"api": known.name, "model": model, "sent_by": sent_by, "ignored": ignored, "reason": reason}
     output.print_json([found._asdict() | document])
     fields = {
         "source": found.source,
@@ -110,7 +103,7 @@ def run(
         "client id": found.client_id,
         "session id": found.session_id,
         "ranking id": found.ranking_id,
-        "api": api,
+        "api": known.name,
         "model": model,
         "reason": reason,
     }
@@ -143,6 +136,18 @@ def _parse(data: bytes, entry: int | None) -> Request:
     if isinstance(body, str):
         body = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     return Request({name.lower(): value for name, value in headers.items()}, body, url)
+
+
+def _api(name: str | None, url: str) -> ContentApi:
+    """Return the API with a name, else that of a URL, else chat completions."""
+    apis: Sequence[ContentApi] = conf.identity.get("apis") or APIS
+    if name is None:
+        return next((each for each in apis if each.path in urlsplit(url).path), APIS[0])
+    for each in apis:
+        if each.name == name:
+            return each
+    names = ", ".join(dict.fromkeys(each.name for each in apis))
+    raise Error(f"--api must be one of {names}, not {name!r}", WRONG_USAGE)
 
 
 def _reason(found: Identity) -> str:

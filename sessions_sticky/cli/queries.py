@@ -53,8 +53,8 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
     found: list[Entry] = []
     more = False
     for page in _pages(limit, asked, search):
-        table.add([_cells(entry) for entry in page.sessions])
-        found += page.sessions
+        table.add([_cells(entry) for entry in page.entries])
+        found += page.entries
         more = page.next_cursor is not None
     output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
     if more and not output.as_json:
@@ -155,7 +155,7 @@ def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page
         else:
             page = sessions.search(search, cursor=cursor, limit=size)
         cursor = page.next_cursor
-        left -= len(page.sessions)
+        left -= len(page.entries)
         yield page
         if cursor is None or left == 0:
             return

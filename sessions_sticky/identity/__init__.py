@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from sessions_sticky import keys
 from sessions_sticky.exceptions import InvalidConversationId
-from sessions_sticky.identity.content import Fingerprint, fingerprint
+from sessions_sticky.identity.content import APIS, ContentApi, Fingerprint, fingerprint
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, observed_text, read_sources
 
 CONTENT_PREFIX = "content:"
@@ -70,7 +70,7 @@ def identify(
     *,
     owner: str,
     model: str,
-    api: str,
+    api: str | ContentApi,
     key: bytes,
     named: Sequence[str] = DEFAULT_NAMED,
     sources: Sequence[str] = DEFAULT_SOURCES,
@@ -79,9 +79,8 @@ def identify(
     """Return the conversation of a request: the first id of `named`, else the first of `sources`.
 
     `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is only decoded if
-    needed; undecodable values count as absent. `api` is a key of `identity.content.READERS` (`chat`, `responses`,
-    `messages`); any other has no content to recognize. `key` is the secret of the HMACs: another key gives other
-    conversations.
+    needed; undecodable values count as absent. `api` is `chat`, `responses`, `messages` or a `ContentApi`; others have
+    no content to recognize. `key` is the secret of the HMACs: another key gives other conversations.
 
     Raises `InvalidNamedId` for an invalid named id. Observed ids never raise: blank ones are ignored, numbers become
     decimal text, invalid ones are hashed.
@@ -90,7 +89,8 @@ def identify(
         return _named(source, value, owner, scope)
     for source, value in read_sources(sources, headers, body):
         if source == CONTENT:
-            if (found := fingerprint(api, body, owner=owner, key=key)) is not None:
+            known = next((each for each in APIS if each.name == api), None) if isinstance(api, str) else api
+            if known is not None and (found := fingerprint(known, body, owner=owner, key=key)) is not None:
                 return _by_content(found, _owner_digits(owner, key), model)
         elif (client_id := observed_text(value)) is not None:
             agent = observed_text(headers.get(_SUBAGENT_HEADERS.get(source, "")))

@@ -1,6 +1,6 @@
 """Recognize a conversation by its beginning, for clients that send no id.
 
-One reader for each API returns the system prompt and the turns; the fingerprint is the same for all.
+Each API returns the system prompt and the turns of a request; the fingerprint is the same for all.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -29,8 +29,27 @@ _MAX_COMMAS = 1_000_000
 _MAX_CONTAINERS = 10_000
 """Maximum number of objects and lists in a decoded part; a part with more is hashed as bytes."""
 
-_Prompt = tuple[Sequence[Any], Sequence[Any]]
+Prompt = tuple[Sequence[Any], Sequence[Any]]
 """The contents of the system prompt, and the turns: objects with a `role` (`user`, `assistant`) and a `content`."""
+
+
+class ContentApi(Protocol):
+    """An API whose conversations are recognized by their content."""
+
+    @property
+    def name(self) -> str:
+        """Its name for `identify` and for `manage.py sessions identify --api`."""
+
+    @property
+    def path(self) -> str:
+        """A part of the path of its requests that no earlier one of several APIs has."""
+
+    def prompt(self, body: Mapping[str, Any], /) -> Prompt | None:
+        """Return the system prompt and the turns; None if the content is not to be recognized.
+
+        Translate other names of roles and contents: all APIs give one conversation one id. `msgspec.MsgspecError`,
+        `TypeError` and `ValueError` count as None.
+        """
 
 
 class Fingerprint(NamedTuple):
@@ -60,19 +79,17 @@ _HEAD = msgspec.json.Decoder(_Head)
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
 
-def fingerprint(api: str, body: Mapping[str, Any], *, owner: str, key: bytes) -> Fingerprint | None:
+def fingerprint(api: ContentApi, body: Mapping[str, Any], *, owner: str, key: bytes) -> Fingerprint | None:
     """Return the fingerprint of a request's conversation; None without a user message, or if it does not decode.
 
     An HMAC over the owner, `prompt_cache_key`, the beginning of the system prompt, and all messages up to and including
     the first user message with the user messages that follow it directly. Of a message its role, its text and a hash
     of each other part count.
     """
-    read = READERS.get(api)
-    if read is None:
-        return None
     cache_key = observed_text(decode(body.get("prompt_cache_key"))) or ""
     try:
-        beginning = _beginning(*read(body))
+        prompt = api.prompt(body)
+        beginning = None if prompt is None else _beginning(*prompt)
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
         return None
     if beginning is None:
@@ -186,17 +203,20 @@ def _field(name: bytes, value: bytes) -> bytes:
     return b"%b %d:%b" % (name, len(value), value)
 
 
-def _chat(body: Mapping[str, Any]) -> _Prompt:
+def chat_prompt(body: Mapping[str, Any]) -> Prompt:
+    """Read a chat completion request, whose system prompt is among its messages."""
     return (), _list(body.get("messages"))
 
 
-def _messages(body: Mapping[str, Any]) -> _Prompt:
+def messages_prompt(body: Mapping[str, Any]) -> Prompt:
+    """Read a request of Anthropic's Messages."""
     return [body.get("system")], _list(body.get("messages"))
 
 
-def _responses(body: Mapping[str, Any]) -> _Prompt:
+def responses_prompt(body: Mapping[str, Any]) -> Prompt:
+    """Read a request of Responses; without turns if its beginning is stored at the provider."""
     if any(decode(body.get(name)) is not None for name in ("previous_response_id", "conversation")):
-        return (), ()  # the beginning is stored at the provider
+        return (), ()
     items = body.get("input")
     if isinstance(items, msgspec.Raw):
         items = _TEXT_OR_LIST.decode(items)
@@ -215,9 +235,21 @@ def _list(value: Any) -> Sequence[Any]:
     return value
 
 
-READERS: dict[str, Callable[[Mapping[str, Any]], _Prompt]] = {
-    "chat": _chat,
-    "messages": _messages,
-    "responses": _responses,
-}
-"""By `Api.name`. A reader translates other names of roles and contents: all APIs give one conversation one id."""
+def _no_prompt(body: Mapping[str, Any]) -> None:
+    """Recognize nothing."""
+
+
+class _Api(NamedTuple):
+    name: str
+    path: str
+    prompt: Callable[[Mapping[str, Any]], Prompt | None]
+
+
+APIS: tuple[ContentApi, ...] = (
+    _Api("chat", "/chat/completions", chat_prompt),
+    _Api("responses", "/responses", responses_prompt),
+    _Api("messages", "/messages", messages_prompt),
+    _Api("completions", "/completions", _no_prompt),
+    _Api("embeddings", "/embeddings", _no_prompt),
+)
+"""The APIs that `identify` knows by name."""

@@ -13,7 +13,7 @@ from functools import partial
 from django.core.cache import caches
 from django.core.checks import ERROR, Tags, run_checks
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 
 from sessions_sticky import keys, stores
 from sessions_sticky.conf import conf
@@ -31,6 +31,7 @@ FEW_READS = 3
 MAX_LATENCY_MS = 5.0
 """Limit of the median read. A healthy read takes 0.1 ms, and a chat waits for one or two."""
 MAX_SKEW_SECONDS = 2.0
+GRANT = gettext_noop("Grant the rights that docs/how-to/redis-user.md lists")
 SAMPLE_SIZE = 1_000
 SAMPLE_STEPS = 50
 """Maximum number of SCAN steps of `SAMPLE_SIZE` keys: a database may contain many other keys."""
@@ -94,7 +95,9 @@ class _Doctor:
             self._latency()
         except SessionStoreUnavailable as exc:
             hint = gettext("Check that the server runs, and its address and password in CACHES (REDIS_URL)")
-            self._add(Level.ERROR, "reachable", str(exc), hint)
+            self._add(Level.ERROR, "reachable", str(exc), gettext(GRANT) if _is_refused(exc) else hint)
+            if _is_refused(exc):
+                self._unless_refused("rights", self._rights)
             return
         if self._store.refresh_tracker is None:
             kind = type(caches[conf.cache]).__name__
@@ -113,6 +116,7 @@ class _Doctor:
             self._add(Level.NOTE, "index", message)
         if self._is_sampling:
             self._unless_refused("sessions", self._sample)
+            self._unless_refused("rights", self._rights)
 
     def _add(self, level: Level, subject: str, message: str, hint: str = "") -> None:
         self._found.append(Finding(level, subject, message, hint))
@@ -137,6 +141,21 @@ class _Doctor:
         self._found.append(
             make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
         )
+
+    def _rights(self) -> None:
+        from sessions_sticky.stores import rights  # loads redis-py
+
+        try:
+            missing = rights.missing(self._store, caches[conf.cache])
+        except SessionStoreUnavailable as exc:
+            if not _is_refused(exc):
+                raise
+            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # of scripts, which check the others
+            return
+        level = Level.ERROR if missing else None
+        message = gettext("the Redis user lacks %s") % " ".join(missing)
+        message = message if missing else gettext("the Redis user has all that are needed")
+        self._found.append(make_finding(level, "rights", message, gettext(GRANT)))
 
     def _server(self) -> None:
         infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
@@ -190,6 +209,11 @@ class _Doctor:
             if cursor == b"0" or len(names) >= SAMPLE_SIZE:
                 break
         return [name.removeprefix(keys.session_prefix().encode()) for name in names][:SAMPLE_SIZE]
+
+
+def _is_refused(exc: SessionStoreUnavailable) -> bool:
+    """Return whether the server answered that the user lacks a right."""
+    return type(exc.__cause__).__name__ == "NoPermissionError"
 
 
 def _session(member: bytes, raw: bytes) -> Session | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import warnings
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypedDict
 
@@ -122,8 +123,14 @@ def check_limit(limit: int) -> int:
 class Page(NamedTuple):
     """Some sessions, most recently active first; `next_cursor` is None on the last page."""
 
-    sessions: list[Entry]
+    entries: list[Entry]
     next_cursor: str | None
+
+    @property
+    def sessions(self) -> list[Entry]:
+        """The entries, under their name of 0.1. Deprecated."""
+        warnings.warn("Page.sessions is deprecated: use entries", DeprecationWarning, stacklevel=2)
+        return self.entries
 
 
 class RouteStats(NamedTuple):

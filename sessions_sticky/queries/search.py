@@ -68,7 +68,7 @@ class Search:
         if (exact := self._by_id(text)) is not None:
             return Page([entry_of(exact)], None)
         page = self._reads.page(owned, None, limit)
-        return page if page.sessions else self._containing(SearchCursor(text), limit)
+        return page if page.entries else self._containing(SearchCursor(text), limit)
 
     def _by_id(self, text: str) -> Row | None:
         _now, raw, left_ms = self._store.send(index.read_sessions([text.encode()]))

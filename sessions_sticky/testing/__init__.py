@@ -22,11 +22,12 @@ In memory `rebind`, lists, counts, bulk operations and the history raise `Sessio
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import count
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import TestCase
 from unittest.mock import patch
 from urllib.parse import quote
@@ -119,7 +120,7 @@ def store_down() -> Iterator[None]:
         yield
 
 
-def let_time_pass(seconds: float) -> None:
+def advance_time(seconds: float) -> None:
     """Advance the expiry of everything in the store and in the memory of this process.
 
     Clocks do not change: `created_at`, the recent events and the hourly counts stay the same. Raises `RuntimeError`
@@ -145,10 +146,23 @@ def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
     return Session(**{"id": conversation_id or f"conversation-{next(_numbers)}", **defaults, **fields})
 
 
-def bound_session(conversation_id: str | None = None, **fields: Any) -> Session:
+def create_session(conversation_id: str | None = None, **fields: Any) -> Session:
     """Bind and return a session with the fields of `make_session`."""
     made = make_session(conversation_id, **fields)
     return sessions.create(made.id, made.provider, made.model, made.external_id, replace=True)
+
+
+_FORMER = {"let_time_pass": advance_time, "bound_session": create_session}
+
+if not TYPE_CHECKING:  # pragma: no branch
+
+    def __getattr__(name: str) -> Any:
+        """Return a function under its name of 0.1."""
+        if name not in _FORMER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        new = _FORMER[name]
+        warnings.warn(f"testing.{name} is deprecated: use {new.__name__}", DeprecationWarning, stacklevel=2)
+        return new
 
 
 def _init_worker(*args: Any) -> None:

@@ -13,12 +13,12 @@ from drf_spectacular.generators import SchemaGenerator
 import sessions_sticky
 from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.apis.messages import ERROR_TYPES
-from sentinel_project.gateway.providers import config
 from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
-from sessions_sticky.conf import DEFAULT_TTL_SECONDS, DEFAULTS, MAX_NUMBER, MAX_TTL_SECONDS
+from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
 from sessions_sticky.deprecated import FormerMethods
+from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
 from tests.docs.blocks import DOCS
 
 if TYPE_CHECKING:
@@ -157,7 +157,3 @@ def test_page_has_every_variable_that_the_gateway_reads():
     source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
     read = set(re.findall(r'environment\.\w+\(\s*"(\w+)"', source)) | {"SECRET_KEY", "PROMETHEUS_MULTIPROC_DIR"}
     assert sorted(name.strip("`") for name, *_ in rows("gateway-settings.md")) == sorted(read)
-
-
-def test_providers_may_list_exactly_the_apis_that_the_gateway_serves() -> None:
-    assert {api.name for api in APIS} == set(config.APIS)

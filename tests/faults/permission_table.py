@@ -114,6 +114,14 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 OBJECT_ID = f"(?P<object_id>{ID})"
 ANY_ID = r"(?P<conversation_id>(?s:.*))/\Z"
 OPERATION = "api/sessions/^operations/(?P<operation_key>[0-9a-f]{32})"
+OLD_ID = r"api/sessions/^(?!(?:id|history|touch|rebind|operations)/)(?P<conversation_id>(?s:.*))"
+OLD_API_PATHS = {
+    rf"{OLD_ID}/history/\Z": _api("conv-1/history/", GET="view 200"),
+    rf"{OLD_ID}/touch/\Z": _api("conv-1/touch/", GET="view 405", POST="change 200/204"),
+    rf"{OLD_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 405", POST="change 200/204"),
+    rf"{OLD_ID}/\Z": _api("conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
+}
+"""The paths of version 0.1."""
 SESSION_PAGES = {
     "": _page(SESSION, GET="view 200", other="view 405"),
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
@@ -126,8 +134,8 @@ SESSION_PAGES = {
     "operations/<job_key:key>/resume/": _page(
         f"{SESSION}operations/{{job}}/resume/", POST="view+delete 302", other="view 405"
     ),
-    "release/": _page(
-        f"{SESSION}release/",
+    "delete/": _page(
+        f"{SESSION}delete/",
         body={"selected": "{binding}", "confirmed": "1"},
         POST="delete 302",
         other="delete 405",
@@ -175,10 +183,13 @@ ROUTES: dict[str, Route] = {
     "admin/(?P<url>.*)$": _page("nothing/", other="- 404"),
     # What the project puts into it
     **{f"admin/{SESSION}{pattern}": route for pattern, route in SESSION_PAGES.items()},
-    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="never 403"),  # shown in the answer
-    "admin/gateway/apikey/<int:pk>/revoke/": _page(
-        "gateway/apikey/{key}/revoke/", "apikey", POST="change 302", other="change 200"
-    ),
+    **_table("gateway", "apikey", "{key}", body={"owner": "new"}, made=200, edit="change 302"),  # shown in the answer
+    **{
+        f"admin/gateway/apikey/<int:pk>/{action}/": _page(
+            f"gateway/apikey/{{key}}/{action}/", "apikey", POST="change 302", other="change 200"
+        )
+        for action in ("revoke", "pause")
+    },
     **_table("auth", "group", "{group}", body={"name": "new"}),
     **_table("auth", "user", "{user}", body=USER_FORM, add="add+change"),
     "admin/auth/user/<id>/password/": _page("auth/user/{user}/password/", "user", other="change 200"),
@@ -199,7 +210,8 @@ ROUTES: dict[str, Route] = {
     rf"api/sessions/^history/{ANY_ID}": _api("history/conv-1/", GET="view 200"),
     rf"api/sessions/^touch/{ANY_ID}": _api("touch/conv-1/", GET="view 405", POST="change 200/204"),
     rf"api/sessions/^rebind/{ANY_ID}": _api("rebind/conv-1/", MOVE, GET="view 405", POST="change 200/204"),
-    "api/sessions/^": _api("conv-1/", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
+    **OLD_API_PATHS,
+    "api/sessions/^": _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API
     "v1/chat/completions": _key("/v1/chat/completions", POST="owner 200"),
     "v1/messages": _key("/v1/messages", POST="owner 200"),

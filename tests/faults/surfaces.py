@@ -110,7 +110,7 @@ def run(*command: str) -> str:
 
 def session_ids(manager: SessionManager) -> set[str]:
     """Return the ids of the sessions that a page shows."""
-    return {entry.session.id for entry in manager.page(limit=1_000).sessions}
+    return {entry.session.id for entry in manager.page(limit=1_000).entries}
 
 
 def _caught(call: Any, *args: Any, **kwargs: Any) -> Any:

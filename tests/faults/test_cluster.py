@@ -80,7 +80,7 @@ def walk(manager: SessionManager) -> set[str]:
     cursor = None
     while True:
         page = manager.page(limit=1_000, cursor=cursor)
-        found |= {entry.session.id for entry in page.sessions}
+        found |= {entry.session.id for entry in page.entries}
         if (cursor := page.next_cursor) is None:
             return found
 

@@ -79,7 +79,7 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
             found = manager.get(conversation_id)
             assert (found.id, found.provider, found.model, found.external_id) == (conversation_id, *names.values())
             assert raw.exists(b"sentinel:session:" + conversation_id.encode())
-            listed = manager.page(external_id=owner).sessions
+            listed = manager.page(external_id=owner).entries
             assert [entry.session.id for entry in listed] == [conversation_id]
             assert manager.count(provider=provider) == 1
             moved = manager.rebind(found, provider=f"{provider}.", model=model, reason=f"{owner}.")
@@ -228,7 +228,7 @@ def test_pages_affect_one_session_for_any_input(bystander: redis.Redis, root: Cl
         ):
             target = {"to-provider": plain["b"], "to-model": plain["a"], "to-reason": plain["b"]}
             answers += [
-                root.post(f"{PAGES}release/", {**form, "confirmed": "1"}),
+                root.post(f"{PAGES}delete/", {**form, "confirmed": "1"}),
                 root.post(f"{PAGES}move/", {**form, **target, "confirmed": "1"}),
             ]
         wait_for_jobs()

@@ -12,6 +12,7 @@ import pytest
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Exchange, answers, fails, stalls
@@ -50,6 +51,49 @@ async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
     begun = time.monotonic()
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
     assert 0.9 < time.monotonic() - begun < 2.5
+
+
+@pytest.mark.parametrize("heartbeat", [15, 0.1])
+async def test_stream_is_given_up_at_the_deadline_when_no_content_comes(
+    gateway: Settings, only_north: Upstream, monkeypatch: pytest.MonkeyPatch, heartbeat: float
+) -> None:
+    """A provider's comments pass for signs of life; its queue may have no end."""
+    monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
+    gateway.SENTINEL_HEARTBEAT_SECONDS = heartbeat
+
+    def queues(exchange: Exchange) -> None:
+        exchange.begin()
+        for _ in range(50):
+            exchange.chunk(b": queued\n\n")
+            time.sleep(0.05)
+
+    only_north.then(queues)
+    begun = time.monotonic()
+    answered = await say("new", stream=True)
+    assert answered.body.startswith(b": queued\n\n")
+    assert b'"code":"upstream_timeout"' in answered.body.split(b"\n\n")[-2]
+    assert 0.5 < time.monotonic() - begun < 1.5
+
+
+async def test_stream_may_last_longer_than_the_deadline_when_it_has_content(
+    gateway: Settings, only_north: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
+
+    def writes(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(b": queued\n\n")
+        for _ in range(5):
+            time.sleep(0.2)
+            exchange.event({"content": "word"})
+        exchange.end()
+
+    only_north.then(writes)
+    answered = await say("new", stream=True)
+    assert answered.body.count(b"word") == 5
+    assert answered.body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_plain_request_is_not_repeated_when_its_provider_hangs(

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sentinel_project.gateway.routing import result
+from sentinel_project.gateway.upstream import relay
 from sessions_sticky import sessions
 from tests.gateway.asgi import Call, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
-from tests.gateway.upstreams import breaks_off, fails, stalls, streams_and_stalls
+from tests.gateway.upstreams import WAIT_SECONDS, breaks_off, fails, stalls, streams_and_stalls
 
 if TYPE_CHECKING:
     import redis
     from pytest_django import Settings
 
-    from tests.gateway.upstreams import Behaviour, Upstream
+    from tests.gateway.upstreams import Behaviour, Exchange, Upstream
 
 FAILURES = {"500": fails(500), "429": fails(429), "401": fails(401), "broken": breaks_off()}
 LEADS_TO_NORTH = 1_000_000
@@ -86,6 +89,67 @@ async def test_conversation_stays_bound_when_its_first_stream_breaks_after_its_c
     assert (await sessions.aget("new")).provider == "north"
 
 
+PRELUDES = {
+    "comment": b": queued\n\n",
+    "role": b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n',
+}
+
+
+def queues(prelude: bytes, *rest: bytes) -> Behaviour:
+    """Begin a stream, and continue it when its prelude has been passed on."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(prelude)
+        time.sleep(0.3)
+        for part in rest:
+            exchange.chunk(part)
+        exchange.cut()
+
+    return behave
+
+
+@pytest.fixture
+def short_prelude(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("short_prelude")
+@pytest.mark.parametrize("prelude", PRELUDES)
+@pytest.mark.parametrize("rest", [b"", b'data: {"error": {"message": "overloaded"}}\n\n'], ids=["cut", "error"])
+async def test_conversation_is_not_bound_when_its_first_stream_ends_before_its_content(
+    gateway: Settings, only_north: Upstream, prelude: str, rest: bytes
+) -> None:
+    only_north.then(queues(PRELUDES[prelude], rest) if rest else queues(PRELUDES[prelude]))
+    answered = await say("new", stream=True)
+    assert outcome_of(answered) == (200, "created", "north")
+    assert b'"error"' in answered.body
+    assert await sessions.aget("new") is None
+    assert not result.unanswered
+
+
+@pytest.mark.usefixtures("north_first", "short_prelude")
+async def test_conversation_is_not_bound_when_the_second_providers_stream_has_no_content(
+    north: Upstream, south: Upstream
+) -> None:
+    north.then(fails(500))
+    south.then(queues(PRELUDES["comment"]))
+    assert outcome_of(await say("new", stream=True)) == (200, "rebound", "south")
+    assert await sessions.aget("new") is None
+
+
+@pytest.mark.usefixtures("short_prelude")
+async def test_conversation_stays_bound_when_content_follows_a_long_prelude(
+    gateway: Settings, only_north: Upstream
+) -> None:
+    content = b'data: {"choices": [{"index": 0, "delta": {"content": "hello"}}]}\n\n'
+    only_north.then(queues(PRELUDES["comment"], content))
+    answered = await say("new", stream=True)
+    assert content in answered.body
+    assert (await sessions.aget("new")).provider == "north"
+    assert not result.unanswered
+
+
 async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(
     gateway: Settings, only_north: Upstream
 ) -> None:
@@ -98,6 +162,33 @@ async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(
     call.leave()
     await asyncio.gather(task)
     assert (await sessions.aget("new")).provider == "south"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("end", ["refused", "left"])
+async def test_binding_stays_when_its_provider_has_answered_another_request(
+    gateway: Settings, only_north: Upstream, stream: bool, end: str
+) -> None:
+    """Subagents and titles are asked for at the same time, under one id."""
+    release = threading.Event()
+
+    def refuses_late(exchange: Exchange) -> None:
+        release.wait(WAIT_SECONDS)
+        fails(400, {"error": {"message": "too long"}})(exchange)
+
+    only_north.then(refuses_late)
+    first = Call(chat(conversation_id="new"))
+    task = first.start()
+    await until(lambda: only_north.exchanges)
+    assert outcome_of(await say("new", stream=stream)) == (200, "hit", "north")
+    bound = await sessions.aget("new")
+    if end == "left":
+        first.leave()
+        await task
+    release.set()
+    await task
+    assert await sessions.aget("new") == bound
+    assert not result.unanswered
 
 
 async def test_old_binding_stays_when_a_request_gets_no_answer(

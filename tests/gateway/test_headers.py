@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sentinel_project.gateway import apis
-from sentinel_project.gateway.providers.config import APIS, CREDENTIALS, OF_A_CLIENT, OF_A_CONNECTION
+from sentinel_project.gateway.providers.config import API_NAMES, CREDENTIALS, OF_A_CLIENT, OF_A_CONNECTION
 from tests.gateway.asgi import MESSAGES, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, answers, fails
@@ -118,7 +118,7 @@ def added(exchange: Exchange) -> dict[str, str]:
 
 @pytest.mark.parametrize("api", SERVED, ids=lambda api: api.path)
 async def test_provider_gets_exactly_the_headers_that_are_passed_on(gateway: Settings, north: Upstream, api):
-    gateway.SENTINEL_PROVIDERS = (provider(north, apis=APIS),)
+    gateway.SENTINEL_PROVIDERS = (provider(north, apis=API_NAMES),)
     sent = {**dict.fromkeys(sorted(DROPPED), "secret"), **PASSED_ON}
     answer = await ask({"model": "model-a", **BODIES[api.path]}, path=f"/v1{api.path}", headers=sent.items())
     assert answer.status == 200, answer.body
@@ -192,7 +192,7 @@ async def test_idempotency_key_goes_to_the_first_provider_only(gateway: Settings
 @pytest.mark.parametrize("api", SERVED, ids=lambda api: api.path)
 async def test_provider_gets_its_hint_in_every_api_that_can_have_one(gateway: Settings, north: Upstream, api):
     hints = {"affinity_field": "prompt_cache_key", "affinity_header": "x-hint"}
-    gateway.SENTINEL_PROVIDERS = (provider(north, apis=APIS, **hints),)
+    gateway.SENTINEL_PROVIDERS = (provider(north, apis=API_NAMES, **hints),)
     body = {"model": "model-a", **BODIES[api.path]}
     hinted, fields = [], []
     for session_id in ("ses-1", "ses-1", "ses-2"):

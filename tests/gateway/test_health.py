@@ -239,6 +239,18 @@ def test_trial_of_an_outlier_counts_by_itself_when_it_fails(health: Health, cloc
     assert health.seconds_left("north") == 60
 
 
+@pytest.mark.parametrize("left", [[], [provider("north", "another-model")]], ids=["provider", "model"])
+def test_trial_ends_when_its_provider_or_model_left_the_file_during_it(
+    health: Health, clock: Clock, providers: list[Provider], left: list[Provider]
+) -> None:
+    health.failed("north", MODEL, DOWN)
+    clock.now += 30
+    health.begin("north", MODEL)
+    providers[:] = [*left, provider("south")]
+    health.failed("north", MODEL, doubt("one"))
+    assert health.seconds_left("north") == 60
+
+
 def test_provider_is_lost_when_it_gave_no_sign_of_life_for_ninety_seconds(health: Health, clock: Clock) -> None:
     health.failed("north", MODEL, DOWN)
     for _ in range(30):
@@ -338,3 +350,42 @@ def test_provider_that_reached_a_limit_is_not_unanswered(health: Health, failure
     assert (health.unanswered_since("north") is not None) is is_unanswered
     assert health.last_error("north") == "HTTP 429"
     assert health.unanswered_since("south") is None
+
+
+@pytest.mark.parametrize(
+    ("failure", "begins", "ends"),
+    [
+        (
+            Failure(Cools.PROVIDER, error="upstream_unreachable"),
+            "provider 'north' cools down for 30 s: upstream_unreachable; concerns the provider, at once",
+            "provider 'north' answers again, 40 s after its last cooldown began",
+        ),
+        (
+            Failure(Cools.MODEL, retry_after=7, error="HTTP 429"),
+            "model:model-a of provider 'north' cools down for 7 s: HTTP 429; concerns the model at this provider",
+            "model:model-a of provider 'north' answers again, 40 s after its last cooldown began",
+        ),
+        (
+            Failure(Cools.ACCOUNT, error="HTTP 401"),
+            "account of provider 'north' cools down for 60 s: HTTP 401; concerns all providers of the account",
+            "account of provider 'north' answers again, 40 s after its last cooldown began",
+        ),
+    ],
+)
+def test_cooldown_and_its_end_are_logged_once(health, clock, caplog, failure, begins, ends):
+    caplog.set_level("INFO", "sentinel_project")
+    health.failed("north", MODEL, failure)
+    health.failed("north", MODEL, failure)  # it was under way
+    assert caplog.messages == [begins]
+    clock.now += 40
+    health.answered("north", MODEL, clock.now)
+    health.answered("north", MODEL, clock.now)
+    assert caplog.messages == [begins, ends]
+
+
+def test_nothing_is_logged_when_the_failures_do_not_count(clock, caplog):
+    caplog.set_level("INFO", "sentinel_project")
+    dropped = Health(0, lambda: (), clock)
+    dropped.failed("north", MODEL, Failure(Cools.MODEL, retry_after=7))
+    dropped.answered("north", MODEL, clock.now)
+    assert not caplog.messages

@@ -13,9 +13,10 @@ import pytest
 
 from tests.gateway.asgi import chat
 from tests.gateway.live import LiveGateway
-from tests.gateway.upstreams import Upstream, stalls, streams_and_stalls
+from tests.gateway.upstreams import Upstream, breaks_off, fails, stalls, streams_and_stalls
 
 CHAT = "/v1/chat/completions"
+CONTENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
 
 
 @pytest.fixture
@@ -110,6 +111,18 @@ def test_log_has_no_trouble_when_all_went_well(live: LiveGateway, client: httpx.
     log = live.log.read_text()
     assert "Traceback" not in log
     assert "Warning" not in log
+
+
+@pytest.mark.parametrize("upstream", [fails(503), breaks_off(CONTENT)])
+def test_warnings_have_the_id_of_their_request(live: LiveGateway, client: httpx.Client, north: Upstream, upstream):
+    """Plain, and in a stream that has begun."""
+    north.then(upstream)
+    request_id = f"live-{uuid.uuid4()}"
+    client.post(CHAT, json=chat(model="only-north", stream=True), headers={"X-Request-Id": request_id})
+    lines = live.log.read_text().splitlines()
+    (warning,) = [line for line in lines if line.endswith(f" [request {request_id}]")]
+    assert "WARNING sentinel_project.gateway" in warning
+    assert "'north'" in warning
 
 
 @pytest.mark.slow

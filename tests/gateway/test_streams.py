@@ -163,6 +163,33 @@ async def test_stream_ends_with_a_readable_error_event_when_it_breaks_off_within
     assert parsed[-1]["error"]["code"] == "upstream_unreachable"
 
 
+@pytest.mark.parametrize(("seconds", "outcome"), [(1.5, (200, "spilled", "south")), (2.5, (200, "hit", "north"))])
+async def test_prelude_is_held_for_two_seconds(bound_to_north, north, seconds, outcome):
+    def queues(exchange: Exchange) -> None:
+        exchange.begin()
+        for _ in range(10):
+            exchange.chunk(b": queued\n\n")
+            time.sleep(seconds / 10)
+        exchange.chunk(CHAT_ERROR)
+        exchange.chunk(b"")
+
+    north.then(queues)
+    assert outcome_of(await ask(chat(conversation_id=bound_to_north, stream=True))) == outcome
+
+
+@pytest.mark.parametrize(("kib", "outcome"), [(60, (200, "spilled", "south")), (68, (200, "hit", "north"))])
+async def test_prelude_is_held_up_to_64_kib(bound_to_north, north, kib, outcome):
+    def queues(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.chunk(b": %b\n\n" % (1020 * b"x") * kib)
+        time.sleep(0.3)
+        exchange.chunk(CHAT_ERROR)
+        exchange.chunk(b"")
+
+    north.then(queues)
+    assert outcome_of(await ask(chat(conversation_id=bound_to_north, stream=True))) == outcome
+
+
 async def test_stream_ends_with_an_error_event_when_it_stalls(gateway, only_north: Upstream):
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
     only_north.then(streams_and_stalls)

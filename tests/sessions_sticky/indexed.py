@@ -52,8 +52,8 @@ def walk(page: Callable[..., Any], *, limit: int = 50, **filters: str) -> list[S
     found, cursor = [], None
     while True:
         part = page(cursor=cursor, limit=limit, **filters)
-        assert len(part.sessions) <= limit
-        found += [entry.session for entry in part.sessions]
+        assert len(part.entries) <= limit
+        found += [entry.session for entry in part.entries]
         if part.next_cursor is None:
             return found
         cursor = part.next_cursor

@@ -58,7 +58,7 @@ class RedisMachine(Machine):
             assert type(page) is SessionStoreUnavailable
             return
         session = self.model.session(conversation_id)
-        assert [entry.session for entry in page.sessions] == ([] if session is None else [session])
+        assert [entry.session for entry in page.entries] == ([] if session is None else [session])
 
     def count(self, who, native, filters):
         number = len(self.model.matching(filters))

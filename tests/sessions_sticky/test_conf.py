@@ -9,7 +9,8 @@ from django.core.cache import cache, caches
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky import SessionManager, sessions, stores
-from sessions_sticky.conf import ALLOWED_TTL, MAX_TTL_SECONDS, conf, parse_ttl_seconds, unknown_options
+from sessions_sticky.conf import conf, unknown_options
+from sessions_sticky.setting_values import ALLOWED_TTL, MAX_TTL_SECONDS, parse_ttl_seconds
 from tests.sessions_sticky.calls import PROPOSAL
 
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
@@ -158,14 +159,16 @@ def test_identity_returns_the_arguments_that_are_set(settings, key):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, r"SESSIONS_STICKY\['IDENTITY'\] must be a dict of key, named, scope, sources, not NoneType"),
+        (None, r"SESSIONS_STICKY\['IDENTITY'\] must be a dict of apis, key, named, scope, sources, not NoneType"),
         (
             {"key": "secret", "keys": 1},
-            r"\['IDENTITY'\] must be a dict of key, named, scope, sources, not \['key', 'keys'\]",
+            r"\['IDENTITY'\] must be a dict of apis, key, named, scope, sources, not \['key', 'keys'\]",
         ),
         ({"scope": "tenant"}, r"\['IDENTITY'\]\['scope'\] must be 'shared' or 'owner', not 'tenant'"),
         ({"named": "body.id"}, r"\['IDENTITY'\]\['named'\] must be a list of strings, not 'body.id'"),
         ({"sources": ["content", 1]}, r"\['IDENTITY'\]\['sources'\] must be a list of strings, not \['content', 1\]"),
+        ({"apis": "chat"}, r"\['IDENTITY'\]\['apis'\] must be a list of ContentApi objects, not 'chat'"),
+        ({"apis": ["chat"]}, r"\['IDENTITY'\]\['apis'\] must be a list of ContentApi objects, not \['chat'\]"),
         ({"key": ""}, r"\['IDENTITY'\]\['key'\] must be a non-empty string, not str"),
         ({"key": ["secret"]}, r"\['IDENTITY'\]\['key'\] must be a non-empty string, not list"),
     ],

@@ -39,7 +39,7 @@ def wait_until_gone(raw, key):
 def test_ghost_is_not_shown_and_removed_when_it_is_met(call, manager, raw, ghost):
     fill(manager, 3)
     GHOSTS[ghost](raw, keys.session("conv-1"))
-    shown = [entry.session.id for entry in call("page", provider="openai").sessions]
+    shown = [entry.session.id for entry in call("page", provider="openai").entries]
     assert sorted(shown) == ["conv-0", "conv-2"]
     assert sorted(ids(walk(pager(call), external_id="user-456"))) == ["conv-0", "conv-2"]
     assert all(b"conv-1" not in held for held in entries(raw).values())

@@ -31,7 +31,7 @@ from django.core.cache import cache
 from django.test import TestCase, override_settings
 
 from sessions_sticky import Outcome, sessions
-from sessions_sticky.testing import let_time_pass, store_down
+from sessions_sticky.testing import advance_time, store_down
 
 
 class Bindings:
@@ -50,7 +50,7 @@ class Bindings:
 
     def test_expires(self):
         self.resolve("mistral")
-        let_time_pass(86_400)
+        advance_time(86_400)
         self.assertEqual(self.resolve("mistral").outcome, Outcome.CREATED)
 
     def resolve(self, provider):
@@ -76,19 +76,19 @@ import pytest
 from django.conf import settings as django_settings
 
 from sessions_sticky import SessionNotSupported, sessions
-from sessions_sticky.testing import bound_session
+from sessions_sticky.testing import create_session
 
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_begins_without_sessions(turn):
     assert sessions.get("conv-123") is None
-    bound_session("conv-123")
+    create_session("conv-123")
 
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_has_a_valkey(sessions_valkey, settings, turn):
     assert sessions.count() == 0
-    bound_session("conv-123")
+    create_session("conv-123")
     assert sessions.count(provider="openai") == 1
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
 
@@ -102,7 +102,7 @@ def test_settings_are_those_of_the_project():
 def test_keeps_sessions_in_memory_whatever_it_sets(settings, turn):
     settings.CACHES = {"default": {**settings.CACHES["default"], "KEY_PREFIX": "tests"}}
     assert sessions.get("conv-123") is None
-    bound_session("conv-123")
+    create_session("conv-123")
     with pytest.raises(SessionNotSupported):
         sessions.count()
 """
@@ -110,12 +110,12 @@ SHARING = """
 from django.core.cache import cache
 from django.test import SimpleTestCase
 
-from sessions_sticky.testing import bound_session
+from sessions_sticky.testing import create_session
 
 
 class Sharing(SimpleTestCase):
     def test_finds_what_the_project_keeps_beside_its_sessions(self):
-        bound_session("conv-123")
+        create_session("conv-123")
         self.assertEqual(cache.get("flag"), "on")
 """
 OUTSIDE_OF_TESTS = """
@@ -125,53 +125,53 @@ import time
 
 from django.test import SimpleTestCase
 
-from sessions_sticky.testing import bound_session
+from sessions_sticky.testing import create_session
 
-bound_session("at-import")
+create_session("at-import")
 ended = threading.Event()
 
 
 def outlive():
     ended.wait(30)
     time.sleep(0.2)
-    bound_session("by-a-thread")
+    create_session("by-a-thread")
 
 
 threading.Thread(target=outlive).start()
-atexit.register(bound_session, "at-exit")
+atexit.register(create_session, "at-exit")
 
 
 class Binds(SimpleTestCase):
     def test_binds(self):
-        bound_session("in-a-test")
+        create_session("in-a-test")
         ended.set()
 """
 HOOKS = """
-from sessions_sticky.testing import bound_session
+from sessions_sticky.testing import create_session
 
 
 def pytest_configure():
-    bound_session("in-pytest_configure")
+    create_session("in-pytest_configure")
 
 
 def pytest_collection_modifyitems():
-    bound_session("in-pytest_collection_modifyitems")
+    create_session("in-pytest_collection_modifyitems")
 
 
 def pytest_collection_finish():
-    bound_session("in-pytest_collection_finish")
+    create_session("in-pytest_collection_finish")
 
 
 def pytest_sessionstart():
-    bound_session("in-pytest_sessionstart")
+    create_session("in-pytest_sessionstart")
 
 
 def pytest_sessionfinish():
-    bound_session("in-pytest_sessionfinish")
+    create_session("in-pytest_sessionfinish")
 
 
 def pytest_unconfigure():
-    bound_session("in-pytest_unconfigure")
+    create_session("in-pytest_unconfigure")
 """
 LATE_SETUP = """
 import django

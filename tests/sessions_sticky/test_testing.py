@@ -23,9 +23,9 @@ from sessions_sticky import (
     testing,
 )
 from sessions_sticky.testing import (
-    bound_session,
+    advance_time,
+    create_session,
     isolated,
-    let_time_pass,
     make_session,
     reset,
     store_down,
@@ -64,7 +64,7 @@ def test_isolated_hides_the_configured_store_until_its_end(session_cache):
 
 
 def test_store_is_empty_again_and_nothing_remembered_when_it_is_used_again(own_store):
-    bound_session("conv-123")
+    create_session("conv-123")
     with own_store():
         assert sessions.get("conv-123") is None
         assert sessions.resolve("conv-123", **OTHER).session.provider == OTHER["provider"]
@@ -76,7 +76,7 @@ def test_store_is_empty_again_and_nothing_remembered_when_it_is_used_again(own_s
 def test_other_values_under_the_alias_stay_in_the_cache_of_the_project(session_cache, own_store):
     default_cache.set("flag", "on")
     with own_store():
-        bound_session("conv-123")
+        create_session("conv-123")
         assert default_cache.get("flag") == "on"
         default_cache.set("set", "in a test")
     assert sorted(session_cache.keys()) == [b"flag", b"set"]
@@ -109,10 +109,10 @@ def test_sessions_stay_in_the_store_of_the_tests_when_settings_are_overridden(
 ):
     explicit = SessionManager("kept")
     with own_store():
-        bound = bound_session("conv-123")
+        bound = create_session("conv-123")
         with override_settings(**override(settings.CACHES)):
             assert (sessions.get("conv-123"), explicit.get("conv-123")) == (bound, bound)
-            made = bound_session("conv-124")
+            made = create_session("conv-124")
         assert sessions.get("conv-124") == made
     assert not on_two_aliases.keys()
 
@@ -121,7 +121,7 @@ def test_no_session_of_another_alias_is_seen_when_that_alias_is_set_for_them(on_
     with isolated():
         assert SessionManager("default").get("conv-123") is None  # of this alias there is a store now
         with override_settings(SESSIONS_STICKY={"CACHE": "default"}):
-            bound_session("conv-123")
+            create_session("conv-123")
     assert not on_two_aliases.keys()
 
 
@@ -142,12 +142,12 @@ def test_manager_made_of_the_cache_of_the_sessions_uses_the_store_of_the_tests(o
 
 def test_valkey_of_the_tests_is_used_when_a_test_puts_it_into_its_settings(session_cache):
     with isolated():
-        bound = bound_session("conv-123")
+        bound = create_session("conv-123")
         with override_settings(CACHES={"default": valkey_cache()}):
             reset()
-            bound_session("conv-124")
+            create_session("conv-124")
             assert sessions.count() == 1
-            let_time_pass(DAY)
+            advance_time(DAY)
             assert sessions.get("conv-124") is None
         assert sessions.get("conv-123") == bound
     assert not session_cache.keys()
@@ -155,32 +155,32 @@ def test_valkey_of_the_tests_is_used_when_a_test_puts_it_into_its_settings(sessi
 
 def test_memory_is_used_when_the_project_is_on_the_valkey_of_the_tests():
     with override_settings(CACHES={"default": valkey_cache()}), isolated():
-        bound_session("conv-123")
+        create_session("conv-123")
         with pytest.raises(SessionNotSupported):
             sessions.count()
 
 
 def test_memory_keeps_more_sessions_than_a_cache_of_django_does():
     with isolated():
-        made = [bound_session() for _ in range(400)]
+        made = [create_session() for _ in range(400)]
         assert [sessions.get(session.id) for session in made] == made
 
 
 def test_reset_keeps_a_store_that_it_does_not_own(session_cache):
-    bound_session("conv-123")
+    create_session("conv-123")
     reset()
     assert sessions.get("conv-123") is not None
 
 
 def test_reset_forgets_what_the_process_remembers(session_cache):
-    bound_session("conv-123")
+    create_session("conv-123")
     reset()
     with store_down():
         assert sessions.resolve("conv-123", **OTHER).session.provider == OTHER["provider"]
 
 
 def test_valkey_can_do_what_redis_can(on_valkey):
-    session = bound_session("conv-123")
+    session = create_session("conv-123")
     assert sessions.rebind(session, **MOVE).provider == MOVE["provider"]
     assert sessions.count() == 1
     assert [event.kind for event in sessions.history("conv-123")] == ["created", "rebound"]
@@ -215,52 +215,52 @@ def test_resolve_returns_the_session_last_seen_while_the_store_is_down(call):
 def test_session_expires_when_it_is_idle_for_too_long_and_not_before(own_store):
     sessions.resolve("conv-123", **PROPOSAL)
     for _ in range(2):  # longer than a day, never idle for one
-        let_time_pass(DAY - 60)
+        advance_time(DAY - 60)
         assert sessions.resolve("conv-123", **OTHER).outcome is Outcome.HIT
-    let_time_pass(DAY)
+    advance_time(DAY)
     session, outcome = sessions.resolve("conv-123", **OTHER)
     assert (session.provider, outcome) == (OTHER["provider"], Outcome.CREATED)
 
 
 def test_index_follows_when_time_passes(on_valkey):
-    bound_session("old")
-    let_time_pass(DAY / 2)
-    bound_session("new")
-    assert [entry.expires_in for entry in sessions.page().sessions] == pytest.approx([DAY, DAY / 2], abs=5)
-    let_time_pass(DAY / 2)
+    create_session("old")
+    advance_time(DAY / 2)
+    create_session("new")
+    assert [entry.expires_in for entry in sessions.page().entries] == pytest.approx([DAY, DAY / 2], abs=5)
+    advance_time(DAY / 2)
     assert sessions.count() == 1
-    assert [entry.session.id for entry in sessions.page().sessions] == ["new"]
+    assert [entry.session.id for entry in sessions.page().entries] == ["new"]
 
 
 def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
-    bound_session("conv-123", external_id=PROPOSAL["external_id"])
-    let_time_pass(DAY - 60)
+    create_session("conv-123", external_id=PROPOSAL["external_id"])
+    advance_time(DAY - 60)
     sessions.resolve("conv-123", **PROPOSAL)
-    let_time_pass(DAY - 60)
+    advance_time(DAY - 60)
     assert sessions.count() == 1
-    assert [entry.session.id for entry in sessions.page().sessions] == ["conv-123"]
+    assert [entry.session.id for entry in sessions.page().entries] == ["conv-123"]
 
 
 def test_history_goes_with_its_session_and_counts_by_hour_stay_when_time_passes(on_valkey):
-    session = bound_session("conv-123")
+    session = create_session("conv-123")
     sessions.rebind(session, **MOVE)
-    let_time_pass(DAY - 60)
+    advance_time(DAY - 60)
     assert [event.kind for event in sessions.history("conv-123")] == ["created", "rebound"]
-    let_time_pass(DAY)
+    advance_time(DAY)
     assert sessions.history("conv-123") == []
     assert sum(hour.created for hour in sessions.created_per_hour()) == 1
 
 
 def test_keys_of_others_without_expiry_stay_when_time_passes(own_store):
     substitute.session_cache().set("mine", "kept", None)
-    let_time_pass(DAY * 365)
+    advance_time(DAY * 365)
     assert substitute.session_cache().get("mine") == "kept"
 
 
 def test_time_passes_nowhere_but_in_a_store_of_the_tests(session_cache):
-    bound_session("conv-123")
+    create_session("conv-123")
     with pytest.raises(RuntimeError, match=r"not in CACHES\['default'\]"):
-        let_time_pass(DAY)
+        advance_time(DAY)
     assert sessions.get("conv-123") is not None
 
 
@@ -268,13 +268,13 @@ def test_time_passes_on_no_cluster_of_the_project():
     with override_settings(CACHES={"default": cache_config("redis+cluster://127.0.0.1:1,127.0.0.1:2")}):
         reset()
         with pytest.raises(RuntimeError, match=r"not in CACHES\['default'\]"):
-            let_time_pass(DAY)
+            advance_time(DAY)
 
 
 def test_sessions_made_differ_in_id_and_take_what_is_given(own_store):
     assert make_session().id != make_session().id
     assert sessions.get(make_session("conv-123").id) is None
-    bound = bound_session("conv-123", model="claude", external_id="user-2")
+    bound = create_session("conv-123", model="claude", external_id="user-2")
     assert SessionManager().get("conv-123") == bound
     assert (bound.provider, bound.model, bound.external_id) == ("openai", "claude", "user-2")
 
@@ -294,4 +294,12 @@ def test_valkey_starts_whatever_tmpdir_is(folder, scheme, monkeypatch):
         monkeypatch.setattr(testing, "_valkey_url", cache(testing._valkey_url.__wrapped__))
         assert valkey_cache()["LOCATION"].startswith(f"{scheme}://")
         with valkey():
-            assert sessions.get(bound_session("conv-123").id)
+            assert sessions.get(create_session("conv-123").id)
+
+
+@pytest.mark.parametrize(("former", "now"), [("let_time_pass", advance_time), ("bound_session", create_session)])
+def test_helpers_have_their_names_of_0_1_for_one_version(former, now):
+    with pytest.warns(DeprecationWarning, match=f"testing.{former} is deprecated: use {now.__name__}"):
+        assert getattr(testing, former) is now
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = testing.nothing

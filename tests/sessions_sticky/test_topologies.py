@@ -56,7 +56,7 @@ def check_all(manager: SessionManager) -> None:
     assert async_to_sync(manager.aresolve)("conv-123", **PROPOSAL) == (session, Outcome.HIT)
     moved = async_to_sync(manager.arebind)(session, **MOVE)
     assert manager.get("conv-123") == moved
-    assert [entry.session for entry in async_to_sync(manager.apage)().sessions] == [moved]
+    assert [entry.session for entry in async_to_sync(manager.apage)().entries] == [moved]
     assert [event.kind for event in manager.history("conv-123")] == ["created", "rebound"]
     assert manager.rebind_all(provider=MOVE["provider"], to_provider="xai", reason="a test") == 1
     assert async_to_sync(manager.areindex)() == manager.count(provider="xai") == 1

@@ -50,10 +50,10 @@ from sessions_sticky import (
     sessions,
 )
 from sessions_sticky.testing import (
-    bound_session,
+    advance_time,
+    create_session,
     isolate_process,
     isolated,
-    let_time_pass,
     make_session,
     reset,
     store_down,
@@ -103,7 +103,7 @@ def operate(manager: SessionManager) -> None:
     assert_type(manager.create("conv-123", "openai", "gpt-4o", "user-1"), Session)
     page = manager.page(provider="openai", limit=10)
     assert_type(page, Page)
-    assert_type(page.sessions[0].expires_in, int | None)
+    assert_type(page.entries[0].expires_in, int | None)
     assert_type(page.next_cursor, str | None)
     assert_type(manager.count(external_id="user-1"), int)
     stats = manager.stats()
@@ -206,7 +206,7 @@ class ChatTests(TestCase):
         """Take the store down."""
         reset()
         assert_type(make_session(provider="openai"), Session)
-        session = bound_session("conv-123")
-        let_time_pass(60)
+        session = create_session("conv-123")
+        advance_time(60)
         with store_down():
             assert sessions.resolve(session.id, provider="p", model="m", external_id="user-1").session == session

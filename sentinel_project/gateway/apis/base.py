@@ -5,12 +5,13 @@ from __future__ import annotations
 import enum
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
+from sessions_sticky.identity.content import Prompt
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.key_limits import Slot
@@ -60,7 +61,7 @@ class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
     name: ClassVar[str]
-    """In a provider's `apis`; also in `ApiName`, `READERS` (identity), `ASKABLE` and `HINTED`. Paths may share it."""
+    """In a provider's `apis`. Several paths may share it."""
     path: ClassVar[str]
     """Below `/v1` of the gateway and below a provider's `base_url`; fixed, for the model is in the body."""
     binds: ClassVar[bool] = True
@@ -74,6 +75,12 @@ class Api(ABC):
     """Whether a successful answer may have a field `error` that is not null."""
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
     """An event that clients pass over; it keeps a quiet stream's connection open."""
+    takes_hint: ClassVar[bool] = True
+    """Whether it accepts a field with a cache hint."""
+    asks_for_usage: ClassVar[bool] = False
+    """Whether its streams report usage only if `stream_options` asks for it."""
+    input_is_uncached: ClassVar[bool] = False
+    """Whether the input tokens that it reports leave out those read from the cache and written to it."""
     end_marker: ClassVar[bytes]
     """Bytes that every last event of a stream contains; others may contain them too. Only events with them are given to
     `stage` to find the end. Not used if `streams` is False: `b""`."""
@@ -85,6 +92,10 @@ class Api(ABC):
     @abstractmethod
     def check(self, body: Body) -> None:
         """Raise `ApiError` 400, naming the field, unless the fields this API requires are there."""
+
+    def prompt(self, body: Mapping[str, Any]) -> Prompt | None:
+        """Return the system prompt and the turns, to recognize a conversation by its content; see `ContentApi`."""
+        return None
 
     def may_omit_model(self, body: Body) -> bool:
         """Return whether the request may leave out the model, which the provider knows then."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import chat as echo
+from sessions_sticky.identity.content import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
@@ -38,10 +39,15 @@ class ChatCompletions(Api):
     name = "chat"
     path = "/chat/completions"
     end_marker = b"[DONE]"
+    asks_for_usage = True
 
     def check(self, body: Body) -> None:
         """Require messages."""
         require_list(body, "messages", "a list of at least one message object")
+
+    def prompt(self, body: Mapping[str, Any]) -> Prompt:
+        """Read the messages."""
+        return chat_prompt(body)
 
     def stage(self, event: bytes) -> Stage:
         """Read one chunk. A chunk that only names the role, or has no choices (Azure's filter results), is prelude."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from sentinel_project.gateway.apis.base import Api, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import messages as echo
 from sentinel_project.gateway.errors import ApiError
+from sessions_sticky.identity.content import Prompt, messages_prompt
 
 ERROR_TYPES = {
     401: "authentication_error",
@@ -66,10 +67,15 @@ class Messages(Api):
     path = "/messages"
     heartbeat = b'event: ping\ndata: {"type": "ping"}\n\n'
     end_marker = b"message_stop"
+    input_is_uncached = True
 
     def check(self, body: Body) -> None:
         """Require messages; `max_tokens` is left to the provider."""
         require_list(body, "messages", "a list of at least one message object")
+
+    def prompt(self, body: Mapping[str, Any]) -> Prompt:
+        """Read the system prompt and the messages."""
+        return messages_prompt(body)
 
     def stage(self, event: bytes) -> Stage:
         """Read one event. The start of a block that holds nothing yet is prelude; a tool's name is content."""

@@ -15,6 +15,7 @@ class Completions(ChatCompletions):
 
     name = "completions"
     path = "/completions"
+    takes_hint = False
 
     def check(self, body: Body) -> None:
         """Require a prompt."""
@@ -33,6 +34,7 @@ class Embeddings(Api):
     name = "embeddings"
     path = "/embeddings"
     streams = False
+    takes_hint = False
     end_marker = b""
 
     def check(self, body: Body) -> None:

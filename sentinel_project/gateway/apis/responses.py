@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, in
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import responses as echo
 from sentinel_project.gateway.errors import ApiError
+from sessions_sticky.identity.content import Prompt, responses_prompt
 
 INPUT = "text or a list of items"
 CONTINUES = ("prompt", "previous_response_id", "conversation")
@@ -69,6 +70,10 @@ class Responses(Api):
     def may_omit_model(self, body: Body) -> bool:
         """A prompt that is stored at the provider has a model."""
         return isinstance(body.get("prompt"), dict)
+
+    def prompt(self, body: Mapping[str, Any]) -> Prompt:
+        """Read the instructions and the input."""
+        return responses_prompt(body)
 
     def stage(self, event: bytes) -> Stage:
         """Read one event. Those that only announce a response, an empty item or an empty part are prelude."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from sentinel_project.gateway.apis import APIS
 from sessions_sticky.turns import DEFAULT_CACHE_SECONDS, Price
 
 MAX_NAME_LENGTH = 256
@@ -18,9 +19,8 @@ SECRET_NAME = re.compile("auth|cookie|key|password|secret|signature|token", re.I
 """Names of headers and parameters whose values are secret."""
 
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
-ApiName = Literal["chat", "responses", "messages", "completions", "embeddings"]
-APIS = get_args(ApiName)
-"""The names of the objects in `gateway.apis.APIS`."""
+API_NAMES = tuple(dict.fromkeys(api.name for api in APIS))
+ApiName = Annotated[str, Meta(pattern=rf"^({'|'.join(API_NAMES)})\Z")]
 
 CREDENTIALS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie"}
@@ -96,7 +96,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     )
     auth: Annotated[Auth | None, Meta(description=f"one of {', '.join(get_args(Auth))}")] = None
     apis: Annotated[
-        tuple[ApiName, ...], Meta(description=f"a list of at least one of {', '.join(APIS)}", min_length=1)
+        tuple[ApiName, ...], Meta(description=f"a list of at least one of {', '.join(API_NAMES)}", min_length=1)
     ] = ("chat",)
     weight: Annotated[float, Meta(description="a number from 0 to 1000000", ge=0, le=1_000_000)] = 1
     account: Annotated[Token | None, Meta(description="1 to 256 printable ASCII characters without spaces")] = None
@@ -117,7 +117,7 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 ECHO = tuple(
-    Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1, apis=APIS)
+    Provider(name=name, base_url=None, api_key=None, models=("echo-small", "echo-large"), weight=1, apis=API_NAMES)
     for name in ("echo-one", "echo-two", "echo-three")
 )
 """The providers without a file, which need no key and no network."""

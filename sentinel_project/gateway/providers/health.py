@@ -8,6 +8,7 @@ All times are monotonic seconds of this process; `health_sync` converts them for
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections import defaultdict
@@ -30,6 +31,8 @@ from sentinel_project.gateway.providers.slots import (
     SlotState,
     model_slot,
 )
+
+logger = logging.getLogger(__name__)
 
 ACCOUNT_SECONDS = 60
 """The first cooldown of an account: an operator has to pay a bill or set a variable."""
@@ -119,11 +122,14 @@ class Health:
         if any(slot == ACCOUNT for _, slot in healed):
             healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
         for each, slot in healed:
-            if begun >= self._state(each, slot).cooled_at:
+            if begun >= (state := self._state(each, slot)).cooled_at:
                 since, error = self.unanswered_since(each), self.last_error(each)
                 self._set(each, slot, HEALTHY)
                 if since is not None and self.unanswered_since(each) is None:
                     self.on_recovery(Recovery(each, since, self.now(), error))
+                if self._is_logged(each):
+                    seconds = self.now() - state.cooled_at
+                    logger.info("%s answers again, %.0f s after its last cooldown began", _named(each, slot), seconds)
 
     def end_cooldowns(self, name: str) -> None:
         """Let the next request test whether a provider has recovered."""
@@ -202,8 +208,8 @@ class Health:
     def _may_cool(self, name: str, model: str) -> bool:
         """Return whether at most half of a model's providers cool down when this one does, by each of its APIs."""
         serving = [each for each in self._providers() if model in each.models]
-        own = next(each for each in serving if each.name == name)
-        for api in own.apis:
+        own = next((each.apis for each in serving if each.name == name), ())  # it may be gone from the file by now
+        for api in own:
             names = [each.name for each in serving if api in each.apis]
             cooling = sum(each == name or self.is_cooling(each, model) for each in names)
             if 2 * cooling > len(names):
@@ -227,6 +233,13 @@ class Health:
             unanswered = now
         error = failure.error[:MAX_ERROR_LENGTH]
         self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now, 0, unanswered, error))
+        if not together and until > now and self._is_logged(name):
+            what, seconds = _named(name, slot), until - now
+            logger.warning("%s cools down for %.0f s: %s; concerns %s", what, seconds, error, failure.cools)
+
+    def _is_logged(self, name: str) -> bool:
+        """Return whether a provider is configured; not in a `Health` for requests whose failures do not count."""
+        return any(each.name == name for each in self._providers())
 
     def _of_account(self, name: str) -> list[str]:
         accounts = {each.name: each.account or each.name for each in self._providers()}
@@ -253,3 +266,7 @@ def _failing_since(state: SlotState, now: float) -> float:
     """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
     is_observed = state.failing_since is not None and now - state.failed_at < LOST_SECONDS
     return state.failing_since if is_observed and state.failing_since is not None else now
+
+
+def _named(name: str, slot: str) -> str:
+    return f"provider {name!r}" if slot == PROVIDER else f"{slot} of provider {name!r}"

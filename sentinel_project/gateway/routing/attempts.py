@@ -9,6 +9,7 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
+from sentinel_project.gateway.upstream.client import Until
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 
 STREAM_ATTEMPTS = 3
@@ -49,15 +50,15 @@ class Attempts:
         if failure is not None and failure.is_timeout and not self._request.is_stream:
             self._is_over = True
 
-    def until(self, provider: Provider, *, is_last: bool) -> float:
-        """Return the loop time at which an attempt ends; `is_last`: no other provider can be asked after it."""
+    def until(self, provider: Provider, *, is_last: bool) -> Until:
+        """Return when an attempt ends; `is_last`: no other provider can be asked after it."""
         now = asyncio.get_running_loop().time()
         if not self._request.is_stream or is_last or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
-            return self._deadline
+            return Until(self._deadline, self._deadline)
         until = min(self._deadline, now + self._seconds / STREAM_ATTEMPTS)
         if provider.first_byte_seconds is not None and not self._is_late:
             until = min(until, now + provider.first_byte_seconds)
-        return until
+        return Until(until, self._deadline)
 
     def record_pace(self, provider: Provider, seconds: float, health: Health) -> bool:
         """Record the time to the first byte of a stream, or until it was given up; return whether it was too long."""

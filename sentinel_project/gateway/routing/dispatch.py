@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from typing import NamedTuple
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -23,10 +25,11 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable, unreachable
 from sentinel_project.gateway.routing.reasons import Spill
-from sentinel_project.gateway.routing.result import RouteResult, record_result, undo
+from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sentinel_project.gateway.upstream.relay import Progress
 from sentinel_project.gateway.upstream.usage import asks_for_usage, stream_options
 from sessions_sticky.identity import Identity
 
@@ -34,8 +37,6 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Fields of a body for gateways: strict providers refuse unknown fields."""
-HINTED = frozenset({"chat", "responses", "messages"})
-"""The APIs that accept a field with a cache hint; OpenAI's completions and embeddings refuse it."""
 
 
 class Served(NamedTuple):
@@ -55,9 +56,11 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """Ask the candidates in order, and return the first answer.
 
     Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
-    request's own. A binding that this request made is removed again if it raises anything.
+    request's own. A binding that this request made, and that answered no other, is removed again if it raises anything.
     """
     end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
+    if plan.session is not None and plan.is_new:
+        unanswered.add(plan.session.id)
     turn = TurnObserver(plan, request)
     try:
         served = await _first_answer(plan, request, turn)
@@ -66,7 +69,27 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
         turn.fail(exc)
         await asyncio.shield(undo(plan))
         raise
-    return served._replace(answer=served.answer.until_end(end))
+    answer = served.answer
+    if answer.progress is None or answer.progress.has_content:
+        note_answer(plan, served.provider)
+    else:
+        answer = answer._replace(body=_until_content(plan, served, answer.progress))
+    return served._replace(answer=answer.until_end(end))
+
+
+async def _until_content(plan: routing.Plan, served: Served, progress: Progress) -> AsyncGenerator[bytes]:
+    """Pass on a stream that has had no content yet; remove the binding that its request made if none comes."""
+    is_answered = False
+    try:
+        async with aclosing(cast("AsyncGenerator[bytes]", served.answer.body)) as chunks:
+            async for chunk in chunks:
+                if progress.has_content and not is_answered:
+                    is_answered = True
+                    note_answer(plan, served.provider)
+                yield chunk
+    finally:
+        if not is_answered:
+            await asyncio.shield(undo(plan._replace(session=served.result.session or plan.session)))
 
 
 async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
@@ -187,7 +210,7 @@ def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
 
 
 async def _ask(
-    provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float
+    provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: client.Until
 ) -> tuple[client.Answer, str | None]:
     """Ask a provider; if it refuses another account's reasoning, retry once without it."""
     try:
@@ -210,7 +233,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field
-    if field is not None and request.api.name in HINTED and request.api.binds:  # no count of tokens
+    if field is not None and request.api.takes_hint and request.api.binds:  # no count of tokens
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)

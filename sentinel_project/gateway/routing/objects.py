@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
 from sentinel_project.gateway.apis import events
-from sentinel_project.gateway.apis.base import ApiRequest, Reference
+from sentinel_project.gateway.apis.base import Api, ApiRequest, Reference
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing.dispatch import Served
@@ -84,7 +84,7 @@ async def locate(references: Sequence[Reference], owner: str) -> Placement | Non
     return Placement(placed, continues)
 
 
-def identity_of(placement: Placement, own: Identity, *, owner: str, model: str, api: str) -> Identity:
+def identity_of(placement: Placement, own: Identity, *, owner: str, model: str, api: Api) -> Identity:
     """Return the conversation of a request: that of the object it continues, unless the request names one.
 
     An object without a known conversation is one itself, unless the request has an id of its own.

@@ -73,6 +73,14 @@ def providers_for(model: str, api: str) -> list[Provider]:
     return [provider for provider in providers() if provider.serves(model, api)]
 
 
+def speaks(name: str, model: str, api: str) -> bool:
+    """Return whether a provider is configured for a model and an API.
+
+    A conversation whose provider is not spills over. It never moves for that, and its provider is not failing.
+    """
+    return any(provider.name == name for provider in providers_for(model, api))
+
+
 def eligible(model: str, api: str) -> list[Provider]:
     """Return the providers that may serve a model now: configured for it and not cooling down.
 
@@ -129,7 +137,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
     decision = None
-    if move_reason is None and bound.outcome == Outcome.HIT:
+    if move_reason is None and bound.outcome == Outcome.HIT and speaks(session.provider, model, api):
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
@@ -183,7 +191,7 @@ def _away(
 ) -> Spill | None:
     """Return why a session's provider is not the first that is asked; None if it is."""
     own = session.provider
-    if model != session.model or not any(each.name == own for each in providers_for(model, api)):
+    if model != session.model or not speaks(own, model, api):
         return Spill.API
     if candidates[0].name == own:
         return None

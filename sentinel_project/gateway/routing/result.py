@@ -10,16 +10,28 @@ from sentinel_project.gateway.routing import binding
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import FIRST_FAILED, Spill
-from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider, rendezvous
+from sessions_sticky import (
+    Session,
+    SessionConflict,
+    SessionNotSupported,
+    SessionStoreUnavailable,
+    UnknownProvider,
+    rendezvous,
+)
 
 logger = logging.getLogger(__name__)
 
 
+unanswered: set[str] = set()
+"""Sessions that a request in flight in this process made, and whose provider has answered no request yet."""
+
+
 class RouteResult(NamedTuple):
-    """How a conversation was routed. `reason` is that of a rebind or a spill, else None."""
+    """How a conversation was routed. `reason` is that of a rebind or a spill, `session` that of a rebind, else None."""
 
     outcome: str
     reason: str | None = None
+    session: Session | None = None
 
 
 async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> RouteResult:
@@ -36,20 +48,28 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        routing.warmth.note_failing([session.provider])
+        if routing.speaks(session.provider, plan.model, plan.api):
+            routing.warmth.note_failing([session.provider])
         return RouteResult("spilled", away)
     try:
-        await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
+        moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
         return RouteResult("spilled", Spill.NOT_MOVED)
-    return RouteResult("rebound", reason)
+    return RouteResult("rebound", reason, moved)
+
+
+def note_answer(plan: Plan, answered: Provider) -> None:
+    """Note that a provider has answered, so that a new binding to it stays."""
+    if plan.session is not None and (plan.is_new or plan.is_own(answered)):
+        unanswered.discard(plan.session.id)
 
 
 async def undo(plan: Plan) -> None:
-    """Remove the new binding of a request without an answer, unless it has changed."""
-    if plan.session is None or not plan.is_new:
+    """Remove the new binding of a request without an answer, unless it has changed or answered another request."""
+    if plan.session is None or not plan.is_new or plan.session.id not in unanswered:
         return
+    unanswered.discard(plan.session.id)
     try:
         await plan.manager.adelete_unchanged(plan.session)
     except (SessionConflict, SessionStoreUnavailable) as exc:

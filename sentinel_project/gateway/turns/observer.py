@@ -35,7 +35,7 @@ class TurnObserver:
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         self._slot = request.slot if request.api.binds and counts_tokens(request) else None
         asks = asks_for_usage(request) and stream_options(request) is not None
-        self._reader = UsageReader(request.api.name, drops_event=asks)
+        self._reader = UsageReader(request.api, drops_event=asks)
 
     def failed(self, provider: Provider, error: UpstreamFailure) -> None:
         """Note an attempt that got no answer."""

@@ -22,7 +22,7 @@ from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
-from sentinel_project.gateway.upstream.relay import open_stream
+from sentinel_project.gateway.upstream.relay import Progress, open_stream
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +37,25 @@ MAX_ANSWER_BYTES = 64 * 2**20
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+class Until(NamedTuple):
+    """When a request is given up, in the loop's time: without an `answer`, or a stream without `content`.
+
+    A stream with a long prelude is passed on before its content.
+    """
+
+    answer: float
+    content: float
+
+
 class Answer(NamedTuple):
-    """A provider's successful answer. `body` is an iterator when it is a stream; `headers` go to the client."""
+    """A provider's successful answer. `body` is an iterator when it is a stream; `headers` go to the client.
+
+    `progress` says whether a stream has had content; None for other answers.
+    """
 
     headers: dict[str, str]
     body: bytes | AsyncGenerator[bytes]
+    progress: Progress | None = None
 
     def until_end(self, on_end: Callable[[], None]) -> Answer:
         """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already."""
@@ -49,11 +63,11 @@ class Answer(NamedTuple):
         return self
 
 
-async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: float) -> Answer:
+async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: Until) -> Answer:
     """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 
-    A stream is returned when its answer begins, at the latest at the loop's time `until`. Raises `UpstreamFailure`, or
-    `ApiError` for an error that is the request's own.
+    A stream is returned when its answer begins, or its prelude is long. Raises `UpstreamFailure`, or `ApiError` for an
+    error that is the request's own.
     """
     if provider.base_url is None:
         answer = request.api.echo(provider.name, body)
@@ -62,22 +76,23 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
         )
     alarm = Alarm(asyncio.get_running_loop())
     try:
-        with alarm.at(until):
-            return await _ask(provider, request, body.encode(), hint)
+        with alarm.at(until.answer):
+            return await _ask(provider, request, body.encode(), hint, until.content)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
         raise failure(provider, exc) from exc
     finally:
         alarm.close()
 
 
-async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None) -> Answer:
+async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:
     response = await _send(provider, request, body, headers.to_provider(provider, request, hint))
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
         if request.is_stream:
-            stream = await open_stream(provider, request.api, response)
-            return Answer(_headers(provider, response, "text/event-stream"), stream)
+            progress = Progress(request.api, content_until)
+            stream = await open_stream(provider, request.api, response, progress)
+            return Answer(_headers(provider, response, "text/event-stream"), stream, progress)
         whole = await _read_body(provider, response)
         _check_answer(provider, request.api, whole)
         return Answer(_headers(provider, response, "application/json"), mask_body(whole, provider.secrets))

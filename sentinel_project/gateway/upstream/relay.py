@@ -41,8 +41,32 @@ END_SECONDS = 1.0
 _ending: set[asyncio.Task[None]] = set()
 
 
-async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
-    """Return the stream once its answer begins, or its prelude is long or old enough.
+class Progress:
+    """Whether a stream has had content, which has to begin by the loop's time `deadline`."""
+
+    def __init__(self, api: Api, deadline: float) -> None:
+        self.has_content = False
+        self._api, self._deadline = api, deadline
+
+    @property
+    def until(self) -> float:
+        """The loop's time at which the stream is given up."""
+        return math.inf if self.has_content else self._deadline
+
+    def read(self, whole: bytes) -> None:
+        """Look for content in whole events."""
+        if not self.has_content:
+            self.has_content = any(self.is_content(self._api.stage(event)) for event in events.split(whole))
+
+    def is_content(self, stage: Stage) -> bool:
+        """Return whether an event at this stage is content."""
+        return stage is Stage.CONTENT or (stage is Stage.END and self._api.end_is_answer)
+
+
+async def open_stream(
+    provider: Provider, api: Api, response: aiohttp.ClientResponse, progress: Progress
+) -> AsyncGenerator[bytes]:
+    """Return the stream once its answer begins, or its prelude is long or old enough; `progress` says which.
 
     Raises `UpstreamFailure` when it ends or reports an error before: nothing was sent to the client, and another
     provider may be asked. Raises aiohttp's errors and `TimeoutError` when the connection breaks.
@@ -62,8 +86,9 @@ async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResp
             stage = api.stage(event)
             if stage is Stage.ERROR:
                 raise stream_error(provider, api, _json_object(event))
-            if stage is Stage.CONTENT or (stage is Stage.END and api.end_is_answer):
-                return _relay(provider, api, response, buffer, bytes(held))
+            if progress.is_content(stage):
+                progress.has_content = True
+                return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
             if stage is Stage.END:
                 raise incomplete(provider)
         if not chunk:
@@ -72,7 +97,7 @@ async def open_stream(provider: Provider, api: Api, response: aiohttp.ClientResp
             raise too_long(provider, MAX_EVENT_BYTES)
         if held_until is None:
             held_until = asyncio.get_running_loop().time() + PRELUDE_SECONDS
-    return _relay(provider, api, response, buffer, bytes(held))
+    return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
 
 
 def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
@@ -86,15 +111,13 @@ def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
     return not_an_answer(provider)
 
 
-async def _relay(
-    provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer, whole: bytes
-) -> AsyncGenerator[bytes]:
+async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
     """Yield whole events until the API's last one; a stream that breaks or stalls ends with an error event.
 
     A provider's own error event is counted, and passed on as the only one. While the provider is quiet the client gets
     heartbeats. Closing the generator ends the request.
     """
-    reader = _Reader(provider, api, response, buffer)
+    provider, api, response = reader.provider, reader.api, reader.response
     is_complete, has_failed, end, last = False, False, None, b""
     following: bytes | None = whole
     try:
@@ -133,9 +156,15 @@ class _Reader:
     """Reads a stream that has begun, with heartbeats while its provider is quiet."""
 
     def __init__(
-        self, provider: Provider, api: Api, response: aiohttp.ClientResponse, buffer: events.EventBuffer
+        self,
+        provider: Provider,
+        api: Api,
+        response: aiohttp.ClientResponse,
+        buffer: events.EventBuffer,
+        progress: Progress,
     ) -> None:
-        self._provider, self._api, self._response, self._buffer = provider, api, response, buffer
+        self.provider, self.api, self.response = provider, api, response
+        self._buffer, self._progress = buffer, progress
         self._loop = asyncio.get_running_loop()
         self._quiet_since = self._loop.time()
         self._alarm = Alarm(self._loop)
@@ -144,25 +173,27 @@ class _Reader:
         """Return the whole events in what comes next, perhaps none; a heartbeat if due before; None at the end.
 
         Half an event is dropped at the end, unless it is the API's last one or an error, and lacks its empty line only.
-        Raises `TimeoutError` when the provider has been quiet for too long.
+        Raises `TimeoutError` when the provider has been quiet for too long, or has sent no content by its deadline.
         """
         if len(self._buffer.rest) > MAX_EVENT_BYTES:
-            raise too_long(self._provider, MAX_EVENT_BYTES)
-        idle_until = self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS
+            raise too_long(self.provider, MAX_EVENT_BYTES)
+        until = min(self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS, self._progress.until)
         heartbeat_at = self._loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
         try:
-            with self._alarm.at(min(idle_until, heartbeat_at)):
-                chunk = await self._response.content.readany()
+            with self._alarm.at(min(until, heartbeat_at)):
+                chunk = await self.response.content.readany()
         except TimeoutError:
-            if idle_until <= heartbeat_at:
+            if until <= heartbeat_at:
                 raise
-            return self._api.heartbeat
+            return self.api.heartbeat
         self._quiet_since = self._loop.time()
         if chunk:
-            return self._buffer.take(chunk)
+            whole = self._buffer.take(chunk)
+            self._progress.read(whole)
+            return whole
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
-        return rest + b"\n\n" if _end(self._api, rest) is not None or _error(self._api, rest) else None
+        return rest + b"\n\n" if _end(self.api, rest) is not None or _error(self.api, rest) else None
 
     def close(self) -> None:
         """Drop what is left of the time limits."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 import msgspec
 
 from sentinel_project.gateway.apis import events
-from sentinel_project.gateway.apis.base import ApiRequest
+from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.conf import settings
 from sessions_sticky import Usage
 
 MARKS = (b'_tokens"', b'TokenCount"')
 """One of them is in every event that reports usage; deltas have none, for quotes inside a text are escaped."""
-ASKABLE = frozenset({"chat", "completions"})
-"""The APIs whose streams report usage only when `stream_options` asks for it."""
 
 
 class _Details(msgspec.Struct):
@@ -62,9 +60,9 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class UsageReader:
-    """Reads the usage of one answer. `api` is the API's name; `drops_event`: the client did not ask for the event."""
+    """Reads the usage of one answer. `drops_event`: the client did not ask for the event."""
 
-    def __init__(self, api: str, *, drops_event: bool = False) -> None:
+    def __init__(self, api: Api, *, drops_event: bool = False) -> None:
         self._api = api
         self._drops_event = drops_event
         self._numbers: dict[str, int] = {}
@@ -110,7 +108,7 @@ class UsageReader:
         written = _first(numbers, "cache_creation_input_tokens", "cache_write_tokens", "cache_creation_tokens")
         output = _first(numbers, "completion_tokens", "output_tokens", "candidatesTokenCount") or 0
         output += numbers.get("thoughtsTokenCount", 0)
-        if self._api == "messages":  # here the input leaves out what was read and written
+        if self._api.input_is_uncached:
             cached = (read or 0) + (written or 0)
             return Usage(total + cached, read or 0, written or 0, output, cached)
         total = max(total, (read or 0) + (written or 0))
@@ -134,7 +132,7 @@ def asks_for_usage(request: ApiRequest) -> bool:
 
 def stream_options(request: ApiRequest) -> bytes | None:
     """Return the `stream_options` that ask for usage; None for requests that need not or cannot ask for it."""
-    if not request.is_stream or request.api.name not in ASKABLE:
+    if not request.is_stream or not request.api.asks_for_usage:
         return None
     given = request.body.get("stream_options")
     if given is None:

@@ -9,6 +9,7 @@ import pytest
 
 from sentinel_project.gateway.apis.base import parse
 from sentinel_project.gateway.apis.chat import CHAT
+from sentinel_project.gateway.apis.messages import MESSAGES
 from sentinel_project.gateway.apis.responses import RESPONSES
 from sentinel_project.gateway.upstream.usage import UsageReader, stream_options
 from sessions_sticky import Usage
@@ -25,31 +26,31 @@ def event(value: object, name: str = "") -> bytes:
 @pytest.mark.parametrize(
     ("api", "usage", "expected"),
     [
-        ("chat", {"prompt_tokens": 2_000, "completion_tokens": 7}, Usage(2_000, output=7, cached=0)),
+        (CHAT, {"prompt_tokens": 2_000, "completion_tokens": 7}, Usage(2_000, output=7, cached=0)),
         (
-            "chat",
+            CHAT,
             {"prompt_tokens": 2_000, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 1_920}},
             Usage(2_000, 1_920, output=7),
         ),
-        ("chat", {"prompt_tokens": 2_000, "prompt_cache_hit_tokens": 1_024}, Usage(2_000, 1_024)),
-        ("chat", {"prompt_tokens": 2_000, "cached_tokens": 256, "prompt_tokens_details": None}, Usage(2_000, 256)),
+        (CHAT, {"prompt_tokens": 2_000, "prompt_cache_hit_tokens": 1_024}, Usage(2_000, 1_024)),
+        (CHAT, {"prompt_tokens": 2_000, "cached_tokens": 256, "prompt_tokens_details": None}, Usage(2_000, 256)),
         (
-            "chat",
+            CHAT,
             {"prompt_tokens": 2_000, "cache_read_input_tokens": 500, "cache_creation_input_tokens": 700},
             Usage(2_000, 500, 700),
         ),
         (
-            "chat",
+            CHAT,
             {"prompt_tokens": 2_000, "prompt_tokens_details": {"cached_tokens": 500, "cache_write_tokens": 90}},
             Usage(2_000, 500, 90),
         ),
         (
-            "responses",
+            RESPONSES,
             {"input_tokens": 3_000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 2_944}},
             Usage(3_000, 2_944, output=5),
         ),
         (
-            "messages",
+            MESSAGES,
             {
                 "input_tokens": 3,
                 "cache_read_input_tokens": 4_000,
@@ -58,12 +59,12 @@ def event(value: object, name: str = "") -> bytes:
             },
             Usage(4_503, 4_000, 500, 9, 4_500),
         ),
-        ("messages", {"input_tokens": 30, "output_tokens": 9}, Usage(30, output=9, cached=0)),
-        ("chat", {"prompt_tokens": 10, "cached_tokens": 20}, Usage(20, 20)),
-        ("chat", {"prompt_tokens": -1}, None),
-        ("chat", {"completion_tokens": 1}, None),
-        ("chat", {"prompt_tokens": "12"}, None),
-        ("chat", None, None),
+        (MESSAGES, {"input_tokens": 30, "output_tokens": 9}, Usage(30, output=9, cached=0)),
+        (CHAT, {"prompt_tokens": 10, "cached_tokens": 20}, Usage(20, 20)),
+        (CHAT, {"prompt_tokens": -1}, None),
+        (CHAT, {"completion_tokens": 1}, None),
+        (CHAT, {"prompt_tokens": "12"}, None),
+        (CHAT, None, None),
     ],
 )
 def test_reader_reads_a_plain_answer(api, usage, expected):
@@ -73,7 +74,7 @@ def test_reader_reads_a_plain_answer(api, usage, expected):
 
 
 def test_reader_reads_geminis_names():
-    reader = UsageReader("chat")
+    reader = UsageReader(CHAT)
     counts = {
         "promptTokenCount": 5_000,
         "cachedContentTokenCount": 4_000,
@@ -86,7 +87,7 @@ def test_reader_reads_geminis_names():
 
 
 def test_reader_adds_up_the_events_of_messages():
-    reader = UsageReader("messages")
+    reader = UsageReader(MESSAGES)
     begun = {"input_tokens": 3, "cache_read_input_tokens": 4_000, "cache_creation_input_tokens": 0, "output_tokens": 1}
     parts = [
         event({"type": "message_start", "message": {"usage": begun}}, "message_start"),
@@ -98,7 +99,7 @@ def test_reader_adds_up_the_events_of_messages():
 
 
 def test_reader_reads_the_response_that_ends_a_stream():
-    reader = UsageReader("responses")
+    reader = UsageReader(RESPONSES)
     usage = {"input_tokens": 3_000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 0}}
     for kind, response in (
         ("response.created", {"usage": None, "max_output_tokens": 9}),
@@ -112,22 +113,22 @@ def test_reader_reads_the_response_that_ends_a_stream():
     "chunks", [[CHUNK, CHUNK, EXTRA, DONE], [CHUNK + CHUNK + EXTRA + DONE], [CHUNK, CHUNK + EXTRA, DONE]]
 )
 def test_reader_removes_the_usage_event_that_the_client_did_not_request(chunks):
-    reader = UsageReader("chat", drops_event=True)
+    reader = UsageReader(CHAT, drops_event=True)
     assert b"".join(map(reader.take, chunks)) == CHUNK + CHUNK + DONE
     assert reader.usage() == Usage(2_000, output=7, cached=0)
 
 
 def test_reader_keeps_the_event_when_the_client_asked_or_it_holds_more():
-    assert UsageReader("chat").take(EXTRA) == EXTRA
+    assert UsageReader(CHAT).take(EXTRA) == EXTRA
     last = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}})
-    reader = UsageReader("chat", drops_event=True)
+    reader = UsageReader(CHAT, drops_event=True)
     assert reader.take(last) == last
     assert reader.usage() == Usage(5, cached=0)
 
 
 @pytest.mark.parametrize("damaged", [b'data: {"x_tokens":1\n\n', b'data: {"x_tokens":1,"usage":[]}\n\n', b'"_tokens"'])
 def test_reader_passes_on_what_it_cannot_read(damaged):
-    reader = UsageReader("chat", drops_event=True)
+    reader = UsageReader(CHAT, drops_event=True)
     assert reader.take(damaged) == damaged
     assert reader.usage() is None
 

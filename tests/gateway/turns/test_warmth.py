@@ -25,6 +25,7 @@ from sessions_sticky import PromptCache, Session, SessionStoreUnavailable, Trail
 from tests.clients.account import PromptCache as ProviderCache
 from tests.gateway.asgi import ask, outcome_of
 from tests.gateway.conftest import provider
+from tests.gateway.responses import account
 
 MODEL = "gpt-5.2"
 NAMES = [f"conv-{number}" for number in range(8)]
@@ -140,6 +141,22 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
         assert await conversation.turn() == (200, "rebound", "south")
         assert await conversation.turn() == (200, "hit", "south")
     assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [CACHE_EXPIRED]
+
+
+async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
+    """Its cache at home has expired, and another provider answers: still it only spills."""
+    north, south = patient
+    (conversation, *_) = all_bound_to_north()
+    async with flushing():
+        await conversation.turn()
+        gateway.SENTINEL_PROVIDERS = (account(north, apis=("messages",)), account(south))
+        later = clock.now() + 301
+        monkeypatch.setattr(clock, "now", lambda: later)
+        assert [await conversation.turn() for _ in range(3)] == [(200, "spilled", "south")] * 3
+        gateway.SENTINEL_PROVIDERS = (account(north), account(south))
+        assert await conversation.turn() == (200, "hit", "north")
+    assert not routing.warmth._is_doubtful("north", providers())
+    assert [event.kind for event in sessions.history(NAMES[0])] == ["created"]
 
 
 NOW = 1_000_000.0

@@ -16,7 +16,7 @@ from sessions_sticky import Session
 
 BASE = "/admin/sessions_sticky/session/"
 PROPOSED = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
-MOVE, RELEASE = f"{BASE}move/", f"{BASE}release/"
+MOVE, DELETE = f"{BASE}move/", f"{BASE}delete/"
 CONFIRMED = {"confirmed": "1"}
 TARGET = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}
 

@@ -9,8 +9,8 @@ from sessions_sticky import sessions
 from tests.sessions_sticky.admin.pages import (
     BASE,
     CONFIRMED,
+    DELETE,
     MOVE,
-    RELEASE,
     TARGET,
     hidden_fields,
     logged,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from sessions_sticky import Session
 
 
-def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
-    response = ada.post(RELEASE, {**selected(chosen), "provider": "openai", "cursor": "x"})
+def test_delete_asks_first_when_sessions_are_selected(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(DELETE, {**selected(chosen), "provider": "openai", "cursor": "x"})
     assert response.status_code == 200
     assert "<strong>3</strong> sessions will be deleted." in response.text
     expected = {**selected(chosen), "provider": ["openai"], "cursor": ["x"]}
@@ -41,19 +41,19 @@ def test_release_asks_first_when_sessions_are_selected(ada: Client, chosen: list
     assert not logged()
 
 
-def test_release_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[Session]) -> None:
-    response = ada.post(RELEASE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
+def test_delete_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[Session]) -> None:
+    response = ada.post(DELETE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
     assert response.url == query(provider="openai")
     assert messages_of(ada.get(response.url)) == ["2 sessions were deleted."]
-    assert [entry.session.id for entry in sessions.page().sessions] == ["conv-2"]
+    assert [entry.session.id for entry in sessions.page().entries] == ["conv-2"]
     assert logged() == {("conv-0", 3, "Deleted"), ("conv-1", 3, "Deleted")}
     assert [event.actor for event in sessions.history("conv-0")] == ["gateway", "ada"]
 
 
-def test_release_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: list[Session]) -> None:
+def test_delete_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: list[Session]) -> None:
     moved = sessions.rebind(chosen[0], provider="mistral", model="<large>", reason="faster")
     sessions.delete("conv-1")
-    response = ada.post(RELEASE, {**selected(chosen), **CONFIRMED}, follow=True)
+    response = ada.post(DELETE, {**selected(chosen), **CONFIRMED}, follow=True)
     assert messages_of(response) == [
         "1 session was deleted.",
         "Conversation “conv-0” was not changed: it is now bound to mistral, model <large>, and no longer as displayed.",
@@ -64,10 +64,10 @@ def test_release_skips_and_reports_a_session_that_was_moved(ada: Client, chosen:
     assert logged() == {("conv-2", 3, "Deleted")}
 
 
-def test_release_counts_the_rest_when_many_were_not_changed(ada: Client, session_cache: redis.Redis) -> None:
+def test_delete_counts_the_rest_when_many_were_not_changed(ada: Client, session_cache: redis.Redis) -> None:
     shown = fill(sessions, 13)
     sessions.delete_all(everything=True)
-    messages = messages_of(ada.post(RELEASE, {**selected(shown), **CONFIRMED}, follow=True))
+    messages = messages_of(ada.post(DELETE, {**selected(shown), **CONFIRMED}, follow=True))
     assert len(messages) == 11
     assert messages[-1] == "3 more sessions were not changed."
 
@@ -84,7 +84,7 @@ def test_move_moves_those_selected_when_the_target_is_given(ada: Client, chosen:
     response = ada.post(MOVE, {**selected(chosen[:2]), **TARGET, "owner": "user-456"})
     assert response.url == query(owner="user-456")
     assert messages_of(ada.get(response.url)) == ["2 sessions were moved to mistral."]
-    found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.page().sessions}
+    found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.page().entries}
     assert found == {"conv-0": ("mistral", "large"), "conv-1": ("mistral", "large"), "conv-2": ("openai", "gpt-4")}
     message = "Moved from openai, gpt-4 to mistral, large: openai is being drained"
     assert logged() == {("conv-0", 2, message), ("conv-1", 2, message)}
@@ -114,7 +114,7 @@ def test_move_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: li
     assert not logged()
 
 
-@pytest.mark.parametrize(("action", "path", "form"), [("change", MOVE, TARGET), ("delete", RELEASE, {})])
+@pytest.mark.parametrize(("action", "path", "form"), [("change", MOVE, TARGET), ("delete", DELETE, {})])
 def test_conflict_message_hides_the_binding_when_the_user_may_not_view(
     login: Callable[..., Client], chosen: list[Session], action: str, path: str, form: dict[str, str]
 ) -> None:
@@ -152,12 +152,12 @@ def test_move_shows_the_form_again_when_a_field_is_wrong(
 
 def test_move_goes_back_to_the_session_when_it_was_chosen_there(ada: Client, chosen: list[Session]) -> None:
     assert ada.post(MOVE, {**selected(chosen[:1]), **TARGET, "on_detail": "1"}).url == page_of("conv-0")
-    asked = ada.post(RELEASE, {**selected(chosen[1:2]), "on_detail": "1"})
+    asked = ada.post(DELETE, {**selected(chosen[1:2]), "on_detail": "1"})
     assert asked.context["cancel_url"] == page_of("conv-1")
-    assert ada.post(RELEASE, {**hidden_fields(asked), **CONFIRMED}).url == BASE
+    assert ada.post(DELETE, {**hidden_fields(asked), **CONFIRMED}).url == BASE
 
 
-@pytest.mark.parametrize("path", [MOVE, RELEASE])
+@pytest.mark.parametrize("path", [MOVE, DELETE])
 def test_action_reports_it_when_nothing_is_selected(ada: Client, chosen: list[Session], path: str) -> None:
     response = ada.post(path, {**TARGET, **CONFIRMED, "provider": "openai"}, follow=True)
     assert response.redirect_chain == [(query(provider="openai"), 302)]
@@ -165,7 +165,7 @@ def test_action_reports_it_when_nothing_is_selected(ada: Client, chosen: list[Se
     assert sessions.count(provider="openai") == 3
 
 
-@pytest.mark.parametrize("path", [MOVE, RELEASE])
+@pytest.mark.parametrize("path", [MOVE, DELETE])
 @pytest.mark.parametrize(
     "value", ["", "x", "{}", '{"id":"","provider":"a","model":"b","external_id":"c","created_at":1}', "\x00"]
 )
@@ -176,7 +176,7 @@ def test_action_answers_400_when_the_selection_is_invalid(
     assert sessions.count(provider="openai") == 3
 
 
-@pytest.mark.parametrize("path", [MOVE, RELEASE])
+@pytest.mark.parametrize("path", [MOVE, DELETE])
 def test_action_goes_to_the_front_page_when_the_user_may_not_view(
     login: Callable[..., Client], chosen: list[Session], path: str
 ) -> None:
@@ -195,6 +195,6 @@ def test_action_is_done_and_logged_as_an_error_when_the_database_fails(
         raise DatabaseError("disk full")
 
     monkeypatch.setattr(LogEntry.objects, "create", fail)
-    ada.post(RELEASE, {**selected(chosen), **CONFIRMED})
+    ada.post(DELETE, {**selected(chosen), **CONFIRMED})
     assert sessions.count() == 0
     assert "not recorded, DELETION 'conv-0' by 'ada': 'Deleted': 'disk full'" in caplog.text

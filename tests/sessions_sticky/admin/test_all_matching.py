@@ -9,7 +9,7 @@ import pytest
 
 from sessions_sticky import sessions
 from sessions_sticky.jobs.service import Jobs
-from tests.sessions_sticky.admin.pages import CONFIRMED, MOVE, RELEASE, TARGET, hidden_fields, logged, selected
+from tests.sessions_sticky.admin.pages import CONFIRMED, DELETE, MOVE, TARGET, hidden_fields, logged, selected
 
 if TYPE_CHECKING:
     from django.test import Client
@@ -23,17 +23,17 @@ def job_at(url: str) -> Any:
     return job and Jobs().wait(job, 10)
 
 
-def test_release_previews_the_count_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
+def test_delete_previews_the_count_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
     sessions.create("other", "mistral", "large", "user-7")
-    response = ada.post(RELEASE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
+    response = ada.post(DELETE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
     assert "<strong>3</strong> sessions will be deleted." in response.text
     assert hidden_fields(response) == {"all": ["1"], "provider": ["openai"]}
     assert sessions.count() == 4
 
 
-def test_release_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
+def test_delete_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
     sessions.create("other", "mistral", "large", "user-7")
-    response = ada.post(RELEASE, {"all": "1", "provider": "openai", **CONFIRMED})
+    response = ada.post(DELETE, {"all": "1", "provider": "openai", **CONFIRMED})
     assert response.status_code == 302
     job = job_at(response.url)
     assert (job.kind, job.provider, job.everything, job.actor) == ("delete", "openai", False, "ada")
@@ -65,7 +65,7 @@ def test_move_keeps_models_when_all_are_selected_without_a_model(ada: Client, ch
     assert sessions.count(provider="mistral", model="gpt-4") == 3
 
 
-@pytest.mark.parametrize(("path", "more"), [(RELEASE, {}), (MOVE, TARGET)])
+@pytest.mark.parametrize(("path", "more"), [(DELETE, {}), (MOVE, TARGET)])
 def test_action_asks_for_a_second_confirmation_for_all_sessions(
     ada: Client, chosen: list[Session], path: str, more: dict[str, str]
 ) -> None:
@@ -79,9 +79,9 @@ def test_action_asks_for_a_second_confirmation_for_all_sessions(
 
 def test_action_applies_to_the_blank_owner_when_filtered_by_it(ada: Client, chosen: list[Session]) -> None:
     sessions.create("ownerless", "openai", "gpt-4", "")
-    response = ada.post(RELEASE, {"all": "1", "no_owner": "1"})
+    response = ada.post(DELETE, {"all": "1", "no_owner": "1"})
     assert "<strong>1</strong> session will be deleted." in response.text
-    job_at(ada.post(RELEASE, {**hidden_fields(response), **CONFIRMED}).url)
+    job_at(ada.post(DELETE, {**hidden_fields(response), **CONFIRMED}).url)
     assert sessions.count() == 3
 
 
@@ -89,12 +89,12 @@ def test_action_shows_at_most_when_counting_would_take_long(
     ada: Client, chosen: list[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sessions_sticky.admin.filters.MAX_COUNTED", 1)
-    response = ada.post(RELEASE, {"all": "1", "provider": "openai", "owner": "user-456"})
+    response = ada.post(DELETE, {"all": "1", "provider": "openai", "owner": "user-456"})
     assert "At most <strong>3</strong> sessions will be deleted." in response.text
 
 
 def test_job_page_is_asked_for_by_its_key_when_a_job_has_begun(ada: Client, chosen: list[Session]) -> None:
-    url = ada.post(RELEASE, {"all": "1", "provider": "openai", **CONFIRMED}).url
+    url = ada.post(DELETE, {"all": "1", "provider": "openai", **CONFIRMED}).url
     assert ada.get(url).status_code == 200
     job = job_at(url)
     assert job.started_at == pytest.approx(time.time(), abs=60)

@@ -50,7 +50,7 @@ def test_pages_work_when_the_id_is_hostile(ada: Client, session_cache: redis.Red
     moved = ada.post(f"{BASE}move/", {"selected": binding(session), "on_detail": "1", **TARGET})
     assert (moved.status_code, moved.url) == (302, url)
     shown = binding(sessions.get(conversation_id))
-    ada.post(f"{BASE}release/", {"selected": shown, "confirmed": "1"})
+    ada.post(f"{BASE}delete/", {"selected": shown, "confirmed": "1"})
     assert sessions.get(conversation_id) is None
 
 
@@ -65,10 +65,10 @@ def test_pages_show_text_when_a_value_is_hostile(ada: Client, session_cache: red
         ada.get(page_of(text, "history")),
         ada.get(query(provider=text, owner=text)),
         ada.get(f"{BASE}search/", {"q": f"{text[:200]}!"}, follow=True),
-        ada.post(f"{BASE}release/", {"selected": current}),
+        ada.post(f"{BASE}delete/", {"selected": current}),
         ada.post(f"{BASE}move/", {"selected": current}),
         ada.post(f"{BASE}move/", {"all": "1", "owner": text, "to-provider": text, "to-reason": text[:100]}),
-        ada.post(f"{BASE}release/", {"selected": binding(session), "confirmed": "1"}, follow=True),
+        ada.post(f"{BASE}delete/", {"selected": binding(session), "confirmed": "1"}, follow=True),
     ]
     for answer in answers:
         assert answer.status_code == 200

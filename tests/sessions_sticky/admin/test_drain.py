@@ -133,7 +133,7 @@ def test_page_shows_hostile_names_as_text_when_they_were_drained(ada: Client, se
 
 def test_page_lists_operations_of_both_kinds_when_some_ran(ada: Client, three: None) -> None:
     ada.post(PAGE, ASKED)
-    ada.post(f"{BASE}release/", {"all": "1", "provider": "xai", "confirmed": "1"})
+    ada.post(f"{BASE}delete/", {"all": "1", "provider": "xai", "confirmed": "1"})
     wait_for_jobs()
     page = ada.get(PAGE).text
     assert all(f"{BASE}operations/{job.key}/" in page for job in jobs.recent())

@@ -47,16 +47,16 @@ CALLS = {
     "move all": Call(
         "POST", f"{BASE}move/", "change", 302, {"all": "1", "provider": "openai", **TARGET, "confirmed": "1"}
     ),
-    "ask to release": Call("POST", f"{BASE}release/", "delete", 200, {"selected": SHOWN}),
-    "release": Call("POST", f"{BASE}release/", "delete", 302, {"selected": SHOWN, "confirmed": "1"}),
-    "release all": Call("POST", f"{BASE}release/", "delete", 302, {"all": "1", "provider": "openai", "confirmed": "1"}),
+    "ask to delete": Call("POST", f"{BASE}delete/", "delete", 200, {"selected": SHOWN}),
+    "delete": Call("POST", f"{BASE}delete/", "delete", 302, {"selected": SHOWN, "confirmed": "1"}),
+    "delete all": Call("POST", f"{BASE}delete/", "delete", 302, {"all": "1", "provider": "openai", "confirmed": "1"}),
     "get touch": Call("GET", f"{BASE}conv-1/touch/", "change", 405, {}),
     "get move": Call("GET", f"{BASE}move/", "change", 405, {"selected": SHOWN, **TARGET}),
-    "get release": Call("GET", f"{BASE}release/", "delete", 405, {"selected": SHOWN, "confirmed": "1"}),
+    "get delete": Call("GET", f"{BASE}delete/", "delete", 405, {"selected": SHOWN, "confirmed": "1"}),
     "post to the list": Call("POST", BASE, "view", 405, {}),
     "post to the detail": Call("POST", f"{BASE}conv-1/change/", "view", 405, {}),
 }
-OTHER_FORMS = ("ask for a target", "move all", "ask to release", "release all")
+OTHER_FORMS = ("ask for a target", "move all", "ask to delete", "delete all")
 """What the matrix, with one form for each page, leaves out."""
 CHANGING = [name for name, call in CALLS.items() if call.method == "POST" and call.status != 405]
 USERS: dict[str, tuple[tuple[str, ...], dict[str, bool]]] = {

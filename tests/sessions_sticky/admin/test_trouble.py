@@ -26,8 +26,8 @@ CALLS = {
     "touch": ("post", f"{BASE}conv-1/touch/", {}),
     "move": ("post", f"{BASE}move/", {"selected": SHOWN, **TARGET}),
     "move all": ("post", f"{BASE}move/", {"all": "1", "provider": "a", **TARGET, "confirmed": "1"}),
-    "release": ("post", f"{BASE}release/", {"selected": SHOWN, "confirmed": "1"}),
-    "ask to release all": ("post", f"{BASE}release/", {"all": "1", "provider": "a"}),
+    "delete": ("post", f"{BASE}delete/", {"selected": SHOWN, "confirmed": "1"}),
+    "ask to delete all": ("post", f"{BASE}delete/", {"all": "1", "provider": "a"}),
 }
 
 
@@ -64,7 +64,7 @@ def portable(settings: Settings) -> None:
     cache.clear()
 
 
-@pytest.mark.parametrize("name", ["list", "move", "move all", "ask to release all"])
+@pytest.mark.parametrize("name", ["list", "move", "move all", "ask to delete all"])
 def test_page_answers_501_when_the_cache_cannot_do_it(ada: Client, portable: None, name: str) -> None:
     method, path, fields = CALLS[name]
     sessions.create("conv-1", **PROPOSED)
@@ -92,9 +92,9 @@ def test_one_session_is_viewed_and_deleted_when_the_cache_has_no_index(ada: Clie
     assert "unknown" in response.text
     assert "data-sticky-left" not in response.text
     assert ada.post(page_of("conv-1", "touch")).status_code == 302
-    asked = ada.post(f"{BASE}release/", {"selected": binding(session)})
+    asked = ada.post(f"{BASE}delete/", {"selected": binding(session)})
     assert asked.status_code == 200
-    done = ada.post(f"{BASE}release/", {"selected": binding(session), "confirmed": "1"})
+    done = ada.post(f"{BASE}delete/", {"selected": binding(session), "confirmed": "1"})
     assert done.status_code == 302
     assert sessions.get("conv-1") is None
     assert messages_of(ada.get(page_of("conv-1"))) == ["1 session was deleted."]

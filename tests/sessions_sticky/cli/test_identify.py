@@ -100,6 +100,21 @@ def test_identify_takes_the_api_from_the_url(identify, path, api):
     assert json.loads(identify(document, "--json", "--api", "embeddings").out)["source"] == "none"
 
 
+def test_identify_knows_the_apis_of_the_project(identify, settings):
+    class Talk:
+        name, path = "talk", "/v2/talk"
+
+        def prompt(self, body):
+            return (), [{"role": "user", "content": body["say"]}]
+
+    settings.SESSIONS_STICKY = {"IDENTITY": {"key": "a key of the tests", "apis": [Talk()]}}
+    document = {"url": "https://gateway.example/v2/talk", "body": {"say": "hello"}}
+    found = json.loads(identify(document, "--json").out)
+    assert (found["api"], found["source"]) == ("talk", "content")
+    assert json.loads(identify(document, "--json", "--api", "talk").out) == found
+    assert identify(document, "--api", "chat").err.startswith("--api must be one of talk, not 'chat'")
+
+
 def test_identify_reads_an_entry_of_a_har_file(identify):
     entries = [entry("http://g/v1/messages", HEADERS, {"model": f"m{number}"}) for number in range(2)]
     for document, args in (

@@ -25,7 +25,7 @@ def places():
 
 
 def all_entries():
-    return [(entry.session, entry.expires_in) for entry in sessions.page(limit=1000).sessions]
+    return [(entry.session, entry.expires_in) for entry in sessions.page(limit=1000).entries]
 
 
 def everything(raw):

@@ -259,7 +259,7 @@ def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     with gate(1) as held:
         key = start(DRAIN).key
         held.reached.wait(SECONDS)
-        waiting = next(entry.session for entry in sessions.page(provider="openai").sessions)
+        waiting = next(entry.session for entry in sessions.page(provider="openai").entries)
         sessions.rebind(waiting, provider="anthropic", model="claude", reason="by hand")
         held.open.set()
         job = finished(key)

@@ -115,7 +115,7 @@ def test_count_and_page_include_a_session_until_its_entry_is_refreshed(manager, 
             raw.zadd(key, {member: time.time() - 59})
     manager.create("other", **PROPOSAL)  # trims what is surely dead
     assert manager.count() == 2
-    assert len(manager.page().sessions) == 2
+    assert len(manager.page().entries) == 2
 
 
 @on_real
@@ -245,7 +245,7 @@ class Counts(RuleBasedStateMachine):
         for name, value in (("provider", "a"), ("model", "a"), ("external_id", "a")):
             meant = [session for session in self.model.values() if getattr(session, name) == value]
             assert manager.count(**{name: value}) == len(meant)
-            assert {entry.session for entry in manager.page(**{name: value}).sessions} == set(meant)
+            assert {entry.session for entry in manager.page(**{name: value}).entries} == set(meant)
         both = {"provider": "a", "external_id": "a"}
         assert manager.count(**both) == sum(s.provider == "a" and s.external_id == "a" for s in self.model.values())
         for key in index_keys(self.raw):

@@ -46,7 +46,7 @@ def test_findings_are_fine_when_all_is_well(manager, examine):
     assert levels(found) == {"persistence": Level.WARNING}  # the tests' servers keep nothing
     assert [*found] == [
         *("settings", "latency", "version", "eviction", "memory", "role", "persistence", "clock"),
-        *("values", "expiry", "index"),
+        *("values", "expiry", "index", "rights"),
     ]
     assert "0 of 20 sampled sessions" in found["index"].message
 
@@ -55,8 +55,9 @@ def test_findings_are_fine_when_all_is_well(manager, examine):
 def test_findings_report_what_could_not_be_checked(manager, examine):
     manager.create("conv-1", **PROPOSAL)
     found = examine()
-    assert levels(found) == {"server": Level.NOTE}
+    assert levels(found) == {"server": Level.NOTE, "rights": Level.NOTE}
     assert "not checked" in found["server"].message
+    assert "not checked" in found["rights"].message
 
 
 @real_stores
@@ -224,8 +225,8 @@ def test_findings_distinguish_a_replica_from_its_primary(examine, settings):
     [
         ("-config", {"persistence": Level.NOTE}),
         ("-info", {"server": Level.NOTE}),
-        ("-time", {"persistence": Level.WARNING, "clock": Level.NOTE}),
-        ("-scan", {"persistence": Level.WARNING, "sessions": Level.NOTE}),
+        ("-time", {"persistence": Level.WARNING, "clock": Level.NOTE, "rights": Level.ERROR}),
+        ("-scan", {"persistence": Level.WARNING, "sessions": Level.NOTE, "rights": Level.ERROR}),
     ],
 )
 def test_findings_report_what_the_server_does_not_permit(examine, settings, refused, missing):

@@ -19,9 +19,9 @@ def test_pages_continue_when_the_session_at_the_cursor_is_deleted(call, manager,
     for key in (ALL, keys.owner("user-456"), keys.route("openai", "gpt-4")):
         raw.zadd(key, {session.id: 4e9 for session in made})
     first = call("page", limit=4)
-    manager.delete(first.sessions[-1].session.id)
+    manager.delete(first.entries[-1].session.id)
     rest = walk(lambda **kw: call("page", **{**kw, "cursor": kw["cursor"] or first.next_cursor}), limit=4)
-    assert sorted(ids([entry.session for entry in first.sessions] + rest)) == sorted(ids(made))
+    assert sorted(ids([entry.session for entry in first.entries] + rest)) == sorted(ids(made))
 
 
 @on_real
@@ -59,10 +59,10 @@ def test_page_has_a_moved_session_only_at_its_new_provider(manager, between):
     made = fill(manager, 6)
     between(index.PAGE, lambda: [manager.rebind(session, **{**MOVE, "provider": "openai"}) for session in made[::2]])
     page = manager.page(provider="openai")
-    assert sorted(ids([entry.session for entry in page.sessions])) == sorted(ids(made))
-    assert {entry.session.model for entry in page.sessions} == {"gpt-4", "large"}
+    assert sorted(ids([entry.session for entry in page.entries])) == sorted(ids(made))
+    assert {entry.session.model for entry in page.entries} == {"gpt-4", "large"}
     between(index.PAGE, lambda: manager.rebind(manager.get("conv-1"), **MOVE))
-    assert "conv-1" not in [entry.session.id for entry in manager.page(provider="openai").sessions]
+    assert "conv-1" not in [entry.session.id for entry in manager.page(provider="openai").entries]
 
 
 @on_real
@@ -82,7 +82,7 @@ def test_page_has_a_session_once_when_it_has_an_entry_in_a_wrong_place(call, man
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
     raw.zadd(ALL, {"conv-0": 4e9})
     page = call("page", provider="openai")
-    assert sorted(entry.session.id for entry in page.sessions) == [f"conv-{n}" for n in range(6)]
+    assert sorted(entry.session.id for entry in page.entries) == [f"conv-{n}" for n in range(6)]
     assert not raw.exists(keys.route("openai", "gpt-5"))
     assert sorted(ids(walk(pager(call), limit=2, provider="openai"))) == [f"conv-{n}" for n in range(6)]
 
@@ -95,7 +95,7 @@ def test_page_is_short_but_has_a_next_one_when_few_of_many_match(manager, monkey
         manager.create(f"other-{number}", "openai", "gpt-4", "another-owner")
         manager.create(f"else-{number}", "mistral", "large", "user-456")
     first = manager.page(provider="openai", external_id="user-456", limit=50)
-    assert len(first.sessions) <= 1
+    assert len(first.entries) <= 1
     assert first.next_cursor
     assert ids(walk(manager.page, provider="openai", external_id="user-456")) == ["sought"]
     assert manager.count(provider="openai", external_id="user-456") == 1

@@ -12,6 +12,7 @@ import pytest
 
 from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
+from sessions_sticky.queries.filters import Page
 from sessions_sticky.stores import index
 from tests.sessions_sticky.indexed import (
     HOSTILE,
@@ -40,8 +41,8 @@ def test_page_shows_the_latest_used_first_when_sessions_are_used(call, manager, 
     forget_refreshes(manager)
     manager.touch("conv-2")
     page = call("page", limit=2)
-    assert [entry.session.id for entry in page.sessions] == ["conv-2", "conv-1"]
-    assert all(86_300 < (entry.expires_in or 0) <= 86_400 for entry in page.sessions)
+    assert [entry.session.id for entry in page.entries] == ["conv-2", "conv-1"]
+    assert all(86_300 < (entry.expires_in or 0) <= 86_400 for entry in page.entries)
     assert page.next_cursor
 
 
@@ -50,7 +51,7 @@ def test_page_returns_the_idle_time_left(call, manager, raw):
     fill(manager, 2)
     raw.pexpire(keys.session("conv-0"), 7_500)
     raw.persist(keys.session("conv-1"))
-    left = {entry.session.id: entry.expires_in for entry in call("page").sessions}
+    left = {entry.session.id: entry.expires_in for entry in call("page").entries}
     assert left == {"conv-0": 8, "conv-1": None}
 
 
@@ -176,7 +177,7 @@ def test_page_stays_with_the_keys_of_the_app_when_a_forged_cursor_is_well_formed
     names = ["filters", "score", "member"]
     forged = [fields.get(name, value) for name, value in zip(names, cursor, strict=True)]
     page = call("page", cursor=base64.urlsafe_b64encode(json.dumps(forged).encode()).decode())
-    assert {entry.session.provider for entry in page.sessions} <= {"openai"}
+    assert {entry.session.provider for entry in page.entries} <= {"openai"}
     assert [key for key in raw.scan_iter() if not key.startswith(b"sentinel:")] == [b"foreign"]
 
 
@@ -210,3 +211,9 @@ def test_no_step_takes_more_than_some_routes_and_pages_keep_their_order(manager,
     assert manager.filter(provider="p0").count() == 15
     assert len(manager.stats().routes) == 30
     assert max(most) == 4
+
+
+def test_page_has_its_entries_under_their_name_of_0_1(manager):
+    page = Page([], None)
+    with pytest.warns(DeprecationWarning, match="Page.sessions is deprecated: use entries"):
+        assert page.sessions is page.entries

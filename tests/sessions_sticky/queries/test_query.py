@@ -48,7 +48,7 @@ def test_filter_matches_what_equals_all_given(manager, mixed, fields, expected):
     query = manager.filter(**fields)
     assert found(query) == list(expected)
     assert query.count() == len(expected)
-    assert sorted(ids([entry.session for entry in query.page().sessions])) == list(expected)
+    assert sorted(ids([entry.session for entry in query.page().entries])) == list(expected)
 
 
 @on_real
@@ -66,7 +66,7 @@ async def test_query_has_async_forms(manager):
     await manager.acreate("1", "openai", "gpt-4", "ann")
     openai = manager.filter(provider="openai")
     assert await openai.acount() == 1
-    assert [entry.session.id for entry in (await openai.apage()).sessions] == ["1"]
+    assert [entry.session.id for entry in (await openai.apage()).entries] == ["1"]
     assert await openai.arebind(to_provider="azure", reason="a test") == 1
     assert await manager.filter(provider="azure").adelete() == 1
     assert await manager.all().acount() == 0
@@ -162,7 +162,7 @@ def test_former_method_warns_and_does_the_same(manager, name):
     move = {"to_provider": "p", "reason": "a test"} if name == "rebind_all" else {}
     with pytest.warns(DeprecationWarning, match=f"SessionManager.{name} is deprecated"):
         result = getattr(manager, name)(external_id=PROPOSAL["external_id"], **move)
-    counted = {"page": lambda: len(result.sessions), "scan": lambda: len(list(result))}.get(name, lambda: result)
+    counted = {"page": lambda: len(result.entries), "scan": lambda: len(list(result))}.get(name, lambda: result)
     assert counted() == 2
 
 

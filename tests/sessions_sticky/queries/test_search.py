@@ -88,7 +88,7 @@ def test_search_has_a_next_page_when_it_has_looked_through_enough(call, manager,
     monkeypatch.setattr(search, "MAX_STEPS", 2)
     fill(manager, 300)
     page = call("search", "no such id")
-    assert page.sessions == []
+    assert page.entries == []
     assert page.next_cursor
     assert found(call, "no such id") == []
 

@@ -225,4 +225,4 @@ def test_index_holds_its_entries_when_two_processes_have_seen_a_session_elsewher
     assert session.provider == "xai"
     assert manager.count(provider="xai") == 1
     assert all(b"conv-123" not in held for key, held in entries(raw).items() if "openai" in key)
-    assert moved.provider not in [entry.session.provider for entry in manager.page().sessions]
+    assert moved.provider not in [entry.session.provider for entry in manager.page().entries]

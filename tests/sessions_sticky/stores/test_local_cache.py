@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sessions_sticky import Outcome, SessionManager, cache_config, sessions
 from sessions_sticky.stores.local_cache import LastSeen
-from sessions_sticky.testing import let_time_pass, valkey
+from sessions_sticky.testing import advance_time, valkey
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 
@@ -89,8 +89,8 @@ def test_expired_session_stays_expired_when_it_was_moved_shortly_before():
     """Moving is not a use: otherwise the session would be restored with a full idle time as if it had been lost."""
     with valkey():
         bound = sessions.resolve("conv-1", **PROPOSAL).session
-        let_time_pass(sessions.ttl_seconds - 60)
+        advance_time(sessions.ttl_seconds - 60)
         sessions.rebind(bound, provider="mistral", model="large", reason="a test")
-        let_time_pass(61)
+        advance_time(61)
         session, outcome = sessions.resolve("conv-1", **PROPOSAL)
     assert (session.provider, outcome) == (PROPOSAL["provider"], Outcome.CREATED)
