@@ -55,10 +55,9 @@ def examine(*, sample: bool = True) -> list[Finding]:
     try:
         found += _settings()
         _Doctor(stores.for_alias(conf.cache), found, sample=sample).run()
+        found += [finding for check in _checks if sample for finding in check()]
     except ImproperlyConfigured as exc:
         _add_if_new(found, exc)
-    if sample:
-        found += [finding for check in _checks for finding in check()]
     return found
 
 
