@@ -9,9 +9,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from msgspec.structs import asdict
 
-from sessions_sticky.admin.base import PageAdmin, Section, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, filters_in, names_in_use
 from sessions_sticky.admin.forms import BulkForm
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import Chosen
 from sessions_sticky.manager import sessions
 

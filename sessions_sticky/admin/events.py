@@ -10,9 +10,10 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_sticky.admin.base import PageAdmin, Section, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, names_in_use
 from sessions_sticky.admin.job import described
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import KEY
 from sessions_sticky.manager import sessions

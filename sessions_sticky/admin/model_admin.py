@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.urls import URLPattern
 
-from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, job, overview
+from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, job, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.models import Session
 
@@ -20,8 +20,10 @@ class SessionAdmin(PageAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL patterns of the pages."""
-        modules = (changelist, overview, drain, bulk, events, job, actions, detail)
-        return [url for module in modules for url in module.urls(self)]
+        modules = (changelist, overview, drain, bulk, events, job, actions)
+        own = [url for module in modules for url in module.urls(self)]
+        registered = [url for pages in registry.pages() for url in pages.urls(self)]
+        return [*own, *registered, *detail.urls(self)]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Session:
         """Return a model instance for any conversation id, without a query."""

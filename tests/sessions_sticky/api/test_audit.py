@@ -60,6 +60,14 @@ def test_record_cuts_the_name_when_the_id_is_longer_than_the_column(api: APIClie
     assert (row.object_id, row.object_repr) == ("😀" * 256, "😀" * 200)
 
 
+def test_record_names_all_sessions_when_there_is_no_id(make_user: Callable[..., User], rf: Any) -> None:
+    request = rf.get("/")
+    request.user = make_user()
+    audit.record(request, audit.Flag.DELETION, None, "Deleted 5 sessions")
+    (row,) = LogEntry.objects.all()
+    assert (row.object_id, row.object_repr, row.change_message) == (None, "sessions", "Deleted 5 sessions")
+
+
 def test_record_shows_the_text_that_was_given_instead_of_the_id(make_user: Callable[..., User], rf: Any) -> None:
     request = rf.get("/")
     request.user = make_user()
