@@ -42,7 +42,8 @@ def record(
 ) -> None:
     """Add a `LogEntry` of the request's user, if `django.contrib.admin` is installed.
 
-    `object_id` is a conversation id, the key of a job, or None for many sessions. A failure is logged, not raised: the change is done.
+    `object_id` is a conversation id, the key of a job, or None for many sessions. A failure is logged, not raised: the
+    change is done.
     """
     if not apps.is_installed("django.contrib.admin"):
         return

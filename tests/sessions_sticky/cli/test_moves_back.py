@@ -104,7 +104,7 @@ def test_list_filters_by_conditions_with_all(raw):
         (("--kind", "rebound"), ["one"]),
         (("--provider", "b"), ["three", "one"]),
         (("--provider", "a", "--kind", "created"), ["one", "two"]),
-        (("--actor", "nobody else"), []),
+        (("--actor", "no such actor"), []),
         (("--actor", "gateway", "-n", "1"), ["one"]),
     ],
 )

@@ -155,7 +155,7 @@ def test_move_back_leaves_a_session_that_another_process_moves_at_the_same_time(
         scripts = {getattr(each, "script", None) for each in getattr(request, "commands", ())}
         if left[0] and REPLACE in scripts:
             left[0] = 0
-            move(other, "away", "west", "meanwhile")
+            move(other, "away", "west", "by hand")
         return send(request)
 
     monkeypatch.setattr(store, "send", send_after)
