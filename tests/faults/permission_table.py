@@ -82,7 +82,7 @@ def _api(path: str, body: dict[str, Any] | None = None, *, other: str = "change 
 
 
 def _keys(path: str, **calls: str) -> Route:
-    calls = {"GET": "view 200", "OPTIONS": "- 200", "DELETE": "delete 405", "other": "change 405", **calls}
+    calls = {"GET": "view 200", "OPTIONS": "view 200", "DELETE": "delete 405", "other": "change 405", **calls}
     return Route("api", f"/api/keys/{path}", "apikey", calls)
 
 
