@@ -57,7 +57,7 @@ class KeyPermissions(DjangoModelPermissions):
 
     perms_map = {
         **DjangoModelPermissions.perms_map,
-        **dict.fromkeys(("GET", "HEAD", "OPTIONS"), ["%(app_label)s.view_%(model_name)s"]),
+        **{method: ["%(app_label)s.view_%(model_name)s"] for method in ("GET", "HEAD", "OPTIONS")},
     }
 
 
