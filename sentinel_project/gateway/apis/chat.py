@@ -25,7 +25,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    """The fields of a chunk that tell whether it holds an answer; https://platform.openai.com/docs/api-reference.
+    """The fields of a chunk that show whether it contains an answer; https://platform.openai.com/docs/api-reference.
 
     Other providers send null for those that they leave out: https://github.com/pydantic/pydantic-ai/pull/5170.
     """
@@ -63,7 +63,7 @@ class ChatCompletions(Api):
         try:
             chunk = _decode_chunk(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+            return Stage.CONTENT  # unknown shape: forward it
         if bytes(chunk.error) != b"null" or events.name(event) == b"error":
             return Stage.ERROR
         has_answer = any(
@@ -79,7 +79,7 @@ class ChatCompletions(Api):
         return file_references(body, OPENAI_FILE)
 
     def may_end_after(self, whole_events: bytes) -> bool:
-        """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""
+        """Some providers omit `[DONE]` after the chunk with the `finish_reason`."""
         return _FINISHED.search(whole_events) is not None
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:

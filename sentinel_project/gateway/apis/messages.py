@@ -80,7 +80,7 @@ class Messages(Api):
         return messages_prompt(body)
 
     def stage(self, event: bytes) -> Stage:
-        """Read one event. The start of a block that holds nothing yet is prelude; a tool's name is content."""
+        """Read one event. The start of an empty block is prelude; a tool's name is content."""
         data = events.data(event)
         if not data:
             return Stage.PRELUDE
@@ -111,7 +111,7 @@ class Messages(Api):
         return has_types and super().is_error_shape(answer)
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
-        """Remove thinking when the provider refuses its signature; a message of nothing else goes with it."""
+        """Remove thinking, and messages of nothing else, if the provider refuses its signature."""
         if error.status != 400 or not _INVALID_THINKING.search(error.message):
             return None
         messages = bytes(body.fields["messages"])

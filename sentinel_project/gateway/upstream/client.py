@@ -40,9 +40,9 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Until(NamedTuple):
-    """When a request is given up, in the loop's time: without an `answer`, or a stream without `content`.
+    """Deadlines of a request in loop time: for its `answer`, and for the first `content` of a stream.
 
-    A stream with a long prelude is passed on before its content.
+    A stream with a long prelude is forwarded before its content.
     """
 
     answer: float
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
     progress: Progress | None = None
 
     def until_end(self, on_end: Callable[[], None]) -> Answer:
-        """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already."""
+        """Return the answer, and call `on_end` at the end of its stream; at once for a plain answer."""
         call_at_end(self.body, on_end)
         return self
 
@@ -132,7 +132,7 @@ async def _send(
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
         if opened or time.monotonic() - sent > CLOSING_SECONDS:
             raise
-        return await send(clients.unpooled)  # a provider that stops closes all that are pooled
+        return await send(clients.unpooled)  # a provider that stops closes all pooled connections
 
 
 _opened: ContextVar[list[socket.socket]] = ContextVar("opened")
@@ -164,7 +164,7 @@ async def _read_body(provider: Provider, response: aiohttp.ClientResponse) -> by
         if len(body) > MAX_ANSWER_BYTES:
             raise too_long(provider, MAX_ANSWER_BYTES)
     if not body:
-        raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
+        raise aiohttp.ServerDisconnectedError  # without a length a truncated answer looks complete
     return bytes(body)
 
 
@@ -201,7 +201,7 @@ async def _clients_of_loop() -> Clients:
 def _client(*, force_close: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_open_socket),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have limits of their own
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,
