@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, cast
 
@@ -26,8 +27,10 @@ from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.outages import record_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
@@ -78,6 +81,8 @@ class GatewayHandler(ASGIHandler):
             probe_forever(health, providers),
             export_forever(health, routing.load, providers),
             export_store_forever(),
+            follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
+            record_forever(health),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),
@@ -92,9 +97,7 @@ class GatewayHandler(ASGIHandler):
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stopping.unlisten()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await cancel(background)
         await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -122,6 +125,14 @@ class GatewayHandler(ASGIHandler):
         finally:
             stopping.end_chat(work)
             client.unwatch()
+
+
+async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as redis-py's `wait_for` ends."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.1)
 
 
 class _Client:
