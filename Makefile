@@ -56,7 +56,8 @@ lint: $(READY) $(PROSE_READY)
 
 # The documentation, as build/docs; what builds it has a .venv of its own.
 docs: $(DOCS_READY)
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build $(ARGS)
+	$(DOCS)/bin/python -m zensical build --strict $(ARGS)
+	$(DOCS)/bin/python docs/offline.py build/docs
 
 # Programs of the .venv run by `python -m`: their own first lines hold a path that is wrong once the folder is moved.
 $(READY): requirements.txt

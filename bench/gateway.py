@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
     """Measure, print and draw."""
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: install it (Debian's package wrk)")
-    with tempfile.TemporaryDirectory() as scratch, start_server(tcp=True) as store, _upstream() as upstream:
+    with tempfile.TemporaryDirectory() as scratch, start_server(tcp=True) as store, upstream_served() as upstream:
         environment = _environment(Path(scratch), store.url, upstream)
         manage = [sys.executable, str(ROOT / "manage.py")]
         subprocess.run([*manage, "migrate", "-v0"], env=environment, check=True)
@@ -125,7 +125,8 @@ def _environment(folder: Path, store: str, upstream: str) -> dict[str, str]:
 
 
 @contextmanager
-def _upstream() -> Iterator[str]:
+def upstream_served() -> Iterator[str]:
+    """Serve bench/upstream.py; yield its base URL."""
     with _served("bench.upstream:application", 1, {**os.environ, "PYTHONPATH": str(ROOT)}) as url:
         yield f"{url}/v1"
 

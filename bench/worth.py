@@ -1,12 +1,13 @@
 """What stickiness is worth: how much of the input comes from the providers' prompt caches, with and without faults.
 
-    python bench/worth.py [CONVERSATIONS [TURNS]]     # 80 conversations of 10 turns by default
+    python bench/worth.py                           # everything, about an hour; writes docs/worth.json and worth.svg
+    python bench/worth.py ours litellm              # only these gateways; the other rows of worth.json stay
+    python bench/worth.py ours:header:killed        # only this case
+    python bench/worth.py --draw                    # only draw and print what worth.json has
 
-Upstreams with prompt caches of their own (tests/clients/account.py: blocks of 128 tokens) behind two workers of the
-gateway; the turns of a conversation alternate between the workers. "The most there is" is what one cache for all would
-give, "a fresh choice" sends each turn to any upstream. Where nginx is installed it is measured beside. A cold turn
-reads less than half of what the conversation's last turn had; the affected conversations are those whose provider was
-killed.
+Needs nginx, and LiteLLM and Portkey as bench/peers.sh installs them. Agents' sessions (bench/conversations.py) run over
+four providers with prompt caches of their own (bench/cached_upstream.py), in a tenth of the real time: 4 to 20 s
+between two turns are 0.4 to 2 s here, five minutes of a cache 30 s. The most there is: one cache for all providers.
 """
 
 from __future__ import annotations
@@ -14,13 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,262 +28,240 @@ sys.path.insert(0, str(ROOT))
 
 import aiohttp  # noqa: E402
 
-from tests.clients.account import PromptCache  # noqa: E402
-from tests.clients.upstream import Upstream  # noqa: E402
-from tests.gateway.live import environment, manage, wait_until_healthy  # noqa: E402
-from tests.gateway.workers import Workers  # noqa: E402
-from tests.servers import free_port, start_server  # noqa: E402
+from bench.cached_upstream import LEAST_TOKENS, PromptCache, Upstream  # noqa: E402
+from bench.conversations import MODELS, SMALL, Message, Thread, session  # noqa: E402
+from bench.worth_gateways import CACHE_SECONDS, GATEWAYS, Gateway  # noqa: E402
+from bench.worth_report import Row, draw, table  # noqa: E402
+from tests.servers import free_port  # noqa: E402
 
-MODEL, SEED, IN_FLIGHT = "gpt-5.2", 7, 8
-PRICE = {"input": 1.25, "cached_input": 0.125}
-"""Dollars for a million tokens: GPT-5's list price of November 2026."""
-BROKEN_FROM, BROKEN_UNTIL = 3, 6
-"""Turns between which a fault lasts."""
-RECOVERY_SECONDS = 5
-"""The gateway's cooldown is 2 s here: the benchmark's turns take a second, not minutes."""
-THINK_SECONDS = 3
-"""The longest time that a client takes between two turns; agents take longer."""
-WORDS = ("provider", "prompt", "cache", "turn", "model", "answer", "tool", "file", "line", "error", "test", "build")
-
-Identify = Callable[[int], tuple[dict[str, str], dict[str, Any]]]
-NO_ID = "no id"
-HEADER = "header (OpenCode)"
-WAYS: dict[str, Identify] = {
-    NO_ID: lambda number: ({}, {}),
-    HEADER: lambda number: ({"X-Session-Affinity": f"ses-{number}"}, {}),
-    "body (conversation_id)": lambda number: ({}, {"conversation_id": f"conv-{SEED}-{number}"}),
-}
+SEED, SESSIONS = 7, 60
+THINK_SECONDS = (0.4, 2.0)
+TURN_SECONDS = 1.3
+"""About what a turn takes with its answer."""
+FAULT_AT, FAULT_SECONDS = 16.0, 8.0
+ATTEMPTS, RETRY_SECONDS = 8, 0.5
+"""How often a client sends a request that is refused, and how long it waits."""
+SATURATED_AT = 2
+"""How many requests in flight the saturated provider takes; it would get about four."""
+PRICES = {SMALL: (0.25, 0.025)} | {model: (1.25, 0.125) for model in MODELS if model != SMALL}
+"""Dollars for a million tokens of input, uncached and cached: OpenAI's list prices of November 2026."""
 
 
 class Turn(NamedTuple):
-    """What one turn used; `provider` is empty for a gateway that does not say it."""
+    """What one turn used, when it was answered, and by whom."""
 
+    at: float
     provider: str
     tokens: int
     cached: int
 
 
-Turns = list[list[Turn]]
-"""By conversation."""
-
-
 class Setup(NamedTuple):
-    """A running gateway: its addresses, a key, and what a fault needs to break."""
+    """A gateway and what a fault needs to break."""
 
-    urls: list[str]
-    key: str
+    gateway: Gateway
     upstreams: list[Upstream]
-    store: Any
-    providers: Path | None
 
 
-Fault = Callable[[Setup, int], Awaitable[None]]
-"""Is called before each turn, with its number."""
+Identify = Callable[[str], tuple[dict[str, str], dict[str, Any]]]
+WAYS: dict[str, Identify] = {
+    "header": lambda name: ({"X-Session-Affinity": name, "x-litellm-session-id": name}, {}),
+    "body": lambda name: ({}, {"metadata": {"session_id": name}}),
+    "none": lambda name: ({}, {}),
+}
+"""Where the id of a session is; a header has the names that clients and gateways use."""
 
 
-def conversation(number: int, turns: int) -> Iterator[list[dict[str, str]]]:
-    """Yield the messages of each turn: a long system prompt, then questions and answers of some hundred words."""
-    dice = random.Random(f"{SEED}-{number}")
-    messages = [{"role": "system", "content": f"You are agent {number}. " + _text(dice, 2_500)}]
-    for _ in range(turns):
-        messages.append({"role": "user", "content": _text(dice, dice.randint(50, 600))})
-        yield list(messages)
-        messages.append({"role": "assistant", "content": _text(dice, dice.randint(50, 400))})
+def killed(setup: Setup) -> None:
+    """Kill a provider."""
+    setup.upstreams[0].kill()
 
 
-def _text(dice: random.Random, words: int) -> str:
-    return " ".join(dice.choices(WORDS, k=words))
+def back(setup: Setup) -> None:
+    """Start the provider again, with an empty cache."""
+    setup.upstreams[0].start()
 
 
-def ideal(conversations: Sequence[list[list[dict[str, str]]]], caches: int) -> Turns:
-    """Return the turns where each goes to any of so many caches."""
-    dice, stores = random.Random(SEED), [PromptCache() for _ in range(caches)]
-    turns: Turns = [[] for _ in conversations]
-    for turn in zip(*conversations, strict=True):
-        for number, messages in enumerate(turn):
-            prompt = [None, [[each["role"], each["content"]] for each in messages]]
-            tokens, read, _ = dice.choice(stores).read(MODEL, prompt)
-            turns[number].append(Turn("", tokens, read))
-    return turns
+def redis_killed(setup: Setup) -> None:
+    """Kill the gateway's Redis."""
+    if setup.gateway.redis is not None:
+        setup.gateway.redis.kill()
 
 
-async def no_fault(setup: Setup, turn: int) -> None:
+def redis_back(setup: Setup) -> None:
+    """Start the gateway's Redis again, empty."""
+    if setup.gateway.redis is not None:
+        setup.gateway.redis.start()
+
+
+def added(setup: Setup) -> None:
+    """Add the fifth provider."""
+    setup.gateway.urls[:] = setup.gateway.add()
+
+
+def saturated(setup: Setup) -> None:
+    """Let a provider refuse what is more than it can do."""
+    setup.upstreams[0].limit(SATURATED_AT)
+
+
+def relieved(setup: Setup) -> None:
+    """End the saturation."""
+    setup.upstreams[0].limit(None)
+
+
+def nothing(_: Setup) -> None:
     """Break nothing."""
 
 
-async def provider_killed(setup: Setup, turn: int) -> None:
-    """Kill a provider; after three turns it is back, with an empty cache."""
-    victim = setup.upstreams[0]
-    if turn == BROKEN_FROM:
-        await asyncio.to_thread(victim.kill)
-    if turn == BROKEN_UNTIL:
-        victim.account.cache = PromptCache()
-        victim.start()
-        await asyncio.sleep(RECOVERY_SECONDS)
-
-
-async def redis_killed(setup: Setup, turn: int) -> None:
-    """Kill the store; after three turns it is back, empty."""
-    if turn == BROKEN_FROM:
-        setup.store.kill()
-    if turn == BROKEN_UNTIL:
-        setup.store.start()
-        await asyncio.sleep(RECOVERY_SECONDS)
-
-
-async def provider_added(setup: Setup, turn: int) -> None:
-    """Add a fifth provider."""
-    if turn == BROKEN_FROM and setup.providers is not None:
-        setup.providers.write_text(setup.providers.read_text() + _entry(setup.upstreams[-1]))
-        await asyncio.sleep(RECOVERY_SECONDS)
-
-
-FAULTS: dict[str, Fault] = {
-    "no fault": no_fault,
-    "a provider killed, back cold": provider_killed,
-    "Redis killed, back empty": redis_killed,
-    "a fifth provider added": provider_added,
+Act = Callable[[Setup], None]
+FAULTS: dict[str, tuple[Act, Act]] = {
+    "plain": (nothing, nothing),
+    "killed": (killed, back),
+    "redis": (redis_killed, redis_back),
+    "added": (added, nothing),
+    "saturated": (saturated, relieved),
 }
+CASES = [
+    *(("ours", way, fault) for way in ("header", "none") for fault in FAULTS),
+    ("ours", "body", "plain"),
+    *(("litellm", "header", fault) for fault in FAULTS),
+    ("litellm", "body", "plain"),
+    ("litellm", "none", "plain"),
+    ("litellm", "none", "killed"),
+    *(("nginx", "header", fault) for fault in FAULTS if fault != "redis"),
+    ("portkey", "header", "plain"),
+    ("portkey", "header", "killed"),
+]
 
 
-async def replay(
-    setup: Setup, conversations: Sequence[list[list[dict[str, str]]]], identify: Identify, fault: Fault
-) -> Turns:
-    """Send all conversations, a turn of each after the other."""
-    turns: Turns = [[] for _ in conversations]
-    limit, dice = asyncio.Semaphore(IN_FLIGHT), random.Random(SEED)
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {setup.key}"}) as client:
-
-        async def ask(number: int, messages: list[dict[str, str]]) -> None:
-            headers, fields = identify(number)
-            body = {"model": MODEL, "messages": messages, **fields}
-            await asyncio.sleep(dice.uniform(0, THINK_SECONDS))
-            url = setup.urls[(number + len(turns[number])) % len(setup.urls)]
-            async with limit, client.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
-                answer = json.loads(await response.read())
-            usage = answer["usage"]
-            cached = usage["prompt_tokens_details"]["cached_tokens"]
-            provider = response.headers.get("X-Session-Provider", "")
-            turns[number].append(Turn(provider, usage["prompt_tokens"], cached))
-
-        for at, turn in enumerate(zip(*conversations, strict=True)):
-            await fault(setup, at)
-            await asyncio.gather(*(ask(number, messages) for number, messages in enumerate(turn)))
-    return turns
+def sessions() -> list[list[Thread]]:
+    """Return the threads of each session."""
+    return [session(f"ses-{SEED}-{number}", number, SEED) for number in range(SESSIONS)]
 
 
-def share(turns: Turns) -> float:
-    """Return the share of the input that came from cache."""
-    every = [turn for each in turns for turn in each]
-    return sum(turn.cached for turn in every) / sum(turn.tokens for turn in every)
+async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], int]:
+    """Run all sessions; return the turns of each thread, and how often a request was refused."""
+    identify, (breaks, ends), refused = WAYS[way], FAULTS[fault], 0
+    urls, began = setup.gateway.urls, time.monotonic()
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)  # servers close idle connections after five
+    async with aiohttp.ClientSession(headers=setup.gateway.headers, connector=connector) as client:
+
+        async def ask(thread: Thread, messages: list[Message], number: int) -> Turn:
+            nonlocal refused
+            headers, fields = identify(thread.session_id)
+            body = {"model": thread.model, "messages": messages, **fields}
+            for attempt in range(ATTEMPTS):
+                url = f"{urls[(number + attempt) % len(urls)]}/v1/chat/completions"
+                try:
+                    async with client.post(url, json=body, headers=headers) as response:
+                        answer = json.loads(await response.read())
+                        if response.status == 200:
+                            usage = answer["usage"]
+                            cached = usage["prompt_tokens_details"]["cached_tokens"]
+                            provider = answer["choices"][0]["message"]["content"]
+                            return Turn(time.monotonic() - began, provider, usage["prompt_tokens"], cached)
+                        reason = f"{response.status} {answer}"
+                except aiohttp.ClientError as exc:  # its process is being replaced
+                    reason = repr(exc)
+                print(f"refused after {time.monotonic() - began:.1f} s: {reason[:300]}", file=sys.stderr)
+                refused += 1
+                await asyncio.sleep(RETRY_SECONDS)
+            raise RuntimeError(f"{thread.session_id} got no answer: {reason}")
+
+        async def run(thread: Thread, dice: random.Random) -> list[Turn]:
+            await asyncio.sleep(thread.starts_after * TURN_SECONDS)
+            turns = []
+            for number, messages in enumerate(thread.turns):
+                turns.append(await ask(thread, messages, number))
+                await asyncio.sleep(dice.uniform(*THINK_SECONDS))
+            return turns
+
+        async def break_something() -> None:
+            await asyncio.sleep(FAULT_AT)
+            await asyncio.to_thread(breaks, setup)
+            await asyncio.sleep(FAULT_SECONDS)
+            await asyncio.to_thread(ends, setup)
+
+        threads = [thread for each in sessions() for thread in each]
+        runs = [run(thread, random.Random(f"{SEED} {at}")) for at, thread in enumerate(threads)]
+        turns, _ = await asyncio.gather(asyncio.gather(*runs), break_something())
+    return turns, refused
 
 
-def cost(turns: Turns) -> float:
-    """Return what the input costs, in dollars."""
-    every = [turn for each in turns for turn in each]
-    cached, tokens = sum(turn.cached for turn in every), sum(turn.tokens for turn in every)
-    return ((tokens - cached) * PRICE["input"] + cached * PRICE["cached_input"]) / 1_000_000
+def most() -> float:
+    """Return the share of the input that one cache for all would give."""
+    cache = PromptCache()
+    found = [cache.read(thread.model, turn) for each in sessions() for thread in each for turn in thread.turns]
+    return sum(cached for _, cached in found) / sum(tokens for tokens, _ in found)
 
 
-def cold(turns: list[Turn]) -> int:
-    """Return how many turns read less than half of what the last one had."""
-    return sum(2 * turn.cached < before.tokens for before, turn in pairwise(turns))
+def is_cold(before: Turn, turn: Turn) -> bool:
+    """Return whether a turn read less than half of what the thread's last turn had."""
+    return before.tokens >= LEAST_TOKENS and 2 * turn.cached < before.tokens
 
 
-def affected(turns: Turns, victim: str) -> Turns:
-    """Return the conversations that the killed provider served last before it was killed."""
-    return [each for each in turns if each[BROKEN_FROM - 1].provider == victim]
+def affected(turns: Sequence[list[Turn]], fault: str) -> list[list[Turn]]:
+    """Return the turns from the last one before the fault on, of the threads that it concerns."""
+    found = []
+    for each in turns:
+        before = [turn for turn in each if turn.at < FAULT_AT]
+        if not before or len(before) == len(each):
+            continue
+        if fault in ("killed", "saturated") and before[-1].provider != "up0":
+            continue
+        found.append(each[len(before) - 1 :])
+    return found
 
 
-@contextmanager
-def gateway(count: int) -> Iterator[Setup]:
-    """Run two workers over four of `count` upstreams."""
+def measure(name: str, way: str, fault: str, most_share: float) -> Row:
+    """Run one case."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstreams = [stack.enter_context(Upstream(f"up{number}")) for number in range(count)]
-        variables = {_variable(each): each.api_key for each in upstreams}
-        file = folder / "providers.toml"
-        file.write_text("".join(map(_entry, upstreams[:4])))
-        store = stack.enter_context(start_server())
-        variables |= {"REDIS_URL": store.url, "SENTINEL_PROVIDERS": str(file), "SENTINEL_COOLDOWN_SECONDS": "2"}
-        workers = stack.enter_context(Workers(folder, 2, **variables))
-        made = manage("createkey", "bench", env=environment(folder, **variables))
-        yield Setup([each.url for each in workers.each], made.stdout.split()[-1], upstreams, store, file)
-
-
-@contextmanager
-def nginx() -> Iterator[Setup]:
-    """Run nginx over four upstreams, each conversation hashed to one by its header; they share an API key."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        upstreams = [stack.enter_context(Upstream(f"up{number}")) for number in range(4)]
-        for each in upstreams:
-            each.api_key = "key"
-        port, log = free_port(), folder / "log"
-        servers = "\n".join(f"server 127.0.0.1:{each.port} max_fails=1 fail_timeout=2s;" for each in upstreams)
-        file = folder / "nginx.conf"
-        file.write_text(
-            f"daemon off; pid {folder}/pid; error_log {log}; events {{}}\n"
-            f"http {{ access_log off; client_max_body_size 8m;\n"
-            f"client_body_temp_path {folder}; proxy_temp_path {folder};\n"
-            f"fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};\n"
-            f"upstream four {{ hash $http_x_session_affinity consistent; {servers} }}\n"
-            f"server {{ listen 127.0.0.1:{port}; location = /healthz {{ return 200; }}\n"
-            "location / { proxy_pass http://four; proxy_next_upstream error timeout non_idempotent;"
-            " add_header X-Session-Provider $upstream_addr; } } }\n"
-        )
-        process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(file)], stderr=subprocess.DEVNULL)
-        stack.callback(process.terminate)
-        log.touch()
-        wait_until_healthy(f"http://127.0.0.1:{port}", process, log, 10)
-        yield Setup([f"http://127.0.0.1:{port}"], "key", upstreams, None, None)
-
-
-def _variable(upstream: Upstream) -> str:
-    return upstream.api_key.upper().replace("-", "_")
-
-
-def _entry(upstream: Upstream) -> str:
-    return (
-        f'[[provider]]\nname = "{upstream.name}"\nbase_url = "{upstream.url}"\nmodels = ["{MODEL}"]\n'
-        f'api_key_env = "{_variable(upstream)}"\n'
+        upstreams = [stack.enter_context(Upstream(f"up{number}", free_port(), CACHE_SECONDS)) for number in range(5)]
+        gateway = stack.enter_context(GATEWAYS[name](upstreams))
+        turns, refused = asyncio.run(replay(Setup(gateway, upstreams), way, fault))
+    threads = [thread for each in sessions() for thread in each]
+    every = [(thread.model, turn) for thread, each in zip(threads, turns, strict=True) for turn in each]
+    tokens, cached = sum(turn.tokens for _, turn in every), sum(turn.cached for _, turn in every)
+    cost = sum((turn.tokens - turn.cached) * PRICES[model][0] + turn.cached * PRICES[model][1] for model, turn in every)
+    hit = affected(turns, fault)
+    return Row(
+        name,
+        way,
+        fault,
+        share=cached / tokens,
+        most=most_share,
+        cold=sum(is_cold(before, turn) for each in turns for before, turn in pairwise(each)),
+        affected=len(hit),
+        cold_of_affected=sum(is_cold(before, turn) for each in hit for before, turn in pairwise(each)),
+        dollars=cost / 1_000_000,
+        requests=len(every),
+        refused=refused,
     )
 
 
-def report(name: str, turns: Turns, victim: str | None = None) -> None:
-    """Print a row."""
-    hit = affected(turns, victim) if victim is not None else []
-    per_affected = f"{sum(map(cold, hit)) / len(hit):5.2f} of {len(hit)}" if hit else ""
-    print(f"{name:44}{share(turns):7.1%}{sum(map(cold, turns)):8}{cost(turns):9.2f}  {per_affected}", flush=True)
+def keep(row: Row | None = None) -> list[Row]:
+    """Add a row to worth.json; return all that it has. Another process may be adding rows too."""
+    file = ROOT / "docs" / "worth.json"
+    found = [Row(**each) for each in json.loads(file.read_text())] if file.exists() else []
+    rows = {(each.gateway, each.way, each.fault): each for each in [*found, *([row] if row else [])]}
+    kept = [rows[case] for case in CASES if case in rows]
+    file.write_text(json.dumps([each._asdict() for each in kept], indent=1) + "\n")
+    return kept
 
 
-def main(count: int, turns: int) -> None:
-    """Replay and print."""
-    conversations = [list(conversation(number, turns)) for number in range(count)]
-    print(f"{count} conversations of {turns} turns, four upstreams; a fault lasts from turn {BROKEN_FROM + 1} on")
-    print(f"{'':44}{'cached':>7}{'cold':>8}{'dollars':>9}  cold turns for each affected conversation")
-    report("the most there is", ideal(conversations, 1))
-    report("a fresh choice each turn", ideal(conversations, 4))
-    for way, identify in WAYS.items():
-        for what, fault in FAULTS.items():
-            if way != NO_ID and fault is not no_fault and way != HEADER:
-                continue
-            with gateway(5) as setup:
-                found = asyncio.run(replay(setup, conversations, identify, fault))
-                report(f"{way}, {what}", found, "up0" if fault is provider_killed else None)
-    if not shutil.which("nginx"):
-        print("nginx is not installed: not measured")
-        return
-    for fault in (no_fault, provider_killed):
-        with nginx() as setup:
-            found = asyncio.run(replay(setup, conversations, WAYS[HEADER], fault))
-            name = next(name for name, each in FAULTS.items() if each is fault)
-            victim = f"127.0.0.1:{setup.upstreams[0].port}" if fault is provider_killed else None
-            report(f"nginx hash consistent, {name}", found, victim)
+def main(chosen: Sequence[str]) -> None:
+    """Run the chosen cases, keep their rows beside the others, and draw all."""
+    most_share = most()
+    for case in CASES:
+        if "--draw" in chosen or (chosen and not any(":".join(case).startswith(each) for each in chosen)):
+            continue
+        began = time.monotonic()
+        row = measure(*case, most_share)
+        print(row, f"{time.monotonic() - began:.0f} s", flush=True)
+        keep(row)
+    print(table(keep()))
+    draw(ROOT / "docs" / "worth.svg", keep())
 
 
 if __name__ == "__main__":
-    given = [int(each) for each in sys.argv[1:3]]
-    began = time.monotonic()
-    main(*given, *(80, 10)[len(given) :])
-    print(f"{time.monotonic() - began:.0f} s")
+    main(sys.argv[1:])

@@ -1,18 +1,24 @@
-"""MkDocs hook: fail the build if a page loads anything from another host."""
+"""Check a built site: `python docs/offline.py FOLDER` fails if a page loads anything from another host."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
-
-from mkdocs.exceptions import PluginError
+import sys
+from pathlib import Path
 
 LOADED = re.compile(r"""<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc=["']?((?:https?:)?//[^"'\s>]+)""")
 STYLES = re.compile(r"""<link\b(?![^>]*\brel=["']?canonical)[^>]*\bhref=["']?((?:https?:)?//[^"'\s>]+)""")
 
 
-def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
-    """Return the page unchanged; raise `PluginError` if it loads a script, style, picture or font from another host."""
-    if foreign := LOADED.findall(output) + STYLES.findall(output):
-        raise PluginError(f"{page.file.src_uri} loads from elsewhere: {', '.join(foreign)}")
-    return output
+def main(folder: Path) -> None:
+    """Exit with the pages that load a script, style, picture or font from another host, and what they load."""
+    pages = sorted(folder.rglob("*.html"))
+    if not pages:
+        sys.exit(f"{folder} has no pages")
+    found = {page: LOADED.findall(text) + STYLES.findall(text) for page in pages for text in [page.read_text()]}
+    if foreign := {str(page): hosts for page, hosts in found.items() if hosts}:
+        sys.exit("\n".join(f"{page} loads from elsewhere: {', '.join(hosts)}" for page, hosts in foreign.items()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, cast
 
@@ -96,9 +97,7 @@ class GatewayHandler(ASGIHandler):
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stopping.unlisten()
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await cancel(background)
         await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -126,6 +125,14 @@ class GatewayHandler(ASGIHandler):
         finally:
             stopping.end_chat(work)
             client.unwatch()
+
+
+async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as redis-py's `wait_for` ends."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=0.1)
 
 
 class _Client:

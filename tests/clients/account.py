@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import secrets
+from collections import Counter
 from typing import Any
 
 BLOCK_TOKENS = 128
@@ -15,10 +16,14 @@ BYTES_PER_TOKEN = 4
 
 
 class PromptCache:
-    """The blocks of prompts that a server has computed, by the hash of the prompt up to each block's end."""
+    """The blocks of prompts that a server has computed, by the hash of the prompt up to each block's end.
+
+    `counted` has the turns that wrote to it: how many, and their tokens of input and from the cache.
+    """
 
     def __init__(self) -> None:
         self._prefixes: set[bytes] = set()
+        self.counted: Counter[str] = Counter()
 
     def read(self, model: str, prompt: Any, *, write: bool = True) -> tuple[int, int, int]:
         """Return how many tokens the prompt has, how many of them were cached, and how many are newly written."""
@@ -33,6 +38,8 @@ class PromptCache:
         if write:
             self._prefixes.update(prefixes)
         total = -(-len(text) // BYTES_PER_TOKEN)
+        if write:
+            self.counted.update(turns=1, input=total, read=cached * BLOCK_TOKENS)
         return total, cached * BLOCK_TOKENS, (len(prefixes) - cached) * BLOCK_TOKENS if write else 0
 
 

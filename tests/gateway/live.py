@@ -64,12 +64,14 @@ def database() -> tuple[bytes, str, str]:
         return Path(folder, "db.sqlite3").read_bytes(), *keys
 
 
-def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float) -> None:
+def wait_until_healthy(
+    url: str, process: subprocess.Popen[bytes], log: Path, seconds: float, *, path: str = "/healthz"
+) -> None:
     """Wait until a server answers; fail with its log when it ends or takes too long."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+            urllib.request.urlopen(f"{url}{path}", timeout=5).close()
             return
         except OSError:  # refused, or a machine so busy that it took too long
             assert process.poll() is None, log.read_text()

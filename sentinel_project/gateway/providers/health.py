@@ -188,10 +188,15 @@ class Health:
             self.states[name][PROVIDER] = msgspec.structs.replace(state, failing_since=since, failed_at=now)
 
     def merge(self, name: str, slot: str, state: SlotState) -> None:
-        """Merge the state of another process if it is newer."""
+        """Merge the state of another process if it is newer.
+
+        If each process has a conversation that found the prompt caches cold, the two prove it.
+        """
         mine = self._state(name, slot)
         if state.id != mine.id and (not mine.id or state.at > mine.at):
             self.states.setdefault(name, {})[slot] = state
+            if slot == CACHE and all(each.cooled_at and not each.is_stated for each in (mine, state)):
+                self._set(name, slot, msgspec.structs.replace(state, is_stated=True))
 
     def _record_outlier(self, name: str, model: str, failure: Failure) -> None:
         is_outlier = self._evidence[name].record_failure(self.now(), failure.conversation)

@@ -3,7 +3,8 @@
 Returning is right while the cache there is warm. It is not when the cache has expired, nor when the provider came back
 with an empty one after a restart. The trail says what should be warm where. It is read only while a provider is in
 doubt: it cannot serve now, or could not within the time that caches live. Then one conversation at a time returns, and
-the others that are warm elsewhere stay there, until a return shows what the provider's cache still holds.
+the others that are warm elsewhere stay there, until a return shows what the provider's cache still holds and it has
+not failed for some time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ RETURN_SECONDS = 60
 """How long the others wait for the outcome of a return."""
 SHARE_SECONDS = 1
 """How long they wait after a cold one: until then another worker's finding is known here."""
+QUIET_SECONDS = 10
+"""How long a provider must not have failed before all return at once: a saturated one would refuse them again."""
 
 
 class Returning(NamedTuple):
@@ -81,9 +84,12 @@ class Warmth:
         configured: Sequence[Provider],
         health: Health,
     ) -> Decision | None:
-        """Return how to route a session whose provider is in doubt; None when it is not, or nothing is known."""
-        is_home = candidates[0].name == session.provider
-        if not is_home:
+        """Return how to route a session whose provider is in doubt; None when it is not, or nothing is known.
+
+        A provider that is only slow or busy is among the candidates, behind others: its caches are not in doubt.
+        """
+        can_serve = any(each.name == session.provider for each in candidates)
+        if not can_serve:
             self.note_failing([session.provider])
             self._away.add(session.provider)
         elif session.provider in self._away:  # it is back: not all workers at once find out how
@@ -103,13 +109,13 @@ class Warmth:
     def _decide(
         self, session: Session, trail: Trail, home: Provider, candidates: list[Provider], health: Health
     ) -> Decision:
-        is_home, now = candidates[0].name == home.name, clock.now()
+        is_first, now = candidates[0].name == home.name, clock.now()
         at_home, last = trail.caches[home.name], trail.last_provider
         is_away = last != home.name and any(each.name == last for each in candidates)
         away = last if is_away and last is not None and trail.caches[last].expires_at > now else None
         if at_home.expires_at <= now:
             return Decision(away, CACHE_EXPIRED)
-        if not is_home or away is None:
+        if not is_first or away is None:
             return Decision(away)
         if _is_cold(at_home, home, health, now):
             return Decision(away, CAME_BACK_COLD)
@@ -131,8 +137,11 @@ class Warmth:
             return
         if usage.read * 2 >= returning.expected:
             self._cold.pop(name, None)
-            self._doubtful_since.pop(name, None)
             returning.health.record_warm(name)
+            if time.monotonic() - self._doubtful_since.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
+                self._hold(name, SHARE_SECONDS)
+            else:
+                self._doubtful_since.pop(name, None)
         elif self._cold.get(name) != returning.conversation_id:
             self._cold[name] = returning.conversation_id
             self._hold(name, SHARE_SECONDS)

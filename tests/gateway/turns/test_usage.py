@@ -73,6 +73,23 @@ def test_reader_reads_a_plain_answer(api, usage, expected):
     assert reader.usage() == expected
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"message": {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}},
+        {"message": "hi"},
+        {"response": "hi"},
+        {"response": {"output": []}},
+        {"message": None, "response": {}},
+    ],
+)
+def test_reader_reads_the_usage_beside_what_the_model_wrote(answer):
+    """Cohere's answers have a `message`, others a `response`, and their usage beside it."""
+    reader = UsageReader(CHAT)
+    reader.read(json.dumps({**answer, "usage": {"prompt_tokens": 2_000, "completion_tokens": 7}}).encode())
+    assert reader.usage() == Usage(2_000, output=7, cached=0)
+
+
 def test_reader_reads_geminis_names():
     reader = UsageReader(CHAT)
     counts = {

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from sentinel_project.gateway import clock
+from sentinel_project.gateway.handler import cancel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
@@ -39,8 +40,7 @@ async def flushing():
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.wait([task])
+        await cancel([task])
 
 
 class Conversation:
@@ -77,6 +77,7 @@ def patient(accounts, gateway, monkeypatch):
     """The two accounts, north with an empty cache of its own; cooldowns are short."""
     monkeypatch.setattr(routing, "health", Health(0.05, providers))
     monkeypatch.setattr(rules, "READ_SECONDS", 5)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
     for upstream in accounts:
         upstream.account.cache = ProviderCache()
@@ -143,6 +144,39 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
     assert [event.reason for event in sessions.history(NAMES[0]) if event.kind == "rebound"] == [CACHE_EXPIRED]
 
 
+async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(patient):
+    conversation, other, *_ = all_bound_to_north()
+    pace = routing.load.pace("north")
+    async with flushing():
+        assert (await conversation.turn())[1] == "hit"
+        assert (await other.turn())[1] == "hit"
+        pace.begin(routing.health.now())
+        for _ in range(3):
+            pace.record(is_late=True)
+        pace.begin(routing.health.now())
+        assert await conversation.turn() == (200, "spilled", "south")
+        pace.record(is_late=False)
+        assert await conversation.turn() == (200, "hit", "north")
+        assert await other.turn() == (200, "hit", "north")
+
+
+async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(patient, monkeypatch):
+    """The load counts, whatever is known of the caches."""
+    decided = Decision("south")
+
+    async def decide(*_):
+        return decided
+
+    monkeypatch.setattr(routing.warmth, "decide", decide)
+    monkeypatch.setattr(routing.load, "is_bucket", lambda _: True)
+    monkeypatch.setattr(routing.load, "overfull", lambda _: {"south"})
+    messages = [*Conversation("bucket").messages, {"role": "user", "content": "a"}]
+    messages += [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    for _ in range(2):
+        answered = await ask({"model": MODEL, "messages": messages})
+    assert outcome_of(answered)[2] == "north"
+
+
 async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
     """Its cache at home has expired, and another provider answers: still it only spills."""
     north, south = patient
@@ -175,6 +209,7 @@ def known(gateway, north, south, monkeypatch):
     both = [provider(north), provider(south)]
     monkeypatch.setattr(clock, "now", lambda: NOW)
     monkeypatch.setattr(rules, "SHARE_SECONDS", 0)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 0)
     warmth, health = Warmth(), Health(30, lambda: both)
     warmth.note_failing(["north"])
 
@@ -202,14 +237,29 @@ async def test_nothing_is_decided_when_nothing_is_known(known, gateway):
 async def test_conversation_does_not_move_when_its_last_turn_at_home_is_not_known(known):
     """Bound before there were trails, or by another program."""
     assert await known(trail(south=(100, 2_000))) is None
-    assert await known(trail(south=(100, 2_000)), known.both[::-1]) is None
+    assert await known(trail(south=(100, 2_000)), known.both[1:]) is None
 
 
 async def test_conversation_spills_to_where_it_is_warm(known):
-    elsewhere = known.both[::-1]
+    elsewhere = known.both[1:]
     assert await known(trail(south=(100, 2_000), north=(50, 2_000)), elsewhere) == Decision("south")
     assert await known(trail(north=(50, 2_000)), elsewhere) == Decision()
     assert await known(trail(north=(-1, 2_000)), elsewhere) == Decision(None, CACHE_EXPIRED)
+
+
+async def test_provider_behind_others_is_not_in_doubt(known):
+    """It is slow or has more than its share of the load; its caches are what they were."""
+    warmth = Warmth()
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000)), known.both[::-1], warmth) is None
+    assert (warmth._doubtful_since, warmth._away) == ({}, set())
+
+
+async def test_conversation_does_not_return_to_a_provider_behind_others(known):
+    busy = known.both[::-1]
+    assert await known(trail(south=(100, 2_000), north=(50, 2_000)), busy) == Decision("south")
+    assert await known(trail(north=(50, 2_000)), busy) == Decision()
+    assert await known(trail(south=(100, 2_000), north=(-1, 2_000)), busy) == Decision("south", CACHE_EXPIRED)
+    assert (await known(trail(south=(100, 2_000), north=(50, 2_000)))).returning is not None
 
 
 async def test_conversation_returns_when_it_is_warm_nowhere_else_or_short(known):
@@ -278,6 +328,46 @@ async def test_workers_share_that_a_provider_came_back_cold(known):
     assert other.cold_for("north") == pytest.approx(0, abs=5)
     assert other.failing() == []
     assert not other.is_cooling("north", MODEL)
+
+
+async def test_workers_prove_that_a_provider_came_back_cold_with_a_conversation_each(known):
+    mine, other = known.health, Health(30, lambda: known.both)
+    for health in (mine, other):
+        health.record_cold("north")
+        assert health.cold_for("north") is None
+    (state,) = other.states["north"].values()
+    (slot,) = other.states["north"]
+    mine.merge("north", slot, state)
+    assert mine.cold_for("north") is not None
+    other.merge("north", slot, mine.states["north"][slot])
+    assert other.cold_for("north") is not None
+
+
+async def test_provider_is_not_cold_when_a_worker_found_it_warm_in_between(known):
+    mine, other = known.health, Health(30, lambda: known.both)
+    mine.record_cold("north")
+    (slot,) = mine.states["north"]
+    other.merge("north", slot, mine.states["north"][slot])
+    other.record_warm("north")
+    mine.merge("north", slot, other.states["north"][slot])
+    other.record_cold("north")
+    mine.merge("north", slot, other.states["north"][slot])
+    assert mine.cold_for("north") is None
+
+
+async def test_conversations_return_one_at_a_time_while_their_provider_keeps_failing(known, monkeypatch):
+    """All at once would saturate it again."""
+    away, began = trail(south=(100, 2_000), north=(50, 2_000)), time.monotonic()
+    monkeypatch.setattr(rules, "SHARE_SECONDS", 1)
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 10)
+    for seconds in (0, 2, 4):
+        monkeypatch.setattr(time, "monotonic", lambda now=began + seconds: now)
+        known.warmth.note_failing(["north"])
+        (await known(away)).returning.end("north", Usage(3_000, read=2_000))
+        assert await known(away) == Decision("south")
+    monkeypatch.setattr(time, "monotonic", lambda: began + 4 + rules.QUIET_SECONDS)
+    (await known(away)).returning.end("north", Usage(3_000, read=2_000))
+    assert await known(away) is None
 
 
 async def test_failing_providers_are_noted_although_other_workers_met_them(known):
