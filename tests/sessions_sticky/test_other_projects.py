@@ -133,7 +133,8 @@ with valkey():
             text = page.content.decode()
             found[str(login)][path] = [page.status_code, page["Content-Type"], "<html" in text, "<b>conv" in text]
     jsons = [client.get(f"/chats/{query}", headers={"accept": accept}) for query, accept in (
-        ("?format=json", "text/html,*/*;q=0.8"), ("", "*/*"), ("", "application/json"), ("id/missing/", "application/json"))]
+        ("?format=json", "text/html,*/*;q=0.8"), ("", "*/*"), ("", "application/json"),
+        ("id/missing/", "application/json"))]
     found["json"] = [[each.status_code, each["Content-Type"]] for each in jsons]
     found["unknown"] = client.get("/chats/?format=xml").json()["errors"]
 print(json.dumps(found))

@@ -8,7 +8,9 @@ from functools import partial
 from typing import NamedTuple
 
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.controls import Control
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
@@ -137,7 +139,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
-        move_reason = decision.move_reason
+        move_reason = None if controls.is_set(session.provider, Control.HOLD) else decision.move_reason
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
@@ -196,7 +198,7 @@ def _move_reason(session: Session) -> str | None:
         return reasons.MODEL_GONE
     if session.provider not in serving:
         return reasons.PROVIDER_GONE
-    if health.is_lost(session.provider):
+    if health.is_lost(session.provider) and not controls.is_set(session.provider, Control.HOLD):
         return reasons.LOST
     return None
 

@@ -24,16 +24,16 @@ AT_ONE_PROVIDER = [
     (CHAT, OPENAI, {}),
     (MESSAGES, ANTHROPIC, {}),
     (MESSAGES, UPLOAD, {}),
-    (MESSAGES, {"type": "text", "text": "go on"}, {"container": "container_1"}),
-    (MESSAGES, {"type": "text", "text": "go on"}, {"container": {"id": "container_1", "skills": []}}),
+    (MESSAGES, {"type": "text", "text": "continue"}, {"container": "container_1"}),
+    (MESSAGES, {"type": "text", "text": "continue"}, {"container": {"id": "container_1", "skills": []}}),
 ]
 ANYWHERE = [
     (CHAT, {"type": "text", "text": '"file_id": "file-1"'}, {}),
     (CHAT, {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}, {"container": "ignored"}),
     (MESSAGES, {"type": "text", "text": '"file_id": "file_011CNha8iCJcU1wXNR6q4V8w"'}, {}),
     (MESSAGES, TOOL_USE, {}),
-    (MESSAGES, {"type": "text", "text": "go on"}, {"container": {"skills": [{"skill_id": "pptx"}]}}),
-    (MESSAGES, {"type": "text", "text": "go on"}, {"container": None}),
+    (MESSAGES, {"type": "text", "text": "continue"}, {"container": {"skills": [{"skill_id": "pptx"}]}}),
+    (MESSAGES, {"type": "text", "text": "continue"}, {"container": None}),
 ]
 
 
