@@ -155,7 +155,7 @@ async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(pat
             pace.record(routing.health.now(), is_late=True)
         pace.begin(routing.health.now())
         assert await conversation.turn() == (200, "spilled", "south")
-        pace.record(is_late=False)
+        pace.record(routing.health.now(), is_late=False)
         assert await conversation.turn() == (200, "hit", "north")
         assert await other.turn() == (200, "hit", "north")
 
