@@ -34,7 +34,7 @@ class Connection(Protocol):
         """The headers of every response."""
 
     def resume_body(self) -> None:
-        """Read on after the application has taken the body so far."""
+        """Resume reading after the application has taken the body so far."""
 
     def finish(self) -> None:
         """Start the next request: the response is complete."""
@@ -153,7 +153,7 @@ class Exchange:
             lines.append(b"transfer-encoding: chunked\r\n")
         # An HTTP/1.0 client instead reads until the connection closes, as all of its connections do.
         if self._awaits_continue:
-            self.is_persistent = False  # it is the client's choice whether the body still comes
+            self.is_persistent = False  # the client may or may not send the body
         if not self.is_persistent:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")

@@ -1,9 +1,9 @@
-"""The server's side of one HTTP/1.1 connection, with limits on what a client without a key can use up.
+"""The server side of one HTTP/1.1 connection, with limits on the resources of clients without a key.
 
 `manage.py run` uses it; for uvicorn itself it is `--http sentinel_project.http_protocol:LimitedProtocol`.
 
-One request is parsed at a time. The bytes behind it wait, unparsed and bounded, until its response is complete: so
-responses and refusals keep their order, and a connection that is lost has at most one request to end.
+One request is parsed at a time. The bytes after it wait, unparsed and bounded, until its response is complete. So
+responses and refusals keep their order, and a lost connection ends at most one request.
 
 The contract with uvicorn: it creates a protocol for each connection with `config`, `server_state`, `app_state` and
 `_loop`, and calls `shutdown` when it stops; then it waits until `connections` and `tasks` of the state are empty. The
@@ -22,14 +22,8 @@ from django.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.http_exchange import CONTINUE, Exchange, addresses, asgi_scope, error_response
 from sentinel_project.http_request import Body, HeadReader, Request
-from sentinel_project.http_timers import Delivery, Timer
+from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SECONDS, Delivery, Timer
 
-HEAD_SECONDS = 10
-"""How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
-LINGER_SECONDS = 2
-"""How long a refused client may keep sending: closing at once would reset the connection and lose the answer."""
-PROBE_SECONDS = 0.1
-"""When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
 MAX_WAITING_BYTES = 64 * 1024
 """Of a body that the application has not taken, or of requests behind the current one; then reading pauses."""
 
@@ -72,23 +66,23 @@ class LimitedProtocol(asyncio.Protocol):
         self._arrival.start(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the current exchange, and drop the requests behind it."""
+        """End the current exchange, and drop the requests after it."""
         self._state.connections.discard(self)
         self._end()
         self._delivery.cancel()
         self.writable.set()
 
     def data_received(self, data: bytes) -> None:
-        """Use the bytes that belong to the current request; keep those behind it."""
+        """Use the bytes of the current request; keep those after it."""
         if not self._is_ending:
             self._waiting = self._waiting + data if self._waiting else data
             self._advance()
 
     def eof_received(self) -> bool:
-        """Keep a connection open whose client sends no more and still reads.
+        """Keep a half-closed connection open: its client may still read.
 
-        To the server a client that left looks the same until it writes: `_probe` does. An HTTP/1.0 client and one that
-        already reads an event stream cannot be probed, so they have left.
+        A client that has left looks the same until the server writes, which `_probe` does. HTTP/1.0 clients and those
+        that already receive an event stream cannot be probed; they count as gone.
         """
         exchange = self._exchange
         self._has_eof = (
@@ -103,18 +97,18 @@ class LimitedProtocol(asyncio.Protocol):
         return self._has_eof
 
     def pause_writing(self) -> None:
-        """Wait for a client that does not read."""
+        """Stop writing: the client does not read."""
         self.writable.clear()
         self._delivery.watch(self.transport)
 
     def resume_writing(self) -> None:
-        """Write on: the client reads."""
+        """Resume writing: the client reads."""
         if not self._is_ending:
             self._delivery.cancel()
         self.writable.set()
 
     def resume_body(self) -> None:
-        """Read on after the application has taken the body so far."""
+        """Resume reading after the application has taken the body so far."""
         if self._body is not None:
             self._pause_reading(False)
 
@@ -157,7 +151,7 @@ class LimitedProtocol(asyncio.Protocol):
             self._await_next()
 
     def _take_head(self) -> bool:
-        """Take what waits of a head; return whether it is complete."""
+        """Parse the waiting bytes of a head; return whether it is complete."""
         is_new = self._head is None
         self._head = self._head or HeadReader()
         request, self._waiting = self._head.feed(self._waiting)
@@ -169,7 +163,7 @@ class LimitedProtocol(asyncio.Protocol):
         return request is not None
 
     def _take_body(self, body: Body) -> bool:
-        """Take what waits of a body, or drop it when it is answered already; return whether it is complete."""
+        """Take the waiting bytes of a body, or drop them if it was already answered; return whether it is complete."""
         piece, self._waiting = body.take(self._waiting)
         if body.is_complete:
             self._body = None
@@ -230,17 +224,17 @@ class LimitedProtocol(asyncio.Protocol):
         exchange = self._exchange
         if self._is_ending:
             self.transport.close()
-        elif self._body is not None and self._is_paused:  # the application takes its time, not the client
+        elif self._body is not None and self._is_paused:  # the application is slow, not the client
             self._arrival.start(HEAD_SECONDS)
         elif exchange is not None or (self._head is not None and self._head.has_begun):
             self._refuse(ApiError(408, "The request took too long to arrive", code="request_timeout"))
-        else:  # nothing was asked, or it is answered already
+        else:  # idle
             self.close()
 
     def _probe(self) -> None:
         """Write an interim response: a client that reads ignores it, one that left resets the connection.
 
-        It is for clients that the server cannot see leave: they are half-closed, or reading pauses.
+        For clients whose leaving the server cannot notice: half-closed ones, and while reading is paused.
         """
         if self._exchange is not None and not self._exchange.is_started and (self._has_eof or self._is_paused):
             self.transport.write(CONTINUE)
@@ -255,7 +249,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._linger()
 
     def _linger(self) -> None:
-        """Close the connection, but read on for a moment."""
+        """Close the connection, but continue reading for a moment."""
         self._end()
         if not self.transport.can_write_eof():
             self.close()

@@ -1,8 +1,8 @@
 """Parse HTTP/1.1 requests from the bytes of a connection, without I/O.
 
 httptools parses each request's head, and only the head: for it a request that offers an upgrade ends there, and the
-body is the next request (MagicStack/httptools#124, Kludex/uvicorn#2722). Where a head and a body end is decided here:
-a parser never sees the bytes of two requests. RFC 9112 is applied strictly where recipients could disagree.
+body is the next request (MagicStack/httptools#124, Kludex/uvicorn#2722). This module finds the ends of head and body: a
+parser never sees the bytes of two requests. RFC 9112 is applied strictly where recipients could disagree.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Request:
     def _framing(self) -> Body:
         length, coding = self._fields.get(b"content-length"), self._fields.get(b"transfer-encoding")
         if length is coding:
-            return FixedBody(0)  # neither is there
+            return FixedBody(0)  # no body
         if len(self._fields) < len(self.headers):
             names = [name for name, _ in self.headers]
             if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
@@ -174,7 +174,7 @@ class HeadReader:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything but empty lines has come."""
+        """Whether anything but empty lines has arrived."""
         return bool(self._received)
 
     def feed(self, data: bytes) -> tuple[Request | None, bytes]:
@@ -200,7 +200,7 @@ class HeadReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # the parser takes the head of an upgrade offer, or of CONNECT, for a whole request
+            pass  # for the parser the head of an upgrade offer, or of CONNECT, is a whole request
         except httptools.HttpParserError as exc:
             if b" HTTP/" in self._received:
                 self._check_version()

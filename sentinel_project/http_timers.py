@@ -5,6 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+HEAD_SECONDS = 10
+"""How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
+LINGER_SECONDS = 2
+"""How long a refused client may keep sending: closing at once would reset the connection and lose the answer."""
+PROBE_SECONDS = 0.1
+"""When to check first that a client which sends no more still reads; then after twice, four times as long and so on."""
 STUCK_SECONDS = 60
 """How long a client may leave its answer unread; nginx's `send_timeout` is the same."""
 
@@ -20,7 +26,7 @@ class Timer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the time is not yet over."""
+        """Whether a limit is set."""
         return self._handle is not None
 
     def start(self, seconds: float) -> None:
@@ -53,12 +59,12 @@ class Delivery:
         self._unread = 0
 
     def watch(self, transport: asyncio.Transport) -> None:
-        """Expect less to be unread after `STUCK_SECONDS`, and so on."""
+        """Abort unless the unread answer shrinks every `STUCK_SECONDS`."""
         self._transport, self._unread = transport, transport.get_write_buffer_size()
         self._timer.start(STUCK_SECONDS)
 
     def cancel(self) -> None:
-        """Expect nothing."""
+        """Stop watching."""
         self._timer.cancel()
 
     def _check(self) -> None:

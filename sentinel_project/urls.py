@@ -13,6 +13,7 @@ from rest_framework.authtoken.models import TokenProxy
 from sentinel_project.api_schema import SchemaView
 from sentinel_project.gateway.healthchecks import FrontPage, start_page
 from sentinel_project.gateway.keys_api import KeyDetail, KeyList
+from sentinel_project.gateway.providers_api import ProviderDetail, ProviderList
 from sentinel_project.security_headers import styled
 
 # Its pages show every user's token, so a viewer could act as any user. Use `manage.py drf_create_token` instead.
@@ -27,6 +28,8 @@ urlpatterns = [
     path("admin/all/", admin.site.admin_view(admin.site.index)),
     path("admin/", admin.site.urls),
     path("api/sessions/", include("sessions_sticky.api.urls")),
+    path("api/providers/", ProviderList.as_view()),
+    path("api/providers/<path:name>/", ProviderDetail.as_view()),
     path("api/keys/", KeyList.as_view()),
     path("api/keys/<int:pk>/", KeyDetail.as_view()),
     path("api/schema/", SchemaView.as_view(), name="schema"),

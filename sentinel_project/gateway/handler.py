@@ -27,8 +27,10 @@ from sentinel_project.gateway.endpoint import refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.outages import record_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
@@ -79,6 +81,8 @@ class GatewayHandler(ASGIHandler):
             probe_forever(health, providers),
             export_forever(health, routing.load, providers),
             export_store_forever(),
+            follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
+            record_forever(health),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),

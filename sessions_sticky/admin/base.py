@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Literal, NamedTuple, ParamSpec, cast
+from typing import Any, ClassVar, Concatenate, ParamSpec, cast
 
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.utils import quote
@@ -25,28 +25,18 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 
+from sessions_sticky.admin import registry
+from sessions_sticky.admin.registry import Needed, Section
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import SessionManager, sessions
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 logger = logging.getLogger("sessions_sticky")
 
 P = ParamSpec("P")
 Page = Callable[Concatenate["PageAdmin", HttpRequest, P], HttpResponse]
-Needed = Literal["view", "change", "delete"]
 
 READING = ("GET", "HEAD")
 TEMPLATES = "admin/sessions_sticky/"
-
-
-class Section(NamedTuple):
-    """An entry of the menu: the name and title of a page, and the required permission."""
-
-    name: str
-    title: StrOrPromise
-    needed: Needed = "view"
 
 
 class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
@@ -73,7 +63,11 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
     def render(
         self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200
     ) -> TemplateResponse:
-        """Render a template of this app with the context of Django admin and the user's permissions."""
+        """Render a template with the context of Django admin and the user's permissions.
+
+        `template` is a name in this app's folder, or with a slash a complete one.
+        """
+        name = template if "/" in template else f"{TEMPLATES}{template}"
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -82,7 +76,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
             "may_delete": self.allows(request, "delete"),
         }
         request.current_app = self.admin_site.name
-        return TemplateResponse(request, f"{TEMPLATES}{template}", {**shared, **context}, status=status)
+        return TemplateResponse(request, name, {**shared, **context}, status=status)
 
     def manager(self, request: HttpRequest) -> SessionManager:
         """Return the manager that records the user as the author of changes."""
@@ -95,7 +89,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
     def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
         return [
             {"title": section.title, "url": (url := self.url(section.name)), "here": request.path == url}
-            for section in self.menu
+            for section in (*self.menu, *(pages.section for pages in registry.pages()))
             if self.allows(request, section.needed)
         ]
 

@@ -11,9 +11,10 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from sessions_sticky.admin.base import PageAdmin, Section, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
 from sessions_sticky.admin.formatting import shown_all
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters

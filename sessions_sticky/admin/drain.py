@@ -13,9 +13,10 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
 from sessions_sticky.admin import registry
-from sessions_sticky.admin.base import PageAdmin, Section, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.job import described
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.manager import sessions

@@ -14,8 +14,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
-from sessions_sticky.admin.base import Needed, PageAdmin, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.formatting import duration
+from sessions_sticky.admin.registry import Needed
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.records import Job, Kind, State
 

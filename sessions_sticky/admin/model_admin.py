@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.urls import URLPattern
 
-from sessions_sticky.admin import actions, changelist, detail, drain, job, overview
+from sessions_sticky.admin import actions, changelist, detail, drain, job, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.models import Session
 
@@ -17,7 +17,9 @@ class SessionAdmin(PageAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL patterns of the pages."""
-        return [url for module in (changelist, overview, drain, job, actions, detail) for url in module.urls(self)]
+        own = [url for module in (changelist, overview, drain, job, actions) for url in module.urls(self)]
+        registered = [url for pages in registry.pages() for url in pages.urls(self)]
+        return [*own, *registered, *detail.urls(self)]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Session:
         """Return a model instance for any conversation id, without a query."""

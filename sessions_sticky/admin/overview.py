@@ -18,9 +18,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin import charts, registry
-from sessions_sticky.admin.base import PageAdmin, Section, page
+from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.charts import Columns
 from sessions_sticky.admin.filters import query_of
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor

@@ -4,14 +4,17 @@ from sessions_sticky.admin.registry import Panel, register_panel, register_route
 
 register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
 register_routes(lambda: [("openai", "gpt-4"), ...])
+
+`register_pages` adds whole pages, written as in `admin.base`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.http import HttpRequest
+from django.urls import URLPattern
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -33,7 +36,26 @@ class Panel(NamedTuple):
 MakePanel = Callable[[HttpRequest], Panel]
 ListRoutes = Callable[[], Iterable[tuple[str, str]]]
 
+Needed = Literal["view", "change", "delete"]
+
+
+class Section(NamedTuple):
+    """An entry of the menu: the name and title of a page, and the required permission."""
+
+    name: str
+    title: StrOrPromise
+    needed: Needed = "view"
+
+
+class Pages(NamedTuple):
+    """Pages of a project: their entry in the menu, and the function that lists their URL patterns for a `PageAdmin`."""
+
+    section: Section
+    urls: Callable[[Any], list[URLPattern]]
+
+
 _panels: list[MakePanel] = []
+_pages: list[Pages] = []
 _routes: list[ListRoutes] = []
 
 
@@ -45,6 +67,16 @@ def register_panel(make: MakePanel) -> None:
 def register_routes(list_routes: ListRoutes) -> None:
     """Register providers and models as targets, so that sessions can be moved to unused ones."""
     _routes.append(list_routes)
+
+
+def register_pages(section: Section, urls: Callable[[Any], list[URLPattern]]) -> None:
+    """Add pages below those of sessions, and an entry of their menu. Call it from a project's `admin.py`."""
+    _pages.append(Pages(section, urls))
+
+
+def pages() -> list[Pages]:
+    """Return the registered pages."""
+    return list(_pages)
 
 
 def panels(request: HttpRequest) -> list[Panel]:

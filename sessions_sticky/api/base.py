@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest
+from django.apps import apps
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import DefaultContentNegotiation
-from rest_framework.renderers import JSONRenderer
+from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from sessions_sticky.api.parsers import ShortJSONParser
@@ -23,20 +26,29 @@ from sessions_sticky.conf import conf
 from sessions_sticky.manager import SessionManager, sessions
 
 
-class JSONAlone(DefaultContentNegotiation):
-    """Knows no `?format=`, which asks for other renderers and answers 404 without."""
+class Negotiation(DefaultContentNegotiation):
+    """Answers 400 to an unknown `?format=`; DRF answers 404, as if there were no such session."""
 
     def filter_renderers(self, renderers: Any, format: str) -> Any:
-        """Return them all."""
-        return renderers
+        """Return the renderers of a format."""
+        try:
+            return super().filter_renderers(renderers, format)
+        except Http404:
+            allowed = ", ".join(renderer.format for renderer in renderers)
+            raise ValidationError(
+                {api_settings.URL_FORMAT_OVERRIDE: [f"Unknown format; allowed: {allowed}."]}
+            ) from None
 
 
 class AdminView(APIView):
-    """JSON requests and responses, problem details for errors, and the project's authentication."""
+    """JSON requests and responses, problem details for errors, and the project's authentication.
+
+    Where the project has DRF's browsable API, browsers get it.
+    """
 
     parser_classes = (ShortJSONParser,)
     renderer_classes = (JSONRenderer,)
-    content_negotiation_class = JSONAlone
+    content_negotiation_class = Negotiation
     versioning_class = None  # the project's versioning would expect a version in the path
     permission_classes = (SessionPermission,)
     throttle_classes = (SessionThrottle,)
@@ -55,6 +67,14 @@ class AdminView(APIView):
         """Return the permissions of the app, and those of the setting: all must allow."""
         return [*super().get_permissions(), *(each() for each in conf.api_permission_classes)]
 
+    def get_renderers(self) -> list[BaseRenderer]:
+        """Return JSON, and the browsable renderers of the project."""
+        renderers = super().get_renderers()
+        if apps.is_installed("rest_framework"):  # it has the templates
+            theirs: Any = api_settings.DEFAULT_RENDERER_CLASSES
+            renderers += [each() for each in theirs if issubclass(each, BrowsableAPIRenderer)]
+        return renderers
+
     @property
     def manager(self) -> SessionManager:
         """The manager that records the user as the author of changes."""
@@ -64,6 +84,8 @@ class AdminView(APIView):
         """Forbid caching: responses contain sessions and their owners."""
         final: Response = super().finalize_response(request, response, *args, **kwargs)
         final["Cache-Control"] = "no-store"
+        if isinstance(request.accepted_renderer, BrowsableAPIRenderer):
+            final.content_type = None  # HTML, also of a problem
         return final
 
     def get_exception_handler(self) -> Callable[..., Response | None]:

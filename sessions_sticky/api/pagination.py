@@ -52,7 +52,8 @@ class ListQuerySerializer(serializers.Serializer[Any]):
 
 def parameters(request: Request, query: type[serializers.Serializer[Any]] = serializers.Serializer) -> dict[str, Any]:
     """Return the validated query parameters; an unknown one, such as a misspelt filter, is an error."""
-    given = {name: values for name, values in request.query_params.lists() if name != _version_parameter()}
+    general = (_version_parameter(), api_settings.URL_FORMAT_OVERRIDE)
+    given = {name: values for name, values in request.query_params.lists() if name not in general}
     serializer = query(data={name: values[0] for name, values in given.items()})
     allowed = serializer.fields
     errors = {name: [_unknown(allowed)] for name in given if name not in allowed}

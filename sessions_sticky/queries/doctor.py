@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from django.core.cache import caches
@@ -37,15 +37,25 @@ SAMPLE_STEPS = 50
 """Maximum number of SCAN steps of `SAMPLE_SIZE` keys: a database may contain many other keys."""
 
 
+_checks: list[Callable[[], Iterable[Finding]]] = []
+
+
+def register_check(check: Callable[[], Iterable[Finding]]) -> None:
+    """Add a check of the project to `doctor`, from `AppConfig.ready`. It must not raise while the store is down."""
+    _checks.append(check)
+
+
 def examine(*, sample: bool = True) -> list[Finding]:
     """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing.
 
-    Without `sample` no sessions are read, which takes thousands of commands, and the latency is that of few reads.
+    Without `sample` no sessions are read, which takes thousands of commands, the latency is that of few reads, and
+    registered checks are left out.
     """
     found: list[Finding] = []
     try:
         found += _settings()
         _Doctor(stores.for_alias(conf.cache), found, sample=sample).run()
+        found += [finding for check in _checks if sample for finding in check()]
     except ImproperlyConfigured as exc:
         _add_if_new(found, exc)
     return found

@@ -132,6 +132,25 @@ async def test_fails_over_when_a_stream_fails_before_its_first_byte(
     assert answered.body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.parametrize("before", [b"", b'data: {"choices":[{"index":0,"delta":null}]}\n\n'], ids=["at once", "empty"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        b'{"error":{"message":"overloaded"}}',
+        b'{"error":"overloaded","choices":null}',
+        b'{"error":{"message":"overloaded"},"choices":[{"index":0,"delta":null,"finish_reason":null}]}',
+        b'{"error":{"message":"overloaded"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}',
+    ],
+)
+async def test_fails_over_when_a_stream_begins_with_an_error_of_any_shape(
+    bound_to_north: str, north: Upstream, before: bytes, error: bytes
+) -> None:
+    north.then(breaks_off(*filter(None, [before]), b"data: %b\n\n" % error))
+    answered = await say(bound_to_north, stream=True)
+    assert outcome_of(answered) == (200, "spilled", "south")
+    assert answered.body.endswith(b"data: [DONE]\n\n")
+
+
 async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     gateway: Settings, north: Upstream, south: Upstream
 ) -> None:

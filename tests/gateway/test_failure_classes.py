@@ -197,6 +197,7 @@ SHAPES = [
     (b'{"message": "maximum context length is 8192"}', "application/json"),
     (b'{"object": "error", "message": "maximum context length is 8192", "code": 400}', "application/json"),
     (b'{"error": "maximum context length is 8192"}', "application/json"),
+    (b'[{"error": {"code": 400, "message": "maximum context length is 8192"}}]', "application/json; charset=UTF-8"),
     (b"maximum context\n length is 8192\n", "text/plain; charset=utf-8"),
 ]
 
@@ -208,6 +209,14 @@ async def test_words_of_the_provider_reach_the_client_whatever_their_shape(
     north.then(fails(400, body, content_type=content_type))
     answered = await say(bound_to_north)
     assert (answered.status, answered.error["message"]) == (400, "maximum context length is 8192")
+
+
+async def test_account_is_at_fault_when_gemini_refuses_the_key_in_a_list(bound_to_north: str, north: Upstream) -> None:
+    message = "API key not valid. Please pass a valid API key."
+    error = {"code": 400, "message": message, "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}
+    north.then(fails(400, json.dumps([{"error": error}]).encode()))
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+    assert routing.health.states["north"].keys() == {ACCOUNT}
 
 
 async def test_plain_text_error_is_passed_on_without_the_gateways_key(bound_to_north: str, north: Upstream) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sentinel_project.gateway.upstream import client
 from tests.gateway.asgi import KEY, MESSAGES, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
-from tests.gateway.upstreams import Upstream, fails
+from tests.gateway.upstreams import Exchange, Upstream, fails
 
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
@@ -46,6 +46,20 @@ async def test_chat_forwards_messages_unchanged_when_they_have_parts(only_north:
     ]
     await ask({"model": "model-a", "messages": messages})
     assert only_north.sent[0]["messages"] == messages
+
+
+@pytest.mark.parametrize("kib", [1, 1_023, 1_024, 5_000])
+async def test_chat_forwards_large_bodies_with_their_length_also_when_sent_again(only_north: Upstream, kib: int):
+    """The second one is sent again, on a new connection, because the provider has closed the kept one."""
+    url = "data:image/png;base64," + kib * 1024 * "A"
+    body = json.dumps(chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": url}]}])).encode()
+    assert (await ask(body)).status == 200
+    only_north.then(Exchange.cut)
+    assert (await ask(body)).status == 200
+    first, _, again = only_north.exchanges
+    for exchange in (first, again):
+        assert exchange.body == body
+        assert exchange.headers["Content-Length"] == str(len(body))
 
 
 async def test_chat_keeps_conversation_id_to_itself_when_it_forwards(only_north: Upstream):

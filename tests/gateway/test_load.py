@@ -204,18 +204,20 @@ def test_pace_is_slow_after_three_excesses_in_a_row_and_tried_twice_a_minute() -
     pace = Pace()
     for _ in range(2):
         for _ in range(SLOW_EXCESSES - 1):
-            pace.record(is_late=True)
-        pace.record(is_late=False)
+            pace.record(100, is_late=True)
+        pace.record(100, is_late=False)
     assert not pace.is_slow(100)
     for _ in range(SLOW_EXCESSES):
-        pace.begin(100)
-        pace.record(is_late=True)
-    assert not pace.is_slow(100)  # one tries at once
-    pace.begin(100)
+        assert not pace.is_slow(100)
+        pace.begin(99)
+        pace.record(100, is_late=True)
+    assert pace.is_slow(100)
     assert pace.is_slow(100 + SLOW_TRY_SECONDS - 1)
     assert not pace.is_slow(100 + SLOW_TRY_SECONDS)
-    pace.record(is_late=False)
-    assert not pace.is_slow(101)
+    pace.begin(100 + SLOW_TRY_SECONDS)  # one tries
+    assert pace.is_slow(100 + SLOW_TRY_SECONDS)
+    pace.record(100 + SLOW_TRY_SECONDS + 1, is_late=False)
+    assert not pace.is_slow(100 + SLOW_TRY_SECONDS + 1)
 
 
 def begins_late(exchange: Exchange) -> None:
@@ -227,14 +229,14 @@ async def test_stream_spills_once_when_its_provider_begins_late(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
 ) -> None:
     gateway.SENTINEL_PROVIDERS = (provider(north, first_byte_seconds=0.2), provider(south, first_byte_seconds=0.2))
-    for _ in range(SLOW_EXCESSES + 1):
+    for _ in range(SLOW_EXCESSES):
         north.then(begins_late)
         south.then(begins_late)
         begun = time.monotonic()
         assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
         assert 0.6 < time.monotonic() - begun < 2
         south.clear()
-        routing.load.pace("south").record(is_late=False)
+        routing.load.pace("south").record(time.monotonic(), is_late=False)
     assert not routing.health.failing()
     asked = len(north.exchanges)
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")

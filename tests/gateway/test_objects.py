@@ -131,6 +131,21 @@ async def test_known_response_is_answered_503_until_its_provider_is_back(account
     assert (await respond("and now?", previous_response_id=first.json["id"])).status == 200
 
 
+async def test_response_is_restored_when_the_store_has_lost_it(accounts):
+    """After a restart without data, or a failover that lost writes."""
+    for number in range(4):
+        first = await respond(f"hello {number}", headers=SESSION)
+        key = f"sentinel:object:{first.json['id']}"
+        stored = cache.get(key)
+        cache.clear()
+        answer = await respond("and now?", previous_response_id=first.json["id"])
+        assert (answer.status, answer.headers["x-session-provider"]) == (200, first.headers["x-session-provider"])
+        assert cache.get(key) == stored
+        assert 86_400 < cache.ttl(key) <= 30 * 86_400
+        answer = await respond("and now?", previous_response_id=first.json["id"], key=OTHER_KEY)
+        assert answer.error["code"] == "previous_response_not_found"
+
+
 async def test_error_of_the_provider_that_has_the_response_is_not_asked_of_another(accounts):
     first = await respond("hello")
     for upstream in accounts:

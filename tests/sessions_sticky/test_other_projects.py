@@ -114,6 +114,65 @@ urlpatterns += [
     assert printed == {base: [f"{base}id/conv%2F1/", f"{base}id/conv%2F1/", base, EVERY_CALL] for base in bases}
 
 
+BROWSE = """
+from django.contrib.auth.models import User
+from django.test import Client
+from sessions_sticky import sessions
+from sessions_sticky.testing import valkey
+
+client = Client()
+found = {}
+with valkey():
+    sessions.create("<b>conv", "p", "m", "o")
+    for login in (None, User.objects.create_user("bob"), User.objects.create_superuser("ann")):
+        if login:
+            client.force_login(login)
+        found[str(login)] = {}
+        for path in ("", "stats/", "id/%3Cb%3Econv/", "id/missing/", "touch/%3Cb%3Econv/", "rebind/", "?format=api"):
+            page = client.get(f"/chats/{path}", headers={"accept": "text/html"})
+            text = page.content.decode()
+            found[str(login)][path] = [page.status_code, page["Content-Type"], "<html" in text, "<b>conv" in text]
+    jsons = [client.get(f"/chats/{query}", headers={"accept": accept}) for query, accept in (
+        ("?format=json", "text/html,*/*;q=0.8"), ("", "*/*"), ("", "application/json"),
+        ("id/missing/", "application/json"))]
+    found["json"] = [[each.status_code, each["Content-Type"]] for each in jsons]
+    found["unknown"] = client.get("/chats/?format=xml").json()["errors"]
+print(json.dumps(found))
+"""
+HTML = "text/html; charset=utf-8"
+
+
+def test_api_is_browsable_where_the_project_is(tmp_path: Path) -> None:
+    urls = f'from django.urls import include, path\nurlpatterns += [path("chats/", {OURS})]\n'
+    found = run_project(tmp_path, BROWSE, settings=DRF, urls=urls)
+    paths = ["", "stats/", "id/%3Cb%3Econv/", "id/missing/", "touch/%3Cb%3Econv/", "rebind/", "?format=api"]
+    statuses = {"None": [403] * 7, "bob": [403] * 7, "ann": [200, 200, 200, 404, 405, 405, 200]}
+    for login, expected in statuses.items():
+        assert found[login] == {path: [status, HTML, True, False] for path, status in zip(paths, expected, strict=True)}
+    assert found["json"] == [[200, "application/json"]] * 3 + [[404, "application/problem+json"]]
+    assert found["unknown"] == {"format": ["Unknown format; allowed: json, api."]}
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        'INSTALLED_APPS.remove("rest_framework")\n',
+        'REST_FRAMEWORK["DEFAULT_RENDERER_CLASSES"] = ["rest_framework.renderers.JSONRenderer"]\n',
+    ],
+)
+def test_api_is_json_only_where_the_project_is_not_browsable(tmp_path: Path, without: str) -> None:
+    urls = f'from django.urls import include, path\nurlpatterns += [path("chats/", {OURS})]\n'
+    program = """
+from django.test import Client
+
+answers = [Client().get("/chats/", headers={"accept": accept}) for accept in ("text/html", "text/html,*/*;q=0.8")]
+print(json.dumps([[answer.status_code, answer["Content-Type"]] for answer in answers]))
+"""
+    found = run_project(tmp_path, program, settings=DRF + without, urls=urls)
+    assert [content_type for _, content_type in found] == ["application/problem+json"] * 2
+    assert found[1][0] == 403
+
+
 SCHEMA_VIEWS = """
 from rest_framework import serializers
 from rest_framework.permissions import IsAuthenticated

@@ -25,7 +25,7 @@ class Stage(enum.Enum):
     """The stage of a stream after an event."""
 
     PRELUDE = enum.auto()
-    """Comes before the answer and promises nothing: comments, `ping`, `response.created`, `message_start`."""
+    """Before the answer, and no sign of one: comments, `ping`, `response.created`, `message_start`."""
     CONTENT = enum.auto()
     ERROR = enum.auto()
     END = enum.auto()
@@ -65,8 +65,8 @@ class Api(ABC):
     path: ClassVar[str]
     """Below `/v1` of the gateway and below a provider's `base_url`; fixed, for the model is in the body."""
     binds: ClassVar[bool] = True
-    """Whether a request binds its conversation and counts for its provider's health. One that does not only goes to the
-    provider that the conversation is bound to."""
+    """Whether a request binds its conversation and counts for its provider's health. If not, it goes to the provider
+    that the conversation is bound to."""
     streams: ClassVar[bool] = True
     """Whether a request may ask for its answer as a stream."""
     makes_objects: ClassVar[bool] = False
@@ -74,7 +74,7 @@ class Api(ABC):
     may_have_error: ClassVar[bool] = False
     """Whether a successful answer may have a field `error` that is not null."""
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
-    """An event that clients pass over; it keeps a quiet stream's connection open."""
+    """An event that clients ignore; it keeps the connection of a silent stream open."""
     takes_hint: ClassVar[bool] = True
     """Whether it accepts a field with a cache hint."""
     asks_for_usage: ClassVar[bool] = False
@@ -87,7 +87,7 @@ class Api(ABC):
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
     """Bytes of which every event that reports an error contains some; others may contain them too."""
     end_is_answer: ClassVar[bool] = False
-    """Whether the last event holds the whole answer, so that nothing need come before it."""
+    """Whether the last event contains the whole answer, so that a stream may consist of it alone."""
 
     @abstractmethod
     def check(self, body: Body) -> None:
@@ -98,12 +98,12 @@ class Api(ABC):
         return None
 
     def may_omit_model(self, body: Body) -> bool:
-        """Return whether the request may leave out the model, which the provider knows then."""
+        """Return whether the request may omit the model because the provider knows it."""
         return False
 
     @abstractmethod
     def stage(self, event: bytes) -> Stage:
-        """Return what one whole event of a stream means, its lines and line ends as the provider wrote them."""
+        """Return the stage after one complete event, given as the provider wrote it."""
 
     @abstractmethod
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
@@ -142,7 +142,7 @@ class Api(ABC):
         return []
 
     def may_repeat(self, body: Body) -> bool:
-        """Return whether another provider may be asked although one may have begun to work on the request."""
+        """Return whether to ask another provider although one may already be working on the request."""
         return True
 
     def may_end_after(self, whole_events: bytes) -> bool:

@@ -62,7 +62,7 @@ class Body:
             return None
 
     def decode(self) -> dict[str, Any]:
-        """Return the whole object decoded. Only for callers inside the process: the cost grows with the body."""
+        """Return the whole object decoded. Only for the echo: the cost grows with the body."""
         try:
             return {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
         except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:

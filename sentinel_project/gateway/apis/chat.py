@@ -9,24 +9,28 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events
-from sentinel_project.gateway.apis.base import Api, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import chat as echo
+from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
 from sessions_sticky.identity.content import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 
 
 class _Choice(msgspec.Struct):
-    delta: dict[str, Any] = {}
+    delta: dict[str, Any] | None = None
     finish_reason: str | None = None
-    text: str = ""
+    text: str | None = None
 
 
 class _Chunk(msgspec.Struct):
-    """The fields of a chunk that tell whether it holds an answer; https://platform.openai.com/docs/api-reference."""
+    """The fields of a chunk that show whether it contains an answer; https://platform.openai.com/docs/api-reference.
 
-    choices: list[_Choice] = []
+    Other providers send null for those that they leave out: https://github.com/pydantic/pydantic-ai/pull/5170.
+    """
+
+    choices: list[_Choice] | None = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -59,17 +63,23 @@ class ChatCompletions(Api):
         try:
             chunk = _decode_chunk(data)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+            return Stage.CONTENT  # unknown shape: forward it
         if bytes(chunk.error) != b"null" or events.name(event) == b"error":
             return Stage.ERROR
         has_answer = any(
-            choice.finish_reason or choice.text or any(value for key, value in choice.delta.items() if key != "role")
-            for choice in chunk.choices
+            choice.finish_reason
+            or choice.text
+            or any(value for key, value in (choice.delta or {}).items() if key != "role")
+            for choice in chunk.choices or []
         )
         return Stage.CONTENT if has_answer else Stage.PRELUDE
 
+    def references(self, body: Body) -> list[Reference]:
+        """Return a file of the messages."""
+        return file_references(body, OPENAI_FILE)
+
     def may_end_after(self, whole_events: bytes) -> bool:
-        """Some providers send no `[DONE]` behind the chunk that says why the answer ended."""
+        """Some providers omit `[DONE]` after the chunk with the `finish_reason`."""
         return _FINISHED.search(whole_events) is not None
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:

@@ -1,4 +1,4 @@
-"""Server-sent events: where they end, and what their lines say (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+"""Split and parse server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class EventBuffer:
-    """Buffers a stream's bytes and returns complete events: an error after half an event is unreadable."""
+    """Buffers a stream's bytes and returns complete events; nothing may follow half an event."""
 
     def __init__(self) -> None:
         self.rest = bytearray()
 
     def take(self, chunk: bytes) -> bytes:
-        """Add a chunk; return the whole events there are by now, byte for byte, else nothing."""
+        """Add a chunk; return the bytes of all complete events, or nothing."""
         if not self.rest and chunk.endswith(b"\n\n"):
             return chunk  # the common case, without a search
         searched = max(0, len(self.rest) - 3)  # an empty line that began in the rest is up to four bytes long

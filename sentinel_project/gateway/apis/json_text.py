@@ -1,4 +1,4 @@
-"""Editing JSON text: what is not changed keeps its bytes, white space and repeated names included.
+"""Edit JSON text; unchanged parts keep their bytes, white space and repeated names included.
 
 The text must be valid JSON without white space around it, as the values of `msgspec.Raw` are.
 """
@@ -29,7 +29,7 @@ class RepeatedName(ValueError):
 def locate(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> dict[str, slice]:
     """Return where in an object's text the value of each field is. Raises `RepeatedName`.
 
-    `fields` is the decoded object. Of a repeated name it has one value, which does not match the text.
+    `fields` is the decoded object. For a repeated name it has one value, which does not match the text.
     """
     found = {}
     at, match_key = raw.index(b"{") + 1, _KEY.match
@@ -48,7 +48,7 @@ def locate(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> dict[str, slice]:
 def change_field(raw: bytes, name: str, change: Callable[[bytes], bytes | None]) -> bytes | None:
     """Return an object with one field's value changed; None when `change` returns None for it.
 
-    What is not an object, has no such field, or cannot be read without doubt stays as it is.
+    Returns anything else unchanged: other values, an object without the field, ambiguous text.
     """
     try:
         where = locate(raw, _decode_fields(raw)).get(name)
@@ -78,6 +78,6 @@ def change_items(raw: bytes, change: Callable[[bytes], bytes | None]) -> bytes:
 def _locate_items(raw: bytes) -> Iterator[slice]:
     at = 1
     for item in _decode_items(raw):
-        start = _TO_ITEM.match(raw, at).end()  # type: ignore[union-attr]  # it matches everywhere
+        start = _TO_ITEM.match(raw, at).end()  # type: ignore[union-attr]  # it always matches
         at = start + len(item)
         yield slice(start, at)

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events, json_text
-from sentinel_project.gateway.apis.base import Api, Repair, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import messages as echo
+from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.content import Prompt, messages_prompt
 
@@ -49,7 +50,8 @@ MAX_COMMAS = 300_000
 
 class _Event(msgspec.Struct):
     type: str = ""
-    content_block: dict[str, Any] = {}
+    content_block: dict[str, Any] | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Block(msgspec.Struct):
@@ -78,7 +80,7 @@ class Messages(Api):
         return messages_prompt(body)
 
     def stage(self, event: bytes) -> Stage:
-        """Read one event. The start of a block that holds nothing yet is prelude; a tool's name is content."""
+        """Read one event. The start of an empty block is prelude; a tool's name is content."""
         data = events.data(event)
         if not data:
             return Stage.PRELUDE
@@ -87,8 +89,10 @@ class Messages(Api):
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return Stage.ERROR if events.name(event) == b"error" else Stage.CONTENT
         if decoded.type == "content_block_start":
-            has_content = any(value for name, value in decoded.content_block.items() if name != "type")
+            has_content = any(value for name, value in (decoded.content_block or {}).items() if name != "type")
             return Stage.CONTENT if has_content else Stage.PRELUDE
+        if not decoded.type and bytes(decoded.error) != b"null":
+            return Stage.ERROR
         return _EVENT_STAGES.get(decoded.type or events.name(event).decode(errors="replace"), Stage.CONTENT)
 
     def render_error(self, error: ApiError) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class Messages(Api):
         return has_types and super().is_error_shape(answer)
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
-        """Remove thinking when the provider refuses its signature; a message of nothing else goes with it."""
+        """Remove thinking, and messages of nothing else, if the provider refuses its signature."""
         if error.status != 400 or not _INVALID_THINKING.search(error.message):
             return None
         messages = bytes(body.fields["messages"])
@@ -117,6 +121,10 @@ class Messages(Api):
         if repaired == messages or not repaired[1:-1].strip():
             return None
         return Repair(body.replace({"messages": repaired}), "thinking")
+
+    def references(self, body: Body) -> list[Reference]:
+        """Return the container of the request and a file of its messages."""
+        return [*container_references(body), *file_references(body, ANTHROPIC_FILE)]
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
         """Answer with the user's last text."""

@@ -43,7 +43,7 @@ class Embeddings(Api):
             raise invalid_field("input", None, "text, tokens, or a list of them")
 
     def stage(self, event: bytes) -> Stage:
-        """Let everything pass: there are no streams."""
+        """Return CONTENT: there are no streams."""
         return Stage.CONTENT
 
     def echo(self, provider: str, body: Body) -> bytes:

@@ -42,7 +42,7 @@ _STRING = re.compile(rb'"([^"\\]{1,256})"')
 
 
 class Head(msgspec.Struct):
-    """The fields of an item that say what it is."""
+    """The fields that identify an item."""
 
     type: str | None = None
     id: str | None = None
@@ -95,7 +95,7 @@ def made(body: Body, answer: bytes) -> list[str]:
 
 
 def items(body: Body) -> list[msgspec.Raw]:
-    """Return the items of a request's input as the client wrote them; none of text, and of a list that is too long."""
+    """Return the undecoded items of a request's input; none for text and for a list that is too long."""
     given = bytes(body.fields.get("input", b""))
     try:
         found = _decode_items(given) if given.startswith(b"[") and given.count(b",") <= MAX_COMMAS else []
@@ -105,7 +105,7 @@ def items(body: Body) -> list[msgspec.Raw]:
 
 
 def head(raw: bytes | msgspec.Raw) -> Head:
-    """Return what an item is; an empty head for one that cannot be read."""
+    """Return the head of an item; an empty one if it cannot be read."""
     try:
         return _decode_head(raw)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):

@@ -38,11 +38,12 @@ class _Item(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """The fields of an event that tell what it means; https://platform.openai.com/docs/api-reference/responses-streaming."""
+    """The fields that show the meaning of an event; https://platform.openai.com/docs/api-reference/responses-streaming."""
 
     type: str = ""
     item: _Item | None = None
     part: _Item | None = None
+    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _decode_event = msgspec.json.Decoder(_Event).decode
@@ -125,11 +126,11 @@ class Responses(Api):
         return response_objects.made(body, answer)
 
     def may_repeat(self, body: Body) -> bool:
-        """A response in the background is made although its request fails."""
+        """A background response is created even if its request fails."""
         return bytes(body.fields.get("background", b"null")) != b"true"
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with what the last item says; the echo has no objects to refer to."""
+        """Answer with the text of the last item; the echo stores no objects."""
         for reference in self.references(body):
             raise reference.not_found
         request = body.decode()
@@ -175,10 +176,10 @@ def _stage(event: bytes) -> Stage:
     try:
         read = _decode_event(data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Stage.CONTENT  # of a shape not known here: not for the gateway to judge
+        return Stage.CONTENT  # unknown shape: forward it
     if read.type in _LAST:
         return Stage.END
-    if read.type in _FAILED:
+    if read.type in _FAILED or (not read.type and bytes(read.error) != b"null"):
         return Stage.ERROR
     is_empty = read.type in _ADDED and _is_empty(read.item or read.part)
     return Stage.PRELUDE if is_empty or read.type in _BEFORE_THE_ANSWER else Stage.CONTENT

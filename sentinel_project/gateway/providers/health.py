@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,8 +46,20 @@ LOST_SECONDS = 90
 """After failing this long without a sign of life a provider is lost: its conversations move."""
 
 
+class Recovery(NamedTuple):
+    """The end of an outage by the first answer; times are monotonic seconds."""
+
+    provider: str
+    began_at: float
+    ended_at: float
+    error: str
+
+
 class Health:
-    """The state of every provider, by name and slot. `on_change` is called after each change to be shared."""
+    """The state of every provider, by name and slot.
+
+    `on_change` is called after each change to be shared, `on_recovery` at the first answer after an outage.
+    """
 
     def __init__(
         self,
@@ -56,6 +69,7 @@ class Health:
     ) -> None:
         self.states: dict[str, dict[str, SlotState]] = {}
         self.on_change: Callable[[], None] = lambda: None
+        self.on_recovery: Callable[[Recovery], None] = lambda recovery: None
         self.now = clock
         self._cooldown_seconds = cooldown_seconds
         self._providers = providers
@@ -109,10 +123,19 @@ class Health:
             healed += [(each, ACCOUNT) for each in self._of_account(name) if each != name]
         for each, slot in healed:
             if begun >= (state := self._state(each, slot)).cooled_at:
+                since, error = self.unanswered_since(each), self.last_error(each)
                 self._set(each, slot, HEALTHY)
+                if since is not None and self.unanswered_since(each) is None:
+                    self.on_recovery(Recovery(each, since, self.now(), error))
                 if self._is_logged(each):
                     seconds = self.now() - state.cooled_at
                     logger.info("%s answers again, %.0f s after its last cooldown began", _named(each, slot), seconds)
+
+    def end_cooldowns(self, name: str) -> None:
+        """Let the next request test whether a provider has recovered."""
+        for slot, state in list(self.states.get(name, {}).items()):
+            if state.failures:
+                self._set(name, slot, msgspec.structs.replace(state, cooling_until=self.now(), is_stated=False))
 
     def failed(self, name: str, model: str, failure: Failure) -> None:
         """Start the cooldown of the failure's class."""

@@ -88,9 +88,10 @@ class Pace:
         if self.is_late:
             self._tried_at = now
 
-    def record(self, *, is_late: bool) -> None:
-        """Record whether a stream began later than the provider's `first_byte_seconds`."""
+    def record(self, now: float, *, is_late: bool) -> None:
+        """Record at a monotonic time whether a stream began later than the provider's `first_byte_seconds`."""
         self._excesses = self._excesses + 1 if is_late else 0
+        self._tried_at = now
 
     @property
     def is_late(self) -> bool:

@@ -13,8 +13,11 @@ import os
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.file import load_providers
 
@@ -27,11 +30,28 @@ Version = tuple[int, ...]
 
 _taken: list[tuple[Provider, ...]] = []
 """What was taken over last; empty before the first change."""
+_drained: list[tuple[tuple[Provider, ...], frozenset[str], tuple[Provider, ...]]] = []
+"""The last result of `providers` while some are drained: of what it was made, and by which drains."""
+
+
+def configured() -> tuple[Provider, ...]:
+    """Return the providers of the file in force."""
+    return _taken[0] if _taken else settings.SENTINEL_PROVIDERS
 
 
 def providers() -> tuple[Provider, ...]:
-    """Return the providers in force."""
-    return _taken[0] if _taken else settings.SENTINEL_PROVIDERS
+    """Return the providers in force; those that an operator drains have the weight 0."""
+    current, drained = configured(), controls.drained()
+    if not drained:
+        return current
+    if not _drained or _drained[0][0] is not current or _drained[0][1] != drained:
+        effective = tuple(_without_weight(each) if each.name in drained else each for each in current)
+        _drained[:] = [(current, drained, effective)]
+    return _drained[0][2]
+
+
+def _without_weight(provider: Provider) -> Provider:
+    return msgspec.structs.replace(provider, weight=0)
 
 
 def provider_names() -> list[str]:
@@ -79,7 +99,7 @@ async def _take_over(path: str) -> None:
         metrics.provider_reloads.labels("refused").inc()
         logger.error("the providers stay as they were, for their file cannot be used: %s", exc)
         return
-    old = providers()
+    old = configured()
     if new != old:
         _taken[:] = [new]
         metrics.provider_reloads.labels("taken").inc()

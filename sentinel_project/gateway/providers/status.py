@@ -13,10 +13,11 @@ from django.conf import settings
 from django.core.cache import DEFAULT_CACHE_ALIAS
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers import controls, health_sync
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.controls import Control
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.usage import RouteUsage, first_byte_ms
@@ -55,7 +56,8 @@ class ProviderStatus(NamedTuple):
     """The status of one provider.
 
     `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
-    `share` is its part of the weights. `in_flight` is of this machine. `figures` None: the store does not tell.
+    `weight` is the configured one, `share` its part of the weights in force: 0 while `is_drained`. `in_flight` is of
+    this machine. `figures` None: the store does not tell.
     """
 
     provider: Provider
@@ -67,30 +69,38 @@ class ProviderStatus(NamedTuple):
     seconds_left: int
     weight: float
     share: float
+    is_drained: bool
+    is_held: bool
     in_flight: int
     figures: Figures | None
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether it takes new conversations."""
+        return self.weight > 0 and not self.is_drained
 
 
 def statuses() -> list[ProviderStatus]:
     """Return the status of every provider; without figures if the store is unavailable."""
     health, numbers, in_flight = latest_health(), _figures(), metrics.in_flight()
-    total = sum(provider.weight for provider in providers()) or 1
+    current = configured()
+    settings_of = controls.latest(provider.name for provider in current)
+    drained = {name for name, found in settings_of.items() if Control.DRAIN in found}
+    total = sum(provider.weight for provider in current if provider.name not in drained) or 1
     return [
-        status(
-            provider,
-            health,
-            share=provider.weight / total,
+        status(provider, health)._replace(
+            share=0.0 if provider.name in drained else provider.weight / total,
+            is_drained=provider.name in drained,
+            is_held=Control.HOLD in settings_of.get(provider.name, ()),
             in_flight=in_flight.get(provider.name, 0),
             figures=None if numbers is None else numbers.get(provider.name, Figures(0, 0, None, None, None)),
         )
-        for provider in providers()
+        for provider in current
     ]
 
 
-def status(
-    provider: Provider, health: Health, *, share: float = 1, in_flight: int = 0, figures: Figures | None = None
-) -> ProviderStatus:
-    """Return the status of one provider; some of its models may cool down while it does not."""
+def status(provider: Provider, health: Health) -> ProviderStatus:
+    """Return the status of one provider by its health; some of its models may cool down while it does not."""
     now, name = datetime.now(UTC), provider.name
     models = [model for model in provider.models if health.is_cooling(name, model)]
     left = health.seconds_left(name) or max((health.seconds_left(name, model) for model in models), default=0)
@@ -104,9 +114,11 @@ def status(
         now + timedelta(seconds=left) if left > 0 else None,
         round(left),
         provider.weight,
-        share,
-        in_flight,
-        figures,
+        share=1.0,
+        is_drained=False,
+        is_held=False,
+        in_flight=0,
+        figures=None,
     )
 
 
@@ -114,7 +126,7 @@ def latest_health() -> Health:
     """Return the newest states of the providers, from this process or the shared ones."""
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
-    names = [provider.name for provider in providers()]
+    names = [provider.name for provider in configured()]
     try:
         health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, names, known.now))
     except Exception as exc:  # each cache backend has errors of its own

@@ -66,7 +66,7 @@ class Attempts:
             return False
         is_late = seconds >= provider.first_byte_seconds
         pace = self._load.pace(provider.name)
-        pace.record(is_late=is_late)
+        pace.record(health.now(), is_late=is_late)
         health.record_pace(provider.name, is_slow=pace.is_late)
         self._is_late = self._is_late or is_late
         return is_late

@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 STORE_SECONDS = 0.5
 """How long a request waits for the store; the cache's timeouts are shorter."""
 REMEMBERED = 4096
-"""How many objects a process remembers for outages of the store; about 300 bytes each."""
+"""How many objects a process remembers, for what the store loses or cannot say; about 300 bytes each."""
 
 NO_CONVERSATION = Identity(None, "none", False, None, None, False)
 
@@ -126,6 +126,8 @@ async def read(object_id: str) -> StoredObject | None:
         raise ApiError(503, message, type="service_unavailable", code="store_unavailable", headers=headers) from exc
     if stored is not None:
         _remember(object_id, stored)
+    elif (stored := _remembered.get(object_id)) is not None:  # the store has lost it: no record is ever deleted
+        await write([object_id], stored)
     return stored
 
 

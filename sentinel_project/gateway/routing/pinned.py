@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import Any
 
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -47,32 +48,24 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         raise ApiError(404, message, param="model", code="model_not_found")
     if not able:
         raise unknown_model(model)
+    make = partial(Plan, identity, owner, api, is_pinned=True)
     candidates = [provider for provider in able if not routing.health.is_cooling(provider.name, model)]
     if not candidates:
         raise unreachable(model, routing.seconds_left(able, model))
     if identity.session_id is None or not identity.binds:
-        return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
+        return make(model, candidates, None, "none")
     bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
     if bound is None:
-        return Plan(identity, owner, api, model, candidates, None, "none", is_pinned=True)
+        return make(model, candidates, None, "none")
     session = bound.session
     if session.model != model and any(session.model in provider.models for provider in candidates):
         model = session.model
         candidates = [provider for provider in candidates if model in provider.models]
     candidates.sort(key=lambda provider: provider.name != session.provider)
-    away = Spill.COOLING if session.provider in only else Spill.PINNED
-    return Plan(
-        identity,
-        owner,
-        api,
-        model,
-        candidates,
-        session,
-        bound.outcome,
-        is_pinned=True,
-        is_new=bound.is_new,
-        away=None if candidates[0].name == session.provider else away,
-    )
+    away = None
+    if candidates[0].name != session.provider:
+        away = Spill.COOLING if session.provider in only else Spill.PINNED
+    return make(model, candidates, session, bound.outcome, is_new=bound.is_new, away=away)
 
 
 def plan_any_model(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
+from functools import partial
 from typing import NamedTuple
 
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.controls import Control
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
@@ -114,15 +117,15 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     """
     if not providers_for(model, api):
         raise unknown_model(model)
+    make = partial(Plan, identity, owner, api)
     able = eligible(model, api)
     ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
     if identity.session_id is None or not identity.binds:
-        outcome = "ranked" if identity.session_id else "none"
-        return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, outcome)
+        return make(model, ranking or fail_open(model, api), None, "ranked" if identity.session_id else "none")
     proposed = ranking[0].name if ranking else await _known_provider(identity, model, api)
     bound = await binding.resolve(identity, provider=proposed, model=model, owner=owner)
     if bound is None:
-        return Plan(identity, owner, api, model, ranking or fail_open(model, api), None, "none")
+        return make(model, ranking or fail_open(model, api), None, "none")
     session = bound.session
     move_reason = _move_reason(session)
     if session.model != model and providers_for(session.model, api):
@@ -136,23 +139,12 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
-        move_reason = decision.move_reason
+        move_reason = None if controls.is_set(session.provider, Control.HOLD) else decision.move_reason
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
-    return Plan(
-        identity,
-        owner,
-        api,
-        model,
-        candidates,
-        session,
-        bound.outcome,
-        move_reason,
-        is_new=bound.is_new,
-        decision=decision,
-        away=_away(session, model, api, candidates, decision),
-    )
+    away, is_new = _away(session, model, api, candidates, decision), bound.is_new
+    return make(model, candidates, session, bound.outcome, move_reason, is_new=is_new, decision=decision, away=away)
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -206,7 +198,7 @@ def _move_reason(session: Session) -> str | None:
         return reasons.MODEL_GONE
     if session.provider not in serving:
         return reasons.PROVIDER_GONE
-    if health.is_lost(session.provider):
+    if health.is_lost(session.provider) and not controls.is_set(session.provider, Control.HOLD):
         return reasons.LOST
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from django import template
 from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy
@@ -32,7 +34,13 @@ def level(status: ProviderStatus) -> str:
     """Return the severity of a state."""
     if status.state in (State.FAILING, State.LOST):
         return Level.ERROR
-    return Level.OK if status.state is State.HEALTHY and status.weight else Level.WARNING
+    return Level.OK if status.state is State.HEALTHY and status.takes_new else Level.WARNING
+
+
+@register.filter
+def moment(unix_seconds: float) -> str:
+    """Return a time in UTC, as everywhere."""
+    return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 @register.filter

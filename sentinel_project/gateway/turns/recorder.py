@@ -10,13 +10,10 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sentinel_project.gateway import metrics
-from sessions_sticky import SessionError, SessionStoreUnavailable, sessions
-
-if TYPE_CHECKING:
-    from sentinel_project.gateway.turns.observer import TurnObserver, UnroutedTurn
+from sessions_sticky import SessionError, SessionStoreUnavailable, Turn, sessions
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +26,22 @@ STOP_SECONDS = 2.0
 """How long a worker that stops waits for the store."""
 
 
+class EndedTurn(Protocol):
+    """What is queued; the turn itself is made off the path of its request."""
+
+    def turn(self) -> Turn:
+        """Return the turn."""
+
+
 class Recorder:
     """The queue of one worker."""
 
     def __init__(self) -> None:
-        self._queue: deque[TurnObserver | UnroutedTurn] = deque()
+        self._queue: deque[EndedTurn] = deque()
         self._wake: asyncio.Event | None = None
         self._is_failing = False
 
-    def put(self, turn: TurnObserver | UnroutedTurn, *, soon: bool = False) -> None:
+    def put(self, turn: EndedTurn, *, soon: bool = False) -> None:
         """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others."""
         if len(self._queue) >= MAX_QUEUED:
             metrics.turns_dropped.inc()

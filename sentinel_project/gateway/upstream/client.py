@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
-from functools import partial
 from typing import NamedTuple
 
 import aiohttp
@@ -31,6 +31,8 @@ CLOSING_SECONDS = 2
 """How soon a pooled connection breaks if the provider was closing it; a later break is a failure."""
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum length of a response header: some providers send their whole policy."""
+MAX_WRITE_BYTES = 2**20
+"""Maximum size of a request that is written at once; larger ones are written in pieces, as the provider reads them."""
 MAX_ANSWER_BYTES = 64 * 2**20
 """Maximum size of a plain answer; enough for some images in base64."""
 
@@ -38,9 +40,9 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Until(NamedTuple):
-    """When a request is given up, in the loop's time: without an `answer`, or a stream without `content`.
+    """Deadlines of a request in loop time: for its `answer`, and for the first `content` of a stream.
 
-    A stream with a long prelude is passed on before its content.
+    A stream with a long prelude is forwarded before its content.
     """
 
     answer: float
@@ -58,7 +60,7 @@ class Answer(NamedTuple):
     progress: Progress | None = None
 
     def until_end(self, on_end: Callable[[], None]) -> Answer:
-        """Return the answer, and call `on_end` once its stream has ended; a whole one has ended already."""
+        """Return the answer, and call `on_end` at the end of its stream; at once for a plain answer."""
         call_at_end(self.body, on_end)
         return self
 
@@ -110,15 +112,17 @@ async def _send(
 ) -> aiohttp.ClientResponse:
     """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
     clients = await _clients_of_loop()
-    send = partial(
-        aiohttp.ClientSession.request,
-        method=request.method,
-        url=f"{provider.base_url}{request.path}",
-        params=headers.query_to_provider(provider, request.query),
-        data=body or None,
-        headers=sent_headers,
-        allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-    )
+
+    async def send(session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
+        return await session.request(
+            method=request.method,
+            url=f"{provider.base_url}{request.path}",
+            params=headers.query_to_provider(provider, request.query),
+            data=io.BytesIO(body) if len(body) > MAX_WRITE_BYTES else body or None,
+            headers=sent_headers,
+            allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
+        )
+
     if not request.api.may_repeat(request.body):
         return await send(clients.unpooled)
     sent, opened = time.monotonic(), list[socket.socket]()
@@ -128,7 +132,7 @@ async def _send(
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
         if opened or time.monotonic() - sent > CLOSING_SECONDS:
             raise
-        return await send(clients.unpooled)  # a provider that stops closes all that are pooled
+        return await send(clients.unpooled)  # a provider that stops closes all pooled connections
 
 
 _opened: ContextVar[list[socket.socket]] = ContextVar("opened")
@@ -160,7 +164,7 @@ async def _read_body(provider: Provider, response: aiohttp.ClientResponse) -> by
         if len(body) > MAX_ANSWER_BYTES:
             raise too_long(provider, MAX_ANSWER_BYTES)
     if not body:
-        raise aiohttp.ServerDisconnectedError  # without a length an answer that breaks off looks like a whole one
+        raise aiohttp.ServerDisconnectedError  # without a length a truncated answer looks complete
     return bytes(body)
 
 
@@ -197,7 +201,7 @@ async def _clients_of_loop() -> Clients:
 def _client(*, force_close: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_open_socket),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have theirs
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have limits of their own
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=MAX_HEADER_BYTES,
         max_field_size=MAX_HEADER_BYTES,

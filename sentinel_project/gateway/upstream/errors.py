@@ -63,8 +63,8 @@ class UpstreamFailure(ApiError):
 async def rejection(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> ApiError:
     """Return a provider's error answer as an error for the client: an `UpstreamFailure` if another one may answer.
 
-    The provider's words and fields are kept, but for the gateway's key. An error about the gateway's account is not
-    about the client's: it becomes 502.
+    Keeps the provider's text and fields, with the gateway's key masked. An error about the gateway's account becomes
+    502, because it is not about the client's.
     """
     status, text = response.status, await _error_text(response)
     answer = _json_object(text, provider.secrets)
@@ -117,7 +117,7 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
     """Return the error that a provider reports with status 200: as an event of a stream, or as a plain body.
 
-    Instead of an answer it is never the request's own fault: another provider may answer.
+    It is never the request's own fault: another provider may answer.
     """
     answer = mask(answer, provider.secrets)
     fields = api.provider_error(answer) or {}
@@ -138,7 +138,7 @@ def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> Upstre
 def _answered(
     provider: Provider, status: int, message: str, failure_class: FailureClass, **own: Any
 ) -> UpstreamFailure:
-    """Return the failure for an error with a status; one about the gateway's account is not about the client's."""
+    """Return the failure for an error with a status; 502 for one about the gateway's account."""
     if failure_class.fault is Fault.ACCOUNT:
         message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
         headers = {**own.get("headers", {}), "x-should-retry": "false"}  # or the SDKs show the same key again
@@ -190,11 +190,16 @@ def _codes(fields: dict[str, Any]) -> frozenset[str]:
 
 
 def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
-    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}."""
+    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}.
+
+    Gemini's OpenAI endpoint puts it into a list: https://github.com/FuzzAnything/PromptFuzz/issues/42.
+    """
     try:
         answer = mask(msgspec.json.decode(text), secrets)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
     return answer if isinstance(answer, dict) else {}
 
 

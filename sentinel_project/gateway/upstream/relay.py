@@ -196,7 +196,7 @@ class _Reader:
         return rest + b"\n\n" if _end(self.api, rest) is not None or _error(self.api, rest) else None
 
     def close(self) -> None:
-        """Drop what is left of the time limits."""
+        """Cancel the time limits."""
         self._alarm.close()
 
 

@@ -25,7 +25,7 @@ class _Details(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    """Every name of a number. Sources: the APIs' references, and DeepSeek's and Moonshot's for the last two of read."""
+    """All names of token counts, from the APIs' references, and for cached tokens DeepSeek's and Moonshot's."""
 
     prompt_tokens: int | None = None
     input_tokens: int | None = None
@@ -63,7 +63,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 class UsageReader:
-    """Reads the usage of one answer. `drops_event`: the client did not ask for the event."""
+    """Reads the usage of one answer. `drops_event`: remove the event that only the gateway asked for."""
 
     def __init__(self, api: Api, *, drops_event: bool = False) -> None:
         self._api = api
@@ -118,7 +118,7 @@ class UsageReader:
         return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
 
     def _merge(self, found: _Usage | _Details) -> None:
-        """Add the numbers; those of a later event count, for streams report their output so far."""
+        """Add the numbers; later events replace earlier ones, because streams report the output so far."""
         numbers = msgspec.structs.asdict(found).items()
         self._numbers.update({name: value for name, value in numbers if isinstance(value, int)})
 

@@ -1,6 +1,6 @@
--- Store a session unless one is there; a value that is not a session may be replaced. See change.lua.
+-- Store a session unless there is one; an unreadable value may be replaced. See change.lua.
 --
--- Returns nil when stored, else the value that is there.
+-- Returns nil when stored, else the current value.
 local session, may_replace, unreadable = unpack(own)
 
 local current = current_value()

@@ -1,9 +1,9 @@
--- What all changes of a session share. Put in front of bind, set, replace, remove and refresh, which call `record` after
--- their change, so that the session, its index entries, its history and the counters change in one atomic step.
+-- The part shared by all changes of a session, prepended to bind, set, replace, remove and refresh. These call `record`
+-- after their change, so that the session, its index entries, its history and the counters change in one atomic step.
 --
 -- A score of the index is the session's expiry in whole Unix seconds of the server's clock. It may lag behind the session
--- by LAG seconds: an entry is certainly dead only when it is overdue by that much.
-local SESSION, MARKER, TRAIL = KEYS[1], KEYS[2], KEYS[3] -- MARKER: it was deleted, not lost; TRAIL: its last turns
+-- by LAG seconds: only an entry that is overdue by more is certainly dead.
+local SESSION, MARKER, TRAIL = KEYS[1], KEYS[2], KEYS[3] -- MARKER: deleted, not lost; TRAIL: last turns
 local ALL, ROUTES, HISTORY = KEYS[4], KEYS[5], KEYS[6]   -- ZSET of sessions, ZSET of route names, STREAM
 local OWNER, ROUTE = KEYS[7], KEYS[8]                    -- ZSETs of the owner's and the route's sessions
 local FORMER_OWNER, FORMER_ROUTE = KEYS[9], KEYS[10]     -- the same before the change
@@ -20,7 +20,7 @@ local MAX_TRIMMED = 100
 local HISTORY_LAG_MS = 120000 -- OWN_HISTORY is extended with the index entries: at least so often while it is used
 local MINUTE_KEPT, HOUR_KEPT = 2 * 3600, 26 * 3600
 
--- The session is changed by then: a key of a wrong type in the index must not make the change look failed.
+-- For the index, once the session is changed: a key of a wrong type there must not fail the change.
 local call = redis.pcall
 
 -- The session's value, '' for a key of another type, false without a key.
@@ -29,7 +29,7 @@ local function current_value()
   return type(value) == 'table' and '' or value
 end
 
--- A trail belongs to one binding: it goes with it, and a new one begins without.
+-- A trail belongs to one binding: it is deleted with it.
 local function drop_trail()
   if TRAIL then
     call('DEL', TRAIL)
@@ -52,7 +52,7 @@ local function enter(key, score, member, left_ms, now)
   end
 end
 
--- A route's name stays as long as any of its sessions.
+-- A route's name expires with the last of its sessions.
 local function enter_route(score, left_ms, now)
   local known = call('ZSCORE', ROUTES, ROUTE_NAME)
   if type(known) ~= 'string' or tonumber(known) < tonumber(score) then

@@ -1,6 +1,6 @@
--- Count the living entries of some of the index's ZSETs.
+-- Count the live entries of some of the index's ZSETs.
 --
--- KEYS are the ZSETs. Returns {[living, id, score, id, score, ...], ...}, one list for each: the number of entries that
+-- KEYS are the ZSETs. Returns {[live, id, score, id, score, ...], ...}, one list for each: the number of entries that
 -- are not due, and the entries that are due by less than `lag`, whose sessions may be alive: at most `most_due` in all.
 local lag, most_due = ARGV[1], tonumber(ARGV[2]) -- seconds that an entry may lag behind its session; entries
 local now = redis.call('TIME')[1]

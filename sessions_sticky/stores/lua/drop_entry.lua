@@ -1,4 +1,4 @@
--- Drop an index entry whose session is gone, unless it was entered again since it was read.
+-- Drop an index entry whose session is gone, unless the entry has changed since it was read.
 --
 -- Returns 1 when the entry was there, else 0.
 local zset, id, score = KEYS[1], ARGV[1], tonumber(ARGV[2]) -- a number: Redis writes scores differently in its replies

@@ -1,4 +1,4 @@
--- Write the record of a job if it still is the expected one. Atomic.
+-- Write the record of a job by compare-and-set. Atomic.
 --
 -- Returns 1 when written, else 0.
 local record_key, done_key, jobs_key = KEYS[1], KEYS[2], KEYS[3] -- record; number of changes; ZSET key -> updated_at

@@ -1,7 +1,7 @@
--- Take, keep or give back the lease of a bulk operation. Atomic.
+-- Acquire, renew or release the lease of a bulk job. Atomic.
 --
 -- Returns 1 when it is (or was) the token's, 0 when another token holds it.
-local lease, token, duration_ms = KEYS[1], ARGV[1], ARGV[2] -- 0 gives it back
+local lease, token, duration_ms = KEYS[1], ARGV[1], ARGV[2] -- 0 releases it
 
 local holder = redis.pcall('GET', lease)
 if holder and holder ~= token then

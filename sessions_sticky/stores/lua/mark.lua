@@ -1,7 +1,7 @@
--- Marks a session as deleted, not lost. Put in front of remove and mark_deleted.
+-- Marks a session as deleted, not lost. Prepended to remove and mark_deleted.
 --
--- The marker is the `created_at` of the latest binding that was deleted, never lowered: what was bound before is not
--- restored. Another program may have written '1', which is for all bindings; a later deletion says which.
+-- The marker is the `created_at` of the latest binding that was deleted, never lowered: bindings up to it are not
+-- restored. '1', which other programs write, stands for all bindings until a later deletion.
 local function mark_deleted(marker, created_at, ttl) -- Unix seconds; seconds
   local former = redis.pcall('GET', marker)
   local latest = type(former) == 'string' and tonumber(former)

@@ -1,2 +1,2 @@
--- Mark a session as deleted that is not there. See mark.lua.
+-- Mark a session that does not exist as deleted. See mark.lua.
 return mark_deleted(KEYS[1], ARGV[1], ARGV[2])

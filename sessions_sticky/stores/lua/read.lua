@@ -1,4 +1,4 @@
--- Read many sessions with the idle time they have left.
+-- Read many sessions with their remaining idle time.
 --
 -- KEYS are the sessions. Returns {now, value, left_ms, value, left_ms, ...}: Unix seconds of the server's clock, then of
 -- each key its value (nil when missing, "" for another Redis type) and its PTTL.

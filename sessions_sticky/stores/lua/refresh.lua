@@ -1,4 +1,4 @@
--- Bring the index up to date with a session that is unchanged since it was read. See change.lua.
+-- Update the index entries of a session, unless it has changed since it was read. See change.lua.
 --
 -- Returns 1 when the session was not in its route's ZSET, else 0.
 local left_ms, expected, mode = unpack(own)

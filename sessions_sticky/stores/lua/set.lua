@@ -1,6 +1,6 @@
--- Store a session, whatever was there. See change.lua.
+-- Store a session, replacing any value. See change.lua.
 --
--- Returns the value that was there, or nil.
+-- Returns the former value, or nil.
 local session = unpack(own)
 
 local former = current_value()

@@ -229,6 +229,9 @@ OVERLOADED = (
         (STOP, Stage.END),
         (b'data: {"type":"message_stop"}\n\n', Stage.END),
         (b"event: message_stop\ndata: {}\n\n", Stage.END),
+        (b'data: {"error":{"message":"Overloaded"}}\n\n', Stage.ERROR),
+        (b'event: error\ndata: {"type":"error","error":{},"content_block":null}\n\n', Stage.ERROR),
+        (b'data: {"type":"content_block_start","content_block":null}\n\n', Stage.PRELUDE),
     ],
 )
 def test_stage_is_derived_from_the_event(event, stage):

@@ -114,6 +114,7 @@ EMPTY_MESSAGE = {"id": "msg_1", "type": "message", "status": "in_progress", "rol
         ({"type": "response.unknown"}, Stage.CONTENT),
         ([], Stage.CONTENT),
         ({"type": "error", "message": "no"}, Stage.ERROR),
+        ({"error": {"message": "no"}}, Stage.ERROR),
         ({"type": "response.failed", "response": {"error": {"message": "no"}}}, Stage.ERROR),
         ({"type": "response.completed", "response": {}}, Stage.END),
         ({"type": "response.incomplete", "response": {}}, Stage.END),

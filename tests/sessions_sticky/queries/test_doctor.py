@@ -16,6 +16,11 @@ real_stores = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 on_valkey = pytest.mark.parametrize("store_name", ["valkey"], indirect=True)
 
 
+@pytest.fixture(autouse=True)
+def _no_checks_of_a_project(monkeypatch):
+    monkeypatch.setattr(doctor, "_checks", [])
+
+
 @pytest.fixture
 def examine():
     """Return the findings by subject."""
@@ -232,3 +237,21 @@ def test_findings_report_what_the_server_does_not_permit(examine, settings, refu
         assert levels(found) == missing
         assert all("not checked" in found[name].message for name, level in missing.items() if level is Level.NOTE)
         assert "secret" not in str(found)
+
+
+@on_valkey
+def test_check_of_a_project_is_among_the_findings(manager, examine):
+    doctor.register_check(lambda: [doctor.Finding(Level.ERROR, "fuel", "none is left")])
+    assert examine()["fuel"].level is Level.ERROR
+    assert not [each for each in doctor.examine(sample=False) if each.subject == "fuel"]
+
+
+@on_valkey
+def test_quick_examination_reads_no_sessions(manager, raw):
+    for number in range(100):
+        manager.create(f"conv-{number}", **PROPOSAL)
+    before = raw.info("stats")["total_commands_processed"]
+    subjects = {each.subject for each in doctor.examine(sample=False)}
+    assert raw.info("stats")["total_commands_processed"] - before < 12
+    assert {"latency", "memory", "persistence"} <= subjects
+    assert not {"values", "expiry", "index"} & subjects

@@ -1,0 +1,108 @@
+"""The page of the providers in Django admin: their state, their outages, and what operators can do with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sentinel_project.gateway.providers import actions, outages
+from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
+from sentinel_project.gateway.providers.outages import Outage
+from sentinel_project.gateway.providers.status import ProviderStatus, statuses
+from sessions_sticky import audit
+from sessions_sticky.admin.base import PageAdmin, page
+from sessions_sticky.admin.registry import Section
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+SECTION = Section("providers", gettext_lazy("Providers"))
+TEMPLATES = "admin/gateway/"
+TITLES: dict[Action, StrOrPromise] = {
+    Action.DRAIN: gettext_lazy("Drain"),
+    Action.TRY: gettext_lazy("Try now"),
+    Action.HOLD: gettext_lazy("Hold"),
+    Action.RELEASE: gettext_lazy("End drain and hold"),
+}
+EFFECTS: dict[Action, StrOrPromise] = {
+    Action.DRAIN: gettext_lazy("It takes no new conversations. Its own stay, until you move them."),
+    Action.TRY: gettext_lazy("Its cooldown ends: the next request tests whether it has recovered."),
+    Action.HOLD: gettext_lazy("Its conversations do not move, however long it is down. Other providers serve them."),
+    Action.RELEASE: gettext_lazy("It takes new conversations again, and its conversations move when it is down."),
+}
+
+
+@page("view")
+def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """Show all providers."""
+    rows = [
+        {"status": each, "outages": _outages(each), "buttons": [(action, TITLES[action]) for action in _possible(each)]}
+        for each in statuses()
+    ]
+    context = {"title": _("Providers"), "rows": rows, "change_url": admin.url("provider_change")}
+    return admin.render(request, f"{TEMPLATES}provider_list.html", context)
+
+
+@page("change", "GET", "HEAD", "POST")
+def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask, then act on one provider."""
+    given = request.POST if request.method == "POST" else request.GET
+    name = given.get("provider", "")
+    try:
+        action = Action(given.get("action", ""))
+        actions.check_name(name)
+    except (ValueError, UnknownProvider) as exc:
+        raise Http404(str(exc)) from exc
+    back = admin.back(request, admin.url("providers"))
+    if request.method == "POST":
+        try:
+            actions.act(name, action, by=request.user.get_username())
+        except ControlsUnavailable:
+            messages.error(request, _("The session store is unavailable: nothing was changed."))
+        else:
+            audit.record(request, audit.Flag.CHANGE, None, f"Provider {name!r}: {action}")
+            text = _("%(action)s: %(provider)s. All workers follow within a second.")
+            messages.success(request, text % {"provider": name, "action": TITLES[action]})
+        return HttpResponseRedirect(back)
+    context = {
+        "title": f"{TITLES[action]}: {name}",
+        "provider": name,
+        "action": action,
+        "button": TITLES[action],
+        "effect": EFFECTS[action],
+        "alone": actions.only_here(name) if action is Action.DRAIN else [],
+        "cancel_url": back,
+    }
+    return admin.render(request, f"{TEMPLATES}provider_change.html", context)
+
+
+def urls(admin: PageAdmin) -> list[URLPattern]:
+    """Return the URL patterns of the pages."""
+    return [
+        admin.path("providers/", show, name="providers"),
+        admin.path("providers/change/", change, name="provider_change"),
+    ]
+
+
+def _possible(status: ProviderStatus) -> list[Action]:
+    """Return what can be done with a provider in its state."""
+    is_possible = {
+        Action.TRY: status.seconds_left > 0,
+        Action.DRAIN: status.takes_new,
+        Action.HOLD: not status.is_held,
+        Action.RELEASE: status.is_drained or status.is_held,
+    }
+    return [action for action, possible in is_possible.items() if possible]
+
+
+def _outages(status: ProviderStatus) -> list[Outage] | None:
+    """Return the outages of a provider; None if they cannot be read."""
+    try:
+        return outages.read(status.provider.name)
+    except Exception:
+        return None

@@ -1,0 +1,40 @@
+"""Findings on the providers for `manage.py sessions doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.utils.translation import gettext as _
+
+from sentinel_project.gateway.providers.status import ProviderStatus, State, statuses
+from sessions_sticky.queries.server_info import Finding, Level
+
+SUBJECT = "provider"
+
+
+def check_providers() -> Iterator[Finding]:
+    """Yield a finding for each provider."""
+    for status in statuses():
+        yield _finding(status)
+
+
+def _finding(status: ProviderStatus) -> Finding:
+    name = status.provider.name
+    if status.failing_since is not None:
+        since = f"{status.failing_since:%Y-%m-%d %H:%M:%S} UTC"
+        message = _("%(name)s has not answered since %(since)s (%(error)s)")
+        message %= {"name": name, "since": since, "error": status.error}
+        if status.state is State.LOST and not status.is_held:
+            message += ". " + _("Its conversations move for good with their next chat")
+        return Finding(Level.ERROR, SUBJECT, message, _("Check the provider; see manage.py gateway providers"))
+    if status.state is State.COOLING:
+        message = _("%(name)s cools down (%(error)s)") % {"name": name, "error": status.error}
+        return Finding(Level.WARNING, SUBJECT, message, _("Check its limits"))
+    if status.state is State.SLOW:
+        hint = _("Its requests go elsewhere; check the provider")
+        return Finding(Level.WARNING, SUBJECT, _("%s begins its streams too late") % name, hint)
+    if not status.takes_new:
+        return Finding(Level.NOTE, SUBJECT, _("%s takes no new conversations") % name)
+    if status.is_held:
+        return Finding(Level.NOTE, SUBJECT, _("%s is held: its conversations do not move") % name)
+    return Finding(Level.OK, SUBJECT, _("%s is healthy") % name)

@@ -1,0 +1,94 @@
+"""The history of outages: when each provider failed, with what error, and what became of its conversations.
+
+The worker that gets the first answer adds the outage to a list in Django's cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Annotated, Any
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.core.cache import DEFAULT_CACHE_ALIAS, caches
+
+from sentinel_project.gateway.providers.health import Health, Recovery
+from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH
+from sessions_sticky import SessionError, keys, sessions
+from sessions_sticky.queries.activity import MAX_MINUTES
+
+logger = logging.getLogger(__name__)
+
+KEPT = 20
+KEEP_SECONDS = 30 * 86_400
+SETTLE_SECONDS = 3.0
+"""Until the turns before the recovery are counted."""
+SAME_SECONDS = 10.0
+"""Two workers that met the same failure and the same recovery know their times so exactly."""
+
+_Time = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+_Number = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Outage(msgspec.Struct, frozen=True):
+    """One outage, in Unix seconds. Of the provider's conversations: requests spilled over, and sessions moved."""
+
+    began_at: _Time
+    ended_at: _Time
+    error: Annotated[str, msgspec.Meta(max_length=MAX_ERROR_LENGTH)]
+    spilled: _Number
+    moved: _Number
+
+
+async def record_forever(health: Health) -> None:
+    """Record the ends of outages that this process meets, until cancelled."""
+    ended: asyncio.Queue[Recovery] = asyncio.Queue()
+    health.on_recovery = ended.put_nowait
+    while True:
+        recovery = await ended.get()
+        ended_at = time.time() - (health.now() - recovery.ended_at)
+        began_at = ended_at - (recovery.ended_at - recovery.began_at)
+        await asyncio.sleep(SETTLE_SECONDS)
+        try:
+            await sync_to_async(_record, thread_sensitive=False)(recovery.provider, began_at, ended_at, recovery.error)
+        except Exception as exc:  # each cache backend has errors of its own
+            logger.warning("outage of provider %r not recorded: %s", recovery.provider, type(exc).__name__)
+
+
+def read(name: str) -> list[Outage]:
+    """Return the outages of a provider, the latest first; raises the cache's own errors."""
+    try:
+        return msgspec.convert(caches[DEFAULT_CACHE_ALIAS].get(_key(name)) or [], list[Outage])
+    except msgspec.ValidationError:
+        return []
+
+
+def _record(name: str, began_at: float, ended_at: float, error: str) -> None:
+    spilled, moved = _consequences(name, began_at)
+    others = [each for each in read(name) if abs(each.began_at - began_at) > SAME_SECONDS]
+    outages: Any = msgspec.to_builtins([Outage(began_at, ended_at, error, spilled, moved), *others][:KEPT])
+    caches[DEFAULT_CACHE_ALIAS].set(_key(name), outages, KEEP_SECONDS)
+
+
+def _consequences(name: str, began_at: float) -> tuple[int, int]:
+    """Return how many requests were spilled over from a provider, and how many sessions moved, since a time."""
+    minutes = int((time.time() - began_at) // 60) + 2
+    try:
+        turns, moves = sessions.activity(min(minutes, MAX_MINUTES))
+    except SessionError:
+        return 0, 0
+    since = began_at - 60
+    return (
+        sum(
+            each.turns
+            for each in turns
+            if each.bound_provider == name and each.outcome == "spilled" and each.began_at.timestamp() > since
+        ),
+        sum(each.sessions for each in moves if each.from_provider == name and each.began_at.timestamp() > since),
+    )
+
+
+def _key(name: str) -> str:
+    return keys.prefixed(f"provider-outages:{name}")
