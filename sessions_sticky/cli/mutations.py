@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_filters, format_route, pluralize
+from sessions_sticky.cli.formatting import describe_filters, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import Report, reporting
-from sessions_sticky.conf import check_target
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
@@ -74,6 +74,9 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
     def run(report: Report) -> int:
         found = _operator().filter(**filters.fields)
         return found.rebind(to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report)
+
+    if conf.providers is None and not sessions.filter(provider=to_provider).count():
+        output.print_err(f"No session is on {escape(to_provider)} now: check its spelling")
 
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}"
     _all(output, "Move", filters, way, run, dry_run=options["dry_run"], yes=options["yes"])
