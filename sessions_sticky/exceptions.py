@@ -31,15 +31,26 @@ class SessionNotSupported(SessionError):
     """The configured cache does not support this method; django-redis does."""
 
 
+def _is_out_of_memory(exc: BaseException | None) -> bool:
+    return type(exc).__name__ == "OutOfMemoryError"  # redis-py's; it is not imported for that
+
+
 class SessionStoreUnavailable(SessionError):
     """The store is unavailable. It is unknown whether the session exists.
 
     The cause (`__cause__`) is the cache's own error.
     """
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the store answers but refuses writes, because its memory is full."""
+        return _is_out_of_memory(self.__cause__)
+
     @classmethod
     def because(cls, exc: Exception) -> SessionStoreUnavailable:
         """Return the error for a cache's error, with its message but without secrets."""
+        if _is_out_of_memory(exc):
+            return cls("Redis is full (used memory > maxmemory) and refuses writes; nothing was changed")
         # For an unknown command (renamed, or behind a proxy) Redis repeats the arguments, which contain the owner.
         reason = str(exc).partition(", with args beginning with")[0]
         return cls(f"Session store unavailable: {type(exc).__name__}: {reason}")

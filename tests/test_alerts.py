@@ -1,4 +1,4 @@
-"""Each alert rule fires when it should and is silent otherwise, as Prometheus's own promtool evaluates it."""
+"""Each alert fires when it should and is silent otherwise, and the dashboard is valid: checked with promtool."""
 
 from __future__ import annotations
 
@@ -198,3 +198,22 @@ def test_alert_names_the_provider(promtool: str, tmp_path: Path) -> None:
     test.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "30s", "tests": [case]}))
     done = subprocess.run([promtool, "test", "rules", str(test)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_dashboard_is_explained_and_its_expressions_are_valid(promtool: str, tmp_path: Path) -> None:
+    dashboard = json.loads((RULES.parent / "grafana.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    assert len(panels) > 10
+    assert all(panel["description"] and panel["fieldConfig"]["defaults"]["unit"] for panel in panels)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    expressions += [each["expr"] for each in dashboard["annotations"]["list"]]
+    rules = [
+        {"record": "checked", "labels": {"number": str(number)}, "expr": each.replace("$__rate_interval", "5m")}
+        for number, each in enumerate(expressions)
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run([promtool, "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(expressions)} rules found" in done.stdout

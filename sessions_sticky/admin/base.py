@@ -111,7 +111,7 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
                 return view(admin, request, *args, **kwargs)
             except SessionStoreUnavailable as exc:
                 logger.warning("admin: %s", exc)  # operators must not see hosts and ports
-                return _unavailable(admin, request)
+                return _unavailable(admin, request, exc)
             except SessionNotSupported as exc:
                 return _not_supported(admin, request, exc)
 
@@ -120,8 +120,9 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
     return decorate
 
 
-def _unavailable(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    context = {"title": _("Session store unavailable"), "changing": request.method not in READING}
+def _unavailable(admin: PageAdmin, request: HttpRequest, exc: SessionStoreUnavailable) -> HttpResponse:
+    title = _("Redis is full") if exc.is_full else _("Session store unavailable")
+    context = {"title": title, "is_full": exc.is_full, "changing": request.method not in READING}
     return admin.render(request, "unavailable.html", context, status=503)
 
 

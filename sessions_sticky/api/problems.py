@@ -44,6 +44,9 @@ class NotSupported(APIException):
     status_code = 501
 
 
+FULL = "Redis is full and refuses writes: nothing was changed. Raise maxmemory or delete idle sessions."
+
+
 def problem_handler(exc: Exception, context: dict[str, Any]) -> Response | None:
     """Return errors with an HTTP status as `application/problem+json`, None for others."""
     exc = _as_api_exception(exc)
@@ -71,5 +74,5 @@ def _as_api_exception(exc: Exception) -> Exception:
             return NotSupported(str(exc))
         case SessionStoreUnavailable():
             logger.warning("admin API: %s", exc)  # clients must not see hosts and ports
-            return StoreUnavailable()
+            return StoreUnavailable(FULL if exc.is_full else None)
     return exc

@@ -126,6 +126,14 @@ SESSION_PAGES = {
     "": _page(SESSION, GET="view 200", other="view 405"),
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
     "overview/": _page(f"{SESSION}overview/", GET="view 200", other="view 405"),
+    "providers/": _page(f"{SESSION}providers/", GET="view 200", other="view 405"),
+    "providers/change/": _page(
+        f"{SESSION}providers/change/?provider=echo-one&action=try",
+        body={"provider": "echo-one", "action": "try"},
+        GET="change 200",
+        POST="change 302",
+        other="change 405",
+    ),
     "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
     "operations/<job_key:key>/": _page(f"{SESSION}operations/{{job}}/", GET="view 200", other="view 405"),
     "operations/<job_key:key>/stop/": _page(
@@ -169,7 +177,9 @@ ROUTES: dict[str, Route] = {
     "admin/logout/": Route(
         "pages", "/admin/logout/", "", {"OPTIONS": "- 200", "POST": "- 200", "other": "- 405"}, outside={"other": 302}
     ),
-    "admin/": _page("", other="- 200"),
+    "admin/": _page("", other="- 302/200"),
+    "admin/all/": _page("all/", other="- 200"),
+    "favicon.ico": _open("/favicon.ico", GET="- 302", HEAD="- 302", POST="- 302", OPTIONS="- 302", other="- 302"),
     "admin/password_change/": _page(
         "password_change/", GET="- 200", OPTIONS="- 200", POST="- 200", PUT="- 200", other="- 405"
     ),
@@ -194,6 +204,19 @@ ROUTES: dict[str, Route] = {
     **_table("auth", "user", "{user}", body=USER_FORM, add="add+change"),
     "admin/auth/user/<id>/password/": _page("auth/user/{user}/password/", "user", other="change 200"),
     # The admin API
+    "api/providers/": Route(
+        "api",
+        "/api/providers/",
+        "session",
+        {"GET": "view 200", "OPTIONS": "view 200", "DELETE": "delete 405", "other": "change 405"},
+    ),
+    "api/providers/<path:name>/": Route(
+        "api",
+        "/api/providers/echo-one/",
+        "session",
+        {"GET": "view 405", "OPTIONS": "view 200", "POST": "change 200", "DELETE": "delete 405", "other": "change 405"},
+        {"action": "try"},
+    ),
     "api/sessions/": _api("", PROPOSAL, GET="view 200", POST="add 201", other="add 405"),
     "api/sessions/stats/": _api("stats/", GET="view 200"),
     "api/sessions/delete/": _api(

@@ -50,7 +50,7 @@ def patterns(entries: Iterable[Any], prefix: str = "") -> Iterator[str]:
 
 def test_table_has_every_route_when_one_is_added(experiment: Callable[..., None]) -> None:
     found = list(patterns(get_resolver().url_patterns))
-    assert sorted(found) == sorted(ROUTES)
+    assert sorted(set(found)) == sorted(ROUTES)  # the start page stands before Django's
     tried = sum(1 for route in ROUTES.values() if route.door != "key" for _ in cells(route))
     by_key = [route for route in ROUTES.values() if route.door == "key"]
     experiment(

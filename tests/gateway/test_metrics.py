@@ -70,8 +70,10 @@ def documented() -> set[str]:
 
 def asked_for() -> set[str]:
     """The metrics in the expressions of the dashboard and of the alerts."""
-    panels = json.loads((ROOT / "docs" / "grafana.json").read_text())["panels"]
-    expressions = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    expressions += [each["expr"] for each in dashboard["annotations"]["list"]]
+    expressions += [each["definition"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
     alerts = (ROOT / "docs" / "alerts.yml").read_text()
     rules = alerts.split("- alert:")[1:]
     assert len(rules) >= 6

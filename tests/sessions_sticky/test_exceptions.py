@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 
 from sessions_sticky import (
     InvalidConversationId,
@@ -56,3 +57,14 @@ def test_conflict_message_names_the_current_binding():
 
 def test_mismatch_names_the_conversation():
     assert str(SessionOwnerMismatch("conv-123")) == "Conversation 'conv-123' belongs to another owner"
+
+
+def test_full_store_is_named_without_the_script_of_redis():
+    cause = OutOfMemoryError(
+        "command not allowed when used memory > 'maxmemory'. script: 6a3d6258, on @user_script:182."
+    )
+    error = SessionStoreUnavailable.because(cause)
+    assert str(error) == "Redis is full (used memory > maxmemory) and refuses writes; nothing was changed"
+    assert not error.is_full  # until it is raised from its cause
+    error.__cause__ = cause
+    assert error.is_full

@@ -98,3 +98,19 @@ def test_one_session_is_viewed_and_deleted_when_the_cache_has_no_index(ada: Clie
     assert done.status_code == 302
     assert sessions.get("conv-1") is None
     assert messages_of(ada.get(page_of("conv-1"))) == ["1 session was deleted."]
+
+
+@pytest.mark.parametrize("name", ["move", "move all"])
+def test_page_names_a_full_redis_when_it_refuses_a_change(ada: Client, session_cache: redis.Redis, name: str) -> None:
+    session = sessions.create("conv-1", **PROPOSED)
+    method, path, fields = CALLS[name]
+    session_cache.config_set("maxmemory", 1)
+    try:
+        response = getattr(ada, method)(path, {**fields, "selected": binding(session)})
+    finally:
+        session_cache.config_set("maxmemory", 0)
+    assert response.status_code == 503
+    assert "<h1>Redis is full</h1>" in response.text
+    assert "Raise maxmemory" in response.text
+    assert "Try again" not in response.text
+    assert sessions.get("conv-1") is not None

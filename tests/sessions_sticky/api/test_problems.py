@@ -202,7 +202,11 @@ def test_create_answers_503_when_the_store_is_full(
 ) -> None:
     with Server(VALKEY, "--maxmemory", "1") as server:
         settings.CACHES = {"default": cache_config(server.url)}
-        assert_unavailable(CALLS["create"].by(api), caplog)
+        response = CALLS["create"].by(api)
+    detail = "Redis is full and refuses writes: nothing was changed. Raise maxmemory or delete idle sessions."
+    assert_problem(response, 503, detail=detail)
+    assert response.headers["Retry-After"] == "1"
+    assert "script" not in caplog.text
 
 
 @pytest.mark.parametrize("name", STORE_CALLS)
