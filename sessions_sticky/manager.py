@@ -76,7 +76,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Do what `get` does, without blocking the event loop."""
+        """Return the session without extending it; None if it is missing, expired or unreadable.
+
+        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -84,7 +87,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Do what `inspect` does, without blocking the event loop."""
+        """Return the session with its remaining idle time, without extending it; None as in `get`.
+
+        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.inspect(conversation_id)
 
     def create(
@@ -101,7 +107,10 @@ class SessionManager(FormerMethods):
     async def acreate(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
     ) -> Session:
-        """Do what `create` does, without blocking the event loop."""
+        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
+
+        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
@@ -109,7 +118,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Do what `touch` does, without blocking the event loop."""
+        """Reset the idle time; return False if there is no session. Never restores a deleted one.
+
+        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.touch(conversation_id)
 
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
@@ -130,7 +142,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Do what `resolve` does, without blocking the event loop."""
+        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
+
+        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
@@ -143,7 +158,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Do what `rebind` does, without blocking the event loop."""
+        """Move a conversation to another provider or model, if its binding still equals `session`.
+
+        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -154,7 +172,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Do what `delete` does, without blocking the event loop."""
+        """Delete a session; return False if there was none. Async form of `delete`."""
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -166,7 +184,7 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Do what `delete_unchanged` does, without blocking the event loop."""
+        """Delete a session if its binding still equals `session`. Async form of `delete_unchanged`."""
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -174,7 +192,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Do what `get_raw` does, without blocking the event loop."""
+        """Return the stored bytes, readable or not, without extending the session; None if there are none.
+
+        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -186,7 +207,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Do what `trail` does, without blocking the event loop."""
+        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
+
+        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -199,7 +223,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Do what `record_turn` does, without blocking the event loop."""
+        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
+
+        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

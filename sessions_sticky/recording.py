@@ -29,8 +29,7 @@ async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seco
             recorded[at] = reply and (reply[0], reply[1])
     sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
     try:
-        if (adding := store.add_usage(sums)) is not None:
-            await send(adding)
+        await _add(store, send, sums)
     except SessionStoreUnavailable as exc:
         if not kept:
             raise
@@ -43,7 +42,11 @@ async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seco
 async def count_move(store: Store, send: Send, sums: UsageSums) -> None:
     """Add a move to the sums; log a failure, because the session is moved."""
     try:
-        if (adding := store.add_usage(sums)) is not None:
-            await send(adding)
+        await _add(store, send, sums)
     except SessionStoreUnavailable as exc:
         logger.warning("move not counted: %s", exc)
+
+
+async def _add(store: Store, send: Send, sums: UsageSums) -> None:
+    if (adding := store.add_usage(sums)) is not None:
+        await send(adding)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +19,7 @@ def add_subcommands(parser: ArgumentParser) -> None:
     def add(name: str, explained: str) -> ArgumentParser:
         command = commands.add_parser(name, help=explained, description=explained, epilog=EXIT_CODES)
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
+        _add_django_options(command)
         return command
 
     _add_looking(add)
@@ -26,6 +27,16 @@ def add_subcommands(parser: ArgumentParser) -> None:
     add("reindex", "Rebuild the index by scanning every key, also those of other programs. Works online.")
     add("doctor", "Check the configuration and the store, and suggest fixes.")
     identify.add_arguments(add("identify", "Print the conversation of a recorded request, and the reason."))
+
+
+def _add_django_options(command: ArgumentParser) -> None:
+    """Accept Django's options after the subcommand, too: users of other commands write them at the end."""
+    hidden: dict[str, Any] = {"default": SUPPRESS, "help": SUPPRESS}
+    command.add_argument("--verbosity", "-v", type=int, choices=range(4), **hidden)
+    for name in ("--settings", "--pythonpath"):
+        command.add_argument(name, **hidden)
+    for name in ("--traceback", "--no-color", "--force-color"):
+        command.add_argument(name, action="store_true", **hidden)
 
 
 def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:

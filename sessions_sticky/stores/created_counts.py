@@ -23,10 +23,9 @@ def counters_of(change: Change | None, counter: str) -> Counts:
     """Return the counters of a change: `counter` if given, else those of a new session's `created_at`."""
     if change is not None and counter:
         return "done", (counter, counter)
-    if change is not None and change.kind == "created" and change.after:
-        created_at = change.after.created_at
-        if time.time() - created_at < DAY_HOURS * 3600:
-            return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
+    created_at = change.after.created_at if change is not None and change.kind == "created" and change.after else 0
+    if time.time() - created_at < DAY_HOURS * 3600:
+        return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
     return "", (keys.index_all(), keys.index_all())
 
 

@@ -46,10 +46,10 @@ BY_STORE: dict[str, dict[str, Any]] = {
     "rebind_all": {"provider": BOUND["provider"], "to_provider": "mistral", "reason": "an experiment"},
     "reindex": {},
 }
-TRAIL = ("trail", "record_turn", "usage")
+TRAIL = ("trail", "record_turn", "usage", "activity")
 """Methods of the trail. The state machine, whose model has no turns, is without them."""
-NO_SYNC = {"arecord_turns"}
-"""What only the gateway calls, for many turns at once."""
+NO_TWIN = {"arecord_turns", "export_gauges"}
+"""What only the gateway calls: for many turns at once, and in a thread of its own."""
 METHODS = (*BY_SESSION, *BY_STORE)
 EVERY_METHOD = (*METHODS, *TRAIL)
 CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_unchanged", "delete_all", "rebind_all", "reindex"}
@@ -61,14 +61,14 @@ def unlisted() -> set[str]:
     """Return the public methods that this module lacks, and those that only it has."""
     public = {name for name, _ in inspect.getmembers(SessionManager, inspect.isfunction) if not name.startswith("_")}
     twins = {ASYNC_PREFIX + name for name in {*EVERY_METHOD} - NO_ASYNC}
-    return public ^ ({*EVERY_METHOD} | twins | NO_REQUEST | NO_SYNC)
+    return public ^ ({*EVERY_METHOD} | twins | NO_REQUEST | NO_TWIN)
 
 
 def invoke(manager: SessionManager, mode: str, method: str, session: Session) -> Any:
     """Call a method, or its twin, on a session; return what it returns, or the error of the app that it raises."""
     keywords = {**BY_SESSION, **BY_STORE}.get(method, {})
     args: list[Any] = [session if method in ("rebind", "delete_unchanged") else session.id]
-    if method in BY_STORE or method == "usage":
+    if method in BY_STORE or method in ("usage", "activity"):
         args = []
     elif method == "record_turn":
         names = {"provider": session.provider, "model": session.model, "external_id": session.external_id}

@@ -290,3 +290,10 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     (_, message), limited = found()
     assert message.endswith("(x). Its conversations move for good with their next chat")
     assert limited == ("warning", "south cools down (HTTP 429)")
+
+
+@pytest.mark.parametrize("path", [PAGE, f"{CHANGE}?provider=north&action=hold"])
+def test_page_of_providers_links_to_the_other_pages(gateway: Settings, admin_client: Client, path: str):
+    page = admin_client.get(path).content.decode()
+    assert 'class="sticky-sections"' in page
+    assert "/admin/sessions_sticky/session/overview/" in page.partition('class="sticky-sections"')[2]

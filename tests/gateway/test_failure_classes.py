@@ -92,6 +92,26 @@ async def test_model_cools_down_for_the_time_stated_by_its_provider(
     assert routing.health.seconds_left("north", "model-a") == pytest.approx(seconds, abs=1.1 if seconds > 3 else 0.3)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_cools_down_when_one_request_is_above_the_limit_of_every_provider(
+    bound_to_north: str, north: Upstream, south: Upstream, stream: bool
+) -> None:
+    """One prompt above the tokens a minute of the account; other conversations have no part in it."""
+    message = (
+        "Request too large for model-a in organization org-1 on tokens per min (TPM): Limit 30000, Requested 61337."
+    )
+    too_large = fails(429, {"error": {"message": message, "code": "rate_limit_exceeded"}}, Retry_After="60")
+    for _ in range(4):
+        north.then(too_large)
+        south.then(too_large)
+        answered = await say(bound_to_north, stream=stream)
+        assert (answered.status, answered.error["message"]) == (429, message)
+    assert not routing.health.failing()
+    assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "hit", "north")
+    north.then(too_large)
+    assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
+
+
 MODERATION = {"error": {"message": "Your input was flagged", "code": 403, "metadata": {"reasons": ["x"]}}}
 NO_IMAGES = {"error": {"message": "No endpoints found that support image input", "code": 404}}
 REQUEST_FAULTS = [(400, {"error": {"message": "no"}}), (403, MODERATION), (404, NO_IMAGES), (413, {}), (422, {})]
@@ -154,6 +174,7 @@ def test_classes_are_those_of_the_docs() -> None:
         (403, "PERMISSION_DENIED", "Permission denied on resource", Fault.ACCOUNT),
         (429, "insufficient_quota", "You exceeded your current quota", Fault.ACCOUNT),
         (429, "rate_limit_exceeded", "Rate limit reached", Fault.MODEL),
+        (429, "rate_limit_exceeded", "Request too large for gpt-4o on tokens per min", Fault.MODEL),
         (400, "invalid_request_error", "Your credit balance is too low to access the API", Fault.ACCOUNT),
         (400, "invalid_request_error", "x" * 100_000, Fault.REQUEST),
         (529, "overloaded_error", "Overloaded", Fault.PROVIDER),

@@ -132,9 +132,9 @@ with valkey():
             page = client.get(f"/chats/{path}", headers={"accept": "text/html"})
             text = page.content.decode()
             found[str(login)][path] = [page.status_code, page["Content-Type"], "<html" in text, "<b>conv" in text]
-    jsons = [client.get(f"/chats/{query}", headers={"accept": accept}) for query, accept in (
-        ("?format=json", "text/html,*/*;q=0.8"), ("", "*/*"), ("", "application/json"),
-        ("id/missing/", "application/json"))]
+    asked = [("?format=json", "text/html,*/*;q=0.8"), ("", "*/*")]
+    asked += [("", "application/json"), ("id/missing/", "application/json")]
+    jsons = [client.get(f"/chats/{query}", headers={"accept": accept}) for query, accept in asked]
     found["json"] = [[each.status_code, each["Content-Type"]] for each in jsons]
     found["unknown"] = client.get("/chats/?format=xml").json()["errors"]
 print(json.dumps(found))

@@ -84,6 +84,7 @@ CLASSES = (
     FailureClass((403, 403), REFUSED_KEY, ("*api key*",), Fault.ACCOUNT, Cools.ACCOUNT),
     FailureClass((400, 404), UNKNOWN_MODEL, (), Fault.MODEL, Cools.MODEL),
     FailureClass((404, 404), _ANY, UNKNOWN_MODEL_WORDS, Fault.MODEL, Cools.MODEL),
+    FailureClass((429, 429), _ANY, ("*request too large*",), Fault.MODEL, Cools.NOTHING),  # OpenAI's: above its limit
     FailureClass((429, 429), _ANY, (), Fault.MODEL, Cools.MODEL),
     FailureClass((408, 409), _ANY, (), Fault.PROVIDER, Cools.OUTLIER),
     FailureClass((425, 425), _ANY, (), Fault.PROVIDER, Cools.OUTLIER),

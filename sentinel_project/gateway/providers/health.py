@@ -144,7 +144,7 @@ class Health:
                 self._cool(each, ACCOUNT, failure)
         elif failure.cools is Cools.PROVIDER:
             self._cool(name, PROVIDER, failure)
-        elif failure.cools is Cools.MODEL or failure.retry_after is not None:
+        elif failure.cools is Cools.MODEL or (failure.cools is Cools.OUTLIER and failure.retry_after is not None):
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure)

@@ -6,10 +6,12 @@ import os
 import subprocess
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import BaseCommand, CommandError, call_command
 
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.cli.errors import EXIT_CODES, Error
+from sessions_sticky.management.commands.sessions import SUBCOMMANDS as RUNNABLE
+from sessions_sticky.management.commands.sessions import Command
 from tests.servers import free_port
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.cli.conftest import COMMAND, Full, run, store_url
@@ -41,6 +43,24 @@ def test_a_process_ends_without_a_traceback_when_the_store_is_down(process):
     assert (found.code, found.out) == (3, "")
     assert found.err.startswith("Error: Session store unavailable")
     assert len(found.err.splitlines()) == 1
+
+
+def django_options():
+    """Django's options of every command, with a value where they take one."""
+    parser = BaseCommand().create_parser("manage.py", "other")
+    actions = [action for action in parser._actions if action.dest not in ("help", "version", "skip_checks")]
+    values = {"verbosity": ["2"], "settings": ["a.b"], "pythonpath": ["/a"]}
+    return [[option, *values.get(action.dest, [])] for action in actions for option in action.option_strings]
+
+
+@pytest.mark.parametrize("option", django_options(), ids=" ".join)
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_every_subcommand_accepts_the_options_of_django_after_it(name, option):
+    required = {"show": ["x"], "touch": ["x"], "rebind": ["x", *MOVE], "drain": ["x", *MOVE], "identify": ["x"]}
+    parser = Command().create_parser("manage.py", "sessions")
+    after = vars(parser.parse_args([name, *required.get(name, []), *option]))
+    assert after == vars(parser.parse_args([*option, name, *required.get(name, [])]))
+    assert after != vars(parser.parse_args([name, *required.get(name, [])]))
 
 
 @pytest.mark.parametrize("store_name", ["locmem"])
