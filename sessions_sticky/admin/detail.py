@@ -23,6 +23,7 @@ from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupporte
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.records import KEY
 from sessions_sticky.manager import sessions
+from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
 
@@ -55,7 +56,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
             conversation_id, model=entry.session.model if entry else None, scope=conf.conversation_scope
         ),
         "raw": None if raw is None else _text(raw),
-        **_turns(conversation_id),
+        **_turns(conversation_id, entry.session if entry else None),
         "ttl_seconds": sessions.ttl_seconds,
         "formats": duration_formats(),
         "form": MoveForm(),
@@ -109,11 +110,16 @@ def _is_operation(conversation_id: str) -> bool:
         return False
 
 
-def _turns(conversation_id: str) -> dict[str, Any]:
-    """Return the last turns, the newest first, and the totals; money in units of the currency."""
+def _turns(conversation_id: str, session: Session | None) -> dict[str, Any]:
+    """Return the last turns, the newest first, and the totals; money in units of the currency.
+
+    `spilled` is the last turn if another provider than the session's answered it.
+    """
     trail = sessions.trail(conversation_id)
-    totals = trail.totals
+    totals, last = trail.totals, trail.turns[-1] if trail.turns else None
+    is_elsewhere = session is not None and last is not None and last.status < 400 and last.provider != session.provider
     return {
+        "spilled": last if is_elsewhere else None,
         "turns": [TurnRow(turn, _percent(turn.usage)) for turn in reversed(trail.turns)],
         "totals": totals,
         "cached_percent": _percent(totals),

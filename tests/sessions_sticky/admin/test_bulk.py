@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
+    from pytest_django import Settings
 
 DRAIN = {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
 BULK, BACK, EVENTS, OPERATIONS = (f"{BASE}{name}/" for name in ("bulk", "move-back", "events", "operations"))
@@ -52,7 +53,7 @@ def test_bulk_asks_for_filters_and_counts_the_matches(ada: Client, moved: Any) -
     assert "Move…" not in ada.get(BULK, {"provider": "none"}).text
 
 
-@pytest.mark.parametrize("query", [{"provider": ""}, {"idle_for": "soon"}, {"moved_since": "x"}])
+@pytest.mark.parametrize("query", [{"provider": ""}, {"idle_for": "soon"}, {"moved_since": "\x01"}])
 def test_bulk_offers_nothing_without_valid_filters(ada: Client, moved: Any, query: dict[str, str]) -> None:
     assert "chosen" not in ada.get(BULK, query).context
 
@@ -146,6 +147,11 @@ def test_recent_actions_lead_to_the_operation(ada: Client, moved: Any) -> None:
     url = entry.get_admin_url()
     assert url is not None
     assert ada.get(url)["Location"] == f"{OPERATIONS}{entry.object_id}/"
+    assert ada.get(f"{BASE}{'0' * 32}/change/").status_code == 404
+
+
+def test_page_of_a_conversation_is_no_operation_without_an_index(ada: Client, moved: Any, settings: Settings) -> None:
+    settings.SESSIONS_STICKY = {"INDEX": False}
     assert ada.get(f"{BASE}{'0' * 32}/change/").status_code == 404
 
 

@@ -218,3 +218,16 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", "gpt-4", *([DASH] * 4)]
     assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
     assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]
+
+
+def test_detail_names_the_provider_that_answered_last_when_it_is_another(
+    ada: Client, session_cache: redis.Redis
+) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai"}
+    attempts = (Attempt("openai", 503, "overloaded"), Attempt("mistral", 502))
+    for provider, tried, outcome in (("openai", (), "hit"), ("azure", attempts, "spilled"), ("azure", (), "spilled")):
+        sessions.record_turn(Turn(at=1_700_000_000, provider=provider, outcome=outcome, attempts=tried, **route))
+        text = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", ada.get(page_of("conv-1")).text))
+        assert ("The last turn was answered by azure, not by openai" in text) is (outcome == "spilled")
+        assert ("Failed attempts: openai 503 overloaded, mistral 502 ." in text) is bool(tried)
