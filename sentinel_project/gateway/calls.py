@@ -13,7 +13,7 @@ from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.request_log import RequestLog
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.key_limits import Slot
+    from sentinel_project.gateway.key_quota import Slot
 
 
 class Call:

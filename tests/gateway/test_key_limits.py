@@ -16,9 +16,10 @@ import aiohttp
 import pytest
 from prometheus_client import REGISTRY
 
-from sentinel_project.gateway import auth, key_limits
+from sentinel_project.gateway import auth, key_limits, key_quota
 from sentinel_project.gateway.auth import KeyLimits, KeyRefused
-from sentinel_project.gateway.key_limits import IN_FLIGHT, Quotas, Slot
+from sentinel_project.gateway.key_limits import Quotas
+from sentinel_project.gateway.key_quota import IN_FLIGHT, Slot
 from sentinel_project.gateway.models import digest
 from sessions_sticky import Usage
 from tests.gateway.asgi import KEY, OTHER_KEY, Call, ask, chat, until
@@ -48,7 +49,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(key_limits, "time", clock)
+    monkeypatch.setattr(key_quota, "time", clock)
     return clock
 
 

@@ -14,7 +14,7 @@ from sentinel_project.gateway.errors import ApiError, openai_shape
 from sessions_sticky.identity.content import Prompt
 
 if TYPE_CHECKING:
-    from sentinel_project.gateway.key_limits import Slot
+    from sentinel_project.gateway.key_quota import Slot
 
 MAX_NAME_LENGTH = 256
 """Maximum length of the name of a model or provider; longer names would fill the log."""
