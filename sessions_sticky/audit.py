@@ -37,23 +37,27 @@ FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
 """Of a job's kind."""
 
 
-def record(request: HttpRequest | Request, flag: Flag, conversation_id: str | None, message: str) -> None:
+def record(
+    request: HttpRequest | Request, flag: Flag, object_id: str | None, message: str, *, object_repr: str | None = None
+) -> None:
     """Add a `LogEntry` of the request's user, if `django.contrib.admin` is installed.
 
-    `conversation_id` is None for many sessions. A failure is logged, not raised: the change is done.
+    `object_id` is a conversation id, the key of a job, or None for many sessions. A failure is logged, not raised: the
+    change is done.
     """
     if not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import LogEntry  # models can only be imported if their app is installed
 
-    object_repr = str(SessionModel._meta.verbose_name_plural) if conversation_id is None else conversation_id
+    if object_repr is None:
+        object_repr = str(SessionModel._meta.verbose_name_plural) if object_id is None else object_id
     try:
         # With ATOMIC_REQUESTS a failure must not roll back anything else.
         with transaction.atomic(router.db_for_write(LogEntry)):
             LogEntry.objects.create(
                 user_id=request.user.pk,  # type: ignore[misc]  # the user is authenticated
                 content_type=ContentType.objects.get_for_model(SessionModel),
-                object_id=conversation_id,
+                object_id=object_id,
                 object_repr=object_repr[:MAX_REPR_LENGTH],
                 action_flag=flag,
                 change_message=message,
@@ -79,19 +83,23 @@ def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
 
 
 def record_job(request: HttpRequest | Request, job: Job, what: str) -> None:
-    """Record a change of a bulk operation: started, stopped, resumed, and its progress."""
-    record(request, FLAG[job.kind], None, f"{what}: {_describe(job)} (operation {job.key})")
+    """Record a change of a bulk operation: started, stopped, resumed, and its progress. The entry leads to its page."""
+    description = _describe(job)
+    message = f"{what}: {description} (operation {job.key})"
+    record(request, FLAG[job.kind], job.key, message, object_repr=description)
 
 
 def _describe(job: Job) -> str:
-    """Describe an operation in words."""
+    """Describe an operation in words, without its conditions."""
     named = [
         f"{name} {value!r}"
         for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.external_id))
         if value is not None
     ]
-    which = f"sessions of {', '.join(named)}" if named else "all sessions"
+    which = f"sessions of {', '.join(named)}" if named else "all sessions" if job.everything else "selected sessions"
     if job.kind == "delete":
         return f"delete {which}"
+    if job.is_back:
+        return f"move {which} back: {job.reason}"
     model = "" if job.to_model is None else f", model {job.to_model!r}"
     return f"move {which} to {job.to_provider!r}{model}: {job.reason}"

@@ -229,10 +229,15 @@ def unknown_options() -> dict[str, str | None]:
 conf = Conf()
 
 
+def is_target(provider: str) -> bool:
+    """Return whether sessions may be moved to a provider: the project may say which it has."""
+    return conf.providers is None or provider in conf.providers
+
+
 def check_target(provider: str) -> None:
-    """Raise `UnknownProvider` unless sessions may be moved to a provider: the project may say which it has."""
+    """Raise `UnknownProvider` unless sessions may be moved to a provider."""
     known = conf.providers
-    if known is not None and provider not in known:
+    if known is not None and not is_target(provider):
         similar = difflib.get_close_matches(provider, known, n=1)
         hint = f" Did you mean {similar[0]!r}?" if similar else ""
         raise UnknownProvider(f"Unknown provider {provider!r}: must be one of {', '.join(sorted(known))}.{hint}")

@@ -165,7 +165,7 @@ class Policy:
         self._seen.correct(moved)  # not a use: keep the remaining idle time
         metrics.rebound(reason, self._actor, session.provider, provider)
         if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
-            await count_move(self._store, self._send, move_sums(reason, self._actor, {session.provider: 1}, provider))
+            await count_move(self._store, self._send, move_sums(reason, self._actor, {(session.provider, provider): 1}))
         logger.info(
             "rebound %r from %r, model %r, to %r, model %r: %r",
             *(session.id, session.provider, session.model, provider, model, reason),

@@ -55,7 +55,10 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
 class KeyPermissions(DjangoModelPermissions):
     """Requires `view_apikey` to read and `change_apikey` to change."""
 
-    perms_map = {**DjangoModelPermissions.perms_map, "GET": ["%(app_label)s.view_%(model_name)s"]}
+    perms_map = {
+        **DjangoModelPermissions.perms_map,
+        **{method: ["%(app_label)s.view_%(model_name)s"] for method in ("GET", "HEAD", "OPTIONS")},
+    }
 
 
 class KeyPages(CursorPagination):

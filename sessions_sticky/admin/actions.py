@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import Count, names_in_use
-from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.admin.forms import MoveForm, ReasonForm
 from sessions_sticky.admin.selection import Chosen, jobs
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.session import SessionConflict
@@ -63,9 +63,26 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     )
 
 
+@page("change", "POST")
+def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask for confirmation, then move all matches back to where their last move came from."""
+    chosen = Chosen.read(request.POST)
+    if not chosen.conditions.need_moves:
+        return _refuse_empty(admin, request, chosen)
+    form = ReasonForm(request.POST if "reason" in request.POST else None)
+    if "confirmed" not in request.POST or not form.is_valid():
+        ask = partial(_ask, admin, request, chosen=chosen, form=form)
+        return ask(template="move_back.html", count=chosen.count_sessions(), title=_("Move back"))
+    return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
+
+
 def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the URL patterns of this module."""
-    return [admin.path("delete/", delete, name="delete_selected"), admin.path("move/", move, name="move")]
+    return [
+        admin.path("delete/", delete, name="delete_selected"),
+        admin.path("move/", move, name="move"),
+        admin.path("move-back/", move_back, name="move_back"),
+    ]
 
 
 def _refuse_empty(admin: PageAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:

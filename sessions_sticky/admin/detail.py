@@ -17,9 +17,11 @@ from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import duration_formats, shown_all
 from sessions_sticky.admin.forms import MoveForm
+from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
 from sessions_sticky.identity.stored import read_session_id
+from sessions_sticky.jobs.records import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
@@ -42,6 +44,8 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     _check(conversation_id)
     raw = sessions.get_raw(conversation_id)
     entry = sessions.inspect(conversation_id)
+    if entry is None and _is_operation(conversation_id):  # the link of Django's recent actions
+        return HttpResponseRedirect(admin.url("operation", conversation_id))
     shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {
         "title": _("Session") if shown else _("No session for this conversation"),
@@ -96,6 +100,13 @@ def _check(conversation_id: str) -> None:
         keys.check(conversation_id)
     except InvalidConversationId as exc:
         raise Http404(str(exc)) from exc
+
+
+def _is_operation(conversation_id: str) -> bool:
+    try:
+        return KEY.fullmatch(conversation_id) is not None and jobs.get(conversation_id) is not None
+    except SessionNotSupported:
+        return False
 
 
 def _turns(conversation_id: str) -> dict[str, Any]:

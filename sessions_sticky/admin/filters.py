@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import time
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.utils.formats import number_format
 
 from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.jobs.records import KEY
 from sessions_sticky.manager import sessions
+from sessions_sticky.queries.conditions import Conditions, format_instant, parse_duration, parse_time
 from sessions_sticky.queries.filters import Filters
 
 ANY = Filters()
@@ -32,6 +35,41 @@ def filters_in(query: QueryDict) -> Filters:
     """Read the filters. Empty fields are ignored; `no_owner` filters by the blank owner."""
     owner = "" if query.get("no_owner") else query.get("owner") or None
     return Filters(query.get("provider") or None, query.get("model") or None, owner)
+
+
+def conditions_in(query: QueryDict) -> Conditions:
+    """Read the filters that the index cannot answer. Raises `ValueError` that names the field at fault."""
+    parse = {
+        "idle_for": parse_duration,
+        "created_before": _instant,
+        "moved_since": _instant,
+        "operation": _operation_key,
+    }
+    found: dict[str, Any] = {}
+    for name in Conditions._fields:
+        if text := query.get(name, "").strip():
+            try:
+                found[name] = parse.get(name, str)(text)
+            except ValueError as exc:
+                raise ValueError(f"{name} {exc}") from exc
+    return Conditions(**found)
+
+
+def condition_fields(conditions: Conditions) -> dict[str, str]:
+    """Return the fields that `conditions_in` reads as these filters."""
+    shown = {"idle_for": "{:.0f}s".format, "created_before": format_instant, "moved_since": format_instant}
+    given = conditions._asdict().items()
+    return {name: shown.get(name, str)(value) for name, value in given if value is not None}
+
+
+def _instant(text: str) -> float:
+    return parse_time(text, time.time())
+
+
+def _operation_key(text: str) -> str:
+    if not KEY.fullmatch(text):
+        raise ValueError(f"must be the key of an operation, 32 hex digits, not {text!r}")
+    return text
 
 
 def fields_of(filters: Filters) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.core.validators import RegexValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from sessions_sticky.admin.filters import conditions_in
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
@@ -27,6 +29,14 @@ class NameField(forms.CharField):
         self.validators.append(no_control_characters)
 
 
+TIME_HELP = _("A time such as 2026-11-26T03:00Z, or how long ago, such as 12h.")
+
+
+def _named(label: Any, names: str = "") -> NameField:
+    attrs = {"autocomplete": "off"} | ({"list": names} if names else {})
+    return NameField(label=label, required=False, widget=forms.TextInput(attrs=attrs))
+
+
 class MoveForm(forms.Form):
     """The target and reason of a move. Its fields have a prefix because the filters are posted too."""
 
@@ -37,7 +47,6 @@ class MoveForm(forms.Form):
 
     provider = NameField(
         label=_("Provider"),
-        help_text=_("The provider to move to."),
         widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
     )
     model = NameField(
@@ -46,7 +55,7 @@ class MoveForm(forms.Form):
         help_text=_("Leave empty to keep the current model."),
         widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
     )
-    reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("For the history."))
+    reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history."))
 
     def clean_provider(self) -> str:
         """Refuse a provider that the project does not have."""
@@ -67,3 +76,41 @@ class MoveForm(forms.Form):
         """The move of the validated form."""
         data = self.cleaned_data
         return Move(data["provider"], data["model"] or None, data["reason"])
+
+
+class ReasonForm(forms.Form):
+    """The reason of a move back."""
+
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data, label_suffix="", initial={"reason": _("move back")})
+
+    reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history."))
+
+
+class BulkForm(forms.Form):
+    """The filters of a bulk change; times are texts such as `12h` or `2026-11-26T03:00Z`."""
+
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data, label_suffix="")
+
+    provider = _named(_("Provider"), "sticky-providers")
+    model = _named(_("Model"), "sticky-models")
+    owner = _named(_("Owner"))
+    idle_for = NameField(label=_("Idle for at least"), required=False, help_text=_("Such as 30m, 12h or 2d."))
+    created_before = NameField(label=_("Created before"), required=False, help_text=TIME_HELP)
+    moved_from = _named(_("Last moved from"), "sticky-providers")
+    moved_since = NameField(label=_("Last moved since"), required=False, help_text=TIME_HELP)
+
+    def clean(self) -> dict[str, Any]:
+        """Parse the times."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        for name in ("idle_for", "created_before", "moved_since"):
+            if name in data:
+                self._parse(name, data[name])
+        return data
+
+    def _parse(self, name: str, text: str) -> None:
+        try:
+            conditions_in(QueryDict(urlencode({name: text})))
+        except ValueError as exc:
+            self.add_error(name, str(exc))

@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
+from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.admin.registry import Needed
 from sessions_sticky.admin.selection import jobs
@@ -89,6 +90,8 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
         return admin.render(request, template, {"title": _("No such operation")}, status=404)
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**described(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
+    if may_act and (undo := job.undo):
+        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.conditions)}
     return admin.render(request, template, context)
 
 
@@ -124,7 +127,10 @@ def described(job: Job) -> dict[str, Any]:
         "shown": max(job.expected, job.done, 1) if job.state == "done" else job.done,
         "started_at": datetime.fromtimestamp(job.started_at, UTC),
         "updated_at": datetime.fromtimestamp(job.updated_at, UTC),
+        "ended_at": None if job.ended_at is None else datetime.fromtimestamp(job.ended_at, UTC),
+        "lasted": duration((job.ended_at or int(time.time())) - job.started_at),
         "left": max(job.expected - job.done, 0),
+        "conditions": condition_fields(job.conditions),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.urls import URLPattern
 
-from sessions_sticky.admin import actions, changelist, detail, drain, job, overview, registry
+from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, job, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.models import Session
 
@@ -13,11 +13,15 @@ from sessions_sticky.models import Session
 class SessionAdmin(PageAdmin):
     """Pages for sessions. There is no table: methods of `ModelAdmin` that query one are unreachable."""
 
-    menu = (changelist.SECTION, overview.SECTION, drain.SECTION)
+    menu = (
+        *(changelist.SECTION, overview.SECTION, drain.SECTION),
+        *(bulk.SECTION, events.OPERATIONS, events.SECTION),
+    )
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL patterns of the pages."""
-        own = [url for module in (changelist, overview, drain, job, actions) for url in module.urls(self)]
+        modules = (changelist, overview, drain, bulk, events, job, actions)
+        own = [url for module in modules for url in module.urls(self)]
         registered = [url for pages in registry.pages() for url in pages.urls(self)]
         return [*own, *registered, *detail.urls(self)]
 

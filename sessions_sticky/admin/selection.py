@@ -8,11 +8,20 @@ from django.core.exceptions import BadRequest
 from django.http import QueryDict
 
 from sessions_sticky import keys
-from sessions_sticky.admin.filters import Count, count_of, fields_of, filters_in, query_of
+from sessions_sticky.admin.filters import (
+    Count,
+    condition_fields,
+    conditions_in,
+    count_of,
+    fields_of,
+    filters_in,
+    query_of,
+)
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
 
@@ -30,6 +39,7 @@ class Chosen(NamedTuple):
     filters: Filters
     cursor: str
     on_detail: bool
+    conditions: Conditions = Conditions()
 
     @classmethod
     def read(cls, posted: QueryDict) -> Chosen:
@@ -37,7 +47,11 @@ class Chosen(NamedTuple):
         all_matching = bool(posted.get("all"))
         bindings = [] if all_matching else [_binding(text) for text in posted.getlist("selected")]
         cursor, on_detail = posted.get("cursor", ""), bool(posted.get("on_detail"))
-        return cls(bindings, all_matching, filters_in(posted), cursor, on_detail)
+        try:
+            conditions = conditions_in(posted) if all_matching else Conditions()
+        except ValueError as exc:
+            raise BadRequest(str(exc)) from exc
+        return cls(bindings, all_matching, filters_in(posted), cursor, on_detail, conditions)
 
     def __bool__(self) -> bool:
         return self.all_matching or bool(self.bindings)
@@ -45,7 +59,7 @@ class Chosen(NamedTuple):
     @property
     def everything(self) -> bool:
         """Whether all sessions are selected, without a filter."""
-        return self.all_matching and self.filters == Filters()
+        return self.all_matching and self.filters == Filters() and self.conditions == Conditions()
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -53,7 +67,12 @@ class Chosen(NamedTuple):
         fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
         flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
         fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
-        return fields + list(fields_of(self.filters).items())
+        return fields + list({**fields_of(self.filters), **condition_fields(self.conditions)}.items())
+
+    @property
+    def condition_fields(self) -> dict[str, str]:
+        """The filters that the index cannot answer, as text."""
+        return condition_fields(self.conditions)
 
     @property
     def query(self) -> str:
@@ -62,12 +81,14 @@ class Chosen(NamedTuple):
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""
-        return Plan(self.filters, move, self.everything)
+        return Plan(self.filters, move, self.everything, self.conditions)
 
     def count_sessions(self, move: Move | None = None) -> Count:
         """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)
+        if self.conditions != Conditions():
+            return Count(jobs.count(self.plan(move)), exact=True)
         counted = count_of(self.filters)  # not exact if counting would take long
         return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
 

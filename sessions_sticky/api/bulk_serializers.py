@@ -14,7 +14,9 @@ from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, 
 from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.records import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.session import LATEST
 
 
 class FlagField(serializers.BooleanField):
@@ -25,6 +27,10 @@ class FlagField(serializers.BooleanField):
         if not isinstance(data, bool):
             self.fail("invalid", input=ascii(data)[:100])
         return data
+
+
+def _seconds(help_text: str) -> serializers.FloatField:
+    return serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=LATEST, help_text=help_text)
 
 
 @extend_schema_serializer(component_name="StickySessionDeleteAll")
@@ -52,6 +58,22 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         max_length=MAX_LENGTH,
         help_text="Only sessions of this owner; empty for sessions without an owner.",
     )
+    idle_for = _seconds("Only sessions that were not used for so many seconds; never those found by content.")
+    created_before = _seconds("Only sessions created before this time, in Unix seconds.")
+    moved_from = TextField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_LENGTH,
+        validators=[not_blank],
+        help_text="Only sessions whose last move came from this provider.",
+    )
+    moved_since = _seconds("Only sessions whose last move was at this time or later, in Unix seconds.")
+    operation = serializers.RegexField(
+        "^[0-9a-f]{32}$",
+        required=False,
+        allow_null=True,
+        help_text="Only sessions whose last move is of the operation with this key.",
+    )
     everything = FlagField(default=False, help_text="True instead of a filter: all sessions.")
     dry_run = FlagField(default=False, help_text="True: only count.")
 
@@ -64,21 +86,22 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require either a filter or `everything`."""
-        given = self._filters(attrs) != Filters()
+        given = self._plan(attrs).has_filter
         if given and attrs["everything"]:
             raise serializers.ValidationError("Pass either filters or everything, not both.")
         if not given and not attrs["everything"]:
-            raise serializers.ValidationError("Pass a filter (provider, model, external_id) or everything: true.")
+            names = ", ".join((*Filters._fields, *Conditions._fields))
+            raise serializers.ValidationError(f"Pass a filter ({names}) or everything: true.")
         return attrs
 
     def plan(self) -> Plan:
         """Return the plan of the validated input."""
-        data = self.validated_data
-        return Plan(self._filters(data), self._move(data), data["everything"])
+        return self._plan(self.validated_data)
 
-    @staticmethod
-    def _filters(data: dict[str, Any]) -> Filters:
-        return Filters(data.get("provider"), data.get("model"), data.get("external_id"))
+    def _plan(self, data: dict[str, Any]) -> Plan:
+        filters = Filters(*(data.get(name) for name in Filters._fields))
+        conditions = Conditions(**{name: data.get(name) for name in Conditions._fields})
+        return Plan(filters, self._move(data), data["everything"], conditions)
 
     def _move(self, data: dict[str, Any]) -> Move | None:
         return None
@@ -88,7 +111,13 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 class RebindAllSerializer(DeleteAllSerializer):
     """The sessions to move, as for deleting, and the target."""
 
-    to_provider = TextField(max_length=MAX_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
+    to_provider = TextField(
+        required=False,
+        allow_null=True,
+        max_length=MAX_LENGTH,
+        validators=[*TEXT, valid_target],
+        help_text="Provider to move to; required without `back`.",
+    )
     to_model = TextField(
         required=False,
         allow_null=True,
@@ -96,10 +125,26 @@ class RebindAllSerializer(DeleteAllSerializer):
         validators=TEXT,
         help_text="Model to move to; by default each session keeps its model.",
     )
+    back = FlagField(
+        default=False,
+        help_text="True instead of a target: each session returns to where its last move came from. Needs moved_from,"
+        " moved_since or operation.",
+    )
     reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
 
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Require either a target or `back`."""
+        attrs = super().validate(attrs)
+        if attrs["back"] and (attrs.get("to_provider") or attrs.get("to_model")):
+            raise serializers.ValidationError({"back": ["Pass either a target or back, not both."]})
+        if not attrs["back"] and attrs.get("to_provider") is None:
+            raise serializers.ValidationError({"to_provider": ["This field is required without back."]})
+        if attrs["back"] and not self._plan(attrs).conditions.need_moves:
+            raise serializers.ValidationError({"back": ["Needs moved_from, moved_since or operation."]})
+        return attrs
+
     def _move(self, data: dict[str, Any]) -> Move | None:
-        return Move(data["to_provider"], data.get("to_model"), data["reason"])
+        return Move(data.get("to_provider"), data.get("to_model"), data["reason"])
 
 
 @extend_schema_serializer(component_name="StickySessionCount")
@@ -128,10 +173,20 @@ class OperationSerializer(serializers.Serializer[Any]):
     provider = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
     model = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
     external_id = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
+    idle_for = serializers.FloatField(read_only=True, allow_null=True, help_text="Filter in seconds; null: any.")
+    created_before = serializers.FloatField(
+        read_only=True, allow_null=True, help_text="Filter in Unix seconds; null: any."
+    )
+    moved_from = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
+    moved_since = serializers.FloatField(
+        read_only=True, allow_null=True, help_text="Filter in Unix seconds; null: any."
+    )
+    operation = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
     everything = serializers.BooleanField(read_only=True, help_text="Whether it applies to all sessions.")
     to_provider = serializers.CharField(
-        read_only=True, allow_null=True, help_text="Provider to move to; null for deleting."
+        read_only=True, allow_null=True, help_text="Provider to move to; null for deleting and for a move back."
     )
+    back = serializers.BooleanField(read_only=True, help_text="Whether sessions return to where they came from.")
     to_model = serializers.CharField(
         read_only=True, allow_null=True, help_text="Model to move to; null if each session keeps its model."
     )
@@ -140,11 +195,19 @@ class OperationSerializer(serializers.Serializer[Any]):
     detail = serializers.CharField(read_only=True, help_text="Error message if it failed, else empty.")
     started_at = serializers.IntegerField(read_only=True, help_text="Start time in Unix seconds.")
     updated_at = serializers.IntegerField(read_only=True, help_text="Time of the last heartbeat, in Unix seconds.")
+    ended_at = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="When it was stopped or finished, in Unix seconds; null: it runs."
+    )
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
         """Return the fields of the job and its path."""
         return super().to_representation(
-            {**msgspec.structs.asdict(instance), "url": operation_path(self.context["request"], instance.key)}
+            {
+                **msgspec.structs.asdict(instance),
+                "url": operation_path(self.context["request"], instance.key),
+                "back": instance.is_back,
+                "ended_at": instance.ended_at,
+            }
         )
 
 

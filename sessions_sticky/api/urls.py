@@ -12,6 +12,7 @@ from sessions_sticky.api.bulk import (
     ResumeView,
     StopView,
 )
+from sessions_sticky.api.events import EventsView
 from sessions_sticky.api.views import (
     HistoryView,
     RebindView,
@@ -35,6 +36,7 @@ urlpatterns = [
     path("stats/", StatsView.as_view(), name="stats"),
     path("delete/", DeleteAllView.as_view(), name="delete_all"),
     path("rebind/", RebindAllView.as_view(), name="rebind_all"),
+    path("events/", EventsView.as_view(), name="events"),
     path("operations/", OperationsView.as_view(), name="operations"),
     re_path(rf"{_OPERATION}\Z", OperationView.as_view(), name="operation"),
     re_path(rf"{_OPERATION}stop/\Z", StopView.as_view(), name="operation_stop"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from sessions_sticky.cli import identify
 from sessions_sticky.cli.errors import EXIT_CODES
+from sessions_sticky.queries.conditions import ALLOWED_TIME, parse_duration, parse_time
 from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.stores.history import Kind
 
 
 def add_subcommands(parser: ArgumentParser) -> None:
@@ -43,15 +46,20 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("list", "List sessions, most recently active first.")
     _add_filters(command, "provider", "model", "owner")
     command.add_argument("--search", type=_name, metavar="TEXT", help="this session or owner, else ids that contain it")
+    _add_conditions(command)
     number = command.add_mutually_exclusive_group()
     number.add_argument("--limit", type=_number(1, 2**31 - 1), default=50, metavar="N", help="how many, 50 by default")
     number.add_argument("--all", action="store_true", help="all, in no order; with --json one JSON object a line")
     command = add("show", "Show a session, its remaining idle time, its last turns and its history.")
     _add_id(command)
     add("stats", "Count sessions, and recently created ones, by provider and model.")
+    add("operations", "List the bulk operations of the last day, with their keys.")
     command = add("tail", "Show the last events of the history.")
     lines = _number(1, MAX_PAGE)
     command.add_argument("--lines", "-n", type=lines, default=20, metavar="N", help="how many, 20 by default")
+    command.add_argument("--kind", choices=get_args(Kind), help="only events of this kind")
+    command.add_argument("--provider", type=_text, metavar="P", help="only events from or to this provider")
+    command.add_argument("--actor", type=_text, metavar="A", help="only events by this actor")
     command.add_argument("--follow", "-f", action="store_true", help="wait for more, until Ctrl-C")
 
 
@@ -67,14 +75,23 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("delete", "Delete sessions by id, or all that match the filters.")
     _add_id(command, nargs="*")
     _add_filters(command, "provider", "model", "owner")
+    _add_conditions(command)
     command.add_argument("--everything", action="store_true", help="delete all sessions")
     _add_dry_run(command)
     _add_yes(command)
     command = add("drain", "Move all conversations of a provider to another one, by compare-and-set.")
     command.add_argument("PROVIDER", type=_name, help="the provider to drain")
     _add_filters(command, "model")
+    _add_conditions(command)
     _add_move(command)
     command.add_argument("--reason", type=_name, default="drain", help="why; kept in the history, 'drain' by default")
+    _add_dry_run(command)
+    _add_yes(command)
+
+    command = add("move-back", "Move conversations back to where their last move came from, by compare-and-set.")
+    _add_filters(command, "provider", "model", "owner")
+    _add_conditions(command)
+    command.add_argument("--reason", type=_name, default="move back", help="why; kept in the history")
     _add_dry_run(command)
     _add_yes(command)
 
@@ -86,6 +103,29 @@ def _add_id(command: ArgumentParser, **kwargs: Any) -> None:
 def _add_filters(command: ArgumentParser, *names: str) -> None:
     for name in names:
         command.add_argument(f"--{name}", type=_text, metavar=name[0].upper(), help=f"only sessions of this {name}")
+
+
+def _add_conditions(command: ArgumentParser) -> None:
+    add = command.add_argument
+    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for so long")
+    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only older sessions; {ALLOWED_TIME}")
+    add("--moved-from", type=_name, metavar="P", help="only sessions whose last move came from this provider")
+    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions whose last move is not older")
+    add("--operation", type=_name, metavar="KEY", help="only sessions whose last move is of this bulk operation")
+
+
+def _parsed(parse: Callable[[str], float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            return parse(text)
+        except ValueError as exc:
+            raise ArgumentTypeError(str(exc)) from None
+
+    return read
+
+
+def _time(text: str) -> float:
+    return parse_time(text, time.time())
 
 
 def _add_move(command: ArgumentParser) -> None:

@@ -9,13 +9,22 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_filters, format_route, pluralize
+from sessions_sticky.cli.formatting import describe_conditions, describe_plan, format_route, pluralize
 from sessions_sticky.cli.output import Output
-from sessions_sticky.cli.progress import Report, reporting
+from sessions_sticky.cli.progress import reporting
 from sessions_sticky.conf import check_target
+from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
+
+
+def conditions_in(options: dict[str, Any]) -> Conditions:
+    """Return the conditions among the options of a command."""
+    return Conditions(**{name: options[name] for name in Conditions._fields})
 
 
 def touch(output: Output, *, ID: list[str], dry_run: bool, **_: Any) -> None:
@@ -50,17 +59,14 @@ def delete(
     output: Output, *, ID: list[str], everything: bool, dry_run: bool, yes: bool, owner: str | None, **options: Any
 ) -> None:
     """Delete sessions by id, or all that match the filters."""
-    filters = Filters(options["provider"], options["model"], owner)
-    if [bool(ID), filters != Filters(), everything].count(True) != 1:
-        raise Error("specify ids, filters (--provider, --model, --owner) or --everything", WRONG_USAGE)
+    filters, conditions = Filters(options["provider"], options["model"], owner), conditions_in(options)
+    plan = Plan(filters, None, everything, conditions)
+    if [bool(ID), plan.has_filter, everything].count(True) != 1:
+        raise Error("specify ids, filters (--provider, --owner, --idle-for, ...) or --everything", WRONG_USAGE)
     if ID:
         _each(output, "Delete", ID, _operator().delete, sessions.get_raw, dry_run=dry_run)  # unreadable ones too
         return
-
-    def run(report: Report) -> int:
-        return _operator().all().filter(**filters.fields).delete(progress=report)
-
-    _all(output, "Delete", filters, describe_filters(filters), run, dry_run=dry_run, yes=yes)
+    _all(output, "Delete", plan, describe_plan(plan), dry_run=dry_run, yes=yes)
 
 
 def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
@@ -68,15 +74,20 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
     filters = Filters(PROVIDER, options["model"])
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
-
     check_target(to_provider)
+    plan = Plan(filters, Move(to_provider, to_model, options["reason"]), conditions=conditions_in(options))
+    which = describe_conditions(plan.conditions)
+    way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"
+    _all(output, "Move", plan, way, dry_run=options["dry_run"], yes=options["yes"])
 
-    def run(report: Report) -> int:
-        found = _operator().filter(**filters.fields)
-        return found.rebind(to_provider=to_provider, to_model=to_model, reason=options["reason"], progress=report)
 
-    way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}"
-    _all(output, "Move", filters, way, run, dry_run=options["dry_run"], yes=options["yes"])
+def move_back(output: Output, *, reason: str, owner: str | None, dry_run: bool, yes: bool, **options: Any) -> None:
+    """Move conversations back to where their last move came from."""
+    conditions = conditions_in(options)
+    if not conditions.need_moves:
+        raise Error("specify --operation, --moved-from or --moved-since", WRONG_USAGE)
+    plan = Plan(Filters(options["provider"], options["model"], owner), Move(None, None, reason), conditions=conditions)
+    _all(output, "Move", plan, f"back, {describe_plan(plan)}", dry_run=dry_run, yes=yes)
 
 
 def reindex(output: Output, **_: Any) -> None:
@@ -108,38 +119,32 @@ def _each(
         raise Error(f"no session {', '.join(map(repr, missing))}", NOT_DONE)
 
 
-def _all(
-    output: Output,
-    verb: str,
-    filters: Filters,
-    which: str,
-    run: Callable[[Report], int],
-    *,
-    dry_run: bool,
-    yes: bool,
-) -> None:
-    """Change many sessions after confirmation."""
-    number = sessions.all().filter(**filters.fields).count()
-    if not number and filters != Filters():
-        raise Error(
-            f"no indexed conversations {describe_filters(filters)}; if other programs wrote some run: sessions reindex",
-            NOT_DONE,
-        )
+def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, yes: bool) -> None:
+    """Change many sessions after confirmation, as an operation of this command."""
+    jobs = Jobs(sessions)
+    number = jobs.count(plan)
+    if not number and not plan.everything:
+        hint = "" if plan.conditions != Conditions() else "; if other programs wrote some run: sessions reindex"
+        raise Error(f"no indexed conversations {describe_plan(plan)}{hint}", NOT_DONE)
     if not (dry_run or yes):
         output.confirm(f"{verb} {pluralize(number)} {which}?")
     if not dry_run:
         with reporting(output) as report:
-            number = run(report)
+            number = jobs.run(plan, actor=_actor(), progress=report)
     output.print_json([{"dry_run": dry_run, _past(verb): number}])
     output.print(f"{_did(verb, number, dry_run=dry_run)} {which}")
 
 
 def _operator() -> SessionManager:
-    """Return the manager that acts as the user of the operating system; a container may have none."""
+    return sessions.acting_as(_actor())
+
+
+def _actor() -> str:
+    """Return the user of the operating system as an actor; a container may have none."""
     try:
-        return sessions.acting_as(f"cli:{getpass.getuser()}")
+        return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
-        return sessions.acting_as("cli")
+        return "cli"
 
 
 def _past(verb: str) -> str:

@@ -5,22 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_totals, format_duration, format_share, format_time, pluralize
+from sessions_sticky.cli.formatting import (
+    describe_plan,
+    describe_totals,
+    format_duration,
+    format_share,
+    format_time,
+    pluralize,
+)
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
+from sessions_sticky.jobs.records import Job
+from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.filters import MAX_PAGE, Page
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
 from sessions_sticky.queries.query import SessionQuery
 from sessions_sticky.queries.usage import RouteUsage
 from sessions_sticky.session import Entry
-from sessions_sticky.stores.history import Event
+from sessions_sticky.stores.history import Event, EventFilter
 from sessions_sticky.turns import MILLION, RecordedTurn
 
 POLL_SECONDS = 0.5
@@ -33,17 +43,24 @@ SESSION_TITLES = ("CONVERSATION", "PROVIDER", "MODEL", "OWNER", "CREATED", "LEFT
 SESSION_TIMES = ("CREATED", "LEFT")
 EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REASON", "ACTOR")
 EVENT_TIMES = ("AT", "EVENT")
-TURN_TITLES = ("AT", "OUTCOME", "PROVIDER", "BOUND", "STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED")
+OPERATION_TITLES = (
+    *("STARTED", "ENDED", "OPERATION", "SESSIONS_OF", "TO"),
+    *("DONE", "EXPECTED", "STATE", "ACTOR", "REASON", "KEY"),
+)
+TURN_TITLES = ("AT", "OUTCOME", "PROVIDER", "MODEL", "BOUND", "STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED")
 TURN_NUMBERS = ("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST")
 USAGE_TITLES = ("PROVIDER", "MODEL", "OUTCOME", "TURNS", "INPUT", "CACHED", "OUTPUT", "SAVED", "LOST")
 
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
     """Print sessions in pages: the most recent, all in no order, or matches of a search."""
-    if search is not None and (all or any(options[name] is not None for name in ("provider", "model", "owner"))):
-        raise Error("--search cannot be combined with --provider, --model, --owner or --all", WRONG_USAGE)
+    fields = {name: options[name] for name in FilterFields.__annotations__}
+    if search is not None and (all or any(value is not None for value in fields.values())):
+        raise Error("--search cannot be combined with filters or --all", WRONG_USAGE)
+    if not all and (walks := [name for name in Conditions._fields if fields[name] is not None]):
+        raise Error(f"--{walks[0].replace('_', '-')} needs --all: it reads every session", WRONG_USAGE)
     table = Table(output, *SESSION_TITLES, right=SESSION_TIMES)
-    asked = sessions.all().filter(provider=options["provider"], model=options["model"], owner=options["owner"])
+    asked = sessions.all().filter(**cast("FilterFields", fields))
     if all:
         entries = iter(asked)
         while batch := list(islice(entries, MAX_PAGE)):
@@ -116,14 +133,27 @@ def stats(output: Output, **_: Any) -> None:
         Table(output, *USAGE_TITLES, right=USAGE_TITLES[3:]).add([usage_row(route) for route in used])
 
 
-def tail(output: Output, *, lines: int, follow: bool, **_: Any) -> None:
+def operations(output: Output, **_: Any) -> None:
+    """Print the bulk operations of the last day."""
+    found = Jobs(sessions).recent()
+    output.print_json([{"operations": [{**msgspec.structs.asdict(job), "ended_at": job.ended_at} for job in found]}])
+    table = Table(output, *OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
+    table.add([operation_row(job) for job in found])
+
+
+def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
     """Print the end of the history; with `follow`, also new events."""
     table = Table(output, *EVENT_TITLES)
-    events = sessions.recent(limit=lines)
+    wanted = EventFilter(options["kind"], options["provider"], options["actor"])
+    events = sessions.recent(limit=lines if wanted == EventFilter() else MAX_PAGE)
     after = BEGINNING
+    is_first = True
     while True:
-        table.add([event_row(event) for event in events])
-        output.print_json(map(event_json, events))
+        shown = [event for event in events if wanted.match(event)]
+        shown = shown[-lines:] if is_first else shown
+        is_first = False
+        table.add([event_row(event) for event in shown])
+        output.print_json(map(event_json, shown))
         if not follow:
             return
         after = events[-1].position if events else after
@@ -167,13 +197,24 @@ def _cells(entry: Entry) -> list[str]:
     return [*names, format_time(session.created_at), format_duration(entry.expires_in)]
 
 
+def operation_row(job: Job) -> tuple[str, ...]:
+    """Return the cells of a bulk operation for `OPERATION_TITLES`."""
+    target = "back" if job.is_back else job.to_provider or ""
+    ended = "-" if job.ended_at is None else format_time(job.ended_at)
+    which = "all sessions" if job.everything else describe_plan(job.plan).removeprefix("of ")
+    return (
+        *(format_time(job.started_at), ended, job.kind, which, target),
+        *(f"{job.done:,}", f"{job.expected:,}", job.state, job.actor, job.reason, job.key),
+    )
+
+
 def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
     """Return the cells of a turn for `TURN_TITLES`."""
     usage = turn.usage
     failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
     return (
-        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.provider, turn.bound_provider),
-        *(str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
+        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.provider, turn.model),
+        *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
         *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
         *(f"{turn.lost:,}", failed),
     )

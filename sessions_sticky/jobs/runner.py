@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from contextlib import suppress
 from copy import copy
 from threading import current_thread
 from typing import Any
@@ -15,7 +16,7 @@ from django.dispatch import Signal
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
 from sessions_sticky.jobs.records import Job, Plan, Records, done_key
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.queries.bulk import Bulk
+from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
 from sessions_sticky.signals import send_signal
 
 logger = logging.getLogger("sessions_sticky")
@@ -44,6 +45,7 @@ class JobRunner:
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()
         self._may_continue = True
+        self._progress: Progress | None = None
 
     def run(self) -> bool:
         """Run the job in this thread; return False if another worker runs it."""
@@ -59,6 +61,27 @@ class JobRunner:
             connections.close_all()  # receivers of signals may have used the database
             thread.name = name
         return True
+
+    def run_here(self, progress: Progress) -> int:
+        """Run the job for a command; return the number of changed sessions. Errors and interrupts stop the job.
+
+        Raises `KeyboardInterrupt` if the job is stopped elsewhere.
+        """
+        self._records.lease(self._job.key, self._token, LEASE_SECONDS)
+        self._progress = progress
+        try:
+            done = self._change_all()
+            self._records.change(self._job.key, ("running", "stopped"), state="done")
+        except BaseException as exc:
+            with suppress(SessionStoreUnavailable):
+                self._records.change(self._job.key, ("running",), state="stopped")
+            if isinstance(exc, _Stopped):
+                raise KeyboardInterrupt from exc
+            raise
+        finally:
+            with suppress(SessionStoreUnavailable):
+                self._records.lease(self._job.key, self._token, 0)
+        return done
 
     def _run_with_retries(self) -> None:
         while True:
@@ -87,18 +110,19 @@ class JobRunner:
             self._records.change(self._job.key, ("running",), state="failed", detail=detail)
         self._records.lease(self._job.key, self._token, 0)
 
-    def _change_all(self) -> None:
-        filters, move, _ = self._job.plan
-        store, ttl_seconds, counter = self._manager._store.operators, self._manager.ttl_seconds, done_key(self._job.key)
-        bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, counter)
+    def _change_all(self) -> int:
+        filters, move, _, conditions = self._job.plan
+        store, ttl_seconds, key = self._manager._store.operators, self._manager.ttl_seconds, self._job.key
+        bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, Recorded(done_key(key), key))
         if move:
-            bulk.rebind_all(filters, move, self._check)
-        else:
-            bulk.delete_all(filters, self._check)
+            return bulk.rebind_all(filters, move, self._check, conditions)
+        return bulk.delete_all(filters, self._check, conditions)
 
-    def _check(self, *progress: int) -> None:
+    def _check(self, done: int, expected: int) -> None:
         """Raise `_Stopped` between two batches once the job may not continue."""
         self._tick()
+        if self._progress is not None:
+            self._progress(done, expected)
         if not self._may_continue:
             raise _Stopped
 
@@ -128,7 +152,7 @@ class JobRunner:
 
 def remaining(manager: SessionManager, plan: Plan) -> int:
     """Count what a plan would change now."""
-    number = manager.all().filter(**plan.filters.fields).count()
+    number = manager.all().filter(**plan.fields).count()
     if plan.already_done is not None:
-        number -= manager.filter(**plan.already_done.fields).count()
+        number -= manager.filter(**plan.already_done.fields).filter(**plan.conditions.fields).count()
     return max(number, 0)

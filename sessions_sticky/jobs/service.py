@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.jobs.records import Job, Plan, Records
-from sessions_sticky.jobs.runner import remaining
+from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
+from sessions_sticky.queries.bulk import Progress
 from sessions_sticky.queries.index_reader import IndexReader
 
 POLL_SECONDS = 0.02
@@ -51,6 +52,16 @@ class Jobs:
         self._worker.wake(job)
         return job
 
+    def run(self, plan: Plan, *, actor: str, progress: Progress) -> int:
+        """Run a job in this thread, and return the number of changed sessions. Raises like `start` and `progress`.
+
+        An error or an interrupt stops it; no other process takes it over, but `resume` continues it.
+        """
+        expected = self.count(plan)
+        job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=expected, in_foreground=True)
+        self._records.write(job)
+        return JobRunner(self._manager, job).run_here(progress)
+
     def get(self, key: str) -> Job | None:
         """Return a job, None if there is none."""
         found = self._records.find(key)
@@ -87,7 +98,7 @@ class Jobs:
 
     def resume(self, key: str) -> Changed | None:
         """Resume a job that was stopped, has failed or lost its worker; return None if there is no such job."""
-        changed = self._records.change(key, ("stopped", "failed"), state="running", detail="")
+        changed = self._records.change(key, ("stopped", "failed"), state="running", detail="", in_foreground=False)
         job = self.get(key)
         if job and job.state == "running":
             self._worker.wake(job)

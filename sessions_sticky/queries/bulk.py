@@ -7,108 +7,163 @@ and repeating it continues with the rest.
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
-from sessions_sticky.conf import check_target, conf
+from sessions_sticky.conf import check_target, conf, is_target
 from sessions_sticky.connections.commands import Batch
-from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.queries.filters import Age, Filters
+from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Change, bulk_event
+from sessions_sticky.stores.history import Change, Event, bulk_event
 from sessions_sticky.stores.usage import add_commands, move_sums
+from sessions_sticky.turns import DEFAULT_CACHE_SECONDS
 
 logger = logging.getLogger("sessions_sticky")
 
-NO_AGE = Age()
+ANY = Conditions()
 
 MAX_PASSES = 10
 """Maximum number of passes: another process may be moving sessions back."""
+
+COLD_SECONDS = DEFAULT_CACHE_SECONDS
+"""A session that is idle for so long has probably no warm prompt cache left, and is moved before others."""
 
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""
 
 
 class Move(NamedTuple):
-    """The target of a move and its reason; `model` None keeps the model of each session."""
+    """The target of a move and its reason; `model` None keeps the model of each session.
 
-    provider: str
+    `provider` None moves each session back: to the provider and model that its last move came from.
+    """
+
+    provider: str | None
     model: str | None
     reason: str
 
-    def of(self, session: Session) -> Session:
-        """Return the session after the move."""
-        model = session.model if self.model is None else self.model
-        return Session(session.id, self.provider, model, session.external_id, session.created_at)
+    @property
+    def is_back(self) -> bool:
+        """Whether it moves sessions back."""
+        return self.provider is None
+
+    def of(self, session: Session, last: Event | None = None) -> Session:
+        """Return the session after the move; unchanged if there is nowhere to move it back to. `last` is its move."""
+        provider, model = self.provider, self.model
+        if provider is None:
+            is_known = last is not None and last.from_provider is not None and is_target(last.from_provider)
+            provider, model = (last.from_provider, last.from_model) if last and is_known else (None, None)
+        provider = session.provider if provider is None else provider
+        model = session.model if model is None else model
+        return Session(session.id, provider, model, session.external_id, session.created_at)
 
     def check(self) -> None:
         """Raise `InvalidSession` for a blank name or reason, and for values that cannot be stored."""
-        check_names(to_provider=self.provider, reason=self.reason)
-        check_target(self.provider)
+        check_names(reason=self.reason)
+        if self.provider is not None:
+            check_names(to_provider=self.provider)
+            check_target(self.provider)
+        elif self.model is not None:
+            raise InvalidSession("A move back takes no model: each session gets the one that it had")
         if self.model is not None:
             check_names(to_model=self.model)
-        Session("", self.provider, self.model or "", self.reason, 0).to_json()
+        Session("", self.provider or "", self.model or "", self.reason, 0).to_json()
+
+
+class Recorded(NamedTuple):
+    """How bulk changes are recorded: a key that counts them, and the key of their operation."""
+
+    counter: str = ""
+    operation: str = ""
 
 
 class Bulk:
-    """Bulk changes in one store; `actor` is their author in the history, `counter` a key that counts them."""
+    """Bulk changes in one store; `actor` is their author in the history."""
 
     def __init__(
-        self, store: Store, ttl_seconds: int, actor: str, send_signal: Callable[..., object], counter: str = ""
+        self,
+        store: Store,
+        ttl_seconds: int,
+        actor: str,
+        send_signal: Callable[..., object],
+        recorded: Recorded = Recorded(),  # noqa: B008  # immutable
     ) -> None:
         self._store = store
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._send_signal = send_signal
-        self._recorded = {"counter": counter, "is_bulk": True}
+        self._recorded = recorded
         self._reader = IndexReader(store, ttl_seconds)
 
-    def delete_all(self, filters: Filters, progress: Progress | None, age: Age = NO_AGE) -> int:
+    def delete_all(self, filters: Filters, progress: Progress | None, conditions: Conditions = ANY) -> int:
         """Delete what matches the filters."""
-        number = self._change_all(filters, age, None, progress)
-        logger.info("deleted %d sessions: %s", number, _described(filters))
+        number = self._change_all(filters, conditions, None, progress)
+        logger.info("deleted %d sessions %s, by %s", number, _described(filters), self._actor)
         return number
 
-    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, age: Age = NO_AGE) -> int:
+    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, conditions: Conditions = ANY) -> int:
         """Move what matches the filters."""
         move.check()
-        number = self._change_all(filters, age, move, progress)
-        logger.info("rebound %d sessions: %s, %s", number, _described(filters), move)
+        if move.is_back and not self._recorded.operation:  # without one, a second pass would move sessions again
+            self._recorded = self._recorded._replace(operation=secrets.token_hex(16))
+        number = self._change_all(filters, conditions, move, progress)
+        target = "back" if move.is_back else f"to {move.provider!r}"
+        model = "" if move.model is None else f", model {move.model!r}"
+        which = _described(filters)
+        logger.info("moved %d sessions %s %s%s, by %s: %s", number, which, target, model, self._actor, move.reason)
         return number
 
-    def _change_all(self, filters: Filters, age: Age, move: Move | None, progress: Progress | None) -> int:
-        expected = Reads(self._store, self._ttl_seconds).count(filters, age)
+    def _change_all(
+        self, filters: Filters, conditions: Conditions, move: Move | None, progress: Progress | None
+    ) -> int:
+        expected = Reads(self._store, self._ttl_seconds).count(filters, conditions)
         done, began_at, newest = 0, int(time.time()), None
+        coldest = move is not None  # a first pass moves those whose prompt caches have expired
         try:
-            for _ in range(MAX_PASSES):
+            for _ in range(MAX_PASSES + coldest):
                 before = done
-                for rows in self._reader.scan(filters, age):
-                    done += self._change([row for row in rows if _wanted(row.session, move, newest)], move)
+                for rows in self._reader.scan(filters, conditions, with_moves=move is not None and move.is_back):
+                    wanted = [row for row in rows if self._is_wanted(row, move, newest)]
+                    done += self._change([row for row in wanted if not coldest or self._is_cold(row)], move)
                     if progress:
                         progress(done, max(expected, done))
-                if done == before:
+                if done == before and not coldest:
                     break
                 # Repeat for sessions that moved during the pass, but not endlessly for new sessions.
-                newest = began_at
+                newest = None if coldest else began_at
+                coldest = False
         finally:
             self._record(filters, move, done)
         return done
+
+    def _is_wanted(self, row: Row, move: Move | None, newest: int | None) -> bool:
+        if newest is not None and row.session.created_at > newest:
+            return False
+        if row.move is not None and row.move.operation == self._recorded.operation != "":
+            return False  # moved by an earlier pass
+        return move is None or move.of(row.session, row.move) != row.session
+
+    def _is_cold(self, row: Row) -> bool:
+        return self._ttl_seconds - row.left_ms / 1000 >= COLD_SECONDS
 
     def _record(self, filters: Filters, move: Move | None, number: int) -> None:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
-        change = Change("deleted", None, None, "", self._actor)
+        change = Change("deleted", None, None, "", self._actor, self._recorded.operation)
         if move is not None:
-            moved = Session("", move.provider, move.model or filters.model or "", "", 0)
-            change = Change("rebound", None, moved, move.reason, self._actor)
+            moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
+            change = Change("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
         try:
             self._store.send(bulk_event(change, filters, number))
         except SessionStoreUnavailable as exc:
@@ -118,44 +173,36 @@ class Bulk:
         if not rows:
             return 0
         replies = self._store.send(Batch([self._request(row, move) for row in rows]))
-        changed = [row.session for row, (done, _) in zip(rows, replies, strict=True) if done]
-        if move is not None:
-            self._count(move, Counter(session.provider for session in changed))
-        for session in changed:
-            if move is None:
+        changed = [row for row, (done, _) in zip(rows, replies, strict=True) if done]
+        if move is None:
+            for row in changed:
+                session = row.session
                 self._store.last_seen.forget(session.id)
                 self._send_signal(session_deleted, conversation_id=session.id, session=session, actor=self._actor)
-            else:
-                moved = move.of(session)
-                self._store.last_seen.correct(moved)
-                self._send_signal(
-                    session_rebound, session=moved, previous=session, reason=move.reason, actor=self._actor
-                )
+            return len(changed)
+        moves = [(row.session, move.of(row.session, row.move)) for row in changed]
+        self._count(move, Counter((before.provider, after.provider) for before, after in moves))
+        for before, after in moves:
+            self._store.last_seen.correct(after)
+            self._send_signal(session_rebound, session=after, previous=before, reason=move.reason, actor=self._actor)
         return len(changed)
 
-    def _count(self, move: Move, numbers: Counter[str]) -> None:
-        for from_provider, number in numbers.items():
-            metrics.rebound(move.reason, self._actor, from_provider, move.provider, number)
+    def _count(self, move: Move, numbers: Counter[tuple[str, str]]) -> None:
+        for providers, number in numbers.items():
+            metrics.rebound(move.reason, self._actor, *providers, number)
         try:
-            self._store.send(add_commands(move_sums(move.reason, self._actor, numbers, move.provider)))
+            self._store.send(add_commands(move_sums(move.reason, self._actor, numbers)))
         except SessionStoreUnavailable as exc:
             logger.warning("moves not counted: %s", exc)
 
     def _request(self, row: Row, move: Move | None) -> Any:
         session, raw, ttl = row.session, row.raw, self._ttl_seconds
+        recorded: dict[str, Any] = {"actor": self._actor, "is_bulk": True, **self._recorded._asdict()}
         if move is None:
-            return self._store.remove(session.id, session, raw, ttl, actor=self._actor, **self._recorded)
-        return self._store.replace(
-            session, raw, move.of(session), ttl, reason=move.reason, actor=self._actor, **self._recorded
-        )
+            return self._store.remove(session.id, session, raw, ttl, **recorded)
+        return self._store.replace(session, raw, move.of(session, row.move), ttl, reason=move.reason, **recorded)
 
 
 def _described(filters: Filters) -> str:
     owner = "" if filters.external_id is None else ", of one owner"  # do not log owners
-    return f"provider {filters.provider!r}, model {filters.model!r}{owner}"
-
-
-def _wanted(session: Session, move: Move | None, newest: int | None) -> bool:
-    if newest is not None and session.created_at > newest:
-        return False
-    return move is None or move.of(session) != session
+    return f"of provider {filters.provider!r}, model {filters.model!r}{owner}"

@@ -11,7 +11,6 @@ from typing import NamedTuple, TypedDict
 import msgspec
 
 from sessions_sticky.exceptions import InvalidCursor
-from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.session import Entry, Session
 
 MAX_PAGE = 1_000
@@ -25,6 +24,9 @@ class FilterFields(TypedDict, total=False):
     owner: str | None
     idle_for: timedelta | float | None
     created_before: datetime | float | None
+    moved_from: str | None
+    moved_since: datetime | float | None
+    operation: str | None
 
 
 class Filters(NamedTuple):
@@ -41,9 +43,8 @@ class Filters(NamedTuple):
             raise TypeError(f"Unknown filters: {', '.join(sorted(unknown))}; allowed are {allowed}")
         named = {"provider": fields.get("provider"), "model": fields.get("model"), "owner": fields.get("owner")}
         for (name, value), former in zip(named.items(), self, strict=True):
-            _check_new(name, value, former)
-            if value is not None and not isinstance(value, str):
-                raise ValueError(f"{name} must be a string or None, not {value!r}")
+            check_new(name, value, former)
+            check_text(name, value)
         merged = (former if value is None else value for value, former in zip(named.values(), self, strict=True))
         return Filters(*merged)
 
@@ -75,42 +76,16 @@ class Filters(NamedTuple):
         return self.provider is not None or self.model is not None
 
 
-class Age(NamedTuple):
-    """Filters by time, in seconds and Unix seconds; they require reading the sessions."""
-
-    idle_for: float | None = None
-    created_before: float | None = None
-
-    def narrowed(self, fields: FilterFields) -> Age:
-        """Return the filters with additional ones; raise `ValueError` for an invalid one or one already set."""
-        idle, before = fields.get("idle_for"), fields.get("created_before")
-        _check_new("idle_for", idle, self.idle_for)
-        _check_new("created_before", before, self.created_before)
-        if isinstance(before, datetime) and before.tzinfo is None:
-            raise ValueError(f"created_before must have a time zone, not {before!r}")
-        idle_for = idle.total_seconds() if isinstance(idle, timedelta) else _seconds("idle_for", idle)
-        created = before.timestamp() if isinstance(before, datetime) else _seconds("created_before", before)
-        return Age(self.idle_for if idle_for is None else idle_for, self.created_before if created is None else created)
-
-    def match(self, session: Session, left_ms: int, ttl_seconds: int) -> bool:
-        """Return whether a session with `left_ms` of idle time left (negative: no expiry) matches."""
-        if self.created_before is not None and session.created_at >= self.created_before:
-            return False
-        if self.idle_for is None:
-            return True
-        is_known = left_ms >= 0 and read_session_id(session.id, model=session.model).kind != "content"
-        return is_known and ttl_seconds - left_ms / 1000 >= self.idle_for
-
-
-def _check_new(name: str, value: object, former: object) -> None:
+def check_new(name: str, value: object, former: object) -> None:
+    """Raise `ValueError` for a filter that is already set."""
     if value is not None and former is not None:
         raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
 
 
-def _seconds(name: str, value: object) -> float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
-        raise ValueError(f"{name} must be a time or a number of seconds of at least 0, not {value!r}")
-    return value
+def check_text(name: str, value: object) -> None:
+    """Raise `ValueError` unless a filter is a string or None."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} must be a string or None, not {value!r}")
 
 
 def check_limit(limit: int) -> int:

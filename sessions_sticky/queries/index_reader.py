@@ -10,10 +10,12 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.queries.filters import Age, Cursor, Filters
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import Cursor, Filters
 from sessions_sticky.session import Session, readable
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.history import Event, last_events, last_move
 
 BATCH_SIZE = 500
 """Keys, entries or sessions in one step, which blocks Redis for 1 to 2 ms (longer with cold memory)."""
@@ -30,11 +32,15 @@ def batched(zsets: list[str], size: int) -> Iterator[list[str]]:
 
 
 class Row(NamedTuple):
-    """A session with its stored bytes and its idle time left in milliseconds (negative: no expiry)."""
+    """A session with its stored bytes and its idle time left in milliseconds (negative: no expiry).
+
+    `move` is the one that led to its binding, if it was read.
+    """
 
     session: Session
     raw: bytes
     left_ms: int
+    move: Event | None = None
 
 
 class IndexEntry(NamedTuple):
@@ -84,15 +90,27 @@ class IndexReader:
                     break
         return list(found.values()), cursor if more else None
 
-    def scan(self, filters: Filters, age: Age) -> Iterator[list[Row]]:
+    def scan(self, filters: Filters, conditions: Conditions, *, with_moves: bool = False) -> Iterator[list[Row]]:
         """Yield every matching session, in no order, in batches; some may come twice.
 
         Misses no session that exists throughout, except one that moves from an unscanned route to a scanned one.
         """
+        needs_moves = with_moves or conditions.need_moves
+        if needs_moves and not conf.history_length:
+            raise SessionNotSupported("Moves are not known: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
         entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
         while batch := list(islice(entries, BATCH_SIZE)):
-            rows = [row for row in self.verify(batch) if filters.match(row.session)]
-            yield [row for row in rows if age.match(row.session, row.left_ms, self._ttl_seconds)]
+            rows = [
+                row
+                for row in self.verify(batch)
+                if filters.match(row.session) and conditions.match(row.session, row.left_ms, self._ttl_seconds)
+            ]
+            yield self._with_moves(rows, conditions) if needs_moves and rows else rows
+
+    def _with_moves(self, rows: list[Row], conditions: Conditions) -> list[Row]:
+        found = self._store.send(Batch([last_events(row.session.id) for row in rows]))
+        moves = [last_move(events, row.session) for row, events in zip(rows, found, strict=True)]
+        return [row._replace(move=move) for row, move in zip(rows, moves, strict=True) if conditions.match_move(move)]
 
     def zsets(self, filters: Filters) -> list[str]:
         """Return ZSETs that contain all matches: of owner and route the smaller one."""

@@ -10,9 +10,10 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from sessions_sticky.queries.bulk import Bulk, Move, Progress
-from sessions_sticky.queries.filters import Age, FilterFields, Filters, Page, check_limit
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import FilterFields, Filters, Page, check_limit
 from sessions_sticky.queries.reads import Reads
-from sessions_sticky.session import Entry
+from sessions_sticky.session import Entry, check_names
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,42 +55,46 @@ class SessionQuery:
         reads: Callable[[], Reads],
         bulk: Callable[[], Bulk],
         filters: Filters = Filters(),  # noqa: B008  # immutable
-        age: Age = Age(),  # noqa: B008
+        conditions: Conditions = Conditions(),  # noqa: B008
     ) -> None:
         self._reads = reads
         self._bulk = bulk
         self._filters = filters
-        self._age = age
+        self._conditions = conditions
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._filters}, {self._age}>"
+        return f"<{type(self).__name__} {self._filters}, {self._conditions}>"
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._reads().scan(self._filters, self._age)
+        return self._reads().scan(self._filters, self._conditions)
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
         """Return the query with additional filters; None means no filter.
 
         `provider`, `model` and `owner` match equal values. `idle_for`, a `timedelta` or seconds, matches sessions that
         were not used for at least that long, according to the idle time of this manager; sessions found by content
-        have a different one and never match. `created_before` is a `datetime` with a time zone, or Unix seconds. Raises
+        have a different one and never match. `created_before` is a `datetime` with a time zone, or Unix seconds.
+
+        Three filters concern the move that led to the current binding, by the history: `moved_from` is the provider it
+        came from, `moved_since` its earliest time, `operation` the key of the bulk operation that made it. Raises
         `ValueError` for an invalid value, and for a filter that is already set.
         """
-        filters, age = self._filters.narrowed(fields), self._age.narrowed(fields)
-        return SessionQuery(self._reads, self._bulk, filters, age)
+        filters, conditions = self._filters.narrowed(fields), self._conditions.narrowed(fields)
+        return SessionQuery(self._reads, self._bulk, filters, conditions)
 
     @property
     def is_everything(self) -> bool:
         """Whether no filter is set."""
-        return self._filters == Filters() and self._age == Age()
+        return self._filters == Filters() and self._conditions == Conditions()
 
     def count(self) -> int:
         """Return the number of sessions, according to the index.
 
         It may include sessions that other programs deleted or moved, until a page or `reindex` finds them. With
-        `idle_for` or `created_before`, and with an owner and a provider or model, each session is read.
+        any other filter than `provider`, `model` or `owner`, and with an owner and a provider or model, each session is
+        read.
         """
-        return self._reads().count(self._filters, self._age)
+        return self._reads().count(self._filters, self._conditions)
 
     acount = in_thread(count)
 
@@ -99,13 +104,12 @@ class SessionQuery:
         `limit` is 1 to 1,000. `cursor` is the `next_cursor` of the last page with the same filters, None for the first
         page. A session that is used or moved during paging may be on two pages or on none; iterating misses none. If
         few sessions of an owner match a provider or model, a page may be short or empty and still have a next one.
-        Raises `InvalidCursor`, and `ValueError` for another limit and with `idle_for` or `created_before`, which only
-        iterating supports.
+        Raises `InvalidCursor`, and `ValueError` for another limit and with other filters than `provider`, `model` and
+        `owner`, which only iterating supports.
         """
-        if self._age != Age():
-            raise ValueError(
-                "Pages cannot be filtered by idle_for or created_before: iterate over the sessions instead"
-            )
+        if self._conditions != Conditions():
+            names = ", ".join(self._conditions.fields)
+            raise ValueError(f"Pages cannot be filtered by {names}: iterate over the sessions instead")
         return self._reads().page(self._filters, cursor, check_limit(limit))
 
     apage = in_thread(page)
@@ -117,7 +121,7 @@ class SessionQuery:
         time (`progress` raises, Ctrl-C, kill) and called again to continue with the rest. Sessions that are created
         during the call may be left. `progress(done, expected)` is called after each batch of 500.
         """
-        return self._bulk().delete_all(self._filters, progress, self._age)
+        return self._bulk().delete_all(self._filters, progress, self._conditions)
 
     adelete = in_thread(delete)
 
@@ -129,6 +133,18 @@ class SessionQuery:
         Uses compare-and-set, and may be interrupted and repeated like `delete`. Raises `InvalidSession` for a name or
         reason that is blank or cannot be stored.
         """
-        return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress, self._age)
+        check_names(to_provider=to_provider)
+        return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress, self._conditions)
 
     arebind = in_thread(rebind)
+
+    def move_back(self, *, reason: str, progress: Progress | None = None) -> int:
+        """Move each session back to the provider and model that its last move came from; return the number moved.
+
+        Sessions that were never moved stay, and those that would go to a provider that is no longer configured. Uses
+        compare-and-set, and may be interrupted and repeated like `delete`; repeat it only with `moved_from`,
+        `moved_since` or `operation`: a move back is a move, too. Raises `InvalidSession` for a blank reason.
+        """
+        return self._bulk().rebind_all(self._filters, Move(None, None, reason), progress, self._conditions)
+
+    amove_back = in_thread(move_back)

@@ -13,7 +13,8 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.queries.filters import Age, Cursor, Filters, HourStats, Page, RouteStats, Stats
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import Cursor, Filters, HourStats, Page, RouteStats, Stats
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.session import Entry, readable
 from sessions_sticky.stores import created_counts, index
@@ -44,19 +45,19 @@ class Reads:
             rows += more
         return Page([entry_of(row) for row in rows], None if at is None else str(at))
 
-    def scan(self, filters: Filters, age: Age) -> Iterator[Entry]:
+    def scan(self, filters: Filters, conditions: Conditions) -> Iterator[Entry]:
         """Yield every matching session once."""
         seen: set[str] = set()
-        for rows in self._reader.scan(filters, age):
+        for rows in self._reader.scan(filters, conditions):
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
                     yield entry_of(row)
 
-    def count(self, filters: Filters, age: Age) -> int:
-        """Count index entries; read the sessions if times, or an owner and a provider or model, are given."""
-        if age != Age() or (filters.external_id is not None and filters.has_route):
-            return sum(1 for _ in self.scan(filters, age))
+    def count(self, filters: Filters, conditions: Conditions) -> int:
+        """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
+        if conditions != Conditions() or (filters.external_id is not None and filters.has_route):
+            return sum(1 for _ in self.scan(filters, conditions))
         return sum(self._counts(self._reader.zsets(filters)))
 
     def stats(self) -> Stats:

@@ -22,6 +22,8 @@ Kind = Literal["created", "rebound", "deleted"]
 
 MAX_EVENTS = 100
 """Maximum number of events of a conversation."""
+MAX_READ = 4
+"""Number of events that are read to find the last move: it is the last one, but for bindings that were restored."""
 RESTORED = "lost by the store"
 """The reason of a binding that was restored."""
 
@@ -33,8 +35,9 @@ class Event(NamedTuple):
     `from_provider` and `from_model` the values before a rebind, else None. `actor` is `"gateway"` or a user's name.
     `at` is the time of the store's clock in UTC, to the millisecond; `position` is the argument for `recent`.
 
-    A bulk operation is one event of `recent` with the number of `sessions`, an empty conversation id, and its filters
-    in the place of names that differ; None and "" without a filter.
+    `operation` is the key of the bulk operation that made the change, else empty. A bulk operation is one event of
+    `recent` with the number of `sessions`, an empty conversation id, and its filters in the place of names that differ;
+    None and "" without a filter.
     """
 
     kind: Kind
@@ -48,6 +51,23 @@ class Event(NamedTuple):
     actor: str
     position: str
     sessions: int = 1
+    operation: str = ""
+
+
+class EventFilter(NamedTuple):
+    """Which events to show; None matches any. `provider` is the one before or after the change."""
+
+    kind: str | None = None
+    provider: str | None = None
+    actor: str | None = None
+
+    def match(self, event: Event) -> bool:
+        """Return whether an event matches."""
+        return (
+            self.kind in (None, event.kind)
+            and self.provider in (None, event.provider, event.from_provider)
+            and self.actor in (None, event.actor)
+        )
 
 
 class Change(NamedTuple):
@@ -58,6 +78,7 @@ class Change(NamedTuple):
     after: Session | None
     reason: str
     actor: str
+    operation: str = ""
 
     @property
     def is_own(self) -> bool:
@@ -77,6 +98,7 @@ class Change(NamedTuple):
                 _text(self.reason),
                 _text(self.actor),
                 now.created_at if now else None,
+                operation=self.operation,
             )
         )
 
@@ -93,6 +115,7 @@ class _Stored(msgspec.Struct, frozen=True, omit_defaults=True):
     actor: str = ""
     created_at: int | None = None
     sessions: Annotated[int, msgspec.Meta(ge=0)] = 1
+    operation: str = ""
 
 
 def _text(text: str) -> str:
@@ -131,7 +154,9 @@ def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Co
     now = change.after or Session("", provider or "", model or "", "", 0)
     before = (provider, model) if change.kind == "rebound" else (None, None)
     stored = _Stored(
-        change.kind, now.provider, now.model, *before, _text(change.reason), _text(change.actor), sessions=number
+        *(change.kind, now.provider, now.model, *before, _text(change.reason), _text(change.actor)),
+        sessions=number,
+        operation=change.operation,
     )
     kept = ("MAXLEN", "=", conf.history_length)
     return Command(("XADD", keys.history(), *kept, "*", "id", "", "event", _ENCODER.encode(stored)))
@@ -140,6 +165,25 @@ def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Co
 def own_events(conversation_id: str) -> Command[list[bytes]]:
     """Read the list of one conversation."""
     return Command(("LRANGE", keys.history_of(conversation_id), 0, -1))
+
+
+def last_events(conversation_id: str) -> Command[list[bytes]]:
+    """Read the end of the list of one conversation, which `last_move` needs."""
+    return Command(("LRANGE", keys.history_of(conversation_id), -MAX_READ, -1))
+
+
+def last_move(entries: list[bytes] | None, session: Session) -> Event | None:
+    """Return the move that led to the binding of a session; None if it was never moved, or if that is not known."""
+    for entry in reversed(entries or []):
+        milliseconds, _, encoded = entry.partition(b" ")
+        stored, at = _decoded(encoded), _instant(milliseconds)
+        if stored is None or at is None or (stored.kind == "created" and stored.reason == RESTORED):
+            continue
+        now = (stored.provider, stored.model, stored.created_at)
+        if stored.kind != "rebound" or now != (session.provider, session.model, session.created_at):
+            return None
+        return _event(stored, session.id, at, f"{milliseconds.decode()}-0")
+    return None
 
 
 def read_own(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
@@ -191,6 +235,7 @@ def _event(stored: _Stored, conversation_id: str, at: datetime, position: str) -
         stored.actor,
         position,
         stored.sessions,
+        stored.operation,
     )
 
 

@@ -76,15 +76,32 @@ class RedisStore:
         return index.change(SET, session.id, ttl, change, session.to_json())
 
     def replace(
-        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str, **bulk: Any
+        self,
+        before: Session,
+        raw: bytes,
+        after: Session,
+        ttl: int,
+        *,
+        reason: str,
+        actor: str,
+        operation: str = "",
+        **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("rebound", before, after, reason, actor)
+        change = Change("rebound", before, after, reason, actor, operation)
         return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), **bulk)
 
     def remove(
-        self, conversation_id: str, before: Session | None, raw: bytes, ttl: int, *, actor: str, **bulk: Any
+        self,
+        conversation_id: str,
+        before: Session | None,
+        raw: bytes,
+        ttl: int,
+        *,
+        actor: str,
+        operation: str = "",
+        **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("deleted", before, None, "", actor)
+        change = Change("deleted", before, None, "", actor, operation)
         return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), **bulk)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:

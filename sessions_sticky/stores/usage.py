@@ -65,11 +65,11 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
     return UsageSums(routes, owners, activity)
 
 
-def move_sums(reason: str, actor: str, from_providers: Mapping[str, int], to_provider: str) -> UsageSums:
-    """Return the activity of moving numbers of sessions from some providers to another one."""
+def move_sums(reason: str, actor: str, numbers: Mapping[tuple[str, str], int]) -> UsageSums:
+    """Return the activity of moving numbers of sessions, each from one provider to another one."""
     by = GATEWAY if actor == GATEWAY else OPERATOR
     reason = reason[:MAX_REASON_LENGTH].encode(errors="replace").decode()  # lone surrogates have no UTF-8 form
-    moves = {("moves", reason, by, provider, to_provider): number for provider, number in from_providers.items()}
+    moves = {("moves", reason, by, *providers): number for providers, number in numbers.items()}
     return UsageSums(Sums(), Sums(), Sums(moves))
 
 

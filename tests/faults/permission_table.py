@@ -81,6 +81,11 @@ def _api(path: str, body: dict[str, Any] | None = None, *, other: str = "change 
     return Route("api", f"/api/sessions/{path}", "session", calls, body or {})
 
 
+def _keys(path: str, **calls: str) -> Route:
+    calls = {"GET": "view 200", "OPTIONS": "view 200", "DELETE": "delete 405", "other": "change 405", **calls}
+    return Route("api", f"/api/keys/{path}", "apikey", calls)
+
+
 def _key(path: str, *, other: str = "- 405", **calls: str) -> Route:
     return Route("key", path, "", {"other": other, **calls}, ALL_APIS)
 
@@ -135,6 +140,13 @@ SESSION_PAGES = {
         other="change 405",
     ),
     "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
+    "bulk/": _page(f"{SESSION}bulk/?provider=openai", GET="view 200", other="view 405"),
+    "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
+    "events/": _page(f"{SESSION}events/", GET="view 200", other="view 405"),
+    "operations/": _page(f"{SESSION}operations/", GET="view 200", other="view 405"),
+    "move-back/": _page(
+        f"{SESSION}move-back/", body={"all": "1", "moved_from": "x"}, POST="change 200", other="change 405"
+    ),
     "operations/<job_key:key>/": _page(f"{SESSION}operations/{{job}}/", GET="view 200", other="view 405"),
     "operations/<job_key:key>/stop/": _page(
         f"{SESSION}operations/{{job}}/stop/", POST="view+delete 302", other="view 405"
@@ -217,6 +229,8 @@ ROUTES: dict[str, Route] = {
         {"GET": "view 405", "OPTIONS": "view 200", "POST": "change 200", "DELETE": "delete 405", "other": "change 405"},
         {"action": "try"},
     ),
+    "api/keys/": _keys("", POST="add 405", PATCH="change 405"),
+    "api/keys/<int:pk>/": _keys("{key}/", POST="add 405", PATCH="change 200"),
     "api/sessions/": _api("", PROPOSAL, GET="view 200", POST="add 201", other="add 405"),
     "api/sessions/stats/": _api("stats/", GET="view 200"),
     "api/sessions/delete/": _api(
@@ -225,6 +239,7 @@ ROUTES: dict[str, Route] = {
     "api/sessions/rebind/": _api(
         "rebind/", {"provider": "missing", "to_provider": "x", "reason": "y"}, GET="view 405", POST="change 200"
     ),
+    "api/sessions/events/": _api("events/", GET="view 200"),
     "api/sessions/operations/": _api("operations/", GET="view 200"),
     rf"{OPERATION}/\Z": _api("operations/{job}/", GET="view 200"),
     rf"{OPERATION}/stop/\Z": _api("operations/{job}/stop/", GET="view 405", POST="delete 200"),

@@ -190,6 +190,16 @@ async def test_prelude_is_held_up_to_64_kib(bound_to_north, north, kib, outcome)
     assert outcome_of(await ask(chat(conversation_id=bound_to_north, stream=True))) == outcome
 
 
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
+async def test_stream_may_begin_with_a_byte_order_mark(bound_to_north, north, end):
+    """The standard of server-sent events allows it; the answer here is a single event."""
+    sent = b"\xef\xbb\xbf" + FIRST.strip() + end
+    north.then(ends(sent, DONE))
+    answered = await ask(chat(conversation_id=bound_to_north, stream=True))
+    assert outcome_of(answered) == (200, "hit", "north")
+    assert answered.body == sent + DONE
+
+
 async def test_stream_ends_with_an_error_event_when_it_stalls(gateway, only_north: Upstream):
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
     only_north.then(streams_and_stalls)

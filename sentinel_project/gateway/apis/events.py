@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -60,7 +61,7 @@ def name(event: bytes) -> bytes:
 
 
 def _fields(event: bytes, field: bytes) -> Iterator[bytes]:
-    for line in _LINE_END.split(event):
+    for line in _LINE_END.split(event.removeprefix(codecs.BOM_UTF8)):  # a stream may begin with one
         key, _, value = line.partition(b":")
         if key == field:
             yield value.removeprefix(b" ")

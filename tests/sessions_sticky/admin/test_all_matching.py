@@ -40,7 +40,7 @@ def test_delete_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: 
     assert (job.state, job.done) == ("done", 3)
     assert sessions.count() == 1
     message = f"Started, 3 sessions expected: delete sessions of provider 'openai' (operation {job.key})"
-    assert logged() == {(None, 3, message)}
+    assert logged() == {(job.key, 3, message)}
 
 
 def test_move_previews_target_and_count_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:

@@ -215,6 +215,6 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     assert "9,000 input tokens, 11.4 % from prompt caches, which saved 0.0015." in text
     assert "Moves lost 2,944 cached tokens (0.0044)." in text
     unanswered, azure, openai = text.partition("Lost by a move ")[2].partition(" History")[0].split("2023-11-14 ")[1:]
-    assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", *([DASH] * 4)]
-    assert "spilled azure bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
-    assert openai.split() == ["22:13:20", "hit", "openai", DASH, "4,000", "0.0", "%", DASH]
+    assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", "gpt-4", *([DASH] * 4)]
+    assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
+    assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]

@@ -68,6 +68,14 @@ def test_record_names_all_sessions_when_there_is_no_id(make_user: Callable[..., 
     assert (row.object_id, row.object_repr, row.change_message) == (None, "sessions", "Deleted 5 sessions")
 
 
+def test_record_shows_the_text_that_was_given_instead_of_the_id(make_user: Callable[..., User], rf: Any) -> None:
+    request = rf.get("/")
+    request.user = make_user()
+    audit.record(request, audit.Flag.DELETION, "0" * 32, "Deleted 5 sessions", object_repr=300 * "x")
+    (row,) = LogEntry.objects.all()
+    assert (row.object_id, row.object_repr) == ("0" * 32, audit.MAX_REPR_LENGTH * "x")
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_change_is_answered_and_logged_as_an_error_when_the_database_fails(
     api: APIClient, bound: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str

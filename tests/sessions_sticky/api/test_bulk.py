@@ -35,9 +35,11 @@ def post(api: APIClient, path: str, body: Any = None) -> Any:
     return api.post(f"{BASE}{path}", body, format="json")
 
 
-def entries() -> list[tuple[str, int, Any, str]]:
+def entries() -> list[tuple[str, int, bool, str]]:
+    """Who changed what; whether the entry leads to the operation that its message names."""
     found = LogEntry.objects.order_by("pk").values_list("user__username", "action_flag", "object_id", "change_message")
-    return [(who, flag, id, message.partition(" (operation ")[0]) for who, flag, id, message in found]
+    parts = [(who, flag, id, *message.removesuffix(")").split(" (operation ")) for who, flag, id, message in found]
+    return [(who, flag, id == key, message) for who, flag, id, message, key in parts]
 
 
 @pytest.mark.parametrize(
@@ -74,19 +76,22 @@ def test_delete_answers_200_with_the_operation_when_it_is_done_in_time(
     response = post(api, "delete/", {"provider": "openai", "model": None, "external_id": "user-456"})
     assert response.status_code == 200
     operation = dict(response.json())
-    assert 0 <= operation.pop("updated_at") - operation.pop("started_at") <= 2
+    assert 0 <= operation["ended_at"] - operation.pop("started_at") <= 2
+    assert operation.pop("ended_at") == operation.pop("updated_at")
     url = operation["url"]
     assert session_cache.exists(f"sentinel:job:{{index}}:{url.removeprefix(OPERATIONS).removesuffix('/')}")
     assert operation == {
         **{"url": url, "kind": "delete", "state": "done", "done": 4, "expected": 4},
         **{"provider": "openai", "model": None, "external_id": "user-456", "everything": False},
         **{"to_provider": None, "to_model": None, "reason": "", "actor": "user", "detail": ""},
+        **dict.fromkeys(("idle_for", "created_before", "moved_from", "moved_since", "operation")),
+        "back": False,
     }
     assert api.get(url).json() == response.json()
     assert len(session_cache.keys("sentinel:session:*")) == 3
     assert sessions.history("conv-0")[-1].actor == "user"
     assert entries() == [
-        ("user", DELETION, None, "Started, 4 sessions expected: delete sessions of provider 'openai', owner 'user-456'")
+        ("user", DELETION, True, "Started, 4 sessions expected: delete sessions of provider 'openai', owner 'user-456'")
     ]
 
 
@@ -105,7 +110,7 @@ def test_rebind_answers_200_with_the_operation_when_it_is_done_in_time(
     message = (
         "Started, 4 sessions expected: move sessions of provider 'openai' to 'mistral', model 'large': maintenance"
     )
-    assert entries() == [("user", CHANGE, None, message)]
+    assert entries() == [("user", CHANGE, True, message)]
 
 
 def test_delete_answers_202_with_its_place_when_it_takes_longer(
@@ -122,7 +127,7 @@ def test_delete_answers_202_with_its_place_when_it_takes_longer(
         shown = api.get(url).json()
         assert (shown["state"], shown["done"]) == ("running", BATCH_SIZE)
         assert entries() == [
-            ("user", DELETION, None, f"Started, {BATCH_SIZE + 1} sessions expected: delete all sessions")
+            ("user", DELETION, True, f"Started, {BATCH_SIZE + 1} sessions expected: delete all sessions")
         ]
     shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
     assert (shown["state"], shown["done"], shown["expected"]) == ("done", BATCH_SIZE + 1, BATCH_SIZE + 1)
@@ -160,9 +165,9 @@ def test_operation_is_stopped_and_resumed(
     assert (again.status_code, again.json()) == (200, shown)
     what = "move sessions of provider 'openai' to 'mistral': maintenance"
     assert entries() == [
-        ("user", CHANGE, None, f"Started, {number} sessions expected: {what}"),
-        ("user", CHANGE, None, f"Stopped, {BATCH_SIZE} of {number} sessions done: {what}"),
-        ("user", CHANGE, None, f"Resumed, {BATCH_SIZE} of {number} sessions done: {what}"),
+        ("user", CHANGE, True, f"Started, {number} sessions expected: {what}"),
+        ("user", CHANGE, True, f"Stopped, {BATCH_SIZE} of {number} sessions done: {what}"),
+        ("user", CHANGE, True, f"Resumed, {BATCH_SIZE} of {number} sessions done: {what}"),
     ]
 
 

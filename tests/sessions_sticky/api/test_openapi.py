@@ -28,6 +28,7 @@ OPERATIONS = [
     "POST /api/sessions/rebind/{conversation_id}/",
     "POST /api/sessions/delete/",
     "POST /api/sessions/rebind/",
+    "GET /api/sessions/events/",
     "GET /api/sessions/operations/",
     "GET /api/sessions/operations/{operation_key}/",
     "POST /api/sessions/operations/{operation_key}/stop/",

@@ -287,10 +287,10 @@ def test_show_prints_the_last_turns():
     at = next(number for number, line in enumerate(lines) if line.startswith("AT  "))
     cells = [line.split() for line in lines[at : at + 5]]
     assert cells[0] == list(queries.TURN_TITLES)
-    assert cells[1] == ["2023-11-14T22:13:20Z", "hit", "a", "a", "200", "-", "4,000", "0.0%", "0"]
-    assert cells[2][1:9] == ["spilled", "b", "a", "200", "1,234", "5,000", "20.5%", "2,944"]
-    assert cells[2][9:] == ["a", "503", "overloaded,", "c", "502"]
-    assert cells[3][1:] == ["unanswered", "a", "a", "503", "-", "-", "-", "0"]
+    assert cells[1] == ["2023-11-14T22:13:20Z", "hit", "a", "m0", "a", "200", "-", "4,000", "0.0%", "0"]
+    assert cells[2][1:10] == ["spilled", "b", "m0", "a", "200", "1,234", "5,000", "20.5%", "2,944"]
+    assert cells[2][10:] == ["a", "503", "overloaded,", "c", "502"]
+    assert cells[3][1:] == ["unanswered", "a", "m0", "a", "503", "-", "-", "-", "0"]
     assert lines[at + 4] == (
         "3 turns, 1 without usage; 9,000 input tokens, 11.4% from cache; saved 0.0015; moves lost 2,944 tokens (0.0044)"
     )

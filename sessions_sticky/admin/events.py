@@ -1,0 +1,77 @@
+"""The recent events of all conversations, and the bulk operations."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from django.utils.timezone import get_current_timezone_name
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from sessions_sticky.admin.base import PageAdmin, page
+from sessions_sticky.admin.filters import conditions_in, names_in_use
+from sessions_sticky.admin.job import described
+from sessions_sticky.admin.registry import Section
+from sessions_sticky.admin.selection import jobs
+from sessions_sticky.jobs.records import KEY
+from sessions_sticky.manager import sessions
+from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.stores.history import Event, EventFilter, Kind
+
+MAX_SHOWN = 100
+"""Maximum number of events on the page."""
+
+SECTION = Section("events", gettext_lazy("Events"))
+OPERATIONS = Section("operations", gettext_lazy("Operations"))
+
+
+@page("view")
+def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """List the last events, or with `since` those from then on; the newest first."""
+    query, error = request.GET, ""
+    wanted = EventFilter(*(query.get(name, "").strip() or None for name in EventFilter._fields))
+    try:
+        since = conditions_in(query).moved_since
+    except ValueError as exc:
+        since, error = None, str(exc)
+    after = None if since is None else f"{int(since * 1000)}-0"
+    read = sessions.recent(after=after, limit=MAX_PAGE)
+    found = [event for event in reversed(read) if wanted.match(event)]
+    context = {
+        "title": _("Events"),
+        "rows": [(event, _url(admin, event)) for event in found[:MAX_SHOWN]],
+        "left_out": max(0, len(found) - MAX_SHOWN),
+        "more": len(read) == MAX_PAGE,
+        "wanted": wanted,
+        "since": query.get("moved_since", ""),
+        "error": error,
+        "kinds": get_args(Kind),
+        **names_in_use(),
+        "timezone": get_current_timezone_name(),
+    }
+    return admin.render(request, "events.html", context)
+
+
+@page("view")
+def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """List the bulk operations of the last day, also those of commands."""
+    context = {
+        "title": _("Operations"),
+        "operations": [described(job) for job in jobs.recent()],
+        "timezone": get_current_timezone_name(),
+    }
+    return admin.render(request, "operations.html", context)
+
+
+def _url(admin: PageAdmin, event: Event) -> str:
+    """Return the URL of the conversation or the operation; empty for an operation without one."""
+    if event.conversation_id:
+        return admin.session_url(event.conversation_id)
+    return admin.url("operation", event.operation) if KEY.fullmatch(event.operation) else ""
+
+
+def urls(admin: PageAdmin) -> list[URLPattern]:
+    """Return the URL patterns of this module."""
+    return [admin.path("events/", show, name="events"), admin.path("operations/", operations, name="operations")]

@@ -1,0 +1,72 @@
+"""The recent events of all conversations."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from drf_spectacular.utils import extend_schema_serializer
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from sessions_sticky.api.base import AdminView
+from sessions_sticky.api.pagination import parameters
+from sessions_sticky.api.schema import operation
+from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, TextField
+from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.stores.history import EventFilter, Kind
+
+
+@extend_schema_serializer(component_name="StickySessionEventsQuery")
+class EventsQuerySerializer(serializers.Serializer[Any]):
+    """The query parameters of the events."""
+
+    kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), required=False, help_text="Only of this kind.")
+    provider = TextField(required=False, help_text="Only from or to this provider.")
+    actor = TextField(required=False, help_text="Only by `gateway` or this user.")
+    after = serializers.RegexField(
+        r"^[0-9]{1,19}-[0-9]{1,19}$", required=False, help_text="Only after this position, oldest first."
+    )
+    limit = serializers.IntegerField(
+        default=100, min_value=1, max_value=MAX_PAGE, help_text="How many events to read, before the filters."
+    )
+
+
+@extend_schema_serializer(component_name="StickySessionRecentEvent")
+class RecentEventSerializer(EventSerializer):
+    """One change of a conversation's binding, or a bulk operation."""
+
+    conversation_id = serializers.CharField(help_text="The conversation; empty for a bulk operation.")
+    sessions = serializers.IntegerField(help_text="Number of sessions; more than 1 only for a bulk operation.")
+    operation = serializers.CharField(help_text="Key of the bulk operation, else empty.")
+    position = serializers.CharField(help_text="For `after`.")
+
+
+@extend_schema_serializer(component_name="StickySessionEvents")
+class EventsSerializer(serializers.Serializer[Any]):
+    """Recent events."""
+
+    results = RecentEventSerializer(many=True, help_text="The events, oldest first.")
+    last = serializers.CharField(
+        allow_null=True, help_text="Position of the last event that was read, for `after`; null if there was none."
+    )
+
+
+class EventsView(AdminView):
+    """The recent events of all conversations."""
+
+    @operation(
+        "sessions_events",
+        "List recent events",
+        *(400, 501),
+        ok={200: (EventsSerializer, "The events.")},
+        parameters=(EventsQuerySerializer,),
+    )
+    def get(self, request: Request) -> Response:
+        """Return the last events, or those after a position."""
+        asked = parameters(request, EventsQuerySerializer)
+        wanted = EventFilter(asked.get("kind"), asked.get("provider"), asked.get("actor"))
+        events = self.manager.recent(after=asked.get("after"), limit=asked["limit"])
+        found = [event for event in events if wanted.match(event)]
+        last = events[-1].position if events else asked.get("after")
+        return Response({"results": RecentEventSerializer(found, many=True).data, "last": last})
