@@ -1,8 +1,8 @@
 """A provider with a prompt cache of its own: `python -m bench.cached_upstream NAME PORT CACHE_SECONDS`.
 
 Like OpenAI's the cache holds blocks of 128 tokens, reads at least 1,024 tokens, and forgets what was not used for
-`CACHE_SECONDS`. The provider counts for itself: `GET /totals`. `POST /limit` with `{"in_flight": 2}` saturates it:
-further requests are answered with 429 and `Retry-After`.
+`CACHE_SECONDS`. The provider counts for itself: `GET /totals`. `POST /refusals` with `{"every": 3}` saturates it: each
+third request is answered with 429 and `Retry-After`, whatever the load of the gateway is.
 """
 
 from __future__ import annotations
@@ -54,22 +54,19 @@ class Provider:
 
     def __init__(self, name: str, cache: PromptCache) -> None:
         self.name, self._cache = name, cache
-        self._limit, self._in_flight = float("inf"), 0
+        self._refuses_every, self._asked = 0, 0
         self._totals = {"requests": 0, "refused": 0, "tokens": 0, "cached": 0}
 
     async def chat(self, request: web.Request) -> web.Response:
         """Answer with the provider's name as the text, or refuse."""
         body = msgspec.json.decode(await request.read())
-        if self._in_flight >= self._limit:
+        self._asked += 1
+        if self._refuses_every and self._asked % self._refuses_every == 0:
             self._totals["refused"] += 1
             error = {"message": "Rate limit reached", "type": "requests", "code": "rate_limit_exceeded"}
             return web.json_response({"error": error}, status=429, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-        self._in_flight += 1
-        try:
-            tokens, cached = self._cache.read(body["model"], body["messages"])
-            await asyncio.sleep(ANSWER_SECONDS + (tokens - cached) / TOKENS_PER_SECOND)
-        finally:
-            self._in_flight -= 1
+        tokens, cached = self._cache.read(body["model"], body["messages"])
+        await asyncio.sleep(ANSWER_SECONDS + (tokens - cached) / TOKENS_PER_SECOND)
         self._totals["requests"] += 1
         self._totals["tokens"] += tokens
         self._totals["cached"] += cached
@@ -83,10 +80,9 @@ class Provider:
         answer = {"id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time()), "model": body["model"]}
         return web.json_response({**answer, "choices": [choice], "usage": usage})
 
-    async def limit(self, request: web.Request) -> web.Response:
-        """Set how many requests may be in flight; null for any number."""
-        given = (await request.json())["in_flight"]
-        self._limit = float("inf") if given is None else given
+    async def refusals(self, request: web.Request) -> web.Response:
+        """Set which requests are refused; 0 for none."""
+        self._refuses_every = (await request.json())["every"]
         return web.json_response({})
 
     async def totals(self, _: web.Request) -> web.Response:
@@ -104,7 +100,7 @@ class Provider:
             [
                 web.post("/v1/chat/completions", self.chat),
                 web.get("/v1/models", self.models),
-                web.post("/limit", self.limit),
+                web.post("/refusals", self.refusals),
                 web.get("/totals", self.totals),
             ]
         )
@@ -139,10 +135,10 @@ class Upstream:
         self._process.kill()
         self._process.wait()
 
-    def limit(self, in_flight: int | None) -> None:
-        """Saturate it, or end that."""
-        body = msgspec.json.encode({"in_flight": in_flight})
-        urllib.request.urlopen(f"{self.root}/limit", data=body, timeout=5).close()
+    def refuse(self, every: int) -> None:
+        """Saturate it, so that it refuses each so many-th request; 0 ends that."""
+        body = msgspec.json.encode({"every": every})
+        urllib.request.urlopen(f"{self.root}/refusals", data=body, timeout=5).close()
 
     def totals(self) -> dict[str, int]:
         """Return what it has counted since it started."""

@@ -34,15 +34,16 @@ from bench.worth_gateways import CACHE_SECONDS, GATEWAYS, Gateway  # noqa: E402
 from bench.worth_report import Row, draw, table  # noqa: E402
 from tests.servers import free_port  # noqa: E402
 
-SEED, SESSIONS = 7, 60
+SEED, SESSIONS = 7, 48
 THINK_SECONDS = (0.4, 2.0)
 TURN_SECONDS = 1.3
 """About what a turn takes with its answer."""
-FAULT_AT, FAULT_SECONDS = 16.0, 8.0
+FAULT_AFTER, FAULT_SECONDS = 0.25, 8.0
+"""A fault begins when this share of all turns is answered, whatever a gateway needs for them."""
 ATTEMPTS, RETRY_SECONDS = 8, 0.5
 """How often a client sends a request that is refused, and how long it waits."""
-SATURATED_AT = 2
-"""How many requests in flight the saturated provider takes; it would get about four."""
+REFUSED_EVERY = 3
+"""The saturated provider refuses each third request."""
 PRICES = {SMALL: (0.25, 0.025)} | {model: (1.25, 0.125) for model in MODELS if model != SMALL}
 """Dollars for a million tokens of input, uncached and cached: OpenAI's list prices of November 2026."""
 
@@ -100,13 +101,13 @@ def added(setup: Setup) -> None:
 
 
 def saturated(setup: Setup) -> None:
-    """Let a provider refuse what is more than it can do."""
-    setup.upstreams[0].limit(SATURATED_AT)
+    """Let a provider refuse some of its requests."""
+    setup.upstreams[0].refuse(REFUSED_EVERY)
 
 
 def relieved(setup: Setup) -> None:
     """End the saturation."""
-    setup.upstreams[0].limit(None)
+    setup.upstreams[0].refuse(0)
 
 
 def nothing(_: Setup) -> None:
@@ -117,9 +118,9 @@ Act = Callable[[Setup], None]
 FAULTS: dict[str, tuple[Act, Act]] = {
     "plain": (nothing, nothing),
     "killed": (killed, back),
+    "saturated": (saturated, relieved),
     "redis": (redis_killed, redis_back),
     "added": (added, nothing),
-    "saturated": (saturated, relieved),
 }
 CASES = [
     *(("ours", way, fault) for way in ("header", "none") for fault in FAULTS),
@@ -139,15 +140,27 @@ def sessions() -> list[list[Thread]]:
     return [session(f"ses-{SEED}-{number}", number, SEED) for number in range(SESSIONS)]
 
 
-async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], int]:
-    """Run all sessions; return the turns of each thread, and how often a request was refused."""
-    identify, (breaks, ends), refused = WAYS[way], FAULTS[fault], 0
+class Replay(NamedTuple):
+    """The turns of each thread, when the fault began, and how often a request was refused."""
+
+    turns: list[list[Turn]]
+    fault_at: float
+    refused: int
+
+
+async def replay(setup: Setup, way: str, fault: str) -> Replay:
+    """Run all sessions."""
+    identify, (breaks, ends) = WAYS[way], FAULTS[fault]
     urls, began = setup.gateway.urls, time.monotonic()
+    threads = [thread for each in sessions() for thread in each]
+    answered, refused, fault_at = 0, 0, float("inf")
+    is_due = asyncio.Event()
+    due_at = FAULT_AFTER * sum(len(thread.turns) for thread in threads)
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2)  # servers close idle connections after five
     async with aiohttp.ClientSession(headers=setup.gateway.headers, connector=connector) as client:
 
         async def ask(thread: Thread, messages: list[Message], number: int) -> Turn:
-            nonlocal refused
+            nonlocal answered, refused
             headers, fields = identify(thread.session_id)
             body = {"model": thread.model, "messages": messages, **fields}
             for attempt in range(ATTEMPTS):
@@ -156,6 +169,9 @@ async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], 
                     async with client.post(url, json=body, headers=headers) as response:
                         answer = json.loads(await response.read())
                         if response.status == 200:
+                            answered += 1
+                            if answered >= due_at:
+                                is_due.set()
                             usage = answer["usage"]
                             cached = usage["prompt_tokens_details"]["cached_tokens"]
                             provider = answer["choices"][0]["message"]["content"]
@@ -177,15 +193,16 @@ async def replay(setup: Setup, way: str, fault: str) -> tuple[list[list[Turn]], 
             return turns
 
         async def break_something() -> None:
-            await asyncio.sleep(FAULT_AT)
+            nonlocal fault_at
+            await is_due.wait()
+            fault_at = time.monotonic() - began
             await asyncio.to_thread(breaks, setup)
             await asyncio.sleep(FAULT_SECONDS)
             await asyncio.to_thread(ends, setup)
 
-        threads = [thread for each in sessions() for thread in each]
         runs = [run(thread, random.Random(f"{SEED} {at}")) for at, thread in enumerate(threads)]
         turns, _ = await asyncio.gather(asyncio.gather(*runs), break_something())
-    return turns, refused
+    return Replay(turns, fault_at, refused)
 
 
 def most() -> float:
@@ -200,11 +217,11 @@ def is_cold(before: Turn, turn: Turn) -> bool:
     return before.tokens >= LEAST_TOKENS and 2 * turn.cached < before.tokens
 
 
-def affected(turns: Sequence[list[Turn]], fault: str) -> list[list[Turn]]:
+def affected(replayed: Replay, fault: str) -> list[list[Turn]]:
     """Return the turns from the last one before the fault on, of the threads that it concerns."""
     found = []
-    for each in turns:
-        before = [turn for turn in each if turn.at < FAULT_AT]
+    for each in replayed.turns:
+        before = [turn for turn in each if turn.at < replayed.fault_at]
         if not before or len(before) == len(each):
             continue
         if fault in ("killed", "saturated") and before[-1].provider != "up0":
@@ -218,12 +235,12 @@ def measure(name: str, way: str, fault: str, most_share: float) -> Row:
     with ExitStack() as stack:
         upstreams = [stack.enter_context(Upstream(f"up{number}", free_port(), CACHE_SECONDS)) for number in range(5)]
         gateway = stack.enter_context(GATEWAYS[name](upstreams))
-        turns, refused = asyncio.run(replay(Setup(gateway, upstreams), way, fault))
-    threads = [thread for each in sessions() for thread in each]
+        replayed = asyncio.run(replay(Setup(gateway, upstreams), way, fault))
+    turns, threads = replayed.turns, [thread for each in sessions() for thread in each]
     every = [(thread.model, turn) for thread, each in zip(threads, turns, strict=True) for turn in each]
     tokens, cached = sum(turn.tokens for _, turn in every), sum(turn.cached for _, turn in every)
     cost = sum((turn.tokens - turn.cached) * PRICES[model][0] + turn.cached * PRICES[model][1] for model, turn in every)
-    hit = affected(turns, fault)
+    hit = affected(replayed, fault)
     return Row(
         name,
         way,
@@ -235,7 +252,7 @@ def measure(name: str, way: str, fault: str, most_share: float) -> Row:
         cold_of_affected=sum(is_cold(before, turn) for each in hit for before, turn in pairwise(each)),
         dollars=cost / 1_000_000,
         requests=len(every),
-        refused=refused,
+        refused=replayed.refused,
     )
 
 

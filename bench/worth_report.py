@@ -13,9 +13,9 @@ WAYS = {"header": "id in a header", "body": "id in the body", "none": "no id"}
 FAULTS = {
     "plain": "no fault",
     "killed": "a provider killed, back cold",
+    "saturated": "a provider saturated",
     "redis": "Redis killed, back empty",
     "added": "a fifth provider added",
-    "saturated": "a provider saturated",
 }
 WIDTH, LEFT, RIGHT, LINE, GAP = 680, 200, 90, 18, 12
 STYLE = "text{font:12px sans-serif;fill:#555}@media(prefers-color-scheme:dark){text{fill:#bbb}}"
@@ -89,9 +89,9 @@ def draw(file: Path, rows: list[Row]) -> None:
         if fault != "plain"
     ]
     parts, y = [], 0
-    for title, bars in groups:
+    for title, bars in (group for group in groups if group[1]):
         y += GAP + LINE
-        parts.append(f'<text x="8" y="{y}" font-weight="bold">{escape(title)}</text>')
+        parts.append(f'<text x="8" y="{y}" style="font-weight:bold">{escape(title)}</text>')
         for bar in bars:
             y += LINE
             width = max(1.0, bar.length * (WIDTH - LEFT - RIGHT))

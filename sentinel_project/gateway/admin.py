@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from sentinel_project.gateway import provider_pages, provider_panel
+from sentinel_project.gateway import owner_pages, provider_pages, provider_panel
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
 from sessions_sticky.admin.registry import register_pages, register_panel, register_routes
 
@@ -30,6 +30,7 @@ register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
 register_routes(provider_panel.routes)
 register_pages(provider_pages.SECTION, provider_pages.urls)
+register_pages(owner_pages.SECTION, owner_pages.urls)
 
 
 class ApiKeyForm(forms.ModelForm):  # type: ignore[type-arg]

@@ -142,6 +142,7 @@ SESSION_PAGES = {
     "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
     "bulk/": _page(f"{SESSION}bulk/?provider=openai", GET="view 200", other="view 405"),
     "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
+    "owners/": _page(f"{SESSION}owners/", GET="view 200", other="view 405"),
     "events/": _page(f"{SESSION}events/", GET="view 200", other="view 405"),
     "operations/": _page(f"{SESSION}operations/", GET="view 200", other="view 405"),
     "move-back/": _page(

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import call_command
 
-from sessions_sticky import rendezvous
+from sessions_sticky import rendezvous, sessions
 from sessions_sticky.identity import identify
 from tests.gateway.asgi import KEY, MESSAGES, OTHER_KEY, Call, ask, chat
 from tests.gateway.conftest import provider
@@ -45,6 +45,20 @@ def test_identify_command_makes_the_ids_of_the_gateway(tmp_path):
     out = io.StringIO()
     call_command("sessions", "identify", str(file), owner="ann", json=True, stdout=out)
     assert json.loads(out.getvalue())["session_id"] == expected({"x-session-id": "ses_1"}).session_id
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [([("x-litellm-session-id", "ses-1")], {}), ([], {"metadata": {"session_id": "ses-1"}})],
+)
+async def test_chat_finds_the_session_that_a_pin_of_litellm_became(headers, fields):
+    """As docs/how-to/litellm.md moves it: by the model too, for LiteLLM has a pin for each."""
+    for model, name in (("model-a", "south"), ("model-b", "north")):
+        moved = expected({"x-litellm-session-id": "ses-1"}, model, messages=None)
+        sessions.create(moved.session_id, provider=name, model=model, external_id="ann")
+        answer = await ask(chat(model, **fields), headers=headers)
+        found = answer.headers["x-session-outcome"], answer.headers["x-session-provider"]
+        assert found == ("hit", name)
 
 
 async def test_chat_binds_the_id_itself_when_it_is_named(session_cache):

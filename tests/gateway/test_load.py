@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Failure
 from sentinel_project.gateway.providers.load import SLOW_EXCESSES, SLOW_TRY_SECONDS, Gate, Load, Pace
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
 from tests.gateway.asgi import ask, chat, outcome_of, say, until
 from tests.gateway.conftest import provider
-from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers
+from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, fails
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,3 +252,41 @@ async def test_late_stream_is_waited_for_when_there_is_no_other_provider(
     gateway.SENTINEL_PROVIDERS = (provider(north, first_byte_seconds=0.1),)
     north.then(begins_late)
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "hit", "north")
+
+
+REFUSES = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
+
+
+async def test_conversation_waits_for_its_provider_that_asks_for_a_moment(bound_to_north, north, south):
+    """Its prompt is cached there, and would have to be computed again elsewhere."""
+    north.then(fails(429, REFUSES, **{"retry-after-ms": "300"}))
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+    began = time.monotonic()
+    assert outcome_of(await say(bound_to_north)) == (200, "hit", "north")
+    assert 0.1 < time.monotonic() - began < 1
+
+
+async def test_conversation_spills_when_its_provider_asks_for_longer(bound_to_north, north, south):
+    north.then(fails(429, REFUSES, **{"retry-after-ms": "5000"}))
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+    assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
+
+
+async def test_conversation_spills_when_its_provider_refuses_again_while_it_waits(bound_to_north, north, south):
+    north.then(fails(429, REFUSES, **{"retry-after-ms": "300"}))
+    await say(bound_to_north)
+    waiting = asyncio.create_task(say(bound_to_north))
+    await asyncio.sleep(0.05)
+    routing.health.failed("north", "model-a", Failure(Cools.MODEL, 5))
+    reply = await waiting
+    assert outcome_of(reply) == (200, "spilled", "south")
+    assert reply.headers["x-session-reason"] == Spill.FULL
+    assert len(north.exchanges) == 1
+
+
+async def test_new_conversation_does_not_wait(gateway, north, south):
+    north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
+    began = time.monotonic()
+    replies = [outcome_of(await say(f"new-{number}"))[2] for number in range(8)]
+    assert set(replies) == {"south"}
+    assert time.monotonic() - began < 0.9

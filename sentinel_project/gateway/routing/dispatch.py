@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import NamedTuple, cast
@@ -196,9 +197,23 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
         is_cooling = routing.health.is_cooling(provider.name, plan.model)
         return min(room, routing.FAIL_OPEN_REQUESTS) if is_cooling else room
 
+    if plan.is_own(provider) and not await _is_ready(provider, plan):
+        return False
     waits = plan.is_own(provider) or routing.health.is_cooling(provider.name, plan.model)
     wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
     return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
+
+
+async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
+    """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
+
+    Not all that wait ask at the same moment, or it would refuse them again.
+    """
+    if not routing.is_ready_soon(provider, plan.model):
+        return True
+    left = routing.health.seconds_left(provider.name, plan.model)
+    await asyncio.sleep(min(left + random.uniform(0, left), settings.SENTINEL_QUEUE_SECONDS))  # noqa: S311 - no secret
+    return not routing.health.has_stated_time(provider.name, plan.model)
 
 
 def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:

@@ -90,6 +90,12 @@ def eligible(model: str, api: str) -> list[Provider]:
     return [provider for provider in providers_for(model, api) if not health.is_cooling(provider.name, model)]
 
 
+def is_ready_soon(provider: Provider, model: str) -> bool:
+    """Return whether a provider asked for a wait that is short enough for its conversations."""
+    left = health.seconds_left(provider.name, model)
+    return 0 < left <= settings.SENTINEL_QUEUE_SECONDS and health.has_stated_time(provider.name, model)
+
+
 def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
     """Return the provider to ask if all of a model cool down: the one that is due first.
 
@@ -133,7 +139,10 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         model = session.model
         able = eligible(model, api)
         ranking = _ranked(session.id, able)
-    candidates = _from_bound(session.provider, able, ranking) or fail_open(model, api, session.provider)
+    waited_for = [
+        each for each in providers_for(model, api) if each.name == session.provider and is_ready_soon(each, model)
+    ]
+    candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
     if move_reason is None and bound.outcome == Outcome.HIT and speaks(session.provider, model, api):
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)

@@ -150,10 +150,8 @@ async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(pat
     async with flushing():
         assert (await conversation.turn())[1] == "hit"
         assert (await other.turn())[1] == "hit"
-        pace.begin(routing.health.now())
         for _ in range(3):
             pace.record(routing.health.now(), is_late=True)
-        pace.begin(routing.health.now())
         assert await conversation.turn() == (200, "spilled", "south")
         pace.record(routing.health.now(), is_late=False)
         assert await conversation.turn() == (200, "hit", "north")

@@ -32,9 +32,10 @@ pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 DELETE, REBIND = f"{BASE}delete/", f"{BASE}rebind/"
 NO_BOOLEAN = ["Must be a valid boolean."]
-NEITHER = ["Pass a filter (provider, model, external_id) or everything: true."]
+FILTERS = "provider, model, external_id, idle_for, created_before, moved_from, moved_since, operation"
+NEITHER = [f"Pass a filter ({FILTERS}) or everything: true."]
 BOTH = ["Pass either filters or everything, not both."]
-FIELDS = "provider, model, external_id, everything, dry_run"
+FIELDS = f"{FILTERS}, everything, dry_run"
 
 
 def assert_nothing_happened(session_cache: redis.Redis) -> None:
@@ -66,7 +67,14 @@ def assert_nothing_happened(session_cache: redis.Redis) -> None:
         (DELETE, {"provider": "a", "povider": "b"}, {"povider": [f"Unknown field; allowed: {FIELDS}."]}),
         (DELETE, DRAIN, {name: [f"Unknown field; allowed: {FIELDS}."] for name in ("to_provider", "reason")}),
         (DELETE, {"everything": True, "\ud800": 1}, {"\\ud800": [f"Unknown field; allowed: {FIELDS}."]}),
-        (REBIND, {"provider": "a"}, {"to_provider": REQUIRED, "reason": REQUIRED}),
+        (REBIND, {"provider": "a"}, {"reason": REQUIRED}),
+        (REBIND, {"provider": "a", "reason": "b"}, {"to_provider": ["This field is required without back."]}),
+        (
+            REBIND,
+            {"provider": "a", "reason": "b", "back": True},
+            {"back": ["Needs moved_from, moved_since or operation."]},
+        ),
+        (REBIND, DRAIN | {"back": True}, {"back": ["Pass either a target or back, not both."]}),
         (REBIND, DRAIN | {"provider": None}, {"non_field_errors": NEITHER}),
         (REBIND, DRAIN | {"everything": True}, {"non_field_errors": BOTH}),
         (REBIND, DRAIN | {"to_provider": ""}, {"to_provider": BLANK}),
