@@ -78,9 +78,14 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
         "sentinel:usage:minute:...": [keys.usage("minute", now // 60)],
         "sentinel:usage:hour:...": [keys.usage("hour", now // 3600)],
         "sentinel:usage:owners:...": [keys.usage("owners", now // 3600)],
+        "sentinel:usage:activity:...": [keys.usage("activity", now // 3600)],
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.jobs()],
         "sentinel:object:{id}": [f"sentinel:object:{OBJECT}"],
         "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
+        **{
+            f"sentinel:provider-{what}:{{name}}": [f"sentinel:provider-{what}:{BOUND['provider']}"]
+            for what in ("drain", "hold", "outages")
+        },
         "sentinel:throttle:...": [f"sentinel:throttle:{user}:{now // 60 + ahead}" for ahead in (0, 1)],
     }

@@ -53,7 +53,7 @@ def fill(raw, clients):
         manager.create(f"conv-{number}", **poisons.BOUND)
     cursor = manager.page(limit=1).next_cursor
     health = Health(30, providers)
-    health.failed("echo-two", "echo-small", Failure(Cools.PROVIDER))
+    health.failed("echo-two", "echo-small", Failure(Cools.MODEL))  # of others the doctor makes an error
     health_sync.write("default", {"echo-two": health_sync.record(health.states["echo-two"], health.now())})
     job = start(Plan(Filters(provider="missing")))
     finished(job.key)
