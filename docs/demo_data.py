@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import random
@@ -21,7 +22,7 @@ from sentinel_project.gateway.providers import health_sync  # noqa: E402
 from sentinel_project.gateway.providers.failures import Cools  # noqa: E402
 from sentinel_project.gateway.providers.health import Health  # noqa: E402
 from sentinel_project.gateway.providers.slots import Failure  # noqa: E402
-from sessions_sticky import SessionStoreUnavailable, keys, sessions  # noqa: E402
+from sessions_sticky import SessionStoreUnavailable, Turn, Usage, keys, sessions  # noqa: E402
 from sessions_sticky.jobs.records import Plan  # noqa: E402
 from sessions_sticky.jobs.service import Jobs  # noqa: E402
 from sessions_sticky.queries.bulk import Move  # noqa: E402
@@ -60,6 +61,7 @@ def fill() -> None:
         for session in [entry.session for entry in sessions.filter(provider="azure-eu").page(limit=number).entries]:
             sessions.rebind(session, provider="openai", model=session.model, reason=reason)
     _live_one_conversation()
+    _chat_for_an_hour()
     for owner in OWNERS[:4]:
         ApiKey.objects.issue(owner)
     jobs = Jobs()
@@ -87,10 +89,28 @@ def _live_one_conversation() -> None:
     manager.rebind(session, provider="openai", model="gpt-5-mini", reason="planned maintenance")
 
 
+def _chat_for_an_hour() -> None:
+    """Record the turns of the last hour, as the recorder of a worker does; one provider was down for some minutes."""
+    client, minute = cache.client.get_client(), int(time.time()) // 60
+    for ago in range(60):
+        began = minute - ago
+        activity = keys.usage("activity", began // 60)
+        for (provider, _), number in ROUTES.items():
+            chats = int(number * random.uniform(0.04, 0.06))
+            is_down = provider == "mistral" and 20 <= ago < 26
+            field = ["spilled", provider, "openai"] if is_down else ["hit", provider, provider]
+            client.hincrby(activity, json.dumps([str(began), "turns", *field], separators=(",", ":")), chats)
+    usage = Usage(input=12_000, read=9_600, output=400)
+    for (provider, model), number in ROUTES.items():
+        turn = {"conversation_id": None, "at": time.time(), "provider": provider, "model": model, "outcome": "hit"}
+        for _ in range(number // 10):
+            sessions.record_turn(Turn(**turn, first_byte_ms=random.randrange(120, 900), usage=usage))
+
+
 def trouble() -> None:
     """Let a provider cool down."""
     health = Health(30, lambda: ())
-    health.failed("mistral", "mistral-large", Failure(Cools.PROVIDER))
+    health.failed("mistral", "mistral-large", Failure(Cools.PROVIDER, error="HTTP 503"))
     health_sync.write(DEFAULT_CACHE_ALIAS, {"mistral": health_sync.record(health.states["mistral"], health.now())})
 
 

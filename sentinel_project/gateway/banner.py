@@ -72,7 +72,11 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
     """Say since when a provider is down, and who has served its conversations since."""
     since = status.failing_since
     assert since is not None  # noqa: S101 - only of failing providers
-    facts = {"provider": status.provider.name, "since": f"{since:%Y-%m-%d %H:%M:%S} UTC", "error": status.error}
+    facts = {
+        "provider": status.provider.name,
+        "since": f"{since:%Y-%m-%d %H:%M:%S} UTC",
+        "error": status.error or _("unknown error"),
+    }
     parts = [_("%(provider)s is down since %(since)s (%(error)s).") % facts]
     own = [each for each in turns if each.bound_provider == status.provider.name]
     own = [each for each in own if each.began_at > since - timedelta(minutes=1)]

@@ -18,7 +18,8 @@ def banner_panel(request: HttpRequest) -> Panel:
 
 def panel(request: HttpRequest) -> Panel:
     """Return the panel of the providers."""
-    return Panel(_("Providers"), "admin/gateway/providers.html", {"statuses": _statuses(request)}, is_first=True)
+    failing_first = sorted(_statuses(request), key=lambda each: each.failing_since is None)
+    return Panel(_("Providers"), "admin/gateway/providers.html", {"statuses": failing_first}, is_first=True)
 
 
 def routes() -> list[tuple[str, str]]:

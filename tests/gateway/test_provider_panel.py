@@ -139,6 +139,18 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("session_cache")
+def test_overview_shows_providers_that_fail_first(health: Health, admin_client: Client, settings: Settings):
+    settings.SENTINEL_PROVIDERS = (NORTH, msgspec.structs.replace(NORTH, name="south"))
+    health.failed("south", "a", DOWN)
+    panels = {each.template: each.context for each in admin_client.get(PAGE).context["panels"]}
+    shown = [each.provider.name for each in panels["admin/gateway/providers.html"]["statuses"]]
+    assert shown == ["south", "north"]
+    assert "south is down since" in panels["admin/gateway/banner.html"]["banner"].lines[0]
+    assert panels["admin/gateway/banner.html"]["banner"].lines[0].endswith("UTC (unknown error).")
+
+
+@pytest.mark.django_db
 def test_overview_shows_slow_and_draining_providers(
     session_cache: redis.Redis, health: Health, admin_client: Client, settings: Settings
 ):

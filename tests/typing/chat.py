@@ -10,6 +10,7 @@ from django.test import TestCase
 from django.urls import include, path
 
 from sessions_sticky import (
+    Activity,
     Attempt,
     Entry,
     Event,
@@ -17,6 +18,8 @@ from sessions_sticky import (
     InvalidConversationId,
     InvalidCursor,
     InvalidSession,
+    MinuteMoves,
+    MinuteTurns,
     Outcome,
     OwnerUsage,
     Page,
@@ -150,6 +153,10 @@ def account(manager: SessionManager) -> None:
     assert_type(trail.turns, list[RecordedTurn])
     assert_type(trail.totals, TurnTotals)
     assert_type(trail.caches, dict[str, PromptCache])
+    activity = manager.activity(minutes=60)
+    assert_type(activity, Activity)
+    assert_type(activity.turns, list[MinuteTurns])
+    assert_type(activity.moves, list[MinuteMoves])
     report = manager.usage(minutes=60)
     assert_type(report, UsageReport)
     assert_type(report.routes, list[RouteUsage])

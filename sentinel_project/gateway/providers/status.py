@@ -93,7 +93,7 @@ def statuses() -> list[ProviderStatus]:
             is_drained=provider.name in drained,
             is_held=Control.HOLD in settings_of.get(provider.name, ()),
             in_flight=in_flight.get(provider.name, 0),
-            figures=None if numbers is None else numbers.get(provider.name, Figures(0, 0, None, None, None)),
+            figures=None if numbers is None else numbers.get(provider.name, Figures(0.0, 0.0, None, None, None)),
         )
         for provider in current
     ]

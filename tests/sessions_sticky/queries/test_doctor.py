@@ -8,6 +8,7 @@ import pytest
 from sessions_sticky import Session, cache_config
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.server_info import Level
+from sessions_sticky.stores import rights
 from tests.conftest import REAL_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import PROPOSAL, sample
@@ -49,6 +50,13 @@ def test_findings_are_fine_when_all_is_well(manager, examine):
         *("values", "expiry", "index", "rights"),
     ]
     assert "0 of 20 sampled sessions" in found["index"].message
+
+
+@pytest.mark.parametrize("store_name", ["cluster"], indirect=True)
+def test_findings_have_the_rights_on_every_primary_of_a_cluster(manager, examine, monkeypatch):
+    assert examine()["rights"].level is Level.OK
+    monkeypatch.setitem(rights.ON_CLUSTER, "missing", ("missing",))  # no server can check it
+    assert examine()["rights"].level is Level.NOTE
 
 
 @pytest.mark.parametrize("store_name", ["fakeredis"], indirect=True)

@@ -1,0 +1,62 @@
+"""The page of the providers, open in a browser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from sentinel_project.gateway.providers import controls, outages
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.routing import plan as routing
+from tests.browser.test_accessibility import violations
+from tests.sessions_sticky.admin.pages import BASE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import redis
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.slow
+
+PAGE = f"{BASE}providers/"
+
+
+@pytest.fixture(autouse=True)
+def _failing(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One provider fails, and had an outage before."""
+    health = Health(30, providers)
+    monkeypatch.setattr(routing, "health", health)
+    health.failed("echo-one", "echo-small", Failure(Cools.PROVIDER, error="HTTP 503 overloaded"))
+    outages._record("echo-one", 1_700_000_000.0, 1_700_000_090.0, "upstream_unreachable (ClientConnectorError)")
+    controls.take_over({})
+    yield
+    controls.take_over({})
+
+
+def test_provider_is_drained_after_a_question(page: Page) -> None:
+    page.goto(PAGE)
+    section = page.get_by_role("region", name="echo-two")
+    section.get_by_role("button", name="Drain").click()
+    expect(page.get_by_text("It takes no new conversations. Its own stay")).to_be_visible()
+    page.get_by_role("button", name="Drain").click()
+    expect(page.get_by_text("All workers follow within a second.")).to_be_visible()
+    expect(section.get_by_text("Draining")).to_be_visible()
+    section.get_by_role("button", name="End drain and hold").click()
+    page.get_by_role("button", name="End drain and hold").click()
+    expect(section.get_by_text("Draining")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1_300, 390])
+def test_pages_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str, width: int) -> None:
+    page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page
+    for path in (PAGE, f"{PAGE}change/?provider=echo-one&action=hold", f"{BASE}overview/"):
+        page.goto(path)
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
