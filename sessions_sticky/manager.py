@@ -49,7 +49,7 @@ class SessionManager(FormerMethods):
             raise ValueError(f"cache must be a Django cache or an alias in CACHES, not {cache!r}")
         self._alias = cache if isinstance(cache, str) else None
         self._fixed_store = stores.for_cache(cache) if isinstance(cache, BaseCache) else None
-        self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds)
+        self._ttl_seconds = None if ttl_seconds is None else check_ttl_seconds(ttl_seconds, "ttl_seconds")
         self._actor = metrics.GATEWAY
 
     @property

@@ -17,10 +17,10 @@ IDENTITY_OPTIONS = ("apis", "key", "named", "scope", "sources")
 """The keys of `SESSIONS_STICKY["IDENTITY"]`: arguments of `identify`, and the APIs for its command."""
 
 
-def check_ttl_seconds(value: object) -> int:
+def check_ttl_seconds(value: object, name: str = "SESSION_TTL_SECONDS") -> int:
     """Return an idle time in seconds unchanged; raise `ValueError` if it is invalid."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TTL_SECONDS:
-        raise ValueError(f"SESSION_TTL_SECONDS must be {ALLOWED_TTL}, not {value!r}")
+        raise ValueError(f"{name} must be {ALLOWED_TTL}, not {value!r}")
     return value
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
-from sessions_sticky.cli.formatting import describe_conditions, describe_plan, format_route, pluralize
+from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
-from sessions_sticky.conf import check_target
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
@@ -75,6 +75,8 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
     check_target(to_provider)
+    if conf.providers is None and not sessions.filter(provider=to_provider).count():
+        output.print_err(f"No session is on {escape(to_provider)} now: check its spelling")
     plan = Plan(filters, Move(to_provider, to_model, options["reason"]), conditions=conditions_in(options))
     which = describe_conditions(plan.conditions)
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"

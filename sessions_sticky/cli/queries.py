@@ -236,8 +236,8 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> dict[str, Any]:
-    """Return the fields of an event, with its time as a string."""
-    return {**event._asdict(), "at": event.at.isoformat()}
+    """Return the fields of an event, with its time as the HTTP API has it."""
+    return {**event._asdict(), "at": f"{event.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"}
 
 
 def event_row(event: Event) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def test_ttl_seconds_raises_with_value_and_what_is_allowed_when_the_setting_is_b
 
 @pytest.mark.parametrize("value", [value for value in BAD_TTLS if value is not None], ids=repr)
 def test_manager_raises_when_its_ttl_seconds_is_bad(value):
-    with pytest.raises(ValueError, match="SESSION_TTL_SECONDS must be "):
+    with pytest.raises(ValueError, match=r"^ttl_seconds must be "):
         SessionManager(ttl_seconds=value)
 
 
