@@ -153,6 +153,7 @@ class Window:
         self._open("", "list")
         self._open("ticket-20871/change/", "detail", full=True)
         self._open("overview/", "overview", full=True)
+        self._open("providers/", "providers", full=True)
 
     def drain(self, provider: str, to_provider: str) -> None:
         """Take the preview of a drain, its progress, and the list afterwards."""
