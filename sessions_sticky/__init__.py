@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from sessions_sticky.turns import TurnTotals as TurnTotals
     from sessions_sticky.turns import Usage as Usage
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Activity",

@@ -47,7 +47,10 @@ OPERATION_TITLES = (
     *("STARTED", "ENDED", "OPERATION", "SESSIONS_OF", "TO"),
     *("DONE", "EXPECTED", "STATE", "ACTOR", "REASON", "KEY"),
 )
-TURN_TITLES = ("AT", "OUTCOME", "PROVIDER", "MODEL", "BOUND", "STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED")
+TURN_TITLES = (
+    *("AT", "OUTCOME", "REASON", "PROVIDER", "MODEL", "BOUND"),
+    *("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED"),
+)
 TURN_NUMBERS = ("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST")
 USAGE_TITLES = ("PROVIDER", "MODEL", "OUTCOME", "TURNS", "INPUT", "CACHED", "OUTPUT", "SAVED", "LOST")
 
@@ -213,7 +216,7 @@ def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
     usage = turn.usage
     failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
     return (
-        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.provider, turn.model),
+        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.reason, turn.provider, turn.model),
         *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
         *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
         *(f"{turn.lost:,}", failed),
