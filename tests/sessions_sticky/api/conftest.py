@@ -53,7 +53,7 @@ def api(make_user: Callable[..., User], by_token: Callable[[User], APIClient]) -
 def no_login(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everyone do everything without a look into the database: for servers and clients in threads."""
     monkeypatch.setattr(AdminView, "authentication_classes", (Anyone,))
-    monkeypatch.setattr("sessions_sticky.audit.record", lambda *args: None)
+    monkeypatch.setattr("sessions_sticky.audit.record", lambda *args, **kwargs: None)
 
 
 @pytest.fixture
