@@ -44,6 +44,7 @@ Settings = dict[str, dict[Control, Setting]]
 """The controls that are set, by provider."""
 
 _in_force: Settings = {}
+NONE: frozenset[str] = frozenset()
 
 
 def is_set(name: str, control: Control) -> bool:
@@ -53,6 +54,8 @@ def is_set(name: str, control: Control) -> bool:
 
 def drained() -> frozenset[str]:
     """Return the names of the providers that take no new conversations, as this process knows."""
+    if not _in_force:
+        return NONE
     return frozenset(name for name in _in_force if Control.DRAIN in _in_force[name])
 
 

@@ -139,12 +139,12 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         model = session.model
         able = eligible(model, api)
         ranking = _ranked(session.id, able)
-    waited_for = [
-        each for each in providers_for(model, api) if each.name == session.provider and is_ready_soon(each, model)
-    ]
+    own = [each for each in providers_for(model, api) if each.name == session.provider]
+    waited_for = [each for each in own if is_ready_soon(each, model)]
     candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
-    if move_reason is None and bound.outcome == Outcome.HIT and speaks(session.provider, model, api):
+    # A conversation whose provider does not speak the API spills over. It never moves for that.
+    if move_reason is None and bound.outcome == Outcome.HIT and own:
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
@@ -152,7 +152,9 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
-    away, is_new = _away(session, model, api, candidates, decision), bound.is_new
+    is_served = bool(own) and model == session.model
+    away = _away(session, candidates, decision) if is_served else Spill.API
+    is_new = bound.is_new
     return make(model, candidates, session, bound.outcome, move_reason, is_new=is_new, decision=decision, away=away)
 
 
@@ -185,13 +187,9 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
     return known.provider if known else fail_open(model, api)[0].name
 
 
-def _away(
-    session: Session, model: str, api: str, candidates: list[Provider], decision: Decision | None
-) -> Spill | None:
+def _away(session: Session, candidates: list[Provider], decision: Decision | None) -> Spill | None:
     """Return why a session's provider is not the first that is asked; None if it is."""
     own = session.provider
-    if model != session.model or not speaks(own, model, api):
-        return Spill.API
     if candidates[0].name == own:
         return None
     if not any(each.name == own for each in candidates):
