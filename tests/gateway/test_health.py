@@ -108,6 +108,19 @@ def test_another_request_tries_when_a_trial_never_ends(health: Health, clock: Cl
     assert not cooling(health)
 
 
+def test_trial_does_not_hide_the_recovery_that_another_process_has_met(health: Health, clock: Clock) -> None:
+    health.failed("north", MODEL, DOWN)
+    other = Health(30, lambda: [provider("north"), provider("south")], clock)
+    other.states = {name: dict(slots) for name, slots in health.states.items()}
+    clock.now += 30
+    health.answered("north", MODEL, health.begin("north", MODEL))
+    clock.now += 0.1
+    other.begin("north", MODEL)
+    for slot, state in other.states["north"].items():
+        health.merge("north", slot, state)
+    assert not cooling(health)
+
+
 def test_cooldown_is_not_cut_short_when_a_request_goes_there_all_the_same(health: Health) -> None:
     health.failed("north", MODEL, DOWN)
     health.begin("north", MODEL)

@@ -290,3 +290,19 @@ async def test_new_conversation_does_not_wait(gateway, north, south):
     replies = [outcome_of(await say(f"new-{number}"))[2] for number in range(8)]
     assert set(replies) == {"south"}
     assert time.monotonic() - began < 0.9
+
+
+async def test_one_request_tries_a_provider_when_several_come_as_its_cooldown_ends(
+    bound_to_north: str, gateway: Settings, north: Upstream, later: Later
+) -> None:
+    gateway.SENTINEL_QUEUE_SECONDS = 0
+    north.then(fails(429))
+    await say(bound_to_north)
+    routing.health.end_cooldowns("north")
+    north.then(later)
+    asked = [asyncio.create_task(say(bound_to_north)) for _ in range(5)]
+    await until(lambda: sum(task.done() for task in asked) == 4)
+    later.release.set()
+    outcomes = sorted([outcome_of(await task) for task in asked])
+    assert outcomes == [(200, "hit", "north"), *[(200, "spilled", "south")] * 4]
+    assert len(north.exchanges) == 2

@@ -13,7 +13,6 @@ import pytest
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import SlotState, model_slot
-from sentinel_project.gateway.routing.plan import FAIL_OPEN_REQUESTS
 from sessions_sticky import Session
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
@@ -88,13 +87,6 @@ async def until_home(clients: Clients, conversation_id: str, provider: str, work
     return time.monotonic() - begun
 
 
-async def until_all_home(clients: Clients, ids: list[str], before: dict[str, tuple[str, str]]) -> None:
-    """Ask until each conversation is answered where it is bound: a worker may learn of a recovery a second later."""
-    async with asyncio.timeout(3):
-        while moved(await clients.visit(ids), before):  # noqa: ASYNC110 - asks each time
-            await asyncio.sleep(0.2)
-
-
 async def test_chats_are_served_and_return_when_a_provider_is_killed_under_load(ground: Ground) -> None:
     ids = [f"killed-{number}" for number in range(150)]
     north = ground.upstreams["north"]
@@ -115,7 +107,7 @@ async def test_chats_are_served_and_return_when_a_provider_is_killed_under_load(
         assert ground.bound_to(norths) == {"north"}
         north.start()
         back = max([await until_home(clients, norths[0], "north", worker) for worker in range(2)])
-        await until_all_home(clients, ids, before)
+        assert not moved(await clients.visit(ids), before)
     tell(f"killed; back {back:.1f} s after its restart; {len(spilled)} spilled", replies)
 
 
@@ -134,7 +126,7 @@ async def test_conversations_stay_when_a_provider_flaps(ground: Ground) -> None:
         assert {reply.outcome for reply in replies} == {"hit", "spilled"}
         await until_home(clients, ground.bind("flapped", 1, "north")[0], "north", 0)
         await until_home(clients, ground.bind("flapped", 1, "north")[0], "north", 1)
-        await until_all_home(clients, ids, before)
+        assert not moved(await clients.visit(ids), before)
         assert ground.bound_to(ids) == {provider for provider, _ in before.values()}
     tell("flapping", replies)
 
@@ -181,7 +173,7 @@ async def test_recovery_is_known_within_a_second_when_one_worker_sees_it(ground:
             await until_home(clients, ids[0], "north", worker, seconds=1)
 
 
-async def test_few_requests_of_a_worker_try_when_the_cooldown_is_over(ground: Ground) -> None:
+async def test_one_request_of_a_worker_tries_when_the_cooldown_is_over(ground: Ground) -> None:
     ids = ground.bind("trial", 50, "north")
     ground.upstreams["north"].behave("north", status=429)
     async with ground.clients() as clients:
@@ -195,8 +187,7 @@ async def test_few_requests_of_a_worker_try_when_the_cooldown_is_over(ground: Gr
         replies = await bursts
     tell(f"{trials} trials", replies)
     assert not failed(replies)
-    # One of each worker, or those that waited for their provider, of which FAIL_OPEN_REQUESTS enter.
-    assert 1 <= trials <= 2 * FAIL_OPEN_REQUESTS
+    assert 1 <= trials <= 2
 
 
 async def test_conversation_is_rebound_when_a_restarted_worker_lacks_its_provider(

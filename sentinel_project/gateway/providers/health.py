@@ -108,11 +108,15 @@ class Health:
         return max(failed, key=lambda state: state.failed_at).error if failed else ""
 
     def begin(self, name: str, model: str) -> float:
-        """Record the start of a request, which after a cooldown is the trial, and return the time."""
+        """Record the start of a request, which after a cooldown is the trial, and return the time.
+
+        Not for other processes: they have trials of their own, and one may have ended well by now.
+        """
         now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
-        for slot, state in self._slots(name, model):
+        for slot, state in list(self._slots(name, model)):
             if state.failures and state.cooling_until <= now:
-                self._set(name, slot, msgspec.structs.replace(state, cooling_until=now + hold, is_stated=False))
+                held = msgspec.structs.replace(state, cooling_until=now + hold, is_stated=False)
+                self.states[name][slot] = held
         return now
 
     def answered(self, name: str, model: str, begun: float) -> None:

@@ -190,16 +190,23 @@ class _Failures:
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
-    """Enter a provider's gate; wait for the conversation's own provider and for one that cools down."""
+    """Enter a provider's gate; wait for the conversation's own provider, and for one that cools down like all others.
+
+    A provider that cools down only since the request was planned is on trial: one request tries it.
+    """
+    health, model = routing.health, plan.model
+
+    def trials() -> int:
+        has_others = any(not health.is_cooling(each.name, model) for each in plan.candidates)
+        return 1 if has_others else routing.FAIL_OPEN_REQUESTS
 
     def limit() -> float:
         room = routing.load.room(provider)
-        is_cooling = routing.health.is_cooling(provider.name, plan.model)
-        return min(room, routing.FAIL_OPEN_REQUESTS) if is_cooling else room
+        return min(room, trials()) if health.is_cooling(provider.name, model) else room
 
     if plan.is_own(provider) and not await _is_ready(provider, plan):
         return False
-    waits = plan.is_own(provider) or routing.health.is_cooling(provider.name, plan.model)
+    waits = plan.is_own(provider) or (health.is_cooling(provider.name, model) and trials() > 1)
     wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
     return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
 
