@@ -81,11 +81,6 @@ class KeyRing:
         self._late: asyncio.Future[None] | None = None
         self._uses = KeyUses()
 
-    async def owner(self, key: str) -> str | None:
-        """Return the owner of a live key, None for other keys. Raises `ApiError` 503 if that is unknown."""
-        caller = await self.caller(key)
-        return caller.owner if caller else None
-
     async def caller(self, key: str) -> Caller | None:
         """Return the caller with a live key, None for other keys.
 

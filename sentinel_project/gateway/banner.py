@@ -9,13 +9,12 @@ from typing import NamedTuple
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State
+from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
 from sentinel_project.gateway.recent import recent
 from sentinel_project.gateway.turns.observer import UNANSWERED
 from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
-from sessions_sticky.queries.activity import MAX_MINUTES
 from sessions_sticky.queries.server_info import Level
-from sessions_sticky.stores.usage import FAILED
+from sessions_sticky.stores.usage import FAILED, MAX_MINUTES
 
 MINUTES = 5
 AWAY = ("spilled", "rebound")
@@ -74,7 +73,7 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
     assert since is not None  # noqa: S101 - only of failing providers
     facts = {
         "provider": status.provider.name,
-        "since": f"{since:%Y-%m-%d %H:%M:%S} UTC",
+        "since": f"{format_time(since)} UTC",
         "error": status.error or _("unknown error"),
     }
     parts = [_("%(provider)s is down since %(since)s (%(error)s).") % facts]

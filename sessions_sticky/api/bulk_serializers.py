@@ -33,24 +33,18 @@ def _seconds(help_text: str) -> serializers.FloatField:
     return serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=LATEST, help_text=help_text)
 
 
+def _name(help_text: str) -> TextField:
+    return TextField(
+        required=False, allow_null=True, max_length=MAX_LENGTH, validators=[not_blank], help_text=help_text
+    )
+
+
 @extend_schema_serializer(component_name="StickySessionDeleteAll")
 class DeleteAllSerializer(serializers.Serializer[Any]):
     """The sessions to delete: those that match all filters given, or everything."""
 
-    provider = TextField(
-        required=False,
-        allow_null=True,
-        max_length=MAX_LENGTH,
-        validators=[not_blank],
-        help_text="Only sessions on this provider.",
-    )
-    model = TextField(
-        required=False,
-        allow_null=True,
-        max_length=MAX_LENGTH,
-        validators=[not_blank],
-        help_text="Only sessions on this model.",
-    )
+    provider = _name("Only sessions on this provider.")
+    model = _name("Only sessions on this model.")
     external_id = TextField(
         required=False,
         allow_null=True,
@@ -60,13 +54,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
     )
     idle_for = _seconds("Only sessions that were not used for so many seconds; never those found by content.")
     created_before = _seconds("Only sessions created before this time, in Unix seconds.")
-    moved_from = TextField(
-        required=False,
-        allow_null=True,
-        max_length=MAX_LENGTH,
-        validators=[not_blank],
-        help_text="Only sessions whose last move came from this provider.",
-    )
+    moved_from = _name("Only sessions whose last move came from this provider.")
     moved_since = _seconds("Only sessions whose last move was at this time or later, in Unix seconds.")
     operation = serializers.RegexField(
         "^[0-9a-f]{32}$",

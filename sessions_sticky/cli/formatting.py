@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from sessions_sticky.jobs.records import Plan
 from sessions_sticky.queries.conditions import Conditions, format_instant
 from sessions_sticky.queries.filters import Filters
@@ -25,7 +23,7 @@ def truncate(text: str, width: int) -> str:
 def format_time(unix_seconds: int) -> str:
     """Return a time as `2026-11-22T19:12:07Z`, or the number if there is no such date."""
     try:
-        return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return format_instant(unix_seconds)
     except (ValueError, OverflowError, OSError):
         return str(unix_seconds)
 

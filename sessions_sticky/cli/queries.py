@@ -25,7 +25,7 @@ from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.records import Job
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.conditions import Conditions, format_instant
 from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
 from sessions_sticky.queries.query import SessionQuery
 from sessions_sticky.queries.usage import RouteUsage
@@ -216,7 +216,7 @@ def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
     usage = turn.usage
     failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
     return (
-        *(turn.at.strftime("%Y-%m-%dT%H:%M:%SZ"), turn.outcome, turn.reason, turn.provider, turn.model),
+        *(format_instant(turn.at.timestamp()), turn.outcome, turn.reason, turn.provider, turn.model),
         *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
         *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
         *(f"{turn.lost:,}", failed),
@@ -246,6 +246,6 @@ def event_json(event: Event) -> dict[str, Any]:
 def event_row(event: Event) -> tuple[str, ...]:
     """Return the cells of an event for `EVENT_TITLES`."""
     origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model or '*'}"
-    at = event.at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = format_instant(event.at.timestamp())
     conversation = event.conversation_id or pluralize(event.sessions)
     return at, event.kind, conversation, event.provider, event.model, origin, event.reason, event.actor

@@ -20,6 +20,7 @@ from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import FilterFields, Filters
 from sessions_sticky.session import LATEST, Session
 from sessions_sticky.stores.base import Store
+from sessions_sticky.turns import Seconds
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -79,7 +80,6 @@ class Plan(NamedTuple):
 
 
 Time = Annotated[int, msgspec.Meta(ge=0, le=LATEST)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=LATEST)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 

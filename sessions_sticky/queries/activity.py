@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.queries.reads import check_usage
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.base import Store
-
-MAX_MINUTES = usage.HOURS_KEPT * 60
 
 
 class MinuteTurns(NamedTuple):
@@ -42,10 +40,7 @@ class Activity(NamedTuple):
 
 def read_activity(store: Store, minutes: int) -> Activity:
     """Read the last minutes, including the current one, with one command for each hour."""
-    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
-        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
-    if store.refresh_tracker is None:
-        raise SessionNotSupported("This cache cannot add up usage; django-redis can")
+    check_usage(store, minutes)
     found = usage.read_activity(store.send(usage.activity_commands(minutes)), minutes)
     activity = Activity([], [])
     for minute, field, number in sorted(found):

@@ -20,6 +20,7 @@ from sessions_sticky.session import Entry, readable
 from sessions_sticky.stores import created_counts, index
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
+from sessions_sticky.stores.usage import MAX_MINUTES
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -62,23 +63,20 @@ class Reads:
 
     def stats(self) -> Stats:
         """Count by route."""
-        routes = self._reader.routes()
-        counts = self._counts([keys.route(*route) for route in routes])
+        living = self._route_counts()
         created = self._store.send(created_counts.created())
-        living = dict(zip(routes, counts, strict=True))
         minutes = created_counts.MINUTE_COUNTS
         in_hour, in_day = _by_route(created[:minutes]), _by_route(created[minutes:])
         rows = [
             RouteStats(*route, living.get(route, 0), in_hour[route], in_day[route])
             for route in sorted({*living, *in_hour, *in_day})
         ]
-        return Stats(sum(counts), [row for row in rows if any(row[2:])])
+        return Stats(sum(living.values()), [row for row in rows if any(row[2:])])
 
     def by_provider(self) -> Counter[str]:
         """Count by provider."""
-        routes = self._reader.routes()
         sums: Counter[str] = Counter()
-        for (provider, _), number in zip(routes, self._counts([keys.route(*route) for route in routes]), strict=True):
+        for (provider, _), number in self._route_counts().items():
             sums[provider] += number
         return sums
 
@@ -90,6 +88,10 @@ class Reads:
             HourStats(datetime.fromtimestamp((hour - ago) * 3600, UTC), sum(_by_route([counted]).values()))
             for ago, counted in reversed(list(enumerate(hours)))
         ]
+
+    def _route_counts(self) -> dict[tuple[str, str], int]:
+        routes = self._reader.routes()
+        return dict(zip(routes, self._counts([keys.route(*route) for route in routes]), strict=True))
 
     def _counts(self, zsets: list[str]) -> list[int]:
         """Return the number of live entries, including those whose sessions must be read to know."""
@@ -126,6 +128,14 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
         raise ValueError(f"after must be the position of an event, not {after!r}")
     events = read_recent(store.send(recent_events(after, limit)))
     return events if after is not None else events[::-1]
+
+
+def check_usage(store: Store, minutes: int) -> None:
+    """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
+        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
+    if store.refresh_tracker is None:
+        raise SessionNotSupported("This cache cannot add up usage; django-redis can")
 
 
 def _check_history(store: Store) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.queries.reads import check_usage
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.base import Store
 from sessions_sticky.turns import TurnTotals
-
-MAX_MINUTES = usage.HOURS_KEPT * 60
 
 
 class RouteUsage(NamedTuple):
@@ -43,10 +41,7 @@ class UsageReport(NamedTuple):
 
 def read_usage(store: Store, minutes: int) -> UsageReport:
     """Sum the last minutes, including the current one; above 60, whole hours."""
-    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
-        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
-    if store.refresh_tracker is None:
-        raise SessionNotSupported("This cache cannot add up usage; django-redis can")
+    check_usage(store, minutes)
     batch = usage.read_commands(minutes)
     replies = store.send(batch)
     hours = ceil(minutes / 60)

@@ -23,6 +23,7 @@ from sessions_sticky.metrics import GATEWAY
 from sessions_sticky.turns import Turn, TurnTotals
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
+MAX_MINUTES = HOURS_KEPT * 60
 OPERATOR = "operator"
 MAX_REASON_LENGTH = 200
 """Maximum number of characters of a reason in the activity; the history has all of it."""

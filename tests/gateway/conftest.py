@@ -65,6 +65,12 @@ def provider(upstream: Upstream, *, models: tuple[str, ...] = MODELS, weight: fl
     return Provider(name=upstream.name, base_url=upstream.url, api_key=api_key, models=models, weight=weight, **fields)
 
 
+async def owner_of(ring: auth.KeyRing, key: str) -> str | None:
+    """Return the owner of a live key, None for other keys."""
+    caller = await ring.caller(key)
+    return caller.owner if caller else None
+
+
 class FixedKeys(auth.KeyRing):
     """A key ring that knows `OWNERS` without a database."""
 

@@ -20,6 +20,7 @@ from sentinel_project.gateway.auth import KeyRing
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.models import ApiKey, digest
 from tests.gateway.asgi import KEY, ask, chat
+from tests.gateway.conftest import owner_of
 
 # The key ring reads in another thread, which would not see the rows of a test's own transaction.
 database = pytest.mark.django_db(transaction=True)
@@ -83,28 +84,28 @@ def revoke(owner: str) -> int:
 @database
 async def test_owner_is_known_at_once_when_the_key_is_new(clock: Clock):
     ring = KeyRing()
-    assert await ring.owner("sk-sentinel-unknown") is None
+    assert await owner_of(ring, "sk-sentinel-unknown") is None
     key = await issue("ann")
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
 
 
 @database
 async def test_owner_is_none_within_30_seconds_when_the_key_was_revoked(clock: Clock):
     ring, key, kept = KeyRing(), await issue("ann"), await issue("ben")
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     assert await revoke("ann") == 1
     clock.now += 29.9
-    assert await ring.owner(key) is None
-    assert await ring.owner(kept) == "ben"
+    assert await owner_of(ring, key) is None
+    assert await owner_of(ring, kept) == "ben"
 
 
 @database
 async def test_owner_is_none_when_the_key_was_deleted(clock: Clock):
     ring, key = KeyRing(), await issue("ann")
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     await ApiKey.objects.all().adelete()
     clock.now += 29.9
-    assert await ring.owner(key) is None
+    assert await owner_of(ring, key) is None
 
 
 @database
@@ -112,10 +113,10 @@ async def test_owner_is_none_when_a_key_is_revoked_by_a_host_whose_clock_is_behi
     ring, key = KeyRing(), await issue("ann")
     await issue("ben")
     await ApiKey.objects.filter(owner="ben").aupdate(changed_at=timezone.now() + timedelta(minutes=5))
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     await revoke("ann")
     clock.now += 29.9
-    assert await ring.owner(key) is None
+    assert await owner_of(ring, key) is None
 
 
 @database
@@ -139,11 +140,11 @@ async def test_refresh_runs_one_query_when_nothing_has_changed(clock: Clock):
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
 async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeypatch: pytest.MonkeyPatch, error):
     ring, key = KeyRing(), await issue("ann")
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     monkeypatch.setattr(ring, "_read", fails_with(error))
     for _ in range(3):
         clock.now += 60
-        assert await ring.owner(key) == "ann"
+        assert await owner_of(ring, key) == "ann"
 
 
 @database
@@ -152,18 +153,18 @@ async def test_owner_raises_503_when_an_unknown_key_comes_while_the_database_is_
     clock: Clock, monkeypatch: pytest.MonkeyPatch, error
 ):
     ring, key = KeyRing(), await issue("ann")
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     read = ring._read
     monkeypatch.setattr(ring, "_read", fails_with(error))
     new = await issue("ben")
     for unknown in (new, "sk-sentinel-unknown", new):
         with pytest.raises(ApiError, match="API keys cannot be checked") as caught:
-            await ring.owner(unknown)
+            await owner_of(ring, unknown)
         assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
     monkeypatch.setattr(ring, "_read", read)
     clock.now += 1
-    assert await ring.owner(new) == "ben"
-    assert await ring.owner("sk-sentinel-unknown") is None
+    assert await owner_of(ring, new) == "ben"
+    assert await owner_of(ring, "sk-sentinel-unknown") is None
 
 
 @pytest.fixture
@@ -182,12 +183,12 @@ async def test_owner_stays_known_when_the_database_stalls(clock: Clock, stalled:
     async with asyncio.timeout(5):
         for _ in range(3):
             clock.now += 60
-            assert await ring.owner("sk-sentinel-a") == "ann"
+            assert await owner_of(ring, "sk-sentinel-a") == "ann"
         with pytest.raises(ApiError, match="API keys cannot be checked"):
-            await ring.owner("sk-sentinel-unknown")
+            await owner_of(ring, "sk-sentinel-unknown")
         stalled.set()
         await asyncio.wait([ring._late])
-    assert await ring.owner("sk-sentinel-a") == "ann"
+    assert await owner_of(ring, "sk-sentinel-a") == "ann"
 
 
 def counted(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -206,7 +207,7 @@ def counted(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 async def test_owner_shares_reads_when_many_unknown_keys_come_at_once(monkeypatch: pytest.MonkeyPatch):
     ring = KeyRing()
     times = counted(ring, monkeypatch)
-    owners = await asyncio.gather(*(ring.owner(f"sk-sentinel-{number}") for number in range(500)))
+    owners = await asyncio.gather(*(owner_of(ring, f"sk-sentinel-{number}") for number in range(500)))
     assert owners == 500 * [None]
     assert len(times) <= 2
 
@@ -217,8 +218,8 @@ async def test_owner_reads_a_limited_number_of_times_when_unknown_keys_come_one_
     ring = KeyRing()
     times = counted(ring, monkeypatch)
     for number in range(5):
-        assert await ring.owner(f"sk-sentinel-{number}") is None
-        assert await ring.owner("sk-sentinel-a") == "ann"
+        assert await owner_of(ring, f"sk-sentinel-{number}") is None
+        assert await owner_of(ring, "sk-sentinel-a") == "ann"
     assert len(times) == 5
     assert all(later - earlier >= auth.READ_INTERVAL_SECONDS for earlier, later in pairwise(times))
 
@@ -229,10 +230,10 @@ async def test_owner_reads_once_in_five_seconds_when_the_same_unknown_key_comes(
     ring = KeyRing()
     times = counted(ring, monkeypatch)
     for _ in range(100):
-        assert await ring.owner("sk-sentinel-unknown") is None
+        assert await owner_of(ring, "sk-sentinel-unknown") is None
     assert len(times) == 1
     clock.now += auth.UNKNOWN_SECONDS
-    assert await ring.owner("sk-sentinel-unknown") is None
+    assert await owner_of(ring, "sk-sentinel-unknown") is None
     assert len(times) == 2
 
 
@@ -242,7 +243,7 @@ async def test_owner_reads_once_a_second_when_reads_fail(clock: Clock, monkeypat
     for _ in range(3):
         for number in range(10):
             with pytest.raises(ApiError, match="API keys cannot be checked"):
-                await ring.owner(f"sk-sentinel-{number}")
+                await owner_of(ring, f"sk-sentinel-{number}")
         clock.now += auth.FAILURE_SECONDS
     assert len(caplog.messages) == 3
 
@@ -251,7 +252,7 @@ async def test_owner_remembers_a_limited_number_of_unknown_keys(clock: Clock, mo
     ring = KeyRing()
     times = counted(ring, monkeypatch)
     monkeypatch.setattr(auth, "MAX_UNKNOWN", 100)
-    await asyncio.gather(*(ring.owner(f"sk-sentinel-{number}") for number in range(1000)))
+    await asyncio.gather(*(owner_of(ring, f"sk-sentinel-{number}") for number in range(1000)))
     assert len(ring._unknown) <= 100
     assert len(times) <= 2
 
@@ -267,10 +268,10 @@ async def test_owner_knows_a_key_that_is_made_during_a_read(monkeypatch: pytest.
         ring._owners, ring._version = found, len(found)
 
     monkeypatch.setattr(ring, "_read", read)
-    first = asyncio.create_task(ring.owner("sk-sentinel-unknown"))
+    first = asyncio.create_task(owner_of(ring, "sk-sentinel-unknown"))
     assert await asyncio.to_thread(reading.wait, 5)
     live[digest("sk-sentinel-new")] = "ann"
-    later = [asyncio.create_task(ring.owner("sk-sentinel-new")) for _ in range(3)]
+    later = [asyncio.create_task(owner_of(ring, "sk-sentinel-new")) for _ in range(3)]
     await asyncio.sleep(0)
     go_on.set()
     assert await first is None
@@ -280,7 +281,7 @@ async def test_owner_knows_a_key_that_is_made_during_a_read(monkeypatch: pytest.
 async def test_owner_is_known_when_another_caller_leaves_during_a_read(monkeypatch: pytest.MonkeyPatch):
     ring = KeyRing()
     counted(ring, monkeypatch)
-    leaving, staying = (asyncio.create_task(ring.owner("sk-sentinel-a")) for _ in range(2))
+    leaving, staying = (asyncio.create_task(owner_of(ring, "sk-sentinel-a")) for _ in range(2))
     await asyncio.sleep(0)
     leaving.cancel()
     assert await staying == "ann"
@@ -293,13 +294,13 @@ async def test_owner_is_none_within_30_seconds_while_last_uses_wait_for_a_lock(
     ring, key, lock = KeyRing(), await issue("ann"), threading.Event()
     monkeypatch.setattr(auth, "DATABASE_SECONDS", 1)
     monkeypatch.setattr(ring._uses, "write", lambda: lock.wait(30))
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
     await revoke("ann")
     writing = asyncio.create_task(ring.write_uses())
     await asyncio.sleep(0)
     clock.now += 29.9
     try:
-        assert await ring.owner(key) is None
+        assert await owner_of(ring, key) is None
     finally:
         lock.set()
         await writing
@@ -308,7 +309,7 @@ async def test_owner_is_none_within_30_seconds_while_last_uses_wait_for_a_lock(
 async def test_owner_raises_503_when_the_database_has_stalled_from_the_start(stalled: threading.Event):
     async with asyncio.timeout(5):
         with pytest.raises(ApiError, match="API keys cannot be checked"):
-            await KeyRing().owner("sk-sentinel-unknown")
+            await owner_of(KeyRing(), "sk-sentinel-unknown")
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
@@ -316,7 +317,7 @@ async def test_owner_raises_503_when_the_keys_could_never_be_read(monkeypatch: p
     ring = KeyRing()
     monkeypatch.setattr(ring, "_read", fails_with(error))
     with pytest.raises(ApiError, match="API keys cannot be checked") as caught:
-        await ring.owner("sk-sentinel-unknown")
+        await owner_of(ring, "sk-sentinel-unknown")
     assert caught.value.status == 503
     assert caught.value.headers["Retry-After"] == "1"
 

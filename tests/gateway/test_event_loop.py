@@ -27,7 +27,7 @@ def submit_nothing(*args, **kwargs):
 @pytest.fixture
 async def no_threads(gateway) -> AsyncIterator[None]:
     """From here on the event loop's thread can neither start a thread nor hand work to one."""
-    await auth.keys.owner(KEY)  # the ring is warm
+    await auth.keys.caller(KEY)  # the ring is warm
     start, loop_thread = threading.Thread.start, threading.current_thread()
 
     def refuse(thread: threading.Thread) -> None:

@@ -16,6 +16,7 @@ from sentinel_project.gateway import key_usage as key_uses
 from sentinel_project.gateway.auth import KeyRing
 from sentinel_project.gateway.key_usage import KeyUses
 from sentinel_project.gateway.models import ApiKey, digest
+from tests.gateway.conftest import owner_of
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -99,8 +100,8 @@ async def test_refresh_forever_writes_the_uses_when_a_key_opened_a_chat(monkeypa
     monkeypatch.setattr(auth, "REFRESH_SECONDS", 0.01)
     refreshing = asyncio.create_task(ring.refresh_forever())
     try:
-        assert await ring.owner(key) == "ann"
-        await ring.owner("sk-sentinel-unknown")
+        assert await owner_of(ring, key) == "ann"
+        await owner_of(ring, "sk-sentinel-unknown")
         deadline = time.monotonic() + 5
         while await sync_to_async(last_use)(key) is None:
             assert time.monotonic() < deadline
@@ -115,7 +116,7 @@ async def test_refresh_forever_writes_the_uses_when_a_key_opened_a_chat(monkeypa
 async def test_refresh_forever_writes_what_is_left_when_the_server_stops():
     ring, key = KeyRing(), await sync_to_async(ApiKey.objects.issue)("ann")
     refreshing = asyncio.create_task(ring.refresh_forever())
-    await ring.owner(key)
+    await owner_of(ring, key)
     await asyncio.sleep(0)
     refreshing.cancel()
     await asyncio.gather(refreshing, return_exceptions=True)
@@ -128,7 +129,7 @@ async def test_owner_writes_nothing_when_a_key_opens_a_chat(monkeypatch: pytest.
     ring._owners[digest(key)] = "ann"
     ring._refreshed = float("inf")
     monkeypatch.setattr(auth, "sync_to_async", None)
-    assert await ring.owner(key) == "ann"
+    assert await owner_of(ring, key) == "ann"
 
 
 async def test_write_uses_keeps_them_when_the_database_is_gone(

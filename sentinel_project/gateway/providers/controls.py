@@ -12,13 +12,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
 from sessions_sticky import keys
+from sessions_sticky.turns import Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +38,13 @@ class Setting(msgspec.Struct, frozen=True):
     """Who has set a control, and when in Unix seconds."""
 
     by: str
-    at: Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
+    at: Seconds
 
 
 Settings = dict[str, dict[Control, Setting]]
 """The controls that are set, by provider."""
 
 _in_force: Settings = {}
-NONE: frozenset[str] = frozenset()
 
 
 def is_set(name: str, control: Control) -> bool:
@@ -55,7 +55,7 @@ def is_set(name: str, control: Control) -> bool:
 def drained() -> frozenset[str]:
     """Return the names of the providers that take no new conversations, as this process knows."""
     if not _in_force:
-        return NONE
+        return frozenset()
     return frozenset(name for name in _in_force if Control.DRAIN in _in_force[name])
 
 

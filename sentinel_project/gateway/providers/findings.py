@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext as _
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, statuses
+from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time, statuses
 from sessions_sticky.queries.server_info import Finding, Level
 
 SUBJECT = "provider"
@@ -21,7 +21,7 @@ def check_providers() -> Iterator[Finding]:
 def _finding(status: ProviderStatus) -> Finding:
     name = status.provider.name
     if status.failing_since is not None:
-        since = f"{status.failing_since:%Y-%m-%d %H:%M:%S} UTC"
+        since = f"{format_time(status.failing_since)} UTC"
         message = _("%(name)s has not answered since %(since)s (%(error)s)")
         message %= {"name": name, "since": since, "error": status.error}
         if status.state is State.LOST and not status.is_held:

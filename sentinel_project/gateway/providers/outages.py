@@ -17,7 +17,8 @@ from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 from sentinel_project.gateway.providers.health import Health, Recovery
 from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH
 from sessions_sticky import SessionError, keys, sessions
-from sessions_sticky.queries.activity import MAX_MINUTES
+from sessions_sticky.stores.usage import MAX_MINUTES
+from sessions_sticky.turns import Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +29,14 @@ SETTLE_SECONDS = 3.0
 SAME_SECONDS = 10.0
 """Two workers that met the same failure and the same recovery know their times so exactly."""
 
-_Time = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Outage(msgspec.Struct, frozen=True):
     """One outage, in Unix seconds. Of the provider's conversations: requests spilled over, and sessions moved."""
 
-    began_at: _Time
-    ended_at: _Time
+    began_at: Seconds
+    ended_at: Seconds
     error: Annotated[str, msgspec.Meta(max_length=MAX_ERROR_LENGTH)]
     spilled: _Number
     moved: _Number

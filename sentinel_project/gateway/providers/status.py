@@ -173,6 +173,11 @@ def _answered(routes: list[RouteUsage]) -> int:
     return sum(sum(route.first_bytes.values()) for route in routes)
 
 
+def format_time(at: datetime) -> str:
+    """Return a time in UTC as all pages and commands show it; they name the zone."""
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
 def as_data(each: ProviderStatus) -> Mapping[str, object]:
     """Return a status as JSON: for the API and the command."""
     provider, figures = each.provider, each.figures

@@ -8,7 +8,7 @@ from django import template
 from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State
+from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
 from sessions_sticky.queries.server_info import Level
 
 register = template.Library()
@@ -40,7 +40,7 @@ def level(status: ProviderStatus) -> str:
 @register.filter
 def moment(unix_seconds: float) -> str:
     """Return a time in UTC, as everywhere."""
-    return f"{datetime.fromtimestamp(unix_seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    return format_time(datetime.fromtimestamp(unix_seconds, UTC))
 
 
 @register.filter

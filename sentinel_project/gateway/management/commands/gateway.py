@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
-from sentinel_project.gateway.providers.status import ProviderStatus, as_data, statuses
+from sentinel_project.gateway.providers.status import ProviderStatus, as_data, format_time, statuses
 
 UNREACHABLE, WRONG_USAGE = 3, 2
 """As the exit codes of `manage.py sessions`."""
@@ -70,6 +70,6 @@ def _row(each: ProviderStatus) -> tuple[str, ...]:
         rates = (figures.requests_per_minute, figures.errors_per_minute)
         times = (figures.first_byte_p50_ms, figures.first_byte_p95_ms)
         numbers = [f"{rate:.1f}" for rate in rates] + ["-" if time is None else str(time) for time in times]
-    since = "-" if each.failing_since is None else f"{each.failing_since:%Y-%m-%d %H:%M:%S}"
+    since = "-" if each.failing_since is None else format_time(each.failing_since)
     weight = f"{each.weight:g} ({each.share:.0%})"
     return each.provider.name, str(each.state), since, each.error or "-", *numbers, weight, ", ".join(flags) or "-"
