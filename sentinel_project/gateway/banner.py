@@ -11,10 +11,9 @@ from django.utils.translation import ngettext
 
 from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
 from sentinel_project.gateway.recent import recent
-from sentinel_project.gateway.turns.observer import UNANSWERED
 from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.server_info import Level
-from sessions_sticky.stores.usage import FAILED, MAX_MINUTES
+from sessions_sticky.stores.usage import FAILED, MAX_MINUTES, UNANSWERED
 
 MINUTES = 5
 AWAY = ("spilled", "rebound")

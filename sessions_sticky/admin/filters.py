@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -37,7 +38,7 @@ def filters_in(query: QueryDict) -> Filters:
     return Filters(query.get("provider") or None, query.get("model") or None, owner)
 
 
-def conditions_in(query: QueryDict) -> Conditions:
+def conditions_in(query: Mapping[str, Any]) -> Conditions:
     """Read the filters that the index cannot answer. Raises `ValueError` that names the field at fault."""
     parse = {
         "idle_for": parse_duration,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django import forms
 from django.core.validators import RegexValidator
@@ -111,6 +110,6 @@ class BulkForm(forms.Form):
 
     def _parse(self, name: str, text: str) -> None:
         try:
-            conditions_in(QueryDict(urlencode({name: text})))
+            conditions_in({name: text})
         except ValueError as exc:
             self.add_error(name, str(exc))

@@ -28,7 +28,7 @@ from sessions_sticky.queries import doctor
 from sessions_sticky.queries.activity import MinuteMoves, MinuteTurns
 from sessions_sticky.queries.filters import Filters, RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
-from sessions_sticky.stores.usage import FAILED
+from sessions_sticky.stores.usage import FAILED, UNANSWERED
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -44,8 +44,6 @@ WHOLE_EVERY = 12
 """Every so many refreshes are of the whole page."""
 MINUTES = 60
 MINUTES_PER_LABEL = 15
-UNANSWERED = "unanswered"
-"""The outcome of turns that no provider answered; `usage.FAILED` is that of single attempts."""
 
 
 BADGES: dict[Level, StrOrPromise] = {

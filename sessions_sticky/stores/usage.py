@@ -29,6 +29,8 @@ MAX_REASON_LENGTH = 200
 """Maximum number of characters of a reason in the activity; the history has all of it."""
 FAILED = "failed"
 """The outcome of a failed attempt at a provider."""
+UNANSWERED = "unanswered"
+"""The outcome of turns that no provider answered."""
 REBOUND = "rebound"
 """The outcome of a turn with which the gateway moved the conversation."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)

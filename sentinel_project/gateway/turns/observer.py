@@ -13,13 +13,14 @@ from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, asks_for_usage, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn
+from sessions_sticky.stores.usage import UNANSWERED
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan
     from sentinel_project.gateway.routing.result import RouteResult
 
-UNANSWERED, REFUSED, LEFT = "unanswered", "refused", "left"
-"""The outcomes of turns without an answer: no provider gave one, the request was at fault, the client left."""
+REFUSED, LEFT = "refused", "left"
+"""The outcomes of turns without an answer that are no provider's fault: the request was at fault, the client left."""
 
 
 class TurnObserver:
