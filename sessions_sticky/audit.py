@@ -82,6 +82,11 @@ def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
     record(request, Flag.DELETION, conversation_id, "Deleted")
 
 
+def record_start(request: HttpRequest | Request, job: Job) -> None:
+    """Record that a bulk operation was started; some are counted later."""
+    record_job(request, job, f"Started, {job.expected} sessions expected" if job.expected else "Started")
+
+
 def record_job(request: HttpRequest | Request, job: Job, what: str) -> None:
     """Record a change of a bulk operation: started, stopped, resumed, and its progress. The entry leads to its page."""
     description = _describe(job)

@@ -64,7 +64,7 @@ class BulkView(AdminView):
         if asked.validated_data["dry_run"]:
             return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
         job = jobs.start(asked.plan(), actor=request.user.get_username())
-        audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+        audit.record_start(request, job)
         return _answer(request, job)
 
 

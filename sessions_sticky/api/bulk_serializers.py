@@ -156,7 +156,8 @@ class OperationSerializer(serializers.Serializer[Any]):
     )
     done = serializers.IntegerField(read_only=True, help_text="Sessions changed so far.")
     expected = serializers.IntegerField(
-        read_only=True, help_text="Estimate of the sessions to change, made at the start or the last resume."
+        read_only=True,
+        help_text="Estimate of the sessions to change, of the start or the last resume; at first 0 with conditions.",
     )
     provider = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
     model = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
