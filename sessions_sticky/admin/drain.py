@@ -84,7 +84,7 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _show(admin, request, form)
     job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+    audit.record_start(request, job)
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 

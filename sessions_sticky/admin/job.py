@@ -158,6 +158,5 @@ def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpRes
         raise PermissionDenied
     changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
     if changed and changed.changed:
-        action = "Stopped" if what == "stop" else "Resumed"
-        audit.record_job(request, changed.job, f"{action}, {changed.job.done} of {changed.job.expected} sessions done")
+        audit.record_progress(request, changed.job, "Stopped" if what == "stop" else "Resumed")
     return HttpResponseRedirect(admin.url("operation", key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from drf_spectacular.utils import extend_schema_view
 from rest_framework.exceptions import NotFound
@@ -64,7 +64,7 @@ class BulkView(AdminView):
         if asked.validated_data["dry_run"]:
             return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
         job = jobs.start(asked.plan(), actor=request.user.get_username())
-        audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+        audit.record_start(request, job)
         return _answer(request, job)
 
 
@@ -183,11 +183,11 @@ def _shown(request: Request, job: Job) -> Any:
     return OperationSerializer(job, context={"request": request}).data
 
 
-def _changed(request: Request, key: str, found: Changed | None, what: str) -> Job:
+def _changed(request: Request, key: str, found: Changed | None, action: Literal["Stopped", "Resumed"]) -> Job:
     if found is None:
         raise _unknown(key)
     if found.changed:
-        audit.record_job(request, found.job, f"{what}, {found.job.done} of {found.job.expected} sessions done")
+        audit.record_progress(request, found.job, action)
     return found.job
 
 

@@ -223,20 +223,9 @@ def _bound(
 
 
 def _event(stored: _Stored, conversation_id: str, at: datetime, position: str) -> Event:
-    return Event(
-        stored.kind,
-        conversation_id,
-        at,
-        stored.provider,
-        stored.model,
-        stored.from_provider,
-        stored.from_model,
-        stored.reason,
-        stored.actor,
-        position,
-        stored.sessions,
-        stored.operation,
-    )
+    fields = msgspec.structs.asdict(stored)
+    del fields["created_at"]
+    return Event(conversation_id=conversation_id, at=at, position=position, **fields)
 
 
 def _decoded(encoded: bytes) -> _Stored | None:
