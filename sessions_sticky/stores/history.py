@@ -82,7 +82,7 @@ class Change(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether it belongs into the list of its conversation: the session itself says when a chat bound it."""
+        """Whether the list of its conversation records it; a binding by a chat follows from `created_at`."""
         return self.kind != "created" or bool(self.reason) or self.actor != metrics.GATEWAY
 
     def to_json(self) -> bytes:
