@@ -11,7 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import router, transaction
 from django.http import HttpRequest
 
-from sessions_sticky.jobs.records import Job, Kind
+from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.models import Session as SessionModel
 
 if TYPE_CHECKING:

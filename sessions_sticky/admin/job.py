@@ -19,7 +19,7 @@ from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.admin.registry import Needed
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Job, Kind, State
+from sessions_sticky.jobs.job import Job, Kind, State
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise

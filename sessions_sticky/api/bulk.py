@@ -23,7 +23,7 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, operation
-from sessions_sticky.jobs.records import Job, Kind
+from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 
 WAIT_SECONDS = 1.0

@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank, valid_target
 from sessions_sticky.api.url_ids import sessions_path
-from sessions_sticky.jobs.records import Job, Kind, Plan, State
+from sessions_sticky.jobs.job import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli.formatting import describe_plan, format_duration, format_share, format_time, pluralize
-from sessions_sticky.jobs.records import Job
+from sessions_sticky.jobs.job import Job
 from sessions_sticky.queries.conditions import format_instant
 from sessions_sticky.queries.usage import RouteUsage
 from sessions_sticky.session import Entry
