@@ -104,7 +104,7 @@ def _ask(
 
 def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
     job = jobs.start(chosen.plan(move), actor=request.user.get_username())
-    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+    audit.record_start(request, job)
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 

@@ -18,7 +18,7 @@ from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.job import described
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
@@ -84,7 +84,7 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _show(admin, request, form)
     job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+    audit.record_start(request, job)
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 

@@ -13,7 +13,7 @@ from sessions_sticky.cli.formatting import describe_conditions, describe_plan, e
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
 from sessions_sticky.conf import check_target, conf
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
