@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple, cast
 
 import msgspec
@@ -132,10 +133,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             attempts.end()
             attempts.record_pace(provider, seconds, health)
             metrics.upstream_time(provider.name, stream).observe(seconds)
-            health.answered(provider.name, plan.model, begun)
-            failures.count_doubtful()
-            gate.wake()  # it may have been cooling down until now
-            answer = answer.until_end(gate.leave)
+            answer = failures.observe(provider, answer, begun).until_end(gate.leave)
             result = await record_result(plan, provider, failures.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
@@ -171,8 +169,7 @@ class _Failures:
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
-        cools = error.failure_class.cools
-        failure = Failure(cools, error.retry_after, error.is_alive, self._conversation, error.summary)
+        failure = self._failure(error)
         if failure.is_certain:
             self._health.failed(provider.name, self._plan.model, failure)
         elif not is_slow:
@@ -183,10 +180,33 @@ class _Failures:
         if error.failure_class.fault is not Fault.ACCOUNT:
             self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
 
-    def count_doubtful(self) -> None:
-        """Count doubtful failures: another provider has answered, so the request was not at fault."""
+    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> client.Answer:
+        """Count an answer, a stream's when its content begins, and how the stream ends."""
+        progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
+        if progress is None or progress.has_content:
+            on_answer()
+        else:
+            progress.on_content = on_answer
+        return answer if progress is None else answer.until_end(partial(self._record_end, provider, progress))
+
+    def _record_answer(self, provider: Provider, begun: float) -> None:
+        """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
+        self._health.answered(provider.name, self._plan.model, begun)
         for name, failure in self._doubtful:
             self._health.failed(name, self._plan.model, failure)
+        routing.load.gate(provider.name).wake()  # it may have been cooling down until now
+
+    def _record_end(self, provider: Provider, progress: Progress) -> None:
+        """Count how a stream ended. After its prelude no other provider can show who was at fault."""
+        error = progress.failure
+        if error is None and progress.is_complete:
+            self._health.completed(provider.name)
+        elif error is not None and not error.is_of_request:
+            failure = self._failure(error)
+            self._health.failed(provider.name, self._plan.model, failure, has_content=progress.has_content)
+
+    def _failure(self, error: UpstreamFailure) -> Failure:
+        return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
