@@ -162,6 +162,11 @@ class Health:
         elif failure.cools is Cools.OUTLIER:
             self._record_outlier(name, model, failure, self._endings if has_content else self._evidence)
 
+    def forget(self, name: str) -> None:
+        """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
+        for known in (self.states, self._evidence, self._endings):
+            known.pop(name, None)
+
     def record_pace(self, name: str, *, is_slow: bool) -> None:
         """Record whether a provider is slow; for other processes only when it changes."""
         if self.is_slow(name) != is_slow:

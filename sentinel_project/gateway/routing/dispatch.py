@@ -22,6 +22,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
@@ -155,7 +156,7 @@ class _Failures:
         self.away = plan.away
         self._plan, self._health = plan, health
         self._conversation = plan.identity.session_id or f"owner {plan.owner}"
-        self._doubtful: list[tuple[str, Failure]] = []
+        self._doubtful: list[tuple[Provider, Failure]] = []
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
@@ -171,9 +172,9 @@ class _Failures:
             metrics.upstream_abandoned.labels(provider.name).inc()
         failure = self._failure(error)
         if failure.is_certain:
-            self._health.failed(provider.name, self._plan.model, failure)
+            self._count(provider, failure)
         elif not is_slow:
-            self._doubtful.append((provider.name, failure))
+            self._doubtful.append((provider, failure))
         self.first = self.first or error
         if self._plan.is_own(provider):
             self.away = Spill.SLOW if is_slow else Spill.FAILED
@@ -192,8 +193,8 @@ class _Failures:
     def _record_answer(self, provider: Provider, begun: float) -> None:
         """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
         self._health.answered(provider.name, self._plan.model, begun)
-        for name, failure in self._doubtful:
-            self._health.failed(name, self._plan.model, failure)
+        for failed, failure in self._doubtful:
+            self._count(failed, failure)
         routing.load.gate(provider.name).wake()  # it may have been cooling down until now
 
     def _record_end(self, provider: Provider, progress: Progress) -> None:
@@ -202,8 +203,12 @@ class _Failures:
         if error is None and progress.is_complete:
             self._health.completed(provider.name)
         elif error is not None and not error.is_of_request:
-            failure = self._failure(error)
-            self._health.failed(provider.name, self._plan.model, failure, has_content=progress.has_content)
+            self._count(provider, self._failure(error), has_content=progress.has_content)
+
+    def _count(self, provider: Provider, failure: Failure, *, has_content: bool = False) -> None:
+        """Count a failure, unless the provider's URL or key has been changed since the request was planned."""
+        if (provider.name, provider.endpoint) in {(each.name, each.endpoint) for each in configured()}:
+            self._health.failed(provider.name, self._plan.model, failure, has_content=has_content)
 
     def _failure(self, error: UpstreamFailure) -> Failure:
         return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)

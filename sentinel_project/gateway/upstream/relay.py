@@ -44,8 +44,8 @@ _ending: set[asyncio.Task[None]] = set()
 class Progress:
     """How far a stream has come. Its content, of which `on_content` is notified, has to begin by the loop's `deadline`.
 
-    `is_complete`: it has had the API's last event, or may close without. `failure`: why it ended otherwise; None while it
-    has not, and if its client left.
+    `is_complete`: it has had the API's last event, or may close without. `failure`: why it ended otherwise; None
+    while it has not, and if its client left.
     """
 
     def __init__(self, api: Api, deadline: float) -> None:
