@@ -13,14 +13,17 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sessions_sticky import keys
-from sessions_sticky.connections.commands import Batch, Command
+from sessions_sticky.connections.commands import Batch, Command, Script, ScriptCall
 from sessions_sticky.metrics import GATEWAY
 from sessions_sticky.turns import Turn, TurnTotals
+
+INCREMENT = Script("increment")
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
 MAX_MINUTES = HOURS_KEPT * 60
@@ -79,18 +82,15 @@ def move_sums(reason: str, actor: str, numbers: Mapping[tuple[str, str], int]) -
 def add_commands(sums: UsageSums) -> Batch:
     """Add to the sums of this minute and this hour."""
     now = int(time.time())
-    commands: list[Command[Any]] = []
     minute = str(now // 60)
     activity = Sums({(minute, *field): number for field, number in sums.activity.items()})
-    for key, part, kept_seconds in (
+    parts = (
         (keys.usage("activity", now // 3600), activity, (HOURS_KEPT + 2) * 3600),
         (keys.usage("minute", now // 60), sums.routes, (MINUTES_KEPT + 2) * 60),
         (keys.usage("hour", now // 3600), sums.routes, (HOURS_KEPT + 2) * 3600),
         (keys.usage("owners", now // 3600), sums.owners, (HOURS_KEPT + 2) * 3600),
-    ):
-        commands += [Command(("HINCRBY", key, msgspec.json.encode(field), number)) for field, number in part.items()]
-        commands += [Command(("EXPIRE", key, kept_seconds))] if part else []
-    return Batch(commands)
+    )
+    return Batch([_increment(key, part, kept_seconds) for key, part, kept_seconds in parts if part])
 
 
 def activity_commands(minutes: int) -> Batch:
@@ -137,6 +137,11 @@ def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
     return {
         bound: measures[f"first_byte {bound}"] for bound in (*FIRST_BYTE_MS, 0) if measures.get(f"first_byte {bound}")
     }
+
+
+def _increment(key: str, sums: Sums, kept_seconds: int) -> ScriptCall[Any]:
+    numbers = ((msgspec.json.encode(field), number) for field, number in sums.items())
+    return INCREMENT.call([key], kept_seconds, *chain.from_iterable(numbers))
 
 
 def _fields(flat: Any) -> Iterator[tuple[list[str], int]]:
