@@ -89,6 +89,7 @@ def _most_bytes(field: str) -> int:
     return len(_NAME.sub("x" * NAME_BYTES, field))
 
 
+@lru_cache(maxsize=4096)  # times, statuses and most counts of a batch are the same, or small
 def _base36(number: int, limit: int = MAX_NUMBER) -> str:
     left, text = min(abs(number), limit), ""
     while left or not text:
