@@ -67,7 +67,7 @@ def _encode(turn: Turn, names: list[str]) -> str:
     fields = [
         *(_base36(int(turn.at), 36**6), _base36(turn.status)),
         "" if turn.first_byte_ms is None else _base36(turn.first_byte_ms),
-        *(f"${at + 1}" if name else "" for at, name in enumerate(names)),
+        *_references(tuple(names)),
         *tokens,
         _base36(turn.saved),
     ]
@@ -83,6 +83,11 @@ def _encode(turn: Turn, names: list[str]) -> str:
         attempts.insert(0, text)
         names += [attempt.provider, attempt.code]
     return " ".join([*fields, ",".join(attempts)])
+
+
+@lru_cache(maxsize=1024)
+def _references(names: tuple[str, ...]) -> list[str]:
+    return [f"${at}" if name else "" for at, name in enumerate(names, 1)]
 
 
 def _most_bytes(field: str) -> int:
