@@ -24,7 +24,7 @@ from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.jobs.records import KEY
+from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event

@@ -18,7 +18,7 @@ from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.job import described
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 

@@ -19,7 +19,7 @@ from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.admin.registry import Needed
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Job, Kind, State
+from sessions_sticky.jobs.job import Job, Kind, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
 from sessions_sticky.jobs.worker import WATCH_SECONDS
 
@@ -165,6 +165,5 @@ def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpRes
         raise PermissionDenied
     changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
     if changed and changed.changed:
-        action = "Stopped" if what == "stop" else "Resumed"
-        audit.record_job(request, changed.job, f"{action}, {changed.job.done} of {changed.job.expected} sessions done")
+        audit.record_progress(request, changed.job, "Stopped" if what == "stop" else "Resumed")
     return HttpResponseRedirect(admin.url("operation", key))

@@ -15,7 +15,8 @@ from django.db import connections
 from django.dispatch import Signal
 
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
-from sessions_sticky.jobs.records import Job, Plan, Records, done_key
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records, done_key
 from sessions_sticky.manager import SessionManager
 from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
 from sessions_sticky.queries.conditions import Conditions

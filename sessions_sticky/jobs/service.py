@@ -10,7 +10,8 @@ import time
 from typing import NamedTuple
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions

@@ -42,7 +42,7 @@ def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
 
 def share(health: Health) -> None:
     """Store what a process knows, as `share_forever` does."""
-    health_sync.write("default", {"north": health_sync.record(health.states["north"], health.now())})
+    health_sync.write("default", {health_sync.key(NORTH): health_sync.record(health.states["north"], health.now())})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis
 
 @pytest.mark.parametrize("junk", ["text", {"slots": "many"}, [1]])
 def test_health_leaves_out_a_record_that_is_not_one(session_cache: redis.Redis, health: Health, junk: object):
-    cache.set("sentinel:provider:north", junk)
+    cache.set(health_sync.key(NORTH), junk)
     assert latest_health().failing() == []
 
 

@@ -14,7 +14,8 @@ from django.test import override_settings
 from sessions_sticky import SessionError, SessionStoreUnavailable, apps, cache_config, session_deleted, sessions
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs import worker as jobs_worker
-from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.conditions import Conditions
