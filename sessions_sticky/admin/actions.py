@@ -53,7 +53,8 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
     if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
         count, title = chosen.count_sessions(form.move), _("Move these sessions?")
-        return ask(template="move_all.html", count=count, title=title, move=form.move)
+        cost = jobs.cost(chosen.plan(form.move))
+        return ask(template="move_all.html", count=count, title=title, move=form.move, cost=cost)
     if chosen.all_matching:
         return _start(admin, request, chosen, form.move)
     _move_each(admin, request, chosen.bindings, form.move)

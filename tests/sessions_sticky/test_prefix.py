@@ -10,6 +10,7 @@ from django.core.cache import caches
 import sentinel_project
 import sessions_sticky
 from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.objects import StoredObject
 from sessions_sticky import keys, sessions
@@ -52,7 +53,7 @@ OPERATIONS = {
     "turn": lambda: (sessions.record_turn(turn("conv-1")), sessions.trail("conv-1"), sessions.usage()),
     "reindex": sessions.reindex,
     "doctor": doctor.examine,
-    "health": lambda: health_sync.write("default", {"north": {}}),
+    "health": lambda: health_sync.write("default", {health_sync.key(ECHO[0]): {}}),
     "objects": lambda: objects._write("resp_1", StoredObject("p", "o")),
 }
 

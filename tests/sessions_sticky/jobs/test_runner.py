@@ -78,6 +78,23 @@ def test_job_is_adopted_when_its_worker_was_killed(session_cache: redis.Redis, v
     assert not session_cache.keys("sentinel:session:*")
 
 
+def test_log_has_the_total_when_a_job_was_continued(
+    session_cache: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fill(1_200)
+    with gate(500):
+        job = start(DRAIN)
+        with gate(1) as held:
+            assert held.reached.wait(SECONDS)
+        jobs.stop(job.key, within_seconds=0)
+    until(no_threads)
+    jobs.resume(job.key)
+    finished(job.key)
+    until(no_threads)
+    assert f"job {job.key} done: changed 1200 sessions in all, for alice" in caplog.messages
+
+
 def test_get_leaves_the_job_alone_when_its_worker_is_alive(session_cache: redis.Redis) -> None:
     fill(2)
     with gate(1) as held:
