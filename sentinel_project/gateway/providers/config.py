@@ -74,10 +74,6 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         secrets = tuple(secret for secret in (self.api_key, *words) if secret)
         msgspec.structs.force_setattr(self, "secrets", secrets)
 
-    def serves(self, model: str, api: str) -> bool:
-        """Return whether requests for a model may go there, by an API."""
-        return model in self.models and api in self.apis
-
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
 

@@ -77,10 +77,12 @@ class Health:
 
     def is_cooling(self, name: str, model: str) -> bool:
         """Return whether the provider cools down for a model."""
-        return name in self.states and self.seconds_left(name, model) > 0
+        return self.seconds_left(name, model) > 0
 
     def seconds_left(self, name: str, model: str | None = None) -> float:
         """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""
+        if name not in self.states:
+            return 0.0
         until = [state.cooling_until for _, state in self._slots(name, model)]
         return max(0.0, max(until, default=0.0) - self.now())
 
