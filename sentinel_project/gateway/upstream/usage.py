@@ -16,7 +16,7 @@ MARKS = (b'_tokens"', b'TokenCount"')
 """One of them is in every event that reports usage; deltas have none, for quotes inside a text are escaped."""
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, omit_defaults=True):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     """OpenRouter's."""
@@ -24,7 +24,7 @@ class _Details(msgspec.Struct):
     """LiteLLM's."""
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, omit_defaults=True):
     """All names of token counts, from the APIs' references, and for cached tokens DeepSeek's and Moonshot's."""
 
     prompt_tokens: int | None = None
@@ -119,7 +119,7 @@ class UsageReader:
 
     def _merge(self, found: _Usage | _Details) -> None:
         """Add the numbers; later events replace earlier ones, because streams report the output so far."""
-        numbers = msgspec.structs.asdict(found).items()
+        numbers = msgspec.to_builtins(found).items()  # without those that were not reported
         self._numbers.update({name: value for name, value in numbers if isinstance(value, int)})
 
 
