@@ -90,7 +90,7 @@ class Body:
         """Return the JSON: the client's own bytes when nothing was replaced."""
         if self._original is not None:
             return self._original
-        return b"{%b}" % b",".join(b"%b:%b" % (msgspec.json.encode(name), raw) for name, raw in self.fields.items())
+        return msgspec.json.encode(self.fields)
 
 
 def _is_compact(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> bool:
