@@ -85,7 +85,7 @@ class GatewayHandler(ASGIHandler):
             export_store_forever(),
             follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
             record_forever(health),
-            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE),
+            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, routing.forget),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),
             watch_forever(routing.warmth, health),
