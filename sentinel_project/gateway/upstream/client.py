@@ -17,6 +17,7 @@ import msgspec
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.tracing import trace_attempt
 from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
@@ -59,6 +60,7 @@ class Answer(NamedTuple):
     progress: Progress | None = None
 
 
+@trace_attempt
 async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: Until) -> Answer:
     """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 
