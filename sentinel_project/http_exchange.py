@@ -20,8 +20,8 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT = {"type": "http.disconnect"}
 CALL_ON_DISCONNECT = "sentinel.call_on_disconnect"
 """The extension in an ASGI scope that calls a function once when the client leaves before its response is complete."""
-OWN_HEADERS = frozenset({b"connection", b"transfer-encoding"})
-"""Headers that the server writes itself, because it frames the body."""
+FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+"""Headers that concern how the server frames the body."""
 HEADER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n")
 HEADERS = re.compile(rb"(?:%b)*" % HEADER.pattern)
 
@@ -139,14 +139,10 @@ class Exchange:
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         lines: list[bytes] = []
-        for cased, value in [*self._connection.default_headers, *headers]:
+        for cased, value in (*self._connection.default_headers, *headers):
             name = cased.lower()
-            if name == b"content-length":
-                self._left = int(value)
-            elif name in OWN_HEADERS:
-                self.is_persistent = self.is_persistent and not (name == b"connection" and b"close" in value.lower())
-                continue
-            lines.append(b"%b: %b\r\n" % (name, value))
+            if name not in FRAMING or self._frame(name, value):
+                lines.append(b"%b: %b\r\n" % (name, value))
         if self.request.method == "HEAD" or status in (204, 304):
             self._is_bodiless, self._left = True, 0
         elif self._left is None and self.request.version == "1.1":
@@ -163,6 +159,14 @@ class Exchange:
             raise ValueError(f"A response header has a forbidden character: {wrong!r}")
         self._log_access(status)
         self._head = b"%b%b\r\n" % (status_line(status), fields)
+
+    def _frame(self, name: bytes, value: bytes) -> bool:
+        """Take a header that concerns the framing; return whether it is sent."""
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"connection":
+            self.is_persistent = self.is_persistent and b"close" not in value.lower()
+        return name == b"content-length"
 
     def _write(self, body: bytes, *, is_last: bool) -> None:
         if self._is_bodiless:

@@ -238,7 +238,7 @@ def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]
     Providers of one account share caches and reasoning. A bound provider that is slow comes last.
     """
     own = [provider for provider in able if provider.name == bound]
-    account = next((provider.account for provider in providers() if provider.name == bound), None)
+    account = next((provider.account for provider in own or providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
     own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())
