@@ -71,20 +71,13 @@ class Body:
 
     def replace(self, changes: Mapping[str, bytes | None]) -> Body:
         """Return a copy with some values replaced or added, as JSON; None removes a field. Others keep their bytes."""
-        needed = {name: value for name, value in changes.items() if value != self._bytes(name)}
-        if not needed:
-            return self
         fields = dict(self.fields)
-        for name, value in needed.items():
-            if value is None:
-                del fields[name]
-            else:
+        for name, value in changes.items():
+            if value is not None:
                 fields[name] = msgspec.Raw(value)
-        return Body(fields)
-
-    def _bytes(self, name: str) -> bytes | None:
-        raw = self.fields.get(name)
-        return None if raw is None else bytes(raw)
+            elif name in fields:
+                del fields[name]
+        return self if fields == self.fields else Body(fields)
 
     def encode(self) -> bytes:
         """Return the JSON: the client's own bytes when nothing was replaced."""

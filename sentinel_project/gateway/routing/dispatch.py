@@ -234,9 +234,10 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
         room = routing.load.room(provider)
         return min(room, trials()) if health.is_cooling(provider.name, model) else room
 
-    if plan.is_own(provider) and not await _is_ready(provider, plan):
+    is_own = plan.is_own(provider)
+    if is_own and not await _is_ready(provider, plan):
         return False
-    waits = plan.is_own(provider) or (health.is_cooling(provider.name, model) and trials() > 1)
+    waits = is_own or (health.is_cooling(provider.name, model) and trials() > 1)
     wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
     return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
 
