@@ -41,6 +41,9 @@ from sessions_sticky.jobs.service import Jobs
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
+RECANCEL_SECONDS = 0.5
+"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose a cancellation (`cancel`)."""
+
 _resolve = lru_cache(maxsize=256)(resolve)
 
 
@@ -166,7 +169,9 @@ class _Client:
 
     def _leave(self) -> None:
         self.has_left = True
-        self._work.cancel(CLIENT_DISCONNECTED)
+        if not self._work.done():
+            self._work.cancel(CLIENT_DISCONNECTED)
+            asyncio.get_running_loop().call_later(RECANCEL_SECONDS, self._leave)
 
 
 class _Left(Exception):
