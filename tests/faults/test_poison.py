@@ -19,7 +19,7 @@ from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids

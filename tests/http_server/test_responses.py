@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 
 import pytest
 
+from sentinel_project.http_exchange import Exchange
 from tests.http_server.conftest import SECONDS, App, Connect, read, refused
+from tests.servers import wait_for
 
 
 def get(connect: Connect, path: str, version: str = "1.1", method: str = "GET") -> tuple[bytes, bytes]:
@@ -67,3 +70,15 @@ def test_half_closed_client_gets_its_quiet_stream(connect: Connect, app: App) ->
     client.shutdown(socket.SHUT_WR)
     assert not app.ended.wait(2 * SECONDS)
     assert b"one" in client.recv(2**16)
+
+
+@pytest.mark.parametrize("path", ["/", "/stream", "/unread"])
+def test_exchange_is_freed_at_once_when_its_response_is_complete(connect: Connect, path: str) -> None:
+    """One that waits for the garbage collector holds its request, its headers and its task until then."""
+    gc.collect()
+    gc.disable()
+    try:
+        get(connect, path)
+        wait_for(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()), 2)
+    finally:
+        gc.enable()

@@ -15,7 +15,7 @@ from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.objects import StoredObject
 from sessions_sticky import keys, sessions
 from sessions_sticky.api.throttling import SessionThrottle
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.bulk import Move
