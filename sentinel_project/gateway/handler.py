@@ -41,6 +41,8 @@ from sessions_sticky.jobs.service import Jobs
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
+RECANCEL_SECONDS = 0.5
+"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose a cancellation (`cancel`)."""
 YOUNG_OBJECTS = 10_000
 """How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave
 of requests starts several, which takes 8 % of the time."""
@@ -177,7 +179,9 @@ class _Client:
 
     def _leave(self) -> None:
         self.has_left = True
-        self._work.cancel(CLIENT_DISCONNECTED)
+        if not self._work.done():
+            self._work.cancel(CLIENT_DISCONNECTED)
+            asyncio.get_running_loop().call_later(RECANCEL_SECONDS, self._leave)
 
 
 class _Left(Exception):

@@ -73,6 +73,8 @@ class Api(ABC):
     """Whether its answers make upstream objects."""
     may_have_error: ClassVar[bool] = False
     """Whether a successful answer may have a field `error` that is not null."""
+    answer_field: ClassVar[str] = ""
+    """A field of every plain answer, never null; empty if there is no such field."""
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
     """An event that clients ignore; it keeps the connection of a silent stream open."""
     takes_hint: ClassVar[bool] = True

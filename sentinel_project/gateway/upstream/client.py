@@ -165,13 +165,15 @@ async def _read_body(provider: Provider, response: aiohttp.ClientResponse) -> by
 
 
 def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
-    """Raise `UpstreamFailure` for a body that is not a JSON object, or an error with the status of an answer."""
+    """Raise `UpstreamFailure` for a body that is not an answer of the API, or an error with the status of an answer."""
     try:
-        error = _decode_fields(answer).get("error", msgspec.Raw(b"null"))
+        fields = _decode_fields(answer)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise not_an_answer(provider) from None
-    if bytes(error) != b"null" and not api.may_have_error:
+    if bytes(fields.get("error", b"null")) != b"null" and not api.may_have_error:
         raise stream_error(provider, api, msgspec.json.decode(answer[:MAX_ANSWER_BYTES]))
+    if api.answer_field and bytes(fields.get(api.answer_field, b"null")) == b"null":
+        raise not_an_answer(provider)
 
 
 class Clients(NamedTuple):
