@@ -81,7 +81,7 @@ class Conf:
 
     @property
     def providers(self) -> frozenset[str] | None:
-        """The providers that sessions may be moved to; None allows any. A callable is called each time."""
+        """The providers to create sessions on and move them to; None allows any. A callable is called each time."""
         value = self._providers() if callable(self._providers) else self._providers
         if value is None:
             return None
@@ -230,12 +230,12 @@ conf = Conf()
 
 
 def is_target(provider: str) -> bool:
-    """Return whether sessions may be moved to a provider: the project may say which it has."""
+    """Return whether sessions may be created on a provider and moved to it: the project may say which it has."""
     return conf.providers is None or provider in conf.providers
 
 
 def check_target(provider: str) -> None:
-    """Raise `UnknownProvider` unless sessions may be moved to a provider."""
+    """Raise `UnknownProvider` unless sessions may be created on a provider and moved to it."""
     known = conf.providers
     if known is not None and not is_target(provider):
         similar = difflib.get_close_matches(provider, known, n=1)

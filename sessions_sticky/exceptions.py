@@ -20,7 +20,7 @@ class InvalidSession(SessionError, ValueError):
 
 
 class UnknownProvider(InvalidSession):
-    """Sessions were to be moved to a provider that is not in `SESSIONS_STICKY["PROVIDERS"]`."""
+    """A session was to be created on, or moved to, a provider that is not in `SESSIONS_STICKY["PROVIDERS"]`."""
 
 
 class InvalidCursor(SessionError, ValueError):

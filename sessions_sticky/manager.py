@@ -99,8 +99,8 @@ class SessionManager(FormerMethods):
         """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
 
         Atomic; an unreadable value counts as no session. Raises `SessionConflict` with the current binding if there is
-        one, `InvalidSession` for a blank provider or model and for values that cannot be stored. For chats use
-        `resolve`.
+        one, `UnknownProvider` for a provider that is not in `PROVIDERS`, `InvalidSession` for a blank provider or model
+        and for values that cannot be stored. For chats use `resolve`.
         """
         return run(self._blocking.create(conversation_id, provider, model, external_id, replace=replace))
 
@@ -152,8 +152,8 @@ class SessionManager(FormerMethods):
         """Move a conversation to another provider or model, if its binding still equals `session`.
 
         Atomic compare-and-set. Keeps id, owner, `created_at` and the remaining idle time. `reason` is stored in the
-        history. Raises `SessionConflict` with the current binding if it has changed or is gone, `InvalidSession`, and
-        `SessionNotSupported` on a cache other than django-redis.
+        history. Raises `SessionConflict` with the current binding if it has changed or is gone, `UnknownProvider` and
+        `InvalidSession` like `create`, and `SessionNotSupported` on a cache other than django-redis.
         """
         return run(self._blocking.rebind(session, provider, model, reason))
 

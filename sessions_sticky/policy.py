@@ -75,6 +75,7 @@ class Policy:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
+        check_target(provider)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, external_id)
         former = None

@@ -39,7 +39,7 @@ def valid_conversation_id(value: str) -> None:
 
 
 def valid_target(value: str) -> None:
-    """Raise a field error unless sessions may be moved to the provider."""
+    """Raise a field error unless sessions may be bound to the provider."""
     try:
         check_target(value)
     except UnknownProvider as exc:
@@ -67,7 +67,11 @@ class SessionSerializer(serializers.Serializer[Any]):
         validators=[valid_conversation_id],
         help_text=f"Conversation id: 1 to {keys.MAX_CONVERSATION_ID_LENGTH} characters, no control characters.",
     )
-    provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider that serves the conversation.")
+    provider = TextField(
+        max_length=MAX_LENGTH,
+        validators=[*TEXT, valid_target],
+        help_text="Provider that serves the conversation.",
+    )
     model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
     external_id = TextField(
         max_length=MAX_LENGTH,
