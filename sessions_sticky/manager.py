@@ -18,7 +18,7 @@ from django.utils.connection import ConnectionProxy
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
-from sessions_sticky.deprecated import FormerMethods
+from sessions_sticky.deprecated import FormerMethods, former_owner
 from sessions_sticky.policy import Policy
 from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
@@ -93,25 +93,25 @@ class SessionManager(FormerMethods):
         """
         return await self._async.inspect(conversation_id)
 
-    def create(
-        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
-    ) -> Session:
+    @former_owner
+    def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False) -> Session:
         """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
 
         Atomic; an unreadable value counts as no session. Raises `SessionConflict` with the current binding if there is
         one, `UnknownProvider` for a provider that is not in `PROVIDERS`, `InvalidSession` for a blank provider or model
         and for values that cannot be stored. For chats use `resolve`.
         """
-        return run(self._blocking.create(conversation_id, provider, model, external_id, replace=replace))
+        return run(self._blocking.create(conversation_id, provider, model, owner, replace=replace))
 
+    @former_owner
     async def acreate(
-        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
+        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
     ) -> Session:
         """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
 
         Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
         """
-        return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
+        return await self._async.create(conversation_id, provider, model, owner, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
         """Reset the idle time; return False if there is no session. Never restores a deleted one."""
@@ -124,7 +124,8 @@ class SessionManager(FormerMethods):
         """
         return await self._async.touch(conversation_id)
 
-    def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
+    @former_owner
+    def resolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
         Atomic: of concurrent callers the first one binds, and all get its session. Takes two round trips on a first
@@ -139,14 +140,15 @@ class SessionManager(FormerMethods):
         Raises `SessionOwnerMismatch` for another owner's conversation (the attempt extends its idle time: checking
         first would cost every hit a round trip), and `InvalidSession` like `create`.
         """
-        return run(self._blocking.resolve(conversation_id, provider, model, external_id))
+        return run(self._blocking.resolve(conversation_id, provider, model, owner))
 
-    async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
+    @former_owner
+    async def aresolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
         Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
         """
-        return await self._async.resolve(conversation_id, provider, model, external_id)
+        return await self._async.resolve(conversation_id, provider, model, owner)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
         """Move a conversation to another provider or model, if its binding still equals `session`.

@@ -6,8 +6,7 @@ import getpass
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
+from sessions_sticky.cli.documents import session_json
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
@@ -45,7 +44,7 @@ def rebind(
     moved = Session(session.id, to_provider, model, session.external_id, session.created_at)
     if moves and not dry_run:
         moved = _operator().rebind(session, provider=to_provider, model=model, reason=reason)
-    output.print_json([{"dry_run": dry_run, "moved": int(moves), "session": msgspec.structs.asdict(moved)}])
+    output.print_json([{"dry_run": dry_run, "moved": int(moves), "session": session_json(moved)}])
     target = format_route(to_provider, model)
     if moves:
         output.print(

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
+from sessions_sticky.cli.documents import entry_json, event_json, operation_json
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import (
     describe_plan,
@@ -139,7 +140,7 @@ def stats(output: Output, **_: Any) -> None:
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
     found = Jobs(sessions).recent()
-    output.print_json([{"operations": [{**msgspec.structs.asdict(job), "ended_at": job.ended_at} for job in found]}])
+    output.print_json([{"operations": [operation_json(job) for job in found]}])
     table = Table(output, *OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
     table.add([operation_row(job) for job in found])
 
@@ -231,16 +232,6 @@ def usage_row(route: RouteUsage) -> tuple[str, ...]:
         *(format_share(totals.read, totals.input), f"{totals.output:,}", f"{totals.saved / MILLION:,.2f}"),
         f"{totals.lost:,}",
     )
-
-
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
-    return {**msgspec.structs.asdict(entry.session), "expires_in": entry.expires_in}
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """Return the fields of an event, with its time as the HTTP API has it."""
-    return {**event._asdict(), "at": f"{event.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"}
 
 
 def event_row(event: Event) -> tuple[str, ...]:

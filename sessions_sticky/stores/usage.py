@@ -56,7 +56,7 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
         lost_money = round(lost * turn.price.discount) if turn.price else 0
         numbers = dict(zip(MEASURES, (*turn.sums, expected, lost, lost_money), strict=True))
         _add(routes, (turn.provider, turn.model, turn.outcome), numbers)
-        _add(owners, (turn.external_id,), numbers)
+        _add(owners, (turn.owner,), numbers)
         if turn.first_byte_ms is not None:
             routes[turn.provider, turn.model, turn.outcome, f"first_byte {_bucket(turn.first_byte_ms)}"] += 1
         for attempt in turn.attempts:

@@ -141,12 +141,14 @@ def advance_time(seconds: float) -> None:
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
-    """Return an unstored session with a unique id and default values for omitted `fields`.
+    """Return an unstored session with a unique id and default values for omitted `fields`, such as `owner`.
 
     The provider is `openai` by default, or the first of `PROVIDERS` if these do not contain it.
     """
     provider = "openai" if is_target("openai") else min(conf.providers or ())
     defaults = {"provider": provider, "model": "gpt-4o", "external_id": "user-1", "created_at": 1_700_000_000}
+    if "owner" in fields:
+        fields["external_id"] = fields.pop("owner")
     return Session(**{"id": conversation_id or f"conversation-{next(_numbers)}", **defaults, **fields})
 
 

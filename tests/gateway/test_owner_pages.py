@@ -32,7 +32,7 @@ def talkers() -> None:
         sessions.create(f"conv-{name}", "north", "m", name)
         fields: dict[str, Any] = {
             "conversation_id": f"conv-{name}",
-            "external_id": name,
+            "owner": name,
             "usage": Usage(tokens, output=7),
         }
         sessions.record_turn(Turn(at=1_700_000_000, provider="north", model="m", outcome="hit", **fields))

@@ -83,7 +83,7 @@ def test_command_refuses_an_unknown_provider(manager, known, command):
 
 @pytest.mark.parametrize("target", ["mistrol", "mistral"])
 def test_api_and_pages_refuse_an_unknown_provider(known, target):
-    session = SessionSerializer(data={"id": "conv-0", "model": "m", "external_id": "o", "provider": target})
+    session = SessionSerializer(data={"id": "conv-0", "model": "m", "owner": "o", "provider": target})
     one = RebindSerializer(data={"provider": target, "model": "m", "reason": "x"})
     many = RebindAllSerializer(data={"provider": "openai", "to_provider": target, "reason": "x"})
     form = MoveForm({"to-provider": target, "to-reason": "x"})
