@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,6 +61,7 @@ class _Metrics(NamedTuple):
 _registering = Lock()
 
 
+@cache
 def _metrics() -> _Metrics:
     with _registering:  # two threads must not register twice at the first resolve
         return _register()
@@ -103,9 +104,8 @@ def _register() -> _Metrics:
 def resolved(outcome: str, provider: str, asked_at: float) -> None:
     """Count a resolution that began at `asked_at`, in `time.monotonic()` seconds."""
     if conf.metrics:
-        metrics = _metrics()
-        metrics.resolutions.labels(outcome, _bounded("provider", provider)).inc()
-        metrics.resolve_seconds.observe(time.monotonic() - asked_at)
+        _resolutions(outcome, provider).inc()
+        _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
 
 
 def rebound(reason: str, actor: str, from_provider: str, to_provider: str, number: int = 1) -> None:
@@ -136,8 +136,7 @@ def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str,
         elif measure == "lost_money":
             money.labels(*route, "lost").inc(number / MILLION)
     for provider, model, milliseconds in first_bytes:
-        labels = _bounded("provider", provider), _bounded("model", model)
-        _metrics().first_byte_seconds.labels(*labels).observe(milliseconds / 1000)
+        _first_byte_seconds(provider, model).observe(milliseconds / 1000)
 
 
 def store_failed(error: str) -> None:
@@ -161,6 +160,17 @@ def store_measured(numbers: Mapping[str, int], memory_ratio: float) -> None:
     for provider in known:
         _metrics().sessions.labels(provider).set(numbers.get(provider, 0))
     _metrics().memory_ratio.set(memory_ratio)
+
+
+# prometheus-client checks the labels at each look-up, which takes as long as the count.
+@lru_cache(maxsize=1024)
+def _resolutions(outcome: str, provider: str) -> Counter:
+    return _metrics().resolutions.labels(outcome, _bounded("provider", provider))
+
+
+@lru_cache(maxsize=1024)
+def _first_byte_seconds(provider: str, model: str) -> Histogram:
+    return _metrics().first_byte_seconds.labels(_bounded("provider", provider), _bounded("model", model))
 
 
 _exported: set[str] = set()

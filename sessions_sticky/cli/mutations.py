@@ -6,18 +6,19 @@ import getpass
 from collections.abc import Callable
 from typing import Any
 
-from sessions_sticky.cli.documents import session_json
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
 from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
+from sessions_sticky.cli.rows import session_json
 from sessions_sticky.conf import check_target, conf
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.move_cost import MoveCost
 from sessions_sticky.session import Session
 
 
@@ -127,6 +128,8 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
     if not number and not plan.everything:
         hint = "" if plan.conditions != Conditions() else "; if other programs wrote some run: sessions reindex"
         raise Error(f"no indexed conversations {describe_plan(plan)}{hint}", NOT_DONE)
+    if dry_run or not yes:
+        _print_cost(output, jobs.cost(plan))
     if not (dry_run or yes):
         output.confirm(f"{verb} {pluralize(number)} {which}?")
     if not dry_run:
@@ -134,6 +137,13 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
             number = jobs.run(plan, actor=_actor(), progress=report)
     output.print_json([{"dry_run": dry_run, _past(verb): number}])
     output.print(f"{_did(verb, number, dry_run=dry_run)} {which}")
+
+
+def _print_cost(output: Output, cost: MoveCost | None) -> None:
+    if cost and cost.tokens:
+        more = "" if cost.is_complete else ", by the most recently active ones"
+        money = f", at a cost of about {cost.money:,.2f}" if cost.money else ""
+        output.print(f"{pluralize(cost.sessions)} would lose about {cost.tokens:,} cached prompt tokens{money}{more}")
 
 
 def _operator() -> SessionManager:

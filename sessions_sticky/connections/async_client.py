@@ -7,6 +7,7 @@ and the connections of each must be closed when it ends.
 from __future__ import annotations
 
 import asyncio
+import math
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
@@ -19,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
@@ -44,8 +46,8 @@ class AsyncRedis:
     async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send commands together and return their raw replies, including `ResponseError`s.
 
-        Raises `redis.RedisError` or `OSError` if Redis did not answer within the cache's socket timeouts. Cancelling
-        the caller affects no other command.
+        Raises `redis.RedisError` or `OSError` if Redis did not answer all that is sent together within the cache's
+        socket timeout. Cancelling the caller affects no other command.
         """
         line = self._lines.get(asyncio.get_running_loop()) or await self._open()
         return await (line.send_now(commands) if line.is_idle else line.enqueue(commands))
@@ -130,7 +132,11 @@ class _LoopPipeline:
 
         async def exchange() -> list[Any]:
             await connection.send_packed_command(packed)
-            return [await _reply(connection) for _ in commands]
+            try:
+                async with asyncio.timeout(connection.socket_timeout):  # redis-py's for each reply costs a third
+                    return [await _reply(connection) for _ in commands]
+            except TimeoutError as exc:
+                raise RedisTimeoutError(f"No reply within {connection.socket_timeout} s") from exc
 
         async def disconnect(error: Exception) -> None:
             await connection.disconnect()
@@ -161,7 +167,7 @@ async def _close_with(
 
 async def _reply(connection: AbstractConnection) -> Any:
     try:
-        return await connection.read_response()
+        return await connection.read_response(timeout=math.inf)
     except ResponseError as exc:
         if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()

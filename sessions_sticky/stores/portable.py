@@ -88,7 +88,7 @@ class PortableStore:
                     return None
                 if (found := cache.get(name)) is not None:
                     return found  # type: ignore[no-any-return]
-            raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
+            raise SessionStoreUnavailable(f"{type(cache).__name__} stored no session and returned none")
 
         return Call(call)
 

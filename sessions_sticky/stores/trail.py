@@ -49,6 +49,11 @@ def read_command(conversation_id: str) -> Command[list[bytes]]:
     return Command(("LRANGE", keys.trail(conversation_id), 0, -1))
 
 
+def read_header_command(conversation_id: str) -> Command[list[bytes]]:
+    """Read the totals and prompt caches of a session's trail, without the turns."""
+    return Command(("LRANGE", keys.trail(conversation_id), 0, 0))
+
+
 def read_trail(elements: Sequence[bytes]) -> Trail:
     """Decode a trail; omit damaged parts."""
     header, *texts = [element.decode(errors="replace") for element in elements] or [""]
@@ -67,7 +72,7 @@ def _encode(turn: Turn, names: list[str]) -> str:
     fields = [
         *(_base36(int(turn.at), 36**6), _base36(turn.status)),
         "" if turn.first_byte_ms is None else _base36(turn.first_byte_ms),
-        *(f"${at + 1}" if name else "" for at, name in enumerate(names)),
+        *_references(tuple(names)),
         *tokens,
         _base36(turn.saved),
     ]
@@ -85,10 +90,16 @@ def _encode(turn: Turn, names: list[str]) -> str:
     return " ".join([*fields, ",".join(attempts)])
 
 
+@lru_cache(maxsize=1024)
+def _references(names: tuple[str, ...]) -> list[str]:
+    return [f"${at}" if name else "" for at, name in enumerate(names, 1)]
+
+
 def _most_bytes(field: str) -> int:
     return len(_NAME.sub("x" * NAME_BYTES, field))
 
 
+@lru_cache(maxsize=4096)  # times, statuses and most counts of a batch are the same, or small
 def _base36(number: int, limit: int = MAX_NUMBER) -> str:
     left, text = min(abs(number), limit), ""
     while left or not text:

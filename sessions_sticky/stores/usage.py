@@ -12,15 +12,18 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 
 from sessions_sticky import keys
-from sessions_sticky.connections.commands import Batch, Command
+from sessions_sticky.connections.commands import Batch, Command, Script, ScriptCall
 from sessions_sticky.metrics import GATEWAY
 from sessions_sticky.turns import Turn, TurnTotals
+
+INCREMENT = Script("increment")
 
 MINUTES_KEPT, HOURS_KEPT = 60, 24
 MAX_MINUTES = HOURS_KEPT * 60
@@ -39,6 +42,8 @@ MEASURES = TurnTotals.__struct_fields__
 
 Sums = Counter[tuple[str, ...]]
 """Numbers by the parts of their field."""
+Numbers = tuple[int, ...]
+"""What a turn adds to each of the measures."""
 
 
 class UsageSums(NamedTuple):
@@ -52,19 +57,24 @@ class UsageSums(NamedTuple):
 def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
     """Sum turns, each with the tokens expected and lost."""
     routes, owners, activity = Sums(), Sums(), Sums()
+    by_route: defaultdict[tuple[str, ...], list[Numbers]] = defaultdict(list)
+    by_owner: defaultdict[tuple[str, ...], list[Numbers]] = defaultdict(list)
     for turn, (expected, lost) in turns:
+        route = turn.provider, turn.model, turn.outcome
         lost_money = round(lost * turn.price.discount) if turn.price else 0
-        numbers = dict(zip(MEASURES, (*turn.sums, expected, lost, lost_money), strict=True))
-        _add(routes, (turn.provider, turn.model, turn.outcome), numbers)
-        _add(owners, (turn.owner,), numbers)
+        numbers = (*turn.sums, expected, lost, lost_money)
+        by_route[route].append(numbers)
+        by_owner[(turn.owner,)].append(numbers)
         if turn.first_byte_ms is not None:
-            routes[turn.provider, turn.model, turn.outcome, f"first_byte {_bucket(turn.first_byte_ms)}"] += 1
+            routes[*route, _FIRST_BYTES[bisect_left(FIRST_BYTE_MS, turn.first_byte_ms)]] += 1
         for attempt in turn.attempts:
             routes[attempt.provider, turn.model, FAILED, "turns"] += 1
             activity["turns", FAILED, turn.bound_provider, attempt.provider] += 1
         activity["turns", turn.outcome, turn.bound_provider, turn.provider] += 1
         if turn.outcome == REBOUND:
             activity["moves", turn.reason, GATEWAY, turn.bound_provider, turn.provider] += 1
+    _add(routes, by_route)
+    _add(owners, by_owner)
     return UsageSums(routes, owners, activity)
 
 
@@ -79,18 +89,15 @@ def move_sums(reason: str, actor: str, numbers: Mapping[tuple[str, str], int]) -
 def add_commands(sums: UsageSums) -> Batch:
     """Add to the sums of this minute and this hour."""
     now = int(time.time())
-    commands: list[Command[Any]] = []
     minute = str(now // 60)
     activity = Sums({(minute, *field): number for field, number in sums.activity.items()})
-    for key, part, kept_seconds in (
+    parts = (
         (keys.usage("activity", now // 3600), activity, (HOURS_KEPT + 2) * 3600),
         (keys.usage("minute", now // 60), sums.routes, (MINUTES_KEPT + 2) * 60),
         (keys.usage("hour", now // 3600), sums.routes, (HOURS_KEPT + 2) * 3600),
         (keys.usage("owners", now // 3600), sums.owners, (HOURS_KEPT + 2) * 3600),
-    ):
-        commands += [Command(("HINCRBY", key, msgspec.json.encode(field), number)) for field, number in part.items()]
-        commands += [Command(("EXPIRE", key, kept_seconds))] if part else []
-    return Batch(commands)
+    )
+    return Batch([_increment(key, part, kept_seconds) for key, part, kept_seconds in parts if part])
 
 
 def activity_commands(minutes: int) -> Batch:
@@ -139,6 +146,11 @@ def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
     }
 
 
+def _increment(key: str, sums: Sums, kept_seconds: int) -> ScriptCall[Any]:
+    numbers = ((msgspec.json.encode(field), number) for field, number in sums.items())
+    return INCREMENT.call([key], kept_seconds, *chain.from_iterable(numbers))
+
+
 def _fields(flat: Any) -> Iterator[tuple[list[str], int]]:
     """Yield the valid fields of a HASH and their numbers."""
     for name, number in zip(flat[::2], flat[1::2], strict=True):
@@ -154,14 +166,12 @@ def _is_since(minute: str, first: int) -> bool:
     return minute.isdecimal() and len(minute) < 12 and int(minute) >= first
 
 
-def _add(sums: Sums, field: tuple[str, ...], numbers: Mapping[str, int]) -> None:
-    for measure, number in numbers.items():
-        if number:
-            sums[*field, measure] += number
+def _add(sums: Sums, rows: Mapping[tuple[str, ...], Sequence[Numbers]]) -> None:
+    for field, its_rows in rows.items():
+        for measure, column in zip(MEASURES, zip(*its_rows, strict=True), strict=True):
+            if number := sum(column):
+                sums[*field, measure] += number
 
 
-def _bucket(first_byte_ms: int) -> int:
-    return (*FIRST_BYTE_MS, 0)[bisect_left(FIRST_BYTE_MS, first_byte_ms)]
-
-
+_FIRST_BYTES = [f"first_byte {bound}" for bound in (*FIRST_BYTE_MS, 0)]
 _FIELD = msgspec.json.Decoder(list[str])

@@ -23,7 +23,7 @@ from sessions_sticky import (
 from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
-from tests.conftest import PORTABLE_STORES, REDIS_STORES
+from tests.conftest import PORTABLE_STORES, REDIS_STORES, SHARDED_STORES
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 
 NOW = int(time.time())
@@ -277,6 +277,17 @@ def test_usage_omits_invalid_sums(call, raw):
         for field, value in ((b"text", b"1"), (b'["a"]', b"1"), (b'["a","turns"]', b"x"), (b"[1]", b"1")):
             raw.hset(keys.usage(period, number), field, value)
     assert call("usage") == ([], [])
+
+
+@pytest.mark.parametrize("store_name", SHARDED_STORES, indirect=True)  # fakeredis disconnects, so all is sent again
+def test_usage_adds_the_other_sums_when_one_is_no_number(call, raw, caplog):
+    hour = keys.usage("hour", int(time.time()) // 3600)
+    raw.hset(hour, b'["openai","gpt-4","hit","turns"]', b"x")
+    call("create", "conv-123", **PROPOSAL)
+    assert call("record_turn", turn(usage=Usage(3_000, output=5)))
+    assert "usage of 1 turns not added" in caplog.text
+    assert raw.hget(hour, b'["openai","gpt-4","hit","input"]') == b"3000"
+    assert 0 < raw.ttl(hour) <= 26 * 3600
 
 
 @pytest.mark.parametrize("minutes", [0, 1_441, True, "60"])

@@ -64,8 +64,10 @@ def only_here(name: str) -> list[str]:
 
 def _try(name: str) -> None:
     """End the cooldowns of a provider in the shared record, which all workers take over."""
-    health = Health(0, lambda: ())
-    health_sync.merge(health, health_sync.read(DEFAULT_CACHE_ALIAS, [name], health.now))
+    health, known = Health(0, lambda: ()), [each for each in configured() if each.name == name]
+    health_sync.merge(health, health_sync.read(DEFAULT_CACHE_ALIAS, known, health.now))
     if name in health.states:
         health.end_cooldowns(name)
-        health_sync.write(DEFAULT_CACHE_ALIAS, {name: health_sync.record(health.states[name], health.now())})
+        health_sync.write(
+            DEFAULT_CACHE_ALIAS, {health_sync.key(known[0]): health_sync.record(health.states[name], health.now())}
+        )

@@ -77,7 +77,7 @@ def plan_any_model(
     """
     able = [provider for provider in providers() if api in provider.apis and (only is None or provider.name in only)]
     if not able:
-        raise ApiError(404, f"No provider here speaks the API {api!r}", code="unknown_url")
+        raise ApiError(404, f"No provider supports the API {api!r}", code="unknown_url")
     well = {provider.name: provider for provider in able if not routing.health.seconds_left(provider.name)}
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
     ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]

@@ -16,7 +16,7 @@ MARKS = (b'_tokens"', b'TokenCount"')
 """One of them is in every event that reports usage; deltas have none, for quotes inside a text are escaped."""
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, omit_defaults=True):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     """OpenRouter's."""
@@ -24,7 +24,7 @@ class _Details(msgspec.Struct):
     """LiteLLM's."""
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, omit_defaults=True):
     """All names of token counts, from the APIs' references, and for cached tokens DeepSeek's and Moonshot's."""
 
     prompt_tokens: int | None = None
@@ -90,16 +90,16 @@ class UsageReader:
         found = next((usage for part in parts if (usage := part.usage or part.usageMetadata)), None)
         if found is None:
             return False
-        self._merge(found)
-        for details in (found.prompt_tokens_details, found.input_tokens_details):
-            if details is not None:
-                self._merge(details)
+        numbers = msgspec.to_builtins(found)  # those that were reported
+        for name in ("prompt_tokens_details", "input_tokens_details"):
+            numbers |= numbers.pop(name, {})
+        self._numbers |= numbers  # later events replace earlier ones, because streams report the output so far
         return read.choices == []
 
     def usage(self) -> Usage | None:
         """Return the reported usage; None if there was none."""
         numbers = self._numbers
-        if any(value < 0 for value in numbers.values()):
+        if min(numbers.values(), default=0) < 0:
             return None
         total = _first(numbers, "prompt_tokens", "input_tokens", "promptTokenCount")
         if total is None:
@@ -116,11 +116,6 @@ class UsageReader:
             return Usage(total + cached, read or 0, written or 0, output, cached)
         total = max(total, (read or 0) + (written or 0))
         return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
-
-    def _merge(self, found: _Usage | _Details) -> None:
-        """Add the numbers; later events replace earlier ones, because streams report the output so far."""
-        numbers = msgspec.structs.asdict(found).items()
-        self._numbers.update({name: value for name, value in numbers if isinstance(value, int)})
 
 
 def counts_tokens(request: ApiRequest) -> bool:
@@ -146,4 +141,7 @@ def stream_options(request: ApiRequest) -> bytes | None:
 
 
 def _first(numbers: dict[str, int], *names: str) -> int | None:
-    return next((numbers[name] for name in names if name in numbers), None)
+    for name in names:
+        if name in numbers:
+            return numbers[name]
+    return None

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socketserver
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -163,6 +166,32 @@ async def test_answers_are_not_mixed_up_when_the_store_answers_too_late(server, 
     await asyncio.sleep(RETRY_SECONDS)
     assert (await sessions.aget(IDS[0])).id == IDS[0]  # alone, after which the others may ask again
     assert [session.id for session in await asyncio.gather(*map(sessions.aget, IDS[:20]))] == IDS[:20]
+
+
+class TricklingRedis(socketserver.BaseRequestHandler):
+    """Answers the first command of a pipeline at once, and each further one after 150 ms."""
+
+    def handle(self):
+        with suppress(OSError):  # the client has left
+            while data := self.request.recv(65_536):
+                for at in range(data.count(b"*")):
+                    time.sleep(0.15 * (at > 0))
+                    self.request.sendall(b"$-1\r\n" if b"GET" in data else b"+OK\r\n")
+
+
+async def test_all_callers_get_the_error_in_time_when_replies_trickle(settings):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), TricklingRedis) as listener:
+        listener.daemon_threads = True
+        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
+        try:
+            settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{listener.server_address[1]}")}
+            assert await sessions.aget(IDS[0]) is None
+            began = time.monotonic()
+            answers = await asyncio.gather(*map(sessions.aget, IDS[:10]), return_exceptions=True)
+            assert time.monotonic() - began < 0.6
+            assert {type(answer) for answer in answers[1:]} == {SessionStoreUnavailable}
+        finally:
+            listener.shutdown()
 
 
 async def test_others_get_their_answers_when_one_key_is_of_another_type(own):
