@@ -59,9 +59,7 @@ def test_owners_are_listed_by_their_tokens(talkers: None) -> None:
 def test_owners_are_listed_by_their_requests_when_asked(talkers: None) -> None:
     for _ in range(2):
         sessions.record_turn(
-            Turn(
-                conversation_id="conv-ann", owner="ann", at=1_700_000_000, provider="n", model="m", outcome="hit"
-            )
+            Turn(conversation_id="conv-ann", owner="ann", at=1_700_000_000, provider="n", model="m", outcome="hit")
         )
     browser = client("view_session")
     assert [row.name for row in browser.get(PAGE, {"sort": "hour"}).context["rows"]] == ["ann", "<b>ben</b>", ""]
