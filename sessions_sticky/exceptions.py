@@ -53,7 +53,7 @@ class SessionStoreUnavailable(SessionError):
             return cls("Redis is full (used memory > maxmemory) and refuses writes; nothing was changed")
         # For an unknown command (renamed, or behind a proxy) Redis repeats the arguments, which contain the owner.
         reason = str(exc).partition(", with args beginning with")[0]
-        return cls(f"Session store unavailable: {type(exc).__name__}: {reason}")
+        return cls(f"Session store unavailable: {type(exc).__name__}: {reason}".rstrip("."))
 
 
 class SessionOwnerMismatch(SessionError):
