@@ -42,8 +42,8 @@ UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
 YOUNG_OBJECTS = 10_000
-"""How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave of
-requests starts several, which takes 8 % of the time."""
+"""How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each
+wave of requests starts several, which takes 8 % of the time."""
 
 _resolve = lru_cache(maxsize=256)(resolve)
 

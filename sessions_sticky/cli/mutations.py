@@ -6,7 +6,7 @@ import getpass
 from collections.abc import Callable
 from typing import Any
 
-from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
+from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
@@ -39,7 +39,7 @@ def rebind(
     check_target(to_provider)
     session = sessions.get(ID)
     if session is None:
-        raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
+        raise no_session(ID)
     model = session.model if to_model is None else to_model
     moves = (session.provider, session.model) != (to_provider, model)
     moved = Session(session.id, to_provider, model, session.external_id, session.created_at)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
+from sessions_sticky.cli.errors import WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import (
     describe_totals,
 )
@@ -115,7 +115,7 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     else:
         output.print(no_history if events is None else "No history for this conversation")
     if not entry:
-        raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
+        raise no_session(ID)
 
 
 def stats(output: Output, **_: Any) -> None:

@@ -15,10 +15,12 @@ from sentinel_project.gateway.routing.errors import unknown_model, unreachable
 from sentinel_project.gateway.routing.objects import Placement
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import Spill
+from sentinel_project.gateway.tracing import trace_resolve
 from sessions_sticky import rendezvous
 from sessions_sticky.identity import Identity
 
 
+@trace_resolve
 async def plan_request(identity: Identity, request: ApiRequest, owner: str, placement: Placement | None) -> Plan:
     """Return the providers for a request. `placement` is None when it refers to no upstream objects."""
     if not request.model:

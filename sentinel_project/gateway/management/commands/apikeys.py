@@ -22,7 +22,7 @@ FIELDS = ("hint", "owner", "state", "last_used_at", *ApiKey.LIMITS)
 
 
 class Command(BaseCommand):
-    """Shows and changes keys; none is ever printed whole."""
+    """Shows and changes keys; prints only their public prefixes."""
 
     help = "List API keys; limit, pause, resume or revoke them. Workers follow within 5 seconds."
 
