@@ -219,5 +219,7 @@ class Bulk:
 
 
 def _described(filters: Filters) -> str:
-    owner = "" if filters.owner is None else ", of one owner"  # do not log owners
-    return f"of provider {filters.provider!r}, model {filters.model!r}{owner}"
+    named = (("provider", filters.provider), ("model", filters.model))
+    parts = [f"{name} {value!r}" for name, value in named if value is not None]
+    parts += ["one owner"] if filters.owner is not None else []  # do not log owners
+    return f"of {', '.join(parts)}" if parts else "of all providers"

@@ -11,6 +11,7 @@ import pytest
 from sessions_sticky import InvalidSession, Outcome, SessionManager, keys
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries import bulk, index_reader
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.stores.redis import REMOVE, REPLACE
 from tests.sessions_sticky.calls import OTHER, PROPOSAL
 from tests.sessions_sticky.indexed import (
@@ -299,6 +300,18 @@ def test_bulk_takes_what_another_program_writes_in_its_own_way(call, manager, ra
     assert call("delete_all", provider="mistral") == 2
 
 
+@pytest.mark.parametrize(
+    ("filters", "text"),
+    [
+        (Filters(), "of all providers"),
+        (Filters("north"), "of provider 'north'"),
+        (Filters("north", "gpt-5", "ann"), "of provider 'north', model 'gpt-5', one owner"),
+    ],
+)
+def test_bulk_log_describes_the_filters_that_are_set(filters, text):
+    assert bulk._described(filters) == text
+
+
 @on_valkey
 def test_bulk_log_names_no_owner(call, manager, caplog):
     caplog.set_level("INFO")
@@ -306,8 +319,8 @@ def test_bulk_log_names_no_owner(call, manager, caplog):
     call("rebind_all", external_id="user-456", to_provider="mistral", reason="a test")
     call("delete_all", external_id="user-456")
     lines = [record.getMessage() for record in caplog.records if record.name == "sessions_sticky"]
-    assert any(line.startswith("moved 1 sessions") for line in lines)
-    assert any(line.startswith("deleted 1 sessions") for line in lines)
+    assert "moved 1 sessions of one owner to 'mistral', by gateway: a test" in lines
+    assert any(line.startswith("deleted 1 sessions of one owner, by ") for line in lines)
     assert not any("user-456" in line for line in lines)
 
 
