@@ -102,7 +102,7 @@ def _describe(job: Job) -> str:
     """Describe an operation in words, without its conditions."""
     named = [
         f"{name} {value!r}"
-        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.external_id))
+        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.owner))
         if value is not None
     ]
     which = f"sessions of {', '.join(named)}" if named else "all sessions" if job.everything else "selected sessions"

@@ -102,12 +102,14 @@ class OperationPermission(SessionPermission):
         if request.method != "POST":
             return super().has_permission(request, view)
         user = request.user
+        self.message = "Requires the permission sessions_sticky.change_session or sessions_sticky.delete_session."
         return bool(
             user and user.is_authenticated and any(has_permission(user, needed) for needed in PERMISSION.values())
         )
 
     def has_object_permission(self, request: Request, view: APIView, obj: Job) -> bool:
         """Return whether the user may act on this operation."""
+        self.message = f"Requires the permission sessions_sticky.{PERMISSION[obj.kind]}_session."
         return has_permission(request.user, PERMISSION[obj.kind])
 
 

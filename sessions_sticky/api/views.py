@@ -55,7 +55,6 @@ class SessionsView(AdminView):
         if text is not None:
             page = self.manager.search(text, cursor=last_of(cursor), limit=limit)
         else:
-            query["owner"] = query.pop("external_id", None)
             found = self.manager.all().filter(**query)
             page, count = found.page(cursor=last_of(cursor), limit=limit), found.count()
         pages = links(request, cursor, page.next_cursor)

@@ -26,6 +26,7 @@ from sessions_sticky.cli.rows import (
     entry_json,
     event_json,
     event_row,
+    operation_json,
     operation_row,
     session_row,
     turn_row,
@@ -136,7 +137,7 @@ def stats(output: Output, **_: Any) -> None:
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
     found = Jobs(sessions).recent()
-    output.print_json([{"operations": [{**msgspec.structs.asdict(job), "ended_at": job.ended_at} for job in found]}])
+    output.print_json([{"operations": [operation_json(job) for job in found]}])
     table = Table(output, *OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
     table.add([operation_row(job) for job in found])
 

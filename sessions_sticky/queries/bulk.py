@@ -219,5 +219,5 @@ class Bulk:
 
 
 def _described(filters: Filters) -> str:
-    owner = "" if filters.external_id is None else ", of one owner"  # do not log owners
+    owner = "" if filters.owner is None else ", of one owner"  # do not log owners
     return f"of provider {filters.provider!r}, model {filters.model!r}{owner}"

@@ -58,7 +58,7 @@ class Reads:
 
     def count(self, filters: Filters, conditions: Conditions) -> int:
         """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
-        if conditions != Conditions() or (filters.external_id is not None and filters.has_route):
+        if conditions != Conditions() or (filters.owner is not None and filters.has_route):
             return sum(1 for _ in self.scan(filters, conditions))
         return sum(self._counts(self._reader.zsets(filters)))
 

@@ -84,7 +84,7 @@ class TurnObserver:
             model=plan.model,
             outcome=self._outcome,
             reason=self._reason,
-            external_id=plan.owner,
+            owner=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
             status=self._status,
@@ -112,7 +112,7 @@ class UnroutedTurn(NamedTuple):
             provider="",
             model=self.model,
             outcome=outcome_of(self.status),
-            external_id=self.owner,
+            owner=self.owner,
             status=self.status,
         )
 
