@@ -59,11 +59,11 @@ class BulkView(AdminView):
     def post(self, request: Request) -> Response:
         """Count, or start and wait up to a second."""
         parameters(request)
-        asked = self.serializer_class(data=request.data)
-        asked.is_valid(raise_exception=True)
-        if asked.validated_data["dry_run"]:
-            return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
-        job = jobs.start(asked.plan(), actor=request.user.get_username())
+        serializer = self.serializer_class(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        if serializer.validated_data["dry_run"]:
+            return Response(CountSerializer({"count": jobs.count(serializer.plan())}).data)
+        job = jobs.start(serializer.plan(), actor=request.user.get_username())
         audit.record_start(request, job)
         return _answer(request, job)
 

@@ -165,7 +165,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     )
     done = serializers.IntegerField(help_text="Sessions changed so far.")
     expected = serializers.IntegerField(
-        help_text="Estimate of the sessions to change, made at the start or the last resume."
+        help_text="Estimate of the sessions to change, of the start or the last resume; at first 0 with conditions."
     )
     provider = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
     model = serializers.CharField(allow_null=True, help_text="Filter; null: any.")

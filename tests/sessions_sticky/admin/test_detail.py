@@ -216,6 +216,15 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]
 
 
+def test_detail_has_no_money_when_no_price_is_known(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    for at, provider in enumerate(("openai", "azure")):
+        route = {"provider": provider, "model": "gpt-4", "outcome": "hit", "usage": Usage(4_000)}
+        sessions.record_turn(Turn(conversation_id="conv-1", at=1_700_000_000 + at, **route))
+    text = " ".join(ada.get(page_of("conv-1")).text.split())
+    assert "8,000 input tokens, 0.0 % from prompt caches. Moves lost 3,968 cached tokens." in text
+
+
 def test_detail_names_the_provider_that_answered_last_when_it_is_another(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
