@@ -14,6 +14,7 @@ from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.errors import unavailable
 from sentinel_project.gateway.routing.reasons import Spill
@@ -74,14 +75,15 @@ class FailedAttempts:
         if has_left and request.is_stream and seconds >= HANGS_SECONDS:
             self._count(provider, self._failure(errors.failure(provider, TimeoutError())))
 
-    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> client.Answer:
+    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> None:
         """Count an answer, a stream's when its content begins, and how the stream ends."""
         progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
         if progress is None or progress.has_content:
             on_answer()
         else:
             progress.on_content = on_answer
-        return answer if progress is None else answer.until_end(partial(self._record_end, provider, progress))
+        if progress is not None:
+            call_at_end(answer.body, partial(self._record_end, provider, progress))
 
     def _record_answer(self, provider: Provider, begun: float) -> None:
         """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
