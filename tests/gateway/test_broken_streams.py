@@ -1,4 +1,4 @@
-"""A stream that stalls after its prelude, or breaks midway, counts as a failure of its provider."""
+"""A stream that stalls or breaks, and a provider that hangs, count although no other provider can be asked."""
 
 from __future__ import annotations
 
@@ -193,6 +193,18 @@ async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Ups
     north.then(ends_after(ROLE, WORD))
     await request(1).answer()
     assert not routing.health.failing()
+
+
+@pytest.mark.parametrize(("numbers", "is_outlier"), [((1, 2, 3), True), ((1, 1, 1, 1), False)])
+async def test_provider_cools_down_when_plain_requests_of_several_run_out_of_time(
+    impatient: Settings, north: Upstream, numbers: tuple[int, ...], is_outlier: bool
+) -> None:
+    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.2
+    for number in numbers:
+        assert not is_cooling()
+        north.then(stalls)
+        assert (await request(number, stream=False).answer()).status == 504
+    assert is_cooling() is is_outlier
 
 
 async def give_up(upstream: Upstream, *numbers: int, seconds: float, **fields: Any) -> None:

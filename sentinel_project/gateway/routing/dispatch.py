@@ -115,7 +115,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             gate.leave()
             attempts.end(exc)
             is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun, health)
-            failures.add(provider, exc, is_slow=is_slow)
+            failures.add(provider, exc, is_slow=is_slow, is_last=attempts.is_over)
             turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise

@@ -48,14 +48,17 @@ class FailedAttempts:
         if self._plan.is_own(provider):
             self.away = Spill.FULL
 
-    def add(self, provider: Provider, error: UpstreamFailure, *, is_slow: bool) -> None:
-        """Record a failed attempt; one that may be the request's own fault counts later, one that `is_slow` never."""
+    def add(self, provider: Provider, error: UpstreamFailure, *, is_slow: bool, is_last: bool) -> None:
+        """Record a failed attempt; one that may be the request's own fault counts later, one that `is_slow` never.
+
+        `is_last`: a plain request ran out of time. No other provider is asked, which could show who was at fault.
+        """
         metrics.upstream_failures.labels(provider.name, error.reason).inc()
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
         failure = self._failure(error)
-        if failure.is_certain:
+        if failure.is_certain or is_last:
             self._count(provider, failure)
         elif not is_slow:
             self._doubtful.append((provider, failure))
