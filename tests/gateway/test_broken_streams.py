@@ -127,7 +127,7 @@ async def test_provider_cools_down_when_streams_of_several_stall_after_their_pre
 async def test_provider_cools_down_when_streams_of_several_have_heartbeats_only(
     impatient: Settings, north: Upstream, beat: str
 ) -> None:
-    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
+    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 1.5
     path, event = BEATS[beat]
     await meet(north, only_beats(event), 1, 2, 3, path=path)
     await until(is_cooling)
