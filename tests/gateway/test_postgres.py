@@ -18,10 +18,12 @@ import pytest
 from tests.gateway.live import ROOT, LiveGateway, environment, manage
 from tests.postgres import Postgres
 from tests.servers import wait_for
+from tests.upgrade.test_upgrade import WRITTEN
 
 pytestmark = pytest.mark.slow
 
 CHAT = {"model": "echo-small", "messages": [{"role": "user", "content": "hello"}]}
+LAST_MIGRATION_OF_0_1 = "0002"
 CREATE_USER = """
 import django
 django.setup()
@@ -127,6 +129,21 @@ def test_admin_log_names_the_user_who_makes_a_key_on_a_page(
     with psycopg.connect(database_url) as connection:
         query = "SELECT username, action_flag FROM django_admin_log JOIN auth_user ON user_id = auth_user.id"
         assert connection.execute(query).fetchall() == [("ada", 1)]
+
+
+def test_key_of_0_1_works_once_its_database_is_migrated(tmp_path: Path, database_url: str, valkey_url: str) -> None:
+    variables = {"DATABASE_URL": database_url, "REDIS_URL": valkey_url}
+    env = environment(tmp_path, **variables)
+    for arguments in ([], ["gateway", LAST_MIGRATION_OF_0_1]):
+        done = manage("migrate", "-v0", *arguments, env=env)
+        assert done.returncode == 0, done.stderr
+    (insert,) = (line for line in WRITTEN["sqlite"] if line.startswith('INSERT INTO "gateway_apikey"'))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(insert)
+    done = manage("migrate", "-v0", env=env)
+    assert done.returncode == 0, done.stderr
+    with LiveGateway(tmp_path, **variables) as gateway:
+        assert chat(gateway, WRITTEN["key"])[0] == 200
 
 
 def test_run_migrates_once_when_four_start_on_an_empty_database(
