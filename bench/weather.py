@@ -47,6 +47,7 @@ from sentinel_project.gateway.providers.load import Load  # noqa: E402
 from sentinel_project.gateway.routing import binding, dispatch, plan  # noqa: E402
 from sentinel_project.gateway.upstream import client  # noqa: E402
 from sentinel_project.gateway.upstream.errors import UpstreamFailure  # noqa: E402
+from sentinel_project.gateway.upstream.relay import Progress  # noqa: E402
 from sessions_sticky import Outcome, Session, SessionConflict, Trail, rendezvous  # noqa: E402
 from sessions_sticky.identity import Identity  # noqa: E402
 
@@ -57,16 +58,21 @@ SECONDS, BEGINS, ENDS = 300.0, 60.0, 240.0
 RATE = 20.0
 CONVERSATIONS = 200
 FIRST_BYTE, STREAM_SECONDS = (0.2, 1.0), (0.5, 3.0)
+IDLE_SECONDS = 30.0
 CONNECT_ERROR, BUSY, NO_CREDIT = "refused", "429", "402"
 
 
 class Sky(NamedTuple):
-    """One kind of weather. `fails` returns why north fails at a time with so many in flight, None when it answers."""
+    """One kind of weather. `fails` returns why north fails at a time with so many in flight, None when it answers.
+
+    `stalls`: its streams begin, and have no content within `IDLE_SECONDS`.
+    """
 
     name: str
     fails: Callable[[float, int], str | None] = lambda now, in_flight: None
     first_byte: float | None = None
     poison_every: float | None = None
+    stalls: bool = False
 
 
 SKIES = (
@@ -74,6 +80,7 @@ SKIES = (
     Sky("poison: each 5 s a request that every provider answers with 500", poison_every=5),
     Sky("slow: north begins after 20 s (`first_byte_seconds` 5)", first_byte=20),
     Sky("flapping: north answers 500 for 5 s of 10", lambda now, in_flight: "500" if now % 10 < 5 else None),
+    Sky("stalling: streams of north begin, and have no content within 30 s", stalls=True),
     Sky("saturated: north answers 429, `Retry-After: 2`, beyond 4", lambda now, n: BUSY if n > 4 else None),
     Sky("out of credit: north answers 402", lambda now, in_flight: NO_CREDIT),
     Sky("returning: north cannot be reached for 60 s", lambda now, n: CONNECT_ERROR if now < BEGINS + 60 else None),
@@ -115,6 +122,9 @@ class World:
         except BaseException:
             self.in_flight[name] -= 1
             raise
+        if is_bad and self.sky.stalls:
+            progress = Progress(CHAT, until.content)
+            return client.Answer({}, self._stall(name, progress), progress)
         return client.Answer({}, self._stream(name))
 
     async def probe(self, provider: Provider) -> int:
@@ -134,6 +144,15 @@ class World:
         finally:
             self.in_flight[name] -= 1
 
+    async def _stall(self, name: str, progress: Progress) -> AsyncGenerator[bytes]:
+        try:
+            yield CHAT.heartbeat
+            await asyncio.sleep(IDLE_SECONDS)
+            progress.failure = _failure("timeout")
+            yield CHAT.error_event(progress.failure)
+        finally:
+            self.in_flight[name] -= 1
+
     async def run(self, ask: Callable[[World, str, ApiRequest], Any]) -> None:
         """Send requests at random moments, each conversation one at a time."""
         loop, busy, tasks, poisons = asyncio.get_running_loop(), set[str](), set[asyncio.Task[None]](), 0
@@ -148,12 +167,13 @@ class World:
                 outcome, answer = await ask(self, conversation_id, request)
             except ApiError:
                 outcome, answer = "refused", None
+            waited = loop.time() - begun
+            if answer is not None:
+                events = [event async for event in answer.body]
+                outcome = "refused" if b"error" in events[-1] else outcome
             if not is_poison:
                 self.outcomes[outcome] += 1
-                self.waits.append(loop.time() - begun)
-            if answer is not None:
-                async for _ in answer.body:
-                    pass
+                self.waits.append(waited)
             busy.discard(conversation_id)
 
         probes = asyncio.create_task(probe_forever(plan.health, lambda: settings.SENTINEL_PROVIDERS))
@@ -219,14 +239,14 @@ async def gateway(world: World, conversation_id: str, request: ApiRequest) -> tu
 async def plain(world: World, conversation_id: str, request: ApiRequest) -> tuple[str, client.Answer]:
     """Serve by stickiness alone."""
     ranking = rendezvous(conversation_id, dict.fromkeys(NAMES, 1))
-    until = asyncio.get_running_loop().time() + settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
+    deadline = asyncio.get_running_loop().time() + settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
     bound = world.bound.get(conversation_id, ranking[0])
     world.bind(conversation_id, bound)
     by_name = {provider.name: provider for provider in settings.SENTINEL_PROVIDERS}
     error: ApiError | None = None
     for name in (bound, *(each for each in ranking if each != bound)):
         try:
-            answer = await world.call(by_name[name], request, request.body, None, until)
+            answer = await world.call(by_name[name], request, request.body, None, client.Until(deadline, deadline))
         except UpstreamFailure as exc:
             error = error or exc
         else:
@@ -249,6 +269,7 @@ def _failure(why: str) -> UpstreamFailure:
 
 def simulate(sky: Sky, ask: Callable[..., Any], seed: int) -> World:
     """Run one kind of weather, and return what has become of it."""
+    random.seed(seed)  # the gateway draws waits
     world, loop = World(sky, seed), VirtualTimeLoop()
     providers = tuple(
         Provider(

@@ -23,7 +23,7 @@ from sentinel_project.gateway.providers.failures import Cools  # noqa: E402
 from sentinel_project.gateway.providers.health import Health  # noqa: E402
 from sentinel_project.gateway.providers.slots import Failure  # noqa: E402
 from sessions_sticky import SessionStoreUnavailable, Turn, Usage, keys, sessions  # noqa: E402
-from sessions_sticky.jobs.records import Plan  # noqa: E402
+from sessions_sticky.jobs.job import Plan  # noqa: E402
 from sessions_sticky.jobs.service import Jobs  # noqa: E402
 from sessions_sticky.queries.bulk import Move  # noqa: E402
 from sessions_sticky.queries.filters import Filters  # noqa: E402

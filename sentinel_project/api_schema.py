@@ -20,7 +20,7 @@ class SchemaView(SpectacularJSONAPIView):
 
     @extend_schema(exclude=True)
     def get(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Return the document; generating it takes 30 ms, and anyone may ask for it."""
+        """Return the document, generated once: that takes 30 ms, and callers need no login."""
         document = _document(translation.get_language() or settings.LANGUAGE_CODE)
         return HttpResponse(document, content_type=request.accepted_renderer.media_type)
 

@@ -43,7 +43,7 @@ def log_exposed_files() -> None:
 
 
 def _exposed(folder: Path) -> Iterator[str]:
-    """Yield the names of entries that other users can get at; none where they cannot enter the folder."""
+    """Yield the names of entries that other users can access; none if they cannot enter the folder."""
     if os.name != "posix" or not stat.S_IMODE(folder.stat().st_mode) & OTHERS:
         return
     for entry in os.scandir(folder):

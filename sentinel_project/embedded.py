@@ -1,4 +1,4 @@
-"""The store that `manage.py run` brings along when REDIS_URL is not set.
+"""The store that `manage.py run` starts if REDIS_URL is not set.
 
 A real Valkey or Redis on a unix socket, with its data in the project's data folder; where there is none (Windows), a
 stand-in inside the process. All `run` commands of one project share one server, which ends with the last of them.

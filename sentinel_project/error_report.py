@@ -1,4 +1,4 @@
-"""What Django's error pages (with DEBUG=1) and error mails leave out."""
+"""Hide secrets in Django's error pages (with DEBUG=1) and error mails."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from django.views.debug import SafeExceptionReporterFilter
 
 
 class ReportFilter(SafeExceptionReporterFilter):
-    """Hides URLs as well: those of stores and databases hold passwords."""
+    """Also hide URLs, because those of stores and databases contain passwords."""
 
     hidden_settings = re.compile(f"{SafeExceptionReporterFilter.hidden_settings.pattern}|URL|LOCATION", re.IGNORECASE)

@@ -54,7 +54,7 @@ class Exchange:
         self.unread = 0
         """Bytes of the request's body that the application has not yet taken."""
         self._connection = connection
-        self._scope = {**scope, "extensions": {CALL_ON_DISCONNECT: self._call_on_disconnect}}
+        self._scope = scope
         self._on_disconnect: Callable[[], None] | None = None
         self._head = b""
         """The response's status and headers: they are sent with the first part of its body, in one system call."""
@@ -73,8 +73,10 @@ class Exchange:
 
     async def run(self, app: Any) -> None:
         """Call the application. The exchange always ends with a response or a closed connection."""
+        # Not an attribute: an exchange that refers to itself waits for the garbage collector.
+        scope = {**self._scope, "extensions": {CALL_ON_DISCONNECT: self._call_on_disconnect}}
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
             if not self._is_over:
                 logger.error("%s %r ended without a complete response", self.request.method, self._scope["path"])
         except asyncio.CancelledError:  # the server stops without waiting

@@ -1,4 +1,4 @@
-"""File locks: the kernel frees them when their holder ends, however it ends.
+"""File locks: the kernel releases them when their holder ends, even after kill -9.
 
 On Windows, which has none of these, they lock nothing.
 """

@@ -17,7 +17,7 @@ STYLED_POLICY = f"{POLICY}; style-src 'self' 'unsafe-inline'; img-src 'self' dat
 
 
 def security_headers(get_response: GetResponse) -> GetResponse:
-    """Middleware: give every answer a policy that has none; not with DEBUG, whose error pages hold scripts."""
+    """Middleware: add the policy to responses without one; not with DEBUG, whose error pages contain scripts."""
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)

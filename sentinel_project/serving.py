@@ -111,7 +111,7 @@ def _in_this_process(config: uvicorn.Config, listener: socket.socket) -> Callabl
 
 
 class _Workers(Multiprocess):
-    """uvicorn's supervisor, but a stop closes the listening socket: otherwise connections would wait in vain."""
+    """uvicorn's supervisor; a stop closes the listening socket, or connections would wait until they time out."""
 
     def terminate_all(self) -> None:
         for listener in self.sockets:
@@ -130,7 +130,7 @@ def _in_workers(config: uvicorn.Config, listener: socket.socket) -> Callable[[],
 
 
 def worker() -> Any:
-    """Return the application for a worker process, which then ends with the process that started it, also by -9."""
+    """Return the application for a worker process, which ends with its parent, even after kill -9."""
     from sentinel_project.asgi import application
 
     threading.Thread(target=_end_with_parent, daemon=True).start()

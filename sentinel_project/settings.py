@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -199,6 +200,9 @@ SESSIONS_STICKY["IDENTITY"] = {
     "sources": SENTINEL_CONVERSATION_ID_SOURCES,
     "scope": SENTINEL_CONVERSATION_SCOPE,
 }
+SENTINEL_TRACES = environment.boolean("SENTINEL_TRACES", default=False)
+if SENTINEL_TRACES and find_spec("opentelemetry") is None:
+    raise SystemExit("SENTINEL_TRACES needs opentelemetry-api: pip install 'sessions_sticky[traces]'")
 SENTINEL_CORS_ORIGINS = environment.items(
     "SENTINEL_CORS_ORIGINS",
     default=(),

@@ -15,7 +15,7 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
 def static_files(get_response: GetResponse) -> GetResponse:
-    """Answer what is asked for below `STATIC_URL`, and hand on the rest.
+    """Serve paths below `STATIC_URL`; pass other requests on.
 
     ServeStatic's own middleware is async alone. In a chain that is not, every request would pay for an event loop and
     two changes of threads, which is a third of what a page of the API costs. Its initialization scans

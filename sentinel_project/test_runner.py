@@ -9,7 +9,7 @@ import pytest
 
 
 class PytestRunner:
-    """Hands Django's test command over to pytest; labels are pytest's (paths, `path::test`)."""
+    """Run pytest for Django's test command; labels are pytest's (paths, `path::test`)."""
 
     def __init__(self, *, verbosity: int = 1, failfast: bool = False, keepdb: bool = False, **options: Any) -> None:
         self._flags = ["-v"] * (verbosity > 1) + ["-q"] * (verbosity < 1) + ["-x"] * failfast
@@ -17,7 +17,7 @@ class PytestRunner:
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
-        """Take the flags of Django's own runner that pytest has a word for."""
+        """Add the flags of Django's runner that pytest supports."""
         parser.add_argument("--failfast", action="store_true", help="stop at the first failure")
         parser.add_argument("--keepdb", action="store_true", help="keep the test database")
 

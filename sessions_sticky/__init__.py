@@ -58,73 +58,34 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-__all__ = [
-    "Activity",
-    "Attempt",
-    "Entry",
-    "Event",
-    "HourStats",
-    "InvalidConversationId",
-    "InvalidCursor",
-    "InvalidSession",
-    "MinuteMoves",
-    "MinuteTurns",
-    "Outcome",
-    "OwnerUsage",
-    "Page",
-    "Price",
-    "PromptCache",
-    "RecordedTurn",
-    "Resolution",
-    "RouteStats",
-    "RouteUsage",
-    "Session",
-    "SessionConflict",
-    "SessionError",
-    "SessionManager",
-    "SessionNotSupported",
-    "SessionOwnerMismatch",
-    "SessionQuery",
-    "SessionStoreUnavailable",
-    "Stats",
-    "Trail",
-    "Turn",
-    "TurnTotals",
-    "UnknownProvider",
-    "Usage",
-    "UsageReport",
-    "cache_config",
-    "keys",
-    "rendezvous",
-    "session_created",
-    "session_deleted",
-    "session_rebound",
-    "sessions",
-]
-
-_MODULE_OF = {
-    "Event": "stores.history",
-    "SessionQuery": "queries.query",
-    "cache_config": "connections.cache_config",
-    "rendezvous": "ranking",
-    **dict.fromkeys(("Entry", "Outcome", "Resolution", "Session", "SessionConflict"), "session"),
-    **dict.fromkeys(("SessionManager", "sessions"), "manager"),
-    **dict.fromkeys(("HourStats", "Page", "RouteStats", "Stats"), "queries.filters"),
-    **dict.fromkeys(("Activity", "MinuteMoves", "MinuteTurns"), "queries.activity"),
-    **dict.fromkeys(("OwnerUsage", "RouteUsage", "UsageReport"), "queries.usage"),
-    **dict.fromkeys(
-        ("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"), "turns"
-    ),
-    **dict.fromkeys(("session_created", "session_deleted", "session_rebound"), "signals"),
+_NAMES_OF = {
+    "connections.cache_config": ["cache_config"],
+    "exceptions": [
+        *("InvalidConversationId", "InvalidCursor", "InvalidSession", "SessionError", "SessionNotSupported"),
+        *("SessionOwnerMismatch", "SessionStoreUnavailable", "UnknownProvider"),
+    ],
+    "keys": ["keys"],
+    "manager": ["SessionManager", "sessions"],
+    "queries.activity": ["Activity", "MinuteMoves", "MinuteTurns"],
+    "queries.filters": ["HourStats", "Page", "RouteStats", "Stats"],
+    "queries.query": ["SessionQuery"],
+    "queries.usage": ["OwnerUsage", "RouteUsage", "UsageReport"],
+    "ranking": ["rendezvous"],
+    "session": ["Entry", "Outcome", "Resolution", "Session", "SessionConflict"],
+    "signals": ["session_created", "session_deleted", "session_rebound"],
+    "stores.history": ["Event"],
+    "turns": ["Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"],
 }
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "keys":
-        return import_module("sessions_sticky.keys")
-    value = getattr(import_module(f"sessions_sticky.{_MODULE_OF.get(name, 'exceptions')}"), name)
+    module = import_module(f"sessions_sticky.{_MODULE_OF[name]}")
+    value = module if name == "keys" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import router, transaction
 from django.http import HttpRequest
 
-from sessions_sticky.jobs.records import Job, Kind
+from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.models import Session as SessionModel
 
 if TYPE_CHECKING:
@@ -82,10 +82,19 @@ def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
     record(request, Flag.DELETION, conversation_id, "Deleted")
 
 
-def record_job(request: HttpRequest | Request, job: Job, what: str) -> None:
-    """Record a change of a bulk operation: started, stopped, resumed, and its progress. The entry leads to its page."""
+def record_start(request: HttpRequest | Request, job: Job) -> None:
+    """Record the start of a bulk operation. The entry links to its page."""
+    _record_job(request, job, f"Started, {job.expected} sessions expected")
+
+
+def record_progress(request: HttpRequest | Request, job: Job, action: Literal["Stopped", "Resumed"]) -> None:
+    """Record that a bulk operation was stopped or resumed, and its progress. The entry links to its page."""
+    _record_job(request, job, f"{action}, {job.done} of {job.expected} sessions done")
+
+
+def _record_job(request: HttpRequest | Request, job: Job, change: str) -> None:
     description = _describe(job)
-    message = f"{what}: {description} (operation {job.key})"
+    message = f"{change}: {description} (operation {job.key})"
     record(request, FLAG[job.kind], job.key, message, object_repr=description)
 
 

@@ -76,10 +76,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Return the session without extending it; None if it is missing, expired or unreadable.
-
-        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `get`; on Redis it runs on the event loop, without a thread."""
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -87,10 +84,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Return the session with its remaining idle time, without extending it; None as in `get`.
-
-        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `inspect`; on Redis it runs on the event loop, without a thread."""
         return await self._async.inspect(conversation_id)
 
     def create(
@@ -107,10 +101,7 @@ class SessionManager(FormerMethods):
     async def acreate(
         self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
     ) -> Session:
-        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
-
-        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `create`; on Redis it runs on the event loop, without a thread."""
         return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
@@ -118,10 +109,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Reset the idle time; return False if there is no session. Never restores a deleted one.
-
-        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `touch`; on Redis it runs on the event loop, without a thread."""
         return await self._async.touch(conversation_id)
 
     def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
@@ -142,10 +130,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.resolve(conversation_id, provider, model, external_id))
 
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
-
-        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `resolve`; on Redis it runs on the event loop, without a thread."""
         return await self._async.resolve(conversation_id, provider, model, external_id)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
@@ -158,10 +143,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Move a conversation to another provider or model, if its binding still equals `session`.
-
-        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `rebind`; on Redis it runs on the event loop, without a thread."""
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -172,7 +154,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none. Async form of `delete`."""
+        """Async form of `delete`; on Redis it runs on the event loop, without a thread."""
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -184,7 +166,7 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Delete a session if its binding still equals `session`. Async form of `delete_unchanged`."""
+        """Async form of `delete_unchanged`; on Redis it runs on the event loop, without a thread."""
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -192,10 +174,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Return the stored bytes, readable or not, without extending the session; None if there are none.
-
-        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `get_raw`; on Redis it runs on the event loop, without a thread."""
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -207,10 +186,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
-
-        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `trail`; on Redis it runs on the event loop, without a thread."""
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -223,10 +199,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
-
-        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `record_turn`; on Redis it runs on the event loop, without a thread."""
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

@@ -1,4 +1,4 @@
-"""One model without a table: what Django's permissions, admin and LogEntry hang on."""
+"""A model without a table, for Django's permissions, admin and `LogEntry`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
 
 
 class NoRows(models.Manager["Session"]):
-    """Finds nothing without a query: there is no table."""
+    """A manager without rows: there is no table."""
 
     def get_queryset(self) -> models.QuerySet[Session]:
         """Return the empty queryset."""
@@ -17,10 +17,10 @@ class NoRows(models.Manager["Session"]):
 
 
 class Session(models.Model):
-    """Stands for the sessions in Redis; gives the permissions `view_`, `add_`, `change_` and `delete_session`.
+    """Represents the sessions in Redis; defines the permissions `view_`, `add_`, `change_` and `delete_session`.
 
-    Has no table and no rows; the record itself is `sessions_sticky.Session`. Both managers are empty, so that what
-    reads all models of a project (`dumpdata`) does not query a table that does not exist.
+    The record is `sessions_sticky.Session`; this model has no table. Both managers are empty, so that commands that
+    read all models (`dumpdata`) query no table.
     """
 
     id = models.CharField(_("conversation id"), max_length=MAX_CONVERSATION_ID_LENGTH, primary_key=True)

@@ -233,7 +233,7 @@ class Policy:
             if winner := readable(proposal.id, found):
                 return winner
             unreadable = found
-        raise SessionStoreUnavailable(f"The session store gave {MAX_UNREADABLE} unreadable values in a row")
+        raise SessionStoreUnavailable(f"The session store returned {MAX_UNREADABLE} unreadable values in a row")
 
     async def _refresh_when_due(self, session: Session, raw: bytes | None, seen: Session | None = None) -> None:
         """Update the index entries, unless this process has done so in the last minute.

@@ -1,6 +1,6 @@
-"""The pytest plugin: sessions in memory, none of them left over for the next test. `-p no:sessions_sticky`: without it.
+"""The pytest plugin: stores sessions in memory and clears them before each test. `-p no:sessions_sticky` turns it off.
 
-Projects in whose environment the app happens to be installed, but not in INSTALLED_APPS, pay for one look at a module.
+It does nothing in a project without the app in INSTALLED_APPS.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _is_isolated = pytest.StashKey[bool]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Take the sessions into memory before anything of the project runs; pytest-django has set Django up by now."""
+    """Isolate before any code of the project runs; pytest-django has called `django.setup()`."""
     _isolate(config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Take them into memory where a `pytest_configure` has set Django up."""
+    """Isolate if another `pytest_configure` has called `django.setup()`."""
     _isolate(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collectstart(collector: pytest.Collector) -> None:
-    """Take them into memory before modules of tests are imported, where Django has been set up since."""
+    """Isolate before test modules are imported, if a `conftest.py` has called `django.setup()`."""
     _isolate(collector.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Begin each test without sessions."""
+    """Clear the sessions before each test."""
     if _isolate(item.config):
         from sessions_sticky import testing
 
@@ -44,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _isolate(config: pytest.Config) -> bool:
-    """Keep the sessions in memory from now on until the process ends; return whether they are."""
+    """Store sessions in memory until the process ends, if the app is installed; return whether they are."""
     if not config.stash.get(_is_isolated, False) and _is_installed():
         from sessions_sticky import testing
 

@@ -19,7 +19,13 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway import owner_pages, provider_pages, provider_panel
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
-from sessions_sticky.admin.registry import register_pages, register_panel, register_routes
+from sessions_sticky.admin.registry import (
+    register_link,
+    register_pages,
+    register_panel,
+    register_provider_note,
+    register_routes,
+)
 
 TEMPLATES = "admin/gateway/apikey/"
 STATES = {"live": _("Working"), "paused": _("Paused"), "revoked": _("Revoked")}
@@ -29,6 +35,8 @@ SHOWN = ("hint", "owner", "state", "created_at", "last_use")
 register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
 register_routes(provider_panel.routes)
+register_provider_note(provider_panel.note)
+register_link(_("Reference of the admin API"), "api-docs")
 register_pages(provider_pages.SECTION, provider_pages.urls)
 register_pages(owner_pages.SECTION, owner_pages.urls)
 
@@ -59,7 +67,7 @@ class StateFilter(admin.SimpleListFilter):
         return list(STATES.items())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
-        """Choose."""
+        """Filter by the state."""
         state = self.value()
         if state is None:
             return queryset
@@ -70,7 +78,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Keys are created, limited, paused and revoked; nothing else of them changes."""
+    """Creates, limits, pauses and revokes keys; everything else about them is read-only."""
 
     class Media:
         css = {"all": ["gateway/api_key.css"]}
@@ -108,7 +116,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         )
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
-        """Ask for the owner and limits of a new key, show all there is of any other."""
+        """Return the owner and the limits for a new key, all fields for an existing one."""
         if obj is None:
             return ["owner", *ApiKey.LIMITS]
         return [*SHOWN, *(name for name in ("paused_at", "revoked_at") if getattr(obj, name)), *ApiKey.LIMITS]
@@ -135,23 +143,23 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().changelist_view(request, {"title": gettext("API keys"), **(extra_context or {})})
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Draw a new key; of another one save only the limits: it may be revoked at the same time."""
+        """Generate a new key; of an existing one save only the limits, because it may be revoked at the same time."""
         if change:
             obj.save(update_fields=[*ApiKey.LIMITS, "changed_at"])
             return
-        obj.secret = obj.draw()  # type: ignore[attr-defined]
+        obj.secret = obj.generate()  # type: ignore[attr-defined]
         super().save_model(request, obj, form, change)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        """Show the key, in this answer and nowhere else: a redirect would have to keep it somewhere."""
+        """Show the key in this response only: for a redirect it would have to be stored."""
         return self._page(request, "made.html", gettext("A new API key"), obj, secret=obj.secret)  # type: ignore[attr-defined]
 
     def revoke_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Ask, then revoke one key."""
+        """Ask for confirmation, then revoke one key."""
         return self._change_one(request, pk, self.revoke, "revoke.html", gettext("Revoke API key"))
 
     def pause_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Ask, then pause one key; resume a paused one."""
+        """Ask for confirmation, then pause one key, or resume a paused one."""
         is_paused = ApiKey.objects.filter(pk=pk).exclude(paused_at=None).exists()
         title = gettext("Resume API key") if is_paused else gettext("Pause API key")
         return self._change_one(request, pk, self.resume if is_paused else self.pause, "pause.html", title)
@@ -187,7 +195,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _change_one(
         self, request: HttpRequest, pk: int, change: Callable[..., None], template: str, title: str
     ) -> HttpResponse:
-        """Ask on a page of its own, then change one key."""
+        """Ask for confirmation on a page, then change one key."""
         if not self.has_change_permission(request):
             raise PermissionDenied
         key = ApiKey.objects.filter(pk=pk).first()

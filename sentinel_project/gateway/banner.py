@@ -1,4 +1,4 @@
-"""Whether customers are affected, in one line, and why: the first thing on the overview."""
+"""The banner of the overview: whether customers are affected, and why."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _healthy(number: int) -> str:
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
-    """Say since when a provider is down, and who has served its conversations since."""
+    """Return since when a provider is down, and which providers have served its conversations since."""
     since = status.failing_since
     assert since is not None  # noqa: S101 - only of failing providers
     facts = {

@@ -25,6 +25,7 @@ from sentinel_project.gateway.routing.pinned import plan_request
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.tracing import trace_request
 from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
@@ -58,6 +59,8 @@ def endpoint(*methods: str) -> Callable[[Answer], Endpoint]:
     """Make an endpoint: its methods, errors in the shape of its API, a request id, a line in the log."""
 
     def decorate(answer: Answer) -> Endpoint:
+        answer = trace_request(answer)
+
         async def handle(call: Call, **captured: str) -> Reply:
             if (reply := cors.preflight(call, methods)) is not None:
                 return _finish(call, reply)

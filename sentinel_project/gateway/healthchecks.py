@@ -37,19 +37,19 @@ class FrontPage(RedirectView):
     pattern_name = "admin:index"
 
     def head(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Say that the process answers."""
+        """Return 200: the process answers."""
         return HttpResponse()
 
 
 def start_page(request: HttpRequest) -> HttpResponseBase:
-    """Redirect those who may view sessions to the overview; show others the index of Django admin."""
+    """Redirect users who may view sessions to the overview; show others the index of Django admin."""
     if admin.site.has_permission(request) and request.user.has_perm("sessions_sticky.view_session"):
         return HttpResponseRedirect(reverse("admin:sessions_sticky_session_overview"))
     return admin.site.admin_view(admin.site.index)(request)
 
 
 async def healthz(request: HttpRequest) -> HttpResponseBase:
-    """Say that the process answers."""
+    """Return 200: the process answers."""
     return json_reply({"status": "ok"}).as_response()
 
 

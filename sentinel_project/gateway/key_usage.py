@@ -30,9 +30,9 @@ class KeyUses:
         self._used[name] = int(time.time()) // MINUTE
 
     def write(self) -> None:
-        """Write what is new, hence each key once a minute at most; a later use that another process wrote stays.
+        """Write new uses, each key at most once a minute; keep a later use that another process wrote.
 
-        Raises the database's errors; what was not written is written the next time.
+        Raises the errors of the database; unwritten uses are kept for the next call.
         """
         by_minute = defaultdict(list)
         for name, minute in self._used.copy().items():

@@ -38,7 +38,7 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
         return attrs
 
     def update(self, instance: ApiKey, validated_data: dict[str, Any]) -> ApiKey:
-        """Change one key, and note who did it."""
+        """Change a key, and record the user."""
         paused = validated_data.pop("paused", None)
         chosen = ApiKey.objects.filter(pk=instance.pk)
         if validated_data:
@@ -78,7 +78,7 @@ class KeyList(ListAPIView[ApiKey]):
     pagination_class = KeyPages
 
     def get_queryset(self) -> QuerySet[ApiKey]:
-        """Choose by `?owner=`."""
+        """Filter by `?owner=`."""
         owner = self.request.query_params.get("owner")
         found = super().get_queryset()
         return found if owner is None else found.filter(owner=owner)

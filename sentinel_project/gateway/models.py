@@ -42,7 +42,7 @@ class ApiKeyManager(models.Manager["ApiKey"]):
     def issue(self, owner: str, **limits: int | None) -> str:
         """Create and return a key for an owner, with some of `LIMITS`; it cannot be read again."""
         made = self.model(owner=owner, **limits)
-        key = made.draw()
+        key = made.generate()
         made.save(force_insert=True)
         return key
 
@@ -118,8 +118,8 @@ class ApiKey(models.Model):
         """`live`, `paused` or `revoked`."""
         return "revoked" if self.revoked_at else "paused" if self.paused_at else "live"
 
-    def draw(self) -> str:
-        """Give a row that is not saved yet a new key, and return it."""
+    def generate(self) -> str:
+        """Set a new key on an unsaved row, and return it."""
         key = f"{KEY_PREFIX}{secrets.token_urlsafe(32)}"
         self.digest, self.hint = digest(key), hint(key)
         return key

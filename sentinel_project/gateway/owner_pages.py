@@ -36,9 +36,12 @@ class OwnerRow(NamedTuple):
 
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """List the owners with the most tokens of the last day."""
+    """List the owners with the most tokens of the last day, or with `sort=hour` the most requests of this hour."""
     day, hour = sessions.usage().owners, sessions.usage(60).owners
     in_hour = {each.external_id: each.totals for each in hour}
+    is_by_hour = request.GET.get("sort") == "hour"
+    if is_by_hour:
+        day.sort(key=lambda each: in_hour.get(each.external_id, TurnTotals()).turns, reverse=True)
     shown = day[:MAX_SHOWN]
     may_see_keys = request.user.has_perm("gateway.view_apikey")
     keys = _keys([each.external_id for each in shown]) if may_see_keys else {}
@@ -51,6 +54,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         for each in shown
     ]
     context: dict[str, Any] = {"title": _("Owners"), "rows": rows, "left_out": len(day) - len(shown)}
+    context["is_by_hour"] = is_by_hour
     context["may_see_keys"] = may_see_keys
     context["may_pause"] = request.user.has_perm("gateway.change_apikey")
     return admin.render(request, "admin/gateway/owner_list.html", context)

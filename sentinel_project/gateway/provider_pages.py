@@ -1,4 +1,4 @@
-"""The page of the providers in Django admin: their state, their outages, and what operators can do with them."""
+"""The page of the providers in Django admin: their state, their outages, and actions on them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 @page("change", "GET", "HEAD", "POST")
 def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """Ask, then act on one provider."""
+    """Ask for confirmation, then act on one provider."""
     given = request.POST if request.method == "POST" else request.GET
     name = given.get("provider", "")
     try:
@@ -90,7 +90,7 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
 
 
 def _possible(status: ProviderStatus) -> list[Action]:
-    """Return what can be done with a provider in its state."""
+    """Return the actions that a provider's state allows."""
     is_possible = {
         Action.TRY: status.seconds_left > 0,
         Action.DRAIN: status.takes_new,

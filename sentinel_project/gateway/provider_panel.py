@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from django.http import HttpRequest
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway.banner import banner
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.status import ProviderStatus, statuses
+from sentinel_project.gateway.providers.status import ProviderStatus, format_time, latest_health, status, statuses
 from sessions_sticky.admin.registry import Panel
 
 
@@ -25,6 +26,25 @@ def panel(request: HttpRequest) -> Panel:
 def routes() -> list[tuple[str, str]]:
     """Return the providers that are configured, with each of their models."""
     return [(provider.name, model) for provider in providers() for model in provider.models]
+
+
+def note(provider: str, model: str) -> str:
+    """Say why a provider answers no requests for a model now, and until when; empty while it does."""
+    found = next((each for each in providers() if each.name == provider and model in each.models), None)
+    if found is None:
+        return gettext("%s is not configured for this model: the conversation moves with its next chat.") % provider
+    now = status(found, latest_health())
+    if now.cooling_models and model not in now.cooling_models:
+        return ""
+    parts = []
+    if now.failing_since is not None:
+        facts = {"since": f"{format_time(now.failing_since)} UTC", "error": now.error or gettext("unknown error")}
+        text = gettext("%(provider)s has been failing since %(since)s (%(error)s).")
+        parts.append(text % {"provider": provider, **facts})
+    if now.next_try_at is not None:
+        text = gettext("%(provider)s is cooling down until %(until)s.")
+        parts.append(text % {"provider": provider, "until": f"{now.next_try_at:%H:%M:%S} UTC"})
+    return " ".join(parts)
 
 
 def _statuses(request: HttpRequest) -> list[ProviderStatus]:

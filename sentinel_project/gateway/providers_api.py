@@ -1,4 +1,4 @@
-"""The API of providers: their state, and what operators can do with them."""
+"""The API of providers: their state, and actions on them."""
 
 from __future__ import annotations
 

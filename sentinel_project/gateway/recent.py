@@ -1,4 +1,4 @@
-"""Requests of this process in the last minutes: what it knows of its customers while the store is unavailable."""
+"""Requests of this process in the last minutes, for the banner while the store is unavailable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an endpoint of the API returns."""
+"""A reply of an endpoint of the API."""
 
 from __future__ import annotations
 

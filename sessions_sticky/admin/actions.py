@@ -53,7 +53,8 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
     if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
         count, title = chosen.count_sessions(form.move), _("Move these sessions?")
-        return ask(template="move_all.html", count=count, title=title, move=form.move)
+        cost = jobs.cost(chosen.plan(form.move))
+        return ask(template="move_all.html", count=count, title=title, move=form.move, cost=cost)
     if chosen.all_matching:
         return _start(admin, request, chosen, form.move)
     _move_each(admin, request, chosen.bindings, form.move)
@@ -104,7 +105,7 @@ def _ask(
 
 def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
     job = jobs.start(chosen.plan(move), actor=request.user.get_username())
-    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+    audit.record_start(request, job)
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 

@@ -43,6 +43,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
     """A `ModelAdmin` for pages."""
 
     menu: ClassVar[tuple[Section, ...]] = ()
+    end_of_menu: ClassVar[tuple[Section, ...]] = ()
 
     def path(self, route: str, view: Callable[..., HttpResponse], *, name: str) -> URLPattern:
         """Return the path of a page, named `admin:sessions_sticky_session_{name}`, for logged-in staff only."""
@@ -89,7 +90,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
     def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
         return [
             {"title": section.title, "url": (url := self.url(section.name)), "here": request.path == url}
-            for section in (*self.menu, *(pages.section for pages in registry.pages()))
+            for section in (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
             if self.allows(request, section.needed)
         ]
 

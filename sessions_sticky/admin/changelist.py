@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.contrib import messages
@@ -20,8 +21,40 @@ from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
 PAGE_SIZE = 50
+MAX_CURSORS = 20
+"""Maximum number of cursors in a URL: how far "Previous" goes back, in pages."""
 
 SECTION = Section("changelist", gettext_lazy("Sessions"))
+
+
+class Position(NamedTuple):
+    """A page of the list: the number of sessions before it, and the cursors of the last pages, the last of this one.
+
+    Its text is the parameter `cursor` of the page.
+    """
+
+    before: int = 0
+    cursors: tuple[str, ...] = ("",)
+
+    @classmethod
+    def read(cls, text: str) -> Position:
+        """Parse the result of `str`; raise `InvalidCursor` for other text."""
+        before, *cursors = text.split(".") if text else ("0", "")
+        if not (before.isascii() and before.isdecimal() and len(before) <= 12 and cursors):
+            raise InvalidCursor("The position was not issued by an earlier page")
+        return cls(int(before), tuple(cursors))
+
+    def __str__(self) -> str:
+        return ".".join([str(self.before), *self.cursors]) if self.cursors != ("",) else ""
+
+    @property
+    def previous(self) -> Position | None:
+        """The page before this one; None on the first page, and if it is not known."""
+        return Position(max(self.before - PAGE_SIZE, 0), self.cursors[:-1]) if len(self.cursors) > 1 else None
+
+    def following(self, cursor: str, shown: int) -> Position:
+        """Return the next page; `shown` is the number of sessions on this one."""
+        return Position(self.before + shown, (*self.cursors, cursor)[-MAX_CURSORS:])
 
 
 @page("view")
@@ -29,9 +62,10 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List sessions, most recently active first. `q` is the search parameter of Django's lists."""
     if text := request.GET.get("q"):
         return HttpResponseRedirect(_search_url(admin, text))
-    filters, cursor = filters_in(request.GET), request.GET.get("cursor", "")
+    filters = filters_in(request.GET)
     try:
-        listed = sessions.all().filter(**filters.fields).page(cursor=cursor or None, limit=PAGE_SIZE)
+        position = Position.read(request.GET.get("cursor", ""))
+        listed = sessions.all().filter(**filters.fields).page(cursor=position.cursors[-1] or None, limit=PAGE_SIZE)
     except InvalidCursor:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
@@ -41,10 +75,15 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "rows": shown_all(entries, sessions.ttl_seconds),
         "count": count_of(filters),
         "filters": filters,
-        "fields": {**fields_of(filters), "cursor": cursor},
+        "fields": {**fields_of(filters), "cursor": str(position)},
         **names_in_use(filters),
-        "first_query": query_of(filters) if cursor else None,
-        "next_query": query_of(filters, cursor=listed.next_cursor) if listed.next_cursor else None,
+        "first_number": position.before + 1,
+        "last_number": position.before + len(entries),
+        "first_query": _page_query(filters, Position()) if str(position) else None,
+        "previous_query": _page_query(filters, position.previous) if position.previous else None,
+        "next_query": (
+            _page_query(filters, position.following(listed.next_cursor, len(entries))) if listed.next_cursor else None
+        ),
         "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "list.html", context)
@@ -80,6 +119,10 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def urls(admin: PageAdmin) -> list[URLPattern]:
     """Return the URL patterns of this module."""
     return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
+
+
+def _page_query(filters: Filters, position: Position) -> str:
+    return query_of(filters, **({"cursor": str(position)} if str(position) else {}))
 
 
 def _search_url(admin: PageAdmin, text: str, **more: str) -> str:

@@ -12,7 +12,10 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky import audit, keys
-from sessions_sticky.admin import converters  # noqa: F401  # the converter `quoted_id`
+from sessions_sticky.admin import (
+    converters,  # noqa: F401  # the converter `quoted_id`
+    registry,
+)
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import duration_formats, shown_all
@@ -21,7 +24,7 @@ from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.jobs.records import KEY
+from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
@@ -57,6 +60,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
         ),
         "raw": None if raw is None else _text(raw),
         **_turns(conversation_id, entry.session if entry else None),
+        "provider_notes": registry.provider_notes(entry.session.provider, entry.session.model) if entry else [],
         "ttl_seconds": sessions.ttl_seconds,
         "formats": duration_formats(),
         "form": MoveForm(),

@@ -18,7 +18,7 @@ from sessions_sticky.admin.forms import MoveForm, NameField
 from sessions_sticky.admin.job import described
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
@@ -44,8 +44,9 @@ class DrainForm(MoveForm):
     )
     field_order = ["from_provider", "from_model", "provider", "model", "reason"]
 
-    def __init__(self, data: QueryDict | None = None) -> None:
+    def __init__(self, data: QueryDict | None = None, *, from_provider: str = "") -> None:
         super().__init__(data)
+        self.initial = {"from_provider": from_provider}
         self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
 
     def clean(self) -> dict[str, Any]:
@@ -68,8 +69,9 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Show the form and the preview; start when posted."""
     if request.method == "POST":
         return _start(admin, request)
-    form = DrainForm(request.GET if "from_provider" in request.GET else None)
-    return _show(admin, request, form)
+    if "provider" in request.GET:
+        return _show(admin, request, DrainForm(request.GET))
+    return _show(admin, request, DrainForm(from_provider=request.GET.get("from_provider", "")))
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:
@@ -84,7 +86,7 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not form.is_valid():
         return _show(admin, request, form)
     job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+    audit.record_start(request, job)
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 
@@ -99,7 +101,9 @@ def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpRespon
         "operations": [described(job) for job in jobs.recent()[:MAX_OPERATIONS]],
     }
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
-        context |= {"preview": form.plan, "count": jobs.count(form.plan), "unknown": _unknown(form.plan, routes)}
+        plan = form.plan
+        context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
+        context["unknown"] = _unknown(plan, routes)
     return admin.render(request, "drain.html", context)
 
 

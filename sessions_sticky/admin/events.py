@@ -15,7 +15,7 @@ from sessions_sticky.admin.filters import conditions_in, names_in_use
 from sessions_sticky.admin.job import described
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import KEY
+from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import MAX_PAGE
 from sessions_sticky.stores.history import Event, EventFilter, Kind

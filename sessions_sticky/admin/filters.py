@@ -11,7 +11,7 @@ from django.http import QueryDict
 from django.utils.formats import number_format
 
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.jobs.records import KEY
+from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.conditions import Conditions, format_instant, parse_duration, parse_time
 from sessions_sticky.queries.filters import Filters

@@ -19,7 +19,9 @@ from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.admin.registry import Needed
 from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.records import Job, Kind, State
+from sessions_sticky.jobs.job import Job, Kind, State
+from sessions_sticky.jobs.runner import LEASE_SECONDS
+from sessions_sticky.jobs.worker import WATCH_SECONDS
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
 """Interval of progress updates."""
+SILENT_SECONDS = 3
+"""How long a worker may be silent: it reports several times a second."""
 SMOOTHING = 0.4
 """The weight of the latest measurement in the displayed rate."""
 LEAST_RATE = 0.01
@@ -138,6 +142,7 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
     """Return the rate since the last read, in sessions per second, and the remaining time in words."""
     last, now, rate = Mark.read(mark), time.time(), 0.0
     seconds = RUNNING_SECONDS if job.state == "running" else RESTING_SECONDS
+    silent = int(now) - job.updated_at
     if job.state == "running" and last and now > last.at and job.done >= last.done:
         rate = (job.done - last.done) / (now - last.at)
         rate = SMOOTHING * rate + (1 - SMOOTHING) * last.rate if last.rate else rate
@@ -147,6 +152,8 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
     return {
         "mark": str(Mark(job.done, now, rate)),
         "seconds": seconds,
+        "silent_seconds": silent if job.state == "running" and silent >= SILENT_SECONDS else 0,
+        "adopted_in": math.ceil(LEASE_SECONDS + WATCH_SECONDS),
         "rate": rate,
         "time_left": duration(round(max(left, 1))) if rate else "",
     }
@@ -158,6 +165,5 @@ def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpRes
         raise PermissionDenied
     changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
     if changed and changed.changed:
-        action = "Stopped" if what == "stop" else "Resumed"
-        audit.record_job(request, changed.job, f"{action}, {changed.job.done} of {changed.job.expected} sessions done")
+        audit.record_progress(request, changed.job, "Stopped" if what == "stop" else "Resumed")
     return HttpResponseRedirect(admin.url("operation", key))

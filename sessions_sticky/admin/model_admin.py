@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.urls import URLPattern
 
-from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, job, overview, registry
+from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, help, job, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.models import Session
 
@@ -17,10 +17,11 @@ class SessionAdmin(PageAdmin):
         *(changelist.SECTION, overview.SECTION, drain.SECTION),
         *(bulk.SECTION, events.OPERATIONS, events.SECTION),
     )
+    end_of_menu = (help.SECTION,)
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL patterns of the pages."""
-        modules = (changelist, overview, drain, bulk, events, job, actions)
+        modules = (changelist, overview, drain, bulk, events, help, job, actions)
         own = [url for module in modules for url in module.urls(self)]
         registered = [url for pages in registry.pages() for url in pages.urls(self)]
         return [*own, *registered, *detail.urls(self)]

@@ -5,7 +5,8 @@ from sessions_sticky.admin.registry import Panel, register_panel, register_route
 register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
 register_routes(lambda: [("openai", "gpt-4"), ...])
 
-`register_pages` adds whole pages, written as in `admin.base`.
+`register_pages` adds whole pages, written as in `admin.base`. `register_provider_note` explains on a session's page why
+its provider serves no requests now.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Panel(NamedTuple):
 
 
 MakePanel = Callable[[HttpRequest], Panel]
+MakeNote = Callable[[str, str], str]
 ListRoutes = Callable[[], Iterable[tuple[str, str]]]
 
 Needed = Literal["view", "change", "delete"]
@@ -56,6 +58,8 @@ class Pages(NamedTuple):
 
 _panels: list[MakePanel] = []
 _pages: list[Pages] = []
+_notes: list[MakeNote] = []
+_links: list[tuple[StrOrPromise, str]] = []
 _routes: list[ListRoutes] = []
 
 
@@ -69,6 +73,16 @@ def register_routes(list_routes: ListRoutes) -> None:
     _routes.append(list_routes)
 
 
+def register_provider_note(make: MakeNote) -> None:
+    """Add a function that says why a provider serves no requests for a model now; empty while it does."""
+    _notes.append(make)
+
+
+def register_link(title: StrOrPromise, url_name: str) -> None:
+    """Add a link to the page of help: its title, and the name of the URL pattern."""
+    _links.append((title, url_name))
+
+
 def register_pages(section: Section, urls: Callable[[Any], list[URLPattern]]) -> None:
     """Add pages below those of sessions, and an entry of their menu. Call it from a project's `admin.py`."""
     _pages.append(Pages(section, urls))
@@ -77,6 +91,16 @@ def register_pages(section: Section, urls: Callable[[Any], list[URLPattern]]) ->
 def pages() -> list[Pages]:
     """Return the registered pages."""
     return list(_pages)
+
+
+def provider_notes(provider: str, model: str) -> list[str]:
+    """Return why a provider serves no requests for a model now, as the project says; empty while it does."""
+    return [note for make in _notes if (note := make(provider, model))]
+
+
+def links() -> list[tuple[StrOrPromise, str]]:
+    """Return the registered links."""
+    return list(_links)
 
 
 def panels(request: HttpRequest) -> list[Panel]:

@@ -18,7 +18,7 @@ from sessions_sticky.admin.filters import (
     query_of,
 )
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions

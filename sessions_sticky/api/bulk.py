@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from drf_spectacular.utils import extend_schema_view
 from rest_framework.exceptions import NotFound
@@ -23,7 +23,7 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, operation
-from sessions_sticky.jobs.records import Job, Kind
+from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 
 WAIT_SECONDS = 1.0
@@ -31,12 +31,12 @@ WAIT_SECONDS = 1.0
 
 PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
 
-AS_IT_IS = (OperationSerializer, "The operation.")
+FOUND = (OperationSerializer, "The operation.")
 
 jobs = Jobs()
 
 
-def _begins(operation_id: str, summary: str, request: type[DeleteAllSerializer]) -> Any:
+def _starts_operation(operation_id: str, summary: str, request: type[DeleteAllSerializer]) -> Any:
     """Describe a view that starts a bulk operation."""
     counted = (COUNT_OR_OPERATION, "With `dry_run` the number, else the finished operation.")
     post = operation(
@@ -64,11 +64,11 @@ class BulkView(AdminView):
         if asked.validated_data["dry_run"]:
             return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
         job = jobs.start(asked.plan(), actor=request.user.get_username())
-        audit.record_job(request, job, f"Started, {job.expected} sessions expected")
+        audit.record_start(request, job)
         return _answer(request, job)
 
 
-@_begins("sessions_delete_all", "Delete many sessions", DeleteAllSerializer)
+@_starts_operation("sessions_delete_all", "Delete many sessions", DeleteAllSerializer)
 class DeleteAllView(BulkView):
     """Delete many sessions."""
 
@@ -76,7 +76,7 @@ class DeleteAllView(BulkView):
     serializer_class = DeleteAllSerializer
 
 
-@_begins("sessions_rebind_all", "Move many sessions", RebindAllSerializer)
+@_starts_operation("sessions_rebind_all", "Move many sessions", RebindAllSerializer)
 class RebindAllView(BulkView):
     """Move many sessions."""
 
@@ -118,13 +118,13 @@ class OperationView(AdminView):
         "operations_retrieve",
         "Show the progress of a bulk operation",
         *(400, 404, 501),
-        ok={200: AS_IT_IS},
+        ok={200: FOUND},
         parameters=(KEY,),
     )
     def get(self, request: Request, operation_key: str) -> Response:
         """Return the progress."""
         parameters(request)
-        return Response(_shown(request, _find(operation_key)))
+        return Response(_serialize(request, _find(operation_key)))
 
 
 class StopView(AdminView):
@@ -136,14 +136,16 @@ class StopView(AdminView):
         "operations_stop",
         "Stop a bulk operation",
         *(400, 404, 405, 501),
-        ok={200: AS_IT_IS},
+        ok={200: FOUND},
         parameters=(KEY,),
     )
     def post(self, request: Request, operation_key: str) -> Response:
         """Stop it, unless it is finished."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
-        return Response(_shown(request, _changed(request, operation_key, jobs.stop(operation_key), "Stopped")))
+        return Response(
+            _serialize(request, _record_change(request, operation_key, jobs.stop(operation_key), "Stopped"))
+        )
 
 
 class ResumeView(AdminView):
@@ -162,7 +164,7 @@ class ResumeView(AdminView):
         """Resume a stopped or failed operation and wait up to a second."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
-        return _answer(request, _changed(request, operation_key, jobs.resume(operation_key), "Resumed"))
+        return _answer(request, _record_change(request, operation_key, jobs.resume(operation_key), "Resumed"))
 
 
 def _find(key: str) -> Job:
@@ -175,19 +177,19 @@ def _find(key: str) -> Job:
 def _answer(request: Request, job: Job) -> Response:
     job = jobs.wait(job, WAIT_SECONDS)
     if job.state != "running":
-        return Response(_shown(request, job))
-    return Response(_shown(request, job), 202, headers={"Location": operation_path(request, job.key)})
+        return Response(_serialize(request, job))
+    return Response(_serialize(request, job), 202, headers={"Location": operation_path(request, job.key)})
 
 
-def _shown(request: Request, job: Job) -> Any:
+def _serialize(request: Request, job: Job) -> Any:
     return OperationSerializer(job, context={"request": request}).data
 
 
-def _changed(request: Request, key: str, found: Changed | None, what: str) -> Job:
+def _record_change(request: Request, key: str, found: Changed | None, action: Literal["Stopped", "Resumed"]) -> Job:
     if found is None:
         raise _unknown(key)
     if found.changed:
-        audit.record_job(request, found.job, f"{what}, {found.job.done} of {found.job.expected} sessions done")
+        audit.record_progress(request, found.job, action)
     return found.job
 
 

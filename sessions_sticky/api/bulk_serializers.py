@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank, valid_target
 from sessions_sticky.api.url_ids import sessions_path
-from sessions_sticky.jobs.records import Job, Kind, Plan, State
+from sessions_sticky.jobs.job import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
@@ -146,45 +146,40 @@ class CountSerializer(serializers.Serializer[Any]):
 class OperationSerializer(serializers.Serializer[Any]):
     """A bulk operation. Kept for a day after its last change."""
 
-    url = serializers.CharField(read_only=True, help_text="Path of this operation.")
-    kind = NamedChoiceField("StickySessionOperationKind", get_args(Kind), read_only=True, help_text="What it does.")
+    url = serializers.CharField(help_text="Path of this operation.")
+    kind = NamedChoiceField("StickySessionOperationKind", get_args(Kind), help_text="What it does.")
     state = NamedChoiceField(
         "StickySessionOperationState",
         get_args(State),
-        read_only=True,
         help_text="A stopped or failed one can be resumed.",
     )
-    done = serializers.IntegerField(read_only=True, help_text="Sessions changed so far.")
+    done = serializers.IntegerField(help_text="Sessions changed so far.")
     expected = serializers.IntegerField(
-        read_only=True, help_text="Estimate of the sessions to change, made at the start or the last resume."
+        help_text="Estimate of the sessions to change, made at the start or the last resume."
     )
-    provider = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
-    model = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
-    external_id = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
-    idle_for = serializers.FloatField(read_only=True, allow_null=True, help_text="Filter in seconds; null: any.")
-    created_before = serializers.FloatField(
-        read_only=True, allow_null=True, help_text="Filter in Unix seconds; null: any."
-    )
-    moved_from = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
-    moved_since = serializers.FloatField(
-        read_only=True, allow_null=True, help_text="Filter in Unix seconds; null: any."
-    )
-    operation = serializers.CharField(read_only=True, allow_null=True, help_text="Filter; null: any.")
-    everything = serializers.BooleanField(read_only=True, help_text="Whether it applies to all sessions.")
+    provider = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    model = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    external_id = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    idle_for = serializers.FloatField(allow_null=True, help_text="Filter in seconds; null: any.")
+    created_before = serializers.FloatField(allow_null=True, help_text="Filter in Unix seconds; null: any.")
+    moved_from = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    moved_since = serializers.FloatField(allow_null=True, help_text="Filter in Unix seconds; null: any.")
+    operation = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    everything = serializers.BooleanField(help_text="Whether it applies to all sessions.")
     to_provider = serializers.CharField(
-        read_only=True, allow_null=True, help_text="Provider to move to; null for deleting and for a move back."
+        allow_null=True, help_text="Provider to move to; null for deleting and for a move back."
     )
-    back = serializers.BooleanField(read_only=True, help_text="Whether sessions return to where they came from.")
+    back = serializers.BooleanField(help_text="Whether sessions return to where they came from.")
     to_model = serializers.CharField(
-        read_only=True, allow_null=True, help_text="Model to move to; null if each session keeps its model."
+        allow_null=True, help_text="Model to move to; null if each session keeps its model."
     )
-    reason = serializers.CharField(read_only=True, help_text="Reason; empty for deleting.")
-    actor = serializers.CharField(read_only=True, help_text="User who started it.")
-    detail = serializers.CharField(read_only=True, help_text="Error message if it failed, else empty.")
-    started_at = serializers.IntegerField(read_only=True, help_text="Start time in Unix seconds.")
-    updated_at = serializers.IntegerField(read_only=True, help_text="Time of the last heartbeat, in Unix seconds.")
+    reason = serializers.CharField(help_text="Reason; empty for deleting.")
+    actor = serializers.CharField(help_text="User who started it.")
+    detail = serializers.CharField(help_text="Error message if it failed, else empty.")
+    started_at = serializers.IntegerField(help_text="Start time in Unix seconds.")
+    updated_at = serializers.IntegerField(help_text="Time of the last heartbeat, in Unix seconds.")
     ended_at = serializers.IntegerField(
-        read_only=True, allow_null=True, help_text="When it was stopped or finished, in Unix seconds; null: it runs."
+        allow_null=True, help_text="When it was stopped or finished, in Unix seconds; null: it runs."
     )
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
@@ -203,7 +198,7 @@ class OperationSerializer(serializers.Serializer[Any]):
 class OperationsSerializer(serializers.Serializer[Any]):
     """The most recent operations."""
 
-    results = OperationSerializer(many=True, read_only=True, help_text="At most 100, the most recently started first.")
+    results = OperationSerializer(many=True, help_text="At most 100, the most recently started first.")
 
 
 def operation_path(request: Request, key: str) -> str:

@@ -157,7 +157,7 @@ def operation(
     )
 
 
-class ShownSession(OpenApiSerializerExtension):
+class SessionSchema(OpenApiSerializerExtension):
     """A session that is shown may be one that another program has written, which knows none of this API's limits."""
 
     target_class = "sessions_sticky.api.serializers.SessionSerializer"
@@ -176,7 +176,7 @@ class ShownSession(OpenApiSerializerExtension):
         return schema
 
 
-class NamedChoices(OpenApiSerializerFieldExtension):
+class ChoicesSchema(OpenApiSerializerFieldExtension):
     """The choices of a field as a component of their own.
 
     drf-spectacular names the choices of a field `kind` `KindEnum`, and warns when the project has a `kind` too.

@@ -90,7 +90,7 @@ class SessionSerializer(serializers.Serializer[Any]):
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
         """Return the fields of the session, its expiry and its path."""
-        return _shown(instance, sessions_path(self.context["request"]), int(time.time()))
+        return _serialize(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
 @extend_schema_serializer(component_name="StickySessionRebind")
@@ -161,13 +161,13 @@ class EventSerializer(serializers.Serializer[Any]):
     actor = serializers.CharField(help_text="`gateway` or the name of a user.")
 
 
-def shown_all(entries: Iterable[Entry], request: Request) -> list[dict[str, Any]]:
+def serialize_sessions(entries: Iterable[Entry], request: Request) -> list[dict[str, Any]]:
     """Serialize many sessions like `SessionSerializer`, but compute the path prefix and the time only once."""
     under, now = sessions_path(request), int(time.time())
-    return [_shown(entry, under, now) for entry in entries]
+    return [_serialize(entry, under, now) for entry in entries]
 
 
-def _shown(entry: Entry, under: str, now: int) -> dict[str, Any]:
+def _serialize(entry: Entry, under: str, now: int) -> dict[str, Any]:
     # By hand: DRF takes field by field, 30 times as long, and a page may have 1,000 sessions.
     session = entry.session
     return {

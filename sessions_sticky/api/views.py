@@ -22,7 +22,7 @@ from sessions_sticky.api.serializers import (
     RebindSerializer,
     SessionSerializer,
     StatsSerializer,
-    shown_all,
+    serialize_sessions,
 )
 from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
@@ -30,7 +30,7 @@ from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
 
 SESSION = (SessionSerializer, "The session.")
-UNSEEN = (None, "Done; for users who may not view sessions.")
+NO_CONTENT = (None, "Done; for users who may not view sessions.")
 DEPRECATED_SINCE = "@1795651200"
 """2026-11-26 as RFC 9745 writes a date."""
 
@@ -59,7 +59,7 @@ class SessionsView(AdminView):
             found = self.manager.all().filter(**asked)
             page, count = found.page(cursor=last_of(cursor), limit=limit), found.count()
         pages = links(request, cursor, page.next_cursor)
-        return Response({"results": shown_all(page.entries, request), **pages, "count": count})
+        return Response({"results": serialize_sessions(page.entries, request), **pages, "count": count})
 
     @operation(
         "sessions_create",
@@ -76,11 +76,11 @@ class SessionsView(AdminView):
         try:
             session = self.manager.create(conversation_id, **proposal)
         except SessionConflict as exc:
-            raise _taken(request, conversation_id) from exc
+            raise _already_bound(request, conversation_id) from exc
         audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
         entry = Entry(session, self.manager.ttl_seconds)
         location = session_path(session.id, sessions_path(request))
-        return Response(_shown(request, entry), 201, headers={"Location": location})
+        return Response(_serialize(request, entry), 201, headers={"Location": location})
 
 
 class ConversationView(AdminView):
@@ -103,7 +103,7 @@ class SessionView(ConversationView):
     @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
-        return Response(_shown(request, _find(conversation_id)))
+        return Response(_serialize(request, _find(conversation_id)))
 
     @operation("sessions_delete", "Delete a session", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
     def delete(self, request: Request, conversation_id: str) -> Response:
@@ -152,12 +152,12 @@ class HistoryView(ConversationView):
 class TouchView(ConversationView):
     """Touch one session."""
 
-    @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: UNSEEN}, parameters=(ID,))
+    @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: NO_CONTENT}, parameters=(ID,))
     def post(self, request: Request, conversation_id: str) -> Response:
         """Reset the idle time."""
         if self.manager.touch(conversation_id):
             audit.record_touch(request, conversation_id)
-        return _changed(request, _find(conversation_id))
+        return _session_or_no_content(request, _find(conversation_id))
 
 
 class RebindView(ConversationView):
@@ -167,7 +167,7 @@ class RebindView(ConversationView):
         "sessions_rebind",
         "Move a conversation",
         *(400, 404, 409, 415, 501),
-        ok={200: (SessionSerializer, "The session, moved."), 204: UNSEEN},
+        ok={200: (SessionSerializer, "The session, moved."), 204: NO_CONTENT},
         parameters=(ID,),
         request=RebindSerializer,
     )
@@ -176,15 +176,15 @@ class RebindView(ConversationView):
         wanted = _validated(RebindSerializer(data=request.data))
         found = _find(conversation_id)
         if wanted.pop("from_provider", found.session.provider) != found.session.provider:
-            raise _moved(request, conversation_id, found)
+            raise _rebound_elsewhere(request, conversation_id, found)
         if (wanted["provider"], wanted["model"]) == (found.session.provider, found.session.model):
-            return _changed(request, found)  # repeated request: no move to count and record
+            return _session_or_no_content(request, found)  # repeated request: no move to count and record
         try:
             session = self.manager.rebind(found.session, **wanted)
         except SessionConflict as exc:
-            raise _moved(request, conversation_id, sessions.inspect(conversation_id)) from exc
+            raise _rebound_elsewhere(request, conversation_id, sessions.inspect(conversation_id)) from exc
         audit.record_move(request, found.session, session, wanted["reason"])
-        return _changed(request, Entry(session, found.expires_in))
+        return _session_or_no_content(request, Entry(session, found.expires_in))
 
 
 class UnknownPathView(AdminView):
@@ -212,23 +212,23 @@ def _not_bound(conversation_id: str) -> NotFound:
     return NotFound(f"Conversation {conversation_id!r} is not bound.")
 
 
-def _changed(request: Request, entry: Entry) -> Response:
+def _session_or_no_content(request: Request, entry: Entry) -> Response:
     """Return the changed session, or 204 for a user who may change but not view."""
     if not has_permission(request.user, "view"):
         return Response(status=204)
-    return Response(_shown(request, entry))
+    return Response(_serialize(request, entry))
 
 
-def _shown(request: Request, entry: Entry) -> Any:
+def _serialize(request: Request, entry: Entry) -> Any:
     return SessionSerializer(entry, context={"request": request}).data
 
 
-def _taken(request: Request, conversation_id: str) -> Conflict:
+def _already_bound(request: Request, conversation_id: str) -> Conflict:
     detail = f"Conversation {conversation_id!r} is already bound."
     return _conflict(request, detail, detail, sessions.inspect(conversation_id))
 
 
-def _moved(request: Request, conversation_id: str, current: Entry | None) -> Conflict:
+def _rebound_elsewhere(request: Request, conversation_id: str, current: Entry | None) -> Conflict:
     detail = str(SessionConflict(conversation_id, current.session if current else None))
     trimmed = f"Conversation {conversation_id!r} is not bound as expected."
     return _conflict(request, detail, trimmed, current)
@@ -238,4 +238,4 @@ def _conflict(request: Request, detail: str, trimmed: str, current: Entry | None
     """Return the error with the current session; only `trimmed` for a user who may not view it."""
     if not has_permission(request.user, "view"):
         return Conflict(trimmed)
-    return Conflict(detail, current=_shown(request, current) if current else None)
+    return Conflict(detail, current=_serialize(request, current) if current else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import UnsupportedOperation
@@ -47,6 +48,12 @@ class Error(CommandError):
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(escape(" ".join(message.split())), returncode=code)
+
+
+def no_session(conversation_id: str) -> Error:
+    """Return the error for a missing session. Logs show the client's own id, which is only a part of a session's id."""
+    search = f"to find it by a client's id: sessions list --search {shlex.quote(conversation_id)}"
+    return Error(f"no session {conversation_id!r}: missing, expired or unreadable; {search}", NOT_DONE)
 
 
 @contextmanager

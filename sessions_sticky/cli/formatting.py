@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.conditions import Conditions, format_instant
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.turns import MILLION, TurnTotals

@@ -8,17 +8,18 @@ from typing import Any
 
 import msgspec
 
-from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
+from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
 from sessions_sticky.conf import check_target, conf
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.move_cost import MoveCost
 from sessions_sticky.session import Session
 
 
@@ -39,7 +40,7 @@ def rebind(
     check_target(to_provider)
     session = sessions.get(ID)
     if session is None:
-        raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
+        raise no_session(ID)
     model = session.model if to_model is None else to_model
     moves = (session.provider, session.model) != (to_provider, model)
     moved = Session(session.id, to_provider, model, session.external_id, session.created_at)
@@ -128,6 +129,8 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
     if not number and not plan.everything:
         hint = "" if plan.conditions != Conditions() else "; if other programs wrote some run: sessions reindex"
         raise Error(f"no indexed conversations {describe_plan(plan)}{hint}", NOT_DONE)
+    if dry_run or not yes:
+        _print_cost(output, jobs.cost(plan))
     if not (dry_run or yes):
         output.confirm(f"{verb} {pluralize(number)} {which}?")
     if not dry_run:
@@ -135,6 +138,13 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
             number = jobs.run(plan, actor=_actor(), progress=report)
     output.print_json([{"dry_run": dry_run, _past(verb): number}])
     output.print(f"{_did(verb, number, dry_run=dry_run)} {which}")
+
+
+def _print_cost(output: Output, cost: MoveCost | None) -> None:
+    if cost and cost.tokens:
+        more = "" if cost.is_complete else ", by the most recently active ones"
+        money = f", at a cost of about {cost.money:,.2f}" if cost.money else ""
+        output.print(f"{pluralize(cost.sessions)} would lose about {cost.tokens:,} cached prompt tokens{money}{more}")
 
 
 def _operator() -> SessionManager:

@@ -31,7 +31,7 @@ class Output:
 
     def print_err(self, line: str) -> None:
         """Print a line to standard error."""
-        self._write_err(f"{line}\n")
+        self.write_err(f"{line}\n")
 
     def print_json(self, values: Iterable[Any]) -> None:
         """Print each value as a line of JSON in ASCII, without control characters for a terminal."""
@@ -43,11 +43,12 @@ class Output:
         """Ask for confirmation; raise `Error` if it is declined or there is no terminal."""
         if not (sys.stdin and sys.stdin.isatty()):  # None: the shell has closed it
             raise Error(f"{question} Not a terminal: pass --yes to confirm, or --dry-run to preview", WRONG_USAGE)
-        self._write_err(f"{question} [y/N] ")
+        self.write_err(f"{question} [y/N] ")
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             raise Error("nothing was changed", NOT_DONE)
 
-    def _write_err(self, text: str) -> None:
+    def write_err(self, text: str) -> None:
+        """Write to standard error, as it is."""
         try:
             self.err.write(text)
             self.err.flush()

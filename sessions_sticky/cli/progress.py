@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 from sessions_sticky.cli.errors import INTERRUPTED, UNREACHABLE, Error
@@ -19,27 +19,40 @@ QUIET_SECONDS = 10.0
 LINE_SECONDS = 0.1
 """Interval of updates on a terminal."""
 
-Show = Callable[[str], object]
-"""Show a line of progress."""
-
 
 class Report:
-    """The `progress` callback of a manager's method; raises `KeyboardInterrupt` after an interrupt."""
+    """The `progress` callback of a manager's method; raises `KeyboardInterrupt` after an interrupt.
 
-    def __init__(self) -> None:
+    Shows the progress on one line of a terminal; otherwise a line every `QUIET_SECONDS`, and one at the end.
+    """
+
+    def __init__(self, output: Output) -> None:
         self.done = self.expected = 0
         self.interrupted = False
-        self.show: Show = lambda words: None
+        self._output = output
+        self._is_terminal = output.err.isatty()
         self._began = time.monotonic()
+        self._shown_at = 0.0 if self._is_terminal else self._began
+        self._line = ""
 
     def __call__(self, done: int, expected: int) -> None:
         """Record and show the progress."""
         self.done, self.expected = done, expected
-        self.show(self.words())
+        width, self._line = len(self._line), self._words()
+        if time.monotonic() - self._shown_at >= (LINE_SECONDS if self._is_terminal else QUIET_SECONDS):
+            self._output.write_err(f"\r{self._line:<{width}}" if self._is_terminal else f"{self._line}\n")
+            self._shown_at = time.monotonic()
         if self.interrupted:
             raise KeyboardInterrupt
 
-    def words(self) -> str:
+    def close(self) -> None:
+        """Show the last progress."""
+        if self._is_terminal:
+            self._output.write_err(f"\r{self._line}\n")
+        elif self._line:
+            self._output.write_err(f"{self._line}\n")
+
+    def _words(self) -> str:
         """Return progress, rate and remaining time."""
         rate = self.done / max(time.monotonic() - self._began, 0.001)
         left = f", {format_duration((self.expected - self.done) / rate)} left" if 0 < self.done < self.expected else ""
@@ -49,9 +62,9 @@ class Report:
 @contextmanager
 def reporting(output: Output) -> Iterator[Report]:
     """Return the `progress` of one operation; raise `Error` with the progress if it is interrupted."""
-    report = Report()
+    report = Report(output)
     try:
-        with _shown(output) as report.show, _stopping_between_batches(report):
+        with closing(report), _stopping_between_batches(report):
             yield report
     except KeyboardInterrupt as exc:
         raise Error(f"interrupted, {_progress(report)}", INTERRUPTED) from exc
@@ -81,33 +94,3 @@ def _stopping_between_batches(report: Report) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _shown(output: Output) -> Iterator[Show]:
-    """Show progress on one line of a terminal; otherwise one line every `QUIET_SECONDS` and one at the end."""
-    is_terminal = output.err.isatty()
-    seconds = LINE_SECONDS if is_terminal else QUIET_SECONDS
-    shown_at, last = 0.0 if is_terminal else time.monotonic(), ""
-
-    def write(words: str) -> None:
-        if is_terminal:
-            output.err.write(f"\r{words:<{len(last)}}")
-            output.err.flush()
-        else:
-            output.print_err(words)
-
-    def show(words: str) -> None:
-        nonlocal shown_at, last
-        if time.monotonic() - shown_at >= seconds:
-            write(words)
-            shown_at = time.monotonic()
-        last = words
-
-    try:
-        yield show
-    finally:
-        if is_terminal:
-            output.err.write(f"\r{last}\n")
-        elif last:
-            output.print_err(last)

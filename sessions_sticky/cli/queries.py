@@ -9,50 +9,44 @@ from typing import Any, cast
 
 import msgspec
 
-from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error
+from sessions_sticky.cli.errors import WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import (
-    describe_plan,
     describe_totals,
-    format_duration,
-    format_share,
-    format_time,
-    pluralize,
 )
 from sessions_sticky.cli.output import Output, Table
+from sessions_sticky.cli.rows import (
+    EVENT_TIMES,
+    EVENT_TITLES,
+    OPERATION_TITLES,
+    SESSION_TIMES,
+    SESSION_TITLES,
+    TURN_NUMBERS,
+    TURN_TITLES,
+    USAGE_TITLES,
+    entry_json,
+    event_json,
+    event_row,
+    operation_row,
+    session_row,
+    turn_row,
+    usage_row,
+)
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.jobs.records import Job
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.conditions import Conditions, format_instant
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
 from sessions_sticky.queries.query import SessionQuery
-from sessions_sticky.queries.usage import RouteUsage
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event, EventFilter
-from sessions_sticky.turns import MILLION, RecordedTurn
 
 POLL_SECONDS = 0.5
 """Interval of `tail --follow`."""
 
 BEGINNING = "0-0"
 """A position before all events."""
-
-SESSION_TITLES = ("CONVERSATION", "PROVIDER", "MODEL", "OWNER", "CREATED", "LEFT")
-SESSION_TIMES = ("CREATED", "LEFT")
-EVENT_TITLES = ("AT", "EVENT", "CONVERSATION", "PROVIDER", "MODEL", "FROM", "REASON", "ACTOR")
-EVENT_TIMES = ("AT", "EVENT")
-OPERATION_TITLES = (
-    *("STARTED", "ENDED", "OPERATION", "SESSIONS_OF", "TO"),
-    *("DONE", "EXPECTED", "STATE", "ACTOR", "REASON", "KEY"),
-)
-TURN_TITLES = (
-    *("AT", "OUTCOME", "REASON", "PROVIDER", "MODEL", "BOUND"),
-    *("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST", "FAILED"),
-)
-TURN_NUMBERS = ("STATUS", "FIRST_MS", "INPUT", "CACHED", "LOST")
-USAGE_TITLES = ("PROVIDER", "MODEL", "OUTCOME", "TURNS", "INPUT", "CACHED", "OUTPUT", "SAVED", "LOST")
 
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
@@ -67,13 +61,13 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
     if all:
         entries = iter(asked)
         while batch := list(islice(entries, MAX_PAGE)):
-            table.add([_cells(entry) for entry in batch])
+            table.add([session_row(entry) for entry in batch])
             output.print_json(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
     for page in _pages(limit, asked, search):
-        table.add([_cells(entry) for entry in page.entries])
+        table.add([session_row(entry) for entry in page.entries])
         found += page.entries
         more = page.next_cursor is not None
     output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
@@ -104,7 +98,10 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     if entry:
         fields = [title.lower() for title in SESSION_TITLES]
         parts = {"kind": stored.kind, "client_id": stored.client_id, "requested_model": stored.model}
-        cells = [*zip(fields, _cells(entry), strict=True), *((name, value) for name, value in parts.items() if value)]
+        cells = [
+            *zip(fields, session_row(entry), strict=True),
+            *((name, value) for name, value in parts.items() if value),
+        ]
         Table(output, "FIELD", "VALUE", fold=True).add(cells)
         output.print("")
     if trail.turns:
@@ -117,7 +114,7 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     else:
         output.print(no_history if events is None else "No history for this conversation")
     if not entry:
-        raise Error(f"no session {ID!r}: it does not exist, has expired or is unreadable", NOT_DONE)
+        raise no_session(ID)
 
 
 def stats(output: Output, **_: Any) -> None:
@@ -192,60 +189,3 @@ def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page
         yield page
         if cursor is None or left == 0:
             return
-
-
-def _cells(entry: Entry) -> list[str]:
-    session = entry.session
-    names = [session.id, session.provider, session.model, session.external_id]
-    return [*names, format_time(session.created_at), format_duration(entry.expires_in)]
-
-
-def operation_row(job: Job) -> tuple[str, ...]:
-    """Return the cells of a bulk operation for `OPERATION_TITLES`."""
-    target = "back" if job.is_back else job.to_provider or ""
-    ended = "-" if job.ended_at is None else format_time(job.ended_at)
-    which = "all sessions" if job.everything else describe_plan(job.plan).removeprefix("of ")
-    return (
-        *(format_time(job.started_at), ended, job.kind, which, target),
-        *(f"{job.done:,}", f"{job.expected:,}", job.state, job.actor, job.reason, job.key),
-    )
-
-
-def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
-    """Return the cells of a turn for `TURN_TITLES`."""
-    usage = turn.usage
-    failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
-    return (
-        *(format_instant(turn.at.timestamp()), turn.outcome, turn.reason, turn.provider, turn.model),
-        *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
-        *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
-        *(f"{turn.lost:,}", failed),
-    )
-
-
-def usage_row(route: RouteUsage) -> tuple[str, ...]:
-    """Return the cells of a route's usage for `USAGE_TITLES`."""
-    totals = route.totals
-    return (
-        *(route.provider, route.model, route.outcome, f"{totals.turns:,}", f"{totals.input:,}"),
-        *(format_share(totals.read, totals.input), f"{totals.output:,}", f"{totals.saved / MILLION:,.2f}"),
-        f"{totals.lost:,}",
-    )
-
-
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
-    return {**msgspec.structs.asdict(entry.session), "expires_in": entry.expires_in}
-
-
-def event_json(event: Event) -> dict[str, Any]:
-    """Return the fields of an event, with its time as the HTTP API has it."""
-    return {**event._asdict(), "at": f"{event.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"}
-
-
-def event_row(event: Event) -> tuple[str, ...]:
-    """Return the cells of an event for `EVENT_TITLES`."""
-    origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model or '*'}"
-    at = format_instant(event.at.timestamp())
-    conversation = event.conversation_id or pluralize(event.sessions)
-    return at, event.kind, conversation, event.provider, event.model, origin, event.reason, event.actor

@@ -79,9 +79,7 @@ def _address(found: Any) -> Address:
 
 
 def _not_found(service_name: str) -> sentinel.MasterNotFoundError:
-    return sentinel.MasterNotFoundError(
-        f"no Sentinel that answers, and lets us in, names a primary of {service_name!r}"
-    )
+    return sentinel.MasterNotFoundError(f"no reachable Sentinel reports a primary for {service_name!r}")
 
 
 class _Connects:

@@ -14,7 +14,8 @@ from django.db import connections
 from django.dispatch import Signal
 
 from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
-from sessions_sticky.jobs.records import Job, Plan, Records, done_key
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records, done_key
 from sessions_sticky.manager import SessionManager
 from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
 from sessions_sticky.signals import send_signal
@@ -71,7 +72,7 @@ class JobRunner:
         self._progress = progress
         try:
             done = self._change_all()
-            self._records.change(self._job.key, ("running", "stopped"), state="done")
+            self._finish()
         except BaseException as exc:
             with suppress(SessionStoreUnavailable):
                 self._records.change(self._job.key, ("running",), state="stopped")
@@ -99,7 +100,7 @@ class JobRunner:
             if self._may_continue:
                 self._update_expected()
                 self._change_all()
-                self._records.change(self._job.key, ("running", "stopped"), state="done")
+                self._finish()
         except _Stopped:
             pass
         except SessionStoreUnavailable:
@@ -109,6 +110,13 @@ class JobRunner:
             detail = str(exc) if isinstance(exc, SessionError) else "An internal error; see the log of the server."
             self._records.change(self._job.key, ("running",), state="failed", detail=detail)
         self._records.lease(self._job.key, self._token, 0)
+
+    def _finish(self) -> None:
+        """Record the end, and log how many sessions all workers of the job have changed."""
+        self._records.change(self._job.key, ("running", "stopped"), state="done")
+        found = self._records.find(self._job.key)
+        number = found.job.done if found else 0
+        logger.info("job %s done: changed %d sessions in all, for %s", self._job.key, number, self._job.actor)
 
     def _change_all(self) -> int:
         filters, move, _, conditions = self._job.plan

@@ -10,12 +10,15 @@ import time
 from typing import NamedTuple
 
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Progress
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.index_reader import IndexReader
+from sessions_sticky.queries.move_cost import MoveCost, move_cost
 
 POLL_SECONDS = 0.02
 
@@ -40,6 +43,13 @@ class Jobs:
         """Return the number of sessions that the plan would change, by the index. Raises like `start`."""
         plan.check()
         return remaining(self._manager, plan)
+
+    def cost(self, plan: Plan) -> MoveCost | None:
+        """Estimate what a move costs; None for other plans, for moves back and with conditions. Raises like `start`."""
+        plan.check()
+        if plan.move is None or plan.move.is_back or plan.conditions != Conditions():
+            return None
+        return move_cost(self._manager._store.operators, self._manager.ttl_seconds, plan.filters, plan.move)
 
     def start(self, plan: Plan, *, actor: str) -> Job:
         """Start a job; the history records `actor`.

@@ -10,7 +10,8 @@ from threading import Lock, Thread
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky.exceptions import SessionError, SessionNotSupported
-from sessions_sticky.jobs.records import Job, Records
+from sessions_sticky.jobs.job import Job
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.manager import SessionManager
 from sessions_sticky.queries.index_reader import IndexReader

@@ -5,16 +5,15 @@ from __future__ import annotations
 from sessions_sticky import metrics
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import AllPrimaries, Command
-from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.queries import server_info
 from sessions_sticky.queries.reads import Reads
-from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.base import Store, check_redis
 
 
 def export_gauges(store: Store, ttl_seconds: int) -> None:
     """Count the sessions by provider and read the memory of the fullest server; set the gauges."""
-    if store.refresh_tracker is None:
-        raise SessionNotSupported("This cache cannot count sessions; django-redis can")
+    check_redis(store, "count sessions")
     numbers = dict.fromkeys(conf.providers or (), 0) | Reads(store, ttl_seconds).by_provider()
     metrics.store_measured(numbers, _memory_ratio(store))
 

@@ -14,7 +14,7 @@ from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Cursor, Filters
 from sessions_sticky.session import Session, readable
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.base import Store, check_redis
 from sessions_sticky.stores.history import Event, last_events, last_move
 
 BATCH_SIZE = 500
@@ -60,8 +60,7 @@ class IndexReader:
     """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
-        if store.refresh_tracker is None:
-            raise SessionNotSupported("This cache cannot list sessions; django-redis can")
+        check_redis(store, "list sessions")
         if not conf.index:
             raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
         self._store = store

@@ -67,7 +67,7 @@ class ManagerMethods:
 
         The last kind finds a client's own id in that of an observed session, even if only its hash is stored. The
         search is case-sensitive. `limit` and `cursor` are as in `page`. A page of ids that contain the text has no
-        order; it scans at most 50,000 sessions, so it may be short or empty and still have a next one. Raises
+        order; it takes at most 0.15 seconds, so it may be short or empty and still have a next one. Raises
         `InvalidCursor`, and `ValueError` for an empty text.
         """
         return Search(self._store.operators, self.ttl_seconds).page(text, cursor, check_limit(limit))

@@ -18,7 +18,7 @@ from sessions_sticky.queries.filters import Cursor, Filters, HourStats, Page, Ro
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.session import Entry, readable
 from sessions_sticky.stores import created_counts, index
-from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.base import Store, check_redis
 from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
 from sessions_sticky.stores.usage import MAX_MINUTES
 
@@ -134,13 +134,11 @@ def check_usage(store: Store, minutes: int) -> None:
     """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
     if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
         raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
-    if store.refresh_tracker is None:
-        raise SessionNotSupported("This cache cannot add up usage; django-redis can")
+    check_redis(store, "add up usage")
 
 
 def _check_history(store: Store) -> None:
-    if store.refresh_tracker is None:
-        raise SessionNotSupported("This cache cannot keep a history; django-redis can")
+    check_redis(store, "keep a history")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from typing import NamedTuple
 
 import msgspec
@@ -19,8 +20,8 @@ from sessions_sticky.stores.base import Store
 
 SCAN_COUNT = 1_000
 """Entries in one step, which blocks Redis for about 0.3 ms."""
-MAX_STEPS = 50
-"""Maximum number of steps of a page: 50,000 entries, about 30 ms."""
+MAX_SECONDS = 0.15
+"""How long a page is searched for: some 100,000 entries on a fast server."""
 
 
 class SearchCursor(NamedTuple):
@@ -76,13 +77,14 @@ class Search:
         return None if session is None else Row(session, raw, left_ms)
 
     def _containing(self, position: SearchCursor, limit: int) -> Page:
-        """Scan until the page is full, the scan is complete or has taken `MAX_STEPS`.
+        """Scan until the page is full, the scan is complete or has taken `MAX_SECONDS`.
 
         A step is sorted, so that one that does not fit continues after its last member on the next page.
         """
         rows: list[Row] = []
         patterns = [pattern(text) for text in (position.text, _sha256(position.text))]
-        for _ in range(MAX_STEPS):
+        until = time.monotonic() + MAX_SECONDS
+        while True:
             steps = [index.scan_zset(keys.index_all(), position.scan.encode(), SCAN_COUNT, each) for each in patterns]
             replies = self._store.send(Batch(steps))
             flat = [each for reply in replies if reply for each in reply[1]]
@@ -97,9 +99,8 @@ class Search:
             position = SearchCursor(position.text, following)
             if following == "0":
                 return Page([entry_of(row) for row in rows], None)
-            if len(rows) == limit:
-                break
-        return Page([entry_of(row) for row in rows], str(position))
+            if len(rows) == limit or time.monotonic() >= until:
+                return Page([entry_of(row) for row in rows], str(position))
 
 
 def pattern(text: str) -> bytes:

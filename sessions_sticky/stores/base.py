@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sessions_sticky.connections.commands import ReplyT, Request
+from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.local_cache import LastSeen, OutageLog
@@ -41,6 +42,12 @@ def restorable_from(marker: Any) -> float:
     except (ValueError, TypeError):
         return math.inf
     return latest if latest > 1 else math.inf  # other programs, and 0.1, write 1: no binding may
+
+
+def check_redis(store: Store, task: str) -> None:
+    """Raise `SessionNotSupported` for a store that does not run Redis commands; `task` is what it cannot do."""
+    if store.refresh_tracker is None:
+        raise SessionNotSupported(f"This cache cannot {task}; django-redis can")
 
 
 class Store(Protocol):

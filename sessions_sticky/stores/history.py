@@ -82,7 +82,7 @@ class Change(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether it belongs into the list of its conversation: the session itself says when a chat bound it."""
+        """Whether the list of its conversation records it; a binding by a chat follows from `created_at`."""
         return self.kind != "created" or bool(self.reason) or self.actor != metrics.GATEWAY
 
     def to_json(self) -> bytes:
@@ -223,20 +223,9 @@ def _bound(
 
 
 def _event(stored: _Stored, conversation_id: str, at: datetime, position: str) -> Event:
-    return Event(
-        stored.kind,
-        conversation_id,
-        at,
-        stored.provider,
-        stored.model,
-        stored.from_provider,
-        stored.from_model,
-        stored.reason,
-        stored.actor,
-        position,
-        stored.sessions,
-        stored.operation,
-    )
+    fields = msgspec.structs.asdict(stored)
+    del fields["created_at"]
+    return Event(conversation_id=conversation_id, at=at, position=position, **fields)
 
 
 def _decoded(encoded: bytes) -> _Stored | None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -60,11 +60,11 @@ class PortableStore:
         return self
 
     def read(self, key: str) -> Call[bytes | None]:
-        return Call(lambda: self._get_cache().get(_portable(key)))
+        return Call(lambda: self._get_cache().get(cache_key(key)))
 
     def read_and_touch(self, key: str, ttl: int) -> Call[bytes | None]:
         def call() -> bytes | None:
-            cache, name = self._get_cache(), _portable(key)
+            cache, name = self._get_cache(), cache_key(key)
             value: bytes | None = cache.get(name)
             if value is not None:
                 cache.touch(name, ttl)
@@ -75,8 +75,8 @@ class PortableStore:
     def bind(
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
     ) -> Call[bytes | None]:
-        name, value = _portable(keys.session(session.id)), session.to_json()
-        trail = _portable(keys.trail(session.id))
+        name, value = cache_key(keys.session(session.id)), session.to_json()
+        trail = cache_key(keys.trail(session.id))
 
         def call() -> bytes | None:
             cache = self._get_cache()
@@ -88,19 +88,21 @@ class PortableStore:
                     return None
                 if (found := cache.get(name)) is not None:
                     return found  # type: ignore[no-any-return]
-            raise SessionStoreUnavailable(f"{type(cache).__name__} neither took a session nor had one")
+            raise SessionStoreUnavailable(f"{type(cache).__name__} stored no session and returned none")
 
         return Call(call)
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Call[bytes | None]:
         def call() -> None:
             cache = self._get_cache()
-            cache.set(_portable(keys.session(session.id)), session.to_json(), ttl)
-            cache.delete(_portable(keys.trail(session.id)))
+            cache.set(cache_key(keys.session(session.id)), session.to_json(), ttl)
+            cache.delete(cache_key(keys.trail(session.id)))
 
         return Call(call)
 
-    def replace(self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str) -> NoReturn:
+    def replace(
+        self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str
+    ) -> Call[Replaced]:
         raise SessionNotSupported(
             f"{type(self._get_cache()).__name__} cannot replace a binding atomically; django-redis can"
         )
@@ -114,8 +116,8 @@ class PortableStore:
             # First, so that no process sees a missing session without the marker.
             self._mark_deleted(conversation_id, created_at, ttl)
             cache = self._get_cache()
-            done = cache.delete(_portable(keys.session(conversation_id)))
-            cache.delete(_portable(keys.trail(conversation_id)))
+            done = cache.delete(cache_key(keys.session(conversation_id)))
+            cache.delete(cache_key(keys.trail(conversation_id)))
             return done, None
 
         return Call(call)
@@ -124,7 +126,7 @@ class PortableStore:
         return Call(lambda: self._mark_deleted(conversation_id, deletion_time(None), ttl))
 
     def _mark_deleted(self, conversation_id: str, created_at: int, ttl: int) -> None:
-        cache, name = self._get_cache(), _portable(keys.deleted(conversation_id))
+        cache, name = self._get_cache(), cache_key(keys.deleted(conversation_id))
         latest = restorable_from(cache.get(name))
         cache.set(name, b"%d" % (max(latest, created_at) if math.isfinite(latest) else created_at), ttl)
 
@@ -134,9 +136,9 @@ class PortableStore:
     def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Call[list[Recorded]]:
         def record(turn: Turn) -> Recorded:
             cache, conversation_id = self._get_cache(), str(turn.conversation_id)
-            if cache.get(_portable(keys.session(conversation_id))) is None:
+            if cache.get(cache_key(keys.session(conversation_id))) is None:
                 return None
-            name = _portable(keys.trail(conversation_id))
+            name = cache_key(keys.trail(conversation_id))
             trail, found = self.decode_trail(cache.get(name)).with_turn(turn, length)
             cache.set(name, msgspec.json.encode(trail), ttl)
             return found
@@ -147,7 +149,7 @@ class PortableStore:
         return None
 
     def read_trail(self, conversation_id: str) -> Call[Any]:
-        return Call(lambda: self._get_cache().get(_portable(keys.trail(conversation_id))))
+        return Call(lambda: self._get_cache().get(cache_key(keys.trail(conversation_id))))
 
     def decode_trail(self, reply: Any) -> Trail:
         try:
@@ -180,7 +182,7 @@ def _is_unreadable(value: Any, conversation_id: str) -> bool:
     return False
 
 
-def _portable(key: str) -> str:
+def cache_key(key: str) -> str:
     """Return a key that Memcached and database caches accept: the SHA-256 of keys that they might refuse.
 
     Django's limit is 250 characters without spaces and controls; 180 leaves room for a KEY_PREFIX.

@@ -49,6 +49,11 @@ def read_command(conversation_id: str) -> Command[list[bytes]]:
     return Command(("LRANGE", keys.trail(conversation_id), 0, -1))
 
 
+def read_header_command(conversation_id: str) -> Command[list[bytes]]:
+    """Read the totals and prompt caches of a session's trail, without the turns."""
+    return Command(("LRANGE", keys.trail(conversation_id), 0, 0))
+
+
 def read_trail(elements: Sequence[bytes]) -> Trail:
     """Decode a trail; omit damaged parts."""
     header, *texts = [element.decode(errors="replace") for element in elements] or [""]

@@ -132,7 +132,7 @@ def advance_time(seconds: float) -> None:
     elif substitute.is_ours():
         _age_redis(found.client.get_client(), seconds)  # type: ignore[attr-defined]
     else:
-        raise RuntimeError(f"Time passes in stores of sessions_sticky.testing only, not in CACHES[{conf.cache!r}]")
+        raise RuntimeError(f"advance_time needs a store of sessions_sticky.testing, not CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
     entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
@@ -245,7 +245,7 @@ def _age_redis(client: Any, seconds: float) -> None:
 
 
 def _refuse(*args: object) -> NoReturn:
-    error = ConnectionError("taken down by sessions_sticky.testing")
+    error = ConnectionError("made unavailable by sessions_sticky.testing")
     raise SessionStoreUnavailable.because(error) from error
 
 

@@ -89,6 +89,10 @@ def test_list_is_walked_when_it_has_several_pages(page: Page) -> None:
     assert sorted(first + second + third) == [f"conv-{each:03}" for each in range(120)]
     page.go_back()
     assert rows(page).locator("th").all_inner_texts() == second
+    link(page, "Previous").click()
+    expect(page.get_by_text("1-50 of 120")).to_be_visible()
+    assert rows(page).locator("th").all_inner_texts() == first
+    page.go_back()
     link(page, "First page").click()
     expect(rows(page)).to_have_count(50)
 
@@ -96,9 +100,12 @@ def test_list_is_walked_when_it_has_several_pages(page: Page) -> None:
 def test_selected_rows_move_when_the_form_is_filled_in(page: Page) -> None:
     fill(3)
     page.goto(BASE)
+    expect(button(page, "Move…")).to_be_disabled()
+    expect(button(page, "Delete…")).to_be_disabled()
     page.get_by_label("Select conversation conv-000").check()
     page.get_by_label("Select conversation conv-002").check()
     expect(page.get_by_text("2 selected")).to_be_visible()
+    expect(button(page, "Move…")).to_be_enabled()
     button(page, "Move…").click()
     expect(page.get_by_text("2 sessions to move")).to_be_visible()
     page.get_by_role("combobox", name="Provider").fill("mistral")

@@ -9,6 +9,8 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import ECHO
 from sessions_sticky import keys
 from sessions_sticky.jobs.records import done_key
 from tests.sessions_sticky.calls import sample
@@ -82,7 +84,9 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.jobs()],
         "sentinel:object:{id}": [f"sentinel:object:{OBJECT}"],
-        "sentinel:provider:{name}": [f"sentinel:provider:{BOUND['provider']}"],
+        "sentinel:provider:{name}:{endpoint}": [
+            health_sync.key(each) for each in ECHO if each.name == BOUND["provider"]
+        ],
         **{
             f"sentinel:provider-{what}:{{name}}": [f"sentinel:provider-{what}:{BOUND['provider']}"]
             for what in ("drain", "hold", "outages")

@@ -14,6 +14,7 @@ from django.core.management import call_command
 from django.urls import reverse
 
 from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import ECHO
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.queries import doctor
 from tests.faults import methods
@@ -58,7 +59,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
         yield path, _failed(eyes.api.get(path))
     for path in ("/v1/models", f"/v1/responses/{OBJECT}", "/healthz", "/metrics"):
         yield path, _failed(asyncio.run(ask(method="GET", path=path)))
-    shared = _caught(health_sync.read, "default", ["echo-one", "echo-two"], time.monotonic)
+    shared = _caught(health_sync.read, "default", ECHO, time.monotonic)
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
     yield "doctor", _error(_caught(doctor.examine))
     for command, form in product(COMMANDS, ([], ["--json"])):

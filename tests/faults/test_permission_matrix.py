@@ -16,7 +16,7 @@ from rest_framework.authtoken.models import Token
 
 from sentinel_project.gateway.models import ApiKey
 from sessions_sticky import sessions
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.filters import Filters
 from tests.faults.permission_roles import BY_TOKEN, ROLES, WITH_CSRF, Cell, Role, cells

@@ -12,13 +12,14 @@ from rest_framework.test import APIClient
 
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionManager
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
@@ -54,7 +55,9 @@ def fill(raw, clients):
     cursor = manager.page(limit=1).next_cursor
     health = Health(30, providers)
     health.failed("echo-two", "echo-small", Failure(Cools.MODEL))  # of others the doctor makes an error
-    health_sync.write("default", {"echo-two": health_sync.record(health.states["echo-two"], health.now())})
+    health_sync.write(
+        "default", {health_sync.key(ECHO[1]): health_sync.record(health.states["echo-two"], health.now())}
+    )
     job = start(Plan(Filters(provider="missing")))
     finished(job.key)
     return Eyes(*clients, job.key, cursor)

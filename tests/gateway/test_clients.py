@@ -104,10 +104,10 @@ def test_sdk_raises_authentication_error_when_the_key_is_wrong(live: LiveGateway
 
 
 def test_sdk_raises_not_found_when_no_provider_serves_the_model(client):
-    with pytest.raises(openai.NotFoundError, match="'gpt-0' does not exist here") as caught:
+    with pytest.raises(openai.NotFoundError, match="'gpt-0' does not exist") as caught:
         say(client, "gpt-0")
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
-    with pytest.raises(openai.NotFoundError, match="'gpt-0' does not exist here"):
+    with pytest.raises(openai.NotFoundError, match="'gpt-0' does not exist"):
         client.models.retrieve("gpt-0")
 
 

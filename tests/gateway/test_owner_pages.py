@@ -56,6 +56,19 @@ def test_owners_are_listed_by_their_tokens(talkers: None) -> None:
     assert "?owner=ann" in response.text
 
 
+def test_owners_are_listed_by_their_requests_when_asked(talkers: None) -> None:
+    for _ in range(2):
+        sessions.record_turn(
+            Turn(
+                conversation_id="conv-ann", external_id="ann", at=1_700_000_000, provider="n", model="m", outcome="hit"
+            )
+        )
+    browser = client("view_session")
+    assert [row.name for row in browser.get(PAGE, {"sort": "hour"}).context["rows"]] == ["ann", "<b>ben</b>", ""]
+    assert [row.name for row in browser.get(PAGE, {"sort": "x"}).context["rows"]] == ["<b>ben</b>", "ann", ""]
+    assert 'href="?sort=hour"' in browser.get(PAGE).text
+
+
 def test_owners_lead_to_pausing_for_users_who_may(talkers: None) -> None:
     key = ApiKey.objects.exclude(paused_at=None).get()
     response = client("view_session", "view_apikey", "change_apikey").get(PAGE)

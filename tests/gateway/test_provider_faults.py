@@ -167,7 +167,8 @@ async def test_recovery_is_known_within_a_second_when_one_worker_sees_it(ground:
         third.states["north"] = {model_slot("model-a"): SlotState(id="recovered", at=third.now())}
         record = json.dumps(health_sync.record(third.states["north"], third.now()))
         with ground.store.client() as client:
-            client.set("sentinel:provider:north", record, ex=health_sync.KEEP_SECONDS)
+            (key,) = client.keys("sentinel:provider:north:*")
+            client.set(key, record, ex=health_sync.KEEP_SECONDS)
         ground.upstreams["north"].behave("north")
         for worker in range(2):
             await until_home(clients, ids[0], "north", worker, seconds=1)

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.gateway.providers.reload import providers, watch_forever
-from tests.gateway.asgi import ask, chat
+from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.routing import plan as routing
+from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
 from tests.gateway.load import Clients, bindings, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.upstreams import Upstream
+from tests.gateway.upstreams import Exchange, Upstream
 from tests.gateway.workers import wait_until
 from tests.servers import start_server
 
@@ -66,7 +69,7 @@ async def file(
     file = tmp_path / "providers.toml"
     file.write_text(configuration(urls))
     gateway.SENTINEL_PROVIDERS = load_providers(str(file))
-    watching = asyncio.create_task(watch_forever(str(file)))
+    watching = asyncio.create_task(watch_forever(str(file), routing.forget))
     yield file
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
@@ -168,6 +171,51 @@ async def test_only_conversations_of_a_provider_that_goes_are_moved_and_with_the
         assert headers["x-session-outcome"] == ("hit" if before[each] == "south" else "rebound")
         if before[each] == "north":
             assert headers["x-session-rebind-reason"] == "provider not configured for the model"
+
+
+ENDPOINTS = {
+    "url": lambda text, north: text.replace(north.url, f"{north.url}/new"),
+    "key": lambda text, north: text.replace("models", 'api_key_env = "NEW_KEY"\nmodels', 1),
+    "header": lambda text, north: text.replace("models", 'headers = { x-account = "2" }\nmodels', 1),
+    "auth": lambda text, north: text.replace("models", 'api_key_env = "KEY"\nauth = "x-api-key"\nmodels', 1),
+}
+
+
+@pytest.mark.parametrize("what", ENDPOINTS)
+async def test_provider_is_tried_at_once_when_its_endpoint_changes(
+    file, urls, said, monkeypatch: pytest.MonkeyPatch, north: Upstream, what: str
+):
+    for name in ("KEY", "NEW_KEY"):
+        monkeypatch.setenv(name, name)
+    for cools in (Cools.PROVIDER, Cools.ACCOUNT, Cools.MODEL):
+        routing.health.failed("north", "model-a", Failure(cools, retry_after=300))
+    routing.health.record_pace("north", is_slow=True)
+    assert routing.health.is_cooling("north", "model-a")
+    replace(file, ENDPOINTS[what](file.read_text(), north))
+    await until(lambda: said)
+    assert not routing.health.states.get("north")
+
+
+async def test_provider_goes_on_cooling_when_its_weight_changes(file, urls, said):
+    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    replace(file, configuration(urls, north=3))
+    await until(lambda: said)
+    await asyncio.sleep(0.1)
+    assert routing.health.is_cooling("north", "model-a")
+
+
+async def test_new_endpoint_is_not_blamed_when_a_request_to_the_old_one_fails_later(file, urls, said, north: Upstream):
+    north.then(Exchange.wait_until_left)
+    running = [Call(chat(conversation_id=f"conv-{number}")) for number in range(8)]
+    tasks = [call.start() for call in running]
+    await until(lambda: north.exchanges)
+    held = north.exchanges[0]
+    replace(file, configuration({**urls, "north": urls["north"] + "/new"}))
+    await until(lambda: said)
+    held.send(429, b"", Retry_After="300")
+    held.cut()
+    await asyncio.gather(*tasks)
+    assert not routing.health.failing()
 
 
 async def test_models_are_those_of_the_file_when_it_changes(file, urls):

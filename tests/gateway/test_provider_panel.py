@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import msgspec
@@ -41,7 +42,7 @@ def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
 
 def share(health: Health) -> None:
     """Store what a process knows, as `share_forever` does."""
-    health_sync.write("default", {"north": health_sync.record(health.states["north"], health.now())})
+    health_sync.write("default", {health_sync.key(NORTH): health_sync.record(health.states["north"], health.now())})
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis
 
 @pytest.mark.parametrize("junk", ["text", {"slots": "many"}, [1]])
 def test_health_leaves_out_a_record_that_is_not_one(session_cache: redis.Redis, health: Health, junk: object):
-    cache.set("sentinel:provider:north", junk)
+    cache.set(health_sync.key(NORTH), junk)
     assert latest_health().failing() == []
 
 
@@ -140,6 +141,27 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("session_cache")
+def test_session_page_says_until_when_its_provider_cools_down(health: Health, admin_client: Client):
+    for model in ("a", "b", "c"):
+        sessions.create(f"conv-{model}", "north", model, "user-1")
+
+    def note(model: str) -> str:
+        page = admin_client.get(f"/admin/sessions_sticky/session/conv-{model}/change/")
+        return " ".join(page.context["provider_notes"])
+
+    assert (note("a"), note("b")) == ("", "")
+    assert note("c") == "north is not configured for this model: the conversation moves with its next chat."
+    health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
+    assert note("a") == ""
+    assert re.fullmatch(r"north is cooling down until \d\d:\d\d:\d\d UTC\.", note("b"))
+    health.failed("north", "a", DOWN._replace(error="HTTP 503"))
+    assert re.fullmatch(r"north has been failing since \S+ \S+ UTC \(HTTP 503\)\. north is cooling .*\.", note("a"))
+    health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
+    assert re.fullmatch(r"north has been failing since \S+ \S+ UTC \(unknown error\)\.", note("a"))
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("session_cache")
 def test_overview_shows_providers_that_fail_first(health: Health, admin_client: Client, settings: Settings):
     settings.SENTINEL_PROVIDERS = (NORTH, msgspec.structs.replace(NORTH, name="south"))
     health.failed("south", "a", DOWN)
@@ -160,6 +182,7 @@ def test_overview_shows_slow_and_draining_providers(
     page = admin_client.get(PAGE).text
     assert "Draining" in page
     assert "It takes no new conversations" in page
+    assert 'href="/admin/sessions_sticky/session/drain/?from_provider=' in page
     assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
 
 

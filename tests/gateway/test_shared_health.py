@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import redis
     from pytest_django import Settings
 
-KEY = "sentinel:provider:north"
 MODEL = "model-a"
 DOWN = Failure(Cools.PROVIDER)
 LIMITED = Failure(Cools.MODEL, retry_after=100, is_alive=True)
@@ -128,17 +128,34 @@ async def test_new_worker_loads_the_shared_state_at_once(
     one, newcomer = worker(), worker()
     async with sharing(north_alone, one):
         one.failed("north", MODEL, DOWN)
-        await until(lambda: session_cache.exists(KEY))
-    assert 0 < session_cache.ttl(KEY) <= health_sync.KEEP_SECONDS
+        await until(lambda: session_cache.exists(health_sync.key(north_alone[0])))
+    assert 0 < session_cache.ttl(health_sync.key(north_alone[0])) <= health_sync.KEEP_SECONDS
     async with sharing(north_alone, newcomer):
         await until(lambda: cools(newcomer))
+
+
+@pytest.mark.usefixtures("session_cache")
+@pytest.mark.parametrize(
+    "change", [{"base_url": "http://127.0.0.1:1/v1"}, {"api_key": "another"}, {"query": {"a": "b"}}]
+)
+async def test_new_worker_begins_afresh_when_it_has_another_endpoint_or_key(
+    north_alone: list[Provider], change: dict[str, object]
+) -> None:
+    one, restarted, same = worker(), worker(), worker()
+    fixed = [msgspec.structs.replace(north_alone[0], **change)]
+    async with sharing(north_alone, one, same), sharing(fixed, restarted):
+        one.failed("north", MODEL, Failure(Cools.ACCOUNT))
+        await until(lambda: cools(same))
+        await asyncio.sleep(1.2)
+        assert cools(one)
+        assert not cools(restarted)
 
 
 @pytest.mark.parametrize("junk", [b"[]", b'{"slots": {"provider": "x"}}', b"3", b'"text"', b"null"])
 async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
 ) -> None:
-    session_cache.set(KEY, junk, ex=60)
+    session_cache.set(health_sync.key(north_alone[0]), junk, ex=60)
     await other_worker_knows(north_alone)
 
 
@@ -148,11 +165,14 @@ SLOT = {"id": "x", "failures": 1, "is_stated": False, **dict.fromkeys(NUMBERS, 1
 
 @pytest.mark.parametrize("field", [*NUMBERS, "failures"])
 @pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-1", "[]"])
-def test_record_is_passed_over_when_it_cannot_be_true(session_cache: redis.Redis, field: str, seconds: str) -> None:
+def test_record_is_passed_over_when_it_cannot_be_true(
+    session_cache: redis.Redis, north_alone: list[Provider], field: str, seconds: str
+) -> None:
+    key = health_sync.key(north_alone[0])
     for value, expected in ((1, 1), (seconds, 0)):
         slot = ", ".join(f'"{name}": {json.dumps(each)}' for name, each in SLOT.items() if name != field)
-        session_cache.set(KEY, f'{{"slots": {{"provider": {{{slot}, "{field}": {value}}}}}}}', ex=60)
-        assert len(health_sync.read("default", ["north"], time.monotonic)["north"]) == expected
+        session_cache.set(key, f'{{"slots": {{"provider": {{{slot}, "{field}": {value}}}}}}}', ex=60)
+        assert len(health_sync.read("default", north_alone, time.monotonic)["north"]) == expected
 
 
 async def test_clock_of_another_process_does_not_matter(

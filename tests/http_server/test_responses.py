@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
+from sentinel_project.http_exchange import Exchange
 from tests.http_server.conftest import App, Connect, read, refused
+from tests.servers import wait_for
 
 
 def get(connect: Connect, path: str, version: str = "1.1", method: str = "GET") -> tuple[bytes, bytes]:
@@ -48,3 +52,15 @@ def test_response_is_an_api_error_when_the_application_fails(connect: Connect, p
 
 def test_stream_has_no_end_when_the_application_fails_within_it(connect: Connect, app: App) -> None:
     assert get(connect, "/broken")[1] == b"3\r\none\r\n3\r\ntwo\r\n"
+
+
+@pytest.mark.parametrize("path", ["/", "/stream", "/unread"])
+def test_exchange_is_freed_at_once_when_its_response_is_complete(connect: Connect, path: str) -> None:
+    """One that waits for the garbage collector holds its request, its headers and its task until then."""
+    gc.collect()
+    gc.disable()
+    try:
+        get(connect, path)
+        wait_for(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()), 2)
+    finally:
+        gc.enable()

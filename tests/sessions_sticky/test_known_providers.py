@@ -11,7 +11,7 @@ from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.api.bulk_serializers import RebindAllSerializer
 from sessions_sticky.api.serializers import RebindSerializer
 from sessions_sticky.conf import conf
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import MOVE, PROPOSAL

@@ -10,11 +10,12 @@ from django.core.cache import caches
 import sentinel_project
 import sessions_sticky
 from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.objects import StoredObject
 from sessions_sticky import keys, sessions
 from sessions_sticky.api.throttling import SessionThrottle
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.bulk import Move
@@ -52,7 +53,7 @@ OPERATIONS = {
     "turn": lambda: (sessions.record_turn(turn("conv-1")), sessions.trail("conv-1"), sessions.usage()),
     "reindex": sessions.reindex,
     "doctor": doctor.examine,
-    "health": lambda: health_sync.write("default", {"north": {}}),
+    "health": lambda: health_sync.write("default", {health_sync.key(ECHO[0]): {}}),
     "objects": lambda: objects._write("resp_1", StoredObject("p", "o")),
 }
 

@@ -21,7 +21,8 @@ from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, sess
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.async_client import AsyncRedis
 from sessions_sticky.connections.commands import Batch, Command, run
-from sessions_sticky.jobs import records
+from sessions_sticky.jobs.job import Job
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
 from sessions_sticky.policy import Policy
@@ -213,7 +214,7 @@ async def test_async_twin_shares_the_sessions_of_a_fakeredis_within_the_process(
 
 
 def test_job_ends_when_its_record_is_gone(session_cache):
-    job = records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
     runner = JobRunner(sessions, job)
     runner._do()
     runner._update_expected()
@@ -221,8 +222,8 @@ def test_job_ends_when_its_record_is_gone(session_cache):
 
 
 def test_job_runner_starts_no_thread_when_another_worker_has_the_lease(session_cache):
-    job = records.Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
-    records.Records(sessions._store).lease(job.key, "another worker's token", 60)
+    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    Records(sessions._store).lease(job.key, "another worker's token", 60)
     assert JobRunner(sessions, job).run() is False
 
 

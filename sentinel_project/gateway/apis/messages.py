@@ -145,7 +145,7 @@ class CountTokens(Messages):
 
 
 def _without_thinking(message: bytes) -> bytes | None:
-    """Return a message without its thinking blocks; None for one of nothing else: Anthropic refuses empty messages."""
+    """Return a message without its thinking blocks; None if nothing else is left: Anthropic refuses empty messages."""
     if _MARK not in message:
         return message
 

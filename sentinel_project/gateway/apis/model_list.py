@@ -39,7 +39,7 @@ async def model(call: Call, name: str) -> Reply:
 
 
 def _usable(call: Call) -> list[str]:
-    """Return the models of all providers; for Anthropic's clients, only of those that speak Messages."""
+    """Return the models of all providers; for Anthropic's clients, only of those that support Messages."""
     only = MESSAGES.name if is_anthropic(call.headers) else None
     return sorted({model for each in providers() if only is None or only in each.apis for model in each.models})
 
@@ -50,7 +50,7 @@ def _openai_model(name: str) -> dict[str, Any]:
 
 
 def _anthropic_model(name: str) -> dict[str, Any]:
-    """Return a model whose date of release is not known, for which Anthropic has an epoch value."""
+    """Return a model; its release date is unknown, for which Anthropic documents the epoch."""
     return {"type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
 
 

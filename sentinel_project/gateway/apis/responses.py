@@ -145,7 +145,7 @@ class Compact(Responses):
 
     def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
         """Refuse: the echo keeps no history."""
-        raise ApiError(400, f"Provider {provider!r} does not compact", code="unsupported")
+        raise ApiError(400, f"Provider {provider!r} does not support compaction", code="unsupported")
 
 
 class InputTokens(Responses):

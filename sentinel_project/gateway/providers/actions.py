@@ -1,4 +1,4 @@
-"""What operators can do with a provider: on the page, by the API and by the command."""
+"""Actions of operators on a provider, for the page, the API and the command."""
 
 from __future__ import annotations
 
@@ -63,9 +63,11 @@ def only_here(name: str) -> list[str]:
 
 
 def _try(name: str) -> None:
-    """End the cooldowns of a provider in the shared record, which all workers take over."""
-    health = Health(0, lambda: ())
-    health_sync.merge(health, health_sync.read(DEFAULT_CACHE_ALIAS, [name], health.now))
+    """End the cooldowns of a provider in the shared record, which all workers read."""
+    health, known = Health(0, lambda: ()), [each for each in configured() if each.name == name]
+    health_sync.merge(health, health_sync.read(DEFAULT_CACHE_ALIAS, known, health.now))
     if name in health.states:
         health.end_cooldowns(name)
-        health_sync.write(DEFAULT_CACHE_ALIAS, {name: health_sync.record(health.states[name], health.now())})
+        health_sync.write(
+            DEFAULT_CACHE_ALIAS, {health_sync.key(known[0]): health_sync.record(health.states[name], health.now())}
+        )

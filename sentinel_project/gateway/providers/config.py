@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Annotated, Literal, get_args
 
@@ -44,7 +45,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream. `base_url` None: the echo inside the process; `api_key` None: send none.
 
     `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
-    providers that share prompt caches and encrypted reasoning. Names of headers are in lower case.
+    providers that share prompt caches and encrypted reasoning. Names of headers are in lower case. `endpoint`
+    changes with where requests go, and with the key: what is known of the old one does not hold for the new one.
     """
 
     name: str
@@ -66,13 +68,16 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     cache_seconds: float = DEFAULT_CACHE_SECONDS
     prices: dict[str, Price] = {}
     secrets: tuple[str, ...] = ()
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
-        """Collect the secrets to mask in answers: the key, and secrets in headers and query."""
+        """Collect the secrets to mask in answers (the key, and secrets in headers and query), and hash the endpoint."""
         given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
         words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
         secrets = tuple(secret for secret in (self.api_key, *words) if secret)
         msgspec.structs.force_setattr(self, "secrets", secrets)
+        where = msgspec.json.encode((self.base_url, self.api_key, self.auth, self.headers, self.query), order="sorted")
+        msgspec.structs.force_setattr(self, "endpoint", hashlib.sha256(where).hexdigest()[:8])
 
     def serves(self, model: str, api: str) -> bool:
         """Return whether requests for a model may go there, by an API."""

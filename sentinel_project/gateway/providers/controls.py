@@ -1,4 +1,4 @@
-"""What operators have set for providers, effective in all workers within a second and kept over restarts.
+"""Controls that operators set on providers: effective in all workers within a second, and kept over restarts.
 
 `drain`: no new conversations. `hold`: conversations spill over but do not move. Each is a key of Django's cache without
 an expiry; while the cache is unavailable what was last read stays in force.
@@ -60,7 +60,7 @@ def drained() -> frozenset[str]:
 
 
 def take_over(found: Settings) -> None:
-    """Let what was read be in force in this process."""
+    """Replace the controls of this process."""
     _in_force.clear()
     _in_force.update(found)
 
@@ -102,7 +102,7 @@ def release(name: str) -> None:
 
 
 async def follow_forever(names: Callable[[], Iterable[str]]) -> None:
-    """Let the shared controls be in force in this process, until cancelled."""
+    """Apply the shared controls in this process until cancelled."""
     was_read = True
     while True:
         try:

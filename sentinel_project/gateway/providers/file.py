@@ -182,7 +182,7 @@ def _check_base_url(place: Place, base_url: str) -> None:
 
 
 def _host(base_url: str) -> str | None:
-    """Return the host that the HTTP client makes of a URL; None unless that has a scheme, a host and a path alone."""
+    """Return the host that the HTTP client connects to; None unless the URL has only a scheme, a host and a path."""
     from yarl import URL  # aiohttp's; loading it takes 30 ms, and commands without a file of providers need none
 
     try:

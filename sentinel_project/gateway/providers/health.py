@@ -74,6 +74,7 @@ class Health:
         self._cooldown_seconds = cooldown_seconds
         self._providers = providers
         self._evidence: dict[str, Evidence] = defaultdict(Evidence)
+        self._endings: dict[str, Evidence] = defaultdict(Evidence)
 
     def is_cooling(self, name: str, model: str) -> bool:
         """Return whether the provider cools down for a model."""
@@ -141,8 +142,16 @@ class Health:
             if state.failures:
                 self._set(name, slot, msgspec.structs.replace(state, cooling_until=self.now(), is_stated=False))
 
-    def failed(self, name: str, model: str, failure: Failure) -> None:
-        """Start the cooldown of the failure's class."""
+    def completed(self, name: str) -> None:
+        """Record that a stream has ended as it should."""
+        self._endings[name].record_answer(self.now())
+
+    def failed(self, name: str, model: str, failure: Failure, *, has_content: bool = False) -> None:
+        """Start the cooldown of the failure's class. `has_content`: it broke an answer that had begun.
+
+        The outlier rule holds for the beginnings of answers and for their ends, each by itself: a provider that breaks
+        all of its streams off has begun them well.
+        """
         if failure.cools is Cools.ACCOUNT:
             for each in self._of_account(name):
                 self._cool(each, ACCOUNT, failure)
@@ -151,7 +160,12 @@ class Health:
         elif failure.cools is Cools.MODEL or (failure.cools is Cools.OUTLIER and failure.retry_after is not None):
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
-            self._record_outlier(name, model, failure)
+            self._record_outlier(name, model, failure, self._endings if has_content else self._evidence)
+
+    def forget(self, name: str) -> None:
+        """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
+        for known in (self.states, self._evidence, self._endings):
+            known.pop(name, None)
 
     def record_pace(self, name: str, *, is_slow: bool) -> None:
         """Record whether a provider is slow; for other processes only when it changes."""
@@ -202,10 +216,10 @@ class Health:
             if slot == CACHE and all(each.cooled_at and not each.is_stated for each in (mine, state)):
                 self._set(name, slot, msgspec.structs.replace(state, is_stated=True))
 
-    def _record_outlier(self, name: str, model: str, failure: Failure) -> None:
-        is_outlier = self._evidence[name].record_failure(self.now(), failure.conversation)
+    def _record_outlier(self, name: str, model: str, failure: Failure, evidence: dict[str, Evidence]) -> None:
+        is_outlier = evidence[name].record_failure(self.now(), failure.conversation)
         on_trial = [slot for slot, state in self._slots(name, model) if state.failures and slot != ACCOUNT]
-        if on_trial and self._may_cool(name, model):
+        if on_trial and evidence is self._evidence and self._may_cool(name, model):
             for slot in on_trial:
                 self._cool(name, slot, failure)
         elif is_outlier:

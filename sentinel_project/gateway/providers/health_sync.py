@@ -2,10 +2,10 @@
 
 What one worker learns, all know within a second. Without the cache each goes by what it has learned itself.
 
-One record for each provider holds all of its slots. It is written with a TTL of `KEEP_SECONDS` and holds durations
-only: what is left of the TTL is its age by the store's clock, so no process needs another one's clock. Each worker
-merges what it reads, slot by slot, and writes a record that lacks what it knows: two that write at the same moment
-agree with the next exchange.
+One record for each provider and endpoint holds all of its slots: with another URL or key it begins without. It is
+written with a TTL of `KEEP_SECONDS` and holds durations only: what is left of the TTL is its age by the store's clock,
+so no process needs another one's clock. Each worker merges what it reads, slot by slot, and writes a record that lacks
+what it knows: two that write at the same moment agree with the next exchange.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
@@ -73,9 +73,8 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
     was_shared = True
     while True:
         wake.clear()
-        names = [provider.name for provider in providers()]
         try:
-            await _exchange(health, names, alias)
+            await _exchange(health, providers(), alias)
             is_shared = True
         except Exception as exc:  # each cache backend has errors of its own
             is_shared = False
@@ -101,29 +100,29 @@ async def probe_forever(health: Health, providers: Callable[[], Sequence[Provide
             health.record_probe(provider.name, is_alive=answer)
 
 
-async def _exchange(health: Health, names: list[str], alias: str) -> None:
+async def _exchange(health: Health, providers: Sequence[Provider], alias: str) -> None:
     """Merge the records of some providers, then write those that lack local changes."""
     run = sync_to_async(lambda call: call(), thread_sensitive=False, executor=_thread)
-    stored: dict[str, States] = await run(lambda: read(alias, names, health.now))
+    stored: dict[str, States] = await run(lambda: read(alias, providers, health.now))
     merge(health, stored)
     records = {}
-    for name in names:
-        known = health.states.get(name, {})
-        if {slot: state.id for slot, state in known.items()} != {s: state.id for s, state in stored[name].items()}:
-            records[name] = record(known, health.now())
+    for each in providers:
+        known, shared = health.states.get(each.name, {}), stored[each.name]
+        if {slot: state.id for slot, state in known.items()} != {slot: state.id for slot, state in shared.items()}:
+            records[key(each)] = record(known, health.now())
     if records:
         await run(lambda: write(alias, records))
 
 
 def write(alias: str, records: dict[str, dict[str, Any]]) -> None:
-    """Store the records of some providers; raises the cache's own errors."""
-    for name, states in records.items():
-        caches[alias].set(_key(name), states, KEEP_SECONDS)
+    """Store the records of some providers, by key; raises the cache's own errors."""
+    for place, states in records.items():
+        caches[alias].set(place, states, KEEP_SECONDS)
 
 
-def read(alias: str, names: list[str], clock: Callable[[], float]) -> dict[str, States]:
+def read(alias: str, providers: Iterable[Provider], clock: Callable[[], float]) -> dict[str, States]:
     """Return the shared states of some providers, by name and slot; raises the cache's own errors."""
-    return {name: _stored(alias, name, clock) for name in names}
+    return {each.name: _stored(alias, key(each), clock) for each in providers}
 
 
 def merge(health: Health, stored: dict[str, States]) -> None:
@@ -133,15 +132,15 @@ def merge(health: Health, stored: dict[str, States]) -> None:
             health.merge(name, slot, state)
 
 
-def _stored(alias: str, name: str, clock: Callable[[], float]) -> States:
+def _stored(alias: str, place: str, clock: Callable[[], float]) -> States:
     """Decode a record; return nothing for invalid values of other programs."""
     cache: Any = caches[alias]
     asked = clock()
     try:
-        left = cache.pttl(_key(name))  # before the value, as the clock: a late read looks older
+        left = cache.pttl(place)  # before the value, as the clock: a late read looks older
         if not left:
             return {}
-        stored = msgspec.convert(cache.get(_key(name)), _Record)
+        stored = msgspec.convert(cache.get(place), _Record)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
     except Exception as exc:  # each cache backend has errors of its own
@@ -192,8 +191,9 @@ def _ago(at: float, now: float) -> float:
     return min(max(0.0, now - at), MAX_AGE_SECONDS)
 
 
-def _key(name: str) -> str:
-    return keys.prefixed(f"provider:{name}")
+def key(provider: Provider) -> str:
+    """Return the key of a provider's record."""
+    return keys.prefixed(f"provider:{provider.name}:{provider.endpoint}")
 
 
 async def _is_alive(provider: Provider) -> bool:

@@ -137,6 +137,10 @@ class Load:
         """Return a provider's pace."""
         return self._paces[name]
 
+    def forget_pace(self, name: str) -> None:
+        """Begin without knowledge of a provider's pace."""
+        self._paces.pop(name, None)
+
     def retries(self, model: str) -> Gate:
         """Return the gate of the further attempts of a model's requests."""
         return self._retries[model]

@@ -1,4 +1,4 @@
-"""The history of outages: when each provider failed, with what error, and what became of its conversations.
+"""The history of outages: when each provider failed, its error, and how many requests spilled over and sessions moved.
 
 The worker that gets the first answer adds the outage to a list in Django's cache.
 """

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -59,10 +59,11 @@ def provider_names() -> list[str]:
     return [provider.name for provider in providers()]
 
 
-async def watch_forever(path: str | None) -> None:
+async def watch_forever(path: str | None, on_new_endpoint: Callable[[str], None] = lambda name: None) -> None:
     """Take over the file's changes until cancelled; one that cannot be used is logged, and changes nothing.
 
-    `path` None: there is no file to change.
+    `path` None: there is no file to change. `on_new_endpoint` is called with the name of each provider whose requests
+    no longer go where they went, or with the same key.
     """
     known: Version | None = None  # not the file's now: it may have changed since the settings read it
     while path is not None:
@@ -72,7 +73,8 @@ async def watch_forever(path: str | None) -> None:
             if await asyncio.to_thread(_version, path) != version:
                 continue  # it is still being written
             known = version
-            await _take_over(path)
+            for name in await _take_over(path):
+                on_new_endpoint(name)
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -92,18 +94,21 @@ def _settles_in(version: Version) -> float:
     return SETTLE_SECONDS - max(0, age) if version[0] else SETTLE_SECONDS
 
 
-async def _take_over(path: str) -> None:
+async def _take_over(path: str) -> list[str]:
+    """Take over a file; return the names of the providers that are no longer where they were."""
     try:
         new = await asyncio.to_thread(load_providers, path)
     except ValueError as exc:
         metrics.provider_reloads.labels("refused").inc()
         logger.error("the providers stay as they were, for their file cannot be used: %s", exc)
-        return
+        return []
     old = configured()
     if new != old:
         _taken[:] = [new]
         metrics.provider_reloads.labels("taken").inc()
         logger.info("the providers have changed: %s", _difference(old, new))
+    endpoints = {(each.name, each.endpoint) for each in new}
+    return [each.name for each in old if (each.name, each.endpoint) not in endpoints]
 
 
 def _difference(old: Sequence[Provider], new: Sequence[Provider]) -> str:

@@ -126,9 +126,8 @@ def latest_health() -> Health:
     """Return the newest states of the providers, from this process or the shared ones."""
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
-    names = [provider.name for provider in configured()]
     try:
-        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, names, known.now))
+        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, configured(), known.now))
     except Exception as exc:  # each cache backend has errors of its own
         logger.warning("provider health could not be read: %s", type(exc).__name__)
     return known

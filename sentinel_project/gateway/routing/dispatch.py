@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple, cast
 
 import msgspec
@@ -21,6 +22,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
@@ -132,10 +134,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             attempts.end()
             attempts.record_pace(provider, seconds, health)
             metrics.upstream_time(provider.name, stream).observe(seconds)
-            health.answered(provider.name, plan.model, begun)
-            failures.count_doubtful()
-            gate.wake()  # it may have been cooling down until now
-            answer = answer.until_end(gate.leave)
+            answer = failures.observe(provider, answer, begun).until_end(gate.leave)
             result = await record_result(plan, provider, failures.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
@@ -157,7 +156,7 @@ class _Failures:
         self.away = plan.away
         self._plan, self._health = plan, health
         self._conversation = plan.identity.session_id or f"owner {plan.owner}"
-        self._doubtful: list[tuple[str, Failure]] = []
+        self._doubtful: list[tuple[Provider, Failure]] = []
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
@@ -171,22 +170,48 @@ class _Failures:
         logger.warning("provider %r failed: %s", provider.name, error.logged)
         if error.is_timeout:
             metrics.upstream_abandoned.labels(provider.name).inc()
-        cools = error.failure_class.cools
-        failure = Failure(cools, error.retry_after, error.is_alive, self._conversation, error.summary)
+        failure = self._failure(error)
         if failure.is_certain:
-            self._health.failed(provider.name, self._plan.model, failure)
+            self._count(provider, failure)
         elif not is_slow:
-            self._doubtful.append((provider.name, failure))
+            self._doubtful.append((provider, failure))
         self.first = self.first or error
         if self._plan.is_own(provider):
             self.away = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
             self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
 
-    def count_doubtful(self) -> None:
-        """Count doubtful failures: another provider has answered, so the request was not at fault."""
-        for name, failure in self._doubtful:
-            self._health.failed(name, self._plan.model, failure)
+    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> client.Answer:
+        """Count an answer, a stream's when its content begins, and how the stream ends."""
+        progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
+        if progress is None or progress.has_content:
+            on_answer()
+        else:
+            progress.on_content = on_answer
+        return answer if progress is None else answer.until_end(partial(self._record_end, provider, progress))
+
+    def _record_answer(self, provider: Provider, begun: float) -> None:
+        """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
+        self._health.answered(provider.name, self._plan.model, begun)
+        for failed, failure in self._doubtful:
+            self._count(failed, failure)
+        routing.load.gate(provider.name).wake()  # it may have been cooling down until now
+
+    def _record_end(self, provider: Provider, progress: Progress) -> None:
+        """Count how a stream ended. After its prelude no other provider can show who was at fault."""
+        error = progress.failure
+        if error is None and progress.is_complete:
+            self._health.completed(provider.name)
+        elif error is not None and not error.is_of_request:
+            self._count(provider, self._failure(error), has_content=progress.has_content)
+
+    def _count(self, provider: Provider, failure: Failure, *, has_content: bool = False) -> None:
+        """Count a failure, unless the provider's URL or key has been changed since the request was planned."""
+        if (provider.name, provider.endpoint) in {(each.name, each.endpoint) for each in configured()}:
+            self._health.failed(provider.name, self._plan.model, failure, has_content=has_content)
+
+    def _failure(self, error: UpstreamFailure) -> Failure:
+        return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:

@@ -10,7 +10,7 @@ from sentinel_project.gateway.errors import ApiError
 
 def unknown_model(model: str) -> ApiError:
     """Return the error for a model that no provider is configured for."""
-    return ApiError(404, f"The model {model!r} does not exist here", param="model", code="model_not_found")
+    return ApiError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
 
 
 def unreachable(model: str, seconds_left: list[float]) -> ApiError:

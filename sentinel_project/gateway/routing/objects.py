@@ -122,7 +122,7 @@ async def read(object_id: str) -> StoredObject | None:
         if object_id in _remembered:
             return _remembered[object_id]
         logger.warning("upstream object %r cannot be looked up: %s", object_id, type(exc).__name__)
-        message, headers = f"Where {object_id!r} is stored cannot be looked up at the moment", {"Retry-After": "1"}
+        message, headers = f"The provider of {object_id!r} cannot be looked up now", {"Retry-After": "1"}
         raise ApiError(503, message, type="service_unavailable", code="store_unavailable", headers=headers) from exc
     if stored is not None:
         _remember(object_id, stored)

@@ -15,10 +15,12 @@ from sentinel_project.gateway.routing.errors import unknown_model, unreachable
 from sentinel_project.gateway.routing.objects import Placement
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import Spill
+from sentinel_project.gateway.tracing import trace_resolve
 from sessions_sticky import rendezvous
 from sessions_sticky.identity import Identity
 
 
+@trace_resolve
 async def plan_request(identity: Identity, request: ApiRequest, owner: str, placement: Placement | None) -> Plan:
     """Return the providers for a request. `placement` is None when it refers to no upstream objects."""
     if not request.model:
@@ -77,7 +79,7 @@ def plan_any_model(
     """
     able = [provider for provider in providers() if api in provider.apis and (only is None or provider.name in only)]
     if not able:
-        raise ApiError(404, f"No provider here speaks the API {api!r}", code="unknown_url")
+        raise ApiError(404, f"No provider supports the API {api!r}", code="unknown_url")
     well = {provider.name: provider for provider in able if not routing.health.seconds_left(provider.name)}
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
     ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]

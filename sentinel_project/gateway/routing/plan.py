@@ -69,6 +69,12 @@ class Plan(NamedTuple):
         return self.session is not None and provider.name == self.session.provider
 
 
+def forget(name: str) -> None:
+    """Begin without knowledge of a provider whose endpoint has changed."""
+    health.forget(name)
+    load.forget_pace(name)
+
+
 def providers_for(model: str, api: str) -> list[Provider]:
     """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if provider.serves(model, api)]

@@ -18,6 +18,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.replies import call_at_end
+from sentinel_project.gateway.tracing import trace_attempt
 from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
@@ -65,6 +66,7 @@ class Answer(NamedTuple):
         return self
 
 
+@trace_attempt
 async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | None, until: Until) -> Answer:
     """Send a request, with `body` instead of the client's, to a provider; `hint` goes into its affinity header.
 

@@ -28,13 +28,15 @@ class UpstreamFailure(ApiError):
 
     `reason` is its status or the error's code, never the provider's own text, which may repeat the message.
     `failure_class` says what cools down; `retry_after` is the wait in seconds that the provider states, None without
-    one; `is_alive` is True when it did answer.
+    one; `is_alive` is True when it did answer. `is_of_request`: it reported what is the request's own fault, but with
+    status 200; within a stream, where no other provider can be asked, that counts against none.
     """
 
     reason: str = ""
     failure_class: FailureClass = failures.BROKEN
     retry_after: float | None = None
     is_alive: bool = False
+    is_of_request: bool = False
 
     @property
     def is_timeout(self) -> bool:
@@ -126,12 +128,11 @@ def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> Upstre
     numbers = frozenset(value for name in ("code", "status") if isinstance(value := fields.get(name), int))
     status = failures.status_of_error(codes, numbers)
     failure_class = failures.classify(status, codes, message)
-    if not failure_class.is_failover:
-        failure_class = failures.BROKEN
+    is_of_request = not failure_class.is_failover
     own: dict[str, Any] = {"type": "upstream_error", "code": _text(fields.get("code")) or "upstream_error"}
     own["provider_body"] = answer if api.is_error_shape(answer) else None
-    failed = _answered(provider, status, message, failure_class, **own)
-    failed.is_alive = True
+    failed = _answered(provider, status, message, failures.BROKEN if is_of_request else failure_class, **own)
+    failed.is_alive, failed.is_of_request = True, is_of_request
     return failed
 
 

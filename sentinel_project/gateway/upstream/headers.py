@@ -12,6 +12,7 @@ import aiohttp
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.tracing import send_context
 from sentinel_project.gateway.upstream.masking import mask
 
 TO_PROVIDER = frozenset(
@@ -32,6 +33,7 @@ TURN_STATE = "x-codex-turn-state"
 """State of one turn that Codex sends back with the turn's next request; only its issuer can read it."""
 
 
+@send_context
 def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> dict[str, str]:
     """Return the headers of a request to a provider: the client's that are allowed, then the provider's own.
 

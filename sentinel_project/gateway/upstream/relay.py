@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
@@ -42,10 +42,16 @@ _ending: set[asyncio.Task[None]] = set()
 
 
 class Progress:
-    """Whether a stream has had content, which has to begin by the loop's time `deadline`."""
+    """How far a stream has come. Its content, of which `on_content` is notified, has to begin by the loop's `deadline`.
+
+    `is_complete`: it has had the API's last event, or may close without. `failure`: why it ended otherwise; None
+    while it has not, and if its client left.
+    """
 
     def __init__(self, api: Api, deadline: float) -> None:
-        self.has_content = False
+        self.has_content = self.is_complete = False
+        self.failure: UpstreamFailure | None = None
+        self.on_content: Callable[[], None] = lambda: None
         self._api, self._deadline = api, deadline
 
     @property
@@ -57,6 +63,8 @@ class Progress:
         """Look for content in whole events."""
         if not self.has_content:
             self.has_content = any(self.is_content(self._api.stage(event)) for event in events.split(whole))
+            if self.has_content:
+                self.on_content()
 
     def is_content(self, stage: Stage) -> bool:
         """Return whether an event at this stage is content."""
@@ -117,30 +125,28 @@ async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
     A provider's own error event is counted, and passed on as the only one. While the provider is quiet the client gets
     heartbeats. Closing the generator ends the request.
     """
-    provider, api, response = reader.provider, reader.api, reader.response
-    is_complete, has_failed, end, last = False, False, None, b""
+    provider, api, response, progress = reader.provider, reader.api, reader.response, reader.progress
+    end, last = None, b""
     following: bytes | None = whole
     try:
         while following is not None:
             if following:
-                has_failed = has_failed or _record_error(provider, api, following)
-                is_complete = is_complete or api.may_end_after(following)
-                end, last = _end(api, following), last if following is api.heartbeat else following
+                end, last = _record_events(reader, following), last if following is api.heartbeat else following
                 yield mask_body(following[:end], provider.secrets)
             if end is not None:
                 return
             following = await reader.next()
-        if not (is_complete or has_failed):
+        if not (progress.is_complete or progress.failure):
             raise incomplete(provider)
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
-        if not has_failed:
+        if progress.failure is None:
             yield api.error_event(stopping.error(), last)
     except (UpstreamFailure, aiohttp.ClientError, TimeoutError, OSError) as exc:
-        if not has_failed:
+        if progress.failure is None:
             failed = exc if isinstance(exc, UpstreamFailure) else failure(provider, exc)
-            _record_failure(provider, failed)
+            _record_failure(reader, failed)
             yield api.error_event(failed, last)
     finally:
         reader.close()
@@ -164,7 +170,8 @@ class _Reader:
         progress: Progress,
     ) -> None:
         self.provider, self.api, self.response = provider, api, response
-        self._buffer, self._progress = buffer, progress
+        self.progress = progress
+        self._buffer = buffer
         self._loop = asyncio.get_running_loop()
         self._quiet_since = self._loop.time()
         self._alarm = Alarm(self._loop)
@@ -177,7 +184,7 @@ class _Reader:
         """
         if len(self._buffer.rest) > MAX_EVENT_BYTES:
             raise too_long(self.provider, MAX_EVENT_BYTES)
-        until = min(self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS, self._progress.until)
+        until = min(self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS, self.progress.until)
         heartbeat_at = self._loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
         try:
             with self._alarm.at(min(until, heartbeat_at)):
@@ -189,7 +196,7 @@ class _Reader:
         self._quiet_since = self._loop.time()
         if chunk:
             whole = self._buffer.take(chunk)
-            self._progress.read(whole)
+            self.progress.read(whole)
             return whole
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
@@ -230,16 +237,19 @@ def _json_object(event: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _record_error(provider: Provider, api: Api, whole: bytes) -> bool:
-    """Count and log an error that the provider reports in whole events; return whether there is one."""
-    error = _error(api, whole)
-    if error is not None:
-        _record_failure(provider, stream_error(provider, api, error))
-    return error is not None
+def _record_events(reader: _Reader, whole: bytes) -> int | None:
+    """Record an error in whole events, and whether they complete the stream; return where the API's last one ends."""
+    api, progress = reader.api, reader.progress
+    if progress.failure is None and (error := _error(api, whole)) is not None:
+        _record_failure(reader, stream_error(reader.provider, api, error))
+    end = _end(api, whole)
+    progress.is_complete = progress.is_complete or end is not None or api.may_end_after(whole)
+    return end
 
 
-def _record_failure(provider: Provider, failed: UpstreamFailure) -> None:
+def _record_failure(reader: _Reader, failed: UpstreamFailure) -> None:
     """Count and log a failure within a stream, whose status was already sent."""
+    provider, reader.progress.failure = reader.provider, failed
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
 

@@ -32,11 +32,13 @@ function watchSelection(form) {
   const page = form.querySelector("[data-sticky-page]");
   const all = form.querySelector("[data-sticky-all]");
   const counter = form.querySelector("[data-sticky-counter]");
+  const buttons = form.querySelectorAll("button[formaction]");
   if (!all) return;
 
   function show() {
     const number = rows.filter((row) => row.checked).length;
     for (const row of rows) row.disabled = all.checked;
+    for (const button of buttons) button.disabled = !number && !all.checked;
     counter.textContent = number && !all.checked ? counter.dataset.text.replace("%(number)s", number) : "";
     if (page) {
       page.checked = number > 0 && number === rows.length;

@@ -11,7 +11,7 @@ from django.test import Client
 
 from sessions_sticky import keys, sessions
 from sessions_sticky.admin import events
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters

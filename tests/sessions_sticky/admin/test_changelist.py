@@ -8,7 +8,7 @@ import pytest
 from django.utils.html import escape
 
 from sessions_sticky import keys, sessions
-from sessions_sticky.admin.changelist import PAGE_SIZE
+from sessions_sticky.admin.changelist import MAX_CURSORS, PAGE_SIZE, Position
 from sessions_sticky.identity import identify
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED, hidden_fields, listed, messages_of, page_of, query
 from tests.sessions_sticky.indexed import write_raw
@@ -151,7 +151,35 @@ def test_list_counts_at_most_when_counting_would_take_long(
     assert ada.get(query(provider="openai")).context["count"] == (3, True)
 
 
-@pytest.mark.parametrize("cursor", ["x", "....", "é", "x" * 3_000])
+def test_list_shows_its_position_and_leads_back_when_there_are_pages(ada: Client, session_cache: redis.Redis) -> None:
+    for number in range(2 * PAGE_SIZE + 7):
+        sessions.create(f"conv-{number}", **PROPOSED)
+    first = ada.get(query(provider="openai"))
+    second = ada.get(f"{BASE}{first.context['next_query']}")
+    third = ada.get(f"{BASE}{second.context['next_query']}")
+    for page, position in ((first, "1-50 of 107"), (second, "51-100 of 107"), (third, "101-107 of 107")):
+        assert position in page.text
+    assert first.context["previous_query"] is None
+    back = ada.get(f"{BASE}{third.context['previous_query']}")
+    assert listed(back) == listed(second)
+    assert "51-100 of 107" in back.text
+    assert back.context["previous_query"] == "?provider=openai"
+    assert 'rel="prev"' not in first.text
+    assert f'rel="prev" href="{query(provider="openai")}"' in back.text
+
+
+def test_list_remembers_some_pages_only_when_many_were_seen() -> None:
+    position = Position()
+    for number in range(MAX_CURSORS + 5):
+        position = position.following(f"c{number}", PAGE_SIZE)
+    assert Position.read(str(position)) == position
+    assert (position.before, len(position.cursors)) == (PAGE_SIZE * (MAX_CURSORS + 5), MAX_CURSORS)
+    while position.previous:
+        position = position.previous
+    assert (position.before, position.cursors) == (PAGE_SIZE * 6, ("c5",))
+
+
+@pytest.mark.parametrize("cursor", ["x", "....", "é", "x" * 3_000, "-1.", "².", "1" * 13 + ".", "50", "50.x"])
 def test_list_goes_to_the_first_page_when_the_cursor_is_invalid(
     ada: Client, session_cache: redis.Redis, cursor: str
 ) -> None:
@@ -237,9 +265,8 @@ def test_search_reports_no_match(ada: Client, session_cache: redis.Redis, text: 
     response = ada.get(f"{BASE}search/", {"q": text})
     assert listed(response) == []
     assert f'name="q" value="{escape(text)}"' in response.text
-    assert (
-        f"is exactly “<bdi>{escape(text)}</bdi>”, and no id contains it. The search is case-sensitive." in response.text
-    )
+    assert f"is exactly “<bdi>{escape(text)}</bdi>”, and no id contains it." in response.text
+    assert "an owner by the whole name only. Capital and small letters differ." in response.text
     assert "All sessions have been searched." in response.text
     assert "conv-1" not in response.text
 

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from sessions_sticky import Attempt, Price, Turn, Usage, keys, sessions
+from sessions_sticky.admin import registry
 from tests.sessions_sticky.admin.pages import BASE, PROPOSED, messages_of, page_of
 from tests.sessions_sticky.indexed import write_raw
 
@@ -221,8 +222,9 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
 
 
 def test_detail_names_the_provider_that_answered_last_when_it_is_another(
-    ada: Client, session_cache: redis.Redis
+    ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(registry, "_notes", [])
     sessions.create("conv-1", **PROPOSED)
     route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai"}
     attempts = (Attempt("openai", 503, "overloaded"), Attempt("mistral", 502))
@@ -231,3 +233,22 @@ def test_detail_names_the_provider_that_answered_last_when_it_is_another(
         text = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", ada.get(page_of("conv-1")).text))
         assert ("The last turn was answered by azure, not by openai" in text) is (outcome == "spilled")
         assert ("Failed attempts: openai 503 overloaded, mistral 502 ." in text) is bool(tried)
+
+
+def test_detail_says_why_the_provider_serves_no_requests_now(
+    ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_notes", [])
+    registry.register_provider_note(
+        lambda provider, model: f"<{provider}> has no {model} now." * (provider == "openai")
+    )
+    sessions.create("conv-1", **PROPOSED)
+    sessions.create("conv-2", "mistral", "large", "user-456")
+    assert "&lt;openai&gt; has no gpt-4 now." in ada.get(page_of("conv-1")).text
+    assert "has no" not in ada.get(page_of("conv-2")).text
+    assert "has no" not in ada.get(page_of("missing")).text
+    route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai", "outcome": "spilled"}
+    sessions.record_turn(Turn(at=1_700_000_000, provider="azure", **route))
+    text = re.sub("<[^>]*>", "", ada.get(page_of("conv-1")).text)
+    assert "Answered by azure right now: &lt;openai&gt; has no gpt-4 now." in text
+    assert "The last turn was answered" not in text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
-from sessions_sticky import cache_config, sessions
+from sessions_sticky import Price, Turn, Usage, cache_config, sessions
 from sessions_sticky.admin import registry
 from tests.conftest import patient_config
 from tests.servers import start_server
@@ -45,6 +47,27 @@ def test_preview_counts_and_changes_nothing_when_the_form_is_filled_in(ada: Clie
     assert "<strong>3</strong> sessions will move." in response.text
     assert sessions.count(provider="openai") == 3
     assert jobs.recent() == []
+
+
+def test_preview_shows_the_cached_tokens_that_the_move_loses(ada: Client, three: None) -> None:
+    assert "No prompt cache of these sessions is known to be warm." in ada.get(PAGE, ASKED).text
+    price = Price(input=2.0, cached_input=0.5)
+    for read in (0, 12_000):
+        turn = {"conversation_id": "conv-1", "at": time.time(), "provider": "openai", "model": "gpt-4", "price": price}
+        sessions.record_turn(Turn(**turn, outcome="hit", usage=Usage(12_800, read=read)))
+    text = " ".join(ada.get(PAGE, ASKED).text.split())
+    assert "About 12,800 prompt tokens of 1 session are in prompt caches now." in text
+    assert "At the prices of the provider this costs about 0.02 more." in text
+    assert "This is an estimate from their last turns." in text
+    assert "prompt cache" not in ada.get(PAGE, {**ASKED, "from_provider": "missing"}).text
+
+
+def test_form_has_the_provider_of_the_address(ada: Client, three: None) -> None:
+    text = ada.get(PAGE, {"from_provider": "openai"}).text
+    assert re.search(
+        r'<input[^>]*name="from_provider"[^>]*value="openai"|value="openai"[^>]*name="from_provider"', text
+    )
+    assert "sticky-errors" not in text
 
 
 def test_preview_offers_nothing_to_start_when_no_session_would_move(ada: Client, three: None) -> None:

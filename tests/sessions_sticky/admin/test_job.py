@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from sessions_sticky import cache_config, keys, sessions
 from sessions_sticky.admin.job import Mark
+from sessions_sticky.jobs.records import Job, Records
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
@@ -95,6 +98,38 @@ def test_page_does_not_change_an_orphaned_operation_but_resume_does(ada: Client,
     assert no_threads()
     assert ada.post(f"{page_of(key)}resume/").status_code == 302
     until(lambda: jobs.get(key).state == "done")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"updated_at": -1}, "Measuring the rate"),
+        (
+            {"updated_at": -7},
+            "Its worker has not reported for 7 s. If it has stopped, another one continues within 15 s.",
+        ),
+        (
+            {"updated_at": -7, "started_at": -7},
+            "It waits for a worker: each server process runs one operation at a time.",
+        ),
+        ({"updated_at": -7, "in_foreground": True}, "Its command has not reported for 7 s."),
+        ({"updated_at": -7, "state": "stopped"}, "Sessions already changed stay changed."),
+    ],
+)
+def test_page_reports_a_silent_worker(
+    ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], text: str
+) -> None:
+    now = int(time.time())
+    monkeypatch.setattr("sessions_sticky.admin.job.time.time", lambda: now)
+    job = Job.begin("ab" * 16, DRAIN, actor="alice", expected=9)
+    changes = {"started_at": -60} | changes
+    times = {name: now + changes.pop(name) for name in ("started_at", "updated_at")}
+    records = Records(sessions._store)
+    records.write(msgspec.structs.replace(job, **times, **changes))
+    records.lease(job.key, "token", 10)
+    shown = ada.get(page_of(job.key)).text
+    assert text in shown
+    assert shown.count("has not reported") == text.count("has not reported")
 
 
 def test_page_gives_the_reason_when_an_operation_has_failed(ada: Client, session_cache: redis.Redis) -> None:

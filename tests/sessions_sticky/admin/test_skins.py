@@ -24,7 +24,7 @@ import re
 from django.contrib.auth.models import User
 from django.test import Client
 from sessions_sticky import sessions
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.testing import valkey

@@ -6,7 +6,7 @@ import pytest
 
 from sessions_sticky.api import bulk
 from sessions_sticky.api.problems import problem_handler
-from sessions_sticky.jobs.records import Job
+from sessions_sticky.jobs.job import Job
 from tests.sessions_sticky.api.calls import BASE
 from tests.sessions_sticky.api.test_problems import assert_problem
 from tests.sessions_sticky.jobs.calls import DRAIN

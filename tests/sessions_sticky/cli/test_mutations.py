@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import getpass
 import json
+import time
 
 import pytest
 
-from sessions_sticky import Session, SessionConflict, sessions
+from sessions_sticky import Price, Session, SessionConflict, Turn, Usage, sessions
+from sessions_sticky.queries import move_cost
 from tests.sessions_sticky.calls import PROPOSAL, sample
 from tests.sessions_sticky.cli.conftest import run
 
@@ -181,6 +183,18 @@ def test_a_dry_run_prints_what_would_happen_and_changes_nothing(raw, arguments, 
     assert printed == {"dry_run": True, **document}
     assert everything(raw) == before
     assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
+
+
+def test_a_dry_run_of_a_drain_prints_the_cached_tokens_that_it_loses(raw, monkeypatch):
+    for price in (None, Price(input=3, cached_input=1)):
+        turn = {"conversation_id": "conv-3", "at": time.time(), "provider": "a", "model": "m1", "price": price}
+        sessions.record_turn(Turn(**turn, outcome="hit", usage=Usage(50_048, read=40_000 * bool(price))))
+        money = ", at a cost of about 0.10" if price else ""
+        first, second = run(*DRAIN, "--dry-run").out.splitlines()
+        assert first == f"1 conversation would lose about 50,048 cached prompt tokens{money}"
+        assert second == "Would move 4 conversations from a to b"
+    monkeypatch.setattr(move_cost, "MAX_PAGE", 3)
+    assert run(*DRAIN, "--dry-run").out.splitlines()[0].endswith(", by the most recently active ones")
 
 
 @pytest.mark.parametrize(

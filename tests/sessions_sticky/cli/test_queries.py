@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -147,6 +148,16 @@ def test_show_prints_the_history_and_fails_when_the_session_is_gone():
     assert found.out.splitlines()[-1].split()[1:] == ["deleted", "a", "m0", "ann"]
     assert "no session 'conv-0'" in found.err
     assert json.loads(run("show", "conv-0", "--json").out)["session"] is None
+
+
+@pytest.mark.parametrize("command", [["show"], ["rebind", "--to-provider", "b", "--reason", "r"]], ids=lambda c: c[0])
+def test_command_suggests_the_search_that_finds_a_client_id_when_there_is_no_session(command):
+    sessions.create("eb3f1a4d5e68:my work@gpt-4", **PROPOSAL)
+    subcommand, *options = command
+    found = run(subcommand, "my work", *options)
+    assert found.code == 1
+    suggested = shlex.split(found.err.partition(": sessions ")[2])
+    assert ids(run(*suggested)) == ["eb3f1a4d5e68:my"]
 
 
 def test_show_goes_without_a_history_when_that_is_off(settings):

@@ -13,7 +13,8 @@ import pytest
 from sessions_sticky import session_deleted, session_rebound, sessions
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.jobs import runner
-from sessions_sticky.jobs.records import Job, Plan, Records, State
+from sessions_sticky.jobs.job import Job, Plan, State
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.jobs.worker import Worker
 from sessions_sticky.queries.bulk import Move

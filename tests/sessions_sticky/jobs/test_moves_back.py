@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from sessions_sticky import SessionStoreUnavailable, keys, sessions
-from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.bulk import Move

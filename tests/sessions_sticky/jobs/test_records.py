@@ -7,7 +7,8 @@ import pytest
 
 from sessions_sticky import sessions
 from sessions_sticky.jobs import records
-from sessions_sticky.jobs.records import KEPT_SECONDS, Job, Records
+from sessions_sticky.jobs.job import Job
+from sessions_sticky.jobs.records import KEPT_SECONDS, Records
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
     SECONDS,

@@ -14,7 +14,8 @@ from django.test import override_settings
 from sessions_sticky import SessionError, SessionStoreUnavailable, apps, cache_config, session_deleted, sessions
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs import worker as jobs_worker
-from sessions_sticky.jobs.records import Job, Plan, Records
+from sessions_sticky.jobs.job import Job, Plan
+from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE
@@ -75,6 +76,23 @@ def test_job_is_adopted_when_its_worker_was_killed(session_cache: redis.Redis, v
     job = finished(key)
     assert (job.state, job.done, job.expected, job.actor) == ("done", 20_000, 20_000, "alice")
     assert not session_cache.keys("sentinel:session:*")
+
+
+def test_log_has_the_total_when_a_job_was_continued(
+    session_cache: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    fill(1_200)
+    with gate(500):
+        job = start(DRAIN)
+        with gate(1) as held:
+            assert held.reached.wait(SECONDS)
+        jobs.stop(job.key, within_seconds=0)
+    until(no_threads)
+    jobs.resume(job.key)
+    finished(job.key)
+    until(no_threads)
+    assert f"job {job.key} done: changed 1200 sessions in all, for alice" in caplog.messages
 
 
 def test_get_leaves_the_job_alone_when_its_worker_is_alive(session_cache: redis.Redis) -> None:

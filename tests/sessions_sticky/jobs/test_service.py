@@ -15,7 +15,7 @@ from sessions_sticky import (
     session_deleted,
     sessions,
 )
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.cache import cache
 
 from sessions_sticky.jobs import runner
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.filters import Filters
 from tests.conftest import patient_config

@@ -73,7 +73,7 @@ def test_search_takes_every_character_literally(call, manager, raw, text):
 @on_real
 def test_search_gives_every_match_once_when_taken_in_pages(call, manager, raw, monkeypatch):
     monkeypatch.setattr(search, "SCAN_COUNT", 10)
-    monkeypatch.setattr(search, "MAX_STEPS", 2)
+    monkeypatch.setattr(search, "MAX_SECONDS", 0)
     fill(manager, 300)  # beyond the size where Redis replies with the whole ZSET at once
     for number in range(300):
         manager.create(f"other-{number}", **PROPOSAL)
@@ -85,7 +85,7 @@ def test_search_gives_every_match_once_when_taken_in_pages(call, manager, raw, m
 @on_real
 def test_search_has_a_next_page_when_it_has_looked_through_enough(call, manager, raw, monkeypatch):
     monkeypatch.setattr(search, "SCAN_COUNT", 10)
-    monkeypatch.setattr(search, "MAX_STEPS", 2)
+    monkeypatch.setattr(search, "MAX_SECONDS", 0)
     fill(manager, 300)
     page = call("search", "no such id")
     assert page.entries == []

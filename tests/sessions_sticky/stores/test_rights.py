@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions_sticky import SessionManager, Turn, cache_config, sessions, stores
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.bulk import Move

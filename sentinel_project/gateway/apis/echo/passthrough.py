@@ -65,6 +65,6 @@ def _answer(provider: str, request: dict[str, Any]) -> str:
 
 
 def _prompt(request: dict[str, Any]) -> str:
-    """Return the prompt's text; lists are joined, and tokens are nothing that could be read."""
+    """Return the prompt's text; lists are joined, and tokens count as empty text."""
     given = request["prompt"]
     return " ".join(each for each in (given if isinstance(given, list) else [given]) if isinstance(each, str))

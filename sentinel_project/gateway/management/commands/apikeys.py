@@ -10,6 +10,7 @@ from django.db import DatabaseError
 
 from sentinel_project.gateway.management.limits import add_limits, limits_in
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet
+from sessions_sticky.cli.output import Output, Table
 
 CHANGES = {
     "limit": "set or lift limits",
@@ -21,7 +22,7 @@ FIELDS = ("hint", "owner", "state", "last_used_at", *ApiKey.LIMITS)
 
 
 class Command(BaseCommand):
-    """Shows and changes keys; none is ever printed whole."""
+    """Shows and changes keys; prints only their public prefixes."""
 
     help = "List API keys; limit, pause, resume or revoke them. Workers follow within 5 seconds."
 
@@ -73,12 +74,9 @@ class Command(BaseCommand):
         if layout == "json":
             self.stdout.write(json.dumps(rows, default=str, ensure_ascii=False))
             return
-        table = [[name.replace("_", " ") for name in FIELDS]]
-        table += [["-" if value is None else str(value) for value in row.values()] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-            self.stdout.write("  ".join(padded).rstrip())
+        out = Output(self.stdout, self.stderr)  # type: ignore[arg-type]  # a wrapper of the stream
+        table = Table(out, *(name.replace("_", " ") for name in FIELDS), fold=True)
+        table.add([["-" if value is None else str(value) for value in row.values()] for row in rows])
 
 
 def _hint(prefix: str) -> str:

@@ -12,9 +12,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.status import ProviderStatus, as_data, format_time, statuses
+from sessions_sticky.cli.errors import UNREACHABLE, WRONG_USAGE
+from sessions_sticky.cli.output import Output, Table
 
-UNREACHABLE, WRONG_USAGE = 3, 2
-"""As the exit codes of `manage.py sessions`."""
 TITLES = ("provider", "state", "since (UTC)", "error", "req/min", "err/min", "p50 ms", "p95 ms", "weight", "flags")
 
 
@@ -38,7 +38,11 @@ class Command(BaseCommand):
         if action is not None:
             self._act(Action(action), name)
         found = statuses()
-        self.stdout.write(_json(found) if json else _table(found))
+        if json:
+            self.stdout.write(_json(found))
+        else:
+            out = Output(self.stdout, self.stderr)  # type: ignore[arg-type]  # a wrapper of the stream
+            Table(out, *TITLES, fold=True).add([_row(each) for each in found])
 
     def _act(self, action: Action, name: str | None) -> None:
         if name is None:
@@ -53,13 +57,6 @@ class Command(BaseCommand):
 
 def _json(found: list[ProviderStatus]) -> str:
     return json.dumps({"providers": [as_data(each) for each in found]}, default=datetime.isoformat)
-
-
-def _table(found: list[ProviderStatus]) -> str:
-    rows = [TITLES, *(_row(each) for each in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(TITLES))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _row(each: ProviderStatus) -> tuple[str, ...]:

@@ -1,0 +1,203 @@
+"""A stream that stalls after its prelude, or breaks midway, counts as a failure of its provider."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import relay
+from sessions_sticky import SessionConflict, sessions
+from tests.gateway.asgi import CHAT, MESSAGES, Call, outcome_of, until
+from tests.gateway.conftest import provider
+from tests.gateway.upstreams import Behaviour, Exchange, answers
+
+if TYPE_CHECKING:
+    from pytest_django import Settings
+
+    from tests.gateway.upstreams import Upstream
+
+APIS = ("chat", "messages", "responses")
+ROLE = b'data: {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}\n\n'
+WORD = b'data: {"choices": [{"index": 0, "delta": {"content": "hello"}}]}\n\n'
+STARTS = {
+    "role": (CHAT, ROLE),
+    "comment": (CHAT, b": queued\n\n"),
+    "message_start": ("/v1/messages", b'event: message_start\ndata: {"type": "message_start"}\n\n'),
+    "created": ("/v1/responses", b'event: response.created\ndata: {"type": "response.created", "response": {}}\n\n'),
+}
+BEATS = {"comment": (CHAT, b": \n\n"), "ping": ("/v1/messages", b'event: ping\ndata: {"type": "ping"}\n\n')}
+
+
+def error(kind: str, code: str | None = None) -> bytes:
+    return b'data: {"error": {"message": "sorry", "type": "%b", "code": "%b"}}\n\n' % (
+        kind.encode(),
+        (code or kind).encode(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def impatient(gateway: Settings, north: Upstream, south: Upstream, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Let preludes pass soon, and a silent stream be given up soon."""
+    gateway.SENTINEL_PROVIDERS = tuple(provider(each, apis=APIS) for each in (north, south))
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.4
+    monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.05)
+    return gateway
+
+
+def stalls_after(*parts: bytes) -> Behaviour:
+    """Begin a stream, and send nothing more."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in parts:
+            exchange.chunk(part)
+        exchange.wait_until_left()
+
+    return behave
+
+
+def ends_after(*parts: bytes) -> Behaviour:
+    """Send parts of a stream, slowly, then break the connection."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in parts:
+            exchange.chunk(part)
+            time.sleep(0.2)
+        exchange.cut()
+
+    return behave
+
+
+def only_beats(beat: bytes) -> Behaviour:
+    """Send heartbeats until the gateway has left."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        while True:
+            exchange.chunk(beat)
+            time.sleep(0.05)
+
+    return behave
+
+
+def request(number: int, path: str = CHAT) -> Call:
+    """Return a streamed request of one of several conversations, each bound to north."""
+    name = f"conv-{number}"
+    with contextlib.suppress(SessionConflict):
+        sessions.create(name, "north", "model-a", "ann")
+    prompt: dict[str, Any] = {"input": "hello"} if path == "/v1/responses" else {"messages": MESSAGES}
+    return Call({"model": "model-a", "conversation_id": name, "stream": True, **prompt}, path=path)
+
+
+async def meet(upstream: Upstream, behaviour: Behaviour, *numbers: int, path: str = CHAT) -> None:
+    """Let a stream of each of some conversations meet a behaviour, one after the other."""
+    for number in numbers:
+        assert not is_cooling()
+        upstream.then(behaviour)
+        answered = await request(number, path).answer()
+        assert outcome_of(answered) == (200, "hit", "north")
+        assert behaviour is answers or b"error" in answered.body
+
+
+def is_cooling() -> bool:
+    return routing.health.is_cooling("north", "model-a")
+
+
+@pytest.mark.parametrize("start", STARTS)
+async def test_provider_cools_down_when_streams_of_several_stall_after_their_prelude(
+    north: Upstream, start: str
+) -> None:
+    path, event = STARTS[start]
+    await meet(north, stalls_after(event), 1, 2, 3, path=path)
+    await until(is_cooling)
+    assert outcome_of(await request(4, path).answer()) == (200, "spilled", "south")
+
+
+@pytest.mark.parametrize("beat", BEATS)
+async def test_provider_cools_down_when_streams_of_several_have_heartbeats_only(
+    impatient: Settings, north: Upstream, beat: str
+) -> None:
+    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
+    path, event = BEATS[beat]
+    await meet(north, only_beats(event), 1, 2, 3, path=path)
+    await until(is_cooling)
+
+
+BREAKS = {
+    "cut": ends_after(WORD),
+    "stalls": stalls_after(WORD),
+    "error": ends_after(WORD, error("overloaded_error")),
+    "error after the prelude": ends_after(ROLE, error("server_error")),
+    "end after the prelude": ends_after(ROLE),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+async def test_provider_cools_down_when_streams_of_several_break(north: Upstream, kind: str) -> None:
+    await meet(north, BREAKS[kind], 1, 2, 3)
+    await until(is_cooling)
+
+
+@pytest.mark.parametrize("kind", ["stalls", "end after the prelude"])
+async def test_provider_stays_when_only_one_conversation_breaks_its_streams(north: Upstream, kind: str) -> None:
+    await meet(north, BREAKS[kind], 1, 1, 1, 1, 1)
+    assert not is_cooling()
+
+
+@pytest.mark.parametrize("kind", ["stalls", "end after the prelude"])
+async def test_provider_stays_when_streams_complete_between_those_that_break(north: Upstream, kind: str) -> None:
+    for number in (1, 2, 3):
+        await meet(north, BREAKS[kind], number)
+        await meet(north, answers, 9)
+    assert not is_cooling()
+
+
+@pytest.mark.parametrize("kind", ["invalid_request_error", "request_too_large"])
+@pytest.mark.parametrize("begun", [ROLE, WORD], ids=["prelude", "content"])
+async def test_provider_stays_when_streams_end_with_errors_of_their_requests(
+    north: Upstream, kind: str, begun: bytes
+) -> None:
+    await meet(north, ends_after(begun, error(kind)), 1, 2, 3, 4)
+    assert not is_cooling()
+
+
+@pytest.mark.parametrize("kind", ["rate_limit_error", "insufficient_quota"])
+async def test_model_or_account_cools_down_at_once_when_a_stream_ends_with_its_limit(
+    north: Upstream, kind: str
+) -> None:
+    await meet(north, ends_after(ROLE, error(kind)), 1)
+    await until(is_cooling)
+
+
+async def test_trial_that_stalls_after_its_prelude_does_not_end_the_outage(north: Upstream) -> None:
+    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    routing.health.end_cooldowns("north")
+    north.then(stalls_after(ROLE))
+    assert outcome_of(await request(1).answer()) == (200, "hit", "north")
+    assert routing.health.failing() == ["north"]
+
+
+async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Upstream) -> None:
+    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    routing.health.end_cooldowns("north")
+    north.then(ends_after(ROLE, WORD))
+    await request(1).answer()
+    assert not routing.health.failing()
+
+
+async def test_stream_counts_for_nothing_when_its_client_leaves(north: Upstream) -> None:
+    for number in (1, 2, 3):
+        north.then(stalls_after(ROLE))
+        call = request(number)
+        task = call.start()
+        await call.next()
+        call.leave()
+        await task
+    assert not is_cooling()
