@@ -3,4 +3,4 @@
 from sentinel_project.settings import *  # noqa: F403
 from sentinel_project.settings import SESSIONS_STICKY
 
-SESSIONS_STICKY = {**SESSIONS_STICKY, "API_THROTTLE_RATE": "1000000/min"}
+SESSIONS_STICKY = {**SESSIONS_STICKY, "PROVIDERS": None, "API_THROTTLE_RATE": "1000000/min"}

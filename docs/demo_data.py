@@ -15,6 +15,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
 django.setup()
 
+from django.conf import settings  # noqa: E402
 from django.core.cache import DEFAULT_CACHE_ALIAS, cache  # noqa: E402
 
 from sentinel_project.gateway.models import ApiKey  # noqa: E402
@@ -51,6 +52,7 @@ SHOWN = "ticket-20871"
 
 def fill() -> None:
     """Make the sessions, what happened to them, and API keys."""
+    settings.SESSIONS_STICKY["PROVIDERS"] = None  # google is no longer configured
     random.seed(5)
     for (provider, model), number in ROUTES.items():
         for _ in range(number):

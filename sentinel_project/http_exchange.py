@@ -20,7 +20,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT = {"type": "http.disconnect"}
 CALL_ON_DISCONNECT = "sentinel.call_on_disconnect"
 """The extension in an ASGI scope that calls a function once when the client leaves before its response is complete."""
+FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+"""Headers that concern how the server frames the body."""
 HEADER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n")
+HEADERS = re.compile(rb"(?:%b)*" % HEADER.pattern)
 
 
 class Connection(Protocol):
@@ -104,7 +107,8 @@ class Exchange:
 
     async def send(self, message: Any) -> None:
         """Write a part of the response; nothing once the client has left."""
-        await self._connection.writable.wait()
+        if not self._connection.writable.is_set():
+            await self._connection.writable.wait()
         if self._is_over:
             return
         if message["type"] == "http.response.start":
@@ -134,20 +138,11 @@ class Exchange:
             callback()
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        lines = [status_line(status)]
-        for cased, value in [*self._connection.default_headers, *headers]:
+        lines: list[bytes] = []
+        for cased, value in (*self._connection.default_headers, *headers):
             name = cased.lower()
-            line = b"%b: %b\r\n" % (name, value)
-            if not HEADER.fullmatch(line):
-                raise ValueError(f"A response header has a forbidden character: {line!r}")
-            if name == b"transfer-encoding":
-                continue  # the server frames the body
-            if name == b"connection":
-                self.is_persistent = self.is_persistent and b"close" not in value.lower()
-                continue
-            if name == b"content-length":
-                self._left = int(value)
-            lines.append(line)
+            if name not in FRAMING or self._frame(name, value):
+                lines.append(b"%b: %b\r\n" % (name, value))
         if self.request.method == "HEAD" or status in (204, 304):
             self._is_bodiless, self._left = True, 0
         elif self._left is None and self.request.version == "1.1":
@@ -158,9 +153,20 @@ class Exchange:
             self.is_persistent = False  # the client may or may not send the body
         if not self.is_persistent:
             lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
+        fields = b"".join(lines)
+        if not HEADERS.fullmatch(fields) or fields.count(b"\n") != len(lines):
+            wrong = next(line for line in lines if not HEADER.fullmatch(line))
+            raise ValueError(f"A response header has a forbidden character: {wrong!r}")
         self._log_access(status)
-        self._head = b"".join(lines)
+        self._head = b"%b%b\r\n" % (status_line(status), fields)
+
+    def _frame(self, name: bytes, value: bytes) -> bool:
+        """Take a header that concerns the framing; return whether it is sent."""
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"connection":
+            self.is_persistent = self.is_persistent and b"close" not in value.lower()
+        return name == b"content-length"
 
     def _write(self, body: bytes, *, is_last: bool) -> None:
         if self._is_bodiless:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import Any
 
 from django.conf import settings
@@ -234,11 +235,17 @@ class LimitedProtocol(asyncio.Protocol):
     def _probe(self) -> None:
         """Write an interim response: a client that reads ignores it, one that left resets the connection.
 
-        For clients whose leaving the server cannot notice: half-closed ones, and while reading is paused.
+        For clients whose leaving the server cannot notice: half-closed ones, and while reading is paused. Once the
+        response has begun, its own bytes have the same effect; only the next write would notice it.
         """
-        if self._exchange is not None and not self._exchange.is_started and (self._has_eof or self._is_paused):
+        if self._exchange is None or not (self._has_eof or self._is_paused):
+            return
+        if not self._exchange.is_started:
             self.transport.write(CONTINUE)
-            self._probing.start_doubled()
+        elif self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        self._probing.start_doubled()
 
     def _refuse(self, error: ApiError) -> None:
         """Answer the request that is arriving with an error, unless its response has begun, and close."""

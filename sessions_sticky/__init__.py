@@ -3,7 +3,7 @@
 Add `"sessions_sticky"` to INSTALLED_APPS, then:
 
     from sessions_sticky import sessions
-    session, outcome = sessions.resolve("conv-123", provider="openai", model="gpt-4", external_id="user-456")
+    session, outcome = sessions.resolve("conv-123", provider="openai", model="gpt-4", owner="user-456")
 
 Importing the package reads no settings, opens no connection and loads none of its modules: names are loaded when used.
 """

@@ -83,8 +83,8 @@ def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
 
 
 def record_start(request: HttpRequest | Request, job: Job) -> None:
-    """Record the start of a bulk operation. The entry links to its page."""
-    _record_job(request, job, f"Started, {job.expected} sessions expected")
+    """Record the start of a bulk operation, which may not be counted yet. The entry links to its page."""
+    _record_job(request, job, f"Started, {job.expected} sessions expected" if job.expected else "Started")
 
 
 def record_progress(request: HttpRequest | Request, job: Job, action: Literal["Stopped", "Resumed"]) -> None:
@@ -102,7 +102,7 @@ def _describe(job: Job) -> str:
     """Describe an operation in words, without its conditions."""
     named = [
         f"{name} {value!r}"
-        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.external_id))
+        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.owner))
         if value is not None
     ]
     which = f"sessions of {', '.join(named)}" if named else "all sessions" if job.everything else "selected sessions"

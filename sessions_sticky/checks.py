@@ -95,6 +95,7 @@ def check_production_cache(**kwargs: Any) -> list[CheckMessage]:
 
 def _configured_cache() -> Any:
     try:
+        _ = conf.prefix  # of every key
         return caches[conf.cache]
     except ImproperlyConfigured:
         return None  # check_settings reports it
@@ -127,7 +128,7 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
     for name, value in ignored.items():
         if value not in (None, "", 1) and str(cache.client.make_key(key)) == key:
             message = f"The session cache has {name} {value!r}, but keys of sessions are written without it."
-            hint = "It separates nothing: give each tenant or project a Redis database of its own."
+            hint = "Separate tenants or projects with SESSIONS_STICKY['PREFIX'], or a Redis database each."
             yield Warning(message, hint=hint, id="sessions_sticky.W006")
     for alias, entry in settings.CACHES.items():
         if alias != conf.cache and _addresses(entry.get("LOCATION")) == _addresses(cache._server):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from typing import Any, Literal, cast
@@ -81,24 +81,20 @@ class Conf:
 
     @property
     def providers(self) -> frozenset[str] | None:
-        """The providers that sessions may be moved to; None allows any. A callable is called each time."""
-        value = self._providers() if callable(self._providers) else self._providers
-        if value is None:
-            return None
-        names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
-        if not names or not all(isinstance(name, str) for name in names):
-            raise _invalid("PROVIDERS", "names, a callable that returns them, its dotted path, or None", value)
-        return names
+        """The providers to create sessions on and move them to; None allows any. A callable is called each time."""
+        given = self.given_providers
+        return _provider_names(given()) if callable(given) else given
 
     @cached_property
-    def _providers(self) -> Any:
+    def given_providers(self) -> frozenset[str] | Callable[[], Any] | None:
+        """The providers, or the callable that returns them."""
         value = self._option("PROVIDERS")
-        if not isinstance(value, str):
-            return value
-        try:
-            return import_string(value)
-        except ImportError as exc:
-            raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; {exc}") from exc
+        if isinstance(value, str):
+            try:
+                value = import_string(value)
+            except ImportError as exc:
+                raise ImproperlyConfigured(f"Invalid SESSIONS_STICKY['PROVIDERS']: {value!r}; {exc}") from exc
+        return value if callable(value) else _provider_names(value)
 
     @cached_property
     def on_store_error(self) -> Literal["degrade", "raise"]:
@@ -210,6 +206,15 @@ class Conf:
         return options.get(name, DEFAULTS[name])
 
 
+def _provider_names(value: Any) -> frozenset[str] | None:
+    if value is None:
+        return None
+    names = frozenset(value) if isinstance(value, Iterable) and not isinstance(value, str) else frozenset()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise _invalid("PROVIDERS", "names, a callable that returns them, its dotted path, or None", value)
+    return names
+
+
 def _invalid(name: str, allowed: str, value: object) -> ImproperlyConfigured:
     return ImproperlyConfigured(f"SESSIONS_STICKY[{name!r}] must be {allowed}, not {value!r}")
 
@@ -230,12 +235,12 @@ conf = Conf()
 
 
 def is_target(provider: str) -> bool:
-    """Return whether sessions may be moved to a provider: the project may say which it has."""
+    """Return whether sessions may be created on a provider and moved to it: the project may say which it has."""
     return conf.providers is None or provider in conf.providers
 
 
 def check_target(provider: str) -> None:
-    """Raise `UnknownProvider` unless sessions may be moved to a provider."""
+    """Raise `UnknownProvider` unless sessions may be created on a provider and moved to it."""
     known = conf.providers
     if known is not None and not is_target(provider):
         similar = difflib.get_close_matches(provider, known, n=1)

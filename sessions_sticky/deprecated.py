@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
 from sessions_sticky.queries.filters import Page
 from sessions_sticky.queries.manager_methods import ManagerMethods
 from sessions_sticky.queries.query import SessionQuery, in_thread
-from sessions_sticky.session import Entry
+from sessions_sticky.session import FORMER_OWNER, Entry
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def former_owner(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method accept `external_id`, the name of its argument `owner` in 0.1."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "external_id" in kwargs:
+            warnings.warn(FORMER_OWNER, DeprecationWarning, stacklevel=2)
+            kwargs["owner"] = kwargs.pop("external_id")
+        return method(*args, **kwargs)
+
+    return markcoroutinefunction(call) if iscoroutinefunction(method) else call
 
 
 class FormerMethods(ManagerMethods):
@@ -59,5 +78,5 @@ class FormerMethods(ManagerMethods):
         fields = {"owner" if field == "external_id" else field: value for field, value in filters.items()}
         query = self.all().filter(**fields)
         if everything is not None and everything != query.is_everything:
-            raise ValueError("Either a filter (provider, model, external_id) or everything=True is needed, not both")
+            raise ValueError("Either a filter (provider, model, owner) or everything=True is needed, not both")
         return query

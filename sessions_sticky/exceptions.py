@@ -20,7 +20,7 @@ class InvalidSession(SessionError, ValueError):
 
 
 class UnknownProvider(InvalidSession):
-    """Sessions were to be moved to a provider that is not in `SESSIONS_STICKY["PROVIDERS"]`."""
+    """A session was to be created on, or moved to, a provider that is not in `SESSIONS_STICKY["PROVIDERS"]`."""
 
 
 class InvalidCursor(SessionError, ValueError):
@@ -53,7 +53,7 @@ class SessionStoreUnavailable(SessionError):
             return cls("Redis is full (used memory > maxmemory) and refuses writes; nothing was changed")
         # For an unknown command (renamed, or behind a proxy) Redis repeats the arguments, which contain the owner.
         reason = str(exc).partition(", with args beginning with")[0]
-        return cls(f"Session store unavailable: {type(exc).__name__}: {reason}")
+        return cls(f"Session store unavailable: {type(exc).__name__}: {reason}".rstrip("."))
 
 
 class SessionOwnerMismatch(SessionError):

@@ -1,6 +1,6 @@
 """Conversation ids and the Redis keys made from them.
 
-Every key begins with `SESSIONS_STICKY["PREFIX"]`, and `prefixed` makes each: two prefixes on one Redis never meet.
+Every key is made by `prefixed` and begins with `SESSIONS_STICKY["PREFIX"]`, so two prefixes share no key.
 
 The keys are a contract with other programs: they change only together with docs/interchange.md.
 """
@@ -25,25 +25,25 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def prefixed(name: str) -> str:
-    """Return the key of a name, in this project's part of the store."""
+    """Return a name with the prefix of this project."""
     return _conf().prefix + name
 
 
 @cache
 def _conf() -> Conf:
-    """Load the settings with the first key that is made: Django is not needed to import this module."""
+    """Load the settings when the first key is made: importing this module does not need Django."""
     from sessions_sticky.conf import conf
 
     return conf
 
 
 def session_prefix() -> str:
-    """Return what the keys of all sessions begin with."""
+    """Return the prefix of the keys of all sessions."""
     return prefixed("session:")
 
 
 def session(conversation_id: str) -> str:
-    """Return the key of a session, whatever the id; it is not checked."""
+    """Return the key of a session; the id is not checked."""
     return prefixed("session:") + conversation_id
 
 
@@ -53,7 +53,7 @@ def deleted(conversation_id: str) -> str:
 
 
 def index_prefix() -> str:
-    """Return what the keys of the index begin with.
+    """Return the prefix of the keys of the index.
 
     Redis Cluster keeps keys with the same text in braces together, so a script may work on several of them.
     """
@@ -71,12 +71,12 @@ def index_routes() -> str:
 
 
 def history() -> str:
-    """Return the key of what happened lately to all conversations."""
+    """Return the key of the stream of recent events."""
     return prefixed("history:{index}")
 
 
 def history_of(conversation_id: str) -> str:
-    """Return the key of what happened to one conversation."""
+    """Return the key of the history of one conversation."""
     return prefixed(f"history:{{index}}:{conversation_id}")
 
 
@@ -86,7 +86,7 @@ def trail(conversation_id: str) -> str:
 
 
 def usage_prefix() -> str:
-    """Return what the keys of the sums of usage begin with."""
+    """Return the prefix of the keys of usage."""
     return prefixed("usage:")
 
 
@@ -112,7 +112,7 @@ def route(provider: str, model: str) -> str:
 
 
 def created_prefix() -> str:
-    """Return what the keys of the numbers of sessions created begin with."""
+    """Return the prefix of the keys that count created sessions."""
     return prefixed("created:{index}:")
 
 

@@ -18,7 +18,7 @@ from django.utils.connection import ConnectionProxy
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
-from sessions_sticky.deprecated import FormerMethods
+from sessions_sticky.deprecated import FormerMethods, former_owner
 from sessions_sticky.policy import Policy
 from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
@@ -76,7 +76,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Async form of `get`; on Redis it runs on the event loop, without a thread."""
+        """Return the session without extending it; None if it is missing, expired or unreadable.
+
+        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -84,35 +87,45 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Async form of `inspect`; on Redis it runs on the event loop, without a thread."""
+        """Return the session with its remaining idle time, without extending it; None as in `get`.
+
+        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.inspect(conversation_id)
 
-    def create(
-        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
-    ) -> Session:
+    @former_owner
+    def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False) -> Session:
         """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
 
         Atomic; an unreadable value counts as no session. Raises `SessionConflict` with the current binding if there is
-        one, `InvalidSession` for a blank provider or model and for values that cannot be stored. For chats use
-        `resolve`.
+        one, `UnknownProvider` for a provider that is not in `PROVIDERS`, `InvalidSession` for a blank provider or model
+        and for values that cannot be stored. For chats use `resolve`.
         """
-        return run(self._blocking.create(conversation_id, provider, model, external_id, replace=replace))
+        return run(self._blocking.create(conversation_id, provider, model, owner, replace=replace))
 
+    @former_owner
     async def acreate(
-        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool = False
+        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
     ) -> Session:
-        """Async form of `create`; on Redis it runs on the event loop, without a thread."""
-        return await self._async.create(conversation_id, provider, model, external_id, replace=replace)
+        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
+
+        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
+        return await self._async.create(conversation_id, provider, model, owner, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
         """Reset the idle time; return False if there is no session. Never restores a deleted one."""
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Async form of `touch`; on Redis it runs on the event loop, without a thread."""
+        """Reset the idle time; return False if there is no session. Never restores a deleted one.
+
+        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.touch(conversation_id)
 
-    def resolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
+    @former_owner
+    def resolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
         Atomic: of concurrent callers the first one binds, and all get its session. Takes two round trips on a first
@@ -127,23 +140,30 @@ class SessionManager(FormerMethods):
         Raises `SessionOwnerMismatch` for another owner's conversation (the attempt extends its idle time: checking
         first would cost every hit a round trip), and `InvalidSession` like `create`.
         """
-        return run(self._blocking.resolve(conversation_id, provider, model, external_id))
+        return run(self._blocking.resolve(conversation_id, provider, model, owner))
 
-    async def aresolve(self, conversation_id: str, *, provider: str, model: str, external_id: str) -> Resolution:
-        """Async form of `resolve`; on Redis it runs on the event loop, without a thread."""
-        return await self._async.resolve(conversation_id, provider, model, external_id)
+    @former_owner
+    async def aresolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
+        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
+
+        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
+        return await self._async.resolve(conversation_id, provider, model, owner)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
         """Move a conversation to another provider or model, if its binding still equals `session`.
 
         Atomic compare-and-set. Keeps id, owner, `created_at` and the remaining idle time. `reason` is stored in the
-        history. Raises `SessionConflict` with the current binding if it has changed or is gone, `InvalidSession`, and
-        `SessionNotSupported` on a cache other than django-redis.
+        history. Raises `SessionConflict` with the current binding if it has changed or is gone, `UnknownProvider` and
+        `InvalidSession` like `create`, and `SessionNotSupported` on a cache other than django-redis.
         """
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Async form of `rebind`; on Redis it runs on the event loop, without a thread."""
+        """Move a conversation to another provider or model, if its binding still equals `session`.
+
+        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -154,7 +174,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Async form of `delete`; on Redis it runs on the event loop, without a thread."""
+        """Delete a session; return False if there was none. Async form of `delete`."""
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -166,7 +186,7 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Async form of `delete_unchanged`; on Redis it runs on the event loop, without a thread."""
+        """Delete a session if its binding still equals `session`. Async form of `delete_unchanged`."""
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -174,7 +194,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Async form of `get_raw`; on Redis it runs on the event loop, without a thread."""
+        """Return the stored bytes, readable or not, without extending the session; None if there are none.
+
+        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -186,7 +209,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Async form of `trail`; on Redis it runs on the event loop, without a thread."""
+        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
+
+        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -199,7 +225,10 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Async form of `record_turn`; on Redis it runs on the event loop, without a thread."""
+        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
+
+        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
+        """
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

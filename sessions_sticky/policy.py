@@ -69,14 +69,13 @@ class Policy:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
 
-    async def create(
-        self, conversation_id: str, provider: str, model: str, external_id: str, *, replace: bool
-    ) -> Session:
+    async def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool) -> Session:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
+        check_target(provider)
         asked_at = time.monotonic()
-        session = _proposal(conversation_id, provider, model, external_id)
+        session = _proposal(conversation_id, provider, model, owner)
         former = None
         if replace:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
@@ -102,11 +101,11 @@ class Policy:
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
-    async def resolve(self, conversation_id: str, provider: str, model: str, external_id: str) -> Resolution:
+    async def resolve(self, conversation_id: str, provider: str, model: str, owner: str) -> Resolution:
         """Return the binding, or create it."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
-        check_owner(external_id)
+        check_owner(owner)
         asked_at = time.monotonic()
         not_before = asked_at - self._ttl_seconds
         seen = self._seen.recall(conversation_id, not_before)
@@ -121,7 +120,7 @@ class Policy:
                     marker = await self._send(self._store.read(keys.deleted(conversation_id)))
                     seen = seen if seen.created_at > restorable_from(marker) else None
                 # A binding that the store has lost (restart, failover) is restored.
-                proposal = seen or _proposal(conversation_id, provider, model, external_id)
+                proposal = seen or _proposal(conversation_id, provider, model, owner)
                 reason = RESTORED if seen else ""
                 bound = await self._bind(proposal, raw, reason)
             outcome = Outcome.CREATED if bound is proposal else Outcome.HIT
@@ -129,8 +128,8 @@ class Policy:
             if conf.on_store_error == "raise":
                 raise
             self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
-            bound = proposal or seen or self._seen.recall_proposal(conversation_id, external_id, not_before)
-            bound = bound or _proposal(conversation_id, provider, model, external_id)
+            bound = proposal or seen or self._seen.recall_proposal(conversation_id, owner, not_before)
+            bound = bound or _proposal(conversation_id, provider, model, owner)
             outcome = Outcome.DEGRADED
         # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
         is_stored = outcome is not Outcome.DEGRADED or bound is seen
@@ -140,7 +139,7 @@ class Policy:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
             await self._refresh_when_due(bound, raw, seen)
-        if bound.external_id != external_id:
+        if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
         return Resolution(bound, outcome)
@@ -259,8 +258,8 @@ class Policy:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
 
-def _proposal(conversation_id: str, provider: str, model: str, external_id: str) -> Session:
-    session = Session(conversation_id, provider, model, external_id, int(time.time()))
+def _proposal(conversation_id: str, provider: str, model: str, owner: str) -> Session:
+    session = Session(conversation_id, provider, model, owner, int(time.time()))
     session.to_json()  # refuse invalid values even if the store is unavailable
     return session
 

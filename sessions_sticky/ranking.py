@@ -14,8 +14,9 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
 
     The ranking depends only on the names, the weights and the id, not on the mapping's order, the process, the machine
     or the Python version. Over many ids each name comes first in proportion to its weight; adding or removing a name
-    only moves the conversations that it gains or loses. A name with weight 0 is omitted. Raises `ValueError` if
-    `weights` is not a mapping, and for a weight that is negative, infinite or not a number.
+    only moves the conversations that it gains or loses. A name with weight 0 is omitted; if there is no other,
+    the list is empty. Raises `ValueError` if `weights` is not a mapping, and for a weight that is negative, infinite or
+    not a number.
 
     Score, part of the contract with other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits
     of SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.

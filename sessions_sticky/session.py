@@ -12,6 +12,7 @@ from sessions_sticky.exceptions import InvalidSession, SessionError
 
 logger = logging.getLogger("sessions_sticky")
 
+FORMER_OWNER = "The argument external_id is deprecated: it is owner now"
 EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
 """2 January 1 and 1 January 9999 in Unix seconds: other times have no datetime in some time zone."""
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
@@ -20,8 +21,8 @@ _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 class Session(msgspec.Struct, frozen=True):
     """The binding of a conversation to a provider and a model, for an owner. Immutable.
 
-    Fields are in wire order. `created_at` is in Unix seconds (int64). Values are checked when the session is
-    written (`to_json`) or read (`from_json`), not when it is constructed.
+    Fields are in wire order. `external_id` is the owner. `created_at` is in Unix seconds (int64). Values are checked
+    when the session is written (`to_json`) or read (`from_json`), not when it is constructed.
     """
 
     id: str
@@ -29,6 +30,11 @@ class Session(msgspec.Struct, frozen=True):
     model: str
     external_id: str
     created_at: Annotated[int, _INT64]
+
+    @property
+    def owner(self) -> str:
+        """Whose conversation it is; stored as `external_id`."""
+        return self.external_id
 
     def to_json(self) -> bytes:
         """Encode as compact UTF-8 JSON, byte for byte as serde_json writes it.
@@ -83,10 +89,10 @@ def check_names(**names: object) -> None:
             raise InvalidSession(f"{name} must be a non-blank string, not {value!r}")
 
 
-def check_owner(external_id: object) -> None:
+def check_owner(owner: object) -> None:
     """Raise `InvalidSession` for an owner that is not a string; an empty string is a valid owner."""
-    if not isinstance(external_id, str):
-        raise InvalidSession(f"external_id must be a string, not {external_id!r}")
+    if not isinstance(owner, str):
+        raise InvalidSession(f"owner must be a string, not {owner!r}")
 
 
 def check_session(session: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple
 
@@ -10,7 +11,7 @@ from msgspec import Meta
 
 from sessions_sticky import keys
 from sessions_sticky.exceptions import InvalidSession
-from sessions_sticky.session import LATEST
+from sessions_sticky.session import FORMER_OWNER, LATEST
 
 DEFAULT_CACHE_SECONDS = 300
 """How long most providers keep a prompt cache after its last use."""
@@ -93,7 +94,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     outcome: str
-    external_id: str = ""
+    owner: str = ""
     bound_provider: str = ""
     source: str = ""
     reason: str = ""
@@ -104,6 +105,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: Seconds | None = None
     cache_seconds: Seconds = DEFAULT_CACHE_SECONDS
     price: Price | None = None
+    external_id: str = ""
+    """Former name of `owner`; the next version removes it."""
+
+    def __post_init__(self) -> None:
+        if self.external_id and not self.owner:
+            warnings.warn(FORMER_OWNER, DeprecationWarning, stacklevel=2)
+            msgspec.structs.force_setattr(self, "owner", self.external_id)
 
     @property
     def saved(self) -> int:

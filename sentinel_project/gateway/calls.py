@@ -1,4 +1,4 @@
-"""A request to an endpoint of the API, from the ASGI server or from Django."""
+"""What an endpoint of the API takes: a request, from the ASGI server or from Django."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def serve(api: Api) -> Endpoint:
     @endpoint("POST")
     async def answer(call: Call) -> Reply:
         owner = await admit(call)
-        request = parse(api, call.body, call.headers, call.query)._replace(slot=call.slot)
+        request = parse(api, call.body, call.headers, call.query, call.slot)
         identity = _identify(request, owner)
         placement = await objects.locate(api.references(request.body), owner)
         if placement is not None:

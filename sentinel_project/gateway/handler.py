@@ -23,7 +23,7 @@ from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.endpoint import refuse
+from sentinel_project.gateway.endpoint import Endpoint, refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
@@ -41,11 +41,11 @@ from sessions_sticky.jobs.service import Jobs
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
+RECANCEL_SECONDS = 0.5
+"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose a cancellation (`cancel`)."""
 YOUNG_OBJECTS = 10_000
-"""How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each
-wave of requests starts several, which takes 8 % of the time."""
-
-_resolve = lru_cache(maxsize=256)(resolve)
+"""How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave
+of requests starts several, which takes 8 % of the time."""
 
 
 class GatewayHandler(ASGIHandler):
@@ -94,7 +94,7 @@ class GatewayHandler(ASGIHandler):
             routing.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]
-        _resolve("/healthz")  # imports all views, which takes 0.3 s
+        resolve("/healthz")  # imports all views, which takes 0.3 s
         # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
         gc.collect()
         gc.freeze()
@@ -114,7 +114,7 @@ class GatewayHandler(ASGIHandler):
         try:
             call = Call.of_scope(scope, await _body(scope, receive))
             client.watch(scope, receive)
-            endpoint, _, captured = _resolve(call.path)
+            endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
                 reply.headers["Connection"] = "close"
@@ -139,6 +139,13 @@ async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
         for task in tasks:
             task.cancel()
         _, tasks = await asyncio.wait(tasks, timeout=0.1)
+
+
+@lru_cache(maxsize=256)
+def _resolve_api(path: str) -> tuple[Endpoint, dict[str, Any]]:
+    """Return the endpoint of a path, and what the path captures."""
+    match = resolve(path)
+    return cast("Endpoint", match.func), match.kwargs
 
 
 class _Client:
@@ -172,7 +179,9 @@ class _Client:
 
     def _leave(self) -> None:
         self.has_left = True
-        self._work.cancel(CLIENT_DISCONNECTED)
+        if not self._work.done():
+            self._work.cancel(CLIENT_DISCONNECTED)
+            asyncio.get_running_loop().call_later(RECANCEL_SECONDS, self._leave)
 
 
 class _Left(Exception):

@@ -38,18 +38,18 @@ class OwnerRow(NamedTuple):
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List the owners with the most tokens of the last day, or with `sort=hour` the most requests of this hour."""
     day, hour = sessions.usage().owners, sessions.usage(60).owners
-    in_hour = {each.external_id: each.totals for each in hour}
+    in_hour = {each.owner: each.totals for each in hour}
     is_by_hour = request.GET.get("sort") == "hour"
     if is_by_hour:
-        day.sort(key=lambda each: in_hour.get(each.external_id, TurnTotals()).turns, reverse=True)
+        day.sort(key=lambda each: in_hour.get(each.owner, TurnTotals()).turns, reverse=True)
     shown = day[:MAX_SHOWN]
     may_see_keys = request.user.has_perm("gateway.view_apikey")
-    keys = _keys([each.external_id for each in shown]) if may_see_keys else {}
+    keys = _keys([each.owner for each in shown]) if may_see_keys else {}
     rows = [
         OwnerRow(
-            *(each.external_id, each.totals, in_hour.get(each.external_id, TurnTotals())),
-            *(sessions.filter(owner=each.external_id).count(), query_of(Filters(external_id=each.external_id))),
-            keys.get(each.external_id, []),
+            *(each.owner, each.totals, in_hour.get(each.owner, TurnTotals())),
+            *(sessions.filter(owner=each.owner).count(), query_of(Filters(owner=each.owner))),
+            keys.get(each.owner, []),
         )
         for each in shown
     ]

@@ -102,9 +102,9 @@ def trace_attempt(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitabl
             except BaseException as exc:
                 _fail(span, exc)
                 raise
-        if isinstance(answer.body, bytes):
-            return answer
-        return answer.until_end(tracer.start_span("relay", None, SpanKind.INTERNAL, attributes).end)
+        if not isinstance(answer.body, bytes):
+            call_at_end(answer.body, tracer.start_span("relay", None, SpanKind.INTERNAL, attributes).end)
+        return answer
 
     return traced
 

@@ -130,7 +130,7 @@ def _search_url(admin: PageAdmin, text: str, **more: str) -> str:
 
 
 def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
-    by_owner = admin.url("changelist") + query_of(Filters(external_id=text))
+    by_owner = admin.url("changelist") + query_of(Filters(owner=text))
     is_owner = _is_owner(text)
     if _is_bound(text):
         if is_owner:
@@ -148,9 +148,9 @@ def _is_bound(conversation_id: str) -> bool:
         return False
 
 
-def _is_owner(external_id: str) -> bool:
+def _is_owner(name: str) -> bool:
     try:
-        return sessions.filter(owner=external_id).count() > 0
+        return sessions.filter(owner=name).count() > 0
     except SessionNotSupported:
         return False
 

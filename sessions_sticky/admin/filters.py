@@ -75,9 +75,9 @@ def _operation_key(text: str) -> str:
 
 def fields_of(filters: Filters) -> dict[str, str]:
     """Return the fields that `filters_in` reads as these filters."""
-    named = {"provider": filters.provider, "model": filters.model, "owner": filters.external_id}
+    named = {"provider": filters.provider, "model": filters.model, "owner": filters.owner}
     fields = {name: value for name, value in named.items() if value}
-    return {**fields, "no_owner": "1"} if filters.external_id == "" else fields
+    return {**fields, "no_owner": "1"} if filters.owner == "" else fields
 
 
 def query_of(filters: Filters, **more: str) -> str:
@@ -99,9 +99,9 @@ def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
 
 def count_of(filters: Filters) -> Count:
     """Count without reading many sessions, which an owner with a provider or model would require."""
-    if filters.external_id is None or not filters.has_route:
+    if filters.owner is None or not filters.has_route:
         return Count(sessions.all().filter(**filters.fields).count(), exact=True)
-    of_owner = sessions.filter(owner=filters.external_id).count()
+    of_owner = sessions.filter(owner=filters.owner).count()
     of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
     at_most = min(of_owner, of_route)
     if at_most > MAX_COUNTED:

@@ -43,7 +43,7 @@ def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
     return Shown(
         session=session,
         url=url,
-        owner_query=query_of(Filters(external_id=session.external_id)),
+        owner_query=query_of(Filters(owner=session.external_id)),
         binding=session.to_json().decode(),
         created_at=moment(session.created_at),
         last_active_at=None if idle is None else moment(now - idle),

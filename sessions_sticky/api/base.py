@@ -1,29 +1,53 @@
-"""The base class of all views of the admin API."""
+"""The base class of all views of the admin API, its parser and its content negotiation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from io import BytesIO
 from typing import Any
 
 from django.apps import apps
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.negotiation import DefaultContentNegotiation
+from rest_framework.parsers import JSONParser
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
-from sessions_sticky.api.parsers import ShortJSONParser
 from sessions_sticky.api.permissions import SessionPermission
 from sessions_sticky.api.problems import problem_handler
 from sessions_sticky.api.throttling import SessionThrottle
 from sessions_sticky.api.url_ids import OWN_KWARGS
 from sessions_sticky.conf import conf
 from sessions_sticky.manager import SessionManager, sessions
+
+MAX_BODY_BYTES = 64 * 1024
+"""Maximum body size, ten times the longest valid one; megabytes would take seconds to decode."""
+
+
+class TooLarge(APIException):
+    """413."""
+
+    status_code = 413
+    default_detail = f"The body is larger than {MAX_BODY_BYTES} bytes."
+
+
+class ShortJSONParser(JSONParser):
+    """JSON of at most `MAX_BODY_BYTES`. Raises `TooLarge` before anything is decoded."""
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the decoded body."""
+        body = stream.read(MAX_BODY_BYTES + 1)
+        if len(body) > MAX_BODY_BYTES:
+            raise TooLarge
+        return super().parse(BytesIO(body), media_type, parser_context)
 
 
 class Negotiation(DefaultContentNegotiation):

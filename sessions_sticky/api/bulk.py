@@ -59,11 +59,11 @@ class BulkView(AdminView):
     def post(self, request: Request) -> Response:
         """Count, or start and wait up to a second."""
         parameters(request)
-        asked = self.serializer_class(data=request.data)
-        asked.is_valid(raise_exception=True)
-        if asked.validated_data["dry_run"]:
-            return Response(CountSerializer({"count": jobs.count(asked.plan())}).data)
-        job = jobs.start(asked.plan(), actor=request.user.get_username())
+        serializer = self.serializer_class(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        if serializer.validated_data["dry_run"]:
+            return Response(CountSerializer({"count": jobs.count(serializer.plan())}).data)
+        job = jobs.start(serializer.plan(), actor=request.user.get_username())
         audit.record_start(request, job)
         return _answer(request, job)
 
@@ -102,12 +102,14 @@ class OperationPermission(SessionPermission):
         if request.method != "POST":
             return super().has_permission(request, view)
         user = request.user
+        self.message = "Requires the permission sessions_sticky.change_session or sessions_sticky.delete_session."
         return bool(
             user and user.is_authenticated and any(has_permission(user, needed) for needed in PERMISSION.values())
         )
 
     def has_object_permission(self, request: Request, view: APIView, obj: Job) -> bool:
         """Return whether the user may act on this operation."""
+        self.message = f"Requires the permission sessions_sticky.{PERMISSION[obj.kind]}_session."
         return has_permission(request.user, PERMISSION[obj.kind])
 
 

@@ -10,7 +10,16 @@ from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
-from sessions_sticky.api.serializers import MAX_LENGTH, TEXT, NamedChoiceField, TextField, not_blank, valid_target
+from sessions_sticky.api.serializers import (
+    MAX_LENGTH,
+    TEXT,
+    NamedChoiceField,
+    TextField,
+    iso_time,
+    not_blank,
+    valid_target,
+    with_owner,
+)
 from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.job import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
@@ -45,7 +54,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 
     provider = _name("Only sessions on this provider.")
     model = _name("Only sessions on this model.")
-    external_id = TextField(
+    owner = TextField(
         required=False,
         allow_null=True,
         allow_blank=True,
@@ -67,6 +76,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 
     def to_internal_value(self, data: Any) -> Any:
         """Refuse unknown fields: a misspelt filter must not select everything."""
+        data = with_owner(data)
         if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
             message = f"Unknown field; allowed: {', '.join(self.fields)}."
             raise serializers.ValidationError({ascii(name)[1:-1][:100]: [message] for name in unknown[:10]})
@@ -142,7 +152,7 @@ class CountSerializer(serializers.Serializer[Any]):
     count = serializers.IntegerField(help_text="Number of sessions it would change, according to the index.")
 
 
-@extend_schema_serializer(component_name="StickySessionOperation")
+@extend_schema_serializer(component_name="StickySessionOperation", deprecate_fields=["external_id"])
 class OperationSerializer(serializers.Serializer[Any]):
     """A bulk operation. Kept for a day after its last change."""
 
@@ -155,11 +165,12 @@ class OperationSerializer(serializers.Serializer[Any]):
     )
     done = serializers.IntegerField(help_text="Sessions changed so far.")
     expected = serializers.IntegerField(
-        help_text="Estimate of the sessions to change, made at the start or the last resume."
+        help_text="Estimate of the sessions to change, of the start or the last resume; at first 0 with conditions."
     )
     provider = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
     model = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
-    external_id = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    owner = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
+    external_id = serializers.CharField(allow_null=True, help_text="Former name of `owner`.")
     idle_for = serializers.FloatField(allow_null=True, help_text="Filter in seconds; null: any.")
     created_before = serializers.FloatField(allow_null=True, help_text="Filter in Unix seconds; null: any.")
     moved_from = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
@@ -181,6 +192,9 @@ class OperationSerializer(serializers.Serializer[Any]):
     ended_at = serializers.IntegerField(
         allow_null=True, help_text="When it was stopped or finished, in Unix seconds; null: it runs."
     )
+    started_at_iso = serializers.DateTimeField(help_text="`started_at` in UTC.")
+    updated_at_iso = serializers.DateTimeField(help_text="`updated_at` in UTC.")
+    ended_at_iso = serializers.DateTimeField(allow_null=True, help_text="`ended_at` in UTC, or null.")
 
     def to_representation(self, instance: Job) -> dict[str, Any]:
         """Return the fields of the job and its path."""
@@ -188,8 +202,12 @@ class OperationSerializer(serializers.Serializer[Any]):
             {
                 **msgspec.structs.asdict(instance),
                 "url": operation_path(self.context["request"], instance.key),
+                "external_id": instance.owner,
                 "back": instance.is_back,
                 "ended_at": instance.ended_at,
+                "started_at_iso": iso_time(instance.started_at),
+                "updated_at_iso": iso_time(instance.updated_at),
+                "ended_at_iso": None if instance.ended_at is None else iso_time(instance.ended_at),
             }
         )
 

@@ -64,9 +64,9 @@ class EventsView(AdminView):
     )
     def get(self, request: Request) -> Response:
         """Return the last events, or those after a position."""
-        asked = parameters(request, EventsQuerySerializer)
-        wanted = EventFilter(asked.get("kind"), asked.get("provider"), asked.get("actor"))
-        events = self.manager.recent(after=asked.get("after"), limit=asked["limit"])
-        found = [event for event in events if wanted.match(event)]
-        last = events[-1].position if events else asked.get("after")
+        query = parameters(request, EventsQuerySerializer)
+        event_filter = EventFilter(query.get("kind"), query.get("provider"), query.get("actor"))
+        events = self.manager.recent(after=query.get("after"), limit=query["limit"])
+        found = [event for event in events if event_filter.match(event)]
+        last = events[-1].position if events else query.get("after")
         return Response({"results": RecentEventSerializer(found, many=True).data, "last": last})

@@ -13,7 +13,7 @@ from rest_framework.settings import api_settings
 from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.versioning import QueryParameterVersioning
 
-from sessions_sticky.api.serializers import TextField
+from sessions_sticky.api.serializers import TextField, with_owner
 from sessions_sticky.queries.filters import MAX_PAGE
 
 DEFAULT_LIMIT = 50
@@ -26,7 +26,7 @@ class ListQuerySerializer(serializers.Serializer[Any]):
 
     provider = TextField(required=False, help_text="Only sessions on this provider.")
     model = TextField(required=False, help_text="Only sessions on this model.")
-    external_id = TextField(
+    owner = TextField(
         required=False, allow_blank=True, help_text="Only sessions of this owner; empty for sessions without an owner."
     )
     search = TextField(
@@ -45,8 +45,8 @@ class ListQuerySerializer(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a search with filters."""
-        if "search" in attrs and attrs.keys() & {"provider", "model", "external_id"}:
-            raise ValidationError({"search": ["Cannot be combined with provider, model or external_id."]})
+        if "search" in attrs and attrs.keys() & {"provider", "model", "owner"}:
+            raise ValidationError({"search": ["Cannot be combined with provider, model or owner."]})
         return attrs
 
 
@@ -54,8 +54,10 @@ def parameters(request: Request, query: type[serializers.Serializer[Any]] = seri
     """Return the validated query parameters; an unknown one, such as a misspelt filter, is an error."""
     general = (_version_parameter(), api_settings.URL_FORMAT_OVERRIDE)
     given = {name: values for name, values in request.query_params.lists() if name not in general}
+    allowed = query().fields
+    if "owner" in allowed:
+        given = with_owner(given)
     serializer = query(data={name: values[0] for name, values in given.items()})
-    allowed = serializer.fields
     errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
     errors |= {name: ["Given more than once."] for name, values in given.items() if name in allowed and values[1:]}
     if errors:

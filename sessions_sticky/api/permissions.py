@@ -16,12 +16,15 @@ class SessionPermission(BasePermission):
     """Require the permissions `view_`, `add_`, `change_` and `delete_session`.
 
     Unlike DRF's `DjangoModelPermissions`, reading needs a permission too. Methods that the route does not
-    support need one as well, so that users without permissions learn nothing.
+    support need one as well, so that users without permissions learn nothing. `message` names what is missing.
     """
+
+    message = ""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Return whether the user has the permission for this method."""
         action: str = NEEDED.get(str(request.method), getattr(view, "permission", "change"))
+        self.message = f"Requires the permission sessions_sticky.{action}_session."
         return bool(request.user and request.user.is_authenticated and has_permission(request.user, action))
 
 

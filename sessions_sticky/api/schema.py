@@ -166,7 +166,7 @@ class SessionSchema(OpenApiSerializerExtension):
         """Return the schema, with limits only where they hold."""
         schema: dict[str, Any] = super().map_serializer(auto_schema, direction)
         properties = schema["properties"]
-        properties["external_id"] |= properties["external_id"].pop("oneOf")[0]  # it also names the blank one apart
+        properties["owner"] |= properties["owner"].pop("oneOf")[0]  # it also names the blank one apart
         if direction == "request":
             properties["id"] |= {"maxLength": MAX_CONVERSATION_ID_LENGTH, "pattern": NO_CONTROL_CHARACTERS}
             return schema

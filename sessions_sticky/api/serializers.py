@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, get_args
 
@@ -39,7 +39,7 @@ def valid_conversation_id(value: str) -> None:
 
 
 def valid_target(value: str) -> None:
-    """Raise a field error unless sessions may be moved to the provider."""
+    """Raise a field error unless sessions may be bound to the provider."""
     try:
         check_target(value)
     except UnknownProvider as exc:
@@ -59,7 +59,20 @@ class TextField(serializers.CharField):
         return super().to_internal_value(data)
 
 
-@extend_schema_serializer(component_name="StickySession")
+def with_owner(data: Any) -> Any:
+    """Return the input with `owner` for `external_id`, its name in 0.1, which the next version refuses.
+
+    Both together are an error, unless they are equal, as in the response for a session.
+    """
+    if not isinstance(data, Mapping) or "external_id" not in data:
+        return data
+    renamed = {name: value for name, value in data.items() if name != "external_id"}
+    if renamed.setdefault("owner", data["external_id"]) != data["external_id"]:
+        raise serializers.ValidationError({"external_id": ["A former name of owner; pass only owner."]})
+    return renamed
+
+
+@extend_schema_serializer(component_name="StickySession", deprecate_fields=["external_id"])
 class SessionSerializer(serializers.Serializer[Any]):
     """The binding of a conversation to a provider and a model."""
 
@@ -67,15 +80,23 @@ class SessionSerializer(serializers.Serializer[Any]):
         validators=[valid_conversation_id],
         help_text=f"Conversation id: 1 to {keys.MAX_CONVERSATION_ID_LENGTH} characters, no control characters.",
     )
-    provider = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Provider that serves the conversation.")
+    provider = TextField(
+        max_length=MAX_LENGTH,
+        validators=[*TEXT, valid_target],
+        help_text="Provider that serves the conversation.",
+    )
     model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
-    external_id = TextField(
+    owner = TextField(
         max_length=MAX_LENGTH,
         allow_blank=True,
         validators=[no_control_characters],
         help_text="Owner of the conversation; may be blank.",
     )
-    created_at = serializers.IntegerField(read_only=True, help_text="Time of the binding, in Unix seconds.")
+    external_id = serializers.CharField(read_only=True, help_text="Former name of `owner`.")
+    created_at = serializers.IntegerField(read_only=True, help_text="Time of the binding, in Unix seconds, as stored.")
+    created_at_iso = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text="`created_at` in UTC; null if it is outside of the calendar."
+    )
     expires_in = serializers.IntegerField(
         read_only=True,
         allow_null=True,
@@ -87,6 +108,10 @@ class SessionSerializer(serializers.Serializer[Any]):
         help_text="Expiry in UTC if the session is not used before; null if the cache does not know it.",
     )
     url = serializers.CharField(read_only=True, help_text="Path of this session, escaped.")
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Accept the owner under its name of 0.1."""
+        return super().to_internal_value(with_owner(data))
 
     def to_representation(self, instance: Entry) -> dict[str, Any]:
         """Return the fields of the session, its expiry and its path."""
@@ -174,18 +199,19 @@ def _serialize(entry: Entry, under: str, now: int) -> dict[str, Any]:
         "id": session.id,
         "provider": session.provider,
         "model": session.model,
+        "owner": session.external_id,
         "external_id": session.external_id,
         "created_at": session.created_at,
+        "created_at_iso": iso_time(session.created_at),
         "expires_in": entry.expires_in,
-        "expires_at": _expires_at(entry.expires_in, now),
+        "expires_at": None if entry.expires_in is None else iso_time(now + entry.expires_in),
         "url": session_path(session.id, under),
     }
 
 
-def _expires_at(expires_in: int | None, now: int) -> str | None:
-    if expires_in is None:
-        return None
+def iso_time(unix_seconds: int) -> str | None:
+    """Return a time as `2026-11-22T19:12:07Z`; None if it is outside of the calendar."""
     try:
-        return f"{datetime.fromtimestamp(now + expires_in, UTC).replace(tzinfo=None).isoformat()}Z"
-    except (ValueError, OverflowError):
-        return None  # another program set an expiry beyond the calendar
+        return f"{datetime.fromtimestamp(unix_seconds, UTC).replace(tzinfo=None).isoformat()}Z"
+    except (ValueError, OverflowError, OSError):
+        return None  # another program has set it

@@ -49,14 +49,13 @@ class SessionsView(AdminView):
     )
     def get(self, request: Request) -> Response:
         """List sessions, most recently active first."""
-        asked = parameters(request, ListQuerySerializer)
-        cursor, limit, text = asked.pop("cursor", None), asked.pop("limit"), asked.pop("search", None)
+        query = parameters(request, ListQuerySerializer)
+        cursor, limit, text = query.pop("cursor", None), query.pop("limit"), query.pop("search", None)
         count = None
         if text is not None:
             page = self.manager.search(text, cursor=last_of(cursor), limit=limit)
         else:
-            asked["owner"] = asked.pop("external_id", None)
-            found = self.manager.all().filter(**asked)
+            found = self.manager.all().filter(**query)
             page, count = found.page(cursor=last_of(cursor), limit=limit), found.count()
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": serialize_sessions(page.entries, request), **pages, "count": count})
@@ -173,17 +172,17 @@ class RebindView(ConversationView):
     )
     def post(self, request: Request, conversation_id: str) -> Response:
         """Move a conversation to another provider or model."""
-        wanted = _validated(RebindSerializer(data=request.data))
+        target = _validated(RebindSerializer(data=request.data))
         found = _find(conversation_id)
-        if wanted.pop("from_provider", found.session.provider) != found.session.provider:
+        if target.pop("from_provider", found.session.provider) != found.session.provider:
             raise _rebound_elsewhere(request, conversation_id, found)
-        if (wanted["provider"], wanted["model"]) == (found.session.provider, found.session.model):
+        if (target["provider"], target["model"]) == (found.session.provider, found.session.model):
             return _session_or_no_content(request, found)  # repeated request: no move to count and record
         try:
-            session = self.manager.rebind(found.session, **wanted)
+            session = self.manager.rebind(found.session, **target)
         except SessionConflict as exc:
             raise _rebound_elsewhere(request, conversation_id, sessions.inspect(conversation_id)) from exc
-        audit.record_move(request, found.session, session, wanted["reason"])
+        audit.record_move(request, found.session, session, target["reason"])
         return _session_or_no_content(request, Entry(session, found.expires_in))
 
 

@@ -38,5 +38,8 @@ def _level(output: Output, finding: Finding) -> str:
 
 
 def _words(finding: Finding) -> str:
-    sentences = [sentence.rstrip(".") for sentence in (f"{finding.subject}: {finding.message}", finding.hint)]
-    return escape(". ".join(filter(None, sentences)))
+    message = f"{finding.subject}: {finding.message}".rstrip(".")
+    if not finding.hint:
+        return escape(message)
+    stop = "" if message.endswith(("?", "!")) else "."
+    return escape(f"{message}{stop} {finding.hint.rstrip('.')}")

@@ -70,7 +70,7 @@ def describe_plan(plan: Plan) -> str:
 
 def describe_filters(filters: Filters) -> str:
     """Return the filters as text: `of provider a, owner b`."""
-    names = {"provider": filters.provider, "model": filters.model, "owner": filters.external_id}
+    names = {"provider": filters.provider, "model": filters.model, "owner": filters.owner}
     given = ", ".join(f"{name} {escape(value)}" for name, value in names.items() if value is not None)
     return f"of {given}" if given else "of all providers"
 

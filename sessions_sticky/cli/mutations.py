@@ -6,12 +6,11 @@ import getpass
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
+from sessions_sticky.cli.rows import session_json
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
@@ -46,7 +45,7 @@ def rebind(
     moved = Session(session.id, to_provider, model, session.external_id, session.created_at)
     if moves and not dry_run:
         moved = _operator().rebind(session, provider=to_provider, model=model, reason=reason)
-    output.print_json([{"dry_run": dry_run, "moved": int(moves), "session": msgspec.structs.asdict(moved)}])
+    output.print_json([{"dry_run": dry_run, "moved": int(moves), "session": session_json(moved)}])
     target = format_route(to_provider, model)
     if moves:
         output.print(

@@ -26,6 +26,7 @@ from sessions_sticky.cli.rows import (
     entry_json,
     event_json,
     event_row,
+    operation_json,
     operation_row,
     session_row,
     turn_row,
@@ -57,16 +58,16 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
     if not all and (walks := [name for name in Conditions._fields if fields[name] is not None]):
         raise Error(f"--{walks[0].replace('_', '-')} needs --all: it reads every session", WRONG_USAGE)
     table = Table(output, *SESSION_TITLES, right=SESSION_TIMES)
-    asked = sessions.all().filter(**cast("FilterFields", fields))
+    query = sessions.all().filter(**cast("FilterFields", fields))
     if all:
-        entries = iter(asked)
+        entries = iter(query)
         while batch := list(islice(entries, MAX_PAGE)):
             table.add([session_row(entry) for entry in batch])
             output.print_json(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
-    for page in _pages(limit, asked, search):
+    for page in _pages(limit, query, search):
         table.add([session_row(entry) for entry in page.entries])
         found += page.entries
         more = page.next_cursor is not None
@@ -136,7 +137,7 @@ def stats(output: Output, **_: Any) -> None:
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
     found = Jobs(sessions).recent()
-    output.print_json([{"operations": [{**msgspec.structs.asdict(job), "ended_at": job.ended_at} for job in found]}])
+    output.print_json([{"operations": [operation_json(job) for job in found]}])
     table = Table(output, *OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
     table.add([operation_row(job) for job in found])
 
@@ -144,12 +145,12 @@ def operations(output: Output, **_: Any) -> None:
 def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
     """Print the end of the history; with `follow`, also new events."""
     table = Table(output, *EVENT_TITLES)
-    wanted = EventFilter(options["kind"], options["provider"], options["actor"])
-    events = sessions.recent(limit=lines if wanted == EventFilter() else MAX_PAGE)
+    event_filter = EventFilter(options["kind"], options["provider"], options["actor"])
+    events = sessions.recent(limit=lines if event_filter == EventFilter() else MAX_PAGE)
     after = BEGINNING
     is_first = True
     while True:
-        shown = [event for event in events if wanted.match(event)]
+        shown = [event for event in events if event_filter.match(event)]
         shown = shown[-lines:] if is_first else shown
         is_first = False
         table.add([event_row(event) for event in shown])
@@ -175,13 +176,13 @@ def _further(output: Output, after: str) -> list[Event]:
             time.sleep(POLL_SECONDS)
 
 
-def _pages(limit: int, asked: SessionQuery, search: str | None) -> Iterator[Page]:
+def _pages(limit: int, query: SessionQuery, search: str | None) -> Iterator[Page]:
     """Yield pages of up to `limit` sessions in total."""
     cursor, left = None, limit
     while True:
         size = min(left, MAX_PAGE)
         if search is None:
-            page = asked.page(cursor=cursor, limit=size)
+            page = query.page(cursor=cursor, limit=size)
         else:
             page = sessions.search(search, cursor=cursor, limit=size)
         cursor = page.next_cursor

@@ -10,7 +10,7 @@ from sessions_sticky.cli.formatting import describe_plan, format_duration, forma
 from sessions_sticky.jobs.job import Job
 from sessions_sticky.queries.conditions import format_instant
 from sessions_sticky.queries.usage import RouteUsage
-from sessions_sticky.session import Entry
+from sessions_sticky.session import Entry, Session
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn
 
@@ -70,9 +70,19 @@ def usage_row(route: RouteUsage) -> tuple[str, ...]:
     )
 
 
+def session_json(session: Session) -> dict[str, Any]:
+    """Return the fields of a session, and its owner also under that name."""
+    return {**msgspec.structs.asdict(session), "owner": session.owner}
+
+
 def entry_json(entry: Entry) -> dict[str, Any]:
     """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
-    return {**msgspec.structs.asdict(entry.session), "expires_in": entry.expires_in}
+    return {**session_json(entry.session), "expires_in": entry.expires_in}
+
+
+def operation_json(job: Job) -> dict[str, Any]:
+    """Return the fields of a bulk operation; `external_id` is the former name of its filter `owner`."""
+    return {**msgspec.structs.asdict(job), "external_id": job.owner, "ended_at": job.ended_at}
 
 
 def event_json(event: Event) -> dict[str, Any]:

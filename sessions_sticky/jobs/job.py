@@ -45,8 +45,8 @@ class Plan(NamedTuple):
         if self.everything == self.has_filter:
             allowed = ", ".join((*Filters._fields, *Conditions._fields))
             raise ValueError(f"Either a filter ({allowed}) or everything=True is needed, not both")
-        provider, model, external_id = (name or "" for name in self.filters)
-        Session("", provider, model, external_id, 0).to_json()
+        provider, model, owner = (name or "" for name in self.filters)
+        Session("", provider, model, owner, 0).to_json()
         Session("", self.conditions.moved_from or "", self.conditions.operation or "", "", 0).to_json()
         Conditions().narrowed(self.conditions.fields)
         if self.move:
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
         model = self.filters.model if self.move.model is None else self.move.model
         if self.filters.model not in (None, model):
             return None
-        return Filters(self.move.provider, model, self.filters.external_id)
+        return Filters(self.move.provider, model, self.filters.owner)
 
 
 Time = Annotated[int, msgspec.Meta(ge=0, le=LATEST)]
@@ -85,7 +85,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     provider: str | None
     model: str | None
-    external_id: str | None
+    owner: str | None = msgspec.field(name="external_id")  # as version 0.1 reads it
     everything: bool = False
     idle_for: Seconds | None = None
     created_before: Seconds | None = None
@@ -130,7 +130,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def plan(self) -> Plan:
         """The plan of the job."""
         move = Move(self.to_provider, self.to_model, self.reason) if self.kind == "rebind" else None
-        return Plan(Filters(self.provider, self.model, self.external_id), move, self.everything, self.conditions)
+        return Plan(Filters(self.provider, self.model, self.owner), move, self.everything, self.conditions)
 
     @property
     def conditions(self) -> Conditions:
@@ -152,6 +152,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The plan that moves back what this job has moved and what is still there; None for other jobs."""
         if self.kind != "rebind" or not self.done or self.state == "running":
             return None
-        there = Filters(self.to_provider, self.to_model, self.external_id)
+        there = Filters(self.to_provider, self.to_model, self.owner)
         move = Move(None, None, f"move back: {self.reason}"[:MAX_REASON])
         return Plan(there, move, conditions=Conditions(operation=self.key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from threading import current_thread
@@ -18,6 +19,8 @@ from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records, done_key
 from sessions_sticky.manager import SessionManager
 from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
+from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.index_reader import IndexReader
 from sessions_sticky.signals import send_signal
 
 logger = logging.getLogger("sessions_sticky")
@@ -46,6 +49,7 @@ class JobRunner:
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()
         self._may_continue = True
+        self._expected = job.expected
         self._progress: Progress | None = None
 
     def run(self) -> bool:
@@ -123,8 +127,8 @@ class JobRunner:
         store, ttl_seconds, key = self._manager._store.operators, self._manager.ttl_seconds, self._job.key
         bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, Recorded(done_key(key), key))
         if move:
-            return bulk.rebind_all(filters, move, self._check, conditions)
-        return bulk.delete_all(filters, self._check, conditions)
+            return bulk.rebind_all(filters, move, self._check, conditions, self._expected)
+        return bulk.delete_all(filters, self._check, conditions, self._expected)
 
     def _check(self, done: int, expected: int) -> None:
         """Raise `_Stopped` between two batches once the job may not continue."""
@@ -154,13 +158,21 @@ class JobRunner:
             self._records.update(found, expected=max(found.job.expected, found.job.done))
 
     def _update_expected(self) -> None:
+        self._expected = remaining(self._manager, self._job.plan, lambda: self._check(0, 0))
         if found := self._records.find(self._job.key):
-            self._records.update(found, expected=found.job.done + remaining(self._manager, self._job.plan))
+            self._records.update(found, expected=found.job.done + self._expected)
 
 
-def remaining(manager: SessionManager, plan: Plan) -> int:
-    """Count what a plan would change now."""
-    number = manager.all().filter(**plan.fields).count()
-    if plan.already_done is not None:
-        number -= manager.filter(**plan.already_done.fields).filter(**plan.conditions.fields).count()
-    return max(number, 0)
+def remaining(manager: SessionManager, plan: Plan, check: Callable[[], object] = lambda: None) -> int:
+    """Count what a plan would change now; with conditions by reading the sessions, `check` being called between."""
+    if plan.conditions == Conditions():
+        number = manager.all().filter(**plan.fields).count()
+        if plan.already_done is not None:
+            number -= manager.filter(**plan.already_done.fields).count()
+        return max(number, 0)
+    found: set[str] = set()
+    for rows in IndexReader(manager._store.operators, manager.ttl_seconds).scan(plan.filters, plan.conditions):
+        check()
+        moved = plan.move if plan.move and not plan.move.is_back else None
+        found.update(row.session.id for row in rows if moved is None or moved.of(row.session) != row.session)
+    return len(found)

@@ -52,12 +52,14 @@ class Jobs:
         return move_cost(self._manager._store.operators, self._manager.ttl_seconds, plan.filters, plan.move)
 
     def start(self, plan: Plan, *, actor: str) -> Job:
-        """Start a job; the history records `actor`.
+        """Start a job; the history records `actor`. With conditions its worker counts what it is going to change.
 
         Raises `ValueError` unless the plan has either a filter or `everything`, `InvalidSession` for names that
         cannot be stored.
         """
-        job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=self.count(plan))
+        plan.check()
+        expected = remaining(self._manager, plan) if plan.conditions == Conditions() else 0
+        job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=expected)
         self._records.write(job)
         self._worker.wake(job)
         return job

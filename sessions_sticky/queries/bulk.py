@@ -105,18 +105,27 @@ class Bulk:
         self._recorded = recorded
         self._reader = IndexReader(store, ttl_seconds)
 
-    def delete_all(self, filters: Filters, progress: Progress | None, conditions: Conditions = ANY) -> int:
-        """Delete what matches the filters."""
-        number = self._change_all(filters, conditions, None, progress)
+    def delete_all(
+        self, filters: Filters, progress: Progress | None, conditions: Conditions = ANY, expected: int | None = None
+    ) -> int:
+        """Delete what matches the filters; `expected` None: count first, for `progress`."""
+        number = self._change_all(filters, conditions, None, progress, expected)
         logger.info("deleted %d sessions %s, by %s", number, _described(filters), self._actor)
         return number
 
-    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, conditions: Conditions = ANY) -> int:
-        """Move what matches the filters."""
+    def rebind_all(
+        self,
+        filters: Filters,
+        move: Move,
+        progress: Progress | None,
+        conditions: Conditions = ANY,
+        expected: int | None = None,
+    ) -> int:
+        """Move what matches the filters; `expected` None: count first, for `progress`."""
         move.check()
         if move.is_back and not self._recorded.operation:  # without one, a second pass would move sessions again
             self._recorded = self._recorded._replace(operation=secrets.token_hex(16))
-        number = self._change_all(filters, conditions, move, progress)
+        number = self._change_all(filters, conditions, move, progress, expected)
         target = "back" if move.is_back else f"to {move.provider!r}"
         model = "" if move.model is None else f", model {move.model!r}"
         which = _described(filters)
@@ -124,9 +133,15 @@ class Bulk:
         return number
 
     def _change_all(
-        self, filters: Filters, conditions: Conditions, move: Move | None, progress: Progress | None
+        self,
+        filters: Filters,
+        conditions: Conditions,
+        move: Move | None,
+        progress: Progress | None,
+        expected: int | None,
     ) -> int:
-        expected = Reads(self._store, self._ttl_seconds).count(filters, conditions)
+        if expected is None:
+            expected = Reads(self._store, self._ttl_seconds).count(filters, conditions)
         done, began_at, newest = 0, int(time.time()), None
         coldest = move is not None  # a first pass moves those whose prompt caches have expired
         try:
@@ -204,5 +219,5 @@ class Bulk:
 
 
 def _described(filters: Filters) -> str:
-    owner = "" if filters.external_id is None else ", of one owner"  # do not log owners
+    owner = "" if filters.owner is None else ", of one owner"  # do not log owners
     return f"of provider {filters.provider!r}, model {filters.model!r}{owner}"

@@ -93,7 +93,9 @@ class _Doctor:
         try:
             self._latency()
         except SessionStoreUnavailable as exc:
-            hint = gettext("Check that the server runs, and its address and password in CACHES (REDIS_URL)")
+            hint = gettext(
+                "Check that the server runs, and its address, password and TLS (rediss://) in CACHES (REDIS_URL)"
+            )
             self._add(Level.ERROR, "reachable", str(exc), gettext(GRANT) if _is_refused(exc) else hint)
             if _is_refused(exc):
                 self._unless_refused("rights", self._rights)

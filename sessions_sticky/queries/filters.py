@@ -34,7 +34,7 @@ class Filters(NamedTuple):
 
     provider: str | None = None
     model: str | None = None
-    external_id: str | None = None
+    owner: str | None = None
 
     def narrowed(self, fields: FilterFields) -> Filters:
         """Return the filters with additional ones; raise `ValueError` for one that is not a string or already set."""
@@ -51,14 +51,14 @@ class Filters(NamedTuple):
     @property
     def fields(self) -> FilterFields:
         """The filters as keyword arguments."""
-        return {"provider": self.provider, "model": self.model, "owner": self.external_id}
+        return {"provider": self.provider, "model": self.model, "owner": self.owner}
 
     def match(self, session: Session) -> bool:
         """Return whether a session matches."""
         return (
             self.provider in (None, session.provider)
             and self.model in (None, session.model)
-            and self.external_id in (None, session.external_id)
+            and self.owner in (None, session.external_id)
         )
 
     @property

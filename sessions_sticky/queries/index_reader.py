@@ -76,7 +76,7 @@ class IndexReader:
         if not zsets:
             return [], None
         # To find an owner's sessions at a provider all of the owner's are read, many at a time because few may match.
-        is_sparse = filters.external_id is not None and filters.has_route
+        is_sparse = filters.owner is not None and filters.has_route
         entries, more = self._entries(zsets, cursor, BATCH_SIZE if is_sparse else limit)
         rows = {row.session.id: row for row in self.verify(entries) if filters.match(row.session)}
         found: dict[str, Row] = {}
@@ -115,9 +115,9 @@ class IndexReader:
         """Return ZSETs that contain all matches: of owner and route the smaller one."""
         if not filters.is_encodable:
             return []  # no session matches
-        if filters.external_id is None:
+        if filters.owner is None:
             return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
-        owner = keys.owner(filters.external_id)
+        owner = keys.owner(filters.owner)
         routes = self._route_zsets(filters) if filters.has_route else []
         if not filters.has_route or not routes:
             return [] if filters.has_route else [owner]

@@ -9,7 +9,6 @@ from typing import Unpack
 from sessions_sticky.queries.activity import Activity, read_activity
 from sessions_sticky.queries.bulk import Bulk
 from sessions_sticky.queries.filters import FilterFields, HourStats, Page, Stats, check_limit
-from sessions_sticky.queries.gauges import export_gauges
 from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.queries.reads import Reads, history, recent
 from sessions_sticky.queries.reindex import Progress, Reindex
@@ -46,7 +45,7 @@ class ManagerMethods:
 
     def export_gauges(self) -> None:
         """Set the Prometheus gauges of the sessions by provider and of the store's memory; call it every 15 s or so."""
-        export_gauges(self._store.operators, self.ttl_seconds)
+        self._reads.export_gauges()
 
     def all(self) -> SessionQuery:
         """Return all sessions, to count, page through, iterate over, delete or rebind; see `SessionQuery`."""

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from sessions_sticky import keys
+from sessions_sticky import keys, metrics
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Batch, Command
-from sessions_sticky.exceptions import SessionNotSupported
+from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
+from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
+from sessions_sticky.queries import server_info
 from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Cursor, Filters, HourStats, Page, RouteStats, Stats
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
@@ -57,7 +58,7 @@ class Reads:
 
     def count(self, filters: Filters, conditions: Conditions) -> int:
         """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
-        if conditions != Conditions() or (filters.external_id is not None and filters.has_route):
+        if conditions != Conditions() or (filters.owner is not None and filters.has_route):
             return sum(1 for _ in self.scan(filters, conditions))
         return sum(self._counts(self._reader.zsets(filters)))
 
@@ -73,12 +74,19 @@ class Reads:
         ]
         return Stats(sum(living.values()), [row for row in rows if any(row[2:])])
 
-    def by_provider(self) -> Counter[str]:
-        """Count by provider."""
-        sums: Counter[str] = Counter()
+    def export_gauges(self) -> None:
+        """Set the gauges of the sessions by provider, and of the memory of the fullest server."""
+        numbers = dict.fromkeys(conf.providers or (), 0)
         for (provider, _), number in self._route_counts().items():
-            sums[provider] += number
-        return sums
+            numbers[provider] = numbers.get(provider, 0) + number
+        metrics.store_measured(numbers, self._memory_ratio())
+
+    def _memory_ratio(self) -> float:
+        try:
+            replies = self._store.send(AllPrimaries(Command(("INFO", "memory"))))
+        except SessionStoreUnavailable:
+            return 0.0  # a hosted server may not permit it; if it is down, the next count fails
+        return max((server_info.memory_ratio(server_info.read_info(reply)) or 0.0 for reply in replies), default=0.0)
 
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""

@@ -60,7 +60,7 @@ class Search:
         """Return the next matching sessions."""
         if not isinstance(text, str) or not text:
             raise ValueError(f"text must be a non-empty string, not {text!r}")
-        owned = Filters(external_id=text)
+        owned = Filters(owner=text)
         if not owned.is_encodable:
             return Page([], None)
         if cursor is not None:

@@ -28,8 +28,13 @@ class RouteUsage(NamedTuple):
 class OwnerUsage(NamedTuple):
     """Usage of the turns of one owner."""
 
-    external_id: str
+    owner: str
     totals: TurnTotals
+
+    @property
+    def external_id(self) -> str:
+        """Former name of `owner`; the next version removes it."""
+        return self.owner
 
 
 class UsageReport(NamedTuple):

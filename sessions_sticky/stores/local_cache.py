@@ -49,10 +49,10 @@ class LastSeen:
         session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
         return session if is_stored and asked_at >= not_before else None
 
-    def recall_proposal(self, conversation_id: str, external_id: str, not_before: float) -> Session | None:
+    def recall_proposal(self, conversation_id: str, owner: str, not_before: float) -> Session | None:
         """Return an unstored proposal for this owner from `not_before` or later."""
         session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
-        is_owners = session is not None and session.external_id == external_id
+        is_owners = session is not None and session.external_id == owner
         return session if is_owners and not is_stored and asked_at >= not_before else None
 
     def forget(self, conversation_id: str) -> None:

@@ -64,7 +64,7 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
         lost_money = round(lost * turn.price.discount) if turn.price else 0
         numbers = (*turn.sums, expected, lost, lost_money)
         by_route[route].append(numbers)
-        by_owner[(turn.external_id,)].append(numbers)
+        by_owner[(turn.owner,)].append(numbers)
         if turn.first_byte_ms is not None:
             routes[*route, _FIRST_BYTES[bisect_left(FIRST_BYTE_MS, turn.first_byte_ms)]] += 1
         for attempt in turn.attempts:

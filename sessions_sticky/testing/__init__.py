@@ -38,7 +38,7 @@ from django.test.runner import DiscoverRunner, ParallelTestSuite
 
 from sessions_sticky import keys, stores
 from sessions_sticky.apps import WATCH_JOBS
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import conf, is_target
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.manager import sessions
@@ -141,8 +141,14 @@ def advance_time(seconds: float) -> None:
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
-    """Return an unstored session with a unique id and default values for omitted `fields`."""
-    defaults = {"provider": "openai", "model": "gpt-4o", "external_id": "user-1", "created_at": 1_700_000_000}
+    """Return an unstored session with a unique id and default values for omitted `fields`, such as `owner`.
+
+    The provider is `openai` by default, or the first of `PROVIDERS` if these do not contain it.
+    """
+    provider = "openai" if is_target("openai") else min(conf.providers or ())
+    defaults = {"provider": provider, "model": "gpt-4o", "external_id": "user-1", "created_at": 1_700_000_000}
+    if "owner" in fields:
+        fields["external_id"] = fields.pop("owner")
     return Session(**{"id": conversation_id or f"conversation-{next(_numbers)}", **defaults, **fields})
 
 

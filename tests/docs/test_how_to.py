@@ -146,12 +146,12 @@ def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page
     bound = theirs("trip-é", "azure", "gpt-4o", "ada")
     assert session_cache.get("sentinel:session:trip-é") == manager.get("trip-é").to_json()
     assert 0 < session_cache.ttl("sentinel:session:trip-é") <= 86_400
-    assert manager.resolve("trip-é", provider="b", model="b", external_id="ada").session.provider == "azure"
+    assert manager.resolve("trip-é", provider="b", model="b", owner="ada").session.provider == "azure"
     assert theirs("trip-é", "b", "b", "ada") == bound
     with pytest.raises(PermissionError):
         theirs("trip-é", "b", "b", "eve")
     with pytest.raises(SessionOwnerMismatch):
-        manager.resolve("trip-é", provider="b", model="b", external_id="eve")
+        manager.resolve("trip-é", provider="b", model="b", owner="eve")
 
 
 def test_id_is_found_where_clients_put_it(run_file: Callable[..., Any]) -> None:

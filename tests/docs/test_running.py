@@ -52,7 +52,7 @@ PROVIDERS = {"a": 1, "b": 1}
 
 def arguments(number, model):
     provider = rendezvous(f"{number}{model}", PROVIDERS)[0]
-    return f"conv-{number}", {"provider": provider, "model": model, "external_id": "o"}
+    return f"conv-{number}", {"provider": provider, "model": model, "owner": "o"}
 
 def blocking(number):
     conversation_id, proposal = arguments(number, "m1")
@@ -93,7 +93,7 @@ def test_fixture_of_the_page_stores_sessions_in_fakeredis(settings: Any) -> None
     running = names["sessions_fakeredis"](settings)
     url = next(running)
     assert settings.CACHES["default"] == cache_config(url) | {"OPTIONS": settings.CACHES["default"]["OPTIONS"]}
-    assert [sessions.resolve("conv-1", provider="a", model="m", external_id="o").outcome for _ in "12"] == [
+    assert [sessions.resolve("conv-1", provider="a", model="m", owner="o").outcome for _ in "12"] == [
         "created",
         "hit",
     ]

@@ -12,8 +12,8 @@ from sessions_sticky import SessionError, SessionManager, Turn
 if TYPE_CHECKING:
     from sessions_sticky import Session
 
-BOUND = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
-OTHER = {"provider": "anthropic", "model": "claude", "external_id": "user-456"}
+BOUND = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
+OTHER = {"provider": "anthropic", "model": "claude", "owner": "user-456"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "an experiment"}
 
 ASYNC_PREFIX = "a"
@@ -71,7 +71,7 @@ def invoke(manager: SessionManager, mode: str, method: str, session: Session) ->
     if method in BY_STORE or method in ("usage", "activity"):
         args = []
     elif method == "record_turn":
-        names = {"provider": session.provider, "model": session.model, "external_id": session.external_id}
+        names = {"provider": session.provider, "model": session.model, "owner": session.external_id}
         args = [Turn(conversation_id=session.id, at=time.time(), outcome="hit", **names)]
     try:
         if method == "scan":

@@ -33,7 +33,7 @@ KINDS = (
 )
 """Who calls the chat API."""
 
-PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "external_id": "user-7"}
+PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "owner": "user-7"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 MOVE_FORM = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}
 DRAIN_FORM = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}

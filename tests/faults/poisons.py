@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import redis
 
-BOUND = {"provider": "echo-one", "model": "echo-small", "external_id": "ann"}
+BOUND = {"provider": "echo-one", "model": "echo-small", "owner": "ann"}
 """A session that the gateway without a configuration can serve."""
 OBJECT = "resp_1"
 """A response that is stored at a provider, for all that the gateway knows."""
@@ -65,7 +65,7 @@ def documented() -> set[str]:
 def targets(*, job: str, user: int) -> dict[str, list[str]]:
     """Return, for each key of the contract, what it is for `conv-1`, and for a job and a user that exist."""
     now = int(time.time())
-    route, owner = keys.route(BOUND["provider"], BOUND["model"]), keys.owner(BOUND["external_id"])
+    route, owner = keys.route(BOUND["provider"], BOUND["model"]), keys.owner(BOUND["owner"])
     return {
         "sentinel:session:{conversation_id}": [keys.session("conv-1")],
         "sentinel:deleted:{conversation_id}": [keys.deleted("conv-1")],

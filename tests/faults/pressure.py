@@ -117,7 +117,7 @@ def _prepare(url: str, ready: list[Event], stop: Event) -> None:
 def _use(process: int) -> Report:
     report, manager = Report(), SessionManager()
     _listen(report)
-    elsewhere = {"provider": f"intruder-{process}", "model": "m", "external_id": "o"}
+    elsewhere = {"provider": f"intruder-{process}", "model": "m", "owner": "o"}
     for conversation_id in KNOWN:
         manager.resolve(conversation_id, **elsewhere)
     scripts = [make(f"{process}-{way}", elsewhere, report) for way in range(WAYS) for make in (_chat, _begin)]

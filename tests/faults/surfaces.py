@@ -21,6 +21,7 @@ from tests.faults import methods
 from tests.faults.poisons import BOUND, OBJECT
 from tests.gateway.asgi import ask, chat
 from tests.sessions_sticky.admin.pages import BASE, page_of
+from tests.sessions_sticky.calls import sample
 
 if TYPE_CHECKING:
     from django.test import Client
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
 API = "/api/sessions/"
 DRAINING = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
-FILTERS = ({"provider": "echo-one"}, {"external_id": "ann"}, BOUND)
+FILTERS = ({"provider": "echo-one"}, {"owner": "ann"}, BOUND)
 API_PATHS = (
-    *(API, f"{API}?provider=echo-one&external_id=ann", f"{API}stats/", f"{API}operations/"),
+    *(API, f"{API}?provider=echo-one&owner=ann", f"{API}stats/", f"{API}operations/"),
     *(f"{API}id/conv-1/", f"{API}history/conv-1/", f"{API}id/conv-2/"),
 )
 COMMANDS = (["list", "--all"], ["show", "conv-2"], ["stats"], ["tail"], ["doctor"], ["reindex"])
@@ -99,7 +100,7 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
 
 def bound(conversation_id: str) -> Session:
     """Return a session as it was made."""
-    return Session(conversation_id, **BOUND, created_at=1_700_000_000)
+    return sample(conversation_id, **BOUND)
 
 
 def run(*command: str) -> str:

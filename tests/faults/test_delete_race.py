@@ -10,8 +10,8 @@ from tests.faults.truth import check_chain, check_sound
 from tests.faults.turns import Caller, every_order, process, take_turns
 
 on_real = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
-BOUND = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
-OTHER = {"provider": "anthropic", "model": "claude", "external_id": "user-456"}
+BOUND = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
+OTHER = {"provider": "anthropic", "model": "claude", "owner": "user-456"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "race"}
 MOVE_ALL = {"to_provider": "mistral", "provider": "openai", "reason": "race"}
 

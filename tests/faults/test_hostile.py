@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 EXAMPLES, FEW = 400, 40
 FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-PARAMETERS = ("provider", "model", "external_id", "cursor", "limit", "format", "x")
+PARAMETERS = ("provider", "model", "owner", "cursor", "limit", "format", "x")
 FIELDS = ("id", "provider", "reason", "to_provider", "dry_run", "x")
 BYSTANDER = Session(CANARY, CANARY, CANARY, CANARY, 1_700_000_000)
 
@@ -72,7 +72,7 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
         raw.flushdb()
         raw.set(keys.session(CANARY), BYSTANDER.to_json(), ex=1_000)
         manager.reindex()
-        names = {"provider": provider, "model": model, "external_id": owner}
+        names = {"provider": provider, "model": model, "owner": owner}
         if attempt(lambda: manager.resolve(conversation_id, **names)):
             taken.append(conversation_id)
             assert not FORBIDDEN.search(conversation_id)
@@ -156,7 +156,7 @@ def test_admin_api_affects_one_session_for_any_input(bystander: redis.Redis, roo
         if CANARY in (conversation_id, name, anything):
             return
         at = f"{quote(conversation_id, safe='', errors='replace')}/"
-        body = {"id": conversation_id, "provider": name, "model": name, "external_id": name}
+        body = {"id": conversation_id, "provider": name, "model": name, "owner": name}
         if call("POST", API, body) == 201:
             assert call("POST", f"{API}rebind/{at}", {"provider": "p", "model": "m", "reason": name}) in (
                 200,
@@ -171,7 +171,7 @@ def test_admin_api_affects_one_session_for_any_input(bystander: redis.Redis, roo
         for method, path in (("GET", "id"), ("GET", "history"), ("POST", "touch"), ("DELETE", "id")):
             call(method, f"{API}{path}/{at}")
         call("GET", f"{API}?{parameter}={query}&{parameter}={query}")
-        call("POST", f"{API}delete/", {"external_id": name})
+        call("POST", f"{API}delete/", {"owner": name})
         wait_for_jobs()
         assert_untouched(bystander)
 
@@ -209,7 +209,7 @@ def test_pages_affect_one_session_for_any_input(bystander: redis.Redis, root: Cl
     statuses = set()
 
     @examples(FEW)
-    @given(TEXT, TEXT, st.sampled_from(["provider", "model", "external_id", "cursor", "q", "mark", "fragment", "x"]))
+    @given(TEXT, TEXT, st.sampled_from(["provider", "model", "owner", "cursor", "q", "mark", "fragment", "x"]))
     def try_out(conversation_id: str, text: str, field: str) -> None:
         if CANARY in (conversation_id, text):
             return

@@ -16,7 +16,7 @@ from tests.servers import VALKEY, start_server
 
 LIMIT_BYTES = 8_000_000
 BATCH, MAX_SESSIONS = 20, 20_000
-BOUND = {"provider": "openai", "model": "m" * 2_000, "external_id": "user-456"}
+BOUND = {"provider": "openai", "model": "m" * 2_000, "owner": "user-456"}
 OTHER = {**BOUND, "provider": "anthropic"}
 
 

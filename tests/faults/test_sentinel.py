@@ -24,8 +24,8 @@ from tests.servers import VALKEY, Server, wait_for
 
 Experiment = Callable[..., None]
 SETUP = "primary, 2 replicas, 3 Sentinels ({program}; silent for 1 s is down)"
-PROPOSAL = {"provider": "p", "model": "m", "external_id": "o"}
-OTHER = {"provider": "other", "model": "n", "external_id": "o"}
+PROPOSAL = {"provider": "p", "model": "m", "owner": "o"}
+OTHER = {"provider": "other", "model": "n", "owner": "o"}
 LATE = [f"late-{number}" for number in range(100)]
 CHATS = "2 processes, each with 6 chats and 2 operators, half of them async"
 

@@ -70,12 +70,12 @@ def _change_one(manager: SessionManager, random: Random) -> None:
     elif what == 5 or session is None:
         manager.create(conversation_id, provider, model, "o", replace=True)
     else:
-        manager.resolve(conversation_id, provider=provider, model=model, external_id=session.external_id)
+        manager.resolve(conversation_id, provider=provider, model=model, owner=session.external_id)
 
 
 async def _achange_some(manager: SessionManager, random: Random) -> None:
     ids = [f"v{random.randrange(SESSIONS)}" for _ in range(8)]
-    proposal = {"provider": random.choice("pq"), "model": "m", "external_id": "o"}
+    proposal = {"provider": random.choice("pq"), "model": "m", "owner": "o"}
     calls = [manager.aresolve(each, **proposal) if random.randrange(3) else manager.adelete(each) for each in ids]
     await asyncio.gather(*calls)
 

@@ -43,6 +43,32 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "completions": "/v1/completions",
+    "embeddings": "/v1/embeddings",
+}
+NO_ANSWERS = (
+    {},
+    {"code": 500, "msg": "404 NOT_FOUND", "success": False},
+    {"choices": None, "data": None},
+    {"detail": "x"},
+)
+
+
+@pytest.mark.parametrize("api", PATHS)
+@pytest.mark.parametrize("body", NO_ANSWERS, ids=["empty", "an error of its own", "null", "detail"])
+async def test_spills_over_when_an_object_with_status_200_is_no_answer(
+    bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream, api: str, body: dict[str, object]
+) -> None:
+    gateway.SENTINEL_PROVIDERS = tuple(provider(each, apis=tuple(PATHS)) for each in (north, south))
+    north.then(fails(200, body))
+    south.then(fails(200, {"choices": [], "content": [], "data": []}))
+    asked = chat(conversation_id=bound_to_north, prompt="hello", input="hello", max_tokens=5)
+    assert outcome_of(await ask(asked, path=PATHS[api])) == (200, "spilled", "south")
+
+
 @pytest.mark.parametrize(
     ("failing", "error"),
     [

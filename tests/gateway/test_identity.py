@@ -55,7 +55,7 @@ async def test_chat_finds_the_session_that_a_pin_of_litellm_became(headers, fiel
     """As docs/how-to/litellm.md moves it: by the model too, for LiteLLM has a pin for each."""
     for model, name in (("model-a", "south"), ("model-b", "north")):
         moved = expected({"x-litellm-session-id": "ses-1"}, model, messages=None)
-        sessions.create(moved.session_id, provider=name, model=model, external_id="ann")
+        sessions.create(moved.session_id, provider=name, model=model, owner="ann")
         answer = await ask(chat(model, **fields), headers=headers)
         found = answer.headers["x-session-outcome"], answer.headers["x-session-provider"]
         assert found == ("hit", name)

@@ -32,7 +32,7 @@ def talkers() -> None:
         sessions.create(f"conv-{name}", "north", "m", name)
         fields: dict[str, Any] = {
             "conversation_id": f"conv-{name}",
-            "external_id": name,
+            "owner": name,
             "usage": Usage(tokens, output=7),
         }
         sessions.record_turn(Turn(at=1_700_000_000, provider="north", model="m", outcome="hit", **fields))
@@ -59,9 +59,7 @@ def test_owners_are_listed_by_their_tokens(talkers: None) -> None:
 def test_owners_are_listed_by_their_requests_when_asked(talkers: None) -> None:
     for _ in range(2):
         sessions.record_turn(
-            Turn(
-                conversation_id="conv-ann", external_id="ann", at=1_700_000_000, provider="n", model="m", outcome="hit"
-            )
+            Turn(conversation_id="conv-ann", owner="ann", at=1_700_000_000, provider="n", model="m", outcome="hit")
         )
     browser = client("view_session")
     assert [row.name for row in browser.get(PAGE, {"sort": "hour"}).context["rows"]] == ["ann", "<b>ben</b>", ""]

@@ -14,7 +14,7 @@ from tests.sessions_sticky.calls import sample
 
 
 def bind(session_cache, conversation_id: str, **fields: str) -> None:
-    session = sample(conversation_id, **{"provider": "north", "model": "model-a", "external_id": "ann", **fields})
+    session = sample(conversation_id, **{"provider": "north", "model": "model-a", "owner": "ann", **fields})
     session_cache.set(f"sentinel:session:{conversation_id}", session.to_json(), ex=60)
 
 
@@ -29,7 +29,7 @@ async def test_chat_is_rebound_when_its_provider_is_gone_from_the_configuration(
     assert answer.said == "south as model-a"  # the model stays
     assert answer.headers["x-session-outcome"] == "rebound"
     assert answer.headers["x-session-provider"] == "south"
-    before = json.loads(sample("conv-1", provider="south", model="model-a", external_id="ann").to_json())
+    before = json.loads(sample("conv-1", provider="south", model="model-a", owner="ann").to_json())
     assert stored(session_cache, "conv-1") == before
     assert 0 < session_cache.pttl("sentinel:session:conv-1") <= 86_400_000
     again = await ask(chat("model-b", conversation_id="conv-1"))
@@ -59,7 +59,7 @@ async def test_chat_is_rebound_to_the_model_asked_for_when_its_own_is_not_config
 
 
 async def test_chat_keeps_another_owners_conversation_when_its_provider_is_gone(gateway, session_cache, south):
-    bind(session_cache, "conv-1", external_id="ben")
+    bind(session_cache, "conv-1", owner="ben")
     gateway.SENTINEL_PROVIDERS = (provider(south),)
     assert (await ask(chat(conversation_id="conv-1"))).status == 403
     assert stored(session_cache, "conv-1")["provider"] == "north"

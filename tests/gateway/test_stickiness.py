@@ -76,7 +76,7 @@ def test_chat_stores_the_session_byte_for_byte_when_it_is_new(client, store: red
 
 def test_chat_follows_the_session_when_another_program_wrote_it(client, store: redis.Redis, south: Upstream):
     conversation_id = new_id()
-    theirs = sample(conversation_id, provider="south", model="model-b", external_id="ann")
+    theirs = sample(conversation_id, provider="south", model="model-b", owner="ann")
     store.set(f"sentinel:session:{conversation_id}", json.dumps({"by": "hand", **json.loads(theirs.to_json())}), ex=60)
     answer = client.post("/chat/completions", json=chat("model-a", conversation_id=conversation_id))
     assert answer.json()["choices"][0]["message"]["content"] == "south as model-b"

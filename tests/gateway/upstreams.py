@@ -121,6 +121,8 @@ def answers(exchange: Exchange) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": exchange.text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     completion = {**envelope(exchange, "chat.completion"), "choices": [choice], "usage": usage}
+    if exchange.path.endswith("/messages"):
+        completion["content"] = [{"type": "text", "text": exchange.text}]
     exchange.send(200, json.dumps(completion).encode())
 
 

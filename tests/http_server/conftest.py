@@ -53,13 +53,19 @@ class App:
             return
         if path == "/slow":
             await asyncio.sleep(0.001)
+        if path == "/quiet":
+            await asyncio.sleep(0.05)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            if not await self._wait(receive):
+                return
         if path in ("/stream", "/broken"):
             await send({"type": "http.response.start", "status": 200, "headers": []})
             for piece in (b"one", b"two"):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         if path in ("/broken", "/failing"):
             raise RuntimeError(path)
-        if path == "/stream":
+        if path in ("/stream", "/quiet"):
             await send({"type": "http.response.body", "body": b""})
         elif path == "/injected":
             await answer(send, b"", (b"x-evil", b"a\r\nx-more: b"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import socket
 
 import pytest
 
 from sentinel_project.http_exchange import Exchange
-from tests.http_server.conftest import App, Connect, read, refused
+from tests.http_server.conftest import SECONDS, App, Connect, read, refused
 from tests.servers import wait_for
 
 
@@ -52,6 +53,23 @@ def test_response_is_an_api_error_when_the_application_fails(connect: Connect, p
 
 def test_stream_has_no_end_when_the_application_fails_within_it(connect: Connect, app: App) -> None:
     assert get(connect, "/broken")[1] == b"3\r\none\r\n3\r\ntwo\r\n"
+
+
+def test_client_that_left_before_its_stream_began_is_noticed_while_the_stream_is_quiet(
+    connect: Connect, app: App
+) -> None:
+    client = connect()
+    client.sendall(b"GET /quiet HTTP/1.1\r\nHost: h\r\n\r\n")
+    client.close()
+    assert app.ended.wait(4 * SECONDS)
+
+
+def test_half_closed_client_gets_its_quiet_stream(connect: Connect, app: App) -> None:
+    client = connect()
+    client.sendall(b"GET /quiet HTTP/1.1\r\nHost: h\r\n\r\n")
+    client.shutdown(socket.SHUT_WR)
+    assert not app.ended.wait(2 * SECONDS)
+    assert b"one" in client.recv(2**16)
 
 
 @pytest.mark.parametrize("path", ["/", "/stream", "/unread"])

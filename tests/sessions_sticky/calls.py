@@ -6,8 +6,8 @@ from typing import Any
 
 from sessions_sticky import Session
 
-PROPOSAL = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
-OTHER = {"provider": "anthropic", "model": "claude", "external_id": "user-456"}
+PROPOSAL = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
+OTHER = {"provider": "anthropic", "model": "claude", "owner": "user-456"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "a test"}
 
 METHODS = ("get", "inspect", "create", "touch", "resolve", "rebind", "delete")
@@ -15,11 +15,12 @@ METHODS = ("get", "inspect", "create", "touch", "resolve", "rebind", "delete")
 
 def arguments(method: str, session: Session) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments by which `method` acts on a session: reads, moves or creates it."""
-    proposal = {"provider": session.provider, "model": session.model, "external_id": session.external_id}
+    proposal = {"provider": session.provider, "model": session.model, "owner": session.external_id}
     keywords: dict[str, dict[str, Any]] = {"create": {**proposal, "replace": True}, "resolve": proposal, "rebind": MOVE}
     return (session if method == "rebind" else session.id,), keywords.get(method, {})
 
 
 def sample(conversation_id: Any = "conv-123", **fields: Any) -> Session:
     """Return the design's example of a session, with other fields where given."""
-    return Session(**{"id": conversation_id, **PROPOSAL, "created_at": 1_700_000_000, **fields})
+    given = {"id": conversation_id, **PROPOSAL, "created_at": 1_700_000_000, **fields}
+    return Session(external_id=given.pop("owner"), **given)

@@ -31,7 +31,7 @@ def race(process: int, rounds: int) -> list[list[tuple[str, str]]]:
 
     def run(thread: int) -> list[tuple[str, str]]:
         answers: list[tuple[str, str]] = []
-        proposal: dict[str, Any] = {"provider": f"p{process}-{thread}", "model": "m", "external_id": "o"}
+        proposal: dict[str, Any] = {"provider": f"p{process}-{thread}", "model": "m", "owner": "o"}
         for number in range(rounds):
             _barrier.wait(30)
             session, outcome = manager.resolve(f"race-{number}", **proposal)

@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
     def resolve(self, who, native, conversation_id, provider, model, owner):
         proposal = Session(conversation_id, provider, model, owner, 0)
         given = self.model.expect(who, proposal)
-        proposed = {"provider": provider, "model": model, "external_id": owner}
+        proposed = {"provider": provider, "model": model, "owner": owner}
         answer = self.world.ask(who, native, "resolve", conversation_id, **proposed)
         if given is proposal:
             assert isinstance(answer, Resolution), answer

@@ -7,6 +7,7 @@ from django.core.cache import cache
 from django.core.checks import Tags, run_checks
 
 from sessions_sticky import cache_config
+from sessions_sticky.conf import DEFAULTS
 
 URL = "redis://127.0.0.1:1/0"
 FILES = "django.core.cache.backends.filebased.FileBasedCache"
@@ -53,6 +54,19 @@ def test_check_gives_E001_when_the_ttl_is_bad(settings, value):
 def test_check_gives_E001_once_when_an_option_is_bad(settings, options):
     settings.SESSIONS_STICKY = options
     assert ids(deploy=True) == ["E001"]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("value", [object(), 5.5, [None], {5: None}], ids=["object", "float", "list", "dict"])
+def test_check_gives_E001_and_raises_nothing_for_any_setting(settings, name, value):
+    settings.SESSIONS_STICKY = {name: value}
+    assert ids(deploy=True) == ["E001"]
+
+
+def test_check_calls_no_provider_callable(settings):
+    """It may use the database, which may not be migrated yet."""
+    settings.SESSIONS_STICKY = {"PROVIDERS": lambda: pytest.fail("called")}
+    assert ids() == []
 
 
 def test_check_gives_E001_once_when_the_setting_is_not_a_dict(settings):

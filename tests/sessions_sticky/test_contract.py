@@ -52,7 +52,7 @@ def test_resolve_hits_and_keeps_the_first_binding_when_another_is_proposed(call)
 def test_resolve_raises_and_changes_nothing_when_another_owns_it(call):
     first = call("resolve", "conv-123", **PROPOSAL).session
     with pytest.raises(SessionOwnerMismatch):
-        call("resolve", "conv-123", **{**PROPOSAL, "external_id": "user-789"})
+        call("resolve", "conv-123", **{**PROPOSAL, "owner": "user-789"})
     assert call("get", "conv-123") == first
 
 
@@ -70,7 +70,7 @@ def test_reading_returns_none_when_there_is_none(call):
 
 def test_create_replaces_what_there_is_when_asked_to(call):
     call("create", "conv-123", **PROPOSAL)
-    second = call("create", "conv-123", **{**OTHER, "external_id": "user-789"}, replace=True)
+    second = call("create", "conv-123", **{**OTHER, "owner": "user-789"}, replace=True)
     assert second.external_id == "user-789"
     assert call("get", "conv-123") == second
 
@@ -78,7 +78,7 @@ def test_create_replaces_what_there_is_when_asked_to(call):
 def test_create_conflicts_and_changes_nothing_when_there_is_a_session(call):
     first = call("create", "conv-123", **PROPOSAL)
     with pytest.raises(SessionConflict) as caught:
-        call("create", "conv-123", **{**OTHER, "external_id": "user-789"})
+        call("create", "conv-123", **{**OTHER, "owner": "user-789"})
     assert caught.value.current == first
     assert call("get", "conv-123") == first
 
@@ -95,8 +95,8 @@ def test_binding_refuses_a_blank_name(call, method, name, blank):
 @pytest.mark.parametrize("value", [None, 5, b"user"])
 def test_resolve_refuses_an_owner_of_a_wrong_type_when_the_session_is_there(call, value):
     call("create", "conv-123", **PROPOSAL)
-    with pytest.raises(InvalidSession, match="external_id must be a string"):
-        call("resolve", "conv-123", **{**PROPOSAL, "external_id": value})
+    with pytest.raises(InvalidSession, match="owner must be a string"):
+        call("resolve", "conv-123", **{**PROPOSAL, "owner": value})
 
 
 def test_touch_returns_whether_there_was_a_session(call):
@@ -148,9 +148,7 @@ def test_rebind_keeps_id_owner_and_birth_when_it_moves(call):
 
 
 @on_redis
-@pytest.mark.parametrize(
-    "now", [None, sample(provider="elsewhere"), sample(external_id="user-789"), sample(created_at=1)]
-)
+@pytest.mark.parametrize("now", [None, sample(provider="elsewhere"), sample(owner="user-789"), sample(created_at=1)])
 def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw, now):
     if now:
         raw.set("sentinel:session:conv-123", now.to_json(), ex=60)
@@ -238,7 +236,7 @@ def test_nothing_is_written_when_the_id_is_invalid(call, raw):
 
 @pytest.mark.parametrize("method", ["create", "resolve"])
 @pytest.mark.parametrize("value", [None, 7, b"bytes", "\ud800"])
-@pytest.mark.parametrize("field", ["provider", "model", "external_id"])
+@pytest.mark.parametrize("field", ["provider", "model", "owner"])
 def test_binding_raises_and_writes_nothing_when_a_field_does_not_fit(call, method, field, value):
     with pytest.raises(InvalidSession):
         call(method, "conv-123", **{**PROPOSAL, field: value})

@@ -111,7 +111,7 @@ def test_proposal_of_an_outage_answers_its_owner_and_is_never_restored(call):
         degraded = call("resolve", "conv-123", **PROPOSAL)
         assert degraded.outcome is Outcome.DEGRADED
         assert call("resolve", "conv-123", **OTHER) == degraded
-    third = {**THIRD, "external_id": "user-789"}
+    third = {**THIRD, "owner": "user-789"}
     assert call("resolve", "conv-123", **third).outcome is Outcome.CREATED
     with pytest.raises(SessionOwnerMismatch):
         call("resolve", "conv-123", **PROPOSAL)
@@ -121,7 +121,7 @@ def test_proposal_of_an_outage_answers_its_owner_and_is_never_restored(call):
 def test_proposal_of_an_outage_is_not_for_another_owner(call):
     with store_down():
         call("resolve", "conv-123", **PROPOSAL)
-        session, outcome = call("resolve", "conv-123", **{**OTHER, "external_id": "user-789"})
+        session, outcome = call("resolve", "conv-123", **{**OTHER, "owner": "user-789"})
     assert (session.provider, session.external_id, outcome) == (OTHER["provider"], "user-789", Outcome.DEGRADED)
 
 

@@ -24,7 +24,7 @@ ERRORS = [
     SessionStoreUnavailable("did not answer"),
     SessionOwnerMismatch("conv-123"),
     SessionConflict("conv-123", None),
-    SessionConflict("conv-123", sample(external_id=OWNER)),
+    SessionConflict("conv-123", sample(owner=OWNER)),
 ]
 
 

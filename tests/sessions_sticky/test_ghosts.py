@@ -49,7 +49,7 @@ def test_ghost_is_not_shown_and_removed_when_it_is_met(call, manager, raw, ghost
 @on_real
 def test_ghost_stays_away_from_its_old_places_when_another_program_has_moved_it(call, manager, raw):
     fill(manager, 2)
-    write_raw(raw, "conv-1", provider="mistral", external_id="another-owner")
+    write_raw(raw, "conv-1", provider="mistral", owner="another-owner")
     assert ids(walk(pager(call), provider="openai")) == ["conv-0"]
     assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
     assert (
@@ -61,7 +61,7 @@ def test_ghost_stays_away_from_its_old_places_when_another_program_has_moved_it(
 @on_real
 def test_session_is_listed_for_its_new_owner_when_the_old_one_s_list_is_read(call, manager, raw):
     fill(manager, 2)
-    write_raw(raw, "conv-1", external_id="another-owner")
+    write_raw(raw, "conv-1", owner="another-owner")
     assert ids(walk(pager(call), external_id="user-456")) == ["conv-0"]
     assert ids(walk(pager(call), external_id="another-owner")) == ["conv-1"]
     assert sorted(ids(walk(pager(call)))) == ["conv-0", "conv-1"]

@@ -136,6 +136,6 @@ def test_resolve_stores_what_was_proposed_whatever_is_in_it(
     store_name, manager, conversation_id, provider, model, owner
 ):
     manager.delete(conversation_id)
-    session, outcome = manager.resolve(conversation_id, provider=provider, model=model, external_id=owner)
+    session, outcome = manager.resolve(conversation_id, provider=provider, model=model, owner=owner)
     assert (outcome, session) == (Outcome.CREATED, Session(conversation_id, provider, model, owner, session.created_at))
-    assert manager.resolve(conversation_id, provider="p", model="m", external_id=owner) == (session, Outcome.HIT)
+    assert manager.resolve(conversation_id, provider="p", model="m", owner=owner) == (session, Outcome.HIT)

@@ -1,4 +1,4 @@
-"""Every way to move sessions refuses providers that the project does not have."""
+"""Every way to create or move sessions refuses providers that the project does not have."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from sentinel_project import settings as project
 from sessions_sticky import InvalidSession, UnknownProvider
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.api.bulk_serializers import RebindAllSerializer
-from sessions_sticky.api.serializers import RebindSerializer
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer
 from sessions_sticky.conf import conf
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.testing import make_session
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 from tests.sessions_sticky.cli.conftest import run
 from tests.sessions_sticky.indexed import fill, on_valkey
@@ -40,6 +41,26 @@ def test_rebind_refuses_an_unknown_provider(call, manager, known):
     assert call("rebind", session, **MOVE).provider == "mistral"
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_create_refuses_an_unknown_provider(call, manager, known, replace):
+    with pytest.raises(UnknownProvider) as caught:
+        call("create", "conv-0", **{**PROPOSAL, "provider": "mistrol"}, replace=replace)
+    assert str(caught.value) == UNKNOWN
+    assert call("get", "conv-0") is None
+    assert call("create", "conv-0", **PROPOSAL, replace=replace).provider == "openai"
+
+
+def test_resolve_binds_its_proposal_to_an_unknown_provider(call, manager, known):
+    session, _ = call("resolve", "conv-0", **{**PROPOSAL, "provider": "mistrol"})
+    assert call("get", "conv-0") == session
+
+
+@pytest.mark.parametrize("providers", [KNOWN, ["xai", "mistral"], None])
+def test_make_session_uses_a_known_provider_by_default(settings, providers):
+    settings.SESSIONS_STICKY = {"PROVIDERS": providers}
+    assert make_session().provider == ("mistral" if providers == ["xai", "mistral"] else "openai")
+
+
 @on_valkey
 def test_moving_many_refuses_an_unknown_provider(manager, known):
     fill(manager, 2)
@@ -62,18 +83,19 @@ def test_command_refuses_an_unknown_provider(manager, known, command):
 
 @pytest.mark.parametrize("target", ["mistrol", "mistral"])
 def test_api_and_pages_refuse_an_unknown_provider(known, target):
+    session = SessionSerializer(data={"id": "conv-0", "model": "m", "owner": "o", "provider": target})
     one = RebindSerializer(data={"provider": target, "model": "m", "reason": "x"})
     many = RebindAllSerializer(data={"provider": "openai", "to_provider": target, "reason": "x"})
     form = MoveForm({"to-provider": target, "to-reason": "x"})
     errors = [
         *(
             serializer.errors.get(name)
-            for serializer, name in ((one, "provider"), (many, "to_provider"))
+            for serializer, name in ((session, "provider"), (one, "provider"), (many, "to_provider"))
             if not serializer.is_valid()
         ),
         *([form.errors["provider"]] if not form.is_valid() else []),
     ]
-    assert errors == ([[UNKNOWN]] * 3 if target == "mistrol" else [])
+    assert errors == ([[UNKNOWN]] * 4 if target == "mistrol" else [])
 
 
 @pytest.mark.parametrize("value", [5, [], [5], "no.such.path", "nopath", lambda: 5])

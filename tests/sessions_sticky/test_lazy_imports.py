@@ -15,7 +15,7 @@ django.setup()
 from django.core.management import call_command
 call_command("check")
 from sessions_sticky import sessions
-session, outcome = sessions.resolve("conv-123", provider="p", model="m", external_id="o")
+session, outcome = sessions.resolve("conv-123", provider="p", model="m", owner="o")
 import sys
 print(outcome, sessions.get("conv-123") == session, [name for name in {OPTIONAL} if name in sys.modules])
 """

@@ -19,7 +19,7 @@ from tests.sessions_sticky.test_exports import run_python
 
 KEY = "sentinel:session:conv-123"
 OWNER = "user-secret"
-OWNED = {**PROPOSAL, "external_id": OWNER}
+OWNED = {**PROPOSAL, "owner": OWNER}
 on_redis = pytest.mark.parametrize("store_name", REDIS_STORES[1:2], indirect=True)
 
 
@@ -67,9 +67,9 @@ def test_owner_is_in_no_record_above_debug_whatever_fails(call, raw, caplog):
     session = call("create", "conv-123", **OWNED)
     raised = []
     for error, method, arguments_ in [
-        (SessionOwnerMismatch, "resolve", {**PROPOSAL, "external_id": f"{OWNER}-2"}),
+        (SessionOwnerMismatch, "resolve", {**PROPOSAL, "owner": f"{OWNER}-2"}),
         (InvalidSession, "create", {**OWNED, "model": "\ud800"}),
-        (InvalidSession, "create", {**OWNED, "external_id": f"{OWNER}\ud800"}),
+        (InvalidSession, "create", {**OWNED, "owner": f"{OWNER}\ud800"}),
         (InvalidSession, "resolve", {**OWNED, "provider": None}),
     ]:
         conversation_id = "conv-123" if error is SessionOwnerMismatch else "conv-124"
@@ -102,7 +102,7 @@ def test_owner_is_in_no_record_or_error_when_the_server_repeats_the_arguments(se
         settings.CACHES = {"default": cache_config(server.url)}
         manager, raised = SessionManager(), []
         for method in METHODS:
-            args, kwargs = arguments(method, sample("c", external_id=OWNER))
+            args, kwargs = arguments(method, sample("c", owner=OWNER))
             try:
                 getattr(manager, method)(*args, **kwargs)
             except SessionError as error:
@@ -121,7 +121,7 @@ settings.configure(CACHES={"default": {"BACKEND": "django.core.cache.backends.lo
 import django
 django.setup()
 from sessions_sticky import sessions
-sessions.resolve("c", provider="p", model="m", external_id="o")
+sessions.resolve("c", provider="p", model="m", owner="o")
 logger = logging.getLogger("sessions_sticky")
 print(logger.handlers, logger.level, logger.propagate, logging.getLogger().handlers)
 """

@@ -104,7 +104,7 @@ def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_s
     for at, usage in enumerate((Usage(5_000, written=2_000), Usage(6_000, read=3_000), Usage(7_000, read=4_000))):
         provider = {"provider": "cold"} if at == 2 else {}
         fields = {**route, **provider, "usage": usage, "price": price, "first_byte_ms": 70}
-        sessions.record_turn(Turn(conversation_id="conv-123", at=at, outcome="hit", external_id="ann", **fields))
+        sessions.record_turn(Turn(conversation_id="conv-123", at=at, outcome="hit", owner="ann", **fields))
     exported = generate_latest().decode()
     assert 'sessions_sticky_turns_total{model="m",outcome="hit",provider="warm"} 2.0' in exported
     for kind, number in (("input", 11_000), ("read", 3_000), ("written", 2_000), ("expected", 2_000)):

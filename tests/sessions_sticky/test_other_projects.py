@@ -66,7 +66,7 @@ from sessions_sticky.testing import valkey
 found = {}
 with valkey():
     for base, query in BASES:
-        session = {"id": "conv/1", "provider": "p", "model": "m", "external_id": "o"}
+        session = {"id": "conv/1", "provider": "p", "model": "m", "owner": "o"}
         created = client.post(f"{base}{query}", session, content_type="application/json")
         url = created.json()["url"]
         move = {"provider": "q", "model": "m", "reason": "r"}

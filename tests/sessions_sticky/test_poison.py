@@ -83,7 +83,7 @@ def test_resolve_gives_all_racers_one_session_when_they_heal_a_value_together(ma
 
     def race(provider):
         barrier.wait()
-        return manager.resolve("conv-123", provider=provider, model="m", external_id="o")
+        return manager.resolve("conv-123", provider=provider, model="m", owner="o")
 
     with ThreadPoolExecutor(racers) as pool:
         for _ in range(5):

@@ -47,7 +47,7 @@ OPERATIONS = {
     "delete nothing": lambda: sessions.delete("nothing"),
     "delete unreadable": write_unreadable,
     "pages": lambda: (sessions.all().page(), sessions.search("conv"), sessions.stats(), sessions.recent()),
-    "delete many": lambda: sessions.filter(owner=PROPOSAL["external_id"]).delete(),
+    "delete many": lambda: sessions.filter(owner=PROPOSAL["owner"]).delete(),
     "rebind many": lambda: sessions.all().rebind(to_provider="p", reason="a test"),
     "job": lambda: (run_job(Move("p", None, "a test")), run_job(None), Jobs().recent()),
     "turn": lambda: (sessions.record_turn(turn("conv-1")), sessions.trail("conv-1"), sessions.usage()),

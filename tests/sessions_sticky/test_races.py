@@ -51,7 +51,7 @@ def test_resolve_gives_all_racers_one_session_when_processes_race(manager, reque
 @not_on_database
 def test_resolve_gives_all_racers_one_session_when_threads_race(manager, together):
     for number in range(30):
-        proposals = [{"provider": f"p{n}", "model": "m", "external_id": "o"} for n in range(RACERS)]
+        proposals = [{"provider": f"p{n}", "model": "m", "owner": "o"} for n in range(RACERS)]
         answers = together([partial(manager.resolve, f"race-{number}", **each) for each in proposals])
         assert [outcome for _, outcome in answers].count(Outcome.CREATED) == 1
         assert {session for session, _ in answers} == {manager.get(f"race-{number}")}
@@ -61,7 +61,7 @@ def test_resolve_gives_all_racers_one_session_when_threads_race(manager, togethe
 @pytest.mark.slow
 async def test_aresolve_gives_all_racers_one_session_when_tasks_race(manager):
     for number in range(3):
-        proposals = [{"provider": f"p{n}", "model": "m", "external_id": "o"} for n in range(50)]
+        proposals = [{"provider": f"p{n}", "model": "m", "owner": "o"} for n in range(50)]
         answers = await asyncio.gather(*(manager.aresolve(f"race-{number}", **each) for each in proposals))
         assert [outcome for _, outcome in answers].count(Outcome.CREATED) == 1
         assert {session for session, _ in answers} == {await manager.aget(f"race-{number}")}
@@ -116,9 +116,9 @@ def test_create_wins_as_a_whole_when_it_races_rebind(manager, together):
         session = manager.create("conv-123", **PROPOSAL, replace=True)
         created, rebound = together(
             [
-                partial(manager.create, "conv-123", **PROPOSAL | {"external_id": "user-789"}, replace=True),
+                partial(manager.create, "conv-123", **PROPOSAL | {"owner": "user-789"}, replace=True),
                 partial(manager.rebind, session, **MOVE),
             ]
         )
         assert manager.get("conv-123") == created
-        assert isinstance(rebound, SessionConflict) or rebound.external_id == PROPOSAL["external_id"]
+        assert isinstance(rebound, SessionConflict) or rebound.external_id == PROPOSAL["owner"]

@@ -116,8 +116,8 @@ def test_from_json_raises_when_it_is_not_a_session(data):
         {"provider": 7},
         {"provider": b"openai"},
         {"model": ["gpt-4"]},
-        {"external_id": None},
-        {"external_id": UUID(int=7)},
+        {"owner": None},
+        {"owner": UUID(int=7)},
         {"created_at": "1700000000"},
         {"created_at": 1.0},
         {"created_at": True},
@@ -125,7 +125,7 @@ def test_from_json_raises_when_it_is_not_a_session(data):
         {"created_at": -(2**63) - 1},
         {"created_at": 10**5000},
         {"model": "\ud800"},
-        {"external_id": object()},
+        {"owner": object()},
     ],
 )
 def test_to_json_raises_when_a_field_does_not_fit(fields):

@@ -111,7 +111,7 @@ def test_resolve_keeps_to_the_session_last_seen_when_the_store_goes_down(server,
     getattr(server, failure)()
     assert timed(call, "resolve", "conv-123", **OTHER) == (bound, Outcome.DEGRADED)
     with pytest.raises(SessionOwnerMismatch):
-        call("resolve", "conv-123", **{**OTHER, "external_id": "user-789"})
+        call("resolve", "conv-123", **{**OTHER, "owner": "user-789"})
 
 
 def test_resolve_binds_again_what_the_store_has_lost(server, call):

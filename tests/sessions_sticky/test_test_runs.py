@@ -37,7 +37,7 @@ from sessions_sticky.testing import advance_time, store_down
 class Bindings:
     def test_binds(self):
         for provider in ("openai", "mistral"):
-            session, outcome = sessions.resolve("conv-123", provider=provider, model="m", external_id="o")
+            session, outcome = sessions.resolve("conv-123", provider=provider, model="m", owner="o")
             self.assertEqual(session.provider, "openai")
         self.assertEqual(outcome, Outcome.HIT)
 
@@ -54,7 +54,7 @@ class Bindings:
         self.assertEqual(self.resolve("mistral").outcome, Outcome.CREATED)
 
     def resolve(self, provider):
-        return sessions.resolve("conv-123", provider=provider, model="m", external_id="o")
+        return sessions.resolve("conv-123", provider=provider, model="m", owner="o")
 
 
 class WithDatabase(Bindings, TestCase):

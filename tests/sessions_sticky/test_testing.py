@@ -233,7 +233,7 @@ def test_index_follows_when_time_passes(on_valkey):
 
 
 def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
-    create_session("conv-123", external_id=PROPOSAL["external_id"])
+    create_session("conv-123", owner=PROPOSAL["owner"])
     advance_time(DAY - 60)
     sessions.resolve("conv-123", **PROPOSAL)
     advance_time(DAY - 60)
@@ -274,7 +274,7 @@ def test_time_passes_on_no_cluster_of_the_project():
 def test_sessions_made_differ_in_id_and_take_what_is_given(own_store):
     assert make_session().id != make_session().id
     assert sessions.get(make_session("conv-123").id) is None
-    bound = create_session("conv-123", model="claude", external_id="user-2")
+    bound = create_session("conv-123", model="claude", owner="user-2")
     assert SessionManager().get("conv-123") == bound
     assert (bound.provider, bound.model, bound.external_id) == ("openai", "claude", "user-2")
 

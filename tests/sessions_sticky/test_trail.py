@@ -255,11 +255,11 @@ def test_trail_refuses_an_invalid_id(call):
 @on_redis
 def test_usage_sums_turns_by_route_and_by_owner(call):
     call("create", "conv-123", **PROPOSAL)
-    call("record_turn", turn(usage=Usage(3_000, output=5), external_id="ann", first_byte_ms=90, price=PRICE))
+    call("record_turn", turn(usage=Usage(3_000, output=5), owner="ann", first_byte_ms=90, price=PRICE))
     again = Usage(4_000, read=2_000)
-    call("record_turn", turn(at=NOW + 1, usage=again, external_id="ann", first_byte_ms=90_000, price=PRICE))
+    call("record_turn", turn(at=NOW + 1, usage=again, owner="ann", first_byte_ms=90_000, price=PRICE))
     failed = (Attempt("openai", 503),)
-    call("record_turn", turn(None, provider="azure", outcome="spilled", external_id="bob", attempts=failed))
+    call("record_turn", turn(None, provider="azure", outcome="spilled", owner="bob", attempts=failed))
     for minutes in (60, 1_440):
         report = call("usage", minutes)
         routes = {(each.provider, each.outcome): each for each in report.routes}

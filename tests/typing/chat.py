@@ -73,7 +73,7 @@ def chat(request: HttpRequest) -> JsonResponse:
     provider, *others = rendezvous(conversation_id, {"openai": 2, "mistral": 0.5})
     assert_type(others, list[str])
     try:
-        found = sessions.resolve(conversation_id, provider=provider, model="gpt-4o", external_id="user-1")
+        found = sessions.resolve(conversation_id, provider=provider, model="gpt-4o", owner="user-1")
     except (InvalidConversationId, InvalidSession) as exc:
         return JsonResponse({"error": str(exc)}, status=400)
     except SessionOwnerMismatch as exc:
@@ -88,7 +88,7 @@ def chat(request: HttpRequest) -> JsonResponse:
 
 async def chat_async(conversation_id: str) -> Session:
     """On the event loop."""
-    session, _ = await sessions.aresolve(conversation_id, provider="openai", model="gpt-4o", external_id="user-1")
+    session, _ = await sessions.aresolve(conversation_id, provider="openai", model="gpt-4o", owner="user-1")
     try:
         return await sessions.arebind(session, provider="mistral", model="large", reason="openai is down")
     except SessionConflict as exc:
@@ -216,4 +216,4 @@ class ChatTests(TestCase):
         session = create_session("conv-123")
         advance_time(60)
         with store_down():
-            assert sessions.resolve(session.id, provider="p", model="m", external_id="user-1").session == session
+            assert sessions.resolve(session.id, provider="p", model="m", owner="user-1").session == session

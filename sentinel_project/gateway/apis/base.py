@@ -73,6 +73,8 @@ class Api(ABC):
     """Whether its answers make upstream objects."""
     may_have_error: ClassVar[bool] = False
     """Whether a successful answer may have a field `error` that is not null."""
+    answer_field: ClassVar[str] = ""
+    """A field of every plain answer, never null; empty if there is no such field."""
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
     """An event that clients ignore; it keeps the connection of a silent stream open."""
     takes_hint: ClassVar[bool] = True
@@ -168,7 +170,7 @@ class ApiRequest(NamedTuple):
     slot: Slot | None = None
 
 
-def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiRequest:
+def parse(api: Api, raw: bytes, headers: dict[str, str], query: str, slot: Slot | None = None) -> ApiRequest:
     """Read a request. Raises `ApiError` 400 that names the field at fault."""
     body = Body.parse(raw)
     if len(body.fields.get("model", b"")) > 6 * MAX_NAME_LENGTH:  # each character may be an escape of six bytes
@@ -183,7 +185,8 @@ def parse(api: Api, raw: bytes, headers: dict[str, str], query: str) -> ApiReque
     api.check(body)
     if stream not in (b"true", b"false", b"null"):
         raise invalid_field("stream", body.get("stream"), "true or false")
-    return ApiRequest(api, body, model, api.streams and stream == b"true", headers, query, "POST", api.path)
+    is_stream = api.streams and stream == b"true"
+    return ApiRequest(api, body, model, is_stream, headers, query, "POST", api.path, slot)
 
 
 def require_list(body: Body, name: str, allowed: str) -> None:

@@ -42,6 +42,7 @@ class ChatCompletions(Api):
 
     name = "chat"
     path = "/chat/completions"
+    answer_field = "choices"
     end_marker = b"[DONE]"
     asks_for_usage = True
 

@@ -67,6 +67,7 @@ class Messages(Api):
 
     name = "messages"
     path = "/messages"
+    answer_field = "content"
     heartbeat = b'event: ping\ndata: {"type": "ping"}\n\n'
     end_marker = b"message_stop"
     input_is_uncached = True
@@ -136,6 +137,7 @@ class CountTokens(Messages):
     """`POST /v1/messages/count_tokens`."""
 
     path = "/messages/count_tokens"
+    answer_field = "input_tokens"
     binds = False
     streams = False
 

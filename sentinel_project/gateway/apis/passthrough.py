@@ -33,6 +33,7 @@ class Embeddings(Api):
 
     name = "embeddings"
     path = "/embeddings"
+    answer_field = "data"
     streams = False
     takes_hint = False
     end_marker = b""

@@ -54,6 +54,7 @@ class Responses(Api):
 
     name = "responses"
     path = "/responses"
+    answer_field = "output"
     makes_objects = True
     end_marker = b'"response"'
     """The last event holds the whole response, deltas do not."""
@@ -152,6 +153,7 @@ class InputTokens(Responses):
     """`POST /v1/responses/input_tokens`: counts, and computes nothing."""
 
     path = "/responses/input_tokens"
+    answer_field = "input_tokens"
     binds = False
     streams = False
 

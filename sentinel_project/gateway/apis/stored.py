@@ -31,6 +31,7 @@ class StoredObjects(Responses):
 
     binds = False
     may_have_error = True
+    answer_field = ""
 
     def stage(self, event: bytes) -> Stage:
         """Let a failed response pass."""

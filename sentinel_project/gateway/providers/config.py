@@ -79,10 +79,6 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         where = msgspec.json.encode((self.base_url, self.api_key, self.auth, self.headers, self.query), order="sorted")
         msgspec.structs.force_setattr(self, "endpoint", hashlib.sha256(where).hexdigest()[:8])
 
-    def serves(self, model: str, api: str) -> bool:
-        """Return whether requests for a model may go there, by an API."""
-        return model in self.models and api in self.apis
-
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs
 

@@ -12,7 +12,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -78,10 +78,12 @@ class Health:
 
     def is_cooling(self, name: str, model: str) -> bool:
         """Return whether the provider cools down for a model."""
-        return name in self.states and self.seconds_left(name, model) > 0
+        return self.seconds_left(name, model) > 0
 
     def seconds_left(self, name: str, model: str | None = None) -> float:
         """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""
+        if name not in self.states:
+            return 0.0
         until = [state.cooling_until for _, state in self._slots(name, model)]
         return max(0.0, max(until, default=0.0) - self.now())
 
@@ -114,7 +116,7 @@ class Health:
         Not for other processes: they have trials of their own, and one may have ended well by now.
         """
         now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
-        for slot, state in list(self._slots(name, model)):
+        for slot, state in self._slots(name, model):
             if state.failures and state.cooling_until <= now:
                 held = msgspec.structs.replace(state, cooling_until=now + hold, is_stated=False)
                 self.states[name][slot] = held
@@ -268,13 +270,13 @@ class Health:
         accounts = {each.name: each.account or each.name for each in self._providers()}
         return [each for each, account in accounts.items() if account == accounts.get(name)] or [name]
 
-    def _slots(self, name: str, model: str | None) -> Iterator[tuple[str, SlotState]]:
-        """Yield the slots that hold a state and concern a model; without a model those that concern every model."""
+    def _slots(self, name: str, model: str | None) -> list[tuple[str, SlotState]]:
+        """Return the slots that hold a state and concern a model; without a model those that concern every model."""
         slots = self.states.get(name)
-        if slots:
-            for slot in (PROVIDER, ACCOUNT) if model is None else (PROVIDER, ACCOUNT, model_slot(model)):
-                if (state := slots.get(slot)) is not None:
-                    yield slot, state
+        if not slots:
+            return []
+        concerned = (PROVIDER, ACCOUNT) if model is None else (PROVIDER, ACCOUNT, model_slot(model))
+        return [(slot, slots[slot]) for slot in concerned if slot in slots]
 
     def _state(self, name: str, slot: str) -> SlotState:
         return self.states.get(name, {}).get(slot, HEALTHY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from math import ceil, inf
 
@@ -107,8 +107,8 @@ class Load:
     """The requests that this process has in flight: by provider, by model, by session."""
 
     def __init__(self) -> None:
-        self.requests: Counter[str] = Counter()
-        self.sessions: Counter[str] = Counter()
+        self.requests: dict[str, int] = {}
+        self.sessions: dict[str, int] = {}
         self.workers = 1
         """How many processes serve on this host: each has its part of a provider's `max_in_flight`."""
         self._gates: dict[str, Gate] = defaultdict(Gate)
@@ -118,14 +118,14 @@ class Load:
     def begin(self, model: str, session_id: str | None) -> Callable[[], None]:
         """Count a request in flight; return what to call at its end."""
         counted = [(self.requests, model), *([(self.sessions, session_id)] if session_id is not None else [])]
-        for counter, key in counted:
-            counter[key] += 1
+        for counts, key in counted:
+            counts[key] = counts.get(key, 0) + 1
 
         def end() -> None:
-            for counter, key in counted:
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+            for counts, key in counted:
+                counts[key] -= 1
+                if not counts[key]:
+                    del counts[key]
 
         return end
 
@@ -147,7 +147,7 @@ class Load:
 
     def retry_limit(self, model: str) -> float:
         """Return how many further attempts of a model's requests may be in flight: Envoy's retry budget."""
-        return max(MIN_RETRIES, RETRY_SHARE * self.requests[model])
+        return max(MIN_RETRIES, RETRY_SHARE * self.requests.get(model, 0))
 
     def room(self, provider: Provider) -> float:
         """Return this process's part of a provider's `max_in_flight`; infinite without one."""
@@ -168,7 +168,7 @@ class Load:
 
     def is_bucket(self, session_id: str) -> bool:
         """Return whether a content session has too many requests in flight for a single conversation."""
-        return self.sessions[session_id] >= BUCKET_REQUESTS
+        return self.sessions.get(session_id, 0) >= BUCKET_REQUESTS
 
     async def count_workers_forever(self, count: Callable[[], int]) -> None:
         """Keep the number of workers up to date until cancelled."""

@@ -58,7 +58,7 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
     manager, session_id = manager_for(identity), str(identity.session_id)
     began = int(time.time())
     try:
-        session, outcome = await manager.aresolve(session_id, provider=provider, model=model, external_id=owner)
+        session, outcome = await manager.aresolve(session_id, provider=provider, model=model, owner=owner)
     except SessionOwnerMismatch as exc:
         if not identity.pins_model:
             logger.warning("conversation %r belongs to another owner: served unbound", session_id)
@@ -86,7 +86,7 @@ async def hold(identity: Identity, *, provider: str, model: str, owner: str) -> 
     """Bind a conversation's first request to a provider temporarily, if the store is available."""
     manager = _manager(min(HOLD_SECONDS, settings.SENTINEL_CONTENT_TTL_SECONDS))
     try:
-        await manager.aresolve(str(identity.session_id), provider=provider, model=model, external_id=owner)
+        await manager.aresolve(str(identity.session_id), provider=provider, model=model, owner=owner)
     except (SessionOwnerMismatch, SessionStoreUnavailable) as exc:
         logger.info("conversation %r was not bound to %r: %s", identity.session_id, provider, exc)
 

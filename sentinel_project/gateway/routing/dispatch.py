@@ -24,6 +24,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable, unreachable
@@ -33,7 +34,7 @@ from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.relay import Progress
-from sentinel_project.gateway.upstream.usage import asks_for_usage, stream_options
+from sentinel_project.gateway.upstream.usage import stream_options
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -72,12 +73,14 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
         turn.fail(exc)
         await asyncio.shield(undo(plan))
         raise
-    answer = served.answer
-    if answer.progress is None or answer.progress.has_content:
+    progress = served.answer.progress
+    if progress is None or progress.has_content:
         note_answer(plan, served.provider)
     else:
-        answer = answer._replace(body=_until_content(plan, served, answer.progress))
-    return served._replace(answer=answer.until_end(end))
+        answer = served.answer._replace(body=_until_content(plan, served, progress))
+        served = served._replace(answer=answer)
+    call_at_end(served.answer.body, end)
+    return served
 
 
 async def _until_content(plan: routing.Plan, served: Served, progress: Progress) -> AsyncGenerator[bytes]:
@@ -134,7 +137,8 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             attempts.end()
             attempts.record_pace(provider, seconds, health)
             metrics.upstream_time(provider.name, stream).observe(seconds)
-            answer = failures.observe(provider, answer, begun).until_end(gate.leave)
+            failures.observe(provider, answer, begun)
+            call_at_end(answer.body, gate.leave)
             result = await record_result(plan, provider, failures.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
@@ -181,14 +185,15 @@ class _Failures:
         if error.failure_class.fault is not Fault.ACCOUNT:
             self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
 
-    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> client.Answer:
+    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> None:
         """Count an answer, a stream's when its content begins, and how the stream ends."""
         progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
         if progress is None or progress.has_content:
             on_answer()
         else:
             progress.on_content = on_answer
-        return answer if progress is None else answer.until_end(partial(self._record_end, provider, progress))
+        if progress is not None:
+            call_at_end(answer.body, partial(self._record_end, provider, progress))
 
     def _record_answer(self, provider: Provider, begun: float) -> None:
         """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
@@ -229,9 +234,10 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
         room = routing.load.room(provider)
         return min(room, trials()) if health.is_cooling(provider.name, model) else room
 
-    if plan.is_own(provider) and not await _is_ready(provider, plan):
+    is_own = plan.is_own(provider)
+    if is_own and not await _is_ready(provider, plan):
         return False
-    waits = plan.is_own(provider) or (health.is_cooling(provider.name, model) and trials() > 1)
+    waits = is_own or (health.is_cooling(provider.name, model) and trials() > 1)
     wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
     return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
 
@@ -284,7 +290,7 @@ def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Bo
         changes.pop(field, None)
         if field not in body.fields and (hint := affinity_hint(plan.identity)) is not None:
             changes[field] = msgspec.json.encode(hint)
-    if asks_for_usage(request) and (options := stream_options(request)) is not None:
+    if (options := stream_options(request)) is not None:
         changes["stream_options"] = options
     if plan.model:
         changes["model"] = msgspec.json.encode(provider.upstream_names.get(plan.model, plan.model))

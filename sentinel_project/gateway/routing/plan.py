@@ -77,7 +77,7 @@ def forget(name: str) -> None:
 
 def providers_for(model: str, api: str) -> list[Provider]:
     """Return the providers that are configured for a model and an API."""
-    return [provider for provider in providers() if provider.serves(model, api)]
+    return [provider for provider in providers() if model in provider.models and api in provider.apis]
 
 
 def speaks(name: str, model: str, api: str) -> bool:
@@ -88,12 +88,12 @@ def speaks(name: str, model: str, api: str) -> bool:
     return any(provider.name == name for provider in providers_for(model, api))
 
 
-def eligible(model: str, api: str) -> list[Provider]:
-    """Return the providers that may serve a model now: configured for it and not cooling down.
+def eligible(serving: list[Provider], model: str) -> list[Provider]:
+    """Return those of the providers configured for a model that may serve it now: they are not cooling down.
 
     Every path asks here: first bind, hit, spill-over and rebind.
     """
-    return [provider for provider in providers_for(model, api) if not health.is_cooling(provider.name, model)]
+    return [provider for provider in serving if not health.is_cooling(provider.name, model)]
 
 
 def is_ready_soon(provider: Provider, model: str) -> bool:
@@ -127,10 +127,11 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     no provider serves by this API, 403 for another owner's named conversation, 429 or 503 when no provider can serve
     now.
     """
-    if not providers_for(model, api):
+    serving = providers_for(model, api)
+    if not serving:
         raise unknown_model(model)
     make = partial(Plan, identity, owner, api)
-    able = eligible(model, api)
+    able = eligible(serving, model)
     ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
     if identity.session_id is None or not identity.binds:
         return make(model, ranking or fail_open(model, api), None, "ranked" if identity.session_id else "none")
@@ -140,12 +141,12 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         return make(model, ranking or fail_open(model, api), None, "none")
     session = bound.session
     move_reason = _move_reason(session)
-    if session.model != model and providers_for(session.model, api):
+    if session.model != model and (serving_its_model := providers_for(session.model, api)):
         logger.info("conversation %r keeps model %r (asked for %r)", session.id, session.model, model)
-        model = session.model
-        able = eligible(model, api)
+        model, serving = session.model, serving_its_model
+        able = eligible(serving, model)
         ranking = _ranked(session.id, able)
-    own = [each for each in providers_for(model, api) if each.name == session.provider]
+    own = [each for each in serving if each.name == session.provider]
     waited_for = [each for each in own if is_ready_soon(each, model)]
     candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
@@ -173,9 +174,10 @@ async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) 
     session = await binding.find(identity, owner=owner)
     if session is not None and providers_for(session.model, api):
         model = session.model
-    elif not providers_for(model, api):
+    serving = providers_for(model, api)
+    if not serving:
         raise unknown_model(model)
-    able, bound = eligible(model, api), session.provider if session else None
+    able, bound = eligible(serving, model), session.provider if session else None
     ranking = _ranked(identity.ranking_id or uuid.uuid4().hex, able)
     candidates = _from_bound(bound, able, ranking) or fail_open(model, api, bound)
     return Plan(identity, owner, api, model, candidates, None, "none")
@@ -236,7 +238,7 @@ def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]
     Providers of one account share caches and reasoning. A bound provider that is slow comes last.
     """
     own = [provider for provider in able if provider.name == bound]
-    account = next((provider.account for provider in providers() if provider.name == bound), None)
+    account = next((provider.account for provider in own or providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
     own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())

@@ -11,7 +11,7 @@ from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
-from sentinel_project.gateway.upstream.usage import UsageReader, asks_for_usage, counts_tokens, stream_options
+from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn
 from sessions_sticky.stores.usage import UNANSWERED
 
@@ -35,8 +35,7 @@ class TurnObserver:
         self._at, self._ended_at = clock.now(), 0.0
         self._is_recorded = request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0
         self._slot = request.slot if request.api.binds and counts_tokens(request) else None
-        asks = asks_for_usage(request) and stream_options(request) is not None
-        self._reader = UsageReader(request.api, drops_event=asks)
+        self._reader = UsageReader(request.api, drops_event=stream_options(request) is not None)
 
     def failed(self, provider: Provider, error: UpstreamFailure) -> None:
         """Note an attempt that got no answer."""
@@ -84,7 +83,7 @@ class TurnObserver:
             model=plan.model,
             outcome=self._outcome,
             reason=self._reason,
-            external_id=plan.owner,
+            owner=plan.owner,
             bound_provider=plan.session.provider if plan.session else "",
             source=plan.identity.source,
             status=self._status,
@@ -107,7 +106,7 @@ def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
                 provider="",
                 model=request.model,
                 outcome=outcome,
-                external_id=owner,
+                owner=owner,
                 status=status,
             )
         )

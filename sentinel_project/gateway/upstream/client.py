@@ -7,7 +7,7 @@ import io
 import logging
 import socket
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -17,7 +17,6 @@ import msgspec
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.tracing import trace_attempt
 from sentinel_project.gateway.upstream import headers
 from sentinel_project.gateway.upstream.alarm import Alarm
@@ -59,11 +58,6 @@ class Answer(NamedTuple):
     headers: dict[str, str]
     body: bytes | AsyncGenerator[bytes]
     progress: Progress | None = None
-
-    def until_end(self, on_end: Callable[[], None]) -> Answer:
-        """Return the answer, and call `on_end` at the end of its stream; at once for a plain answer."""
-        call_at_end(self.body, on_end)
-        return self
 
 
 @trace_attempt
@@ -171,13 +165,15 @@ async def _read_body(provider: Provider, response: aiohttp.ClientResponse) -> by
 
 
 def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
-    """Raise `UpstreamFailure` for a body that is not a JSON object, or an error with the status of an answer."""
+    """Raise `UpstreamFailure` for a body that is not an answer of the API, or an error with the status of an answer."""
     try:
-        error = _decode_fields(answer).get("error", msgspec.Raw(b"null"))
+        fields = _decode_fields(answer)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise not_an_answer(provider) from None
-    if bytes(error) != b"null" and not api.may_have_error:
+    if bytes(fields.get("error", b"null")) != b"null" and not api.may_have_error:
         raise stream_error(provider, api, msgspec.json.decode(answer[:MAX_ANSWER_BYTES]))
+    if api.answer_field and bytes(fields.get(api.answer_field, b"null")) == b"null":
+        raise not_an_answer(provider)
 
 
 class Clients(NamedTuple):

@@ -6,6 +6,7 @@ import hashlib
 import re
 from datetime import UTC
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import aiohttp
@@ -39,23 +40,23 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
 
     `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
     """
-    hop_by_hop = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
-    sent = {
-        name: value
-        for name, value in request.headers.items()
-        if _is_forwarded(provider, name) and name not in hop_by_hop and _is_printable(value)
-    }
+    given = request.headers
+    hop_by_hop = {name.strip().lower() for name in given.get("connection", "").split(",")}
+    allowed = _forwarded(tuple(given), provider.forward_headers, provider.affinity_header)
+    sent = {name: given[name] for name in allowed if name not in hop_by_hop and _is_printable(given[name])}
     if provider.affinity_header is not None and hint is not None:
         sent[provider.affinity_header] = sent.get(provider.affinity_header) or hint
-    issuer, _, state = request.headers.get(TURN_STATE, "").partition(":")
+    issuer, _, state = given.get(TURN_STATE, "").partition(":")
     if state and issuer == _issuer(provider) and _is_printable(state) and TURN_STATE not in hop_by_hop:
         sent[TURN_STATE] = state
     return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
 
 
-def _is_forwarded(provider: Provider, name: str) -> bool:
-    is_allowed = name in TO_PROVIDER or name in provider.forward_headers or name.startswith(TO_PROVIDER_PREFIXES)
-    return (is_allowed or name == provider.affinity_header) and name != TURN_STATE
+@lru_cache(maxsize=128)
+def _forwarded(given: tuple[str, ...], configured: frozenset[str], affinity_header: str | None) -> list[str]:
+    """Return which of a client's headers go to a provider; all requests of one kind of client have the same."""
+    names = (TO_PROVIDER | configured | {affinity_header}) - {TURN_STATE}
+    return [name for name in given if name in names or name.startswith(TO_PROVIDER_PREFIXES)]
 
 
 def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
@@ -85,15 +86,21 @@ def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str,
 
     Without the gateway's key, which the provider may repeat in them.
     """
-    names = {name.lower() for name in response.headers}
-    passed = {name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES)}
-    kept = {name: value for name in sorted(passed) if (value := _usable(provider, response, name)) is not None}
+    passed = _passed(tuple(response.headers))
+    kept = {name: value for name in passed if (value := _usable(provider, response, name)) is not None}
     for name in REQUEST_IDS:
-        if name in names and (request_id := _usable(provider, response, name)):
+        if name in response.headers and (request_id := _usable(provider, response, name)):
             kept["x-upstream-request-id"] = kept["request-id"] = request_id
-    if TURN_STATE in names and (state := _usable(provider, response, TURN_STATE)):
+    if TURN_STATE in response.headers and (state := _usable(provider, response, TURN_STATE)):
         kept[TURN_STATE] = f"{_issuer(provider)}:{state}"
     return kept
+
+
+@lru_cache(maxsize=128)
+def _passed(given: tuple[str, ...]) -> list[str]:
+    """Return which of a provider's headers go to the client; most answers of a provider have the same."""
+    names = {name.lower() for name in given}
+    return sorted(name for name in names if name in TO_CLIENT or name.startswith(TO_CLIENT_PREFIXES))
 
 
 def _issuer(provider: Provider) -> str:

@@ -123,14 +123,11 @@ def counts_tokens(request: ApiRequest) -> bool:
     return request.slot is not None and request.slot.counts_tokens
 
 
-def asks_for_usage(request: ApiRequest) -> bool:
-    """Return whether streams must report their usage."""
-    return settings.SENTINEL_STREAM_USAGE or counts_tokens(request)
-
-
 def stream_options(request: ApiRequest) -> bytes | None:
     """Return the `stream_options` that ask for usage; None for requests that need not or cannot ask for it."""
     if not request.is_stream or not request.api.asks_for_usage:
+        return None
+    if not settings.SENTINEL_STREAM_USAGE and not counts_tokens(request):
         return None
     given = request.body.get("stream_options")
     if given is None:

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 _BEGIN: Any = None
 """The value that starts a generator."""
 
-Conversation = Generator[CommandsByNode, Answers, list[Any]]
-Post = Callable[[CommandsByNode], Awaitable[Answers]]
-RunAll = Callable[[Sequence[Command[Any]], Slots], Conversation]
+Exchanges = Generator[CommandsByNode, Answers, list[Any]]
+SendAll = Callable[[CommandsByNode], Awaitable[Answers]]
+RunAll = Callable[[Sequence[Command[Any]], Slots], Exchanges]
 """Runs commands in steps, each on the server of its keys."""
 
 
@@ -57,56 +57,56 @@ class RedisCluster:
 
     def send(self, request: RedisRequest) -> Any:
         """Send with blocking calls."""
-        return run(self._send(request, self._post))
+        return run(self._send(request, self._send_all))
 
     def asend(self, request: RedisRequest) -> Awaitable[Any]:
         """Send without blocking the event loop."""
-        return self._send(request, self._apost)
+        return self._send(request, self._asend_all)
 
-    async def _send(self, request: RedisRequest, post: Post) -> Any:
-        asked = self._slots.to_ask()
-        for address in asked:
-            ((reply,),) = (await post({address: [CLUSTER_SLOTS]})).values()
-            if self._accept_slots(reply, address, is_last=address == asked[-1]):
+    async def _send(self, request: RedisRequest, send_all: SendAll) -> Any:
+        candidates = self._slots.refresh_candidates()
+        for address in candidates:
+            ((reply,),) = (await send_all({address: [CLUSTER_SLOTS]})).values()
+            if self._accept_slots(reply, address, is_last=address == candidates[-1]):
                 break
-        conversation, answers = self._conversation(request), _BEGIN
+        exchanges, answers = self._exchanges(request), _BEGIN
         while True:
             try:
-                answers = await post(conversation.send(answers))
+                answers = await send_all(exchanges.send(answers))
             except StopIteration as done:
                 return _reply(request, done.value)
 
-    def _conversation(self, request: RedisRequest) -> Conversation:
+    def _exchanges(self, request: RedisRequest) -> Exchanges:
         if isinstance(request, AllPrimaries):
             return exchange([At(address, request.command) for address in self._slots.primaries], self._slots)
         return self._run_all(request.commands if isinstance(request, Batch) else [request], self._slots)
 
-    def _accept_slots(self, reply: Any, asked: Address, *, is_last: bool) -> bool:
+    def _accept_slots(self, reply: Any, source: Address, *, is_last: bool) -> bool:
         """Update the slot map. Return whether to stop asking further nodes; also after a timeout."""
         if isinstance(reply, Exception):
-            self._slots.deprioritize(asked)
+            self._slots.deprioritize(source)
             if not self._slots.primaries and is_last:
                 raise reply
             return isinstance(reply, RedisTimeoutError) and bool(self._slots.primaries)
-        self._slots.read(reply, asked)
+        self._slots.read(reply, source)
         return True
 
-    async def _post(self, parcels: CommandsByNode) -> Answers:
+    async def _send_all(self, by_node: CommandsByNode) -> Answers:
         """Write to all servers, then read from all with blocking calls, so that they work in parallel."""
         written: dict[Address, Connection | Exception] = {}
         try:
-            for address, commands in parcels.items():
+            for address, commands in by_node.items():
                 written[address] = self._node(address).write(commands)
             return self._note_failures(
-                {address: self._node(address).read(written.pop(address), len(parcels[address])) for address in parcels}
+                {address: self._node(address).read(written.pop(address), len(by_node[address])) for address in by_node}
             )
         finally:
             for address, unread in written.items():  # interrupted before they were read
-                self._node(address).give_up(unread)
+                self._node(address).discard(unread)
 
-    async def _apost(self, parcels: CommandsByNode) -> Answers:
-        exchanges = (self._node(address).aexchange(commands) for address, commands in parcels.items())
-        return self._note_failures(dict(zip(parcels, await asyncio.gather(*exchanges), strict=True)))
+    async def _asend_all(self, by_node: CommandsByNode) -> Answers:
+        exchanges = (self._node(address).aexchange(commands) for address, commands in by_node.items())
+        return self._note_failures(dict(zip(by_node, await asyncio.gather(*exchanges), strict=True)))
 
     def _note_failures(self, answers: Answers) -> Answers:
         for address, replies in answers.items():
@@ -142,10 +142,10 @@ class _Node:
             try:
                 standalone.write(connection, commands)
             except BaseException:
-                self._hang_up(connection)
+                self._disconnect(connection)
                 raise
         except FAILURES as exc:
-            return self._noted(exc)
+            return self._note(exc)
         return connection
 
     def read(self, written: Connection | Exception, number: int) -> list[Any]:
@@ -155,18 +155,18 @@ class _Node:
         try:
             replies = standalone.read(written, number)
         except BaseException as exc:  # the connection has unread replies
-            self._hang_up(written)
+            self._disconnect(written)
             if isinstance(exc, FAILURES):
-                return [self._noted(exc)] * number
+                return [self._note(exc)] * number
             raise
         self._pool.release(written)
         self._breaker.note()
         return replies
 
-    def give_up(self, written: Connection | Exception) -> None:
+    def discard(self, written: Connection | Exception) -> None:
         """Discard the replies to the written commands."""
         if isinstance(written, Connection):
-            self._hang_up(written)
+            self._disconnect(written)
 
     async def aexchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send commands and return the replies."""
@@ -174,16 +174,16 @@ class _Node:
             self._breaker.check()
             replies = list(await self._async_client.exchange(commands))
         except FAILURES as exc:
-            return [self._noted(exc)] * len(commands)
+            return [self._note(exc)] * len(commands)
         self._breaker.note()
         return replies
 
-    def _noted(self, exc: Exception) -> Exception:
+    def _note(self, exc: Exception) -> Exception:
         if not isinstance(exc, SessionStoreUnavailable):  # raised by the breaker
             self._breaker.note(exc)
         return exc
 
-    def _hang_up(self, connection: Connection) -> None:
+    def _disconnect(self, connection: Connection) -> None:
         connection.disconnect()
         self._pool.release(connection)
 

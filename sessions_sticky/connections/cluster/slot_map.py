@@ -28,7 +28,7 @@ MAX_HOPS = 8
 REFRESH_SECONDS = 1.0
 """Minimum interval between refreshes of the slot map."""
 
-SENT_ON = (AskError, NoScriptError, TryAgainError)  # MovedError is an AskError
+REDIRECTS = (AskError, NoScriptError, TryAgainError)  # MovedError is an AskError
 FAILURES = (RedisError, OSError, SessionStoreUnavailable)
 """Errors in the place of a reply: a server's error, a timeout, or an open circuit breaker."""
 ASKING: Command[bytes] = Command(("ASKING",))
@@ -48,44 +48,45 @@ Answers = dict[Address, list[Any]]
 
 
 class Slots:
-    """The known owners of slots; `seeds` are asked while none is known."""
+    """The known nodes of slots; `seeds` are asked while none is known."""
 
     def __init__(self, seeds: Sequence[Address]) -> None:
         self.primaries: list[Address] = []
         """The known servers that hold slots, sorted."""
         self._seeds = list(seeds)
-        self._holders: list[Address | None] = [None] * SLOTS
+        self._nodes: list[Address | None] = [None] * SLOTS
         self._is_stale = False
         self._asked_at = 0.0
-        self._last: dict[Address, float] = {}
+        self._failed_at: dict[Address, float] = {}
 
     def mark_stale(self) -> None:
         """Request a refresh: a server did not answer, or a slot has moved."""
         self._is_stale = True
 
-    def to_ask(self) -> Sequence[Address]:
+    def refresh_candidates(self) -> Sequence[Address]:
         """Return the servers to ask for a refresh, in order; none if no refresh is due."""
         now = time.monotonic()
         if self.primaries and not (self._is_stale and now - self._asked_at >= REFRESH_SECONDS):
             return ()
         self._asked_at = now
-        return sorted(dict.fromkeys([*self.primaries, *self._seeds]), key=lambda address: self._last.get(address, 0.0))
+        known = dict.fromkeys([*self.primaries, *self._seeds])
+        return sorted(known, key=lambda address: self._failed_at.get(address, 0.0))
 
     def deprioritize(self, address: Address) -> None:
         """Ask this server last until a refresh succeeds, so that one dead server cannot block the others."""
-        self._last[address] = time.monotonic()  # also after servers that failed earlier: one may be back
+        self._failed_at[address] = time.monotonic()  # also after servers that failed earlier: one may be back
 
-    def read(self, reply: Sequence[Any], asked: Address) -> None:
-        """Update the map from the reply of `asked` to `CLUSTER_SLOTS`."""
-        holders: list[Address | None] = [None] * SLOTS
+    def read(self, reply: Sequence[Any], source: Address) -> None:
+        """Update the map from the reply of `source` to `CLUSTER_SLOTS`."""
+        nodes: list[Address | None] = [None] * SLOTS
         for first, last, (host, port, *_), *_ in reply:
-            holders[first : last + 1] = [_address(host, port, asked)] * (last + 1 - first)
-        self._holders, self._is_stale, self._last = holders, False, {}
-        self.primaries = sorted({node_for for node_for in holders if node_for})
+            nodes[first : last + 1] = [_address(host, port, source)] * (last + 1 - first)
+        self._nodes, self._is_stale, self._failed_at = nodes, False, {}
+        self.primaries = sorted({node for node in nodes if node})
 
-    def moved(self, error: MovedError, asked: Address) -> None:
+    def moved(self, error: MovedError, source: Address) -> None:
         """Record that a slot has moved to another server."""
-        self._holders[error.slot_id] = _address(error.host, error.port, asked)
+        self._nodes[error.slot_id] = _address(error.host, error.port, source)
         self.mark_stale()
 
     def node_for(self, command: Command[Any] | At) -> Address | None:
@@ -95,7 +96,7 @@ class Slots:
         key = command.args[1]
         if isinstance(command, ScriptCall):
             key = command.keys[0] if command.keys else keys.index_all()  # without a key any server can run it
-        return self._holders[key_slot(key if isinstance(key, bytes) else key.encode())]
+        return self._nodes[key_slot(key if isinstance(key, bytes) else key.encode())]
 
 
 def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[CommandsByNode, Answers, list[Any]]:
@@ -103,25 +104,25 @@ def exchange(commands: Sequence[Command[Any] | At], slots: Slots) -> Generator[C
     replies: list[Any] = [None] * len(commands)
     waiting = list(range(len(commands)))
     for _ in range(MAX_HOPS):
-        places: dict[Address, list[int]] = defaultdict(list)
+        positions: dict[Address, list[int]] = defaultdict(list)
         for at in waiting:
             if (address := _destination(commands[at], replies[at], slots)) is None:
                 replies[at] = RedisConnectionError("no known cluster node holds the slot of the key")
             else:
-                places[address].append(at)
-        if not places:
+                positions[address].append(at)
+        if not positions:
             return replies
-        parcels = {address: [_packed(commands[at], replies[at]) for at in here] for address, here in places.items()}
-        answers = yield {address: [*chain(*parcel)] for address, parcel in parcels.items()}
-        for address, here in places.items():
+        batches = {address: [_to_send(commands[at], replies[at]) for at in here] for address, here in positions.items()}
+        answers = yield {address: [*chain(*batch)] for address, batch in batches.items()}
+        for address, here in positions.items():
             answer = iter(answers[address])
-            for at, packed in zip(here, parcels[address], strict=True):
-                *_, replies[at] = islice(answer, len(packed))
+            for at, batch_part in zip(here, batches[address], strict=True):
+                *_, replies[at] = islice(answer, len(batch_part))
                 if isinstance(replies[at], MovedError):
                     slots.moved(replies[at], address)
                 elif _is_ask(replies[at]):
                     replies[at].host, _ = _address(replies[at].host, replies[at].port, address)
-        waiting = [at for at in waiting if isinstance(replies[at], SENT_ON)]
+        waiting = [at for at in waiting if isinstance(replies[at], REDIRECTS)]
         if not waiting:
             return replies
     for at in waiting:
@@ -133,7 +134,7 @@ def _destination(command: Command[Any] | At, reply: Any, slots: Slots) -> Addres
     return (reply.host, reply.port) if _is_ask(reply) else slots.node_for(command)
 
 
-def _packed(command: Command[Any] | At, reply: Any) -> list[Command[Any]]:
+def _to_send(command: Command[Any] | At, reply: Any) -> list[Command[Any]]:
     """Return the commands to send after a redirect: the command, with ASKING before it if needed."""
     bare = command.command if isinstance(command, At) else command
     if isinstance(reply, NoScriptError) and isinstance(bare, ScriptCall):
@@ -145,7 +146,7 @@ def _is_ask(reply: Any) -> bool:
     return isinstance(reply, AskError) and not isinstance(reply, MovedError)  # it is a subclass
 
 
-def _address(host: bytes | str | None, port: int, asked: Address) -> Address:
-    """Return a server's address; a server without a known host name is the one that was asked."""
+def _address(host: bytes | str | None, port: int, source: Address) -> Address:
+    """Return a server's address; a server without a known host name is `source`."""
     name = host.decode() if isinstance(host, bytes) else host
-    return (name if name and name != "?" else asked[0]), port
+    return (name if name and name != "?" else source[0]), port

@@ -364,7 +364,7 @@ async def test_count_tokens_answers_404_when_no_provider_has_it(both, east, west
 
 
 async def test_count_tokens_ignores_the_binding_of_another_owner(both, east, west):
-    sessions.create("conv-1", provider="west", model=MODEL, external_id="another owner")
+    sessions.create("conv-1", provider="west", model=MODEL, owner="another owner")
     answer = await say(body(conversation_id="conv-1"), path=COUNT)
     assert (answer.status, answer.headers["x-session-provider"]) == (200, "east")
 

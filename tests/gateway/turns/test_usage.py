@@ -161,11 +161,13 @@ def test_reader_passes_on_what_it_cannot_read(damaged):
         ({"stream": False}, None),
     ],
 )
-def test_stream_options_ask_where_the_client_did_not(given, asked):
+def test_stream_options_ask_where_the_client_did_not(settings, given, asked):
+    settings.SENTINEL_STREAM_USAGE = True
     body = {"model": "m", "messages": [{}], "stream": True, **given}
     options = stream_options(parse(CHAT, json.dumps(body).encode(), {}, ""))
     assert (None if options is None else msgspec.json.decode(options)) == asked
 
 
-def test_stream_options_are_for_apis_that_know_them():
+def test_stream_options_are_for_apis_that_know_them(settings):
+    settings.SENTINEL_STREAM_USAGE = True
     assert stream_options(parse(RESPONSES, b'{"model":"m","input":"x","stream":true}', {}, "")) is None

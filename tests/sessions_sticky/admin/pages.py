@@ -15,7 +15,7 @@ from django.urls import reverse
 from sessions_sticky import Session
 
 BASE = "/admin/sessions_sticky/session/"
-PROPOSED = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+PROPOSED = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
 MOVE, DELETE = f"{BASE}move/", f"{BASE}delete/"
 CONFIRMED = {"confirmed": "1"}
 TARGET = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}

@@ -52,7 +52,7 @@ def test_move_previews_target_and_count_when_all_matches_are_selected(ada: Clien
     assert hidden_fields(preview) == {"all": ["1"], "owner": ["user-456"], **{k: [v] for k, v in TARGET.items()}}
     assert sessions.count(provider="mistral") == 1
     job = job_at(ada.post(MOVE, {**hidden_fields(preview), **CONFIRMED}).url)
-    assert (job.kind, job.external_id, job.to_provider, job.to_model) == ("rebind", "user-456", "mistral", "large")
+    assert (job.kind, job.owner, job.to_provider, job.to_model) == ("rebind", "user-456", "mistral", "large")
     assert (job.reason, job.state, job.done) == ("openai is being drained", "done", 3)
     assert sessions.count(provider="mistral") == 4
     assert [flag for _, flag, _ in logged()] == [2]

@@ -123,10 +123,10 @@ def test_list_offers_the_next_page_when_nothing_matches_so_far(
 ) -> None:
     monkeypatch.setattr("sessions_sticky.queries.reads.MAX_STEPS", 1)
     for number in range(1_100):
-        write_raw(session_cache, f"a-{number}", 80_000, provider="mistral", external_id="user-7")
-    write_raw(session_cache, "wanted", 100, external_id="user-7")
+        write_raw(session_cache, f"a-{number}", 80_000, provider="mistral", owner="user-7")
+    write_raw(session_cache, "wanted", 100, owner="user-7")
     for number in range(1_200):
-        write_raw(session_cache, f"b-{number}", 80_000, external_id="other")
+        write_raw(session_cache, f"b-{number}", 80_000, owner="other")
     sessions.reindex()
     seen, url, empty = [], query(owner="user-7", provider="openai"), 0
     while url:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -193,11 +192,7 @@ def test_recent_actions_of_the_admin_lead_to_the_session_when_it_was_changed(
 def test_detail_posts_what_was_shown_when_it_has_forms(ada: Client, session_cache: redis.Redis) -> None:
     session = sessions.create("conv-1", **PROPOSED)
     response = ada.get(page_of("conv-1"))
-    assert json.loads(response.context["shown"].binding) == {
-        **PROPOSED,
-        "id": "conv-1",
-        "created_at": session.created_at,
-    }
+    assert response.context["shown"].binding == session.to_json().decode()
     assert response.text.count('name="selected"') == 2
 
 
@@ -219,6 +214,15 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", "gpt-4", *([DASH] * 4)]
     assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
     assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]
+
+
+def test_detail_has_no_money_when_no_price_is_known(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", **PROPOSED)
+    for at, provider in enumerate(("openai", "azure")):
+        route = {"provider": provider, "model": "gpt-4", "outcome": "hit", "usage": Usage(4_000)}
+        sessions.record_turn(Turn(conversation_id="conv-1", at=1_700_000_000 + at, **route))
+    text = " ".join(ada.get(page_of("conv-1")).text.split())
+    assert "8,000 input tokens, 0.0 % from prompt caches. Moves lost 3,968 cached tokens." in text
 
 
 def test_detail_names_the_provider_that_answered_last_when_it_is_another(

@@ -13,7 +13,8 @@ from django.test import Client
 
 from sessions_sticky import cache_config, keys, sessions
 from sessions_sticky.admin.job import Mark
-from sessions_sticky.jobs.records import Job, Records
+from sessions_sticky.jobs.job import Job
+from sessions_sticky.jobs.records import Records
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs

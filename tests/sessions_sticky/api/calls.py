@@ -37,7 +37,7 @@ def body_of(body: Any) -> tuple[Any, ...]:
     return () if body is None else (json.dumps(body), "application/json")
 
 
-PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "external_id": "user-7"}
+PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "owner": "user-7"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 
 CALLS = {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,7 +49,7 @@ def entries() -> list[tuple[str, int, bool, str]]:
         ("delete/", {"provider": "openai"}, 4),
         ("delete/", {"everything": True}, 7),
         ("delete/", {"model": "gpt-4", "provider": "anthropic"}, 3),
-        ("delete/", {"external_id": "missing"}, 0),
+        ("delete/", {"owner": "missing"}, 0),
         ("rebind/", DRAIN, 4),
         ("rebind/", {"everything": True, "to_provider": "openai", "reason": "r"}, 3),
         ("rebind/", {"everything": True, "to_provider": "openai", "to_model": "gpt-5", "reason": "r"}, 7),
@@ -73,16 +74,20 @@ def test_delete_answers_200_with_the_operation_when_it_is_done_in_time(
 ) -> None:
     fill(4)
     fill(3, "other", provider="anthropic")
-    response = post(api, "delete/", {"provider": "openai", "model": None, "external_id": "user-456"})
+    response = post(api, "delete/", {"provider": "openai", "model": None, "owner": "user-456"})
     assert response.status_code == 200
     operation = dict(response.json())
     assert 0 <= operation["ended_at"] - operation.pop("started_at") <= 2
+    assert operation.pop("started_at_iso") <= operation["ended_at_iso"]
+    assert datetime.fromisoformat(operation.pop("ended_at_iso")).timestamp() == operation["ended_at"]
+    assert operation.pop("updated_at_iso") == response.json()["ended_at_iso"]
     assert operation.pop("ended_at") == operation.pop("updated_at")
+    assert operation.pop("external_id") == operation["owner"]
     url = operation["url"]
     assert session_cache.exists(f"sentinel:job:{{index}}:{url.removeprefix(OPERATIONS).removesuffix('/')}")
     assert operation == {
         **{"url": url, "kind": "delete", "state": "done", "done": 4, "expected": 4},
-        **{"provider": "openai", "model": None, "external_id": "user-456", "everything": False},
+        **{"provider": "openai", "model": None, "owner": "user-456", "everything": False},
         **{"to_provider": None, "to_model": None, "reason": "", "actor": "user", "detail": ""},
         **dict.fromkeys(("idle_for", "created_before", "moved_from", "moved_since", "operation")),
         "back": False,
@@ -217,7 +222,7 @@ def test_call_answers_404_when_there_is_no_such_operation(
     ],
 )
 def test_session_is_reached_when_its_id_is_a_bulk_path(api: APIClient, session_cache: redis.Redis, id: str) -> None:
-    proposal = {"id": id, "provider": "p", "model": "m", "external_id": "o"}
+    proposal = {"id": id, "provider": "p", "model": "m", "owner": "o"}
     url = post(api, "", proposal).json()["url"]
     assert api.get(url).json()["id"] == id
     assert api.post(path_of("touch", url)).json()["id"] == id
@@ -233,9 +238,9 @@ def test_session_is_reached_when_its_id_is_a_bulk_path(api: APIClient, session_c
 def test_operation_takes_names_as_they_are_when_they_are_hostile(
     api: APIClient, session_cache: redis.Redis, name: str
 ) -> None:
-    fill(2, provider=name, model=name, external_id=name)
+    fill(2, provider=name, model=name, owner=name)
     fill(2, "other")
-    filters = {"provider": name, "model": name, "external_id": name}
+    filters = {"provider": name, "model": name, "owner": name}
     body = filters | {"to_provider": name, "to_model": "to", "reason": name}
     operation = post(api, "rebind/", body).json()
     assert operation | body == operation

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 DELETE, REBIND = f"{BASE}delete/", f"{BASE}rebind/"
 NO_BOOLEAN = ["Must be a valid boolean."]
-FILTERS = "provider, model, external_id, idle_for, created_before, moved_from, moved_since, operation"
+FILTERS = "provider, model, owner, idle_for, created_before, moved_from, moved_since, operation"
 NEITHER = [f"Pass a filter ({FILTERS}) or everything: true."]
 BOTH = ["Pass either filters or everything, not both."]
 FIELDS = f"{FILTERS}, everything, dry_run"
@@ -50,9 +50,9 @@ def assert_nothing_happened(session_cache: redis.Redis) -> None:
     [
         (DELETE, {}, {"non_field_errors": NEITHER}),
         (DELETE, {"everything": False}, {"non_field_errors": NEITHER}),
-        (DELETE, {"provider": None, "model": None, "external_id": None}, {"non_field_errors": NEITHER}),
+        (DELETE, {"provider": None, "model": None, "owner": None}, {"non_field_errors": NEITHER}),
         (DELETE, {"everything": True, "provider": "a"}, {"non_field_errors": BOTH}),
-        (DELETE, {"everything": True, "external_id": ""}, {"non_field_errors": BOTH}),
+        (DELETE, {"everything": True, "owner": ""}, {"non_field_errors": BOTH}),
         *[(DELETE, {"everything": value}, {"everything": NO_BOOLEAN}) for value in ("true", 1, "yes", [], {})],
         (DELETE, {"everything": None}, {"everything": NULL}),
         (DELETE, {"everything": True, "dry_run": "false"}, {"dry_run": NO_BOOLEAN}),
@@ -60,8 +60,8 @@ def assert_nothing_happened(session_cache: redis.Redis) -> None:
         (DELETE, {"model": " "}, {"model": BLANK}),
         (
             DELETE,
-            {"provider": 5, "model": True, "external_id": []},
-            dict.fromkeys(["provider", "model", "external_id"], NO_STRING),
+            {"provider": 5, "model": True, "owner": []},
+            dict.fromkeys(["provider", "model", "owner"], NO_STRING),
         ),
         (DELETE, {"provider": "x" * 257}, {"provider": TOO_LONG}),
         (DELETE, {"provider": "a", "povider": "b"}, {"povider": [f"Unknown field; allowed: {FIELDS}."]}),
@@ -95,7 +95,7 @@ def test_call_names_the_field_when_a_value_does_not_fit(
     assert_nothing_happened(session_cache)
 
 
-@pytest.mark.parametrize("field", ["provider", "model", "external_id", "to_provider", "to_model", "reason"])
+@pytest.mark.parametrize("field", ["provider", "model", "owner", "to_provider", "to_model", "reason"])
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\x00"], ids=ascii)
 def test_every_field_is_refused_when_it_has_no_utf8_form(
     api: APIClient, session_cache: redis.Redis, field: str, value: str

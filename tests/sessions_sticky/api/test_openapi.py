@@ -78,7 +78,7 @@ def test_document_describes_every_problem(document: Any, label: str) -> None:
 
 def test_document_describes_the_list_parameters(document: Any) -> None:
     parameters = {parameter["name"]: parameter for parameter in operations(document)[OPERATIONS[0]]["parameters"]}
-    assert parameters.keys() == {"provider", "model", "external_id", "search", "cursor", "limit"}
+    assert parameters.keys() == {"provider", "model", "owner", "search", "cursor", "limit"}
     assert parameters["limit"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50}
     assert all(parameter["description"] for parameter in parameters.values())
 
@@ -89,7 +89,7 @@ def test_document_limits_request_fields_but_not_response_fields(document: Any) -
     assert not any(limits & field.keys() for field in schemas["StickySession"]["properties"].values())
     written = schemas["StickySessionRequest"]["properties"]
     assert {name: field["maxLength"] for name, field in written.items()} == dict.fromkeys(written, 256)
-    assert "minLength" not in written["external_id"]
+    assert "minLength" not in written["owner"]
 
 
 def test_document_has_every_field_that_is_shown_when_generated(

@@ -61,7 +61,7 @@ def test_list_gives_every_match_once_when_a_search_is_taken_in_pages(api: APICli
         assert len(pages) > 2
 
 
-@pytest.mark.parametrize("query", [{"provider": "a"}, {"external_id": ""}, {"cursor": "x"}, {"search": ""}])
+@pytest.mark.parametrize("query", [{"provider": "a"}, {"owner": ""}, {"cursor": "x"}, {"search": ""}])
 def test_list_refuses_a_search_with_filters_or_a_wrong_cursor(
     api: APIClient, session_cache: redis.Redis, query: dict[str, str]
 ) -> None:
@@ -115,11 +115,11 @@ def test_list_shows_50_when_no_limit_is_given(api: APIClient, session_cache: red
     [
         ({"provider": "p0"}, lambda n: n % 2 == 0),
         ({"model": "m1"}, lambda n: n // 2 % 2 == 1),
-        ({"external_id": "ann"}, lambda n: n % 3 == 1),
-        ({"external_id": ""}, lambda n: n % 3 == 0),
+        ({"owner": "ann"}, lambda n: n % 3 == 1),
+        ({"owner": ""}, lambda n: n % 3 == 0),
         ({"provider": "p1", "model": "m0"}, lambda n: n % 2 == 1 and n // 2 % 2 == 0),
-        ({"provider": "p1", "external_id": "bob"}, lambda n: n % 2 == 1 and n % 3 == 2),
-        ({"provider": "p1", "model": "m0", "external_id": ""}, lambda n: n % 4 == 1 and n % 3 == 0),
+        ({"provider": "p1", "owner": "bob"}, lambda n: n % 2 == 1 and n % 3 == 2),
+        ({"provider": "p1", "model": "m0", "owner": ""}, lambda n: n % 4 == 1 and n % 3 == 0),
         ({"provider": "P1"}, lambda n: False),
         ({"provider": " p1"}, lambda n: False),
         ({"provider": "p*"}, lambda n: False),
@@ -168,7 +168,7 @@ def test_list_continues_when_one_cursor_is_longer_than_the_way_back_may_be(
 ) -> None:
     for number in range(4):
         sessions.create(f"{number}{'😀' * 255}", "😀" * 256, "😀" * 256, "😀" * 256)
-    query = {"limit": 1, "provider": "😀" * 256, "model": "😀" * 256, "external_id": "😀" * 256}
+    query = {"limit": 1, "provider": "😀" * 256, "model": "😀" * 256, "owner": "😀" * 256}
     pages = list(walk(api, f"{BASE}?{urlencode(query)}"))
     assert [len(page["results"]) for page in pages][:4] == [1, 1, 1, 1]
     assert pages[2]["previous"] is None
@@ -199,7 +199,7 @@ def test_list_returns_every_live_session_once_under_writes(api: APIClient, sessi
     assert sorted(name for name in met if name.startswith("living")) == living
 
 
-UNKNOWN = "Unknown parameter; allowed: provider, model, external_id, search, cursor, limit."
+UNKNOWN = "Unknown parameter; allowed: provider, model, owner, search, cursor, limit."
 FEW, MANY = "greater than or equal to 1.", "less than or equal to 1000."
 BLANK, NO_CURSOR = "This field may not be blank.", "The cursor was not issued by an earlier page"
 

@@ -140,3 +140,33 @@ def assert_reveals_nothing(response: Any) -> None:
     """Assert a problem that reveals nothing of the session."""
     assert response.headers["Content-Type"] == "application/problem+json"
     assert not any(word in response.text for word in ("openai", "gpt-4", "user-456"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "missing"),
+    [
+        ("GET", "", ["view"]),
+        ("POST", "", ["add"]),
+        ("GET", "id/conv-1/", ["view"]),
+        ("DELETE", "id/conv-1/", ["delete"]),
+        ("POST", "touch/conv-1/", ["change"]),
+        ("POST", "rebind/", ["change"]),
+        ("POST", "delete/", ["delete"]),
+        ("POST", f"operations/{'0' * 32}/stop/", ["change", "delete"]),
+    ],
+)
+def test_refusal_names_the_missing_permission(
+    by_token: Callable[[User], APIClient], make_user: Callable[..., User], method: str, path: str, missing: list[str]
+) -> None:
+    response = by_token(make_user()).generic(method, f"{BASE}{path}")
+    needed = " or ".join(f"sessions_sticky.{name}_session" for name in missing)
+    assert (response.status_code, response.json()["detail"]) == (403, f"Requires the permission {needed}.")
+
+
+def test_refusal_names_the_permission_for_the_kind_of_operation(
+    bound: bytes, by_token: Callable[[User], APIClient], make_user: Callable[..., User]
+) -> None:
+    body = {"provider": "openai"}
+    operation = by_token(make_user("delete", "view")).post(f"{BASE}delete/", body, format="json").json()
+    response = by_token(make_user("change", name="other")).post(f"{operation['url']}stop/")
+    assert response.json()["detail"] == "Requires the permission sessions_sticky.delete_session."

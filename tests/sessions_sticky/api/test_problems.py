@@ -50,11 +50,11 @@ TOO_LONG = ["Ensure this field has no more than 256 characters."]
         ("id", ["a"], NO_STRING),
         ("id", "x" * 257, ["A conversation id has 1 to 256 characters, not 257"]),
         *[(field, value, BLANK) for field in ("provider", "model") for value in ("", " ", "\u3000")],
-        *[(field, None, NULL) for field in ("provider", "model", "external_id")],
+        *[(field, None, NULL) for field in ("provider", "model", "owner")],
         *[(field, value, NO_STRING) for field in ("provider", "model") for value in (5, 1.5, True, [], {})],
-        *[(field, "x" * 257, TOO_LONG) for field in ("provider", "model", "external_id")],
-        *[(f, v, CONTROL) for f in ("provider", "model", "external_id") for v in ("a\n", "\x1b[31m", "\x7f", "a\x85")],
-        ("external_id", 5, NO_STRING),
+        *[(field, "x" * 257, TOO_LONG) for field in ("provider", "model", "owner")],
+        *[(f, v, CONTROL) for f in ("provider", "model", "owner") for v in ("a\n", "\x1b[31m", "\x7f", "a\x85")],
+        ("owner", 5, NO_STRING),
     ],
     ids=ascii,
 )
@@ -67,11 +67,11 @@ def test_create_names_the_field_when_a_value_does_not_fit(
 
 
 def test_create_names_every_field_at_once_when_several_do_not_fit(api: APIClient, session_cache: redis.Redis) -> None:
-    response = api.post(BASE, {"id": "\n", "provider": "", "external_id": 5}, format="json")
-    assert assert_problem(response, 400)["errors"].keys() == {"id", "provider", "model", "external_id"}
+    response = api.post(BASE, {"id": "\n", "provider": "", "owner": 5}, format="json")
+    assert assert_problem(response, 400)["errors"].keys() == {"id", "provider", "model", "owner"}
 
 
-@pytest.mark.parametrize("field", ["id", "provider", "model", "external_id", "reason"])
+@pytest.mark.parametrize("field", ["id", "provider", "model", "owner", "reason"])
 @pytest.mark.parametrize("value", ["\ud800", "a\udfffb", "\x00"], ids=ascii)
 def test_every_field_is_refused_when_it_has_no_utf8_form(
     api: APIClient, bound: bytes, session_cache: redis.Redis, field: str, value: str
@@ -102,7 +102,7 @@ def test_rebind_names_the_field_when_a_value_does_not_fit(
 
 @pytest.mark.parametrize(
     ("path", "fields"),
-    [(BASE, ("id", "provider", "model", "external_id")), (REBIND, ("provider", "model", "reason"))],
+    [(BASE, ("id", "provider", "model", "owner")), (REBIND, ("provider", "model", "reason"))],
 )
 def test_body_is_refused_when_fields_are_missing(
     api: APIClient, session_cache: redis.Redis, path: str, fields: tuple[str, ...]

@@ -75,7 +75,7 @@ def test_id_in_takes_dots_as_they_are_when_a_client_sends_them() -> None:
 def test_api_reaches_the_session_when_its_id_is_hostile(
     api: APIClient, session_cache: redis.Redis, conversation_id: str
 ) -> None:
-    proposal = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    proposal = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "owner": "user-456"}
     created = api.post(BASE, proposal, format="json")
     assert (created.status_code, created.json()["id"]) == (201, conversation_id)
     assert created.headers["Location"] == created.json()["url"]
@@ -96,7 +96,7 @@ def test_api_reaches_the_session_when_its_id_is_hostile(
 
 
 def test_paths_of_version_0_1_answer_as_deprecated(api: APIClient, session_cache: redis.Redis) -> None:
-    proposal = {"id": "a/b", "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    proposal = {"id": "a/b", "provider": "openai", "model": "gpt-4", "owner": "user-456"}
     url = api.post(BASE, proposal, format="json").json()["url"]
     old = f"{BASE}a%2Fb/"
     answers = [
@@ -118,7 +118,7 @@ def test_api_reaches_the_session_and_its_history_when_the_id_looks_like_a_path(
     client: Client, session_cache: redis.Redis, no_login: None, no_throttle: None, conversation_id: str
 ) -> None:
     session_cache.flushdb()
-    body = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+    body = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "owner": "user-456"}
     url = client.post(BASE, body, content_type="application/json").json()["url"]
     assert client.get(url).json()["id"] == conversation_id
     assert client.post(path_of("touch", url)).json()["id"] == conversation_id
@@ -159,7 +159,7 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
                 return await response.json() if status != 204 else None
 
         for conversation_id in HOSTILE_IDS:
-            proposal = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+            proposal = {"id": conversation_id, "provider": "openai", "model": "gpt-4", "owner": "user-456"}
             await call("POST", BASE, 201, proposal)
             assert session_cache.exists(f"sentinel:session:{conversation_id}")
         for conversation_id in HOSTILE_IDS:
@@ -174,7 +174,7 @@ async def test_api_reaches_every_session_when_called_over_http(live: str, sessio
 
 @pytest.mark.parametrize("word", ["stats", "delete", "rebind", "operations", "id", "id/a", "history", "touch"])
 def test_route_and_session_of_the_same_name_do_not_meet(api: APIClient, session_cache: redis.Redis, word: str) -> None:
-    api.post(BASE, {"id": word, "provider": "p", "model": "m", "external_id": "o"}, format="json")
+    api.post(BASE, {"id": word, "provider": "p", "model": "m", "owner": "o"}, format="json")
     url = f"{BASE}id/{quote(word, safe='')}/"
     assert api.get(url).json()["id"] == word
     assert api.delete(f"{BASE}{word}/").status_code in (404, 405)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,14 +26,16 @@ SHOWN = {
     "id": "conv-1",
     "provider": "openai",
     "model": "gpt-4",
-    "external_id": "user-456",
+    "owner": "user-456",
     "created_at": 1700000000,
     "url": "/api/sessions/id/conv-1/",
 }
 
 
 def checked(body: dict[str, Any], *, left: int) -> dict[str, Any]:
-    """A session as shown, without its expiry, which must be `left` seconds from now."""
+    """A session as shown, without its expiry, which must be `left` seconds from now, and what it says twice."""
+    assert body.pop("external_id") == body["owner"]
+    assert datetime.fromisoformat(body.pop("created_at_iso")).timestamp() == body["created_at"]
     assert body.pop("expires_in") == left
     expires_at = body.pop("expires_at")
     assert expires_at.endswith("Z")
@@ -68,20 +69,18 @@ def test_create_binds_when_the_conversation_is_new(api: APIClient, session_cache
     assert response.headers["Location"] == "/api/sessions/id/conv-2/"
     assert body == PROPOSAL | {"created_at": created_at, "url": "/api/sessions/id/conv-2/"}
     assert before <= created_at <= time.time()
-    assert (
-        session_cache.get("sentinel:session:conv-2")
-        == json.dumps(PROPOSAL | {"created_at": created_at}, separators=(",", ":")).encode()
-    )
+    stored = Session("conv-2", PROPOSAL["provider"], PROPOSAL["model"], PROPOSAL["owner"], created_at)
+    assert session_cache.get("sentinel:session:conv-2") == stored.to_json()
     assert 86_399_000 < session_cache.pttl("sentinel:session:conv-2") <= 86_400_000
 
 
 def test_create_keeps_every_character_when_there_are_spaces_and_more(
     api: APIClient, session_cache: redis.Redis
 ) -> None:
-    proposal = {"id": " ä ", "provider": " p ", "model": "日本\u2028", "external_id": "", "created_at": 5, "else": []}
+    proposal = {"id": " ä ", "provider": " p ", "model": "日本\u2028", "owner": "", "created_at": 5, "else": []}
     body = api.post(BASE, proposal, format="json").json()
-    assert {name: body[name] for name in ("id", "provider", "model", "external_id")} == {
-        name: proposal[name] for name in ("id", "provider", "model", "external_id")
+    assert {name: body[name] for name in ("id", "provider", "model", "owner")} == {
+        name: proposal[name] for name in ("id", "provider", "model", "owner")
     }
     assert body["created_at"] > 5
     assert Session.from_json(session_cache.get("sentinel:session: ä ")).model == "日本\u2028"
@@ -91,7 +90,7 @@ def test_create_keeps_every_character_when_there_are_spaces_and_more(
 def test_create_answers_409_and_extends_nothing_when_already_bound(
     api: APIClient, bound: bytes, session_cache: redis.Redis, owner: str
 ) -> None:
-    response = api.post(BASE, PROPOSAL | {"id": "conv-1", "external_id": owner}, format="json")
+    response = api.post(BASE, PROPOSAL | {"id": "conv-1", "owner": owner}, format="json")
     problem = response.json()
     assert checked(problem.pop("current"), left=100) == SHOWN
     assert problem == {
@@ -245,7 +244,7 @@ POISON = [
     b"\x80\x05N.",
     b"[]",
     b'{"id":"conv-1"}',
-    b'{"id":"other","provider":"p","model":"m","external_id":"o","created_at":1}',
+    b'{"id":"other","provider":"p","model":"m","owner":"o","created_at":1}',
 ]
 
 

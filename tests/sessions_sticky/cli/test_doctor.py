@@ -6,7 +6,8 @@ import pytest
 from django.core.management.color import color_style
 
 from sessions_sticky import cache_config
-from tests.servers import free_port
+from sessions_sticky.queries.server_info import Finding, Level
+from tests.servers import free_port, start_server
 from tests.sessions_sticky.cli.conftest import run
 
 
@@ -69,3 +70,24 @@ def test_doctor_reports_what_the_system_checks_would_stop_other_commands_for(pro
     assert found.code == 5
     assert "Unknown key 'INDEKS'" in found.out
     assert found.err == "Error: doctor found 1 error\n"
+
+
+@pytest.mark.parametrize(
+    ("message", "hint", "printed"),
+    [
+        ("it is full", "", "it is full"),
+        ("it is full.", "Free memory.", "it is full. Free memory"),
+        ("it is full", "Free memory", "it is full. Free memory"),
+        ("are you sure?", "Check it", "are you sure? Check it"),
+    ],
+)
+def test_doctor_ends_each_sentence_once(monkeypatch, message, hint, printed):
+    finding = Finding(Level.ERROR, "store", message, hint)
+    monkeypatch.setattr("sessions_sticky.cli.doctor.examine", lambda: [finding])
+    assert run("doctor").out.splitlines()[0] == f"ERROR    store: {printed}"
+
+
+def test_doctor_mentions_tls_when_the_server_does_not_speak_it(settings):
+    with start_server(tcp=True) as server:
+        settings.CACHES = {"default": cache_config(server.url.replace("redis://", "rediss://"))}
+        assert "TLS (rediss://)" in run("doctor").out

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from sessions_sticky import Price, Session, SessionConflict, Turn, Usage, sessions
+from sessions_sticky import Price, SessionConflict, Turn, Usage, sessions
 from sessions_sticky.queries import move_cost
-from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.cli.conftest import run
 
 ACTOR = f"cli:{getpass.getuser()}"
@@ -54,7 +54,7 @@ def test_rebind_moves_a_conversation_and_records_actor_and_reason():
         run("rebind", "conv-0", "--to-provider", "y", "--to-model", "n", "--reason", "x", "--json").out
     )
     assert document["session"] | {"created_at": 0} == {
-        **{"id": "conv-0", "provider": "y", "model": "n", "external_id": "ann", "created_at": 0}
+        **{"id": "conv-0", "provider": "y", "model": "n", "external_id": "ann", "owner": "ann", "created_at": 0}
     }
     assert places()["conv-0"] == ("y", "n")
 
@@ -170,7 +170,10 @@ def test_delete_everything_is_done_when_there_is_nothing(raw):
         (
             ["rebind", "conv-0", "--to-provider", "b", "--reason", "x"],
             "Would move 1 conversation from a, model m0 to b, model m0\n",
-            {"moved": 1, "session": {"id": "conv-0", "provider": "b", "model": "m0", "external_id": "ann"}},
+            {
+                "moved": 1,
+                "session": {"id": "conv-0", "provider": "b", "model": "m0", "external_id": "ann", "owner": "ann"},
+            },
         ),
     ],
 )
@@ -248,7 +251,7 @@ def test_a_question_is_answered_by_ctrl_c_with_no(terminal):
 
 
 def test_reindex_finds_what_another_program_wrote(raw):
-    raw.set("sentinel:session:theirs", Session("theirs", **PROPOSAL, created_at=1_700_000_000).to_json(), ex=100)
+    raw.set("sentinel:session:theirs", sample("theirs").to_json(), ex=100)
     raw.delete("sentinel:{index}:all")
     found = run("reindex")
     assert (found.code, found.out) == (0, "Indexed 7 sessions\n")

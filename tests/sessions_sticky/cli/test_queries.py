@@ -100,7 +100,7 @@ def test_list_gives_one_json_document_when_limited():
     document = json.loads(run("list", "--json", "--limit", "2").out)
     assert document["more"] is True
     assert [set(one) for one in document["sessions"]] == [
-        {"id", "provider", "model", "external_id", "created_at", "expires_in"}
+        {"id", "provider", "model", "external_id", "owner", "created_at", "expires_in"}
     ] * 2
     assert json.loads(run("list", "--json", "--provider", "missing").out) == {"sessions": [], "more": False}
 

@@ -17,6 +17,8 @@ from sessions_sticky.jobs import worker as jobs_worker
 from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.queries import index_reader
+from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE
 from sessions_sticky.stores.redis import RedisStore
@@ -76,6 +78,45 @@ def test_job_is_adopted_when_its_worker_was_killed(session_cache: redis.Redis, v
     job = finished(key)
     assert (job.state, job.done, job.expected, job.actor) == ("done", 20_000, 20_000, "alice")
     assert not session_cache.keys("sentinel:session:*")
+
+
+@pytest.fixture
+def slow_count(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A hundred sessions whose conditions are read ten at a time, in twice the time of a lease; whether it was held."""
+    monkeypatch.setattr(index_reader, "BATCH_SIZE", 10)
+    monkeypatch.setattr(runner, "LEASE_SECONDS", 0.5)
+    fill(100)
+    held: list[bool] = []
+    verify = index_reader.IndexReader.verify
+
+    def slowly(self: index_reader.IndexReader, entries: list[index_reader.IndexEntry]) -> list[index_reader.Row]:
+        time.sleep(0.1)
+        (found,) = Records(sessions._store).recent()
+        held.append(found.is_leased)
+        return verify(self, entries)
+
+    monkeypatch.setattr(index_reader.IndexReader, "verify", slowly)
+    return held
+
+
+OLD = Plan(Filters(), None, conditions=Conditions(created_before=time.time() + 3_600))
+
+
+def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
+    job = start(OLD)
+    assert job.expected == 0
+    job = finished(job.key)
+    assert (job.state, job.done, job.expected) == ("done", 100, 100)
+    assert len(slow_count) >= 20
+    assert all(slow_count)
+
+
+def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list[bool]) -> None:
+    job = start(OLD)
+    until(lambda: len(slow_count) > 2)
+    jobs.stop(job.key)
+    until(no_threads)
+    assert (finished(job.key).state, finished(job.key).done) == ("stopped", 0)
 
 
 def test_log_has_the_total_when_a_job_was_continued(

@@ -78,7 +78,7 @@ def test_job_has_all_fields(session_cache: redis.Redis) -> None:
     move = Move("mistral", "large", "why")
     job = finished(start(Plan(Filters("openai", "gpt-4", "user-456"), move), actor="bob").key)
     assert before <= job.started_at <= job.updated_at <= time.time()
-    names = ("kind", "provider", "model", "external_id", "everything", "to_provider", "to_model", "reason", "actor")
+    names = ("kind", "provider", "model", "owner", "everything", "to_provider", "to_model", "reason", "actor")
     assert [getattr(job, name) for name in names] == [
         *("rebind", "openai", "gpt-4", "user-456", False, "mistral", "large", "why", "bob"),
     ]
@@ -112,9 +112,9 @@ def test_signals_come_from_the_manager_when_a_job_sends_them(session_cache: redi
         (Plan(Filters(model="gpt-4"), Move("openai", "gpt-5", "r")), 7),
         (Plan(Filters(provider="openai"), Move("openai", None, "r")), 0),
         (Plan(Filters(provider="anthropic"), Move("openai", "gpt-4", "r")), 5),
-        (Plan(Filters(provider="openai", external_id="user-456"), Move("mistral", None, "r")), 5),
-        (Plan(Filters(external_id="user-456"), Move("mistral", None, "r")), 10),
-        (Plan(Filters(external_id="missing")), 0),
+        (Plan(Filters(provider="openai", owner="user-456"), Move("mistral", None, "r")), 5),
+        (Plan(Filters(owner="user-456"), Move("mistral", None, "r")), 10),
+        (Plan(Filters(owner="missing")), 0),
     ],
 )
 def test_count_returns_what_the_job_will_change(session_cache: redis.Redis, plan: Plan, number: int) -> None:
@@ -137,7 +137,7 @@ def test_count_returns_what_the_job_will_change(session_cache: redis.Redis, plan
         (Plan(Filters()), ValueError),
         (Plan(OPENAI, everything=True), ValueError),
         (Plan(Filters(provider="\ud800")), InvalidSession),
-        (Plan(Filters(external_id="\ud800")), InvalidSession),
+        (Plan(Filters(owner="\ud800")), InvalidSession),
         (Plan(OPENAI, Move("\ud800", None, "r")), InvalidSession),
         (Plan(OPENAI, Move("p", 5, "r")), InvalidSession),  # type: ignore[arg-type]
         (Plan(OPENAI, Move("p", None, "\ud800")), InvalidSession),
@@ -153,7 +153,7 @@ def test_start_refuses_an_invalid_plan(session_cache: redis.Redis, plan: Plan, e
 
 @pytest.mark.parametrize("name", ["{a}", "*?[]\\", "a\nb", "\x00", "😀" * 256, "<a>'\"", "{index}"])
 def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.Redis, name: str) -> None:
-    fill(3, provider=name, model=name, external_id=name)
+    fill(3, provider=name, model=name, owner=name)
     fill(3, "other")
     job = finished(start(Plan(Filters(name, name, name), Move("to" + name, name, name)), actor=name).key)
     assert (job.state, job.done, job.provider, job.reason, job.actor) == ("done", 3, name, name, name)

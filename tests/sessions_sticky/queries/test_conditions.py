@@ -73,7 +73,7 @@ def test_move_of_a_former_binding_does_not_count(moved, raw):
 @on_valkey
 def test_move_counts_after_the_session_was_restored(moved, raw):
     raw.delete(keys.session("away"))
-    moved.resolve("away", provider="west", model="other", external_id="ann")
+    moved.resolve("away", provider="west", model="other", owner="ann")
     assert moved.get("away").provider == "south"
     assert found(moved.filter(moved_from="north")) == ["away", "back"]
 

@@ -171,7 +171,7 @@ class Counts(RuleBasedStateMachine):
     @rule(id=IDS, provider=NAMES, model=NAMES, which=st.sampled_from([0, 1]))
     def resolve(self, id, provider, model, which):
         owner = self.model[id].external_id if id in self.model else "a"
-        session, outcome = self.managers[which].resolve(id, provider=provider, model=model, external_id=owner)
+        session, outcome = self.managers[which].resolve(id, provider=provider, model=model, owner=owner)
         assert (outcome == "hit") == (id in self.model)
         if id not in self.model:
             self.created[provider, model] += 1

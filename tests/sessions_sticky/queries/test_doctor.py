@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sessions_sticky import Session, cache_config
+from sessions_sticky import cache_config
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.server_info import Level
 from sessions_sticky.stores import rights
@@ -110,9 +110,7 @@ def test_findings_are_of_a_sample_when_there_are_many_sessions(manager, raw, exa
     monkeypatch.setattr(doctor, "SAMPLE_SIZE", 50)
     for number in range(300):
         raw.set(f"other:{number}", 1)
-        raw.set(
-            f"sentinel:session:conv-{number}", Session(f"conv-{number}", **PROPOSAL, created_at=1).to_json(), ex=100
-        )
+        raw.set(f"sentinel:session:conv-{number}", sample(f"conv-{number}").to_json(), ex=100)
     assert examine()["index"].message.startswith("50 of 50 sampled ")
 
 

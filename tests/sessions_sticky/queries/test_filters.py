@@ -90,4 +90,4 @@ def test_filters_report_values_without_a_utf8_form(text):
     assert Filters("é\U0001f600", None, "").is_encodable
     assert not Filters(provider=text).is_encodable
     assert not Filters(model=text).is_encodable
-    assert not Filters(external_id=text).is_encodable
+    assert not Filters(owner=text).is_encodable

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sessions_sticky import Price, Turn, Usage, sessions
-from sessions_sticky.jobs.records import Plan
+from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import move_cost
 from sessions_sticky.queries.bulk import Move

@@ -72,7 +72,7 @@ def test_walk_finds_what_matches_each_combination_of_filters(call, manager, limi
         for p, m, o, n in product(["p1", "p2"], ["m1", "m2"], ["o1", "o2"], range(2))
     ]
     for provider, model, owner in product(["p1", None, "no"], ["m2", None, "no"], ["o1", None, "no"]):
-        given = {"provider": provider, "model": model, "external_id": owner}
+        given = {"provider": provider, "model": model, "owner": owner}
         filters = {name: value for name, value in given.items() if value is not None}
         meant = [s for s in made if all(getattr(s, name) == value for name, value in filters.items())]
         found = walk(pager(call), limit=limit, **filters)

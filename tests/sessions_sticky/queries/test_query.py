@@ -57,7 +57,7 @@ def test_filter_narrows_a_query_and_leaves_it_as_it_was(manager, mixed):
     azure = manager.filter(provider="azure")
     assert found(azure.filter(owner="ann").filter(model="gpt-4")) == ["3"]
     assert found(azure) == ["3", "4"]
-    assert repr(azure) == f"<SessionQuery Filters(provider='azure', model=None, external_id=None), {Conditions()}>"
+    assert repr(azure) == f"<SessionQuery Filters(provider='azure', model=None, owner=None), {Conditions()}>"
 
 
 @on_valkey
@@ -160,7 +160,7 @@ def test_former_method_warns_and_does_the_same(manager, name):
     fill(manager, 2)
     move = {"to_provider": "p", "reason": "a test"} if name == "rebind_all" else {}
     with pytest.warns(DeprecationWarning, match=f"SessionManager.{name} is deprecated"):
-        result = getattr(manager, name)(external_id=PROPOSAL["external_id"], **move)
+        result = getattr(manager, name)(external_id=PROPOSAL["owner"], **move)
     counted = {"page": lambda: len(result.entries), "scan": lambda: len(list(result))}.get(name, lambda: result)
     assert counted() == 2
 

@@ -42,7 +42,7 @@ def living(raw):
 
 @on_redis
 def test_reindex_finds_what_other_programs_have_written(call, manager, raw):
-    made = [*fill(manager, 2), *(write_raw(raw, name, provider=name, external_id=name) for name in HOSTILE)]
+    made = [*fill(manager, 2), *(write_raw(raw, name, provider=name, owner=name) for name in HOSTILE)]
     raw.set(keys.session("renamed"), sample("another id").to_json())
     raw.set(keys.session("junk"), "junk")
     raw.rpush(keys.session("list"), "junk")
@@ -91,7 +91,7 @@ def test_reindex_drops_entries_without_a_session(call, manager, raw, number):
     made = fill(manager, number)
     for session in made[::2]:
         raw.delete(keys.session(session.id))
-    moved = write_raw(raw, "conv-1", provider="mistral", external_id="another-owner")
+    moved = write_raw(raw, "conv-1", provider="mistral", owner="another-owner")
     for key in (keys.owner("missing"), keys.route("no", "body"), keys.owner("user-456")):
         raw.zadd(key, {"conv-3": 4e9, "never": 4e9, b"\xff": 4e9, "": 5})
     raw.zadd(keys.index_routes(), {"junk": 4e9})

@@ -54,7 +54,7 @@ class World:
             self.brief.touch(conversation_id)
         elif what == "resolve":
             if conversation_id in self.lived:
-                manager.resolve(conversation_id, provider="p", model="m", external_id="o")
+                manager.resolve(conversation_id, provider="p", model="m", owner="o")
         elif what == "delete":
             manager.delete(conversation_id)
             self.lived.discard(conversation_id)

@@ -28,14 +28,14 @@ def found(call, text, **kwargs):
 
 @on_redis
 def test_search_returns_the_session_alone_when_the_text_is_its_id(call, manager, raw):
-    manager.create("abc", **{**PROPOSAL, "external_id": "conv"})
-    manager.create("abcd", **{**PROPOSAL, "external_id": "abc"})
+    manager.create("abc", **{**PROPOSAL, "owner": "conv"})
+    manager.create("abcd", **{**PROPOSAL, "owner": "abc"})
     assert found(call, "abc") == ["abc"]
 
 
 @on_redis
 def test_search_returns_the_owners_sessions_when_the_text_is_an_owner(call, manager, raw):
-    fill(manager, 5, external_id="ann")
+    fill(manager, 5, owner="ann")
     manager.create("ann-1", **PROPOSAL)
     assert found(call, "ann", limit=2) == [f"conv-{number}" for number in range(5)]
 

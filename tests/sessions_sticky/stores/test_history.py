@@ -127,7 +127,7 @@ def test_history_of_one_conversation_stays_when_others_fill_the_stream(call, man
 def test_recent_has_a_bulk_operation_as_one_event(call, manager):
     fill(manager, 12)
     acting = manager.acting_as("ada")
-    acting.filter(provider="openai", owner=PROPOSAL["external_id"]).rebind(to_provider="google", reason="drain")
+    acting.filter(provider="openai", owner=PROPOSAL["owner"]).rebind(to_provider="google", reason="drain")
     acting.all().rebind(to_provider="google", to_model="gemini", reason="another")
     acting.filter(model="gemini").delete()
     assert manager.filter(provider="nowhere").delete() == 0

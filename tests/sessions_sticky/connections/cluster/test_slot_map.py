@@ -57,7 +57,7 @@ def test_exchange_follows_and_learns_when_a_slot_has_moved(slots):
 
     assert play([HIGH], slots, answer)[0] == [b"value"]
     assert play([HIGH], slots, answer)[1] == [{ONE: [HIGH]}]
-    assert list(slots.to_ask())
+    assert list(slots.refresh_candidates())
 
 
 def test_exchange_follows_moved_to_the_same_host_when_the_redirect_has_none(slots):
@@ -127,13 +127,13 @@ def test_slots_ask_the_seeds_first_and_then_known_nodes(slots, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(slot_map.time, "monotonic", lambda: now)
     fresh = Slots([("seed", 1)])
-    assert list(fresh.to_ask()) == [("seed", 1)]
+    assert list(fresh.refresh_candidates()) == [("seed", 1)]
     fresh.read(HALVES, ("seed", 1))
-    assert not list(fresh.to_ask())
+    assert not list(fresh.refresh_candidates())
     fresh.mark_stale()
-    assert not list(fresh.to_ask())
+    assert not list(fresh.refresh_candidates())
     now += REFRESH_SECONDS
-    assert list(fresh.to_ask()) == [ONE, TWO, ("seed", 1)]
+    assert list(fresh.refresh_candidates()) == [ONE, TWO, ("seed", 1)]
     assert fresh.primaries == [ONE, TWO]
 
 
@@ -142,11 +142,11 @@ def test_slots_ask_a_deprioritized_node_last_until_one_has_answered(slots, monke
     slots.mark_stale()
     for address, then in (ONE, [TWO, ONE]), (TWO, [ONE, TWO]):
         slots.deprioritize(address)
-        assert list(slots.to_ask()) == then
+        assert list(slots.refresh_candidates()) == then
     slots.deprioritize(ONE)  # again: no node stays first forever
-    assert list(slots.to_ask()) == [TWO, ONE]
+    assert list(slots.refresh_candidates()) == [TWO, ONE]
     slots.read(HALVES, ONE)
     slots.mark_stale()
-    assert list(slots.to_ask()) == [ONE, TWO]
+    assert list(slots.refresh_candidates()) == [ONE, TWO]
     slots.deprioritize(ONE)
-    assert list(slots.to_ask()) == [TWO, ONE]
+    assert list(slots.refresh_candidates()) == [TWO, ONE]

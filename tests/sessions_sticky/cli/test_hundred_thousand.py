@@ -1,0 +1,78 @@
+"""The commands with 100,000 sessions that another program wrote, which no index has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from sessions_sticky import Session, keys
+from tests.sessions_sticky.cli.conftest import COMMAND, ROOT, store_url
+
+pytestmark = pytest.mark.slow
+
+MANY = 100_000
+SECONDS = 60
+"""For one command on a busy machine; each took at most 6 s when it was measured alone."""
+
+
+@pytest.fixture
+def unmapped(manager, raw):
+    with raw.pipeline(transaction=False) as pipeline:
+        for number in range(MANY):
+            session = Session(f"conv-{number}", "ab"[number % 3 == 0], f"m{number % 2}", "o", 1_700_000_000)
+            pipeline.set(keys.session(session.id), session.to_json(), ex=3600)
+            if number % 10_000 == 9_999:
+                pipeline.execute()
+
+
+def test_every_command_handles_100_000_unindexed_sessions(unmapped, environment, raw):
+    def run(*args):
+        started = time.monotonic()
+        done = subprocess.run(
+            [*COMMAND, *args],
+            cwd=ROOT,
+            env=environment(store_url()),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert time.monotonic() - started < SECONDS
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout
+
+    assert run("list", "--json") == (0, '{"sessions": [], "more": false}\n')
+    assert run("reindex", "--json") == (0, f'{{"sessions": {MANY}}}\n')
+    code, out = run("list", "--limit", "10", "--json")
+    page = json.loads(out)
+    assert (code, len(page["sessions"]), page["more"]) == (0, 10, True)
+    code, out = run("list", "--all", "--json")
+    assert (code, len({json.loads(line)["id"] for line in out.splitlines()})) == (0, MANY)
+    on_b = len(range(0, MANY, 3))
+    drain = ("drain", "b", "--to-provider", "a", "--reason", "x", "--yes", "--json")
+    code, out = run(*drain)
+    assert (code, json.loads(out)) == (0, {"dry_run": False, "moved": on_b})
+    assert run(*drain)[0] == 1  # nothing is left to move
+    code, out = run("delete", "--everything", "--yes", "--json")
+    assert (code, json.loads(out)["deleted"]) == (0, MANY)
+    assert next(raw.scan_iter(f"{keys.session('')}*", count=10_000), None) is None
+
+
+def test_list_ends_quietly_when_its_reader_stops(unmapped, environment, manager):
+    manager.reindex()
+    command = f"{' '.join(COMMAND)} list --all --json | head -n 3"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}; echo ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        env=environment(store_url()),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    *lines, code = done.stdout.splitlines()
+    assert (len(lines), code, done.stderr) == (3, "0", "")
