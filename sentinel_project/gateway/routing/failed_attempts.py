@@ -63,6 +63,7 @@ class FailedAttempts:
             self._count(provider, failure)
         elif not is_slow:
             self._doubtful.append((provider, failure))
+        error.__traceback__ = None  # its frames hold this object and the request's body
         self.first = self.first or error
         if self._plan.is_own(provider):
             self.away = Spill.SLOW if is_slow else Spill.FAILED
