@@ -97,7 +97,7 @@ class FailedAttempts:
         routing.load.gate(provider.name).wake()  # it may have been cooling down until now
 
     def _end(self, provider: Provider, progress: Progress | None, gate: Gate) -> None:
-        """Leave the gate, and count how a stream ended. After its prelude no other provider can show who was at fault."""
+        """Leave the gate, and count how a stream ended: no other provider can then show who was at fault."""
         gate.leave()
         if progress is None:
             return
