@@ -99,7 +99,7 @@ def _memory(info: dict[str, str]) -> Finding:
     if ratio is None:
         used = info.get("used_memory_human", "?")
         return Finding(Level.OK, "memory", gettext("%s is used; maxmemory is not set") % used)
-    percent, hint = f"{ratio:.0%}", gettext("Raise maxmemory, or release idle sessions")
+    percent, hint = f"{ratio:.0%}", gettext("Raise maxmemory, or delete idle sessions")
     if ratio >= FULL_MEMORY and info.get("maxmemory_policy") == "noeviction":
         message = gettext("Redis is full: %s of maxmemory is used, and new sessions are refused")
         return Finding(Level.ERROR, "memory", message % percent, hint)
