@@ -187,6 +187,7 @@ class _Failures:
 
     def observe(self, provider: Provider, answer: client.Answer, begun: float) -> None:
         """Count an answer, a stream's when its content begins, and how the stream ends."""
+        self.first = None  # the frames of its traceback hold the stream, which keeps its place until it is freed
         progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
         if progress is None or progress.has_content:
             on_answer()
