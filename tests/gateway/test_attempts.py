@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from tests.gateway.upstreams import Exchange, answers, fails, stalls
 if TYPE_CHECKING:
     from pytest_django import Settings
 
-    from tests.gateway.upstreams import Upstream
+    from tests.gateway.upstreams import Behaviour, Upstream
 
 
 def abandoned() -> float:
@@ -137,6 +138,22 @@ async def test_few_further_attempts_are_in_flight_when_a_provider_fails_for_many
     answered = await asyncio.gather(*(say(bound_to_north) for _ in range(9)))
     assert {call.status for call in answered} == {200}
     assert max(most) == 3
+    assert not routing.load.requests
+
+
+@pytest.mark.parametrize("failure", [fails(503), stalls])
+async def test_stream_leaves_its_place_at_its_end_when_another_provider_failed_first(
+    bound_to_north: str, gateway: Settings, north: Upstream, failure: Behaviour
+) -> None:
+    """The garbage collector of a worker runs seldom, so nothing may wait for it."""
+    gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 1
+    north.then(failure)
+    gc.disable()
+    try:
+        assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+        await until(lambda: not routing.load.gate("south").in_flight)
+    finally:
+        gc.enable()
     assert not routing.load.requests
 
 

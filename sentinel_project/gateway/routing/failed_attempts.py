@@ -12,6 +12,7 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.replies import call_at_end
@@ -79,15 +80,14 @@ class FailedAttempts:
         if has_left and request.is_stream and seconds >= HANGS_SECONDS:
             self._count(provider, self._failure(errors.failure(provider, TimeoutError())))
 
-    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> None:
-        """Count an answer, a stream's when its content begins, and how the stream ends."""
+    def observe(self, provider: Provider, answer: client.Answer, begun: float, gate: Gate) -> None:
+        """Count an answer, a stream's when its content begins; at its end leave the gate, and count how it ended."""
         progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
         if progress is None or progress.has_content:
             on_answer()
         else:
             progress.on_content = on_answer
-        if progress is not None:
-            call_at_end(answer.body, partial(self._record_end, provider, progress))
+        call_at_end(answer.body, partial(self._end, provider, progress, gate))
 
     def _record_answer(self, provider: Provider, begun: float) -> None:
         """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
@@ -96,8 +96,11 @@ class FailedAttempts:
             self._count(failed, failure)
         routing.load.gate(provider.name).wake()  # it may have been cooling down until now
 
-    def _record_end(self, provider: Provider, progress: Progress) -> None:
-        """Count how a stream ended. After its prelude no other provider can show who was at fault."""
+    def _end(self, provider: Provider, progress: Progress | None, gate: Gate) -> None:
+        """Leave the gate, and count how a stream ended: no other provider can then show who was at fault."""
+        gate.leave()
+        if progress is None:
+            return
         error = progress.failure
         if error is None and progress.is_complete:
             self._health.completed(provider.name)
