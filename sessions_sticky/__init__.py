@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sessions_sticky.turns import Price as Price
     from sessions_sticky.turns import PromptCache as PromptCache
     from sessions_sticky.turns import RecordedTurn as RecordedTurn
+    from sessions_sticky.turns import SpillOver as SpillOver
     from sessions_sticky.turns import Trail as Trail
     from sessions_sticky.turns import Turn as Turn
     from sessions_sticky.turns import TurnTotals as TurnTotals
@@ -74,7 +75,7 @@ _NAMES_OF = {
     "session": ["Entry", "Outcome", "Resolution", "Session", "SessionConflict"],
     "signals": ["session_created", "session_deleted", "session_rebound"],
     "stores.history": ["Event"],
-    "turns": ["Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"],
+    "turns": ["Attempt", "Price", "PromptCache", "RecordedTurn", "SpillOver", "Trail", "Turn", "TurnTotals", "Usage"],
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 

@@ -15,6 +15,9 @@ from sessions_sticky.session import FORMER_OWNER, LATEST
 
 DEFAULT_CACHE_SECONDS = 300
 """How long most providers keep a prompt cache after its last use."""
+SPILLED = "spilled"
+"""The outcome of a turn that another provider answered while the binding was kept."""
+MAX_SPILL_OVERS = 5
 CACHE_BLOCK, CACHE_LEAST = 128, 1_024
 """Tokens: providers that cache by themselves keep whole blocks of a prompt, from a least length on (OpenAI's)."""
 
@@ -154,6 +157,11 @@ class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     saved: int
 
+    @property
+    def route(self) -> tuple[str, str, str]:
+        """Who answered instead of whom, and the outcome."""
+        return self.provider, self.bound_provider, self.outcome
+
 
 class TurnTotals(msgspec.Struct, frozen=True):
     """Sums over turns. `unknown` counts those without usage. Money (`saved`, `lost_money`) is in millionths."""
@@ -182,16 +190,29 @@ class PromptCache(NamedTuple):
     tokens: int
 
 
+class SpillOver(NamedTuple):
+    """Turns in a row that another provider answered; `reason` is that of the first one."""
+
+    provider: str
+    bound_provider: str
+    first_at: datetime
+    last_at: datetime
+    turns: int
+    reason: str
+
+
 class Trail(msgspec.Struct, frozen=True):
     """The last turns of a session, oldest first, its totals and its prompt caches by provider.
 
-    `last_provider` gave the last answer; None before the first one.
+    `last_provider` gave the last answer; None before the first one. `spill_overs` are the last `MAX_SPILL_OVERS`,
+    oldest first, also of turns that the trail no longer keeps.
     """
 
     turns: list[RecordedTurn] = []
     totals: TurnTotals = TurnTotals()
     caches: dict[str, PromptCache] = {}
     last_provider: str | None = None
+    spill_overs: list[SpillOver] = []
 
     def with_turn(self, turn: Turn, length: int) -> tuple[Trail, tuple[int, int]]:
         """Return the trail with one more turn, of `length` in all, and the tokens expected and lost; see trail.lua."""
@@ -223,7 +244,17 @@ class Trail(msgspec.Struct, frozen=True):
             lost=lost,
             saved=turn.saved,
         )
-        return Trail([*self.turns, recorded][-length:], totals, caches, last), (expected, lost)
+        turns = [*self.turns, recorded][-length:]
+        return Trail(turns, totals, caches, last, self._with_spill_over(recorded)), (expected, lost)
+
+    def _with_spill_over(self, turn: RecordedTurn) -> list[SpillOver]:
+        if turn.outcome != SPILLED:
+            return self.spill_overs
+        if self.spill_overs and self.turns and self.turns[-1].route == turn.route:
+            *former, last = self.spill_overs
+            return [*former, last._replace(last_at=turn.at, turns=last.turns + 1)]
+        added = SpillOver(turn.provider, turn.bound_provider, turn.at, turn.at, 1, turn.reason)
+        return [*self.spill_overs, added][-MAX_SPILL_OVERS:]
 
 
 def check_turn(turn: Turn) -> None:

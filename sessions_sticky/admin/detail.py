@@ -124,6 +124,7 @@ def _turns(conversation_id: str, session: Session | None) -> dict[str, Any]:
     is_elsewhere = session is not None and last is not None and last.status < 400 and last.provider != session.provider
     return {
         "spilled": last if is_elsewhere else None,
+        "spill_overs": trail.spill_overs[::-1],
         "turns": [TurnRow(turn, _percent(turn.usage)) for turn in reversed(trail.turns)],
         "totals": totals,
         "cached_percent": _percent(totals),

@@ -59,12 +59,25 @@ class TurnTotalsSerializer(TokensSerializer):
     lost_money = serializers.IntegerField(help_text="Money that moves cost, in millionths.")
 
 
+@extend_schema_serializer(component_name="StickySessionSpillOver")
+class SpillOverSerializer(serializers.Serializer[Any]):
+    """Turns in a row that another provider answered."""
+
+    provider = serializers.CharField(help_text="Provider that answered.")
+    bound_provider = serializers.CharField(help_text="Provider that the conversation was bound to.")
+    first_at = serializers.DateTimeField(help_text="When the first request came, in UTC.")
+    last_at = serializers.DateTimeField(help_text="When the last request came, in UTC.")
+    turns = serializers.IntegerField(help_text="Number of turns.")
+    reason = serializers.CharField(help_text="Why the first one was spilled; may be empty.")
+
+
 @extend_schema_serializer(component_name="StickySessionTrail")
 class TrailSerializer(serializers.Serializer[Any]):
     """The last turns of a session."""
 
     turns = TurnSerializer(many=True, help_text="Oldest first.")
     totals = TurnTotalsSerializer(help_text="Sums over all turns of the session.")
+    spill_overs = SpillOverSerializer(many=True, help_text="The last ones, oldest first.")
 
 
 @extend_schema_serializer(component_name="StickySessionRouteUsage")

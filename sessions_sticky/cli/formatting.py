@@ -5,7 +5,7 @@ from __future__ import annotations
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.conditions import Conditions, format_instant
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.turns import MILLION, TurnTotals
+from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
 
 def escape(text: str) -> str:
@@ -51,6 +51,14 @@ def describe_totals(totals: TurnTotals) -> str:
             f"moves lost {totals.lost:,} tokens ({totals.lost_money / MILLION:,.4f})",
         ]
     )
+
+
+def describe_spill_over(spill_over: SpillOver) -> str:
+    """Return a spill-over as a sentence."""
+    provider, bound, first, last, turns, reason = spill_over
+    times = " to ".join(format_instant(at.timestamp()) for at in dict.fromkeys((first, last)))
+    why = f" ({reason})" if reason else ""
+    return escape(f"{pluralize(turns, 'turn')} answered by {provider} instead of {bound}{why}: {times}")
 
 
 def pluralize(number: int, noun: str = "conversation") -> str:

@@ -10,9 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from sessions_sticky.cli.errors import INTERRUPTED, WRONG_USAGE, Error, no_session
-from sessions_sticky.cli.formatting import (
-    describe_totals,
-)
+from sessions_sticky.cli.formatting import describe_spill_over, describe_totals
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.cli.rows import (
     EVENT_TIMES,
@@ -107,7 +105,7 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
         output.print("")
     if trail.turns:
         Table(output, *TURN_TITLES, right=TURN_NUMBERS, fold=True).add([turn_row(turn) for turn in trail.turns])
-        output.print(f"{describe_totals(trail.totals)}\n")
+        output.print("\n".join([describe_totals(trail.totals), *map(describe_spill_over, trail.spill_overs), ""]))
     if events:
         # All rows have the same id; omit it to leave room for the reasons.
         titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]

@@ -6,13 +6,14 @@ Numbers of a turn are in base 36 and names are numbers of the header's lines: a 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Command, Script, ScriptCall
-from sessions_sticky.turns import Attempt, PromptCache, RecordedTurn, Trail, Turn, TurnTotals, Usage
+from sessions_sticky.turns import Attempt, PromptCache, RecordedTurn, SpillOver, Trail, Turn, TurnTotals, Usage
 
 MAX_TURN_BYTES = 80
 MAX_NAME_LENGTH = 256
@@ -62,7 +63,7 @@ def read_trail(elements: Sequence[bytes]) -> Trail:
         names.pop()
     turns = [turn for turn in (_read_turn(text, names) for text in texts) if turn is not None]
     found = _read_caches(caches, names)
-    return Trail(turns, _read_totals(sums), found, next(iter(found), None))
+    return Trail(turns, _read_totals(sums), found, next(iter(found), None), list(_read_spill_overs(caches, names)))
 
 
 def _encode(turn: Turn, names: list[str]) -> str:
@@ -116,8 +117,7 @@ def _name(name: str) -> str:
 
 def _read_turn(text: str, names: list[str]) -> RecordedTurn | None:
     def name(number: str) -> str:
-        at = int(number, 36) if number else len(names)
-        return names[at] if at < len(names) else ""
+        return _named(number, names)
 
     try:
         at, status, first_byte, *numbers, attempts, expected, lost = text.split(" ")
@@ -159,7 +159,24 @@ def _read_caches(text: str, names: list[str]) -> dict[str, PromptCache]:
     }
 
 
+def _read_spill_overs(text: str, names: list[str]) -> Iterator[SpillOver]:
+    for provider, bound, first, last, turns, reason in _SPILL_OVER.findall(text):
+        with suppress(ValueError, OverflowError):  # a time that no calendar has
+            first_at, last_at = (datetime.fromtimestamp(int(at), UTC) for at in (first, last))
+            who, instead_of, why = (_named(each, names) for each in (provider, bound, reason))
+            yield SpillOver(who, instead_of, first_at, last_at, int(turns), why)
+
+
+def _named(number: str, names: list[str]) -> str:
+    """Return the name with a number in base 36; empty for none."""
+    at = int(number, 36) if number else len(names)
+    return names[at] if at < len(names) else ""
+
+
 _NAME = re.compile(r"\$\d+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _CACHE = re.compile(r"([0-9a-z]{1,4}):([0-9]{1,18}):([0-9]{1,18})(?= |$)")
+_SPILL_OVER = re.compile(
+    r"([0-9a-z]{0,4})-([0-9a-z]{0,4})-([0-9]{1,18})-([0-9]{1,18})-([0-9]{1,18})-([0-9a-z]{0,4})(?= |$)"
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +15,7 @@ from sessions_sticky import (
     PromptCache,
     SessionNotSupported,
     SessionStoreUnavailable,
+    SpillOver,
     Trail,
     Turn,
     TurnTotals,
@@ -109,6 +111,41 @@ def test_move_costs_what_was_warm_and_was_not_read(call):
     assert trail.totals.lost_money == round((4_992 - 1_024) * 1.5)
     assert trail.caches["openai"] == PromptCache(NOW + 320, 4_992)
     assert trail.last_provider == "azure"
+
+
+def spilled(at: int, provider: str = "azure", reason: str = "provider failed") -> Turn:
+    return turn(at=NOW + at, provider=provider, outcome="spilled", reason=reason)
+
+
+def spill_over(provider: str, first: int, last: int, turns: int, reason: str = "provider failed") -> SpillOver:
+    times = [datetime.fromtimestamp(NOW + at, UTC) for at in (first, last)]
+    return SpillOver(provider, "openai", times[0], times[1], turns, reason)
+
+
+def test_trail_keeps_spill_overs_when_their_turns_are_gone(call, settings):
+    settings.SESSIONS_STICKY = {"TRAIL_LENGTH": 2}
+    call("create", "conv-123", **PROPOSAL)
+    for each in (spilled(0), spilled(1, reason="provider cools down"), spilled(2), turn(at=NOW + 3)):
+        call("record_turn", each)
+    for each in (spilled(4, reason=""), spilled(5, provider="anthropic"), turn(at=NOW + 6), turn(at=NOW + 7)):
+        call("record_turn", each)
+    trail = call("trail", "conv-123")
+    assert [each.outcome for each in trail.turns] == ["hit", "hit"]
+    assert trail.spill_overs == [
+        spill_over("azure", 0, 2, 3),
+        spill_over("azure", 4, 4, 1, ""),
+        spill_over("anthropic", 5, 5, 1),
+    ]
+    assert trail.caches.keys() == {"openai", "azure", "anthropic"}
+
+
+def test_trail_keeps_the_last_spill_overs(call):
+    call("create", "conv-123", **PROPOSAL)
+    for at in range(0, 16, 2):
+        call("record_turn", spilled(at))
+        call("record_turn", turn(at=NOW + at + 1))
+    trail = call("trail", "conv-123")
+    assert [each.first_at.timestamp() - NOW for each in trail.spill_overs] == [6, 8, 10, 12, 14]
 
 
 def test_turn_without_an_answer_leaves_nothing_in_a_cache(call):

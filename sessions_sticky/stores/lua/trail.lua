@@ -1,7 +1,8 @@
 -- Add a turn to the trail of a session, if the session exists. Atomic.
 --
 -- A trail is a LIST: a header, then the last turns, oldest first. The header's lines: sums; the prompt caches
--- ("name:expires_at:tokens ...", the one of the last answer first); then the names that the turns refer to by number.
+-- ("name:expires_at:tokens ...", the one of the last answer first) and the spill-overs
+-- ("name-bound-first-last-turns-reason ...", oldest first); then the names that the turns refer to by number.
 -- Returns {expected, lost}: tokens that were expected from the cache, and lost by a move; nil when there is no session.
 local TRAIL, SESSION = KEYS[1], KEYS[2]                  -- without SESSION, TTL_MS is what it has left
 local TTL_MS, LENGTH = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -9,13 +10,14 @@ local AT, EXPIRES_AT = tonumber(ARGV[3]), ARGV[4]        -- Unix seconds; '' for
 local READ, WARM = tonumber(ARGV[5]), tonumber(ARGV[6])  -- tokens read, and left in the cache; nil when not known
 local DISCOUNT, SUMS = tonumber(ARGV[7]), ARGV[8]        -- money that a token read saves; what to add to the first sums
 local TURN, NAMES = ARGV[9], {unpack(ARGV, 10)}          -- $1 in TURN is the first of NAMES, which is the provider
-local MAX_NAMES = 60
+local MAX_NAMES, MAX_SPILL_OVERS = 60, 5
+local MAX_NUMBER = 60466175 -- five digits of base 36
 local MAX_DIGITS = 15 -- of numbers in the header: a double holds them exactly
 local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 
 local function base36(number)
   local text = ''
-  number = math.min(number, 60466175) -- five digits
+  number = math.min(number, MAX_NUMBER)
   repeat
     local digit = number % 36
     text = DIGITS:sub(digit + 1, digit + 1) .. text
@@ -81,6 +83,30 @@ for name, cache in pairs(caches) do
   table.insert(kept, name == last and 1 or #kept + 1, entry)
 end
 
+local turn = TURN:gsub('%$(%d+)', function(at)
+  return number_of(NAMES[tonumber(at)])
+end)
+local function route_of(text) -- provider, bound provider and outcome
+  return table.concat({text:match('^[^ ]* [^ ]* [^ ]* ([^ ]* [^ ]*) [^ ]*( [^ ]*)')})
+end
+local spills = {}
+for first, last, turns, reason in lines[2]:gmatch('(%w*%-%w*%-%d+)%-(%d+)%-(%d+)%-(%w*)') do
+  table.insert(spills, {first, last, turns, reason})
+end
+if NAMES[4] == 'spilled' then
+  local before = redis.call('LINDEX', TRAIL, -1)
+  local spill = spills[#spills]
+  if spill and before and route_of(before) == route_of(turn) then
+    spill[2], spill[3] = AT, math.min(tonumber(spill[3]) + 1, MAX_NUMBER)
+  else
+    local provider, bound, reason = turn:match('^[^ ]* [^ ]* [^ ]* ([^ ]*) ([^ ]*) [^ ]* [^ ]* [^ ]* ([^ ]*)')
+    table.insert(spills, {string.format('%s-%s-%d', provider, bound, AT), AT, 1, reason})
+  end
+end
+for i = math.max(1, #spills - MAX_SPILL_OVERS + 1), #spills do
+  table.insert(kept, table.concat(spills[i], '-'))
+end
+
 local sums, added = {}, {}
 for number in lines[1]:gmatch('%-?%d+') do
   table.insert(sums, #number <= MAX_DIGITS and tonumber(number) or 0)
@@ -95,9 +121,6 @@ for i, number in ipairs(added) do
   added[i] = string.format('%d', (sums[i] or 0) + number)
 end
 
-local turn = TURN:gsub('%$(%d+)', function(at)
-  return number_of(NAMES[tonumber(at)])
-end)
 lines[1], lines[2] = table.concat(added, ' '), table.concat(kept, ' ')
 redis.call('RPUSH', TRAIL, turn .. ' ' .. base36(expected) .. ' ' .. base36(lost))
 redis.call('LTRIM', TRAIL, -LENGTH, -1)
