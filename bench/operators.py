@@ -43,8 +43,8 @@ PAGES: dict[str, dict[str, str]] = {
     "provider": {"provider": PROVIDERS[1]},
     "model": {"model": MODELS[1]},
     "provider and model": {"provider": PROVIDERS[1], "model": MODELS[0]},
-    "owner": {"external_id": "user-00001"},
-    "owner and provider": {"external_id": "user-00001", "provider": PROVIDERS[1]},
+    "owner": {"owner": "user-00001"},
+    "owner and provider": {"owner": "user-00001", "provider": PROVIDERS[1]},
 }
 DEPTHS = {"first page": 0.0, "half-way": 0.5, "nearly last": 0.99}
 
@@ -174,8 +174,8 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
     from sessions_sticky.queries.filters import Cursor, Filters
 
     matching = Filters(**filters)
-    number = sessions.filter(**matching.fields).count()
-    if "external_id" in filters or number < 100:
+    number = sessions.all().filter(**matching.fields).count()
+    if "owner" in filters or number < 100:
         return None
     rank = int(sessions.all().count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.index_all(), rank, rank, withscores=True)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 ROUNDS, CALLS, IN_FLIGHT = 9, 4000, 50
 TTL_SECONDS = 86_400
-BINDING = {"provider": "openai", "model": "gpt-4", "external_id": "user-456"}
+BINDING = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
 
 
 def main(url: str) -> None:
@@ -49,7 +49,7 @@ def _blocking() -> dict[str, float]:
 
     from sessions_sticky import keys, sessions
 
-    sessions.create("bench-1", **BINDING)
+    sessions.create("bench-1", **BINDING, replace=True)
     key, client = keys.session("bench-1"), cache.client.get_client(write=True)
 
     def get_and_touch() -> None:
@@ -83,7 +83,7 @@ async def _async(in_flight: int) -> dict[str, float]:
 
     from sessions_sticky import keys, sessions
 
-    await sessions.acreate("bench-1", **BINDING)
+    await sessions.acreate("bench-1", **BINDING, replace=True)
     key = keys.session("bench-1")
     client = redis.asyncio.Redis.from_url(cache.client._server[0])
 

@@ -241,13 +241,13 @@ class SessionManager(FormerMethods):
 
     @property
     def _blocking(self) -> Policy:
-        send, signal = unsuspended(self._store.send), unsuspended(partial(send_signal, manager=self))
-        return Policy(self._store, send, signal, self.ttl_seconds, self._actor)
+        store, signal = self._store, unsuspended(partial(send_signal, manager=self))
+        return Policy(store, unsuspended(store.send), signal, self.ttl_seconds, self._actor)
 
     @property
     def _async(self) -> Policy:
-        signal = partial(asend_signal, manager=self)
-        return Policy(self._store, self._store.asend, signal, self.ttl_seconds, self._actor)
+        store, signal = self._store, partial(asend_signal, manager=self)
+        return Policy(store, store.asend, signal, self.ttl_seconds, self._actor)
 
 
 sessions = SessionManager()

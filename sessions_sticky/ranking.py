@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from numbers import Real
 
 
@@ -27,12 +28,13 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
         is_number = isinstance(weight, (int, float, Real)) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"The weight of provider {name!r} must be a finite number of at least 0, not {weight!r}")
-    scores = {name: _score(conversation_id, name, weight) for name, weight in weights.items() if weight > 0}
+    scores = {name: -weight / _logarithm(conversation_id, name) for name, weight in weights.items() if weight > 0}
     return sorted(scores, key=lambda name: (-scores[name], name))
 
 
-def _score(conversation_id: str, name: str, weight: float) -> float:
+@lru_cache(maxsize=10_000)  # every request of a conversation asks again
+def _logarithm(conversation_id: str, name: str) -> float:
     digest = hashlib.sha256(f"{name}\0{conversation_id}".encode()).digest()
     # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and rounding is the same on all platforms.
     h = int.from_bytes(digest[:8], "big") >> 12
-    return -weight / math.log((h + 0.5) / 2**52)
+    return math.log((h + 0.5) / 2**52)

@@ -186,6 +186,7 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
 
 def _render(call: Call, error: ApiError) -> Reply:
     """Return an error in the shape that the client reads."""
+    error.__traceback__ = None  # its frames hold the error, and the request's body until a garbage collection
     error.request_id = call.log.request_id
     if isinstance(error, KeyRefused):
         call.log.note_refusal(str(error.code))

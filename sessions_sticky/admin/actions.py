@@ -13,7 +13,7 @@ from django.utils.translation import ngettext
 
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.filters import Count, names_in_use
+from sessions_sticky.admin.filters import MAX_COUNTED, Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm, ReasonForm
 from sessions_sticky.admin.selection import Chosen, jobs
 from sessions_sticky.queries.bulk import Move
@@ -73,7 +73,7 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if "confirmed" not in request.POST or not form.is_valid():
         ask = partial(_ask, admin, request, chosen=chosen, form=form)
-        return ask(template="move_back.html", count=chosen.count_sessions(), title=_("Move back"))
+        return ask(template="move_back.html", count=_count_moved(chosen), title=_("Move back"))
     return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
 
 
@@ -84,6 +84,13 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
         admin.path("move/", move, name="move"),
         admin.path("move-back/", move_back, name="move_back"),
     ]
+
+
+def _count_moved(chosen: Chosen) -> Count:
+    """Count what a move back would change; at most what its operation has moved, where that takes long to count."""
+    key = chosen.conditions.operation
+    job = jobs.get(key) if key else None
+    return Count(job.done, exact=False) if job and job.done > MAX_COUNTED else chosen.count_sessions()
 
 
 def _refuse_empty(admin: PageAdmin, request: HttpRequest, chosen: Chosen) -> HttpResponse:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
-from sessions_sticky.admin.formatting import shown_all
+from sessions_sticky.admin.formatting import session_rows
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
@@ -72,7 +72,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     entries = [(entry, admin.session_url(entry.session.id)) for entry in listed.entries]
     context = {
         "title": _("Sessions"),
-        "rows": shown_all(entries, sessions.ttl_seconds),
+        "rows": session_rows(entries, sessions.ttl_seconds),
         "count": count_of(filters),
         "filters": filters,
         "fields": {**fields_of(filters), "cursor": str(position)},
@@ -108,7 +108,7 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     context = {
         "title": _("Search"),
         "q": stripped,
-        "rows": shown_all(entries, sessions.ttl_seconds),
+        "rows": session_rows(entries, sessions.ttl_seconds),
         "first_url": _search_url(admin, stripped) if cursor else None,
         "next_url": _search_url(admin, stripped, cursor=page.next_cursor) if page.next_cursor else None,
         "timezone": get_current_timezone_name(),

@@ -18,7 +18,7 @@ from sessions_sticky.admin import (
 )
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
-from sessions_sticky.admin.formatting import duration_formats, shown_all
+from sessions_sticky.admin.formatting import duration_formats, session_rows
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
@@ -50,7 +50,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     entry = sessions.inspect(conversation_id)
     if entry is None and _is_operation(conversation_id):  # the link of Django's recent actions
         return HttpResponseRedirect(admin.url("operation", conversation_id))
-    shown = shown_all([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
+    shown = session_rows([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {
         "title": _("Session") if shown else _("No session for this conversation"),
         "conversation_id": conversation_id,

@@ -15,7 +15,7 @@ from sessions_sticky import audit
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.forms import MoveForm, NameField
-from sessions_sticky.admin.job import described
+from sessions_sticky.admin.job import job_context
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import Plan
@@ -98,7 +98,7 @@ def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpRespon
         "form": form,
         "providers": sorted({route[0] for route in known}),
         "models": sorted({route[1] for route in known}),
-        "operations": [described(job) for job in jobs.recent()[:MAX_OPERATIONS]],
+        "operations": [job_context(job) for job in jobs.recent()[:MAX_OPERATIONS]],
     }
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
         plan = form.plan

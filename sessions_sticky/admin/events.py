@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, names_in_use
-from sessions_sticky.admin.job import described
+from sessions_sticky.admin.job import job_context
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import KEY
@@ -59,7 +59,7 @@ def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List the bulk operations of the last day, also those of commands."""
     context = {
         "title": _("Operations"),
-        "operations": [described(job) for job in jobs.recent()],
+        "operations": [job_context(job) for job in jobs.recent()],
         "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "operations.html", context)

@@ -16,7 +16,7 @@ from sessions_sticky.session import EARLIEST, LATEST, Entry, Session
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 
-class Shown(NamedTuple):
+class SessionRow(NamedTuple):
     """A session formatted for pages.
 
     `left` is the idle time left in words, `percent` its share of the full idle time. `created_at` is None beyond the
@@ -36,11 +36,11 @@ class Shown(NamedTuple):
     percent: int | None
 
 
-def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
+def session_row(entry: Entry, url: str, ttl_seconds: int, now: float) -> SessionRow:
     """Return a session formatted for pages; `now` is in Unix seconds."""
     session, left = entry.session, entry.expires_in
     idle = None if left is None else max(ttl_seconds - left, 0)  # above the full time if the setting was longer before
-    return Shown(
+    return SessionRow(
         session=session,
         url=url,
         owner_query=query_of(Filters(owner=session.external_id)),
@@ -54,10 +54,10 @@ def shown(entry: Entry, url: str, ttl_seconds: int, now: float) -> Shown:
     )
 
 
-def shown_all(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[Shown]:
+def session_rows(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[SessionRow]:
     """Return sessions, given with their URLs, formatted for pages."""
     now = time.time()
-    return [shown(entry, url, ttl_seconds, now) for entry, url in entries]
+    return [session_row(entry, url, ttl_seconds, now) for entry, url in entries]
 
 
 def moment(unix_seconds: float) -> datetime | None:

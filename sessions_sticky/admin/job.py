@@ -93,7 +93,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     if job is None:
         return admin.render(request, template, {"title": _("No such operation")}, status=404)
     may_act = admin.allows(request, NEEDED[job.kind])
-    context = {**described(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
+    context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
         context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.conditions)}
     return admin.render(request, template, context)
@@ -120,7 +120,7 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
     ]
 
 
-def described(job: Job) -> dict[str, Any]:
+def job_context(job: Job) -> dict[str, Any]:
     """Return the template context of an operation."""
     return {
         "title": _("Move sessions") if job.kind == "rebind" else _("Delete sessions"),

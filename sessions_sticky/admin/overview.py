@@ -162,6 +162,7 @@ def _moves(moves: list[MinuteMoves]) -> Moves:
 def _figures() -> dict[str, Any]:
     stats = sessions.stats()
     hours = sessions.created_per_hour()
+    findings = [_finding(finding) for finding in doctor.examine(sample=False)]
     return {
         "sessions": stats.sessions,
         "created_last_hour": sum(route.created_last_hour for route in stats.routes),
@@ -169,7 +170,8 @@ def _figures() -> dict[str, Any]:
         "routes": route_rows(stats),
         "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
         "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
-        "findings": [_finding(finding) for finding in doctor.examine(sample=False)],
+        "findings": findings,
+        "errors": [finding for finding in findings if finding["level"] == Level.ERROR],
     }
 
 

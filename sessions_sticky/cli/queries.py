@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from sessions_sticky.cli.errors import WRONG_USAGE, Error, no_session
+from sessions_sticky.cli.errors import INTERRUPTED, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import (
     describe_totals,
 )
@@ -158,9 +158,12 @@ def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
         if not follow:
             return
         after = events[-1].position if events else after
-        if len(events) < MAX_PAGE:  # otherwise read on at once, before a drain trims the history
-            time.sleep(POLL_SECONDS)
-        events = _further(output, after)
+        try:
+            if len(events) < MAX_PAGE:  # otherwise read on at once, before a drain trims the history
+                time.sleep(POLL_SECONDS)
+            events = _further(output, after)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None  # the normal end: no error
 
 
 def _further(output: Output, after: str) -> list[Event]:

@@ -167,7 +167,8 @@ async def _close_with(
 
 async def _reply(connection: AbstractConnection) -> Any:
     try:
-        return await connection.read_response(timeout=math.inf)
+        # The caller limits the time. Without a limit, redis-py must not take a timeout of TCP for a reply of None.
+        return await connection.read_response(timeout=connection.socket_timeout and math.inf)
     except ResponseError as exc:
         if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()

@@ -144,6 +144,7 @@ SESSION_PAGES = {
     "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
     "owners/": _page(f"{SESSION}owners/", GET="view 200", other="view 405"),
     "events/": _page(f"{SESSION}events/", GET="view 200", other="view 405"),
+    "help/": _page(f"{SESSION}help/", GET="view 200", other="view 405"),
     "operations/": _page(f"{SESSION}operations/", GET="view 200", other="view 405"),
     "move-back/": _page(
         f"{SESSION}move-back/", body={"all": "1", "moved_from": "x"}, POST="change 200", other="change 405"

@@ -1,7 +1,8 @@
-"""A stream that stalls after its prelude, or breaks midway, counts as a failure of its provider."""
+"""A stream that stalls or breaks, and a provider that hangs, count although no other provider can be asked."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,14 @@ import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.routing import failed_attempts
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream import relay
 from sessions_sticky import SessionConflict, sessions
 from tests.gateway.asgi import CHAT, MESSAGES, Call, outcome_of, until
 from tests.gateway.conftest import provider
-from tests.gateway.upstreams import Behaviour, Exchange, answers
+from tests.gateway.upstreams import Behaviour, Exchange, answers, stalls
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -87,13 +90,13 @@ def only_beats(beat: bytes) -> Behaviour:
     return behave
 
 
-def request(number: int, path: str = CHAT) -> Call:
-    """Return a streamed request of one of several conversations, each bound to north."""
+def request(number: int, path: str = CHAT, *, stream: bool = True) -> Call:
+    """Return a request of one of several conversations, each bound to north."""
     name = f"conv-{number}"
     with contextlib.suppress(SessionConflict):
         sessions.create(name, "north", "model-a", "ann")
     prompt: dict[str, Any] = {"input": "hello"} if path == "/v1/responses" else {"messages": MESSAGES}
-    return Call({"model": "model-a", "conversation_id": name, "stream": True, **prompt}, path=path)
+    return Call({"model": "model-a", "conversation_id": name, "stream": stream, **prompt}, path=path)
 
 
 async def meet(upstream: Upstream, behaviour: Behaviour, *numbers: int, path: str = CHAT) -> None:
@@ -124,7 +127,7 @@ async def test_provider_cools_down_when_streams_of_several_stall_after_their_pre
 async def test_provider_cools_down_when_streams_of_several_have_heartbeats_only(
     impatient: Settings, north: Upstream, beat: str
 ) -> None:
-    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
+    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 1.5
     path, event = BEATS[beat]
     await meet(north, only_beats(event), 1, 2, 3, path=path)
     await until(is_cooling)
@@ -190,6 +193,57 @@ async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Ups
     north.then(ends_after(ROLE, WORD))
     await request(1).answer()
     assert not routing.health.failing()
+
+
+@pytest.mark.parametrize(("numbers", "is_outlier"), [((1, 2, 3), True), ((1, 1, 1, 1), False)])
+async def test_provider_cools_down_when_plain_requests_of_several_run_out_of_time(
+    impatient: Settings, north: Upstream, numbers: tuple[int, ...], is_outlier: bool
+) -> None:
+    impatient.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.2
+    for number in numbers:
+        assert not is_cooling()
+        north.then(stalls)
+        assert (await request(number, stream=False).answer()).status == 504
+    assert is_cooling() is is_outlier
+
+
+async def give_up(upstream: Upstream, *numbers: int, seconds: float, **fields: Any) -> None:
+    """Let clients leave, one after the other, while the provider hangs."""
+    for number in numbers:
+        upstream.clear()
+        upstream.then(stalls)
+        call = request(number, **fields)
+        task = call.start()
+        await until(lambda: upstream.exchanges)
+        await asyncio.sleep(seconds)
+        call.leave()
+        await task
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses"])
+async def test_provider_cools_down_when_it_hangs_until_clients_give_up(
+    north: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(failed_attempts, "HANGS_SECONDS", 0.05)
+    await give_up(north, 1, 2, seconds=0.1, path=path)
+    assert not is_cooling()
+    await give_up(north, 3, seconds=0.1, path=path)
+    assert is_cooling()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "fields"),
+    [((1, 1, 1, 1), {}), ((1, 2, 3), {"stream": False}), ((1, 2, 3), {"hangs": 60.0}), ((1, 2, 3), {"stops": True})],
+    ids=["one conversation", "plain requests", "soon", "the worker stops"],
+)
+async def test_provider_stays_when_clients_give_up(
+    north: Upstream, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], fields: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(failed_attempts, "HANGS_SECONDS", fields.pop("hangs", 0.05))
+    if fields.pop("stops", False):
+        monkeypatch.setattr(stopping, "caused", lambda exc: True)
+    await give_up(north, *numbers, seconds=0.1, **fields)
+    assert not is_cooling()
 
 
 async def test_stream_counts_for_nothing_when_its_client_leaves(north: Upstream) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING
 
+import aiohttp
+import msgspec
 import pytest
 
+from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import sessions
 from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.conftest import provider
@@ -41,6 +46,37 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     gateway.SENTINEL_PROVIDERS = (dead, provider(south))
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("is_reachable", [False, True])
+async def test_request_is_freed_at_once_when_its_providers_fail(
+    bound_to_north: str,
+    gateway: Settings,
+    north: Upstream,
+    south: Upstream,
+    failing: int,
+    is_reachable: bool,
+    stream: bool,
+) -> None:
+    """Its body may have megabytes, of which the garbage collector knows nothing."""
+    if is_reachable:
+        for each in (north, south)[:failing]:
+            each.then(fails(500))
+    else:
+        closed = f"http://127.0.0.1:{free_port()}/v1"
+        dead = [msgspec.structs.replace(provider(each), base_url=closed) for each in (north, south)[:failing]]
+        gateway.SENTINEL_PROVIDERS = (*dead, *map(provider, (north, south)[failing:]))
+    gc.collect()
+    gc.disable()
+    try:
+        assert ((await say(bound_to_north, stream=stream)).status == 200) == (failing == 1)
+        await recorder.flush()
+        held = [each for each in gc.get_objects() if type(each) in (ApiRequest, aiohttp.ClientRequest)]
+        assert not held
+    finally:
+        gc.enable()
 
 
 PATHS = {

@@ -118,7 +118,7 @@ async def test_chat_never_fails_when_the_body_is_nested_deeply(gateway, depth):
 
 @pytest.mark.parametrize("depth", [10, 100, *range(880, 1010, 5)])
 async def test_chat_never_fails_when_a_field_to_forward_is_nested_deeply(only_north, depth):
-    only_north.then(lambda exchange: exchange.send(200, b"{}"))
+    only_north.then(lambda exchange: exchange.send(200, b'{"choices":[]}'))
     nested = b'{"model":"model-a","messages":[{}],"x":%s}' % (depth * b"[" + depth * b"]")
     answer = await ask(nested)
     assert answer.status in ((200,) if depth <= 100 else (200, 400)), answer.body

@@ -63,7 +63,7 @@ async def file(
     gateway: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: dict[str, str]
 ) -> AsyncIterator[Path]:
     """The file that the gateway was started with, watched."""
-    monkeypatch.setattr(provider_file, "_taken", [])
+    monkeypatch.setattr(provider_file, "_reloaded", [])
     monkeypatch.setattr(provider_file, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(provider_file, "SETTLE_SECONDS", 0.3)
     file = tmp_path / "providers.toml"
@@ -92,7 +92,7 @@ async def test_change_is_loaded_and_logged_when_the_file_is_written(file, urls, 
     before = providers()
     write(file, configuration({"south": urls["south"], "east": urls["north"]}, south=2))
     await until(lambda: names() == ["south", "east"])
-    assert said == ["INFO the providers have changed: new east; gone north; changed south"]
+    assert said == ["INFO providers reloaded: new east; gone north; changed south"]
     assert [provider.weight for provider in providers()] == [2, 1]
     assert [provider.name for provider in before] == ["north", "south"]  # what a request under way holds stays
 
@@ -130,7 +130,7 @@ async def test_providers_stay_with_a_logged_reason_when_the_file_is_invalid(file
     await until(lambda: said)
     await asyncio.sleep(0.2)  # ten more checks of the file
     (line,) = said
-    assert line.startswith(f"ERROR the providers stay as they were, for their file cannot be used: {file}")
+    assert line.startswith(f"ERROR providers not reloaded, their file is invalid: {file}")
     assert reason in line
     assert names() == ["north", "south"]
     replace(file, configuration({"south": urls["south"]}))  # and it continues from there
@@ -254,5 +254,5 @@ async def test_nothing_fails_or_moves_without_a_reason_when_the_file_changes_und
             assert {reply.reason for reply in gone} == {"", "provider not configured for the model"}
             assert {reply.outcome for reply in gone} == {"hit", "rebound"}
             assert {reply.provider for reply in gone[-100:]} == {"east"}
-            wait_until(lambda: fleet.log.read_text().count("the providers have changed: gone north, south") == 2)
+            wait_until(lambda: fleet.log.read_text().count("providers reloaded: gone north, south") == 2)
     tell("providers changed", [*replies, *gone])

@@ -1,8 +1,8 @@
-"""The providers in force: those of the start, then those of their file whenever it changes.
+"""The current providers: those of the start, then those of their file whenever it changes.
 
 A change takes effect without a restart, in all workers of a machine at the same moment: two seconds after the file was
-written. By then each of them has seen it, and an editor has written all of it; one worker that knows a new provider
-before the others would bind conversations to it, which those would move.
+written. By then all workers have noticed it, and an editor has written all of it. A worker that knew a new provider
+before the others would bind conversations to it, and those would move them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ SETTLE_SECONDS = 2.0
 
 Version = tuple[int, ...]
 
-_taken: list[tuple[Provider, ...]] = []
-"""What was taken over last; empty before the first change."""
+_reloaded: list[tuple[Provider, ...]] = []
+"""The providers of the last reload; empty before the first one."""
 _drained: list[tuple[tuple[Provider, ...], frozenset[str], tuple[Provider, ...]]] = []
-"""The last result of `providers` while some are drained: of what it was made, and by which drains."""
+"""The last result of `providers` while some are drained, after its two inputs."""
 
 
 def configured() -> tuple[Provider, ...]:
-    """Return the providers of the file in force."""
-    return _taken[0] if _taken else settings.SENTINEL_PROVIDERS
+    """Return the providers as the file has them."""
+    return _reloaded[0] if _reloaded else settings.SENTINEL_PROVIDERS
 
 
 def providers() -> tuple[Provider, ...]:
-    """Return the providers in force; those that an operator drains have the weight 0."""
+    """Return the current providers; those that an operator drains have the weight 0."""
     current, drained = configured(), controls.drained()
     if not drained:
         return current
@@ -55,15 +55,15 @@ def _without_weight(provider: Provider) -> Provider:
 
 
 def provider_names() -> list[str]:
-    """Return the names of the providers in force: sessions are moved to no others."""
+    """Return the names of the current providers, to which sessions may be moved."""
     return [provider.name for provider in providers()]
 
 
 async def watch_forever(path: str | None, on_new_endpoint: Callable[[str], None] = lambda name: None) -> None:
-    """Take over the file's changes until cancelled; one that cannot be used is logged, and changes nothing.
+    """Apply changes of the file until cancelled; an invalid file is logged and changes nothing.
 
-    `path` None: there is no file to change. `on_new_endpoint` is called with the name of each provider whose requests
-    no longer go where they went, or with the same key.
+    `path` None: there is no file. `on_new_endpoint` is called with the name of each provider whose URL or key has
+    changed.
     """
     known: Version | None = None  # not the file's now: it may have changed since the settings read it
     while path is not None:
@@ -73,13 +73,13 @@ async def watch_forever(path: str | None, on_new_endpoint: Callable[[str], None]
             if await asyncio.to_thread(_version, path) != version:
                 continue  # it is still being written
             known = version
-            for name in await _take_over(path):
+            for name in await _apply(path):
                 on_new_endpoint(name)
         await asyncio.sleep(POLL_SECONDS)
 
 
 def _version(path: str) -> Version:
-    """Return what changes with each change of the file, first when that was, in nanoseconds; zeros without a file."""
+    """Return time of the last change in nanoseconds, size and inode of the file; zeros without a file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -89,24 +89,24 @@ def _version(path: str) -> Version:
 
 
 def _settles_in(version: Version) -> float:
-    """Return the seconds until the file may be read. Another machine's clock may be ahead, no file has no time."""
+    """Return the seconds until the file may be read; at most `SETTLE_SECONDS`, also if another clock is ahead."""
     age = time.time() - version[0] / 1e9
     return SETTLE_SECONDS - max(0, age) if version[0] else SETTLE_SECONDS
 
 
-async def _take_over(path: str) -> list[str]:
-    """Take over a file; return the names of the providers that are no longer where they were."""
+async def _apply(path: str) -> list[str]:
+    """Apply a changed file; return the names of the providers whose endpoint has changed."""
     try:
         new = await asyncio.to_thread(load_providers, path)
     except ValueError as exc:
         metrics.provider_reloads.labels("refused").inc()
-        logger.error("the providers stay as they were, for their file cannot be used: %s", exc)
+        logger.error("providers not reloaded, their file is invalid: %s", exc)
         return []
     old = configured()
     if new != old:
-        _taken[:] = [new]
+        _reloaded[:] = [new]
         metrics.provider_reloads.labels("taken").inc()
-        logger.info("the providers have changed: %s", _difference(old, new))
+        logger.info("providers reloaded: %s", _difference(old, new))
     endpoints = {(each.name, each.endpoint) for each in new}
     return [each.name for each in old if (each.name, each.endpoint) not in endpoints]
 
@@ -118,5 +118,5 @@ def _difference(old: Sequence[Provider], new: Sequence[Provider]) -> str:
         "gone": before.keys() - after.keys(),
         "changed": {name for name in after.keys() & before.keys() if after[name] != before[name]},
     }
-    said = [f"{what} {', '.join(sorted(names))}" for what, names in groups.items() if names]
-    return "; ".join(said) or "their order"
+    changes = [f"{kind} {', '.join(sorted(names))}" for kind, names in groups.items() if names]
+    return "; ".join(changes) or "their order"

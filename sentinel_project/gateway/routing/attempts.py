@@ -19,13 +19,13 @@ STREAM_ATTEMPTS = 3
 class Attempts:
     """The attempts of one request: one deadline for all, and a budget for those after the first.
 
-    The deadline ends at the answer, or a stream's first content.
+    The deadline ends at the answer, or a stream's first content. `is_over`: no other provider may be asked.
     """
 
     def __init__(self, request: ApiRequest, model: str, owner: str, load: Load) -> None:
         self._request, self._model, self._owner, self._load = request, model, owner, load
         self._made = 0
-        self._is_over = False
+        self.is_over = False
         self._is_late = False
         self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
         self._deadline: float = asyncio.get_running_loop().time() + self._seconds
@@ -34,7 +34,7 @@ class Attempts:
         """Start an attempt; return False if none is left. Call `end` after True."""
         if self._made:
             is_late = asyncio.get_running_loop().time() >= self._deadline
-            if self._is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+            if self.is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
                 return False
             retries = self._load.retries(self._model)
             wait = settings.SENTINEL_QUEUE_SECONDS
@@ -48,7 +48,7 @@ class Attempts:
         if self._made > 1:
             self._load.retries(self._model).leave()
         if failure is not None and failure.is_timeout and not self._request.is_stream:
-            self._is_over = True
+            self.is_over = True
 
     def until(self, provider: Provider, *, is_last: bool) -> Until:
         """Return when an attempt ends; `is_last`: no other provider can be asked after it."""

@@ -8,7 +8,6 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from typing import NamedTuple, cast
 
 import msgspec
@@ -19,16 +18,13 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
-from sentinel_project.gateway.providers.reload import configured
-from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
-from sentinel_project.gateway.routing.errors import unavailable, unreachable
-from sentinel_project.gateway.routing.reasons import Spill
+from sentinel_project.gateway.routing.errors import unreachable
+from sentinel_project.gateway.routing.failed_attempts import FailedAttempts
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
@@ -100,7 +96,7 @@ async def _until_content(plan: routing.Plan, served: Served, progress: Progress)
 
 async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
     health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
-    attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), _Failures(plan, health)
+    attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), FailedAttempts(plan, health)
     for provider in plan.candidates:
         gate = routing.load.gate(provider.name)
         if not await _enter(gate, provider, plan):
@@ -119,7 +115,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             gate.leave()
             attempts.end(exc)
             is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun, health)
-            failures.add(provider, exc, is_slow=is_slow)
+            failures.add(provider, exc, is_slow=is_slow, is_last=attempts.is_over)
             turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise
@@ -130,15 +126,14 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             if isinstance(exc, ApiError):
                 health.answered(provider.name, plan.model, begun)
             else:
-                metrics.upstream_abandoned.labels(provider.name).inc()
+                failures.add_abandoned(provider, exc, request, health.now() - begun)
             raise
         else:
             seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
             attempts.end()
             attempts.record_pace(provider, seconds, health)
             metrics.upstream_time(provider.name, stream).observe(seconds)
-            failures.observe(provider, answer, begun)
-            call_at_end(answer.body, gate.leave)
+            failures.observe(provider, answer, begun, gate)
             result = await record_result(plan, provider, failures.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
@@ -147,77 +142,6 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
         left = routing.seconds_left(plan.candidates, plan.model)
         raise unreachable(plan.model, left) from failures.first  # it comes back; no other can serve
     raise failures.first
-
-
-class _Failures:
-    """The failed attempts of one request.
-
-    `first` is the error for the client if no provider answers, `away` why the conversation's own provider does not.
-    """
-
-    def __init__(self, plan: routing.Plan, health: Health) -> None:
-        self.first: ApiError | None = None
-        self.away = plan.away
-        self._plan, self._health = plan, health
-        self._conversation = plan.identity.session_id or f"owner {plan.owner}"
-        self._doubtful: list[tuple[Provider, Failure]] = []
-
-    def add_full(self, provider: Provider) -> None:
-        """Record that a provider had no room for an attempt."""
-        self.first = self.first or _no_room(provider, self._plan)
-        if self._plan.is_own(provider):
-            self.away = Spill.FULL
-
-    def add(self, provider: Provider, error: UpstreamFailure, *, is_slow: bool) -> None:
-        """Record a failed attempt; one that may be the request's own fault counts later, one that `is_slow` never."""
-        metrics.upstream_failures.labels(provider.name, error.reason).inc()
-        logger.warning("provider %r failed: %s", provider.name, error.logged)
-        if error.is_timeout:
-            metrics.upstream_abandoned.labels(provider.name).inc()
-        failure = self._failure(error)
-        if failure.is_certain:
-            self._count(provider, failure)
-        elif not is_slow:
-            self._doubtful.append((provider, failure))
-        self.first = self.first or error
-        if self._plan.is_own(provider):
-            self.away = Spill.SLOW if is_slow else Spill.FAILED
-        if error.failure_class.fault is not Fault.ACCOUNT:
-            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
-
-    def observe(self, provider: Provider, answer: client.Answer, begun: float) -> None:
-        """Count an answer, a stream's when its content begins, and how the stream ends."""
-        self.first = None  # the frames of its traceback hold the stream, which keeps its place until it is freed
-        progress, on_answer = answer.progress, partial(self._record_answer, provider, begun)
-        if progress is None or progress.has_content:
-            on_answer()
-        else:
-            progress.on_content = on_answer
-        if progress is not None:
-            call_at_end(answer.body, partial(self._record_end, provider, progress))
-
-    def _record_answer(self, provider: Provider, begun: float) -> None:
-        """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
-        self._health.answered(provider.name, self._plan.model, begun)
-        for failed, failure in self._doubtful:
-            self._count(failed, failure)
-        routing.load.gate(provider.name).wake()  # it may have been cooling down until now
-
-    def _record_end(self, provider: Provider, progress: Progress) -> None:
-        """Count how a stream ended. After its prelude no other provider can show who was at fault."""
-        error = progress.failure
-        if error is None and progress.is_complete:
-            self._health.completed(provider.name)
-        elif error is not None and not error.is_of_request:
-            self._count(provider, self._failure(error), has_content=progress.has_content)
-
-    def _count(self, provider: Provider, failure: Failure, *, has_content: bool = False) -> None:
-        """Count a failure, unless the provider's URL or key has been changed since the request was planned."""
-        if (provider.name, provider.endpoint) in {(each.name, each.endpoint) for each in configured()}:
-            self._health.failed(provider.name, self._plan.model, failure, has_content=has_content)
-
-    def _failure(self, error: UpstreamFailure) -> Failure:
-        return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
@@ -253,14 +177,6 @@ async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
     left = routing.health.seconds_left(provider.name, plan.model)
     await asyncio.sleep(min(left + random.uniform(0, left), settings.SENTINEL_QUEUE_SECONDS))  # noqa: S311 - no secret
     return not routing.health.has_stated_time(provider.name, plan.model)
-
-
-def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
-    """Return the error for a full provider."""
-    if routing.health.is_cooling(provider.name, plan.model):
-        return unavailable(plan.model, [])
-    message = f"All providers of the model {plan.model!r} are busy"
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})
 
 
 async def _ask(

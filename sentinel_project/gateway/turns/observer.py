@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -27,7 +27,7 @@ class TurnObserver:
     """Collects one turn. A request that computes no answer (`binds` is False) is not a turn, and is not recorded."""
 
     def __init__(self, plan: Plan, request: ApiRequest) -> None:
-        self._plan, self._request = plan, request
+        self._plan = plan
         self._attempts: list[Attempt] = []
         self._provider = plan.candidates[0]
         self._outcome, self._status, self._reason = UNANSWERED, 0, ""
@@ -65,7 +65,7 @@ class TurnObserver:
         if decision is not None and decision.returning is not None:
             decision.returning.end(self._provider.name, self._reader.usage())
         is_read_next = decision is not None or self._outcome in ("spilled", "rebound")
-        recorder.put(self, soon=is_read_next)
+        recorder.put(self._turn(), soon=is_read_next)
 
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
@@ -73,8 +73,7 @@ class TurnObserver:
         self._outcome = outcome_of(self._status)
         self.end()
 
-    def turn(self) -> Turn:
-        """Return the turn, once it has ended."""
+    def _turn(self) -> Turn:
         plan, provider = self._plan, self._provider
         return Turn(
             conversation_id=plan.identity.session_id,
@@ -96,31 +95,21 @@ class TurnObserver:
         )
 
 
-class UnroutedTurn(NamedTuple):
-    """A request that no provider was asked for, because none could serve it."""
-
-    owner: str
-    model: str
-    status: int
-    at: float
-
-    def turn(self) -> Turn:
-        """Return the turn, which belongs to no provider and no conversation."""
-        return Turn(
-            conversation_id=None,
-            at=self.at,
-            provider="",
-            model=self.model,
-            outcome=outcome_of(self.status),
-            owner=self.owner,
-            status=self.status,
-        )
-
-
 def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
     """Record a request that failed because no provider can serve it; not one that is at fault itself."""
-    if outcome_of(status) == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
-        recorder.put(UnroutedTurn(owner, request.model, status, clock.now()))
+    outcome = outcome_of(status)
+    if outcome == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
+        recorder.put(
+            Turn(
+                conversation_id=None,
+                at=clock.now(),
+                provider="",
+                model=request.model,
+                outcome=outcome,
+                owner=owner,
+                status=status,
+            )
+        )
 
 
 def outcome_of(status: int) -> str:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import Protocol
 
 from sentinel_project.gateway import metrics
 from sessions_sticky import SessionError, SessionStoreUnavailable, Turn, sessions
@@ -18,7 +17,7 @@ from sessions_sticky import SessionError, SessionStoreUnavailable, Turn, session
 logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 10_000
-"""Maximum number of queued turns of about 2 KB; more means that the store is too slow."""
+"""Maximum number of queued turns; more means that the store is too slow."""
 BATCH = 50
 """One takes some milliseconds of Redis, in which chats wait."""
 FLUSH_SECONDS = 1.0
@@ -26,22 +25,15 @@ STOP_SECONDS = 2.0
 """How long a worker that stops waits for the store."""
 
 
-class EndedTurn(Protocol):
-    """What is queued; the turn itself is made off the path of its request."""
-
-    def turn(self) -> Turn:
-        """Return the turn."""
-
-
 class Recorder:
     """The queue of one worker."""
 
     def __init__(self) -> None:
-        self._queue: deque[EndedTurn] = deque()
+        self._queue: deque[Turn] = deque()
         self._wake: asyncio.Event | None = None
         self._is_failing = False
 
-    def put(self, turn: EndedTurn, *, soon: bool = False) -> None:
+    def put(self, turn: Turn, *, soon: bool = False) -> None:
         """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others."""
         if len(self._queue) >= MAX_QUEUED:
             metrics.turns_dropped.inc()
@@ -68,7 +60,7 @@ class Recorder:
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             try:
-                await sessions.arecord_turns([each.turn() for each in batch])
+                await sessions.arecord_turns(batch)
                 self._is_failing = False
             except SessionStoreUnavailable as exc:
                 if not self._is_failing:

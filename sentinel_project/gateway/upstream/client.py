@@ -77,9 +77,17 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
         with alarm.at(until.answer):
             return await _ask(provider, request, body.encode(), hint, until.content)
     except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-        raise failure(provider, exc) from exc
+        raise failure(provider, exc) from _without_frames(exc)
     finally:
         alarm.close()
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Drop the tracebacks of an error and its causes: their frames hold the errors and the request's body."""
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__, each = None, each.__context__
+    return error
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 
 import msgspec
 import pytest
 
+from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
@@ -165,6 +167,21 @@ async def test_nothing_is_recorded_when_trails_are_off(gateway, bound_to_north):
     gateway.SENTINEL_TRAIL_TURNS = 0
     await say(bound_to_north)
     assert not recorder._queue
+
+
+async def test_queued_turns_do_not_keep_their_requests(gateway, bound_to_north, north, south):
+    def bodies() -> int:
+        gc.collect()
+        return sum(isinstance(each, Body) for each in gc.get_objects())
+
+    before = bodies()
+    await say(bound_to_north)
+    await say(bound_to_north, stream=True)
+    for upstream in (north, south):
+        upstream.script.append(fails(503))
+    await say(bound_to_north)
+    assert len(recorder._queue) == 3
+    assert bodies() == before
 
 
 async def test_turns_are_dropped_and_counted_when_the_queue_is_full(gateway, bound_to_north, monkeypatch):

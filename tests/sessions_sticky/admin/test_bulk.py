@@ -95,6 +95,18 @@ def test_operation_page_moves_back_what_it_moved(ada: Client, moved: Any) -> Non
     assert "Move back…" in ada.get(f"{OPERATIONS}{jobs.recent()[0].key}/").text
 
 
+def test_move_back_counts_at_most_when_counting_would_take_long(
+    ada: Client, moved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = jobs.wait(jobs.start(Plan(Filters("south"), Move("west", None, "r")), actor="ada"), 30).key
+    sessions.delete("two")
+    asked = {"all": "1", "operation": key}
+    assert "<strong>2</strong> sessions will move back." in ada.post(BACK, asked).text
+    monkeypatch.setattr("sessions_sticky.admin.actions.MAX_COUNTED", 2)
+    assert "At most <strong>3</strong> sessions will move back." in ada.post(BACK, asked).text
+    assert "will move back." in ada.post(BACK, {"all": "1", "operation": "0" * 32}).text
+
+
 def test_move_back_changes_nothing_without_a_filter_of_moves(ada: Client, moved: Any) -> None:
     ada.post(BACK, {"all": "1", "provider": "south", "reason": "r", **CONFIRMED})
     wait_for_jobs()
@@ -186,6 +198,9 @@ def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyP
     text = ada.get(EVENTS).text
     assert "3 more events are not shown." in text
     assert "Only 1,000 events were read." in text
+    assert "None of the last 1,000 events matches" in ada.get(EVENTS, {"provider": "unknown"}).text
+    monkeypatch.undo()
+    assert "No recent event matches" in ada.get(EVENTS, {"provider": "unknown"}).text
 
 
 def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_sticky import Entry
-from sessions_sticky.admin.formatting import ago, duration, shown
+from sessions_sticky.admin.formatting import ago, duration, session_row
 from tests.sessions_sticky.calls import sample
 
 NOW = 1_800_000_000.0
@@ -47,11 +47,11 @@ def test_ago_is_to_the_minute_when_said_in_words(seconds: int, text: str) -> Non
 def test_shown_has_the_last_activity_when_the_cache_has_the_time_left(
     left: int, percent: int, last_active: float
 ) -> None:
-    row = shown(Entry(sample(), left), "/", 1_000, NOW)
+    row = session_row(Entry(sample(), left), "/", 1_000, NOW)
     assert row.last_active_at is not None
     assert (row.percent, row.last_active_at.timestamp()) == (percent, last_active)
 
 
 def test_shown_is_unknown_when_the_cache_has_no_expiry() -> None:
-    row = shown(Entry(sample(), None), "/", 1_000, NOW)
+    row = session_row(Entry(sample(), None), "/", 1_000, NOW)
     assert (row.left, row.last_active, row.percent, row.last_active_at) == ("unknown", "unknown", None, None)

@@ -107,11 +107,15 @@ def test_overview_reports_it_when_there_is_nothing(ada: Client, session_cache: r
 def test_overview_shows_what_the_doctor_finds(ada: Client, session_cache: redis.Redis) -> None:
     session_cache.config_set("maxmemory", session_cache.info("memory")["used_memory"])
     try:
-        findings = {str(each["subject"]): each for each in ada.get(PAGE).context["findings"]}
+        page = ada.get(PAGE)
+        findings = {str(each["subject"]): each for each in page.context["findings"]}
     finally:
         session_cache.config_set("maxmemory", 0)
     assert {"Latency", "Memory", "Eviction"} <= set(findings)
     assert findings["Memory"]["level"] is Level.ERROR
+    first = page.text.partition('data-part="panel-1"')[0]
+    assert "Redis is full: " in first
+    assert 'data-part="errors"' not in ada.get(PAGE).text
 
 
 def test_overview_names_every_subject_of_the_doctor(ada: Client, session_cache: redis.Redis) -> None:

@@ -64,6 +64,8 @@ def run(*args: str, **options: object) -> Run:
         call_command("sessions", *args, stdout=out, stderr=err, **options)
     except CommandError as exc:
         return Run(exc.returncode, out.getvalue(), f"{err.getvalue()}{exc}")
+    except SystemExit as exc:
+        return Run(exc.code, out.getvalue(), err.getvalue())
     return Run(0, out.getvalue(), err.getvalue())
 
 

@@ -210,6 +210,16 @@ def test_tail_follows_what_happens_until_ctrl_c(terminal):
     assert shown.finish() == 130
     assert shown.text.count("conv-3") == shown.text.count("conv-9") == 1
     assert "Traceback" not in shown.text
+    assert "rror" not in shown.text
+
+
+def test_tail_ends_without_an_error_by_ctrl_c(manager, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sessions_sticky.cli.queries.time.sleep", interrupt)
+    ended = run("tail", "-f")
+    assert (ended.code, ended.err) == (130, "")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import socketserver
@@ -192,6 +193,19 @@ async def test_all_callers_get_the_error_in_time_when_replies_trickle(settings):
             assert {type(answer) for answer in answers[1:]} == {SessionStoreUnavailable}
         finally:
             listener.shutdown()
+
+
+async def test_session_is_not_missing_when_tcp_gives_up_and_the_cache_has_no_timeout(server, settings, monkeypatch):
+    settings.CACHES = {"default": cache_config(server.url)}
+    settings.CACHES["default"]["OPTIONS"]["CONNECTION_POOL_KWARGS"]["socket_timeout"] = None
+    await resolve()
+
+    async def give_up(reader, size):
+        raise TimeoutError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(asyncio.StreamReader, "read", give_up)
+    with pytest.raises(SessionStoreUnavailable):
+        await sessions.aget("conv-123")
 
 
 async def test_others_get_their_answers_when_one_key_is_of_another_type(own):
