@@ -12,8 +12,9 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.formats import number_format
+from django.utils.formats import localize, number_format
 from django.utils.html import format_html
+from django.utils.timezone import localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -94,7 +95,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("last use"), ordering="last_used_at")
     def last_use(self, key: ApiKey) -> Any:
         """Show when a key was last used."""
-        return key.last_used_at or gettext("never")
+        return localize(localtime(key.last_used_at)) if key.last_used_at else gettext("never")
 
     @admin.display(description=_("state"), ordering="revoked_at")
     def state(self, key: ApiKey) -> str:

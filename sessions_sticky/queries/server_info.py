@@ -99,9 +99,12 @@ def _memory(info: dict[str, str]) -> Finding:
     if ratio is None:
         used = info.get("used_memory_human", "?")
         return Finding(Level.OK, "memory", gettext("%s is used; maxmemory is not set") % used)
-    percent, hint = f"{ratio:.0%}", gettext("Raise maxmemory, or delete idle sessions")
-    if ratio >= FULL_MEMORY and info.get("maxmemory_policy") == "noeviction":
-        message = gettext("Redis is full: %s of maxmemory is used, and new sessions are refused")
+    percent, hint = f"{ratio:.1%}", gettext("Raise maxmemory, or delete idle sessions before Redis is full")
+    if info.get("maxmemory_policy") == "noeviction" and ratio > 1:
+        message = gettext("Redis is full: %s of maxmemory is used; new sessions and bulk changes are refused")
+        return Finding(Level.ERROR, "memory", message % percent, gettext("Raise maxmemory"))
+    if info.get("maxmemory_policy") == "noeviction" and ratio >= FULL_MEMORY:
+        message = gettext("Redis is almost full: %s of maxmemory is used; then new sessions are refused")
         return Finding(Level.ERROR, "memory", message % percent, hint)
     level = Level.WARNING if ratio > MAX_MEMORY_USED else None
     return make_finding(level, "memory", gettext("%s of maxmemory is used") % percent, hint)

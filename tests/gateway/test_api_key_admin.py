@@ -95,6 +95,13 @@ def test_add_is_refused_when_the_request_is_forged():
     assert not ApiKey.objects.exists()
 
 
+def test_page_shows_the_last_use_like_other_times(key: ApiKey):
+    ApiKey.objects.update(last_used_at="2026-01-02T03:04:00Z")
+    page = user_with("view_apikey").get(f"{LIST}{key.pk}/change/").text
+    assert "2026-01-02 03:04:00 UTC" in page
+    assert "+00:00" not in page
+
+
 def test_list_shows_never_when_a_key_was_not_used(key: ApiKey):
     client = user_with("view_apikey")
     assert "never" in client.get(LIST).content.decode()

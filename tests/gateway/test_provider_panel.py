@@ -121,7 +121,9 @@ def test_health_is_that_of_this_process_when_the_cache_is_down(health: Health, s
 
 @pytest.mark.django_db
 def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health: Health, admin_client: Client):
-    assert "Healthy" in admin_client.get(PAGE).text
+    page = admin_client.get(PAGE).text
+    assert "Healthy" in page
+    assert "Outages and actions" not in page
     health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
@@ -133,6 +135,7 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
     assert "HTTP 503 &lt;b&gt;." in page
     assert "Only these models" not in page
     assert "No requests until" in page
+    assert '<a href="/admin/sessions_sticky/session/providers/">Outages and actions</a>' in page
     health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
     page = admin_client.get(PAGE).text
     assert "Its conversations move to other providers" in page

@@ -198,6 +198,9 @@ def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyP
     text = ada.get(EVENTS).text
     assert "3 more events are not shown." in text
     assert "Only 1,000 events were read." in text
+    assert "None of the last 1,000 events matches" in ada.get(EVENTS, {"provider": "unknown"}).text
+    monkeypatch.undo()
+    assert "No recent event matches" in ada.get(EVENTS, {"provider": "unknown"}).text
 
 
 def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis) -> None:

@@ -66,6 +66,22 @@ def test_judge_reports_how_full_the_memory_is(limit, used, level):
     assert level_of("memory", maxmemory=str(limit), used_memory=str(used)) is level
 
 
+@pytest.mark.parametrize(
+    ("used", "message", "hint"),
+    [
+        (950, "Redis is almost full: 95.0%", "before Redis is full"),
+        (1000, "Redis is almost full: 100.0%", "before Redis is full"),
+        (1001, "Redis is full: 100.1%", "Raise maxmemory"),
+    ],
+)
+def test_judge_suggests_deleting_only_while_redis_accepts_it(used, message, hint):
+    (found,) = [
+        each for each in judge({**HEALTHY, "maxmemory": "1000", "used_memory": str(used)}) if each.subject == "memory"
+    ]
+    assert found.message.startswith(message)
+    assert found.hint.endswith(hint)
+
+
 def test_judge_only_warns_of_full_memory_when_the_policy_evicts():
     full = {"maxmemory": "1000", "used_memory": "1000", "maxmemory_policy": "allkeys-lru"}
     assert level_of("memory", **full) is Level.WARNING
