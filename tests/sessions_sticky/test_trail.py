@@ -252,6 +252,18 @@ def test_trail_leaves_out_what_is_damaged(call, raw):
 
 
 @on_redis
+def test_spill_overs_leave_out_what_is_damaged(call, raw):
+    call("create", "conv-123", **PROPOSAL)
+    damaged = b"9-0-1-2-3-0 0-1-%b-2-1- 0-1-9999999999999-2-1- 0-1-x-2-1- 1-0-7-8-9-" % (b"9" * 400)
+    raw.rpush(keys.trail("conv-123"), b"1\n0:5:6 %b\nopenai\nazure" % damaged, b"0 0 0 0 1  0   0 0 0 0 0 0 0 0")
+    first, second = call("trail", "conv-123").spill_overs
+    assert (first.provider, first.bound_provider, first.turns, first.reason) == ("", "openai", 3, "openai")
+    assert (second.provider, second.last_at.timestamp(), second.reason) == ("azure", 8, "")
+    assert call("record_turn", spilled(0))
+    assert call("trail", "conv-123").spill_overs[-1] == spill_over("azure", 0, 0, 1)
+
+
+@on_redis
 def test_trail_replaces_a_key_of_another_type(call, raw):
     call("create", "conv-123", **PROPOSAL)
     raw.set(keys.trail("conv-123"), b"text")

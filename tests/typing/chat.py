@@ -37,6 +37,7 @@ from sessions_sticky import (
     SessionOwnerMismatch,
     SessionQuery,
     SessionStoreUnavailable,
+    SpillOver,
     Stats,
     Trail,
     Turn,
@@ -153,6 +154,7 @@ def account(manager: SessionManager) -> None:
     assert_type(trail.turns, list[RecordedTurn])
     assert_type(trail.totals, TurnTotals)
     assert_type(trail.caches, dict[str, PromptCache])
+    assert_type(trail.spill_overs, list[SpillOver])
     activity = manager.activity(minutes=60)
     assert_type(activity, Activity)
     assert_type(activity.turns, list[MinuteTurns])

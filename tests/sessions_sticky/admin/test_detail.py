@@ -210,10 +210,29 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     assert "3 turns in all, 1 without usage." in text
     assert "9,000 input tokens, 11.4 % from prompt caches, which saved 0.0015." in text
     assert "Moves lost 2,944 cached tokens (0.0044)." in text
-    unanswered, azure, openai = text.partition("Lost by a move ")[2].partition(" History")[0].split("2023-11-14 ")[1:]
+    unanswered, azure, openai = (
+        text.partition("Lost by a move ")[2].partition(" Answered by other")[0].split("2023-11-14 ")[1:]
+    )
     assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", "gpt-4", *([DASH] * 4)]
     assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
     assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]
+
+
+def test_detail_shows_spill_overs_that_the_last_turns_no_longer_have(
+    ada: Client, session_cache: redis.Redis, settings: Settings
+) -> None:
+    settings.SESSIONS_STICKY = {"TRAIL_LENGTH": 1}
+    sessions.create("conv-1", **PROPOSED)
+    route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai"}
+    spilled = {"provider": "azure", "outcome": "spilled", "reason": "<provider failed>"}
+    for at in (0, 90):
+        sessions.record_turn(Turn(at=1_700_000_000 + at, **spilled, **route))
+    sessions.record_turn(Turn(at=1_700_000_100, provider="openai", outcome="hit", **route))
+    sessions.record_turn(Turn(at=1_700_000_110, **spilled | {"reason": ""}, **route))
+    sessions.record_turn(Turn(at=1_700_000_120, provider="openai", outcome="hit", **route))
+    text = re.sub(r"\s+", " ", re.sub("<[^>]*>", "", ada.get(page_of("conv-1")).text))
+    assert "1 turn answered by azure instead of openai 2023-11-14 22:15:10 UTC 2 turns answered" in text
+    assert f"openai Reason: &lt;provider failed&gt; 2023-11-14 22:13:20 {DASH} 2023-11-14 22:14:50 UTC" in text
 
 
 def test_detail_has_no_money_when_no_price_is_known(ada: Client, session_cache: redis.Redis) -> None:

@@ -312,6 +312,29 @@ def test_stats_and_history_tell_what_turns_used(api: APIClient, session_cache: r
     assert turn["attempts"] == [{"provider": "p0", "status": 503, "code": "overloaded"}]
 
 
+def test_history_has_the_spill_overs_of_a_session(api: APIClient, session_cache: redis.Redis) -> None:
+    sessions.create("conv-1", "p0", "m", "o")
+    spilled = {
+        "conversation_id": "conv-1",
+        "provider": "p1",
+        "bound_provider": "p0",
+        "model": "m",
+        "outcome": "spilled",
+    }
+    for at in (0, 90):
+        sessions.record_turn(Turn(at=1_700_000_000 + at, reason="provider failed", **spilled))
+    assert CALLS["history"].by(api).json()["trail"]["spill_overs"] == [
+        {
+            "provider": "p1",
+            "bound_provider": "p0",
+            "first_at": "2023-11-14T22:13:20Z",
+            "last_at": "2023-11-14T22:14:50Z",
+            "turns": 2,
+            "reason": "provider failed",
+        }
+    ]
+
+
 def test_history_is_complete_when_the_session_is_gone(api: APIClient, session_cache: redis.Redis) -> None:
     before = datetime.now(UTC)
     sessions.create("conv-1", "openai", "gpt-4", "user-456")
@@ -341,7 +364,7 @@ def test_history_is_empty_when_nothing_is_known(api: APIClient, session_cache: r
     response = CALLS["history"].by(api)
     totals = dict.fromkeys(TurnTotals.__struct_fields__, 0)
     assert response.status_code == 200
-    assert response.json() == {"results": [], "trail": {"turns": [], "totals": totals}}
+    assert response.json() == {"results": [], "trail": {"turns": [], "totals": totals, "spill_overs": []}}
 
 
 @pytest.mark.parametrize(

@@ -316,6 +316,15 @@ def test_show_prints_the_last_turns():
     assert lines[at + 4] == (
         "3 turns, 1 without usage; 9,000 input tokens, 11.4% from cache; saved 0.0015; moves lost 2,944 tokens (0.0044)"
     )
+    assert lines[at + 5] == "1 turn answered by b instead of a: 2023-11-14T22:13:30Z"
+
+
+def test_show_prints_spill_overs_from_their_first_to_their_last_turn():
+    route = {"conversation_id": "conv-0", "model": "m0", "bound_provider": "a", "provider": "b", "outcome": "spilled"}
+    for at in (0, 90):
+        sessions.record_turn(Turn(at=1_700_000_000 + at, reason="provider failed", **route))
+    expected = "2 turns answered by b instead of a (provider failed): 2023-11-14T22:13:20Z to 2023-11-14T22:14:50Z"
+    assert expected in run("show", "conv-0").out.splitlines()
 
 
 def test_show_has_the_trail_as_json():
