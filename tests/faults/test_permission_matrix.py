@@ -142,10 +142,12 @@ class Ground:
 
 def _user(name: str, role: Role) -> User:
     user = User.objects.create(username=name, **role.flags)
+    given = []
     for permission in Permission.objects.select_related("content_type"):
         action, _, model = permission.codename.partition("_")
         if action in role.actions and role.covers(model if permission.content_type.app_label != "sessions" else ""):
-            user.user_permissions.add(permission)
+            given.append(permission)
+    user.user_permissions.add(*given)
     return user
 
 

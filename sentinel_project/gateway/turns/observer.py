@@ -12,7 +12,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
-from sessions_sticky import Attempt, Turn
+from sessions_sticky import Attempt, Turn, Usage
 from sessions_sticky.stores.usage import UNANSWERED
 
 if TYPE_CHECKING:
@@ -56,16 +56,17 @@ class TurnObserver:
         """End the turn; `answer` is a plain one."""
         if answer is not None and (self._is_recorded or self._slot is not None):
             self._reader.read(answer)
+        usage = self._reader.usage()
         if self._slot is not None:
-            self._slot.add_usage(self._reader.usage())
+            self._slot.add_usage(usage)
         if not self._is_recorded:
             return
         self._ended_at = clock.now()
         decision = self._plan.decision
         if decision is not None and decision.returning is not None:
-            decision.returning.end(self._provider.name, self._reader.usage())
+            decision.returning.end(self._provider.name, usage)
         is_read_next = decision is not None or self._outcome in ("spilled", "rebound")
-        recorder.put(self._turn(), soon=is_read_next)
+        recorder.put(self._turn(usage), soon=is_read_next)
 
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
@@ -73,7 +74,7 @@ class TurnObserver:
         self._outcome = outcome_of(self._status)
         self.end()
 
-    def _turn(self) -> Turn:
+    def _turn(self, usage: Usage | None) -> Turn:
         plan, provider = self._plan, self._provider
         return Turn(
             conversation_id=plan.identity.session_id,
@@ -89,7 +90,7 @@ class TurnObserver:
             status=self._status,
             attempts=tuple(self._attempts),
             first_byte_ms=self._first_byte_ms,
-            usage=self._reader.usage(),
+            usage=usage,
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
         )
