@@ -35,8 +35,8 @@ urlpatterns = []
 django.setup()
 call_command("check")
 from sessions_sticky import sessions
-assert sessions.resolve("conv-123", provider="p", model="m", external_id="o").outcome == "created"
-assert sessions.resolve("conv-123", provider="q", model="m", external_id="o").session.provider == "p"
+assert sessions.resolve("conv-123", provider="p", model="m", owner="o").outcome == "created"
+assert sessions.resolve("conv-123", provider="q", model="m", owner="o").session.provider == "p"
 """
 ALONE = """
 call_command("sessions", "show", "conv-123")
@@ -59,7 +59,7 @@ EXTRAS = {
 from django.test import override_settings
 from prometheus_client import generate_latest
 with override_settings(SESSIONS_STICKY={"METRICS": True}):
-    sessions.resolve("conv-123", provider="q", model="m", external_id="o")
+    sessions.resolve("conv-123", provider="q", model="m", owner="o")
 assert b"sessions_sticky_resolutions_total" in generate_latest()
 """,
     "drf": """
