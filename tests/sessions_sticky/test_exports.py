@@ -13,7 +13,7 @@ PUBLIC = {
     "SessionQuery",
     "UnknownProvider",
     *("SessionStoreUnavailable", "SessionNotSupported", "InvalidCursor", "Page", "Stats", "RouteStats", "Event"),
-    *("HourStats", "Activity", "MinuteMoves", "MinuteTurns", "OwnerUsage", "RouteUsage", "UsageReport"),
+    *("HourStats", "Activity", "MinuteMoves", "MinuteTurns", "OwnerUsage", "RouteUsage", "SpillOver", "UsageReport"),
     *("Attempt", "Price", "PromptCache", "RecordedTurn", "Trail", "Turn", "TurnTotals", "Usage"),
     *("session_created", "session_rebound", "session_deleted"),
 }

@@ -94,7 +94,7 @@ for first, last, turns, reason in lines[2]:gmatch('(%w*%-%w*%-%d+)%-(%d+)%-(%d+)
   table.insert(spills, {first, last, turns, reason})
 end
 if NAMES[4] == 'spilled' then
-  local before = redis.call('LINDEX', TRAIL, -1)
+  local before = redis.call('LRANGE', TRAIL, -1, -1)[1]
   local spill = spills[#spills]
   if spill and before and route_of(before) == route_of(turn) then
     spill[2], spill[3] = AT, math.min(tonumber(spill[3]) + 1, MAX_NUMBER)

@@ -57,7 +57,7 @@ def test_preview_shows_the_cached_tokens_that_the_move_loses(ada: Client, three:
         sessions.record_turn(Turn(**turn, outcome="hit", usage=Usage(12_800, read=read)))
     text = " ".join(ada.get(PAGE, ASKED).text.split())
     assert "About 12,800 prompt tokens of 1 session are in prompt caches now." in text
-    assert "At the prices of the provider this costs about 0.02 more." in text
+    assert "At the prices of the provider this costs about 0.0192 more." in text
     assert "This is an estimate from their last turns." in text
     assert "prompt cache" not in ada.get(PAGE, {**ASKED, "from_provider": "missing"}).text
 
