@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from sentinel_project.gateway import apis
@@ -119,6 +120,7 @@ def added(exchange: Exchange) -> dict[str, str]:
 @pytest.mark.parametrize("api", SERVED, ids=lambda api: api.path)
 async def test_provider_gets_exactly_the_headers_that_are_passed_on(gateway: Settings, north: Upstream, api):
     gateway.SENTINEL_PROVIDERS = (provider(north, apis=API_NAMES),)
+    north.then(lambda exchange: exchange.send(200, msgspec.json.encode({api.answer_field: []})))
     sent = {**dict.fromkeys(sorted(DROPPED), "secret"), **PASSED_ON}
     answer = await ask({"model": "model-a", **BODIES[api.path]}, path=f"/v1{api.path}", headers=sent.items())
     assert answer.status == 200, answer.body
