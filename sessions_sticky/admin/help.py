@@ -32,6 +32,7 @@ GLOSSARY = (
     (_("Cooling down"), _("A provider gets no requests until a stated time, after failures or a limit.")),
     (_("Failing"), _("A provider has not answered since its first failure. Others answer its conversations.")),
     (_("Lost"), _("A provider has given no sign of life for 90 s: its active conversations move.")),
+    (_("Degraded"), _("Answered while the session store was unavailable: by the session last seen, or by ranking.")),
     (_("Hold"), _("Its conversations do not move, however long a provider is down.")),
     (_("Warm, cold"), _("Whether the prompt cache of a provider still holds a conversation.")),
     (_("Pause, revoke"), _("Refuse an API key until it is resumed; for good.")),
