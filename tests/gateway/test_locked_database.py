@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from sentinel_project.gateway.models import digest
 from tests.gateway.live import LiveGateway, manage
 
 pytestmark = pytest.mark.slow
@@ -64,10 +65,15 @@ def test_new_key_works_when_another_process_writes(gateway: LiveGateway) -> None
 
 def test_unknown_key_gets_retry_after_when_the_database_is_unreadable(gateway: LiveGateway) -> None:
     assert get(gateway, "/v1/models", gateway.key)[0] == 200
-    new = gateway.create_key("eve")
-    with locked(gateway.folder, "ALTER TABLE gateway_apikey RENAME TO hidden"):
+    new = "sk-sentinel-new"
+    columns = "owner, hint, created_at, changed_at"
+    insert = (
+        f"INSERT INTO gateway_apikey ({columns}, digest) SELECT {columns}, '{digest(new)}' FROM gateway_apikey LIMIT 1"
+    )
+    # At once: the gateway reads new keys every two seconds.
+    with locked(gateway.folder, "BEGIN", insert, "ALTER TABLE gateway_apikey RENAME TO hidden", "COMMIT"):
         status, headers, body = get(gateway, "/v1/models", new)
-        assert (status, headers["retry-after"]) == (503, "1")
+        assert (status, headers.get("retry-after")) == (503, "1"), body
         assert body["error"]["message"] == "API keys cannot be checked"
         assert get(gateway, "/v1/models", gateway.key)[0] == 200
         status, _, body = get(gateway, "/readyz")
