@@ -48,7 +48,7 @@ def runner(session_cache: redis.Redis, settings: Settings, monkeypatch: pytest.M
         yield runner
 
 
-def chat(key: str, **fields: Any) -> bytes:
+def chat(key: str, /, **fields: Any) -> bytes:
     body = {"model": "echo-small", "messages": [{"role": "user", "content": SAID[key]}], **fields}
     return json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
 
