@@ -23,7 +23,7 @@ def former_owner(method: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if "external_id" in kwargs:
+        if "external_id" in kwargs and "owner" not in kwargs:  # both: a TypeError, as for any unknown argument
             warnings.warn(FORMER_OWNER, DeprecationWarning, stacklevel=2)
             kwargs["owner"] = kwargs.pop("external_id")
         return method(*args, **kwargs)

@@ -15,6 +15,12 @@ from sessions_sticky.session import FORMER_OWNER, LATEST
 
 DEFAULT_CACHE_SECONDS = 300
 """How long most providers keep a prompt cache after its last use."""
+FAILED = "failed"
+"""The outcome of a failed attempt at a provider."""
+UNANSWERED = "unanswered"
+"""The outcome of turns that no provider answered."""
+REBOUND = "rebound"
+"""The outcome of a turn with which the gateway moved the conversation."""
 SPILLED = "spilled"
 """The outcome of a turn that another provider answered while the binding was kept."""
 MAX_SPILL_OVERS = 5

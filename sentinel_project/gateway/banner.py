@@ -13,10 +13,11 @@ from sentinel_project.gateway.providers.status import ProviderStatus, State, for
 from sentinel_project.gateway.recent import recent
 from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.server_info import Level
-from sessions_sticky.stores.usage import FAILED, MAX_MINUTES, UNANSWERED
+from sessions_sticky.stores.usage import MAX_MINUTES
+from sessions_sticky.turns import FAILED, REBOUND, SPILLED, UNANSWERED
 
 MINUTES = 5
-AWAY = ("spilled", "rebound")
+AWAY = (SPILLED, REBOUND)
 
 
 class Banner(NamedTuple):

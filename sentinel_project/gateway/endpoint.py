@@ -29,6 +29,7 @@ from sentinel_project.gateway.tracing import trace_request
 from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
+from sessions_sticky.turns import REBOUND
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
         headers["X-Session-Reason"] = result.reason
-        if result.outcome == "rebound":
+        if result.outcome == REBOUND:
             headers["X-Session-Rebind-Reason"] = result.reason  # its name in 0.1
     return headers
 

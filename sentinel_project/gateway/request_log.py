@@ -22,6 +22,7 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.recent import recent
 from sentinel_project.gateway.request_id import request_id
 from sessions_sticky.identity import Identity
+from sessions_sticky.turns import SPILLED
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan
@@ -76,7 +77,7 @@ class RequestLog:
         bound = plan.session.provider if plan.session else None
         self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
         self._route = (provider, plan.model)
-        if result.outcome == "spilled" and bound is not None:
+        if result.outcome == SPILLED and bound is not None:
             metrics.spills.labels(bound, provider, result.reason or "").inc()
         if result.reason is not None:
             self.fields["reason"] = result.reason

@@ -28,7 +28,7 @@ from sessions_sticky.queries import doctor
 from sessions_sticky.queries.activity import MinuteMoves, MinuteTurns
 from sessions_sticky.queries.filters import Filters, RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
-from sessions_sticky.stores.usage import FAILED, UNANSWERED
+from sessions_sticky.turns import FAILED, UNANSWERED
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise

@@ -54,10 +54,10 @@ def parameters(request: Request, query: type[serializers.Serializer[Any]] = seri
     """Return the validated query parameters; an unknown one, such as a misspelt filter, is an error."""
     general = (_version_parameter(), api_settings.URL_FORMAT_OVERRIDE)
     given = {name: values for name, values in request.query_params.lists() if name not in general}
-    allowed = query().fields
-    if "owner" in allowed:
+    if "external_id" in given and "owner" in query().fields:
         given = with_owner(given)
     serializer = query(data={name: values[0] for name, values in given.items()})
+    allowed = serializer.fields
     errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
     errors |= {name: ["Given more than once."] for name, values in given.items() if name in allowed and values[1:]}
     if errors:

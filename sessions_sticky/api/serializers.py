@@ -17,6 +17,7 @@ from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
+from sessions_sticky.queries.conditions import format_instant
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 
@@ -212,6 +213,6 @@ def _serialize(entry: Entry, under: str, now: int) -> dict[str, Any]:
 def iso_time(unix_seconds: int) -> str | None:
     """Return a time as `2026-11-22T19:12:07Z`; None if it is outside of the calendar."""
     try:
-        return f"{datetime.fromtimestamp(unix_seconds, UTC).replace(tzinfo=None).isoformat()}Z"
+        return format_instant(unix_seconds)
     except (ValueError, OverflowError, OSError):
         return None  # another program has set it

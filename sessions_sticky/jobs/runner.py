@@ -171,8 +171,8 @@ def remaining(manager: SessionManager, plan: Plan, check: Callable[[], object] =
             number -= manager.filter(**plan.already_done.fields).count()
         return max(number, 0)
     found: set[str] = set()
+    target = plan.move if plan.move and not plan.move.is_back else None
     for rows in IndexReader(manager._store.operators, manager.ttl_seconds).scan(plan.filters, plan.conditions):
         check()
-        moved = plan.move if plan.move and not plan.move.is_back else None
-        found.update(row.session.id for row in rows if moved is None or moved.of(row.session) != row.session)
+        found.update(row.session.id for row in rows if target is None or target.of(row.session) != row.session)
     return len(found)

@@ -100,7 +100,7 @@ def parse_time(text: str, now: float) -> float:
 
 def format_instant(unix_seconds: float) -> str:
     """Return a time as `parse_time` reads it."""
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{datetime.fromtimestamp(unix_seconds, UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 def _instant(name: str, value: object) -> float | None:

@@ -21,7 +21,7 @@ import msgspec
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command, Script, ScriptCall
 from sessions_sticky.metrics import GATEWAY
-from sessions_sticky.turns import Turn, TurnTotals
+from sessions_sticky.turns import FAILED, REBOUND, Turn, TurnTotals
 
 INCREMENT = Script("increment")
 
@@ -30,12 +30,6 @@ MAX_MINUTES = HOURS_KEPT * 60
 OPERATOR = "operator"
 MAX_REASON_LENGTH = 200
 """Maximum number of characters of a reason in the activity; the history has all of it."""
-FAILED = "failed"
-"""The outcome of a failed attempt at a provider."""
-UNANSWERED = "unanswered"
-"""The outcome of turns that no provider answered."""
-REBOUND = "rebound"
-"""The outcome of a turn with which the gateway moved the conversation."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets of times to the first byte."""
 MEASURES = TurnTotals.__struct_fields__

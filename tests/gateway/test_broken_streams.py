@@ -18,7 +18,7 @@ from sentinel_project.gateway.upstream import relay
 from sessions_sticky import SessionConflict, sessions
 from tests.gateway.asgi import CHAT, MESSAGES, Call, outcome_of, until
 from tests.gateway.conftest import provider
-from tests.gateway.upstreams import Behaviour, Exchange, answers, stalls
+from tests.gateway.upstreams import Behaviour, Exchange, answers, breaks_off, stalls, stalls_after
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -51,31 +51,6 @@ def impatient(gateway: Settings, north: Upstream, south: Upstream, monkeypatch: 
     gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.4
     monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.05)
     return gateway
-
-
-def stalls_after(*parts: bytes) -> Behaviour:
-    """Begin a stream, and send nothing more."""
-
-    def behave(exchange: Exchange) -> None:
-        exchange.begin()
-        for part in parts:
-            exchange.chunk(part)
-        exchange.wait_until_left()
-
-    return behave
-
-
-def ends_after(*parts: bytes) -> Behaviour:
-    """Send parts of a stream, slowly, then break the connection."""
-
-    def behave(exchange: Exchange) -> None:
-        exchange.begin()
-        for part in parts:
-            exchange.chunk(part)
-            time.sleep(0.2)
-        exchange.cut()
-
-    return behave
 
 
 def only_beats(beat: bytes) -> Behaviour:
@@ -134,11 +109,11 @@ async def test_provider_cools_down_when_streams_of_several_have_heartbeats_only(
 
 
 BREAKS = {
-    "cut": ends_after(WORD),
+    "cut": breaks_off(WORD, pause=0.2),
     "stalls": stalls_after(WORD),
-    "error": ends_after(WORD, error("overloaded_error")),
-    "error after the prelude": ends_after(ROLE, error("server_error")),
-    "end after the prelude": ends_after(ROLE),
+    "error": breaks_off(WORD, error("overloaded_error"), pause=0.2),
+    "error after the prelude": breaks_off(ROLE, error("server_error"), pause=0.2),
+    "end after the prelude": breaks_off(ROLE, pause=0.2),
 }
 
 
@@ -167,7 +142,7 @@ async def test_provider_stays_when_streams_complete_between_those_that_break(nor
 async def test_provider_stays_when_streams_end_with_errors_of_their_requests(
     north: Upstream, kind: str, begun: bytes
 ) -> None:
-    await meet(north, ends_after(begun, error(kind)), 1, 2, 3, 4)
+    await meet(north, breaks_off(begun, error(kind), pause=0.2), 1, 2, 3, 4)
     assert not is_cooling()
 
 
@@ -175,7 +150,7 @@ async def test_provider_stays_when_streams_end_with_errors_of_their_requests(
 async def test_model_or_account_cools_down_at_once_when_a_stream_ends_with_its_limit(
     north: Upstream, kind: str
 ) -> None:
-    await meet(north, ends_after(ROLE, error(kind)), 1)
+    await meet(north, breaks_off(ROLE, error(kind), pause=0.2), 1)
     await until(is_cooling)
 
 
@@ -190,7 +165,7 @@ async def test_trial_that_stalls_after_its_prelude_does_not_end_the_outage(north
 async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Upstream) -> None:
     routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     routing.health.end_cooldowns("north")
-    north.then(ends_after(ROLE, WORD))
+    north.then(breaks_off(ROLE, WORD, pause=0.2))
     await request(1).answer()
     assert not routing.health.failing()
 

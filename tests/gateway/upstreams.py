@@ -153,14 +153,27 @@ def streams_and_stalls(exchange: Exchange) -> None:
     exchange.wait_until_left()
 
 
-def breaks_off(*parts: bytes) -> Behaviour:
-    """Send some of a stream, then break the connection."""
+def breaks_off(*parts: bytes, pause: float = 0.0) -> Behaviour:
+    """Send some of a stream, with `pause` seconds after each part, then break the connection."""
 
     def behave(exchange: Exchange) -> None:
         exchange.begin()
         for part in parts:
             exchange.chunk(part)
+            time.sleep(pause)
         exchange.cut()
+
+    return behave
+
+
+def stalls_after(*parts: bytes) -> Behaviour:
+    """Send some of a stream, and never end it."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.begin()
+        for part in parts:
+            exchange.chunk(part)
+        exchange.wait_until_left()
 
     return behave
 

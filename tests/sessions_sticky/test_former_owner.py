@@ -26,6 +26,12 @@ def test_create_and_resolve_accept_the_former_name(call):
         call("resolve", "conv-1", **{**FORMER, "external_id": "eve"})
 
 
+@pytest.mark.parametrize("name", ["create", "resolve"])
+def test_owner_and_its_former_name_together_are_an_error(name):
+    with pytest.raises(TypeError, match="external_id"):
+        getattr(sessions, name)("conv-1", **FORMER, owner="eve")
+
+
 def test_owner_is_accepted_without_a_warning(call, recwarn):
     assert call("create", "conv-1", "openai", "gpt-4", "user-456").owner == "user-456"
     call("resolve", "conv-1", **PROPOSAL)

@@ -162,7 +162,7 @@ class Health:
         elif failure.cools is Cools.MODEL or (failure.cools is Cools.OUTLIER and failure.retry_after is not None):
             self._cool(name, model_slot(model), failure)
         elif failure.cools is Cools.OUTLIER:
-            self._record_outlier(name, model, failure, self._endings if has_content else self._evidence)
+            self._record_outlier(name, model, failure, has_content=has_content)
 
     def forget(self, name: str) -> None:
         """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
@@ -218,10 +218,11 @@ class Health:
             if slot == CACHE and all(each.cooled_at and not each.is_stated for each in (mine, state)):
                 self._set(name, slot, msgspec.structs.replace(state, is_stated=True))
 
-    def _record_outlier(self, name: str, model: str, failure: Failure, evidence: dict[str, Evidence]) -> None:
+    def _record_outlier(self, name: str, model: str, failure: Failure, *, has_content: bool) -> None:
+        evidence = self._endings if has_content else self._evidence
         is_outlier = evidence[name].record_failure(self.now(), failure.conversation)
         on_trial = [slot for slot, state in self._slots(name, model) if state.failures and slot != ACCOUNT]
-        if on_trial and evidence is self._evidence and self._may_cool(name, model):
+        if on_trial and not has_content and self._may_cool(name, model):
             for slot in on_trial:
                 self._cool(name, slot, failure)
         elif is_outlier:

@@ -18,7 +18,7 @@ from sentinel_project.gateway.providers.health import Health, Recovery
 from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH
 from sessions_sticky import SessionError, keys, sessions
 from sessions_sticky.stores.usage import MAX_MINUTES
-from sessions_sticky.turns import Seconds
+from sessions_sticky.turns import SPILLED, Seconds
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _consequences(name: str, began_at: float) -> tuple[int, int]:
         sum(
             each.turns
             for each in turns
-            if each.bound_provider == name and each.outcome == "spilled" and each.began_at.timestamp() > since
+            if each.bound_provider == name and each.outcome == SPILLED and each.began_at.timestamp() > since
         ),
         sum(each.sessions for each in moves if each.from_provider == name and each.began_at.timestamp() > since),
     )

@@ -21,7 +21,7 @@ from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.usage import RouteUsage, first_byte_ms
-from sessions_sticky.stores.usage import FAILED
+from sessions_sticky.turns import FAILED
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from sessions_sticky import (
     UnknownProvider,
     rendezvous,
 )
+from sessions_sticky.turns import REBOUND, SPILLED
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,13 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
     if reason is None:
         if routing.speaks(session.provider, plan.model, plan.api):
             routing.warmth.note_failing([session.provider])
-        return RouteResult("spilled", away)
+        return RouteResult(SPILLED, away)
     try:
         moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
         logger.info("conversation %r was not rebound (%s): %s", session.id, reason, exc)
-        return RouteResult("spilled", Spill.NOT_MOVED)
-    return RouteResult("rebound", reason, moved)
+        return RouteResult(SPILLED, Spill.NOT_MOVED)
+    return RouteResult(REBOUND, reason, moved)
 
 
 def note_answer(plan: Plan, answered: Provider) -> None:

@@ -13,7 +13,7 @@ from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn, Usage
-from sessions_sticky.stores.usage import UNANSWERED
+from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.routing.plan import Plan
@@ -65,7 +65,7 @@ class TurnObserver:
         decision = self._plan.decision
         if decision is not None and decision.returning is not None:
             decision.returning.end(self._provider.name, usage)
-        is_read_next = decision is not None or self._outcome in ("spilled", "rebound")
+        is_read_next = decision is not None or self._outcome in (SPILLED, REBOUND)
         recorder.put(self._turn(usage), soon=is_read_next)
 
     def fail(self, error: BaseException) -> None:

@@ -249,7 +249,8 @@ def _record_events(reader: _Reader, whole: bytes) -> int | None:
 
 def _record_failure(reader: _Reader, failed: UpstreamFailure) -> None:
     """Count and log a failure within a stream, whose status was already sent."""
-    provider, reader.progress.failure = reader.provider, failed
+    provider = reader.provider
+    reader.progress.failure = failed
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
 

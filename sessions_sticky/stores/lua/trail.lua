@@ -13,6 +13,7 @@ local TURN, NAMES = ARGV[9], {unpack(ARGV, 10)}          -- $1 in TURN is the fi
 local MAX_NAMES, MAX_SPILL_OVERS = 60, 5
 local MAX_NUMBER = 60466175 -- five digits of base 36
 local MAX_DIGITS = 15 -- of numbers in the header: a double holds them exactly
+local ROUTE = '^[^ ]* [^ ]* [^ ]* ([^ ]*) ([^ ]*) [^ ]* ([^ ]*) [^ ]* ([^ ]*)' -- provider, bound, outcome, reason
 local DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 
 local function base36(number)
@@ -86,20 +87,17 @@ end
 local turn = TURN:gsub('%$(%d+)', function(at)
   return number_of(NAMES[tonumber(at)])
 end)
-local function route_of(text) -- provider, bound provider and outcome
-  return table.concat({text:match('^[^ ]* [^ ]* [^ ]* ([^ ]* [^ ]*) [^ ]*( [^ ]*)')})
-end
 local spills = {}
 for first, last, turns, reason in lines[2]:gmatch('(%w*%-%w*%-%d+)%-(%d+)%-(%d+)%-(%w*)') do
   table.insert(spills, {first, last, turns, reason})
 end
 if NAMES[4] == 'spilled' then
-  local before = redis.call('LRANGE', TRAIL, -1, -1)[1]
+  local provider, bound, outcome, reason = turn:match(ROUTE)
+  local last_provider, last_bound, last_outcome = (redis.call('LRANGE', TRAIL, -1, -1)[1] or ''):match(ROUTE)
   local spill = spills[#spills]
-  if spill and before and route_of(before) == route_of(turn) then
+  if spill and last_provider == provider and last_bound == bound and last_outcome == outcome then
     spill[2], spill[3] = AT, math.min(tonumber(spill[3]) + 1, MAX_NUMBER)
   else
-    local provider, bound, reason = turn:match('^[^ ]* [^ ]* [^ ]* ([^ ]*) ([^ ]*) [^ ]* [^ ]* [^ ]* ([^ ]*)')
     table.insert(spills, {string.format('%s-%s-%d', provider, bound, AT), AT, 1, reason})
   end
 end
