@@ -67,6 +67,16 @@ def test_provider_cools_down_for_thirty_seconds_when_it_cannot_be_reached(health
     assert not cooling(health)
 
 
+@pytest.mark.parametrize(("has_content", "expected"), [(True, 0), (False, 60)])
+def test_one_broken_answer_extends_an_outage_unless_it_had_begun(
+    health: Health, clock: Clock, has_content: bool, expected: float
+) -> None:
+    health.failed("north", MODEL, DOWN)
+    clock.now += 30
+    health.failed("north", MODEL, doubt("conv-1"), has_content=has_content)
+    assert health.seconds_left("north", MODEL) == expected
+
+
 def test_cooldown_doubles_up_to_five_minutes_when_trials_fail(health: Health, clock: Clock) -> None:
     health.failed("north", MODEL, DOWN)
     cooldowns = []
