@@ -13,6 +13,7 @@ from sessions_sticky.admin.filters import conditions_in
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.conditions import Conditions
 
 MAX_NAME_LENGTH = 256
 MAX_REASON_LENGTH = 500
@@ -101,15 +102,11 @@ class BulkForm(forms.Form):
     moved_since = NameField(label=_("Last moved since"), required=False, help_text=TIME_HELP)
 
     def clean(self) -> dict[str, Any]:
-        """Parse the times."""
+        """Parse the conditions, also the operation, which only links to the page have."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        for name in ("idle_for", "created_before", "moved_since"):
-            if name in data:
-                self._parse(name, data[name])
+        for name in Conditions._fields:
+            try:
+                conditions_in({name: self.data.get(name, "")})
+            except ValueError as exc:
+                self.add_error(name if name in self.fields else None, str(exc))
         return data
-
-    def _parse(self, name: str, text: str) -> None:
-        try:
-            conditions_in({name: text})
-        except ValueError as exc:
-            self.add_error(name, str(exc))
