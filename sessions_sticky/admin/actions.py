@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -75,15 +74,6 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         ask = partial(_ask, admin, request, chosen=chosen, form=form)
         return ask(template="move_back.html", count=_count_moved(chosen), title=_("Move back"))
     return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [
-        admin.path("delete/", delete, name="delete_selected"),
-        admin.path("move/", move, name="move"),
-        admin.path("move-back/", move_back, name="move_back"),
-    ]
 
 
 def _count_moved(chosen: Chosen) -> Count:

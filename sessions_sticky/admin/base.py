@@ -1,6 +1,7 @@
 """Shared code of all pages: permissions, methods, menu, and errors of the store.
 
-A page is a function of the `ModelAdmin`, the request and the parameters of its path. A module lists its paths:
+A page is a function of the `ModelAdmin`, the request and the parameters of its path. model_admin.py lists the paths
+of the app's pages; a project registers its own with `register_pages`:
 
     @page("view")
     def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
-from django.urls import URLPattern
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from msgspec.structs import asdict
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, filters_in, names_in_use
 from sessions_sticky.admin.forms import BulkForm
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import Chosen
 from sessions_sticky.manager import sessions
-
-SECTION = Section("bulk", gettext_lazy("Bulk changes"))
 
 
 @page("view")
@@ -42,8 +37,3 @@ def export(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     lines = (msgspec.json.encode({**asdict(entry.session), "expires_in": entry.expires_in}) + b"\n" for entry in found)
     headers = {"Content-Disposition": 'attachment; filename="sessions.jsonl"'}
     return HttpResponse(lines, content_type="application/x-ndjson", headers=headers)
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("bulk/", show, name="bulk"), admin.path("bulk/export/", export, name="bulk_export")]

@@ -7,15 +7,12 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
 from sessions_sticky.admin.formatting import session_rows
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
@@ -23,8 +20,6 @@ from sessions_sticky.queries.filters import Filters
 PAGE_SIZE = 50
 MAX_CURSORS = 20
 """Maximum number of cursors in a URL: how far "Previous" goes back, in pages."""
-
-SECTION = Section("changelist", gettext_lazy("Sessions"))
 
 
 class Position(NamedTuple):
@@ -114,11 +109,6 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "search_results.html", context)
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
 
 
 def _page_query(filters: Filters, position: Position) -> str:

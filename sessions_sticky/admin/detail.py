@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
@@ -89,15 +88,6 @@ def changes(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> Htt
     """Show changes by users from Django admin's log."""
     _check(conversation_id)
     return admin.history_view(request, quote(conversation_id))
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [
-        admin.path("<quoted_id:conversation_id>/change/", show, name="change"),
-        admin.path("<quoted_id:conversation_id>/touch/", touch, name="touch"),
-        admin.path("<quoted_id:conversation_id>/history/", changes, name="history"),
-    ]
 
 
 def _check(conversation_id: str) -> None:
