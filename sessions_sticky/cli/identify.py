@@ -15,8 +15,8 @@ from sessions_sticky.cli.errors import WRONG_USAGE, Error
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.identity import Identity, identify
+from sessions_sticky.identity.apis import APIS, ContentApi
 from sessions_sticky.identity.clients import CLIENTS
-from sessions_sticky.identity.content import APIS, ContentApi
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
 
 

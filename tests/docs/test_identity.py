@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sessions_sticky.identity import Identity, content, sources
+from sessions_sticky.identity import Identity, apis, content, sources
 from sessions_sticky.identity.clients import CLIENTS
 from sessions_sticky.identity.content import SYSTEM_CHARACTERS
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES
@@ -62,5 +62,5 @@ def test_page_names_every_field_of_an_identity() -> None:
 def test_page_has_the_limits() -> None:
     assert f"the first {SYSTEM_CHARACTERS:,} characters of the system prompt" in section("Content")
     assert f"more than {sources._MAX_ID_BYTES // 1024} KiB as an id" in section("Content")
-    assert content._MAX_COMMAS == 1_000_000
+    assert apis._MAX_COMMAS == 1_000_000
     assert f"more than {content._MAX_CONTAINERS:,} objects and lists" in section("The bytes")
