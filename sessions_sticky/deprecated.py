@@ -9,8 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from sessions_sticky.queries.filters import Page
 from sessions_sticky.queries.manager_methods import ManagerMethods
+from sessions_sticky.queries.pages import Page
 from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.session import FORMER_OWNER, Entry
 

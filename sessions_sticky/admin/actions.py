@@ -67,7 +67,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then move all matches back to where their last move came from."""
     chosen = Chosen.read(request.POST)
-    if not chosen.conditions.need_moves:
+    if not chosen.filters.need_moves:
         return _refuse_empty(admin, request, chosen)
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if "confirmed" not in request.POST or not form.is_valid():
@@ -78,7 +78,7 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 def _count_moved(chosen: Chosen) -> Count:
     """Count what a move back would change; at most what its operation has moved, where that takes long to count."""
-    key = chosen.conditions.operation
+    key = chosen.filters.operation
     job = jobs.get(key) if key else None
     return Count(job.done, exact=False) if job and job.done > MAX_COUNTED else chosen.count_sessions()
 

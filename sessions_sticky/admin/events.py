@@ -14,7 +14,7 @@ from sessions_sticky.admin.job import job_context
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
 from sessions_sticky.stores.history import Event, EventFilter, Kind
 
 MAX_SHOWN = 100

@@ -88,7 +88,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
-        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.conditions)}
+        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
     return admin.render(request, template, context)
 
 
@@ -118,7 +118,7 @@ def job_context(job: Job) -> dict[str, Any]:
         "ended_at": None if job.ended_at is None else datetime.fromtimestamp(job.ended_at, UTC),
         "lasted": duration((job.ended_at or int(time.time())) - job.started_at),
         "left": max(job.expected - job.done, 0),
-        "conditions": condition_fields(job.conditions),
+        "conditions": condition_fields(job.filters),
     }
 
 

@@ -23,9 +23,10 @@ from sessions_sticky.admin.filters import query_of
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor
-from sessions_sticky.queries.activity import MinuteMoves, MinuteTurns
-from sessions_sticky.queries.filters import Filters, RouteStats, Stats
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.pages import RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
+from sessions_sticky.queries.usage import MinuteMoves, MinuteTurns
 from sessions_sticky.turns import FAILED, UNANSWERED
 
 if TYPE_CHECKING:

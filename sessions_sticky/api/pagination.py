@@ -14,7 +14,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.versioning import QueryParameterVersioning
 
 from sessions_sticky.api.serializers import TextField, with_owner
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
 
 DEFAULT_LIMIT = 50
 MAX_TRAIL_LENGTH = 1_000

@@ -17,7 +17,7 @@ from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
-from sessions_sticky.queries.conditions import format_instant
+from sessions_sticky.queries.times import format_instant
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 

@@ -18,7 +18,6 @@ from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import index_reader
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE
 from sessions_sticky.stores.redis import RedisStore
@@ -99,7 +98,7 @@ def slow_count(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> l
     return held
 
 
-OLD = Plan(Filters(), None, conditions=Conditions(created_before=time.time() + 3_600))
+OLD = Plan(Filters(created_before=time.time() + 3_600))
 
 
 def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
-from sessions_sticky.queries.filters import Page
+from sessions_sticky.queries.pages import Page
 from sessions_sticky.stores import index
 from tests.sessions_sticky.indexed import (
     HOSTILE,

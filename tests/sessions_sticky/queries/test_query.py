@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sessions_sticky import SessionNotSupported, sessions
-from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.indexed import fill, ids, on_real, on_valkey
 
@@ -57,7 +57,7 @@ def test_filter_narrows_a_query_and_leaves_it_as_it_was(manager, mixed):
     azure = manager.filter(provider="azure")
     assert found(azure.filter(owner="ann").filter(model="gpt-4")) == ["3"]
     assert found(azure) == ["3", "4"]
-    assert repr(azure) == f"<SessionQuery Filters(provider='azure', model=None, owner=None), {Conditions()}>"
+    assert repr(azure) == f"<SessionQuery {Filters('azure')}>"
 
 
 @on_valkey
