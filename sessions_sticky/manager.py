@@ -6,10 +6,10 @@ a thread on other caches. queries/manager_methods.py has the methods for many se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from copy import copy
-from functools import partial
-from typing import Self
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
@@ -25,6 +25,26 @@ from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
 from sessions_sticky.stores.base import Store
 from sessions_sticky.turns import Trail, Turn
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def on_loop(
+    method: Callable[Concatenate[SessionManager, P], T],
+) -> Callable[Concatenate[SessionManager, P], Coroutine[Any, Any, T]]:
+    """Return the async form of a method that `Policy` has under the same name, with its documentation."""
+    name = method.__name__
+
+    @wraps(method)
+    async def call(manager: SessionManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = await getattr(manager._async, name)(*args, **kwargs)
+        return result
+
+    call.__name__ = f"a{name}"
+    how = f"Async form of `{name}`, with the same errors; on Redis it runs on the event loop, without a thread."
+    call.__doc__ = f"{method.__doc__}\n\n{how}"
+    return call
 
 
 class SessionManager(FormerMethods):
@@ -75,23 +95,13 @@ class SessionManager(FormerMethods):
         """Return the session without extending it; None if it is missing, expired or unreadable."""
         return run(self._blocking.get(conversation_id))
 
-    async def aget(self, conversation_id: str) -> Session | None:
-        """Return the session without extending it; None if it is missing, expired or unreadable.
-
-        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.get(conversation_id)
+    aget = on_loop(get)
 
     def inspect(self, conversation_id: str) -> Entry | None:
         """Return the session with its remaining idle time, without extending it; None as in `get`."""
         return run(self._blocking.inspect(conversation_id))
 
-    async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Return the session with its remaining idle time, without extending it; None as in `get`.
-
-        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.inspect(conversation_id)
+    ainspect = on_loop(inspect)
 
     @former_owner
     def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False) -> Session:
@@ -103,26 +113,13 @@ class SessionManager(FormerMethods):
         """
         return run(self._blocking.create(conversation_id, provider, model, owner, replace=replace))
 
-    @former_owner
-    async def acreate(
-        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
-    ) -> Session:
-        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
-
-        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.create(conversation_id, provider, model, owner, replace=replace)
+    acreate = former_owner(on_loop(create))
 
     def touch(self, conversation_id: str) -> bool:
         """Reset the idle time; return False if there is no session. Never restores a deleted one."""
         return run(self._blocking.touch(conversation_id))
 
-    async def atouch(self, conversation_id: str) -> bool:
-        """Reset the idle time; return False if there is no session. Never restores a deleted one.
-
-        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.touch(conversation_id)
+    atouch = on_loop(touch)
 
     @former_owner
     def resolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
@@ -142,13 +139,7 @@ class SessionManager(FormerMethods):
         """
         return run(self._blocking.resolve(conversation_id, provider, model, owner))
 
-    @former_owner
-    async def aresolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
-        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
-
-        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.resolve(conversation_id, provider, model, owner)
+    aresolve = former_owner(on_loop(resolve))
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
         """Move a conversation to another provider or model, if its binding still equals `session`.
@@ -159,12 +150,7 @@ class SessionManager(FormerMethods):
         """
         return run(self._blocking.rebind(session, provider, model, reason))
 
-    async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Move a conversation to another provider or model, if its binding still equals `session`.
-
-        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.rebind(session, provider, model, reason)
+    arebind = on_loop(rebind)
 
     def delete(self, conversation_id: str) -> bool:
         """Delete a session; return False if there was none.
@@ -173,9 +159,7 @@ class SessionManager(FormerMethods):
         """
         return run(self._blocking.delete(conversation_id))
 
-    async def adelete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none. Async form of `delete`."""
-        return await self._async.delete(conversation_id)
+    adelete = on_loop(delete)
 
     def delete_unchanged(self, session: Session) -> None:
         """Delete a session if its binding still equals `session`.
@@ -185,20 +169,13 @@ class SessionManager(FormerMethods):
         """
         run(self._blocking.delete_unchanged(session))
 
-    async def adelete_unchanged(self, session: Session) -> None:
-        """Delete a session if its binding still equals `session`. Async form of `delete_unchanged`."""
-        await self._async.delete_unchanged(session)
+    adelete_unchanged = on_loop(delete_unchanged)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
         """Return the stored bytes, readable or not, without extending the session; None if there are none."""
         return run(self._blocking.get_raw(conversation_id))
 
-    async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Return the stored bytes, readable or not, without extending the session; None if there are none.
-
-        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.get_raw(conversation_id)
+    aget_raw = on_loop(get_raw)
 
     def trail(self, conversation_id: str) -> Trail:
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
@@ -208,12 +185,7 @@ class SessionManager(FormerMethods):
         """
         return run(self._blocking.trail(conversation_id))
 
-    async def atrail(self, conversation_id: str) -> Trail:
-        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
-
-        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
-        return await self._async.trail(conversation_id)
+    atrail = on_loop(trail)
 
     def record_turn(self, turn: Turn) -> bool:
         """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.

@@ -69,7 +69,9 @@ class Policy:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
 
-    async def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool) -> Session:
+    async def create(
+        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
+    ) -> Session:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
