@@ -86,7 +86,7 @@ class Policy:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
-        has_index = conf.index and self._store.refresh_tracker is not None
+        has_index = conf.index and self._store.has_index
         if has_index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._seen.remember(session, asked_at, conf.last_seen_size)
@@ -258,8 +258,8 @@ class Policy:
         `raw` differs from `session` if another process has just bound and indexed it.
         """
         tracker = self._store.refresh_tracker
-        is_kept = conf.index or conf.history_length  # the list of its history must live as long
-        if is_kept and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
+        is_kept = self._store.has_index and (conf.index or conf.history_length)  # its history must live as long
+        if is_kept and tracker.needs_refresh(session.id, time.monotonic()):
             self._mark_refreshed(session)
             await self._refresh(session, raw, seen)
 
@@ -272,7 +272,7 @@ class Policy:
             self._store.outages.log(exc, "index not refreshed: %s", exc)
 
     def _mark_refreshed(self, session: Session) -> None:
-        if self._store.refresh_tracker is not None:
+        if self._store.has_index:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
 
