@@ -13,14 +13,13 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries import bulk, index_reader
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.stores.redis import REMOVE, REPLACE
-from tests.sessions_sticky.calls import OTHER, PROPOSAL
+from tests.sessions_sticky.calls import OTHER, PROPOSAL, on_redis
 from tests.sessions_sticky.indexed import (
     check,
     fill,
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     places,
     walk,

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.stores import index
 from sessions_sticky.stores.local_cache import LastSeen
-from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.calls import PROPOSAL, on_redis, sample
 from tests.sessions_sticky.indexed import (
     check,
     entries,
@@ -21,7 +21,6 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     index_keys,
     on_real,
-    on_redis,
 )
 
 

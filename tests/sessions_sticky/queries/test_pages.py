@@ -14,6 +14,7 @@ from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
 from sessions_sticky.queries.pages import Page
 from sessions_sticky.stores import index
+from tests.sessions_sticky.calls import on_redis
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     entries,
@@ -21,7 +22,6 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     pager,
     walk,

@@ -13,7 +13,7 @@ import pytest
 from sessions_sticky import Session, SessionManager, keys
 from sessions_sticky.queries import reindex
 from sessions_sticky.stores import index
-from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, on_redis, sample
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     check,
@@ -23,7 +23,6 @@ from tests.sessions_sticky.indexed import (
     index_keys,
     lose_index,
     on_real,
-    on_redis,
     write_raw,
 )
 
