@@ -295,11 +295,3 @@ def test_valkey_starts_whatever_tmpdir_is(folder, scheme, monkeypatch):
         assert valkey_cache()["LOCATION"].startswith(f"{scheme}://")
         with valkey():
             assert sessions.get(create_session("conv-123").id)
-
-
-@pytest.mark.parametrize(("former", "now"), [("let_time_pass", advance_time), ("bound_session", create_session)])
-def test_helpers_have_their_names_of_0_1_for_one_version(former, now):
-    with pytest.warns(DeprecationWarning, match=f"testing.{former} is deprecated: use {now.__name__}"):
-        assert getattr(testing, former) is now
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = testing.nothing
