@@ -136,18 +136,6 @@ def test_reindex_makes_the_index_again_when_it_was_lost(call, manager, raw, lost
 
 
 @on_real
-def test_reindex_counts_creations_when_there_are_no_counters(call, raw):
-    now = int(time.time())
-    for number, age in enumerate((0, 10, 7200, 90_000)):
-        write_raw(raw, f"conv-{number}", created_at=now - age)
-    for _ in range(2):
-        call("reindex")
-        ((*_, sessions, in_hour, in_day),) = call("stats").routes
-        assert (sessions, in_hour, in_day) == (4, 2, 3)
-    assert all(raw.ttl(key) > 0 for key in raw.scan_iter("sentinel:created:*"))
-
-
-@on_real
 def test_reindex_changes_nothing_when_nothing_is_wrong(call, manager, raw):
     fill(manager, 200)
     write_raw(raw, "raw")
