@@ -84,8 +84,7 @@ class Policy:
             former = readable(conversation_id, raw)
         elif (bound := await self._bind(session, None, "")) is not session:
             raise SessionConflict(conversation_id, bound)
-        has_index = conf.index and self._store.refresh_tracker is not None
-        if has_index and former is not None and index.zsets(former) != index.zsets(session):
+        if conf.index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._seen.remember(session, asked_at, conf.last_seen_size)
         self._mark_refreshed(session)
