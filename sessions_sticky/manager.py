@@ -18,8 +18,9 @@ from django.utils.connection import ConnectionProxy
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
-from sessions_sticky.deprecated import FormerMethods, former_owner
+from sessions_sticky.deprecated import former_owner
 from sessions_sticky.policy import Policy
+from sessions_sticky.queries.manager_methods import ManagerMethods
 from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
@@ -47,7 +48,7 @@ def on_loop(
     return call
 
 
-class SessionManager(FormerMethods):
+class SessionManager(ManagerMethods):
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
     `cache` is a Django cache or an alias, by default `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after

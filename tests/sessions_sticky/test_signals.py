@@ -201,6 +201,6 @@ def test_signal_names_the_manager_that_made_the_change(manager, heard):
     other = SessionManager("default", ttl_seconds=60)
     manager.create("conv-1", **PROPOSAL)
     other.create("conv-2", **PROPOSAL)
-    other.delete_all(everything=True)
+    other.all().delete()
     assert [kwargs["manager"] for _, kwargs in heard] == [manager, other, other, other]
     assert repr(other) == "<SessionManager on the cache 'default', idle time 60 s>"

@@ -254,10 +254,10 @@ def test_bulk_finishes_when_its_process_was_killed_and_it_is_called_again(manage
     finally:
         drain.kill()
         drain.communicate()
-    moved = manager.count(provider="elsewhere")
+    moved = manager.filter(provider="elsewhere").count()
     assert 100 <= moved < 2_000
     check(raw, [manager.get(session.id) for session in made])
-    assert manager.rebind_all(provider="openai", to_provider="elsewhere", reason="again") == 2_000 - moved
+    assert manager.filter(provider="openai").rebind(to_provider="elsewhere", reason="again") == 2_000 - moved
     check(raw, [manager.get(session.id) for session in made])
     assert len(manager.recent(limit=1_000)) == 1_000
     assert len([e for session in made[:20] for e in manager.history(session.id) if e.kind == "rebound"]) == 20
@@ -270,7 +270,7 @@ def test_session_stays_deleted_when_a_process_remembers_it(call, manager, raw, p
     other = SessionManager() if process == "same" else manager
     if process == "another":
         seen = manager._store.last_seen.recall("conv-123", 0)
-        other.delete_all(everything=True)
+        other.all().delete()
         manager._store.last_seen.remember(seen, time.monotonic(), 10)  # as in the process that did not delete it
     else:
         assert call("delete_all", everything=True) == 1
@@ -335,7 +335,7 @@ def test_bulk_changes_each_session_during_chats(call, manager, before_changes, s
 
     before_changes(chat, times=100)
     assert call("rebind_all", **DRAIN) == 30
-    assert sorted(ids(walk(manager.page, provider="mistral"))) == sorted(ids(made))
+    assert sorted(ids(walk(manager.filter(provider="mistral").page))) == sorted(ids(made))
 
 
 @on_real
