@@ -25,8 +25,12 @@ class Breaker:
 
     def check(self) -> None:
         """Raise `SessionStoreUnavailable` while open, except for one trial at a time."""
-        if not self._admit():
+        if self._open_until is None:
+            return
+        now = time.monotonic()
+        if now < self._open_until:
             raise SessionStoreUnavailable("Session store unavailable: circuit breaker is open")
+        self._open_until = now + RETRY_SECONDS
 
     def note(self, error: Exception | None = None) -> None:
         """Close if the store answered, even with an error; open if it did not."""
@@ -40,12 +44,3 @@ class Breaker:
     def _measure(self, *, is_open: bool) -> None:
         if self._measured:
             metrics.breaker(is_open=is_open)
-
-    def _admit(self) -> bool:
-        if self._open_until is None:
-            return True
-        now = time.monotonic()
-        if now < self._open_until:
-            return False
-        self._open_until = now + RETRY_SECONDS
-        return True
