@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from asgiref.sync import markcoroutinefunction
+
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.queries.filters import Filters
 
@@ -32,13 +34,13 @@ def method_of(manager: SessionManager, name: str) -> Callable[..., Any]:
     if plain not in OF_QUERIES:
         return getattr(manager, name)  # type: ignore[no-any-return]
 
-    def call(*, everything: bool = False, **kwargs: Any) -> Any:
+    def call(**kwargs: Any) -> Any:
         if "external_id" in kwargs:
             kwargs["owner"] = kwargs.pop("external_id")
         filters: Any = {field: kwargs.pop(field) for field in Filters._fields if field in kwargs}
         return getattr(manager.all().filter(**filters), prefix + OF_QUERIES[plain])(**kwargs)
 
-    return call
+    return markcoroutinefunction(call) if prefix else call
 
 
 def sample(conversation_id: Any = "conv-123", **fields: Any) -> Session:

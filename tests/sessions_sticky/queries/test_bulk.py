@@ -115,28 +115,15 @@ def test_rebind_all_moves_to_another_model_of_the_same_provider(call, manager, s
     assert call("count", provider="openai", model="gpt-5") == 13
 
 
-@on_valkey
-@pytest.mark.parametrize("method", ["delete_all", "rebind_all"])
-@pytest.mark.parametrize(
-    "given", [{}, {"provider": "openai", "everything": True}, {"external_id": "", "everything": True}]
-)
-def test_bulk_needs_either_a_filter_or_everything(call, manager, method, given):
-    fill(manager, 1)
-    keywords = {"to_provider": "mistral", "reason": ""} if method == "rebind_all" else {}
-    with pytest.raises(ValueError, match="everything"):
-        call(method, **keywords, **given)
-    assert call("count", provider="openai") == 1
-
-
 @on_real
 def test_bulk_changes_all_when_everything_is_requested(call, manager, raw):
     fill(manager, 3)
     manager.create("other", "p", "m", "o")
-    assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="a test") == 4
-    assert call("delete_all", everything=True) == 4
+    assert call("rebind_all", to_provider="mistral", to_model="large", reason="a test") == 4
+    assert call("delete_all") == 4
     assert not [*raw.scan_iter("sentinel:session:*")]
     reported = []
-    assert call("delete_all", everything=True, progress=lambda *p: reported.append(p)) == 0
+    assert call("delete_all", progress=lambda *p: reported.append(p)) == 0
     assert reported == []
 
 
@@ -273,7 +260,7 @@ def test_session_stays_deleted_when_a_process_remembers_it(call, manager, raw, p
         other.all().delete()
         manager._store.last_seen.remember(seen, time.monotonic(), 10)  # as in the process that did not delete it
     else:
-        assert call("delete_all", everything=True) == 1
+        assert call("delete_all") == 1
     session, outcome = call("resolve", "conv-123", **OTHER)
     assert outcome is Outcome.CREATED
     assert session.provider == OTHER["provider"] != bound.provider
