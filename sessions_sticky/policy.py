@@ -14,7 +14,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
-from sessions_sticky.recording import count_move, record_turns
+from sessions_sticky.recording import record_move, record_turns
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -31,7 +31,6 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import move_sums
 from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -55,9 +54,7 @@ class Policy:
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
-        keys.check(conversation_id)
-        raw = await self._send(self._store.read(keys.session(conversation_id)))
-        return readable(conversation_id, raw)
+        return readable(conversation_id, await self.get_raw(conversation_id))
 
     async def inspect(self, conversation_id: str) -> Entry | None:
         """Read the session with its remaining idle time."""
@@ -86,8 +83,7 @@ class Policy:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
-        has_index = conf.index and self._store.has_index
-        if has_index and former is not None and index.zsets(former) != index.zsets(session):
+        if conf.index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._seen.remember(session, asked_at, conf.last_seen_size)
         self._mark_refreshed(session)
@@ -180,14 +176,7 @@ class Policy:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
         self._seen.correct(moved)  # not a use: keep the remaining idle time
-        metrics.rebound(reason, self._actor, session.provider, provider)
-        if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
-            await count_move(self._store, self._send, move_sums(reason, self._actor, {(session.provider, provider): 1}))
-        logger.info(
-            "rebound %r from %r, model %r, to %r, model %r: %r",
-            *(session.id, session.provider, session.model, provider, model, reason),
-            extra={"conversation_id": session.id},
-        )
+        await record_move(self._store, self._send, session, moved, reason=reason, actor=self._actor)
         await self._send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
         return moved
 

@@ -22,6 +22,7 @@ from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
 from tests.servers import FakeServer, program_version, start_server
+from tests.sessions_sticky.calls import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -167,8 +168,8 @@ def call(request: pytest.FixtureRequest, manager: SessionManager) -> Callable[..
     `async_to_sync` rather than `asyncio.run`: a database cache's thread hops come back to the test's connection.
     """
     if request.param == "sync":
-        return lambda name, *args, **kwargs: getattr(manager, name)(*args, **kwargs)
-    return lambda name, *args, **kwargs: async_to_sync(getattr(manager, f"a{name}"))(*args, **kwargs)
+        return lambda name, *args, **kwargs: method_of(manager, name)(*args, **kwargs)
+    return lambda name, *args, **kwargs: async_to_sync(method_of(manager, f"a{name}"))(*args, **kwargs)
 
 
 def patient_config(url: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -120,33 +121,15 @@ def _search_url(admin: PageAdmin, text: str, **more: str) -> str:
 
 
 def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
-    by_owner = admin.url("changelist") + query_of(Filters(owner=text))
-    is_owner = _is_owner(text)
-    if _is_bound(text):
-        if is_owner:
-            messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
-        return admin.session_url(text)
-    if is_owner:
-        return by_owner
-    return admin.session_url(text) if _has_history(text) else None
-
-
-def _is_bound(conversation_id: str) -> bool:
-    try:
-        return sessions.inspect(conversation_id) is not None
-    except InvalidConversationId:
-        return False
-
-
-def _is_owner(name: str) -> bool:
-    try:
-        return sessions.filter(owner=name).count() > 0
-    except SessionNotSupported:
-        return False
-
-
-def _has_history(conversation_id: str) -> bool:
-    try:
-        return bool(sessions.history(conversation_id))
-    except (InvalidConversationId, SessionNotSupported):
-        return False
+    is_bound = is_owner = has_history = False
+    with suppress(InvalidConversationId):
+        is_bound = sessions.inspect(text) is not None
+    with suppress(SessionNotSupported):
+        is_owner = sessions.filter(owner=text).count() > 0
+    if is_bound and is_owner:
+        messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
+    if is_owner and not is_bound:
+        return admin.url("changelist") + query_of(Filters(owner=text))
+    with suppress(InvalidConversationId, SessionNotSupported):
+        has_history = is_bound or bool(sessions.history(text))
+    return admin.session_url(text) if has_history else None

@@ -15,7 +15,6 @@ from sessions_sticky.api.serializers import (
     TEXT,
     NamedChoiceField,
     TextField,
-    iso_time,
     not_blank,
     valid_target,
     with_owner,
@@ -24,6 +23,7 @@ from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.job import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.times import format_any
 from sessions_sticky.session import LATEST
 
 
@@ -203,9 +203,9 @@ class OperationSerializer(serializers.Serializer[Any]):
                 "external_id": instance.owner,
                 "back": instance.is_back,
                 "ended_at": instance.ended_at,
-                "started_at_iso": iso_time(instance.started_at),
-                "updated_at_iso": iso_time(instance.updated_at),
-                "ended_at_iso": None if instance.ended_at is None else iso_time(instance.ended_at),
+                "started_at_iso": format_any(instance.started_at),
+                "updated_at_iso": format_any(instance.updated_at),
+                "ended_at_iso": None if instance.ended_at is None else format_any(instance.ended_at),
             }
         )
 

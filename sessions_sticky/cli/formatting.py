@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.times import format_instant
+from sessions_sticky.queries.times import format_any, format_instant
 from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
 
@@ -21,10 +21,7 @@ def truncate(text: str, width: int) -> str:
 
 def format_time(unix_seconds: int) -> str:
     """Return a time as `2026-11-22T19:12:07Z`, or the number if there is no such date."""
-    try:
-        return format_instant(unix_seconds)
-    except (ValueError, OverflowError, OSError):
-        return str(unix_seconds)
+    return format_any(unix_seconds) or str(unix_seconds)
 
 
 def format_duration(seconds: float | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import warnings
 from datetime import datetime
 from typing import NamedTuple
 
@@ -28,12 +27,6 @@ class Page(NamedTuple):
 
     entries: list[Entry]
     next_cursor: str | None
-
-    @property
-    def sessions(self) -> list[Entry]:
-        """The entries, under their name of 0.1. Deprecated."""
-        warnings.warn("Page.sessions is deprecated: use entries", DeprecationWarning, stacklevel=2)
-        return self.entries
 
 
 class RouteStats(NamedTuple):

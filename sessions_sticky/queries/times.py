@@ -40,3 +40,11 @@ def parse_time(text: str, now: float) -> float:
 def format_instant(unix_seconds: float) -> str:
     """Return a time as `parse_time` reads it."""
     return f"{datetime.fromtimestamp(unix_seconds, UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+
+
+def format_any(unix_seconds: int) -> str | None:
+    """Return a time like `format_instant`; None if another program has set one outside of the calendar."""
+    try:
+        return format_instant(unix_seconds)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -7,7 +7,7 @@ that it does not push out others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -174,15 +174,13 @@ def last_events(conversation_id: str) -> Command[list[bytes]]:
 
 def last_move(entries: list[bytes] | None, session: Session) -> Event | None:
     """Return the move that led to the binding of a session; None if it was never moved, or if that is not known."""
-    for entry in reversed(entries or []):
-        milliseconds, _, encoded = entry.partition(b" ")
-        stored, at = _decoded(encoded), _instant(milliseconds)
-        if stored is None or at is None or (stored.kind == "created" and stored.reason == RESTORED):
+    for stored, at, position in _own_entries(reversed(entries or [])):
+        if stored.kind == "created" and stored.reason == RESTORED:
             continue
         now = (stored.provider, stored.model, stored.created_at)
         if stored.kind != "rebound" or now != (session.provider, session.model, session.created_at):
             return None
-        return _event(stored, session.id, at, f"{milliseconds.decode()}-0")
+        return _event(stored, session.id, at, position)
     return None
 
 
@@ -190,12 +188,8 @@ def read_conversation_events(conversation_id: str, entries: list[bytes], session
     """Decode the list of a conversation and add its bindings; `session` is the current one."""
     events: list[Event] = []
     created_at: int | None = None
-    for entry in entries:
-        milliseconds, _, encoded = entry.partition(b" ")
-        stored, at = _decoded(encoded), _instant(milliseconds)
-        if stored is None or at is None:
-            continue
-        event = _event(stored, conversation_id, at, f"{milliseconds.decode()}-0")
+    for stored, at, position in _own_entries(entries):
+        event = _event(stored, conversation_id, at, position)
         if stored.created_at not in (None, created_at):
             created_at = stored.created_at
             if event.kind != "created" or event.reason == RESTORED:
@@ -207,6 +201,15 @@ def read_conversation_events(conversation_id: str, entries: list[bytes], session
     if session is not None and session.created_at != created_at:
         events += _bound(conversation_id, session.created_at, session.provider, session.model, after=events)
     return events
+
+
+def _own_entries(entries: Iterable[bytes]) -> Iterator[tuple[_Stored, datetime, str]]:
+    """Decode entries of the list of a conversation, with time and position; skip invalid ones of other programs."""
+    for entry in entries:
+        milliseconds, _, encoded = entry.partition(b" ")
+        stored, at = _decoded(encoded), _instant(milliseconds)
+        if stored is not None and at is not None:
+            yield stored, at, f"{milliseconds.decode()}-0"
 
 
 def _bound(

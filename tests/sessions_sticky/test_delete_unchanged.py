@@ -111,6 +111,6 @@ def test_delete_unchanged_is_in_the_index_the_history_and_the_signals_when_done(
     finally:
         session_deleted.disconnect(hear)
     assert [(each["conversation_id"], each["session"], each["actor"]) for each in heard] == [("conv-1", session, "ada")]
-    assert ids([entry.session for entry in manager.page().entries]) == []
+    assert ids([entry.session for entry in manager.all().page().entries]) == []
     assert [(event.kind, event.actor) for event in manager.history("conv-1")][-1] == ("deleted", "ada")
     assert manager.resolve("conv-1", **{**PROPOSAL, "provider": "mistral"}).session.provider == "mistral"

@@ -102,7 +102,7 @@ def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache
         sessions.create(f"conv-{n}", **PROPOSAL)
     monkeypatch.setattr(reads, "MAX_STEPS", 1)
     monkeypatch.setattr(index, "MAX_DUE", 0)
-    assert sessions.count() == 3
+    assert sessions.all().count() == 3
 
 
 def test_doctor_gives_up_sampling_when_no_session_turns_up():

@@ -12,7 +12,6 @@ import pytest
 
 from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
-from sessions_sticky.queries.pages import Page
 from sessions_sticky.stores import index
 from tests.sessions_sticky.calls import on_redis
 from tests.sessions_sticky.indexed import (
@@ -211,9 +210,3 @@ def test_no_step_takes_more_than_some_routes_and_pages_keep_their_order(manager,
     assert manager.filter(provider="p0").count() == 15
     assert len(manager.stats().routes) == 30
     assert max(most) == 4
-
-
-def test_page_has_its_entries_under_their_name_of_0_1(manager):
-    page = Page([], None)
-    with pytest.warns(DeprecationWarning, match="Page.sessions is deprecated: use entries"):
-        assert page.sessions is page.entries

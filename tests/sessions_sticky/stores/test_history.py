@@ -63,8 +63,8 @@ def test_history_has_no_event_for_calls_without_effect(call, manager):
 def test_history_has_bulk_operations(call, manager):
     fill(manager, 3)
     acting = manager.acting_as("ada")
-    acting.rebind_all(provider="openai", to_provider="mistral", reason="maintenance")
-    acting.delete_all(everything=True)
+    acting.filter(provider="openai").rebind(to_provider="mistral", reason="maintenance")
+    acting.all().delete()
     for number in range(3):
         _, rebound, deleted = call("history", f"conv-{number}")
         assert rebound[3:9] == ("mistral", "gpt-4", "openai", "gpt-4", "maintenance", "ada")
@@ -299,7 +299,7 @@ def test_history_skips_what_other_programs_have_written(call, manager, raw):
 def test_history_is_not_supported_and_not_written_when_it_is_off(call, manager, raw, settings):
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     (session,) = fill(manager, 1)
-    manager.rebind_all(provider="openai", to_provider="p", reason="a test")
+    manager.filter(provider="openai").rebind(to_provider="p", reason="a test")
     manager.delete(session.id)
     assert not raw.exists(keys.history())
     assert not raw.exists(keys.history_of("conv-0"))

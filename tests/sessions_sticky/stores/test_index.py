@@ -176,7 +176,7 @@ def test_index_follows_when_sessions_are_healed_or_restored(call, manager, raw):
     check(raw, [session])
     raw.set(KEY, "junk", ex=60)
     assert call("delete", "conv-123")
-    assert manager.count() == 0
+    assert manager.all().count() == 0
 
 
 @on_real
@@ -221,6 +221,6 @@ def test_index_holds_its_entries_when_two_processes_have_seen_a_session_elsewher
     forget_refreshes(manager)
     session, _ = manager.resolve("conv-123", **PROPOSAL)
     assert session.provider == "xai"
-    assert manager.count(provider="xai") == 1
+    assert manager.filter(provider="xai").count() == 1
     assert all(b"conv-123" not in held for key, held in entries(raw).items() if "openai" in key)
-    assert moved.provider not in [entry.session.provider for entry in manager.page().entries]
+    assert moved.provider not in [entry.session.provider for entry in manager.all().page().entries]
