@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from asgiref.sync import markcoroutinefunction
 
 from sessions_sticky import Session, SessionManager
 from sessions_sticky.queries.filters import Filters
-from tests.conftest import COMPARING_STORES, PORTABLE_STORES, REDIS_STORES
-
-on_comparing = pytest.mark.parametrize("store_name", COMPARING_STORES, indirect=True)
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
-on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
 
 PROPOSAL = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
 OTHER = {"provider": "anthropic", "model": "claude", "owner": "user-456"}

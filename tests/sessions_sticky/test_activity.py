@@ -12,7 +12,8 @@ from sessions_sticky import Attempt, MinuteTurns, SessionNotSupported, SessionSt
 from sessions_sticky.queries import bulk
 from sessions_sticky.stores import usage
 from tests.conftest import REDIS_STORES
-from tests.sessions_sticky.calls import PROPOSAL, on_portable, on_redis
+from tests.sessions_sticky.calls import PROPOSAL
+from tests.sessions_sticky.marks import on_portable, on_redis
 
 
 def turn(outcome: str, provider: str, **fields) -> Turn:

@@ -15,18 +15,9 @@ from sessions_sticky import (
     SessionNotSupported,
     SessionOwnerMismatch,
 )
-from tests.conftest import EXPIRY_STORES, PORTABLE_STORES, REDIS_STORES
-from tests.sessions_sticky.calls import (
-    METHODS,
-    MOVE,
-    OTHER,
-    PROPOSAL,
-    arguments,
-    on_comparing,
-    on_portable,
-    on_redis,
-    sample,
-)
+from tests.conftest import PORTABLE_STORES, REDIS_STORES
+from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
+from tests.sessions_sticky.marks import on_comparing, on_expiry, on_portable, on_redis
 
 HOSTILE_IDS = [
     "a:b/c.d{e}*?[]\\",
@@ -129,7 +120,7 @@ def test_touch_revives_nothing_when_it_was_deleted(call):
     assert call("get", "conv-123") is None
 
 
-@pytest.mark.parametrize("store_name", EXPIRY_STORES, indirect=True)
+@on_expiry
 def test_inspect_returns_the_time_left(call, settings):
     settings.SESSION_TTL_SECONDS = 60
     session = call("create", "conv-123", **PROPOSAL)

@@ -6,8 +6,9 @@ import pytest
 from django.core.cache import cache
 
 from sessions_sticky import InvalidConversationId, SessionConflict, SessionManager, keys, session_deleted
-from tests.sessions_sticky.calls import PROPOSAL, on_comparing, on_redis, sample
+from tests.sessions_sticky.calls import PROPOSAL, sample
 from tests.sessions_sticky.indexed import ids, on_valkey
+from tests.sessions_sticky.marks import on_comparing, on_redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,8 @@ from django.core.cache import caches
 
 from sessions_sticky import Outcome, SessionConflict
 from tests.conftest import PORTABLE_STORES, SHARDED_STORES
-from tests.sessions_sticky.calls import MOVE, PROPOSAL, on_redis, sample
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
+from tests.sessions_sticky.marks import on_redis
 from tests.sessions_sticky.test_session import UNREADABLE
 
 KEY = "sentinel:session:conv-123"

@@ -26,7 +26,8 @@ from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
 from tests.conftest import SHARDED_STORES
-from tests.sessions_sticky.calls import MOVE, PROPOSAL, on_portable, on_redis
+from tests.sessions_sticky.calls import MOVE, PROPOSAL
+from tests.sessions_sticky.marks import on_portable, on_redis
 
 NOW = int(time.time())
 PRICE = Price(input=2.0, output=8.0, cached_input=0.5, cache_write=2.5)

@@ -13,7 +13,7 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries import bulk, index_reader
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.stores.redis import REMOVE, REPLACE
-from tests.sessions_sticky.calls import OTHER, PROPOSAL, on_redis
+from tests.sessions_sticky.calls import OTHER, PROPOSAL
 from tests.sessions_sticky.indexed import (
     check,
     fill,
@@ -25,6 +25,7 @@ from tests.sessions_sticky.indexed import (
     walk,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 DRAIN = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.stores import index
 from sessions_sticky.stores.local_cache import LastSeen
-from tests.sessions_sticky.calls import PROPOSAL, method_of, on_redis, sample
+from tests.sessions_sticky.calls import PROPOSAL, method_of, sample
 from tests.sessions_sticky.indexed import (
     check,
     entries,
@@ -22,6 +22,7 @@ from tests.sessions_sticky.indexed import (
     index_keys,
     on_real,
 )
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis

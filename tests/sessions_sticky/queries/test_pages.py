@@ -13,7 +13,6 @@ import pytest
 from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
 from sessions_sticky.stores import index
-from tests.sessions_sticky.calls import on_redis
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     entries,
@@ -25,6 +24,7 @@ from tests.sessions_sticky.indexed import (
     pager,
     walk,
 )
+from tests.sessions_sticky.marks import on_redis
 
 ALL = keys.index_all()
 

@@ -13,7 +13,7 @@ import pytest
 from sessions_sticky import Session, SessionManager, keys
 from sessions_sticky.queries import reindex
 from sessions_sticky.stores import index
-from tests.sessions_sticky.calls import MOVE, PROPOSAL, on_redis, sample
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
 from tests.sessions_sticky.indexed import (
     HOSTILE,
     check,
@@ -25,6 +25,7 @@ from tests.sessions_sticky.indexed import (
     on_real,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 
 class Stop(Exception):

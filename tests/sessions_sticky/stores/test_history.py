@@ -11,8 +11,9 @@ from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUn
 from sessions_sticky.queries import index_reader
 from sessions_sticky.stores import index
 from sessions_sticky.stores.history import Event, PlannedChange, read_event
-from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, on_redis, sample
+from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, sample
 from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_real, on_valkey, write_raw
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis

@@ -9,7 +9,7 @@ import pytest
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, keys
 from sessions_sticky.stores import index
 from sessions_sticky.stores.index import RefreshTracker
-from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, on_redis, sample
+from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, sample
 from tests.sessions_sticky.indexed import (
     check,
     entries,
@@ -21,6 +21,7 @@ from tests.sessions_sticky.indexed import (
     places,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 KEY = "sentinel:session:conv-123"
 WRITES = {
