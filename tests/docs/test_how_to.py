@@ -140,7 +140,7 @@ def test_page_names_the_hash_that_litellm_makes_of_a_key() -> None:
 def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page(
     run_file: Callable[..., Any], session_cache: redis.Redis
 ) -> None:
-    theirs = run_file("how-to/without-django.md", "resolve.py")["resolve"]
+    theirs = run_file("interchange.md", "resolve.py")["resolve"]
     theirs.__globals__["store"] = session_cache
     manager = SessionManager()
     bound = theirs("trip-é", "azure", "gpt-4o", "ada")
