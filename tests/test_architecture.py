@@ -30,8 +30,8 @@ def modules(folder: str) -> set[str]:
 
 
 def test_page_has_the_layers_that_are_enforced_in_their_order():
-    layers = LAYERS["sessions_sticky"]
-    assert [set(row) for row in rows("The layers of `sessions_sticky`")] == [set(layer.split(" | ")) for layer in layers]
+    layers = [set(layer.split(" | ")) for layer in LAYERS["sessions_sticky"]]
+    assert [set(row) for row in rows("The layers of `sessions_sticky`")] == layers
 
 
 @pytest.mark.parametrize("package", LAYERS)

@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.management import call_command
 
 from sessions_sticky import SessionManager, SessionOwnerMismatch
 from tests.docs.blocks import DOCS, Block, blocks
@@ -154,13 +155,59 @@ def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page
         manager.resolve("trip-é", provider="b", model="b", owner="eve")
 
 
-def test_id_is_found_where_clients_put_it(run_file: Callable[..., Any]) -> None:
-    find = run_file("how-to/conversation-id.md", "mysite/conversation.py")["conversation_of"]
-    body = {"model": "gpt-5", "metadata": {"session_id": "b"}}
-    assert find({"X-Session-Id": "a"}, body, "ada").client_id == "a"
-    assert find({}, body, "ada").client_id == "b"
-    assert find({}, body | {"conversation_id": "c"}, "ada").session_id == "c"
-    assert find({}, {"model": "gpt-5", "metadata": "text"}, "ada").session_id is None
+@pytest.fixture
+def identity_page(run_file: Callable[..., Any], settings: Any) -> dict[str, Any]:
+    """The names of the page on conversation ids, in a project with the settings that it adds."""
+    names: dict[str, Any] = {"SECRET_KEY": settings.SECRET_KEY}
+    for block in blocks("how-to/conversation-id.md"):
+        if block.path == "mysite/settings.py":
+            exec(block.text, names)
+    settings.SESSIONS_STICKY = settings.SESSIONS_STICKY | {"IDENTITY": names["SESSIONS_STICKY"]["IDENTITY"]}
+    return run_file("how-to/conversation-id.md", "mysite/conversation.py")
+
+
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "?"}]
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "source"),
+    [
+        ({"X-My-Chat-Id": "a", "X-Session-Id": "b"}, {}, "header.x-my-chat-id"),
+        ({"X-Session-Id": "a"}, {"metadata": {"session_id": "b"}}, "header.x-session-id"),
+        ({}, {"metadata": {"session_id": "b"}}, "body.metadata.session_id"),
+        ({"X-Session-Id": "a"}, {"conversation_id": "c"}, "body.conversation_id"),
+        ({}, {"messages": TURNS}, "content"),
+        ({}, {"metadata": "text"}, "none"),
+    ],
+)
+def test_id_of_the_page_is_that_of_the_command(
+    headers: dict[str, str],
+    fields: dict[str, Any],
+    source: str,
+    identity_page: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    body = {"model": "gpt-5", **fields}
+    found = identity_page["conversation_of"](headers, body, "ada")
+    assert found.source == source
+    (tmp_path / "request.json").write_text(json.dumps({"headers": headers, "body": body}))
+    call_command("sessions", "identify", str(tmp_path / "request.json"), owner="ada", json=True)
+    assert json.loads(capsys.readouterr().out)["session_id"] == found.session_id
+
+
+async def test_route_of_the_page_is_kept_by_conversations_and_not_by_first_requests(
+    identity_page: dict[str, Any], session_cache: redis.Redis
+) -> None:
+    route = identity_page["route"]
+    SessionManager().create("named", "mistral", "gpt-4o", "ada")
+    assert await route({}, {"model": "gpt-5", "conversation_id": "named"}, "ada") == ("mistral", "gpt-4o")
+    chosen, model = await route({"X-Session-Id": "a"}, {"model": "gpt-5"}, "ada")
+    (session,) = [entry.session for entry in SessionManager().all() if entry.session.id != "named"]
+    assert (chosen, model) == (session.provider, session.model)
+    await route({}, {"model": "gpt-5", "messages": TURNS[:1]}, "ada")
+    await route({}, {"model": "gpt-5"}, "ada")
+    assert SessionManager().all().count() == 2
 
 
 def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:
