@@ -6,18 +6,20 @@ import json
 import re
 import runpy
 import shutil
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.management import call_command
 
-from sessions_sticky import SessionManager, SessionOwnerMismatch
+from sessions_sticky import SessionManager, SessionOwnerMismatch, Usage
 from tests.docs.blocks import DOCS, Block, blocks
 from tests.docs.reader import Reader
 from tests.servers import Server, start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     import redis
@@ -219,16 +221,56 @@ def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..
 async def test_failover_spills_over_or_rebinds_as_the_page_says(
     run_file: Callable[..., Any], session_cache: redis.Redis
 ) -> None:
-    answer = run_file("explanation/what-happens-when.md", "mysite/failover.py")["answer"]
+    answer = run_file("how-to/calling-providers.md", "mysite/failover.py")["answer"]
     manager = SessionManager()
     session = await manager.acreate("trip-1", "azure", "gpt-4o", "ada")
-    assert await answer(session, ["openai"], refusing("azure", TimeoutError)) == "openai"
+    assert await answer(session, ["azure", "openai"], refusing("azure", TimeoutError)) == "openai"
+    assert await answer(session, ["openai", "azure"], refusing("azure", TimeoutError)) == "openai"
     assert await manager.aget("trip-1") == session
     await manager.arebind(session, provider="mistral", model="gpt-4o", reason="concurrent")
     assert await answer(session, ["openai"], refusing("azure", PermissionError)) == "mistral"
     now = await manager.aget("trip-1")
     assert await answer(now, ["openai"], refusing("mistral", PermissionError)) == "openai"
     assert (await manager.aget("trip-1")).provider == "openai"
+
+
+class Completions:
+    """The `chat.completions` of a client of openai; answers every message with the words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.chat = SimpleNamespace(completions=self)
+
+    async def create(self, *, model: str, messages: list[Any], stream: bool = False, **_: Any) -> Any:
+        """Return an answer, or the chunks of one with its usage in the last."""
+        if stream:
+            return self._chunks()
+        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=" ".join(self.words)))])
+
+    async def _chunks(self) -> AsyncIterator[Any]:
+        for word in self.words:
+            yield SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=word))], usage=None)
+        details = SimpleNamespace(cached_tokens=1_024)
+        usage = SimpleNamespace(prompt_tokens=2_000, prompt_tokens_details=details, completion_tokens=2)
+        yield SimpleNamespace(choices=[], usage=usage)
+
+
+async def test_calls_of_the_page_answer_and_record_the_turn(
+    run_file: Callable[..., Any], session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai = SimpleNamespace(AsyncOpenAI=lambda **_: Completions("Hello", "you"))
+    monkeypatch.setitem(sys.modules, "openai", openai)
+    providers = run_file("how-to/calling-providers.md", "mysite/providers.py")
+    assert await providers["ask"]("azure", "gpt-4o", "Hi") == "Hello you"
+    monkeypatch.setitem(sys.modules, "mysite", SimpleNamespace(__path__=[]))
+    monkeypatch.setitem(sys.modules, "mysite.providers", SimpleNamespace(CLIENTS=providers["CLIENTS"]))
+    stream = run_file("how-to/calling-providers.md", "mysite/stream.py")["stream"]
+    session = await SessionManager().acreate("trip-1", "azure", "gpt-4o", "ada")
+    assert [text async for text in stream(session, "created", [])] == ["Hello", "you"]
+    trail = SessionManager().trail("trip-1")
+    assert trail is not None
+    (turn,) = trail.turns
+    assert (turn.provider, turn.usage) == ("azure", Usage(input=2_000, read=1_024, output=2))
 
 
 def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:
