@@ -13,7 +13,6 @@ from sessions_sticky.admin.filters import conditions_in
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 
 MAX_NAME_LENGTH = 256
 MAX_REASON_LENGTH = 500
@@ -97,7 +96,7 @@ class BulkForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         """Parse the conditions, also the operation, which only links to the page have."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        for name in Conditions._fields:
+        for name in (*self.fields, "operation"):
             try:
                 conditions_in({name: self.data.get(name, "")})
             except ValueError as exc:
