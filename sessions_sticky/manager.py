@@ -7,10 +7,10 @@ a thread on other caches. queries/manager_methods.py has the methods for many se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial, wraps
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.cache.backends.base import BaseCache
@@ -45,23 +45,6 @@ def former_owner(method: Callable[P, T]) -> Callable[P, T]:
     return markcoroutinefunction(call) if iscoroutinefunction(method) else call
 
 
-def on_loop(
-    method: Callable[Concatenate[SessionManager, P], T],
-) -> Callable[Concatenate[SessionManager, P], Coroutine[Any, Any, T]]:
-    """Return the async form of a method that `Policy` has under the same name, with its documentation."""
-    name = method.__name__
-
-    @wraps(method)
-    async def call(manager: SessionManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = await getattr(manager._async, name)(*args, **kwargs)
-        return result
-
-    call.__name__ = f"a{name}"
-    how = f"Async form of `{name}`, with the same errors; on Redis it runs on the event loop, without a thread."
-    call.__doc__ = f"{method.__doc__}\n\n{how}"
-    return call
-
-
 class SessionManager(ManagerMethods):
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
@@ -69,6 +52,9 @@ class SessionManager(ManagerMethods):
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
     connection. Raises `ValueError` for another type of `cache`, and for a `ttl_seconds` that is not a whole number of
     at least 1.
+
+    The async form of a method (`aget` of `get`) takes the same arguments and raises the same errors. On Redis those for
+    single sessions run on the event loop, without a thread.
 
     Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
     `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
@@ -110,13 +96,17 @@ class SessionManager(ManagerMethods):
         """Return the session without extending it; None if it is missing, expired or unreadable."""
         return run(self._blocking.get(conversation_id))
 
-    aget = on_loop(get)
+    async def aget(self, conversation_id: str) -> Session | None:
+        """Async form of `get`."""
+        return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
         """Return the session with its remaining idle time, without extending it; None as in `get`."""
         return run(self._blocking.inspect(conversation_id))
 
-    ainspect = on_loop(inspect)
+    async def ainspect(self, conversation_id: str) -> Entry | None:
+        """Async form of `inspect`."""
+        return await self._async.inspect(conversation_id)
 
     @former_owner
     def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False) -> Session:
@@ -128,13 +118,20 @@ class SessionManager(ManagerMethods):
         """
         return run(self._blocking.create(conversation_id, provider, model, owner, replace=replace))
 
-    acreate = former_owner(on_loop(create))
+    @former_owner
+    async def acreate(
+        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
+    ) -> Session:
+        """Async form of `create`."""
+        return await self._async.create(conversation_id, provider, model, owner, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
         """Reset the idle time; return False if there is no session. Never restores a deleted one."""
         return run(self._blocking.touch(conversation_id))
 
-    atouch = on_loop(touch)
+    async def atouch(self, conversation_id: str) -> bool:
+        """Async form of `touch`."""
+        return await self._async.touch(conversation_id)
 
     @former_owner
     def resolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
@@ -154,7 +151,10 @@ class SessionManager(ManagerMethods):
         """
         return run(self._blocking.resolve(conversation_id, provider, model, owner))
 
-    aresolve = former_owner(on_loop(resolve))
+    @former_owner
+    async def aresolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
+        """Async form of `resolve`."""
+        return await self._async.resolve(conversation_id, provider, model, owner)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
         """Move a conversation to another provider or model, if its binding still equals `session`.
@@ -165,7 +165,9 @@ class SessionManager(ManagerMethods):
         """
         return run(self._blocking.rebind(session, provider, model, reason))
 
-    arebind = on_loop(rebind)
+    async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
+        """Async form of `rebind`."""
+        return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
         """Delete a session; return False if there was none.
@@ -174,7 +176,9 @@ class SessionManager(ManagerMethods):
         """
         return run(self._blocking.delete(conversation_id))
 
-    adelete = on_loop(delete)
+    async def adelete(self, conversation_id: str) -> bool:
+        """Async form of `delete`."""
+        return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
         """Delete a session if its binding still equals `session`.
@@ -184,13 +188,17 @@ class SessionManager(ManagerMethods):
         """
         run(self._blocking.delete_unchanged(session))
 
-    adelete_unchanged = on_loop(delete_unchanged)
+    async def adelete_unchanged(self, session: Session) -> None:
+        """Async form of `delete_unchanged`."""
+        await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
         """Return the stored bytes, readable or not, without extending the session; None if there are none."""
         return run(self._blocking.get_raw(conversation_id))
 
-    aget_raw = on_loop(get_raw)
+    async def aget_raw(self, conversation_id: str) -> bytes | None:
+        """Async form of `get_raw`."""
+        return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
@@ -200,7 +208,9 @@ class SessionManager(ManagerMethods):
         """
         return run(self._blocking.trail(conversation_id))
 
-    atrail = on_loop(trail)
+    async def atrail(self, conversation_id: str) -> Trail:
+        """Async form of `trail`."""
+        return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
         """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
@@ -212,10 +222,7 @@ class SessionManager(ManagerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
-
-        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `record_turn`."""
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

@@ -23,7 +23,7 @@ class Breaker:
         self._open_until: float | None = None
         self._measured = measured
 
-    def check(self) -> None:
+    def admit(self) -> None:
         """Raise `SessionStoreUnavailable` while open, except for one trial at a time."""
         if self._open_until is None:
             return
@@ -32,7 +32,7 @@ class Breaker:
             raise SessionStoreUnavailable("Session store unavailable: circuit breaker is open")
         self._open_until = now + RETRY_SECONDS
 
-    def note(self, error: Exception | None = None) -> None:
+    def record(self, error: Exception | None = None) -> None:
         """Close if the store answered, even with an error; open if it did not."""
         if error is not None and not isinstance(error, ResponseError):
             self._open_until = time.monotonic() + RETRY_SECONDS

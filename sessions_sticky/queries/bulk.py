@@ -23,7 +23,7 @@ from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Change, Event, bulk_event
+from sessions_sticky.stores.history import Event, PlannedChange, bulk_event
 from sessions_sticky.stores.usage import add_commands, move_sums
 from sessions_sticky.turns import DEFAULT_CACHE_SECONDS
 
@@ -156,10 +156,10 @@ class Bulk:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
-        change = Change("deleted", None, None, "", self._actor, self._recorded.operation)
+        change = PlannedChange("deleted", None, None, "", self._actor, self._recorded.operation)
         if move is not None:
             moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
-            change = Change("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
+            change = PlannedChange("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
         try:
             self._store.send(bulk_event(change, filters[:3], number))
         except SessionStoreUnavailable as exc:

@@ -96,7 +96,7 @@ class _Doctor:
             if _is_refused(exc):
                 self._unless_refused("rights", self._rights)
             return
-        if self._store.refresh_tracker is None:
+        if not self._store.has_index:
             kind = type(caches[conf.cache]).__name__
             message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
             hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")

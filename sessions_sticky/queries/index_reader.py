@@ -14,7 +14,7 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.pages import Cursor
 from sessions_sticky.session import Session, readable
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import Store, check_redis
+from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import Event, last_events, last_move
 
 BATCH_SIZE = 500
@@ -60,7 +60,7 @@ class IndexReader:
     """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
-        check_redis(store, "list sessions")
+        require_index(store, "list sessions")
         if not conf.index:
             raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
         self._store = store

@@ -19,8 +19,14 @@ from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexRea
 from sessions_sticky.queries.pages import Cursor, HourStats, Page, RouteStats, Stats
 from sessions_sticky.session import Entry, readable
 from sessions_sticky.stores import created_counts, index
-from sessions_sticky.stores.base import Store, check_redis
-from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
+from sessions_sticky.stores.base import Store, require_index
+from sessions_sticky.stores.history import (
+    Event,
+    conversation_events,
+    read_conversation_events,
+    read_recent,
+    recent_events,
+)
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -124,8 +130,10 @@ def history(store: Store, conversation_id: str) -> list[Event]:
     """Return the events of one conversation, oldest first."""
     keys.check(conversation_id)
     _check_history(store)
-    found, raw = store.send(Batch([own_events(conversation_id), Command(("GET", keys.session(conversation_id)))]))
-    return read_own(conversation_id, found or [], readable(conversation_id, raw))
+    found, raw = store.send(
+        Batch([conversation_events(conversation_id), Command(("GET", keys.session(conversation_id)))])
+    )
+    return read_conversation_events(conversation_id, found or [], readable(conversation_id, raw))
 
 
 def recent(store: Store, after: str | None, limit: int) -> list[Event]:
@@ -138,7 +146,7 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
 
 
 def _check_history(store: Store) -> None:
-    check_redis(store, "keep a history")
+    require_index(store, "keep a history")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
 

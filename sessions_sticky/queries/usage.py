@@ -7,7 +7,7 @@ from math import ceil
 from typing import NamedTuple
 
 from sessions_sticky.stores import usage
-from sessions_sticky.stores.base import Store, check_redis
+from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.turns import TurnTotals
 
 
@@ -119,4 +119,4 @@ def _check(store: Store, minutes: int) -> None:
     """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
     if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= usage.MAX_MINUTES:
         raise ValueError(f"minutes must be a whole number from 1 to {usage.MAX_MINUTES}, not {minutes!r}")
-    check_redis(store, "add up usage")
+    require_index(store, "add up usage")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command
-from sessions_sticky.stores.history import Change
+from sessions_sticky.stores.history import PlannedChange
 
 HOUR_MINUTES, DAY_HOURS = 60, 24
 MINUTE_COUNTS = HOUR_MINUTES + 1
@@ -17,7 +17,7 @@ Counts = tuple[Literal["", "created", "done"], tuple[str, str]]
 """The option `counts` of a change, and its two counters."""
 
 
-def counters_of(change: Change | None, counter: str) -> Counts:
+def counters_of(change: PlannedChange | None, counter: str) -> Counts:
     """Return the counters of a change: `counter` if given, else those of a new session's `created_at`."""
     if change is not None and counter:
         return "done", (counter, counter)

@@ -70,7 +70,7 @@ class EventFilter(NamedTuple):
         )
 
 
-class Change(NamedTuple):
+class PlannedChange(NamedTuple):
     """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
     kind: Kind
@@ -81,7 +81,7 @@ class Change(NamedTuple):
     operation: str = ""
 
     @property
-    def is_own(self) -> bool:
+    def in_conversation_history(self) -> bool:
         """Whether the list of its conversation records it; a binding by a chat follows from `created_at`."""
         return self.kind != "created" or bool(self.reason) or self.actor != metrics.GATEWAY
 
@@ -148,7 +148,7 @@ def read_recent(entries: Any) -> list[Event]:
     return [event for event in found if event]
 
 
-def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Command[Any]:
+def bulk_event(change: PlannedChange, filters: Sequence[str | None], number: int) -> Command[Any]:
     """Add a bulk operation to the stream; `filters` are provider, model and owner (not recorded)."""
     provider, model, _ = filters
     now = change.after or Session("", provider or "", model or "", "", 0)
@@ -162,7 +162,7 @@ def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Co
     return Command(("XADD", keys.history(), *kept, "*", "id", "", "event", _ENCODER.encode(stored)))
 
 
-def own_events(conversation_id: str) -> Command[list[bytes]]:
+def conversation_events(conversation_id: str) -> Command[list[bytes]]:
     """Read the list of one conversation."""
     return Command(("LRANGE", keys.history_of(conversation_id), 0, -1))
 
@@ -184,7 +184,7 @@ def last_move(entries: list[bytes] | None, session: Session) -> Event | None:
     return None
 
 
-def read_own(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
+def read_conversation_events(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
     """Decode the list of a conversation and add its bindings; `session` is the current one."""
     events: list[Event] = []
     created_at: int | None = None

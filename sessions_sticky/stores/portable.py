@@ -17,6 +17,7 @@ from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
+from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.local_cache import LastSeen, OutageLog
 from sessions_sticky.turns import (
     MAX_SPILL_OVERS,
@@ -57,11 +58,12 @@ class PortableStore:
     concurrently recorded turns of one session one may be lost.
     """
 
-    refresh_tracker: None = None
+    has_index = False
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
         self.outages = OutageLog()
+        self.refresh_tracker = RefreshTracker()
         # Called for each request: Django has one cache object for each thread.
         self._get_cache = get_cache
 

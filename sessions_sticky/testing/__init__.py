@@ -135,8 +135,7 @@ def advance_time(seconds: float) -> None:
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
     entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
-    if remembered.refresh_tracker is not None:
-        vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
+    vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:

@@ -156,3 +156,15 @@ def test_page_has_every_variable_that_the_gateway_reads():
     source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
     read = set(re.findall(r'environment\.\w+\(\s*"(\w+)"', source)) | {"SECRET_KEY", "PROMETHEUS_MULTIPROC_DIR"}
     assert sorted(name.strip("`") for name, *_ in rows("gateway-settings.md")) == sorted(read)
+
+
+def test_page_has_the_default_and_the_range_of_every_number_of_the_gateway():
+    source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
+    numbers = re.findall(r'\.number\(\s*"(\w+)", default=([\d *]+), least=(\d+), most=([\d_* -]+?)\s*\)', source)
+    documented = {
+        name.strip("`"): (default.strip("`"), words) for name, default, words, _ in rows("gateway-settings.md")
+    }
+    assert len(numbers) == source.count("environment.number(")
+    for name, *values in numbers:
+        default, least, most = (eval(value) for value in values)
+        assert documented[name] == (str(default), f"{least} to {most}"), name

@@ -143,7 +143,7 @@ for _ in range(3):
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(sessions.aget("conv-123")) is None
     loop.close()
-print(len(sessions._store._servers._async_client._lines), "loop remembered")
+print(len(sessions._store._servers._async_client._loop_pipelines), "loop remembered")
 """
 
 

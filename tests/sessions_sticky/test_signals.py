@@ -11,7 +11,8 @@ from django.dispatch import Signal
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL
-from tests.sessions_sticky.indexed import fill, on_real, on_redis, on_valkey
+from tests.sessions_sticky.indexed import fill, on_real, on_valkey
+from tests.sessions_sticky.marks import on_redis
 
 SIGNALS = {"created": session_created, "rebound": session_rebound, "deleted": session_deleted}
 

@@ -20,12 +20,12 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     places,
     walk,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 DRAIN = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 

@@ -21,8 +21,8 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     index_keys,
     on_real,
-    on_redis,
 )
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis

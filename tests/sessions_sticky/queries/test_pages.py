@@ -20,11 +20,11 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     pager,
     walk,
 )
+from tests.sessions_sticky.marks import on_redis
 
 ALL = keys.index_all()
 

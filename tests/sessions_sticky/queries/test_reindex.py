@@ -23,9 +23,9 @@ from tests.sessions_sticky.indexed import (
     index_keys,
     lose_index,
     on_real,
-    on_redis,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 
 class Stop(Exception):

@@ -10,9 +10,10 @@ import pytest
 from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUnavailable, keys
 from sessions_sticky.queries import index_reader
 from sessions_sticky.stores import index
-from sessions_sticky.stores.history import Change, Event, read_event
+from sessions_sticky.stores.history import Event, PlannedChange, read_event
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, sample
-from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_real, on_redis, on_valkey, write_raw
+from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_real, on_valkey, write_raw
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis
@@ -316,7 +317,7 @@ def test_history_refuses_an_id_that_names_no_conversation(call):
 
 
 def test_event_is_read_as_it_was_written():
-    encoded = Change("rebound", sample(), sample(provider="p", model="m"), "why", "ada").to_json()
+    encoded = PlannedChange("rebound", sample(), sample(provider="p", model="m"), "why", "ada").to_json()
     at = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     position = f"{int(at.timestamp() * 1000)}-7"
     assert read_event(position.encode(), b"conv-123", encoded) == Event(
