@@ -62,13 +62,6 @@ class Body:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
 
-    def decode(self) -> dict[str, Any]:
-        """Return the whole object decoded. Only for the echo: the cost grows with the body."""
-        try:
-            return {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
-
     def replace(self, changes: Mapping[str, bytes | None]) -> Body:
         """Return a copy with some values replaced or added, as JSON; None removes a field. Others keep their bytes."""
         fields = dict(self.fields)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,6 @@ import msgspec
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import chat as echo
 from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
 from sessions_sticky.identity.content import Prompt, chat_prompt
 
@@ -82,11 +81,6 @@ class ChatCompletions(Api):
     def may_end_after(self, whole_events: bytes) -> bool:
         """Some providers omit `[DONE]` after the chunk with the `finish_reason`."""
         return _FINISHED.search(whole_events) is not None
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with what the last message says."""
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.completion(provider, request)
 
 
 CHAT = ChatCompletions()

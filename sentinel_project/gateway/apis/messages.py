@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,6 @@ import msgspec
 from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import messages as echo
 from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.content import Prompt, messages_prompt
@@ -127,11 +126,6 @@ class Messages(Api):
         """Return the container of the request and a file of its messages."""
         return [*container_references(body), *file_references(body, ANTHROPIC_FILE)]
 
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with the user's last text."""
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.message(provider, request)
-
 
 class CountTokens(Messages):
     """`POST /v1/messages/count_tokens`."""
@@ -140,10 +134,6 @@ class CountTokens(Messages):
     answer_field = "input_tokens"
     binds = False
     streams = False
-
-    def echo(self, provider: str, body: Body) -> bytes:
-        """Count words."""
-        return echo.token_count(body.decode())
 
 
 def _without_thinking(message: bytes) -> bytes | None:

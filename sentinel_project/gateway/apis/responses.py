@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,6 @@ import msgspec
 from sentinel_project.gateway.apis import events, json_text, response_objects
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, invalid_field
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import responses as echo
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.content import Prompt, responses_prompt
 
@@ -130,23 +129,12 @@ class Responses(Api):
         """A background response is created even if its request fails."""
         return bytes(body.fields.get("background", b"null")) != b"true"
 
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with the text of the last item; the echo stores no objects."""
-        for reference in self.references(body):
-            raise reference.not_found
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.response(provider, request)
-
 
 class Compact(Responses):
     """`POST /v1/responses/compact`: replaces a history by one that its account alone can read."""
 
     path = "/responses/compact"
     streams = False
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Refuse: the echo keeps no history."""
-        raise ApiError(400, f"Provider {provider!r} does not support compaction", code="unsupported")
 
 
 class InputTokens(Responses):
@@ -160,10 +148,6 @@ class InputTokens(Responses):
     def may_omit_model(self, body: Body) -> bool:
         """The API requires none."""
         return True
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Count words."""
-        return echo.input_tokens(body.decode())
 
 
 RESPONSES = Responses()

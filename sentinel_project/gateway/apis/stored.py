@@ -42,10 +42,6 @@ class StoredObjects(Responses):
         """The stream of a failed response ends with its error."""
         return any(super(StoredObjects, self).stage(event) is Stage.ERROR for event in events.split(whole_events))
 
-    def echo(self, provider: str, body: Body) -> bytes:
-        """Refuse: the echo stores nothing."""
-        raise ApiError(404, "Echo providers store no responses and no conversations")
-
 
 STORED = StoredObjects()
 
