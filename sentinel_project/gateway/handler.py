@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import AsyncToSync, sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
@@ -87,7 +86,7 @@ class GatewayHandler(ASGIHandler):
         forever = [
             keys.refresh_forever(),
             quotas.exchange_forever(),
-            share_forever(health, providers, DEFAULT_CACHE_ALIAS),
+            share_forever(health, providers),
             probe_forever(health, providers),
             export_forever(health, routing.load, providers),
             export_store_forever(),

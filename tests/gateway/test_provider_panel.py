@@ -42,7 +42,7 @@ def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
 
 def share(health: Health) -> None:
     """Store what a process knows, as `share_forever` does."""
-    health_sync.write("default", {health_sync.key(NORTH): health_sync.record(health.states["north"], health.now())})
+    health_sync.write(NORTH, health.states["north"], health.now())
 
 
 @pytest.mark.parametrize(

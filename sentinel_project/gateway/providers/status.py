@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.conf import settings
-from django.core.cache import DEFAULT_CACHE_ALIAS
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.providers import controls, health_sync
@@ -127,7 +126,7 @@ def latest_health() -> Health:
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     try:
-        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, configured(), known.now))
+        health_sync.merge(known, health_sync.read(configured(), known.now))
     except Exception as exc:  # each cache backend has errors of its own
         logger.warning("provider health could not be read: %s", type(exc).__name__)
     return known

@@ -7,7 +7,6 @@ import random
 import time
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
 from sentinel_project.gateway import clock
@@ -320,8 +319,8 @@ async def test_workers_share_that_a_provider_came_back_cold(known):
     assert known.health.cold_for("north") is None
     known.health.record_cold("north")
     other, now = Health(30, lambda: known.both), known.health.now()
-    stored = msgspec.convert(health_sync.record(known.health.states["north"], now), health_sync._Record)
-    shared = {slot: health_sync._from_shared(state, now) for slot, state in stored.slots.items()}
+    written = {slot: health_sync._relative(state, now) for slot, state in known.health.states["north"].items()}
+    shared = {slot: health_sync._absolute(state, now) for slot, state in written.items()}
     health_sync.merge(other, {"north": shared})
     assert other.cold_for("north") == pytest.approx(0, abs=5)
     assert other.failing() == []
