@@ -16,9 +16,18 @@ from sentinel_project.gateway import banner
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import LOST_SECONDS, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.slots import ACCOUNT, CACHE, PROVIDER, SLOW, Failure, SlotState, model_slot
+from sentinel_project.gateway.providers.slots import (
+    ACCOUNT,
+    CACHE,
+    LOST_SECONDS,
+    PROVIDER,
+    SLOW,
+    Failure,
+    SlotState,
+    model_slot,
+)
 from sentinel_project.gateway.providers.status import State, latest_health, status, statuses
 from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing

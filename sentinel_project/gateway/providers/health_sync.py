@@ -24,12 +24,13 @@ from asgiref.sync import sync_to_async
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import (
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import (
     MAX_COOLDOWN_SECONDS,
+    MAX_ERROR_LENGTH,
     MAX_RETRY_AFTER_SECONDS,
-    Health,
+    SlotState,
 )
-from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, SlotState
 from sentinel_project.gateway.upstream import client as upstream
 from sessions_sticky import keys
 
