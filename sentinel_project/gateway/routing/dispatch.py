@@ -23,7 +23,7 @@ from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
-from sentinel_project.gateway.routing.errors import unreachable
+from sentinel_project.gateway.routing.errors import unavailable
 from sentinel_project.gateway.routing.failed_attempts import FailedAttempts
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
@@ -140,7 +140,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
     assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
     if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
         left = routing.seconds_left(plan.candidates, plan.model)
-        raise unreachable(plan.model, left) from failures.first  # it comes back; no other can serve
+        raise unavailable(plan.model, left, is_pinned=True) from failures.first  # it comes back; no other can serve
     raise failures.first
 
 
