@@ -55,12 +55,7 @@ class Body:
     def get(self, name: str) -> Any:
         """Return a decoded value; None when it is missing, null, too long to decode here, or cannot be decoded."""
         raw = self.fields.get(name)
-        if raw is None or len(raw) > MAX_DECODED_BYTES:
-            return None
-        try:
-            return msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
+        return None if raw is None or len(raw) > MAX_DECODED_BYTES else json_text.read(msgspec.json.decode, raw, None)
 
     def replace(self, changes: Mapping[str, bytes | None]) -> Body:
         """Return a copy with some values replaced or added, as JSON; None removes a field. Others keep their bytes."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
+from sentinel_project.gateway.apis.upstream_objects import OPENAI_FILE, file_references
 from sessions_sticky.identity.content import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -60,9 +60,8 @@ class ChatCompletions(Api):
             return Stage.END
         if not data:
             return Stage.PRELUDE
-        try:
-            chunk = _decode_chunk(data)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        chunk = json_text.read(_decode_chunk, data, None)
+        if chunk is None:
             return Stage.CONTENT  # unknown shape: forward it
         if bytes(chunk.error) != b"null" or events.name(event) == b"error":
             return Stage.ERROR

@@ -11,7 +11,7 @@ import msgspec
 from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
+from sentinel_project.gateway.apis.upstream_objects import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.content import Prompt, messages_prompt
 
@@ -84,9 +84,8 @@ class Messages(Api):
         data = events.data(event)
         if not data:
             return Stage.PRELUDE
-        try:
-            decoded = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        decoded = json_text.read(_decode_event, data, None)
+        if decoded is None:
             return Stage.ERROR if events.name(event) == b"error" else Stage.CONTENT
         if decoded.type == "content_block_start":
             has_content = any(value for name, value in (decoded.content_block or {}).items() if name != "type")
@@ -153,10 +152,7 @@ def _without_thinking(message: bytes) -> bytes | None:
 def _unless_thinking(block: bytes) -> bytes | None:
     if _MARK not in block:
         return block
-    try:
-        is_thinking = _decode_block(block).type in ("thinking", "redacted_thinking")
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return block
+    is_thinking = json_text.read(_decode_block, block, _Block()).type in ("thinking", "redacted_thinking")
     return None if is_thinking else block
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sentinel_project.gateway.apis import events, json_text, response_objects
+from sentinel_project.gateway.apis import events, json_text, upstream_objects
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, invalid_field
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
@@ -111,7 +111,7 @@ class Responses(Api):
         """Remove the reasoning items when the provider cannot decrypt one."""
         if error.code != "invalid_encrypted_content":
             return None
-        reasoning = [_is_reasoning(item) for item in response_objects.items(body)]
+        reasoning = [_is_reasoning(item) for item in upstream_objects.items(body)]
         if not any(reasoning) or all(reasoning):
             return None
         kept = json_text.change_items(bytes(body.fields["input"]), lambda item: None if _is_reasoning(item) else item)
@@ -119,11 +119,11 @@ class Responses(Api):
 
     def references(self, body: Body) -> list[Reference]:
         """Return what the request refers to, the stored response or conversation that it continues first."""
-        return response_objects.references(body)
+        return upstream_objects.references(body)
 
     def made(self, body: Body, answer: bytes) -> list[str]:
         """Return a stored response, and each compacted history."""
-        return response_objects.made(body, answer)
+        return upstream_objects.made(body, answer)
 
     def may_repeat(self, body: Body) -> bool:
         """A background response is created even if its request fails."""
@@ -159,9 +159,8 @@ def _stage(event: bytes) -> Stage:
     data = events.data(event)
     if not data or data == b"[DONE]":  # the latter from providers that serve chat completions too
         return Stage.PRELUDE
-    try:
-        read = _decode_event(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    read = json_text.read(_decode_event, data, None)
+    if read is None:
         return Stage.CONTENT  # unknown shape: forward it
     if read.type in _LAST:
         return Stage.END
@@ -172,7 +171,7 @@ def _stage(event: bytes) -> Stage:
 
 
 def _is_reasoning(item: bytes | msgspec.Raw) -> bool:
-    return response_objects.head(item).type == "reasoning"
+    return upstream_objects.head(item).type == "reasoning"
 
 
 def _is_empty(added: _Item | None) -> bool:

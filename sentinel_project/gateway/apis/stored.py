@@ -9,8 +9,8 @@ from django.urls import re_path
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.response_objects import not_found
 from sentinel_project.gateway.apis.responses import Responses
+from sentinel_project.gateway.apis.upstream_objects import not_found
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.endpoint import Endpoint, endpoint, respond
 from sentinel_project.gateway.errors import ApiError
