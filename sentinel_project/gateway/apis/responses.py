@@ -12,7 +12,7 @@ from sentinel_project.gateway.apis import events, json_text, upstream_objects
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, invalid_field
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
-from sessions_sticky.identity.content import Prompt, responses_prompt
+from sessions_sticky.identity.apis import Prompt, responses_prompt
 
 INPUT = "text or a list of items"
 CONTINUES = ("prompt", "previous_response_id", "conversation")
