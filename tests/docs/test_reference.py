@@ -17,7 +17,6 @@ from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
 from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
-from sessions_sticky.deprecated import FormerMethods
 from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
 from tests.docs.blocks import DOCS
 
@@ -48,7 +47,7 @@ def test_reference_shows_every_public_name_once() -> None:
 
 def test_reference_shows_every_method_once() -> None:
     methods = {name for name in dir(sessions_sticky.SessionManager) if not name.startswith("_")}
-    blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)} - vars(FormerMethods).keys()
+    blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)}
     documented = re.findall(
         r"^::: sessions_sticky\.SessionManager\.(\w+)$", (REFERENCE / "manager.md").read_text(), re.MULTILINE
     )
