@@ -38,7 +38,10 @@ def rows(page: str) -> Iterator[list[str]]:
 def shown() -> list[str]:
     pages = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
     named = re.findall(r"^::: sessions_sticky\.(\w+)$|\{ #sessions_sticky\.(\w+) \}$", pages, re.MULTILINE)
-    return ["".join(found) for found in named] + members(pages, "sessions_sticky.exceptions")
+    modules = ("exceptions", "queries.pages", "queries.usage", "session", "turns")
+    return ["".join(found) for found in named] + [
+        name for module in modules for name in members(pages, f"sessions_sticky.{module}")
+    ]
 
 
 def members(page: str, name: str) -> list[str]:
@@ -69,14 +72,14 @@ def test_reference_shows_every_method_once() -> None:
     [
         *("Session", "Resolution", "Entry", "Page", "Stats", "RouteStats", "HourStats", "Event"),
         *("Turn", "Usage", "Price", "Attempt", "Trail", "RecordedTurn", "TurnTotals", "PromptCache"),
-        *("UsageReport", "RouteUsage", "OwnerUsage"),
+        *("UsageReport", "RouteUsage", "OwnerUsage", "SpillOver", "Activity", "MinuteTurns", "MinuteMoves"),
     ],
 )
 def test_reference_names_every_field_of_a_record(name: str) -> None:
     record: Any = getattr(sessions_sticky, name)
     pages = "".join((REFERENCE / page).read_text() for page in ("records.md", "trail.md"))
-    text = pages.split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
-    documented = re.findall(r"`(\w+)`", text.partition("\n\n")[0])
+    (text,) = re.findall(rf"^\| \[`{name}`\]\[sessions_sticky\.{name}\] \| (.+) \|$", pages, re.MULTILINE)
+    documented = re.findall(r"`(\w+)`", text)
     assert tuple(documented) == getattr(record, "__struct_fields__", None) or tuple(documented) == getattr(
         record, "_fields", None
     )
