@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sentinel_project.gateway.apis import json_text
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import failures
@@ -196,10 +197,7 @@ def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
     Returns {} for any other text, also for JSON with numbers out of range or too many levels. Gemini's OpenAI endpoint
     puts the object into a list: https://github.com/FuzzAnything/PromptFuzz/issues/42.
     """
-    try:
-        answer = mask(msgspec.json.decode(text), secrets)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
+    answer: Any = json_text.read(lambda raw: mask(msgspec.json.decode(raw), secrets), text, {})
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     return answer if isinstance(answer, dict) else {}

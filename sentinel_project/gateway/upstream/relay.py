@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Stage
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
@@ -201,7 +201,9 @@ class _Reader:
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
         error = _error(self.api, rest)
-        is_whole = _end(self.api, rest) is not None or (error is not None and _is_object(error))
+        is_whole = _end(self.api, rest) is not None or (
+            error is not None and json_text.read(_decode_fields, error, None) is not None
+        )
         return rest + b"\n\n" if is_whole else None
 
     def close(self) -> None:
@@ -229,15 +231,6 @@ def _error(api: Api, whole: bytes) -> bytes | None:
         if api.stage(event) is Stage.ERROR:
             return events.data(event)
     return None
-
-
-def _is_object(text: bytes) -> bool:
-    """Return whether a text is a whole JSON object, also if its values cannot be decoded."""
-    try:
-        _decode_fields(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False
-    return True
 
 
 def _record_events(reader: _Reader, whole: bytes) -> int | None:
