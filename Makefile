@@ -1,6 +1,8 @@
 # make run | test | coverage | quick | faults | clients | containers | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
+# Without bytecode each worker of the tests, and each process that they start, would compile the project and its tests.
+unexport PYTHONDONTWRITEBYTECODE
 # A worker keeps what modules share, and takes tests from another when it has none left.
 PARALLEL := -n auto --dist worksteal
 VENV := .venv

@@ -50,6 +50,12 @@ def any_provider() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    """Hash passwords in microseconds: Django's default takes a quarter of a second for each user with a password."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_watch() -> Iterator[None]:
     """Keep test clients and the gateway's lifespan from starting the watch of jobs, which continues in later tests."""
     request_started.disconnect(dispatch_uid=WATCH_JOBS)
