@@ -39,7 +39,7 @@ PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_d
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 """Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
-SLOW_FOLDERS = ("browser", "clients", "faults")
+SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
 

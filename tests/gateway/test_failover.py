@@ -223,6 +223,7 @@ async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     assert len(north.exchanges) <= 1
 
 
+@pytest.mark.slow
 async def test_moves_no_conversation_when_a_provider_flaps(
     gateway: Settings, session_cache: redis.Redis, north: Upstream
 ) -> None:

@@ -38,6 +38,7 @@ def together():
         yield run
 
 
+@pytest.mark.slow
 @on_real
 def test_resolve_gives_all_racers_one_session_when_processes_race(manager, request, store_name):
     """Fewer of them than in tests/faults/test_create_race.py, for the quick part."""

@@ -164,6 +164,7 @@ def test_connections_to_a_demoted_primary_end_when_its_address_is_reused(setting
         assert resolve() == [(session, Outcome.CREATED) for session in bound]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failure", "repair"), [("kill", "start"), ("stop", "cont")])
 def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
     server, call, monkeypatch, failure, repair
@@ -253,6 +254,7 @@ class Maintained(socketserver.BaseRequestHandler):
                 self.request.sendall(b">3\r\n+MIGRATING\r\n:1\r\n:60\r\n")
 
 
+@pytest.mark.slow
 def test_timeouts_stay_when_the_server_announces_maintenance(settings, monkeypatch):
     monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:

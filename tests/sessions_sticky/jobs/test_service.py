@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 
+@pytest.mark.slow
 def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(1_200)
     fill(3, "other", provider="anthropic")
@@ -160,6 +161,7 @@ def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.
     assert sessions.count(provider="to" + name) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [DELETE, DRAIN])
 def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: redis.Redis, plan: Plan) -> None:
     number = 4 * BATCH_SIZE + 7
@@ -188,6 +190,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
     assert sessions.count(provider="openai") == 0
 
 
+@pytest.mark.slow
 def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_cache: redis.Redis) -> None:
     fill(10 * BATCH_SIZE)
     with gate(1) as held:
@@ -202,6 +205,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
     until(no_threads)
 
 
+@pytest.mark.slow
 def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis) -> None:
     fill(3 * BATCH_SIZE)
     with gate(1) as held:
@@ -254,6 +258,7 @@ def test_resume_changes_nothing_when_the_job_runs(session_cache: redis.Redis) ->
     assert finished(key).done == 2
 
 
+@pytest.mark.slow
 def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:
