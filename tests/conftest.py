@@ -39,6 +39,8 @@ PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_d
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 """Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
+SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
+"""These start processes of Python, half a second of a CPU each."""
 SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
@@ -202,9 +204,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests on `SLOW_STORES`."""
+    """Mark the tests on `SLOW_STORES` and with `SLOW_FIXTURES`."""
     for item in items:
-        if isinstance(item, pytest.Function) and any(param in SLOW_STORES for param in _params(item)):
+        if isinstance(item, pytest.Function) and (
+            not SLOW_FIXTURES.isdisjoint(item.fixturenames) or any(param in SLOW_STORES for param in _params(item))
+        ):
             item.add_marker("slow")
 
 

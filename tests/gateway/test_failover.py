@@ -48,6 +48,7 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("failing", [1, 2])
 @pytest.mark.parametrize("is_reachable", [False, True])

@@ -60,6 +60,7 @@ def test_ids_of_two_owners_are_never_equal(headers, body, one, other, model, api
     assert (first.ranking_id == second.ranking_id) is (one == other or first.source == "none")
 
 
+@pytest.mark.slow
 @given(HEADERS, ANY_TEXT, UTF8_TEXT, UTF8_TEXT)
 def test_no_client_id_of_another_owner_reaches_a_session(headers, owner, other, model):
     found = identity(headers, {}, owner=owner, model=model)
@@ -79,6 +80,7 @@ def test_raw_and_plain_bodies_give_the_same_identity(headers, body, api):
     assert identity(headers, encoded, api=api) == identity(headers, plain, api=api)
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_a_named_id_is_valid_or_rejected(value):
     try:

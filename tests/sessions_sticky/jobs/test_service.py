@@ -58,6 +58,7 @@ def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) ->
     assert (event.kind, event.actor) == ("deleted", "alice")
 
 
+@pytest.mark.slow
 def test_start_moves_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(700)
     fill(3, "other", provider="anthropic")
@@ -225,6 +226,7 @@ def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis)
     assert (job.done, job.expected) == (3 * BATCH_SIZE + 10, 3 * BATCH_SIZE + 10)
 
 
+@pytest.mark.slow
 def test_expected_keeps_up_when_more_turn_up_under_way(session_cache: redis.Redis) -> None:
     fill(BATCH_SIZE + 1)
     with gate(1) as held:
