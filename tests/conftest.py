@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
+from collections import defaultdict
 from contextvars import copy_context
+from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,6 +45,8 @@ SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
 """These start processes of Python, half a second of a CPU each."""
 SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
+QUICK_CASES = 5
+"""Of each parametrised test the quick part runs as many cases, spread over all."""
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
 
@@ -156,21 +161,25 @@ def raw(manager: SessionManager, store_name: str) -> redis.Redis:
 
 
 @pytest.fixture(params=["sync", "async"])
-def call(request: pytest.FixtureRequest, manager: SessionManager) -> Callable[..., Any]:
+def call(request: pytest.FixtureRequest, manager: SessionManager, store_name: str) -> Callable[..., Any]:
     """Call a method of the manager by name, or its async twin on an event loop of its own.
 
-    `async_to_sync` rather than `asyncio.run`: a database cache's thread hops come back to the test's connection.
+    With `async_to_sync`, which starts threads, a database cache's thread hops come back to the test's connection.
     """
     if request.param == "sync":
         return lambda name, *args, **kwargs: getattr(manager, name)(*args, **kwargs)
-    return lambda name, *args, **kwargs: async_to_sync(getattr(manager, f"a{name}"))(*args, **kwargs)
+    if store_name == "database":
+        return lambda name, *args, **kwargs: async_to_sync(getattr(manager, f"a{name}"))(*args, **kwargs)
+    return lambda name, *args, **kwargs: asyncio.run(getattr(manager, f"a{name}")(*args, **kwargs))
 
 
 def patient_config(url: str) -> dict[str, Any]:
     """Return `cache_config(url)` for tests that are not about timeouts: a busy machine may take its time."""
-    config = cache_config(url)
-    config["OPTIONS"] |= {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
-    return config
+    config = _cache_config(url)
+    return {**config, "OPTIONS": {**config["OPTIONS"], "SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}}
+
+
+_cache_config = cached(cache_config)  # which checks each parameter; most tests use one of five URLs
 
 
 def use_redis(url: str, settings: Settings) -> redis.Redis:
@@ -204,12 +213,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests on `SLOW_STORES` and with `SLOW_FIXTURES`."""
+    """Mark as slow what is on `SLOW_STORES` or has `SLOW_FIXTURES`, and of each test all but `QUICK_CASES` cases."""
+    quick = defaultdict(list)
     for item in items:
-        if isinstance(item, pytest.Function) and (
-            not SLOW_FIXTURES.isdisjoint(item.fixturenames) or any(param in SLOW_STORES for param in _params(item))
-        ):
-            item.add_marker("slow")
+        if isinstance(item, pytest.Function) and item.get_closest_marker("slow") is None:
+            if SLOW_FIXTURES.isdisjoint(item.fixturenames) and not any(each in SLOW_STORES for each in _params(item)):
+                quick[item.parent, item.originalname].append(item)
+            else:
+                item.add_marker("slow")
+    for cases in quick.values():
+        kept = {round(number * (len(cases) - 1) / (QUICK_CASES - 1)) for number in range(QUICK_CASES)}
+        for number, item in enumerate(cases):
+            if number not in kept and len(cases) > QUICK_CASES:
+                item.add_marker("slow")
 
 
 def _params(item: pytest.Function) -> list[object]:
