@@ -35,7 +35,7 @@ quick: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 faults: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
+	SOAK_SECONDS=180 $(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY)

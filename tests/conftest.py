@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import re
 import shutil
@@ -198,6 +199,17 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     every `async_to_sync` copies to and fro.
     """
     return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
+
+
+def pytest_configure() -> None:
+    """Collect no garbage while the tests are collected: they are some million objects, and all of them stay."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the tests from each later collection of garbage, which some of them begin themselves."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
