@@ -211,7 +211,7 @@ def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_p
     assert call("get", "conv-123") is None
     folder.rmdir()
     folder.touch()
-    with pytest.raises(SessionStoreUnavailable, match="NotADirectoryError|FileExistsError"):  # in a new thread: a new cache
+    with pytest.raises(SessionStoreUnavailable, match=r"NotADirectoryError|FileExistsError"):  # an old cache, a new one
         call("get", "conv-123")
     assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
