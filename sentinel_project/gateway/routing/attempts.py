@@ -65,7 +65,11 @@ class Attempts:
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
-        self.first = self.first or _no_room(provider, self._plan)
+        model, headers = self._plan.model, {"Retry-After": "1"}
+        busy = f"All providers of the model {model!r} are busy"
+        error = ApiError(429, busy, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+        is_cooling = routing.health.is_cooling(provider.name, model)
+        self.first = self.first or (unavailable(model, []) if is_cooling else error)
         if self._plan.is_own(provider):
             self.away = Spill.FULL
 
@@ -208,11 +212,3 @@ class Attempts:
 
     def _failure(self, error: UpstreamFailure) -> Failure:
         return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
-
-
-def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
-    """Return the error for a full provider."""
-    if routing.health.is_cooling(provider.name, plan.model):
-        return unavailable(plan.model, [])
-    message = f"All providers of the model {plan.model!r} are busy"
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})
