@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,8 @@ CACHES = {
 
 # Sticky sessions
 
-SESSION_TTL_SECONDS = environment.read(
-    "SESSION_TTL_SECONDS",
-    parse_ttl_seconds,
-    default=DEFAULT_TTL_SECONDS,
-    allowed=ALLOWED_TTL,
-)
+ttl = partial(environment.read, parse=parse_ttl_seconds, allowed=ALLOWED_TTL)
+SESSION_TTL_SECONDS = ttl("SESSION_TTL_SECONDS", default=DEFAULT_TTL_SECONDS)
 SENTINEL_TRAIL_TURNS = environment.number("SENTINEL_TRAIL_TURNS", default=8, least=0, most=1_000)
 SENTINEL_STREAM_USAGE = environment.boolean("SENTINEL_STREAM_USAGE", default=False)
 SESSIONS_STICKY = {
@@ -183,12 +180,8 @@ SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     pattern=r"(body|header)\.[!-~]+|content",
     allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
 )
-SENTINEL_CONTENT_TTL_SECONDS = environment.read(
-    "SENTINEL_CONTENT_TTL_SECONDS", parse_ttl_seconds, default=3600, allowed=ALLOWED_TTL
-)
-SENTINEL_OBJECT_TTL_SECONDS = environment.read(
-    "SENTINEL_OBJECT_TTL_SECONDS", parse_ttl_seconds, default=30 * 86_400, allowed=ALLOWED_TTL
-)
+SENTINEL_CONTENT_TTL_SECONDS = ttl("SENTINEL_CONTENT_TTL_SECONDS", default=3600)
+SENTINEL_OBJECT_TTL_SECONDS = ttl("SENTINEL_OBJECT_TTL_SECONDS", default=30 * 86_400)
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.
