@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_sticky import rendezvous
+from sessions_sticky import InvalidConversationId, rendezvous
 
 WEIGHTS = {"anthropic": 1, "mistral": 2.5, "openai": 1, "xai": 0.5, "é": 4}
 IDS = [f"conv-{n}" for n in range(100_000)]
@@ -36,6 +36,7 @@ def test_rendezvous_ranks_a_thousand_conversations_as_ever():
     assert hashlib.sha256(firsts.encode()).hexdigest()[:16] == "48e79a4728590c37"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), MAPPINGS, st.randoms())
 def test_rendezvous_ranks_every_name_once_whatever_the_order_of_the_mapping(conversation_id, weights, random):
     shuffled = random.sample(list(weights.items()), len(weights))
@@ -44,6 +45,7 @@ def test_rendezvous_ranks_every_name_once_whatever_the_order_of_the_mapping(conv
     assert sorted(ranking) == sorted(weights)
 
 
+@pytest.mark.slow
 def test_rendezvous_shares_conversations_by_weight():
     weights = {"big": 3, "small": 1, "tiny": 0.5}
     firsts = Counter(rendezvous(conversation_id, weights)[0] for conversation_id in IDS)
@@ -67,6 +69,17 @@ def test_rendezvous_never_ranks_a_name_lower_when_its_weight_grows(conversation_
 def test_rendezvous_leaves_a_name_out_when_its_weight_is_0():
     assert rendezvous("conv-123", {"a": 0, "b": 1, "c": 0.0}) == ["b"]
     assert rendezvous("conv-123", {"a": 0}) == rendezvous("conv-123", {}) == []
+
+
+@pytest.mark.parametrize("conversation_id", ["conv\ud800", "\udfff" * 300, ["conv"], {"id": "conv"}])
+def test_rendezvous_refuses_an_id_when_it_cannot_be_one(conversation_id):
+    with pytest.raises(InvalidConversationId):
+        rendezvous(conversation_id, {"a": 1, "b": 2})
+
+
+def test_rendezvous_refuses_a_name_without_utf8_form():
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        rendezvous("conv-123", {"a": 1, "\ud800": 2})
 
 
 @pytest.mark.parametrize("weights", [["a", "b"], "ab", None, {"a"}, 5])

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -32,6 +31,7 @@ PRELUDE_SECONDS = 2.0
 END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ending: set[asyncio.Task[None]] = set()
 
 
@@ -87,7 +87,7 @@ async def open_stream(
         for event in events.split(whole):
             stage = api.stage(event)
             if stage is Stage.ERROR:
-                raise errors.stream_error(provider, api, _json_object(event))
+                raise errors.stream_error(provider, api, events.data(event))
             if progress.is_content(stage):
                 progress.has_content = True
                 return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
@@ -104,11 +104,11 @@ async def open_stream(
 
 def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
     """Return the error for a stream that ends without an answer; a plain body in its place may say why."""
-    answer: Any = json_text.read(msgspec.json.decode, body, ...)
+    answer: object = json_text.read(msgspec.json.decode, body, ...)
     if answer is ...:
         return errors.incomplete(provider)
     if isinstance(answer, dict) and api.provider_error(answer):
-        return errors.stream_error(provider, api, answer)
+        return errors.stream_error(provider, api, body)
     return errors.not_an_answer(provider)
 
 
@@ -193,7 +193,11 @@ class _Reader:
             return whole
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
-        return rest + b"\n\n" if _end(self.api, rest) is not None or _error(self.api, rest) else None
+        error = _error(self.api, rest)
+        # A whole object, also if its values cannot be decoded.
+        is_error = error is not None and json_text.read(_decode_fields, error, None) is not None
+        is_whole = is_error or _end(self.api, rest) is not None
+        return rest + b"\n\n" if is_whole else None
 
 
 def _end(api: Api, whole: bytes) -> int | None:
@@ -208,16 +212,11 @@ def _end(api: Api, whole: bytes) -> int | None:
     return None
 
 
-def _error(api: Api, whole: bytes) -> dict[str, Any] | None:
-    """Return the JSON object of the first event that reports an error, {} for another text; None without an error."""
+def _error(api: Api, whole: bytes) -> bytes | None:
+    """Return the data of the first event that reports an error; None without an error."""
     if not any(marker in whole for marker in api.error_markers):
         return None
-    return next((_json_object(event) for event in events.split(whole) if api.stage(event) is Stage.ERROR), None)
-
-
-def _json_object(event: bytes) -> dict[str, Any]:
-    value: Any = json_text.read(msgspec.json.decode, events.data(event), {})
-    return value if isinstance(value, dict) else {}
+    return next((events.data(event) for event in events.split(whole) if api.stage(event) is Stage.ERROR), None)
 
 
 def _record_events(reader: _Reader, whole: bytes) -> int | None:
