@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from sessions_sticky.setting_values import ALLOWED_TTL, parse_ttl_seconds
+
 T = TypeVar("T")
 
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -63,6 +65,11 @@ def number(name: str, *, default: int, least: int, most: int) -> int:
         return int(text)
 
     return read(name, parse, default=default, allowed=f"a whole number from {least} to {most}")
+
+
+def ttl_seconds(name: str, *, default: int) -> int:
+    """Return variable `name` as a time to live."""
+    return read(name, parse_ttl_seconds, default=default, allowed=ALLOWED_TTL)
 
 
 def choice(name: str, options: tuple[str, ...], *, default: str) -> str:

@@ -21,10 +21,8 @@ from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
 from sessions_sticky.setting_values import (
     ALLOWED_PREFIX,
-    ALLOWED_TTL,
     DEFAULT_TTL_SECONDS,
     check_prefix,
-    parse_ttl_seconds,
 )
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
@@ -131,12 +129,7 @@ CACHES = {
 
 # Sticky sessions
 
-SESSION_TTL_SECONDS = environment.read(
-    "SESSION_TTL_SECONDS",
-    parse_ttl_seconds,
-    default=DEFAULT_TTL_SECONDS,
-    allowed=ALLOWED_TTL,
-)
+SESSION_TTL_SECONDS = environment.ttl_seconds("SESSION_TTL_SECONDS", default=DEFAULT_TTL_SECONDS)
 SENTINEL_TRAIL_TURNS = environment.number("SENTINEL_TRAIL_TURNS", default=8, least=0, most=1_000)
 SENTINEL_STREAM_USAGE = environment.boolean("SENTINEL_STREAM_USAGE", default=False)
 SESSIONS_STICKY = {
@@ -187,12 +180,8 @@ SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     pattern=r"(body|header)\.[!-~]+|content",
     allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
 )
-SENTINEL_CONTENT_TTL_SECONDS = environment.read(
-    "SENTINEL_CONTENT_TTL_SECONDS", parse_ttl_seconds, default=3600, allowed=ALLOWED_TTL
-)
-SENTINEL_OBJECT_TTL_SECONDS = environment.read(
-    "SENTINEL_OBJECT_TTL_SECONDS", parse_ttl_seconds, default=30 * 86_400, allowed=ALLOWED_TTL
-)
+SENTINEL_CONTENT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_CONTENT_TTL_SECONDS", default=3600)
+SENTINEL_OBJECT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_OBJECT_TTL_SECONDS", default=30 * 86_400)
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.
