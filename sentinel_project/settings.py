@@ -16,9 +16,9 @@ from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.log_config import log_config
-from sentinel_project.secret_key import derived_key, secret_key
+from sentinel_project.secret_key import derived_key, read_key, secret_key
 from sessions_sticky.connections.cache_config import cache_config
-from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
+from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, PLACE, SOURCE
 from sessions_sticky.setting_values import (
     ALLOWED_PREFIX,
     DEFAULT_TTL_SECONDS,
@@ -123,7 +123,8 @@ CACHES = {
         "REDIS_URL",
         cache_config,
         default=embedded.url(DATA_DIR),
-        allowed="redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+        allowed="redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket, redis+sentinel:// or redis+cluster://",
+        shows_reason=True,
     ),
 }
 
@@ -167,18 +168,22 @@ SPECTACULAR_SETTINGS = {
 
 SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
-SENTINEL_ID_KEY = environment.read("SENTINEL_ID_KEY", str.encode, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"))
+SENTINEL_ID_KEY = environment.read(
+    "SENTINEL_ID_KEY", read_key, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"), allowed="a secret text"
+)
 SENTINEL_PINNING_SOURCES = environment.items(
     "SENTINEL_PINNING_SOURCES",
     default=DEFAULT_NAMED,
-    pattern=r"(body|header)\.[!-~]+",
-    allowed="places such as body.conversation_id or header.x-session-id (with * for any part) with commas between them",
+    pattern=PLACE,
+    allowed="places such as body.conversation_id or header.x-session-id (with * for any part), no header of a key, with"
+    " commas between them",
 )
 SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     "SENTINEL_CONVERSATION_ID_SOURCES",
     default=DEFAULT_SOURCES,
-    pattern=r"(body|header)\.[!-~]+|content",
-    allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
+    pattern=SOURCE,
+    allowed="places such as body.session_id, header.x-session-id (with * for any part), no header of a key, or content,"
+    " with commas between them",
 )
 SENTINEL_CONTENT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_CONTENT_TTL_SECONDS", default=3600)
 SENTINEL_OBJECT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_OBJECT_TTL_SECONDS", default=30 * 86_400)
