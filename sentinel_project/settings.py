@@ -97,9 +97,12 @@ SQLITE_OPTIONS = {
 }
 
 
+DATABASE_ENGINES = ("django.db.backends.postgresql", "django.db.backends.sqlite3")
+
+
 def database_config(url: str) -> dict[str, Any]:
-    """Read a database URL. django-environ takes an unknown scheme for a module's name."""
-    if urlsplit(url).scheme not in Env.DB_SCHEMES:
+    """Return the `DATABASES` entry for a URL; raise `ValueError` for other databases than PostgreSQL and SQLite."""
+    if Env.DB_SCHEMES.get(urlsplit(url).scheme) not in DATABASE_ENGINES:  # others need drivers, or are modules' names
         raise ValueError
     config: dict[str, Any] = Env.db_url_config(url)
     if config["ENGINE"] == "django.db.backends.sqlite3":
@@ -112,7 +115,7 @@ DATABASES = {
         "DATABASE_URL",
         database_config,
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
-        allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
+        allowed="postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -121,7 +124,8 @@ CACHES = {
         "REDIS_URL",
         cache_config,
         default=embedded.url(DATA_DIR),
-        allowed="redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+        allowed="redis://host:6379/0, unix:///path/to/socket, redis+sentinel://host1,host2,host3/0?service=NAME or"
+        " redis+cluster://host1,host2 (with TLS rediss instead of redis)",
     ),
 }
 
@@ -155,7 +159,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "TITLE": "Sticky sessions",
     "VERSION": sessions_sticky.__version__,
-    "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
+    "DESCRIPTION": "List, inspect, move and delete the bindings of LLM conversations to providers and models.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # The document contains only what the public source does, so it needs no login.
@@ -168,7 +172,7 @@ SPECTACULAR_SETTINGS = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # as read at the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
 SENTINEL_ID_KEY = environment.read("SENTINEL_ID_KEY", str.encode, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"))
 SENTINEL_PINNING_SOURCES = environment.items(
@@ -233,7 +237,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 DEFAULT_EXCEPTION_REPORTER_FILTER = "sentinel_project.error_report.ReportFilter"
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # chosen by Accept-Language
 USE_TZ = True
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "sentinel_project.formats"  # one format of times in every language

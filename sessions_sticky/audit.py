@@ -34,7 +34,7 @@ class Flag(IntEnum):
 
 
 FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
-"""Of a job's kind."""
+"""The flag of each kind of job."""
 
 
 def record(

@@ -32,8 +32,7 @@ class SessionManager(FormerMethods):
 
     `cache` is a Django cache or an alias, by default `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
-    connection. Raises `ValueError` for another type of `cache`, and for a `ttl_seconds` that is not a whole number of
-    at least 1.
+    connection. Raises `ValueError` if `cache` has another type or `ttl_seconds` is not a whole number of at least 1.
 
     Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
     `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
@@ -204,7 +203,7 @@ class SessionManager(FormerMethods):
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
 
         Empty if no turn was recorded. A trail is deleted with its session, and kept when the session is rebound. It
-        expires with the session as of the last turn.
+        expires when the session would have expired after the last recorded turn.
         """
         return run(self._blocking.trail(conversation_id))
 
@@ -218,9 +217,9 @@ class SessionManager(FormerMethods):
     def record_turn(self, turn: Turn) -> bool:
         """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
 
-        False if no trail keeps it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not before:
-        it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. On a cache other than
-        django-redis there are no sums.
+        Return False if no trail stores it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not
+        before: it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. Without django-redis
+        there are no sums.
         """
         return run(self._blocking.record_turns([turn])) != [None]
 
@@ -251,4 +250,4 @@ class SessionManager(FormerMethods):
 
 
 sessions = SessionManager()
-"""The manager of the configured cache; what most projects need."""
+"""The manager of the configured cache; most projects need no other."""

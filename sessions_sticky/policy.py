@@ -131,7 +131,7 @@ class Policy:
             bound = proposal or seen or self._seen.recall_proposal(conversation_id, owner, not_before)
             bound = bound or _proposal(conversation_id, provider, model, owner)
             outcome = Outcome.DEGRADED
-        # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
+        # A mere proposal is used until the store is back and never restored: the id may now be bound for another owner.
         is_stored = outcome is not Outcome.DEGRADED or bound is seen
         self._seen.remember(bound, asked_at, conf.last_seen_size, is_stored=is_stored)
         metrics.resolved(outcome, bound.provider, asked_at)

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 REAL_STORES = ("valkey", "redis")
 SHARDED_STORES = (*REAL_STORES, "cluster")
-"""Where keys and commands may behave differently; a Sentinel's primary is a server as any other."""
+"""Where keys and commands may behave differently; a Sentinel's primary behaves like any other server."""
 REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # A transaction around the test would hide the rows from the threads that async methods hop to. By mark, not by
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
 PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_db(transaction=True)))
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
-"""Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
+"""Left to the whole suite: what runs on them also runs on locmem or Valkey, and the quick suite must stay quick."""
 SLOW_FOLDERS = ("browser", "clients", "faults")
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 

@@ -217,5 +217,5 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
         error = ApiError(400, str(exc))
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
-        error = ApiError(500, "The gateway failed; its log says why", type="server_error")
+        error = ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
     return _render(call, error)

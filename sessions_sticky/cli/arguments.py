@@ -27,7 +27,7 @@ def add_subcommands(parser: ArgumentParser) -> None:
 
     _add_looking(add)
     _add_changing(add)
-    add("reindex", "Rebuild the index by scanning every key, also those of other programs. Works online.")
+    add("reindex", "Rebuild the index by scanning every key of the database. Safe while chats are served.")
     add("doctor", "Check the configuration and the store, and suggest fixes.")
     identify.add_arguments(add("identify", "Print the conversation of a recorded request, and the reason."))
 
@@ -53,7 +53,7 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("show", "Show a session, its remaining idle time, its last turns and its history.")
     _add_id(command)
     add("stats", "Count sessions, and recently created ones, by provider and model.")
-    add("operations", "List the bulk operations of the last day, with their keys.")
+    add("operations", "List the operations of the last day, with their keys.")
     command = add("tail", "Show the last events of the history.")
     lines = _number(1, MAX_PAGE)
     command.add_argument("--lines", "-n", type=lines, default=20, metavar="N", help="how many, 20 by default")
@@ -107,11 +107,11 @@ def _add_filters(command: ArgumentParser, *names: str) -> None:
 
 def _add_conditions(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for so long")
-    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only older sessions; {ALLOWED_TIME}")
+    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for at least this long")
+    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only sessions created before; {ALLOWED_TIME}")
     add("--moved-from", type=_name, metavar="P", help="only sessions whose last move came from this provider")
-    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions whose last move is not older")
-    add("--operation", type=_name, metavar="KEY", help="only sessions whose last move is of this bulk operation")
+    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions last moved at or after this time")
+    add("--operation", type=_name, metavar="KEY", help="only sessions last moved by this operation")
 
 
 def _parsed(parse: Callable[[str], float]) -> Callable[[str], float]:

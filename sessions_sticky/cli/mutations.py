@@ -76,7 +76,7 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
         raise Error("source and target are the same provider and model", WRONG_USAGE)
     check_target(to_provider)
     if conf.providers is None and not sessions.filter(provider=to_provider).count():
-        output.print_err(f"No session is on {escape(to_provider)} now: check its spelling")
+        output.print_err(f"Warning: no session is on {escape(to_provider)} yet. Is the name right?")
     plan = Plan(filters, Move(to_provider, to_model, options["reason"]), conditions=conditions_in(options))
     which = describe_conditions(plan.conditions)
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"

@@ -48,8 +48,8 @@ def register_check(check: Callable[[], Iterable[Finding]]) -> None:
 def examine(*, sample: bool = True) -> list[Finding]:
     """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing.
 
-    Without `sample` no sessions are read, which takes thousands of commands, the latency is that of few reads, and
-    registered checks are left out.
+    Without `sample`, skip registered checks and the reading of sessions (thousands of commands), and measure the
+    latency of a few reads only.
     """
     found: list[Finding] = []
     try:
@@ -151,7 +151,7 @@ class _Doctor:
         except SessionStoreUnavailable as exc:
             if not _is_refused(exc):
                 raise
-            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # of scripts, which check the others
+            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # no right to run scripts, so no check
             return
         level = Level.ERROR if missing else None
         message = gettext("the Redis user lacks %s") % " ".join(missing)

@@ -38,7 +38,7 @@ ACCOUNT_SECONDS = 60
 """The first cooldown of an account: an operator has to pay a bill or set a variable."""
 MAX_COOLDOWN_SECONDS = 300
 MAX_DOUBLINGS = 9
-"""From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
+"""Doublings of 1 s that exceed MAX_COOLDOWN_SECONDS. Without a limit, days of failures would overflow 2.0 ** 1024."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long other requests wait for the result of a trial before another one is sent."""
@@ -113,7 +113,7 @@ class Health:
     def begin(self, name: str, model: str) -> float:
         """Record the start of a request, which after a cooldown is the trial, and return the time.
 
-        Not for other processes: they have trials of their own, and one may have ended well by now.
+        Not shared: other processes run their own trials, and one may already have succeeded.
         """
         now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
         for slot, state in self._slots(name, model):

@@ -26,11 +26,11 @@ from sessions_sticky.turns import FAILED
 logger = logging.getLogger(__name__)
 
 MINUTES = 5
-"""The figures are of so many minutes."""
+"""The period of the figures, in minutes."""
 
 
 class State(enum.StrEnum):
-    """How a provider is. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move."""
+    """The state of a provider. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move."""
 
     HEALTHY = "healthy"
     SLOW = "slow"

@@ -36,7 +36,7 @@ from sessions_sticky.identity import Identity
 logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
-"""Fields of a body for gateways: strict providers refuse unknown fields."""
+"""Body fields for gateways; removed, because strict providers refuse unknown fields."""
 
 
 class Served(NamedTuple):
@@ -95,7 +95,7 @@ async def _until_content(plan: routing.Plan, served: Served, progress: Progress)
 
 
 async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
-    health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
+    health = routing.health if request.api.binds else Health(0, lambda: ())  # discarded
     attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), FailedAttempts(plan, health)
     for provider in plan.candidates:
         gate = routing.load.gate(provider.name)

@@ -176,7 +176,7 @@ async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(p
 
 
 async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
-    """Its cache at home has expired, and another provider answers: still it only spills."""
+    """Its cache at home has expired and another provider answers; it still only spills over."""
     north, south = patient
     (conversation, *_) = all_bound_to_north()
     async with flushing():

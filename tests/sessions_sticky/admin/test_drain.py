@@ -50,7 +50,7 @@ def test_preview_counts_and_changes_nothing_when_the_form_is_filled_in(ada: Clie
 
 
 def test_preview_shows_the_cached_tokens_that_the_move_loses(ada: Client, three: None) -> None:
-    assert "No prompt cache of these sessions is known to be warm." in ada.get(PAGE, ASKED).text
+    assert "As far as is known, none of these sessions has a warm prompt cache." in ada.get(PAGE, ASKED).text
     price = Price(input=2.0, cached_input=0.5)
     for read in (0, 12_000):
         turn = {"conversation_id": "conv-1", "at": time.time(), "provider": "openai", "model": "gpt-4", "price": price}

@@ -111,7 +111,7 @@ def test_page_does_not_change_an_orphaned_operation_but_resume_does(ada: Client,
         ),
         (
             {"updated_at": -7, "started_at": -7},
-            "It waits for a worker: each server process runs one operation at a time.",
+            "Waiting for a worker: each server process runs one operation at a time.",
         ),
         ({"updated_at": -7, "in_foreground": True}, "Its command has not reported for 7 s."),
         ({"updated_at": -7, "state": "stopped"}, "Sessions already changed stay changed."),
@@ -137,7 +137,7 @@ def test_page_gives_the_reason_when_an_operation_has_failed(ada: Client, session
     fill(1)
     key = abandoned(state="failed")
     page = ada.get(page_of(key))
-    assert "It failed:" in page.text
+    assert "Failed:" in page.text
     assert buttons(page) == ["Continue"]
 
 

@@ -130,17 +130,17 @@ def test_drain_refuses_when_nothing_would_move(arguments):
 
 @pytest.mark.parametrize("ending", ["--yes", "--dry-run"])
 @pytest.mark.parametrize(
-    ("target", "warning"), [("c\x07", "No session is on c\\x07 now: check its spelling\n"), ("b", "")]
+    ("target", "warning"), [("c\x07", "Warning: no session is on c\\x07 yet. Is the name right?\n"), ("b", "")]
 )
 def test_drain_warns_when_the_target_has_no_sessions(target, warning, ending):
     found = run("drain", "a", "--to-provider", target, ending).err
-    assert ("spelling" in found) is bool(warning)
+    assert ("Warning" in found) is bool(warning)
     assert f"{found}\n".startswith(warning)
 
 
 def test_drain_does_not_warn_when_the_project_knows_the_target(settings):
     settings.SESSIONS_STICKY = {"PROVIDERS": ["a", "new"]}
-    assert run("drain", "a", "--to-provider", "new", "--yes").err.count("spelling") == 0
+    assert run("drain", "a", "--to-provider", "new", "--yes").err.count("Warning") == 0
 
 
 def test_drain_moves_to_another_model_of_the_same_provider():
