@@ -20,7 +20,8 @@ def add_subcommands(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
 
     def add(name: str, explained: str) -> ArgumentParser:
-        command = commands.add_parser(name, help=explained, description=explained, epilog=EXIT_CODES)
+        listed: dict[str, Any] = {} if name == "drain" else {"help": explained}
+        command = commands.add_parser(name, description=explained, epilog=EXIT_CODES, **listed)
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
         _add_django_options(command)
         return command
@@ -79,15 +80,16 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
     command.add_argument("--everything", action="store_true", help="delete all sessions")
     _add_dry_run(command)
     _add_yes(command)
-    command = add("drain", "Move all conversations of a provider to another one, by compare-and-set.")
-    command.add_argument("PROVIDER", type=_name, help="the provider to drain")
-    _add_filters(command, "model")
-    _add_conditions(command)
-    _add_move(command)
-    command.add_argument("--reason", type=_name, default="drain", help="why; kept in the history, 'drain' by default")
-    _add_dry_run(command)
-    _add_yes(command)
-
+    for name, reason in (("move-all", "move all"), ("drain", "drain")):  # the former name, until the next version
+        command = add(name, "Move all conversations of a provider to another one, by compare-and-set.")
+        command.add_argument("PROVIDER", type=_name, help="the provider whose conversations move")
+        _add_filters(command, "model")
+        _add_conditions(command)
+        _add_move(command)
+        why = f"why; kept in the history, {reason!r} by default"
+        command.add_argument("--reason", type=_name, default=reason, help=why)
+        _add_dry_run(command)
+        _add_yes(command)
     command = add("move-back", "Move conversations back to where their last move came from, by compare-and-set.")
     _add_filters(command, "provider", "model", "owner")
     _add_conditions(command)

@@ -1,4 +1,4 @@
-"""The subcommands that change sessions: touch, rebind, delete, drain, reindex."""
+"""The subcommands that change sessions: touch, rebind, delete, move-all, move-back, reindex."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def delete(
     _all(output, "Delete", plan, describe_plan(plan), dry_run=dry_run, yes=yes)
 
 
-def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
+def move_all(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
     """Move all conversations of a provider, or of one of its models."""
     filters = Filters(PROVIDER, options["model"])
     if to_provider == PROVIDER and to_model in (None, filters.model):
@@ -81,6 +81,12 @@ def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | No
     which = describe_conditions(plan.conditions)
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"
     _all(output, "Move", plan, way, dry_run=options["dry_run"], yes=options["yes"])
+
+
+def drain(output: Output, **options: Any) -> None:
+    """Run `move-all` by its former name, which the next version removes."""
+    output.print_err("Warning: `sessions drain` is now `sessions move-all`; the next version removes the former name")
+    move_all(output, **options)
 
 
 def move_back(output: Output, *, reason: str, owner: str | None, dry_run: bool, yes: bool, **options: Any) -> None:

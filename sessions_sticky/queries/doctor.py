@@ -113,7 +113,7 @@ class _Doctor:
             message = gettext("HISTORY_LENGTH is 0: the reasons of moves are not recorded")
             self._add(Level.NOTE, "history", message)
         if not conf.index:
-            message = gettext("INDEX is False: sessions cannot be listed, counted or drained")
+            message = gettext("INDEX is False: sessions cannot be listed, counted or moved together")
             self._add(Level.NOTE, "index", message)
         if self._is_sampling:
             self._unless_refused("sessions", self._sample)

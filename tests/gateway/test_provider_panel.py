@@ -92,7 +92,7 @@ def test_statuses_are_without_figures_when_the_store_cannot_add_up(settings: Set
     assert [each.figures for each in statuses()] == [None]
 
 
-def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis.Redis, health: Health):
+def test_health_is_that_of_the_process_with_the_newest_state(session_cache: redis.Redis, health: Health):
     other = Health(30, providers)
     other.failed("north", "a", DOWN)
     share(other)
@@ -185,7 +185,7 @@ def test_overview_shows_slow_and_draining_providers(
     page = admin_client.get(PAGE).text
     assert "Draining" in page
     assert "It takes no new conversations" in page
-    assert 'href="/admin/sessions_sticky/session/drain/?from_provider=' in page
+    assert 'href="/admin/sessions_sticky/session/move-all/?from_provider=' in page
     assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
 
 
@@ -225,7 +225,7 @@ def test_recent_forgets_older_minutes():
 
 
 @pytest.mark.django_db
-def test_drain_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
-    page = admin_client.get("/admin/sessions_sticky/session/drain/").text
+def test_move_all_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
+    page = admin_client.get("/admin/sessions_sticky/session/move-all/").text
     assert '<option value="north">' in page
     assert '<option value="b">' in page
