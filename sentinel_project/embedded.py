@@ -106,7 +106,7 @@ def _start(binary: str, folder: Path, lock: int) -> subprocess.Popen[bytes]:
             stderr=log,
             umask=0o077,
             pass_fds=[lock],
-            start_new_session=True,  # Ctrl-C at the terminal is for the command alone, which goes first
+            start_new_session=True,  # only the command handles Ctrl-C, and it ends first
         )
 
 

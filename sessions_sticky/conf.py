@@ -31,7 +31,7 @@ MAX_NUMBER = 2**31 - 1
 """Maximum number of entries; more than any machine can store."""
 
 MAX_TRAIL_LENGTH = 1_000
-"""Turns: a trail is read and shown as a whole."""
+"""Maximum number of turns: a trail is read and shown as a whole."""
 
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
@@ -72,7 +72,7 @@ class Conf:
 
     @cached_property
     def prefix(self) -> str:
-        """What all keys begin with. One part, with its colon: no prefix begins with another one."""
+        """The prefix of all keys: one part that ends with a colon, so that no prefix begins with another one."""
         value = self._option("PREFIX")
         try:
             return check_prefix(value)

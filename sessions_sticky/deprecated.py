@@ -1,4 +1,4 @@
-"""Names of 0.1 that go with the next version; each warns."""
+"""Deprecated names of 0.1: they warn, and the next version removes them."""
 
 from __future__ import annotations
 

@@ -175,16 +175,16 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run each test in a context of its own.
+    """Run each test in its own context.
 
-    Django leaves the language of the last request in it, and each change of `CACHES` a variable more, all of which
-    every `async_to_sync` copies to and fro.
+    Django leaves the language of the last request in it, and each change of `CACHES` adds a variable, all of which
+    each `async_to_sync` copies twice.
     """
     return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import what the quick part runs nothing of: that took it a tenth of its time."""
+    """Do not import modules of which the quick suite runs nothing: imports took a tenth of its time."""
     if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
         return None
     slow = (

@@ -29,7 +29,7 @@ CLIENTS = (
         ("header.x-claude-code-session-id",),
         "2.1.86",
         "https://code.claude.com/docs/en/llm-gateway-protocol",
-        "a subagent also sends `x-claude-code-agent-id` (since 2.1.139) and is a conversation of its own",
+        "a subagent also sends `x-claude-code-agent-id` (since 2.1.139) and is a separate conversation",
     ),
     Client(
         "Claude Code before 2.1.86",
@@ -43,7 +43,7 @@ CLIENTS = (
         ("header.thread-id", "header.session-id"),
         "0.131.0",
         f"{_GITHUB}/openai/codex/pull/22193",
-        "subagents and forks share the session and have threads of their own",
+        "subagents and forks share the session and have their own threads",
     ),
     Client(
         "Codex before 0.131.0",

@@ -85,7 +85,7 @@ def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> No
     assert line.endswith("(x). Its conversations move permanently with their next chat.")
 
 
-def test_banner_counts_what_was_served_since_the_provider_is_down(health: Health) -> None:
+def test_banner_counts_chats_served_since_the_provider_has_been_failing(health: Health) -> None:
     minute = int(time.time()) // 60
     client = cache.client.get_client()
     for ago, number in ((3, 2), (30, 40), (50, 100)):

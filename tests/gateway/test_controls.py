@@ -159,7 +159,9 @@ def test_page_asks_before_it_acts_and_logs_it(gateway: Settings, admin_client: C
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("fields", [{"provider": "nrth", "action": "drain"}, {"provider": "north", "action": "x"}, {}])
-def test_page_does_not_exist_for_what_is_unknown(gateway: Settings, admin_client: Client, fields: dict[str, str]):
+def test_page_answers_404_for_an_unknown_provider_or_action(
+    gateway: Settings, admin_client: Client, fields: dict[str, str]
+):
     assert admin_client.get(CHANGE, fields).status_code == 404
     assert admin_client.post(CHANGE, fields).status_code == 404
 

@@ -204,6 +204,6 @@ def test_first_threads_share_one_store(monkeypatch):
     assert len(set(map(id, made))) == 1
 
 
-def test_manager_says_what_it_is_when_the_settings_are_wrong(settings):
+def test_manager_has_a_repr_when_the_settings_are_wrong(settings):
     settings.SESSIONS_STICKY = {"CACHE": "nowhere"}
     assert repr(SessionManager(ttl_seconds=60)) == "<SessionManager on the cache 'not configured', idle time 60 s>"

@@ -14,7 +14,7 @@ from sentinel_project.gateway.apis.response_objects import not_found
 
 OPENAI_FILE = re.compile(rb'"file_id"\s*:\s*"([^"\\]{1,256})"')
 ANTHROPIC_FILE = re.compile(rb'"file_id"\s*:\s*"(file_[A-Za-z0-9_-]{1,250})"')
-"""Only with Anthropic's prefix: the input of a tool is an object, and may have a `file_id` of its own."""
+"""Only with Anthropic's prefix: the input of a tool is an object that may have its own `file_id`."""
 
 
 def file_references(body: Body, pattern: re.Pattern[bytes]) -> list[Reference]:

@@ -43,7 +43,7 @@ MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long other requests wait for the result of a trial before another one is sent."""
 LOST_SECONDS = 90
-"""After failing this long without a sign of life a provider is lost: its conversations move."""
+"""Time without any answer, probes included, after which a provider is lost: its conversations move."""
 
 
 class Recovery(NamedTuple):
@@ -151,8 +151,8 @@ class Health:
     def failed(self, name: str, model: str, failure: Failure, *, has_content: bool = False) -> None:
         """Start the cooldown of the failure's class. `has_content`: it broke an answer that had begun.
 
-        The outlier rule holds for the beginnings of answers and for their ends, each by itself: a provider that breaks
-        all of its streams off has begun them well.
+        The outlier rule applies to the beginnings of answers and to their ends separately: a provider that breaks all
+        of its streams off has begun them without a failure.
         """
         if failure.cools is Cools.ACCOUNT:
             for each in self._of_account(name):
@@ -165,7 +165,7 @@ class Health:
             self._record_outlier(name, model, failure, has_content=has_content)
 
     def forget(self, name: str) -> None:
-        """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
+        """Forget everything known about a provider: its URL or key has changed."""
         for known in (self.states, self._evidence, self._endings):
             known.pop(name, None)
 
@@ -181,7 +181,7 @@ class Health:
     def record_cold(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
 
-        All workers share it: the two may be of different workers.
+        Shared with all workers: the two conversations may be served by different ones.
         """
         known = self.states.get(name, {}).get(CACHE)
         is_second = known is not None and known.cooled_at > 0 and not known.is_stated
@@ -198,9 +198,9 @@ class Health:
         return self.now() - state.cooled_at if state.is_stated else None
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
-        """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.
+        """Record whether a provider that is cooling down has answered a probe; the cooldown stays.
 
-        Not for other processes, which probe by themselves: they may know of a newer cooldown than this one.
+        Not shared: other processes probe too, and may know of a newer cooldown than this one.
         """
         state, now = self._state(name, PROVIDER), self.now()
         since = None if is_alive else _failing_since(state, now)
@@ -289,7 +289,7 @@ class Health:
 
 
 def _failing_since(state: SlotState, now: float) -> float:
-    """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
+    """Return the start of an outage: now, unless a failure was observed less than `LOST_SECONDS` ago."""
     is_observed = state.failing_since is not None and now - state.failed_at < LOST_SECONDS
     return state.failing_since if is_observed and state.failing_since is not None else now
 

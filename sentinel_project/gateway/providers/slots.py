@@ -26,7 +26,7 @@ class SlotState(msgspec.Struct, frozen=True):
     """The state of one slot of a provider; every change makes a new one, with a new `id`.
 
     `failures` counts cooldowns in a row, 0 is healthy; the last began at `cooled_at`. `is_stated`: its end is a time
-    that the provider stated. `failing_since` and `failed_at` are the first and the last time without a sign of life;
+    that the provider stated. `failing_since` and `failed_at` are the first and the last failure without any answer;
     `failing_since` is None after one. `unanswered_since`: no answer since then; None while only limits were reached.
     `error` is the last one. `at` is when this became known.
     """

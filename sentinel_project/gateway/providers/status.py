@@ -57,7 +57,7 @@ class ProviderStatus(NamedTuple):
 
     `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
     `weight` is the configured one, `share` its part of the weights in force: 0 while `is_drained`. `in_flight` is of
-    this machine. `figures` None: the store does not tell.
+    this machine. `figures` None: the store cannot report them.
     """
 
     provider: Provider
@@ -128,7 +128,7 @@ def latest_health() -> Health:
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     try:
         health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, configured(), known.now))
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("provider health could not be read: %s", type(exc).__name__)
     return known
 

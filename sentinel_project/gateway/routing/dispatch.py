@@ -170,7 +170,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
     """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
 
-    Not all that wait ask at the same moment, or it would refuse them again.
+    Waiting requests ask at different moments; otherwise the provider would refuse them again.
     """
     if not routing.is_ready_soon(provider, plan.model):
         return True

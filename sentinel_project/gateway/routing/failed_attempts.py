@@ -68,7 +68,7 @@ class FailedAttempts:
         if self._plan.is_own(provider):
             self.away = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
-            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+            self.first.headers.pop("x-should-retry", None)  # it may succeed the next time
 
     def add_abandoned(self, provider: Provider, exc: BaseException, request: ApiRequest, seconds: float) -> None:
         """Record an attempt that the client gave up; a stream without a byte after `HANGS_SECONDS` ran out of time.

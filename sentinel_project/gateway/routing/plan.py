@@ -80,7 +80,7 @@ def providers_for(model: str, api: str) -> list[Provider]:
     return [provider for provider in providers() if model in provider.models and api in provider.apis]
 
 
-def speaks(name: str, model: str, api: str) -> bool:
+def supports(name: str, model: str, api: str) -> bool:
     """Return whether a provider is configured for a model and an API.
 
     If the provider of a conversation is not, its requests spill over; it never moves for that reason, and the provider
@@ -151,7 +151,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     waited_for = [each for each in own if is_ready_soon(each, model)]
     candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
-    # A conversation whose provider does not speak the API spills over. It never moves for that.
+    # A conversation whose provider does not support the API spills over. It never moves for that.
     if move_reason is None and bound.outcome == Outcome.HIT and own:
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
