@@ -171,7 +171,8 @@ def _fill(client: Any, size: int) -> None:
 def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str] | None:
     """Return the parameter for a page that deep, where there are so many."""
     from sessions_sticky import keys, sessions
-    from sessions_sticky.queries.filters import Cursor, Filters
+    from sessions_sticky.queries.filters import Filters
+    from sessions_sticky.queries.pages import Cursor
 
     matching = Filters(**filters)
     number = sessions.all().filter(**matching.fields).count()
@@ -179,7 +180,7 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
         return None
     rank = int(sessions.all().count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.index_all(), rank, rank, withscores=True)
-    at = Cursor(matching, f"{score:.0f}", member.decode())
+    at = Cursor(matching[:3], f"{score:.0f}", member.decode())
     return {"cursor": str(at)}
 
 

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from sessions_sticky.exceptions import UnknownProvider as UnknownProvider
     from sessions_sticky.manager import SessionManager as SessionManager
     from sessions_sticky.manager import sessions as sessions
-    from sessions_sticky.queries.activity import Activity as Activity
-    from sessions_sticky.queries.activity import MinuteMoves as MinuteMoves
-    from sessions_sticky.queries.activity import MinuteTurns as MinuteTurns
-    from sessions_sticky.queries.filters import HourStats as HourStats
-    from sessions_sticky.queries.filters import Page as Page
-    from sessions_sticky.queries.filters import RouteStats as RouteStats
-    from sessions_sticky.queries.filters import Stats as Stats
+    from sessions_sticky.queries.pages import HourStats as HourStats
+    from sessions_sticky.queries.pages import Page as Page
+    from sessions_sticky.queries.pages import RouteStats as RouteStats
+    from sessions_sticky.queries.pages import Stats as Stats
     from sessions_sticky.queries.query import SessionQuery as SessionQuery
+    from sessions_sticky.queries.usage import Activity as Activity
+    from sessions_sticky.queries.usage import MinuteMoves as MinuteMoves
+    from sessions_sticky.queries.usage import MinuteTurns as MinuteTurns
     from sessions_sticky.queries.usage import OwnerUsage as OwnerUsage
     from sessions_sticky.queries.usage import RouteUsage as RouteUsage
     from sessions_sticky.queries.usage import UsageReport as UsageReport
@@ -67,10 +67,9 @@ _NAMES_OF = {
     ],
     "keys": ["keys"],
     "manager": ["SessionManager", "sessions"],
-    "queries.activity": ["Activity", "MinuteMoves", "MinuteTurns"],
-    "queries.filters": ["HourStats", "Page", "RouteStats", "Stats"],
+    "queries.pages": ["HourStats", "Page", "RouteStats", "Stats"],
     "queries.query": ["SessionQuery"],
-    "queries.usage": ["OwnerUsage", "RouteUsage", "UsageReport"],
+    "queries.usage": ["Activity", "MinuteMoves", "MinuteTurns", "OwnerUsage", "RouteUsage", "UsageReport"],
     "ranking": ["rendezvous"],
     "session": ["Entry", "Outcome", "Resolution", "Session", "SessionConflict"],
     "signals": ["session_created", "session_deleted", "session_rebound"],

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -148,24 +147,3 @@ def check(conversation_id: str) -> None:
             f"A conversation id must not contain U+{ord(found.group()):04X} (at position {found.start()}):"
             " control characters and lone surrogates are not allowed"
         )
-
-
-_FORMER = {
-    "SESSION_PREFIX": "session:",
-    "DELETED_PREFIX": "deleted:",
-    "INDEX_PREFIX": "{index}:",
-    "INDEX_ALL": "{index}:all",
-    "INDEX_ROUTES": "{index}:routes",
-    "CREATED_PREFIX": "created:{index}:",
-    "HISTORY": "history:{index}",
-    "JOBS": "jobs:{index}",
-}
-
-if not TYPE_CHECKING:  # pragma: no branch
-
-    def __getattr__(name: str) -> str:
-        """Return a constant of 0.1."""
-        if name not in _FORMER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        warnings.warn(f"keys.{name} is deprecated: keys depend on the settings", DeprecationWarning, stacklevel=2)
-        return prefixed(_FORMER[name])

@@ -6,11 +6,13 @@ a thread on other caches. queries/manager_methods.py has the methods for many se
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from copy import copy
-from functools import partial
-from typing import Self
+from functools import partial, wraps
+from typing import ParamSpec, Self, TypeVar
 
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionProxy
@@ -18,21 +20,40 @@ from django.utils.connection import ConnectionProxy
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
-from sessions_sticky.deprecated import FormerMethods, former_owner
 from sessions_sticky.policy import Policy
-from sessions_sticky.session import Entry, Resolution, Session
+from sessions_sticky.queries.manager_methods import ManagerMethods
+from sessions_sticky.session import FORMER_OWNER, Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
 from sessions_sticky.stores.base import Store
 from sessions_sticky.turns import Trail, Turn
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-class SessionManager(FormerMethods):
+
+def former_owner(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method accept `external_id`, the former name of its argument `owner`; the next version removes it."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if "external_id" in kwargs and "owner" not in kwargs:  # both: a TypeError, as for any unknown argument
+            warnings.warn(FORMER_OWNER, DeprecationWarning, stacklevel=2)
+            kwargs["owner"] = kwargs.pop("external_id")
+        return method(*args, **kwargs)
+
+    return markcoroutinefunction(call) if iscoroutinefunction(method) else call
+
+
+class SessionManager(ManagerMethods):
     """Sessions in one Django cache. Safe to share between threads, tasks and event loops.
 
     `cache` is a Django cache or an alias, by default `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
     connection. Raises `ValueError` if `cache` has another type or `ttl_seconds` is not a whole number of at least 1.
+
+    The async form of a method (`aget` of `get`) takes the same arguments and raises the same errors. On Redis those for
+    single sessions run on the event loop, without a thread.
 
     Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
     `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
@@ -75,10 +96,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get(conversation_id))
 
     async def aget(self, conversation_id: str) -> Session | None:
-        """Return the session without extending it; None if it is missing, expired or unreadable.
-
-        Async form of `get`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `get`."""
         return await self._async.get(conversation_id)
 
     def inspect(self, conversation_id: str) -> Entry | None:
@@ -86,10 +104,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.inspect(conversation_id))
 
     async def ainspect(self, conversation_id: str) -> Entry | None:
-        """Return the session with its remaining idle time, without extending it; None as in `get`.
-
-        Async form of `inspect`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `inspect`."""
         return await self._async.inspect(conversation_id)
 
     @former_owner
@@ -106,10 +121,7 @@ class SessionManager(FormerMethods):
     async def acreate(
         self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
     ) -> Session:
-        """Bind a new conversation with the full idle time; with `replace`, overwrite an existing session.
-
-        Async form of `create`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `create`."""
         return await self._async.create(conversation_id, provider, model, owner, replace=replace)
 
     def touch(self, conversation_id: str) -> bool:
@@ -117,10 +129,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.touch(conversation_id))
 
     async def atouch(self, conversation_id: str) -> bool:
-        """Reset the idle time; return False if there is no session. Never restores a deleted one.
-
-        Async form of `touch`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `touch`."""
         return await self._async.touch(conversation_id)
 
     @former_owner
@@ -143,10 +152,7 @@ class SessionManager(FormerMethods):
 
     @former_owner
     async def aresolve(self, conversation_id: str, *, provider: str, model: str, owner: str) -> Resolution:
-        """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
-
-        Async form of `resolve`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `resolve`."""
         return await self._async.resolve(conversation_id, provider, model, owner)
 
     def rebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
@@ -159,10 +165,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.rebind(session, provider, model, reason))
 
     async def arebind(self, session: Session, *, provider: str, model: str, reason: str) -> Session:
-        """Move a conversation to another provider or model, if its binding still equals `session`.
-
-        Async form of `rebind`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `rebind`."""
         return await self._async.rebind(session, provider, model, reason)
 
     def delete(self, conversation_id: str) -> bool:
@@ -173,7 +176,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.delete(conversation_id))
 
     async def adelete(self, conversation_id: str) -> bool:
-        """Delete a session; return False if there was none. Async form of `delete`."""
+        """Async form of `delete`."""
         return await self._async.delete(conversation_id)
 
     def delete_unchanged(self, session: Session) -> None:
@@ -185,7 +188,7 @@ class SessionManager(FormerMethods):
         run(self._blocking.delete_unchanged(session))
 
     async def adelete_unchanged(self, session: Session) -> None:
-        """Delete a session if its binding still equals `session`. Async form of `delete_unchanged`."""
+        """Async form of `delete_unchanged`."""
         await self._async.delete_unchanged(session)
 
     def get_raw(self, conversation_id: str) -> bytes | None:
@@ -193,10 +196,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.get_raw(conversation_id))
 
     async def aget_raw(self, conversation_id: str) -> bytes | None:
-        """Return the stored bytes, readable or not, without extending the session; None if there are none.
-
-        Async form of `get_raw`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `get_raw`."""
         return await self._async.get_raw(conversation_id)
 
     def trail(self, conversation_id: str) -> Trail:
@@ -208,10 +208,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.trail(conversation_id))
 
     async def atrail(self, conversation_id: str) -> Trail:
-        """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
-
-        Async form of `trail`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `trail`."""
         return await self._async.trail(conversation_id)
 
     def record_turn(self, turn: Turn) -> bool:
@@ -224,10 +221,7 @@ class SessionManager(FormerMethods):
         return run(self._blocking.record_turns([turn])) != [None]
 
     async def arecord_turn(self, turn: Turn) -> bool:
-        """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
-
-        Async form of `record_turn`, with the same errors; on Redis it runs on the event loop, without a thread.
-        """
+        """Async form of `record_turn`."""
         return await self._async.record_turns([turn]) != [None]
 
     async def arecord_turns(self, turns: Sequence[Turn]) -> None:

@@ -23,12 +23,12 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from sessions_sticky.conf import conf
 
 if TYPE_CHECKING:
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import Counter, Histogram
 
 RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Buckets in seconds, from a local Redis (75 us) to a timeout (250 ms)."""
@@ -44,61 +44,58 @@ MILLION = 1_000_000
 """Money comes in millionths."""
 
 
-class _Metrics(NamedTuple):
-    resolutions: Counter
-    resolve_seconds: Histogram
-    rebinds: Counter
-    turns: Counter
-    tokens: Counter
-    money: Counter
-    first_byte_seconds: Histogram
-    store_errors: Counter
-    breaker_open: Gauge
-    sessions: Gauge
-    memory_ratio: Gauge
+class _Metrics:
+    """The metrics, which register themselves with prometheus-client."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self.resolutions = Counter(
+            "sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]
+        )
+        self.resolve_seconds = Histogram(
+            "sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS
+        )
+        self.rebinds = Counter(
+            "sessions_sticky_rebinds_total",
+            "Conversations moved to another provider or model.",
+            ["reason", "by", "from_provider", "to_provider"],
+        )
+        self.turns = Counter("sessions_sticky_turns_total", "Turns of conversations.", ["provider", "model", "outcome"])
+        self.tokens = Counter("sessions_sticky_tokens_total", "Tokens of turns.", ["provider", "model", "kind"])
+        self.money = Counter(
+            "sessions_sticky_money_total", "What prompt caches saved and moves cost.", ["provider", "model", "kind"]
+        )
+        self.first_byte_seconds = Histogram(
+            "sessions_sticky_first_byte_seconds",
+            "Time to the first byte of an answer.",
+            ["provider", "model"],
+            buckets=FIRST_BYTE_BUCKETS,
+        )
+        self.store_errors = Counter(
+            "sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]
+        )
+        self.breaker_open = Gauge(
+            "sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"
+        )
+        self.sessions = Gauge(
+            "sessions_sticky_sessions", "Live sessions.", ["provider"], multiprocess_mode="livemostrecent"
+        )
+        self.memory_ratio = Gauge(
+            "sessions_sticky_store_memory_ratio",
+            "Used part of the store's maxmemory.",
+            multiprocess_mode="livemostrecent",
+        )
 
 
 _registering = Lock()
+_register = cache(_Metrics)
 
 
 @cache
 def _metrics() -> _Metrics:
     with _registering:  # two threads must not register twice at the first resolve
         return _register()
-
-
-@cache
-def _register() -> _Metrics:
-    from prometheus_client import Counter, Gauge, Histogram
-
-    return _Metrics(
-        Counter("sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]),
-        Histogram("sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS),
-        Counter(
-            "sessions_sticky_rebinds_total",
-            "Conversations moved to another provider or model.",
-            ["reason", "by", "from_provider", "to_provider"],
-        ),
-        Counter("sessions_sticky_turns_total", "Turns of conversations.", ["provider", "model", "outcome"]),
-        Counter("sessions_sticky_tokens_total", "Tokens of turns.", ["provider", "model", "kind"]),
-        Counter(
-            "sessions_sticky_money_total", "What prompt caches saved and moves cost.", ["provider", "model", "kind"]
-        ),
-        Histogram(
-            "sessions_sticky_first_byte_seconds",
-            "Time to the first byte of an answer.",
-            ["provider", "model"],
-            buckets=FIRST_BYTE_BUCKETS,
-        ),
-        Counter("sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]),
-        Gauge("sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"),
-        Gauge("sessions_sticky_sessions", "Live sessions.", ["provider"], multiprocess_mode="livemostrecent"),
-        Gauge(
-            "sessions_sticky_store_memory_ratio",
-            "Used part of the store's maxmemory.",
-            multiprocess_mode="livemostrecent",
-        ),
-    )
 
 
 def resolved(outcome: str, provider: str, asked_at: float) -> None:

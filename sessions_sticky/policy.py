@@ -14,7 +14,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
-from sessions_sticky.recording import count_move, record_turns
+from sessions_sticky.recording import record_move, record_turns
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -31,7 +31,6 @@ from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import move_sums
 from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -55,9 +54,7 @@ class Policy:
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
-        keys.check(conversation_id)
-        raw = await self._send(self._store.read(keys.session(conversation_id)))
-        return readable(conversation_id, raw)
+        return readable(conversation_id, await self.get_raw(conversation_id))
 
     async def inspect(self, conversation_id: str) -> Entry | None:
         """Read the session with its remaining idle time."""
@@ -69,7 +66,9 @@ class Policy:
             return None
         return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
 
-    async def create(self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool) -> Session:
+    async def create(
+        self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
+    ) -> Session:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
@@ -80,10 +79,11 @@ class Policy:
         if replace:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
             former = readable(conversation_id, raw)
-        elif (bound := await self._bind(session, None, "")) is not session:
-            raise SessionConflict(conversation_id, bound)
-        has_index = conf.index and self._store.refresh_tracker is not None
-        if has_index and former is not None and index.zsets(former) != index.zsets(session):
+        else:
+            bound, is_new = await self._bind(session, None, "")
+            if not is_new:
+                raise SessionConflict(conversation_id, bound)
+        if conf.index and former is not None and index.zsets(former) != index.zsets(session):
             await self._refresh(session, session.to_json(), former)
         self._seen.remember(session, asked_at, conf.last_seen_size)
         self._mark_refreshed(session)
@@ -107,42 +107,56 @@ class Policy:
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(owner)
         asked_at = time.monotonic()
-        not_before = asked_at - self._ttl_seconds
-        seen = self._seen.recall(conversation_id, not_before)
-        proposal = None
-        reason = ""
+        remembered = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
         try:
             raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
-            bound = readable(conversation_id, raw)
+            bound, outcome = readable(conversation_id, raw), Outcome.HIT
             if bound is None:
                 _log("miss", conversation_id)
-                if seen is not None:
-                    marker = await self._send(self._store.read(keys.deleted(conversation_id)))
-                    seen = seen if seen.created_at > restorable_from(marker) else None
-                # A binding that the store has lost (restart, failover) is restored.
-                proposal = seen or _proposal(conversation_id, provider, model, owner)
-                reason = RESTORED if seen else ""
-                bound = await self._bind(proposal, raw, reason)
-            outcome = Outcome.CREATED if bound is proposal else Outcome.HIT
+                proposal, reason = await self._restorable(remembered), RESTORED
+                if proposal is None:
+                    proposal, reason = _proposal(conversation_id, provider, model, owner), ""
+                bound, is_new = await self._bind(proposal, raw, reason)
+                outcome = Outcome.CREATED if is_new else Outcome.HIT
+            self._seen.remember(bound, asked_at, conf.last_seen_size)
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
             self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
-            bound = proposal or seen or self._seen.recall_proposal(conversation_id, owner, not_before)
-            bound = bound or _proposal(conversation_id, provider, model, owner)
-            outcome = Outcome.DEGRADED
-        # A mere proposal is used until the store is back and never restored: the id may now be bound for another owner.
-        is_stored = outcome is not Outcome.DEGRADED or bound is seen
-        self._seen.remember(bound, asked_at, conf.last_seen_size, is_stored=is_stored)
+            bound, outcome = self._without_store(conversation_id, provider, model, owner, asked_at), Outcome.DEGRADED
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
-            await self._refresh_when_due(bound, raw, seen)
+            await self._refresh_when_due(bound, raw, remembered)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
         return Resolution(bound, outcome)
+
+    async def _restorable(self, remembered: Session | None) -> Session | None:
+        """Return a remembered session that the store has lost (restart, failover); forget one that was deleted."""
+        if remembered is None:
+            return None
+        marker = await self._send(self._store.read(keys.deleted(remembered.id)))
+        if remembered.created_at > restorable_from(marker):
+            return remembered
+        self._seen.forget(remembered.id)
+        return None
+
+    def _without_store(self, conversation_id: str, provider: str, model: str, owner: str, asked_at: float) -> Session:
+        """Return the session that the store had when last seen, else what was proposed first since it is unavailable.
+
+        A mere proposal is used until the store is back and never restored: the id may now be bound for another owner.
+        """
+        not_before = asked_at - self._ttl_seconds
+        if stored := self._seen.recall(conversation_id, not_before):
+            self._seen.remember(stored, asked_at, conf.last_seen_size)
+            return stored
+        proposed = self._seen.recall_proposal(conversation_id, owner, not_before)
+        proposed = proposed or _proposal(conversation_id, provider, model, owner)
+        self._seen.remember(proposed, asked_at, conf.last_seen_size, is_stored=False)
+        return proposed
 
     async def rebind(self, session: Session, provider: str, model: str, reason: str) -> Session:
         """Move the session by compare-and-set."""
@@ -162,14 +176,7 @@ class Policy:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
         self._seen.correct(moved)  # not a use: keep the remaining idle time
-        metrics.rebound(reason, self._actor, session.provider, provider)
-        if self._actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
-            await count_move(self._store, self._send, move_sums(reason, self._actor, {(session.provider, provider): 1}))
-        logger.info(
-            "rebound %r from %r, model %r, to %r, model %r: %r",
-            *(session.id, session.provider, session.model, provider, model, reason),
-            extra={"conversation_id": session.id},
-        )
+        await record_move(self._store, self._send, session, moved, reason=reason, actor=self._actor)
         await self._send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
         return moved
 
@@ -221,16 +228,16 @@ class Policy:
             )
         return done, found
 
-    async def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> Session:
-        """Store the proposal unless there is a session by now; return the stored session."""
+    async def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> tuple[Session, bool]:
+        """Store the proposal unless there is a session by now; return the stored session, and whether it is new."""
         for _ in range(MAX_UNREADABLE):
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             found = await self._send(request)
             if found is None:
                 self._mark_refreshed(proposal)
-                return proposal
+                return proposal, True
             if winner := readable(proposal.id, found):
-                return winner
+                return winner, False
             unreadable = found
         raise SessionStoreUnavailable(f"The session store returned {MAX_UNREADABLE} unreadable values in a row")
 
@@ -240,8 +247,8 @@ class Policy:
         `raw` differs from `session` if another process has just bound and indexed it.
         """
         tracker = self._store.refresh_tracker
-        is_kept = conf.index or conf.history_length  # the list of its history must live as long
-        if is_kept and tracker is not None and tracker.needs_refresh(session.id, time.monotonic()):
+        is_kept = self._store.has_index and (conf.index or conf.history_length)  # its history must live as long
+        if is_kept and tracker.needs_refresh(session.id, time.monotonic()):
             self._mark_refreshed(session)
             await self._refresh(session, raw, seen)
 
@@ -254,7 +261,7 @@ class Policy:
             self._store.outages.log(exc, "index not refreshed: %s", exc)
 
     def _mark_refreshed(self, session: Session) -> None:
-        if self._store.refresh_tracker is not None:
+        if self._store.has_index:
             self._store.refresh_tracker.mark(session.id, time.monotonic())
 
 

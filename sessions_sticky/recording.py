@@ -1,4 +1,4 @@
-"""Recording turns and counting moves: the requests to the store, and the metrics of turns."""
+"""Recording turns and moves: the requests to the store, the metrics and the log."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from sessions_sticky import metrics
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.session import Session
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import UsageSums, add_up
+from sessions_sticky.stores.usage import UsageSums, add_up, move_sums
 from sessions_sticky.turns import Turn, check_turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -39,12 +40,19 @@ async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seco
     return recorded
 
 
-async def count_move(store: Store, send: Send, sums: UsageSums) -> None:
-    """Add a move to the sums; log a failure, because the session is moved."""
+async def record_move(store: Store, send: Send, before: Session, after: Session, *, reason: str, actor: str) -> None:
+    """Count and log a move; log a failure to count it, because the session is moved."""
+    metrics.rebound(reason, actor, before.provider, after.provider)
     try:
-        await _add(store, send, sums)
+        if actor != metrics.GATEWAY:  # the gateway's moves are counted with their turns
+            await _add(store, send, move_sums(reason, actor, {(before.provider, after.provider): 1}))
     except SessionStoreUnavailable as exc:
         logger.warning("move not counted: %s", exc)
+    logger.info(
+        "rebound %r from %r, model %r, to %r, model %r: %r",
+        *(before.id, before.provider, before.model, after.provider, after.model, reason),
+        extra={"conversation_id": before.id},
+    )
 
 
 async def _add(store: Store, send: Send, sums: UsageSums) -> None:

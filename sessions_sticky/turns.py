@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -163,11 +163,6 @@ class RecordedTurn(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     saved: int
 
-    @property
-    def route(self) -> tuple[str, str, str]:
-        """Who answered instead of whom, and the outcome."""
-        return self.provider, self.bound_provider, self.outcome
-
 
 class TurnTotals(msgspec.Struct, frozen=True):
     """Sums over turns. `unknown` counts those without usage. Money (`saved`, `lost_money`) is in millionths."""
@@ -219,48 +214,6 @@ class Trail(msgspec.Struct, frozen=True):
     caches: dict[str, PromptCache] = {}
     last_provider: str | None = None
     spill_overs: list[SpillOver] = []
-
-    def with_turn(self, turn: Turn, length: int) -> tuple[Trail, tuple[int, int]]:
-        """Return the trail with one more turn, of `length` in all, and the tokens expected and lost; see trail.lua."""
-        usage, last, read = turn.usage, self.last_provider, turn.usage.read if turn.usage else None
-        own = self.caches.get(turn.provider)
-        former = self.caches[last] if last is not None and last != turn.provider else None
-        expected = own.tokens if read is not None and own and int(turn.at) < own.expires_at else 0
-        lost = max(0, former.tokens - read) if read is not None and former and int(turn.at) < former.expires_at else 0
-        caches = self.caches
-        if turn.cache_expires_at is not None:
-            last, tokens = turn.provider, usage.warm if usage else own.tokens if own else 0
-            caches = self.caches | {last: PromptCache(turn.cache_expires_at, tokens)}
-        lost_money = int(lost * turn.price.discount + 0.5) if turn.price else 0
-        added = (*turn.sums, expected, lost, lost_money)
-        totals = TurnTotals(*(a + b for a, b in zip(msgspec.structs.astuple(self.totals), added, strict=True)))
-        recorded = RecordedTurn(
-            at=datetime.fromtimestamp(int(turn.at), UTC),
-            provider=turn.provider,
-            model=turn.model,
-            outcome=turn.outcome,
-            bound_provider=turn.bound_provider,
-            source=turn.source,
-            reason=turn.reason,
-            status=turn.status,
-            attempts=turn.attempts,
-            first_byte_ms=turn.first_byte_ms,
-            usage=usage and Usage(usage.input, usage.read, usage.written, usage.output),
-            expected=expected,
-            lost=lost,
-            saved=turn.saved,
-        )
-        turns = [*self.turns, recorded][-length:]
-        return Trail(turns, totals, caches, last, self._with_spill_over(recorded)), (expected, lost)
-
-    def _with_spill_over(self, turn: RecordedTurn) -> list[SpillOver]:
-        if turn.outcome != SPILLED:
-            return self.spill_overs
-        if self.spill_overs and self.turns and self.turns[-1].route == turn.route:
-            *former, last = self.spill_overs
-            return [*former, last._replace(last_at=turn.at, turns=last.turns + 1)]
-        added = SpillOver(turn.provider, turn.bound_provider, turn.at, turn.at, 1, turn.reason)
-        return [*self.spill_overs, added][-MAX_SPILL_OVERS:]
 
 
 def check_turn(turn: Turn) -> None:

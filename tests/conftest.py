@@ -19,8 +19,10 @@ from django.core.signals import request_started
 from sessions_sticky import SessionManager, cache_config
 from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
 from tests.servers import FakeServer, program_version, start_server
+from tests.sessions_sticky.calls import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,10 @@ REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
 PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_db(transaction=True)))
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
+COMPARING_STORES = REDIS_STORES
+"""Stores with compare-and-set, and thus with `rebind`."""
+EXPIRY_STORES = REDIS_STORES
+"""Stores that know when a session expires."""
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 """Left to the whole suite: what runs on them also runs on locmem or Valkey, and the quick suite must stay quick."""
 SLOW_FOLDERS = ("browser", "clients", "faults")
@@ -147,6 +153,14 @@ def raw(manager: SessionManager, store_name: str) -> redis.Redis:
     return cache.client.get_client()
 
 
+@pytest.fixture
+def plant(manager: SessionManager, store_name: str) -> Callable[[str, bytes], None]:
+    """Write the bytes of a key as another program does."""
+    if store_name in REDIS_STORES:
+        return lambda key, value: cache.client.get_client().set(key, value, ex=60)
+    return lambda key, value: cache.set(cache_key(key), value, 60)
+
+
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest, manager: SessionManager) -> Callable[..., Any]:
     """Call a method of the manager by name, or its async twin on an event loop of its own.
@@ -154,8 +168,8 @@ def call(request: pytest.FixtureRequest, manager: SessionManager) -> Callable[..
     `async_to_sync` rather than `asyncio.run`: a database cache's thread hops come back to the test's connection.
     """
     if request.param == "sync":
-        return lambda name, *args, **kwargs: getattr(manager, name)(*args, **kwargs)
-    return lambda name, *args, **kwargs: async_to_sync(getattr(manager, f"a{name}"))(*args, **kwargs)
+        return lambda name, *args, **kwargs: method_of(manager, name)(*args, **kwargs)
+    return lambda name, *args, **kwargs: async_to_sync(method_of(manager, f"a{name}"))(*args, **kwargs)
 
 
 def patient_config(url: str) -> dict[str, Any]:

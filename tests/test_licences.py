@@ -1,4 +1,4 @@
-"""Every package is under a licence that is allowed, as docs/licences.md says, and pinned by its hash."""
+"""Every package is under a licence that is allowed, as LICENCES.md says, and pinned by its hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.gateway.live import ROOT
 
 
 def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("licences", ROOT / "docs" / "licences.py")
+    spec = importlib.util.spec_from_file_location("licences", ROOT / ".ci" / "licences.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def test_licence_is_allowed_and_listed_when_a_package_is_required(name: str) -> 
     found = licences.licence(name)
     parts = re.split(r" AND | OR ", re.sub("[()]", "", found))
     assert set(parts) <= licences.ALLOWED, f"{name}: {found or 'says nothing'}"
-    assert f"| {name} | {found} |\n" in licences.PAGE.read_text(), "run docs/licences.py"
+    assert f"| {name} | {found} |\n" in licences.PAGE.read_text(), "run .ci/licences.py"
 
 
 def test_page_lists_nothing_else_when_it_is_made() -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -68,7 +67,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then move all matches back to where their last move came from."""
     chosen = Chosen.read(request.POST)
-    if not chosen.conditions.need_moves:
+    if not chosen.filters.need_moves:
         return _refuse_empty(admin, request, chosen)
     form = ReasonForm(request.POST if "reason" in request.POST else None)
     if "confirmed" not in request.POST or not form.is_valid():
@@ -77,18 +76,9 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
 
 
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [
-        admin.path("delete/", delete, name="delete_selected"),
-        admin.path("move/", move, name="move"),
-        admin.path("move-back/", move_back, name="move_back"),
-    ]
-
-
 def _count_moved(chosen: Chosen) -> Count:
     """Count what a move back would change; at most what its operation has moved, where that takes long to count."""
-    key = chosen.conditions.operation
+    key = chosen.filters.operation
     job = jobs.get(key) if key else None
     return Count(job.done, exact=False) if job and job.done > MAX_COUNTED else chosen.count_sessions()
 

@@ -1,6 +1,7 @@
 """Shared code of all pages: permissions, methods, menu, and errors of the store.
 
-A page is a function of the `ModelAdmin`, the request and the parameters of its path. A module lists its paths:
+A page is a function of the `ModelAdmin`, the request and the parameters of its path. model_admin.py lists the paths
+of the app's pages; a project registers its own with `register_pages`:
 
     @page("view")
     def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
@@ -112,21 +113,13 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
                 return view(admin, request, *args, **kwargs)
             except SessionStoreUnavailable as exc:
                 logger.warning("admin: %s", exc)  # operators must not see hosts and ports
-                return _unavailable(admin, request, exc)
+                title = _("Redis is full") if exc.is_full else _("Session store unavailable")
+                context = {"title": title, "is_full": exc.is_full, "changing": request.method not in READING}
+                return admin.render(request, "unavailable.html", context, status=503)
             except SessionNotSupported as exc:
-                return _not_supported(admin, request, exc)
+                context = {"title": _("The session store does not support this"), "problem": str(exc)}
+                return admin.render(request, "not_supported.html", context, status=501)
 
         return cast("Page[P]", guarded)
 
     return decorate
-
-
-def _unavailable(admin: PageAdmin, request: HttpRequest, exc: SessionStoreUnavailable) -> HttpResponse:
-    title = _("Redis is full") if exc.is_full else _("Session store unavailable")
-    context = {"title": title, "is_full": exc.is_full, "changing": request.method not in READING}
-    return admin.render(request, "unavailable.html", context, status=503)
-
-
-def _not_supported(admin: PageAdmin, request: HttpRequest, exc: SessionNotSupported) -> HttpResponse:
-    context = {"title": _("The session store does not support this"), "problem": str(exc)}
-    return admin.render(request, "not_supported.html", context, status=501)

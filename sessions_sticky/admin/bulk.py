@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
-from django.urls import URLPattern
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from msgspec.structs import asdict
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, filters_in, names_in_use
 from sessions_sticky.admin.forms import BulkForm
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import Chosen
 from sessions_sticky.manager import sessions
-
-SECTION = Section("bulk", gettext_lazy("Bulk changes"))
 
 
 @page("view")
@@ -25,7 +20,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = BulkForm(request.GET if request.GET else None)
     context = {"title": _("Bulk changes"), "form": form, **names_in_use()}
     if form.is_bound and form.is_valid():
-        chosen = Chosen([], True, filters_in(request.GET), "", False, conditions_in(request.GET))
+        chosen = Chosen([], True, conditions_in(request.GET, filters_in(request.GET)), "", False)
         if not chosen.everything:
             context |= {"chosen": chosen, "count": chosen.count_sessions(), "query": request.GET.urlencode()}
     return admin.render(request, "bulk.html", context)
@@ -35,15 +30,10 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def export(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Return the matches as JSON, one object a line, as `sessions list --all --json` prints them."""
     try:
-        conditions = conditions_in(request.GET)
+        filters = conditions_in(request.GET, filters_in(request.GET))
     except ValueError as exc:
         return HttpResponseBadRequest(str(exc), content_type="text/plain; charset=utf-8")
-    found = sessions.all().filter(**filters_in(request.GET).fields).filter(**conditions.fields)
+    found = sessions.all().filter(**filters.fields)
     lines = (msgspec.json.encode({**asdict(entry.session), "expires_in": entry.expires_in}) + b"\n" for entry in found)
     headers = {"Content-Disposition": 'attachment; filename="sessions.jsonl"'}
     return HttpResponse(lines, content_type="application/x-ndjson", headers=headers)
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("bulk/", show, name="bulk"), admin.path("bulk/export/", export, name="bulk_export")]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import count_of, fields_of, filters_in, names_in_use, query_of
 from sessions_sticky.admin.formatting import session_rows
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import InvalidConversationId, InvalidCursor, SessionNotSupported
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
@@ -23,8 +21,6 @@ from sessions_sticky.queries.filters import Filters
 PAGE_SIZE = 50
 MAX_CURSORS = 20
 """Maximum number of cursors in a URL: how far "Previous" goes back, in pages."""
-
-SECTION = Section("changelist", gettext_lazy("Sessions"))
 
 
 class Position(NamedTuple):
@@ -116,11 +112,6 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     return admin.render(request, "search_results.html", context)
 
 
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("", show, name="changelist"), admin.path("search/", find, name="search")]
-
-
 def _page_query(filters: Filters, position: Position) -> str:
     return query_of(filters, **({"cursor": str(position)} if str(position) else {}))
 
@@ -130,33 +121,15 @@ def _search_url(admin: PageAdmin, text: str, **more: str) -> str:
 
 
 def _found(admin: PageAdmin, request: HttpRequest, text: str) -> str | None:
-    by_owner = admin.url("changelist") + query_of(Filters(owner=text))
-    is_owner = _is_owner(text)
-    if _is_bound(text):
-        if is_owner:
-            messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
-        return admin.session_url(text)
-    if is_owner:
-        return by_owner
-    return admin.session_url(text) if _has_history(text) else None
-
-
-def _is_bound(conversation_id: str) -> bool:
-    try:
-        return sessions.inspect(conversation_id) is not None
-    except InvalidConversationId:
-        return False
-
-
-def _is_owner(name: str) -> bool:
-    try:
-        return sessions.filter(owner=name).count() > 0
-    except SessionNotSupported:
-        return False
-
-
-def _has_history(conversation_id: str) -> bool:
-    try:
-        return bool(sessions.history(conversation_id))
-    except (InvalidConversationId, SessionNotSupported):
-        return False
+    is_bound = is_owner = has_history = False
+    with suppress(InvalidConversationId):
+        is_bound = sessions.inspect(text) is not None
+    with suppress(SessionNotSupported):
+        is_owner = sessions.filter(owner=text).count() > 0
+    if is_bound and is_owner:
+        messages.info(request, _("There is also an owner with this name. Filter the list to see their sessions."))
+    if is_owner and not is_bound:
+        return admin.url("changelist") + query_of(Filters(owner=text))
+    with suppress(InvalidConversationId, SessionNotSupported):
+        has_history = is_bound or bool(sessions.history(text))
+    return admin.session_url(text) if has_history else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
@@ -48,8 +48,9 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     _check(conversation_id)
     raw = sessions.get_raw(conversation_id)
     entry = sessions.inspect(conversation_id)
-    if entry is None and _is_operation(conversation_id):  # the link of Django's recent actions
-        return HttpResponseRedirect(admin.url("operation", conversation_id))
+    with suppress(SessionNotSupported):
+        if entry is None and KEY.fullmatch(conversation_id) and jobs.get(conversation_id):
+            return HttpResponseRedirect(admin.url("operation", conversation_id))  # Django's recent actions link here
     shown = session_rows([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
     context = {
         "title": _("Session") if shown else _("No session for this conversation"),
@@ -91,27 +92,11 @@ def changes(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> Htt
     return admin.history_view(request, quote(conversation_id))
 
 
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [
-        admin.path("<quoted_id:conversation_id>/change/", show, name="change"),
-        admin.path("<quoted_id:conversation_id>/touch/", touch, name="touch"),
-        admin.path("<quoted_id:conversation_id>/history/", changes, name="history"),
-    ]
-
-
 def _check(conversation_id: str) -> None:
     try:
         keys.check(conversation_id)
     except InvalidConversationId as exc:
         raise Http404(str(exc)) from exc
-
-
-def _is_operation(conversation_id: str) -> bool:
-    try:
-        return KEY.fullmatch(conversation_id) is not None and jobs.get(conversation_id) is not None
-    except SessionNotSupported:
-        return False
 
 
 def _turns(conversation_id: str, session: Session | None) -> dict[str, Any]:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.forms import MoveForm, NameField
+from sessions_sticky.admin.forms import MoveForm, named
 from sessions_sticky.admin.job import job_context
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.manager import sessions
@@ -25,22 +22,17 @@ from sessions_sticky.queries.filters import Filters
 MAX_OPERATIONS = 20
 """Number of recent operations on the page."""
 
-SECTION = Section("move_all", gettext_lazy("Move all"))
-
 
 class MoveAllForm(MoveForm):
     """The provider whose sessions move, the target and the reason."""
 
     prefix = None  # type: ignore[assignment]  # its page has no other fields
-    from_provider = NameField(
-        label=gettext_lazy("Move from provider"),
-        widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
-    )
-    from_model = NameField(
-        label=gettext_lazy("Only this model"),
+    from_provider = named(gettext_lazy("Move from provider"), "sticky-providers")
+    from_model = named(
+        gettext_lazy("Only this model"),
+        "sticky-models",
         required=False,
         help_text=gettext_lazy("Leave empty for all models."),
-        widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
     )
     field_order = ["from_provider", "from_model", "provider", "model", "reason"]
 
@@ -78,11 +70,6 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def former(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Redirect from the former path of this page, which the next version removes."""
     return HttpResponseRedirect(f"{admin.url('move_all')}?{request.GET.urlencode()}")
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("move-all/", show, name="move_all"), admin.path("drain/", former, name="drain")]
 
 
 def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:

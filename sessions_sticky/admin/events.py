@@ -5,26 +5,20 @@ from __future__ import annotations
 from typing import get_args
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, names_in_use
 from sessions_sticky.admin.job import job_context
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
 from sessions_sticky.stores.history import Event, EventFilter, Kind
 
 MAX_SHOWN = 100
 """Maximum number of events on the page."""
-
-SECTION = Section("events", gettext_lazy("Events"))
-OPERATIONS = Section("operations", gettext_lazy("Operations"))
 
 
 @page("view")
@@ -70,8 +64,3 @@ def _url(admin: PageAdmin, event: Event) -> str:
     if event.conversation_id:
         return admin.session_url(event.conversation_id)
     return admin.url("operation", event.operation) if KEY.fullmatch(event.operation) else ""
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("events/", show, name="events"), admin.path("operations/", operations, name="operations")]

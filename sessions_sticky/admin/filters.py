@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -13,8 +13,8 @@ from django.utils.formats import number_format
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.conditions import Conditions, format_instant, parse_duration, parse_time
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.times import format_instant, parse_duration, parse_time
 
 ANY = Filters()
 
@@ -38,29 +38,29 @@ def filters_in(query: QueryDict) -> Filters:
     return Filters(query.get("provider") or None, query.get("model") or None, owner)
 
 
-def conditions_in(query: Mapping[str, Any]) -> Conditions:
-    """Read the filters that the index cannot answer. Raises `ValueError` that names the field at fault."""
-    parse = {
+def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
+    """Return filters with the conditions of the query. Raises `ValueError` that names the field at fault."""
+    parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
         "created_before": _instant,
+        "moved_from": str,
         "moved_since": _instant,
         "operation": _operation_key,
     }
     found: dict[str, Any] = {}
-    for name in Conditions._fields:
+    for name, read in parse.items():
         if text := query.get(name, "").strip():
             try:
-                found[name] = parse.get(name, str)(text)
+                found[name] = read(text)
             except ValueError as exc:
                 raise ValueError(f"{name} {exc}") from exc
-    return Conditions(**found)
+    return filters._replace(**found)
 
 
-def condition_fields(conditions: Conditions) -> dict[str, str]:
-    """Return the fields that `conditions_in` reads as these filters."""
+def condition_fields(filters: Filters) -> dict[str, str]:
+    """Return the fields that `conditions_in` reads as the conditions of these filters."""
     shown = {"idle_for": "{:.0f}s".format, "created_before": format_instant, "moved_since": format_instant}
-    given = conditions._asdict().items()
-    return {name: shown.get(name, str)(value) for name, value in given if value is not None}
+    return {name: shown.get(name, str)(value) for name, value in filters.conditions.items()}
 
 
 def _instant(text: str) -> float:

@@ -31,9 +31,10 @@ class NameField(forms.CharField):
 TIME_HELP = _("A time such as 2026-11-26T03:00Z, or how long ago, such as 12h.")
 
 
-def _named(label: Any, names: str = "") -> NameField:
+def named(label: Any, names: str = "", **kwargs: Any) -> NameField:
+    """Return a field for a name; `names` is the id of the list of suggestions."""
     attrs = {"autocomplete": "off"} | ({"list": names} if names else {})
-    return NameField(label=label, required=False, widget=forms.TextInput(attrs=attrs))
+    return NameField(label=label, widget=forms.TextInput(attrs=attrs), **kwargs)
 
 
 class MoveForm(forms.Form):
@@ -44,16 +45,8 @@ class MoveForm(forms.Form):
     def __init__(self, data: QueryDict | None = None) -> None:
         super().__init__(data, label_suffix="")
 
-    provider = NameField(
-        label=_("Provider"),
-        widget=forms.TextInput(attrs={"list": "sticky-providers", "autocomplete": "off"}),
-    )
-    model = NameField(
-        label=_("Model"),
-        required=False,
-        help_text=_("Leave empty to keep the current model."),
-        widget=forms.TextInput(attrs={"list": "sticky-models", "autocomplete": "off"}),
-    )
+    provider = named(_("Provider"), "sticky-providers")
+    model = named(_("Model"), "sticky-models", required=False, help_text=_("Leave empty to keep the current model."))
     reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history."))
 
     def clean_provider(self) -> str:
@@ -92,12 +85,12 @@ class BulkForm(forms.Form):
     def __init__(self, data: QueryDict | None = None) -> None:
         super().__init__(data, label_suffix="")
 
-    provider = _named(_("Provider"), "sticky-providers")
-    model = _named(_("Model"), "sticky-models")
-    owner = _named(_("Owner"))
+    provider = named(_("Provider"), "sticky-providers", required=False)
+    model = named(_("Model"), "sticky-models", required=False)
+    owner = named(_("Owner"), required=False)
     idle_for = NameField(label=_("Idle for at least"), required=False, help_text=_("Such as 30m, 12h or 2d."))
     created_before = NameField(label=_("Created before"), required=False, help_text=TIME_HELP)
-    moved_from = _named(_("Last moved from"), "sticky-providers")
+    moved_from = named(_("Last moved from"), "sticky-providers", required=False)
     moved_since = NameField(label=_("Last moved since"), required=False, help_text=TIME_HELP)
 
     def clean(self) -> dict[str, Any]:

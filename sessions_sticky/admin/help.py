@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, reverse
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.registry import Section
-
-SECTION = Section("help", _("Help"))
 
 GLOSSARY = (
     (_("Conversation"), _("What a client continues with each request. It has an id, or is recognized by its content.")),
@@ -47,8 +44,3 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Explain the words."""
     links = [(title, reverse(name)) for title, name in registry.links()]
     return admin.render(request, "help.html", {"title": _("Help"), "glossary": GLOSSARY, "links": links})
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("help/", show, name="help")]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, register_converter
+from django.urls import register_converter
+from django.urls.converters import StringConverter
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -47,18 +48,10 @@ STATES: dict[State, StrOrPromise] = {
 }
 
 
-class JobKey:
-    """A path converter for keys of operations, which differ from all page names."""
+class JobKey(StringConverter):
+    """Matches keys of operations, which differ from all page names."""
 
     regex = "[0-9a-f]{32}"
-
-    def to_python(self, value: str) -> str:
-        """Return it as it is."""
-        return value
-
-    def to_url(self, value: str) -> str:
-        """Return it as it is."""
-        return value
 
 
 register_converter(JobKey, "job_key")
@@ -95,7 +88,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
-        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.conditions)}
+        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
     return admin.render(request, template, context)
 
 
@@ -109,15 +102,6 @@ def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
 def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Resume a stopped or failed operation."""
     return _act(admin, request, key, "resume")
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [
-        admin.path("operations/<job_key:key>/", show, name="operation"),
-        admin.path("operations/<job_key:key>/stop/", stop, name="operation_stop"),
-        admin.path("operations/<job_key:key>/resume/", resume, name="operation_resume"),
-    ]
 
 
 def job_context(job: Job) -> dict[str, Any]:
@@ -134,7 +118,7 @@ def job_context(job: Job) -> dict[str, Any]:
         "ended_at": None if job.ended_at is None else datetime.fromtimestamp(job.ended_at, UTC),
         "lasted": duration((job.ended_at or int(time.time())) - job.started_at),
         "left": max(job.expected - job.done, 0),
-        "conditions": condition_fields(job.conditions),
+        "conditions": condition_fields(job.filters),
     }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 from django.urls import URLPattern
+from django.utils.translation import gettext_lazy as _
 
 from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, help, job, overview, registry
 from sessions_sticky.admin.base import PageAdmin
+from sessions_sticky.admin.registry import Section
 from sessions_sticky.models import Session
 
 
@@ -14,17 +16,40 @@ class SessionAdmin(PageAdmin):
     """Pages for sessions. There is no table: methods of `ModelAdmin` that query one are unreachable."""
 
     menu = (
-        *(changelist.SECTION, overview.SECTION, drain.SECTION),
-        *(bulk.SECTION, events.OPERATIONS, events.SECTION),
+        Section("changelist", _("Sessions")),
+        Section("overview", _("Overview")),
+        Section("move_all", _("Move all")),
+        Section("bulk", _("Bulk changes")),
+        Section("operations", _("Operations")),
+        Section("events", _("Events")),
     )
-    end_of_menu = (help.SECTION,)
+    end_of_menu = (Section("help", _("Help")),)
 
     def get_urls(self) -> list[URLPattern]:
         """Return the URL patterns of the pages."""
-        modules = (changelist, overview, drain, bulk, events, help, job, actions)
-        own = [url for module in modules for url in module.urls(self)]
-        registered = [url for pages in registry.pages() for url in pages.urls(self)]
-        return [*own, *registered, *detail.urls(self)]
+        session = "<quoted_id:conversation_id>"
+        return [
+            self.path("", changelist.show, name="changelist"),
+            self.path("search/", changelist.find, name="search"),
+            self.path("overview/", overview.show, name="overview"),
+            self.path("move-all/", drain.show, name="move_all"),
+            self.path("drain/", drain.former, name="drain"),
+            self.path("bulk/", bulk.show, name="bulk"),
+            self.path("bulk/export/", bulk.export, name="bulk_export"),
+            self.path("delete/", actions.delete, name="delete_selected"),
+            self.path("move/", actions.move, name="move"),
+            self.path("move-back/", actions.move_back, name="move_back"),
+            self.path("operations/", events.operations, name="operations"),
+            self.path("operations/<job_key:key>/", job.show, name="operation"),
+            self.path("operations/<job_key:key>/stop/", job.stop, name="operation_stop"),
+            self.path("operations/<job_key:key>/resume/", job.resume, name="operation_resume"),
+            self.path("events/", events.show, name="events"),
+            self.path("help/", help.show, name="help"),
+            *(url for pages in registry.pages() for url in pages.urls(self)),
+            self.path(f"{session}/change/", detail.show, name="change"),
+            self.path(f"{session}/touch/", detail.touch, name="touch"),
+            self.path(f"{session}/history/", detail.changes, name="history"),
+        ]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Session:
         """Return a model instance for any conversation id, without a query."""

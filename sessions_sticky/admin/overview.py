@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -21,13 +20,13 @@ from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.charts import Columns
 from sessions_sticky.admin.filters import query_of
-from sessions_sticky.admin.registry import Section
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor
-from sessions_sticky.queries.activity import MinuteMoves, MinuteTurns
-from sessions_sticky.queries.filters import Filters, RouteStats, Stats
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.pages import RouteStats, Stats
 from sessions_sticky.queries.server_info import Finding, Level
+from sessions_sticky.queries.usage import MinuteMoves, MinuteTurns
 from sessions_sticky.turns import FAILED, UNANSWERED
 
 if TYPE_CHECKING:
@@ -117,14 +116,6 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         logger.warning("admin: %s", exc)
         return admin.render(request, template, {**context, "down": True}, status=503)
     return admin.render(request, template, {**context, **figures})
-
-
-def urls(admin: PageAdmin) -> list[URLPattern]:
-    """Return the URL patterns of this module."""
-    return [admin.path("overview/", show, name="overview")]
-
-
-SECTION = Section("overview", gettext_lazy("Overview"))
 
 
 def _recent() -> dict[str, Any]:

@@ -21,7 +21,6 @@ from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
 
@@ -39,7 +38,6 @@ class Chosen(NamedTuple):
     filters: Filters
     cursor: str
     on_detail: bool
-    conditions: Conditions = Conditions()
 
     @classmethod
     def read(cls, posted: QueryDict) -> Chosen:
@@ -48,10 +46,10 @@ class Chosen(NamedTuple):
         bindings = [] if all_matching else [_binding(text) for text in posted.getlist("selected")]
         cursor, on_detail = posted.get("cursor", ""), bool(posted.get("on_detail"))
         try:
-            conditions = conditions_in(posted) if all_matching else Conditions()
+            filters = conditions_in(posted, filters_in(posted)) if all_matching else filters_in(posted)
         except ValueError as exc:
             raise BadRequest(str(exc)) from exc
-        return cls(bindings, all_matching, filters_in(posted), cursor, on_detail, conditions)
+        return cls(bindings, all_matching, filters, cursor, on_detail)
 
     def __bool__(self) -> bool:
         return self.all_matching or bool(self.bindings)
@@ -59,7 +57,7 @@ class Chosen(NamedTuple):
     @property
     def everything(self) -> bool:
         """Whether all sessions are selected, without a filter."""
-        return self.all_matching and self.filters == Filters() and self.conditions == Conditions()
+        return self.all_matching and self.filters == Filters()
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -67,12 +65,12 @@ class Chosen(NamedTuple):
         fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
         flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
         fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
-        return fields + list({**fields_of(self.filters), **condition_fields(self.conditions)}.items())
+        return fields + list({**fields_of(self.filters), **condition_fields(self.filters)}.items())
 
     @property
     def condition_fields(self) -> dict[str, str]:
         """The filters that the index cannot answer, as text."""
-        return condition_fields(self.conditions)
+        return condition_fields(self.filters)
 
     @property
     def query(self) -> str:
@@ -81,13 +79,13 @@ class Chosen(NamedTuple):
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""
-        return Plan(self.filters, move, self.everything, self.conditions)
+        return Plan(self.filters, move, self.everything)
 
     def count_sessions(self, move: Move | None = None) -> Count:
         """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)
-        if self.conditions != Conditions():
+        if self.filters.conditions:
             return Count(jobs.count(self.plan(move)), exact=True)
         counted = count_of(self.filters)  # not exact if counting would take long
         return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted

@@ -15,7 +15,6 @@ from sessions_sticky.api.serializers import (
     TEXT,
     NamedChoiceField,
     TextField,
-    iso_time,
     not_blank,
     valid_target,
     with_owner,
@@ -23,8 +22,8 @@ from sessions_sticky.api.serializers import (
 from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.job import Job, Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.times import format_any
 from sessions_sticky.session import LATEST
 
 
@@ -88,7 +87,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         if given and attrs["everything"]:
             raise serializers.ValidationError("Pass either filters or everything, not both.")
         if not given and not attrs["everything"]:
-            names = ", ".join((*Filters._fields, *Conditions._fields))
+            names = ", ".join(Filters._fields)
             raise serializers.ValidationError(f"Pass a filter ({names}) or everything: true.")
         return attrs
 
@@ -98,8 +97,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 
     def _plan(self, data: dict[str, Any]) -> Plan:
         filters = Filters(*(data.get(name) for name in Filters._fields))
-        conditions = Conditions(**{name: data.get(name) for name in Conditions._fields})
-        return Plan(filters, self._move(data), data["everything"], conditions)
+        return Plan(filters, self._move(data), data["everything"])
 
     def _move(self, data: dict[str, Any]) -> Move | None:
         return None
@@ -137,7 +135,7 @@ class RebindAllSerializer(DeleteAllSerializer):
             raise serializers.ValidationError({"back": ["Pass either a target or back, not both."]})
         if not attrs["back"] and attrs.get("to_provider") is None:
             raise serializers.ValidationError({"to_provider": ["This field is required without back."]})
-        if attrs["back"] and not self._plan(attrs).conditions.need_moves:
+        if attrs["back"] and not self._plan(attrs).filters.need_moves:
             raise serializers.ValidationError({"back": ["Needs moved_from, moved_since or operation."]})
         return attrs
 
@@ -205,9 +203,9 @@ class OperationSerializer(serializers.Serializer[Any]):
                 "external_id": instance.owner,
                 "back": instance.is_back,
                 "ended_at": instance.ended_at,
-                "started_at_iso": iso_time(instance.started_at),
-                "updated_at_iso": iso_time(instance.updated_at),
-                "ended_at_iso": None if instance.ended_at is None else iso_time(instance.ended_at),
+                "started_at_iso": format_any(instance.started_at),
+                "updated_at_iso": format_any(instance.updated_at),
+                "ended_at_iso": None if instance.ended_at is None else format_any(instance.ended_at),
             }
         )
 

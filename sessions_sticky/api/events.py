@@ -13,7 +13,7 @@ from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.schema import operation
 from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, TextField
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
 from sessions_sticky.stores.history import EventFilter, Kind
 
 

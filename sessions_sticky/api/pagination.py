@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from django.core.validators import RegexValidator
@@ -14,7 +13,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 from rest_framework.versioning import QueryParameterVersioning
 
 from sessions_sticky.api.serializers import TextField, with_owner
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
 
 DEFAULT_LIMIT = 50
 MAX_TRAIL_LENGTH = 1_000
@@ -58,7 +57,8 @@ def parameters(request: Request, query: type[serializers.Serializer[Any]] = seri
         given = with_owner(given)
     serializer = query(data={name: values[0] for name, values in given.items()})
     allowed = serializer.fields
-    errors = {name: [_unknown(allowed)] for name in given if name not in allowed}
+    unknown = f"Unknown parameter; allowed: {', '.join(allowed) or 'none'}."
+    errors = {name: [unknown] for name in given if name not in allowed}
     errors |= {name: ["Given more than once."] for name, values in given.items() if name in allowed and values[1:]}
     if errors:
         raise ValidationError(errors)
@@ -100,7 +100,3 @@ def _version_parameter() -> str | None:
     """Return the parameter that has the version in a project that versions its own API by a parameter."""
     scheme: Any = api_settings.DEFAULT_VERSIONING_CLASS
     return scheme.version_param if scheme is not None and issubclass(scheme, QueryParameterVersioning) else None
-
-
-def _unknown(allowed: Iterable[str]) -> str:
-    return f"Unknown parameter; allowed: {', '.join(allowed) or 'none'}."

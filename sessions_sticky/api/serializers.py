@@ -17,7 +17,7 @@ from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
-from sessions_sticky.queries.conditions import format_instant
+from sessions_sticky.queries.times import format_any
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 
@@ -203,16 +203,8 @@ def _serialize(entry: Entry, under: str, now: int) -> dict[str, Any]:
         "owner": session.external_id,
         "external_id": session.external_id,
         "created_at": session.created_at,
-        "created_at_iso": iso_time(session.created_at),
+        "created_at_iso": format_any(session.created_at),
         "expires_in": entry.expires_in,
-        "expires_at": None if entry.expires_in is None else iso_time(now + entry.expires_in),
+        "expires_at": None if entry.expires_in is None else format_any(now + entry.expires_in),
         "url": session_path(session.id, under),
     }
-
-
-def iso_time(unix_seconds: int) -> str | None:
-    """Return a time as `2026-11-22T19:12:07Z`; None if it is outside of the calendar."""
-    try:
-        return format_instant(unix_seconds)
-    except (ValueError, OverflowError, OSError):
-        return None  # another program has set it

@@ -27,8 +27,6 @@ app_name = "sessions_sticky"
 
 _ID = r"(?P<conversation_id>(?s:.*))/\Z"
 """Any characters, slashes too: servers decode `%2F` before Django sees the path."""
-_OLD_ID = r"^(?!(?:id|history|touch|rebind|operations)/)(?P<conversation_id>(?s:.*))"
-_OLD = {"schema": None, "is_deprecated": True}
 _OPERATION = r"^operations/(?P<operation_key>[0-9a-f]{32})/"
 
 urlpatterns = [
@@ -45,10 +43,5 @@ urlpatterns = [
     re_path(rf"^history/{_ID}", HistoryView.as_view(), name="session_history"),
     re_path(rf"^touch/{_ID}", TouchView.as_view(), name="session_touch"),
     re_path(rf"^rebind/{_ID}", RebindView.as_view(), name="session_rebind"),
-    # The paths of version 0.1, for ids that look like no other route; the next version removes them.
-    re_path(rf"{_OLD_ID}/history/\Z", HistoryView.as_view(**_OLD)),
-    re_path(rf"{_OLD_ID}/touch/\Z", TouchView.as_view(**_OLD)),
-    re_path(rf"{_OLD_ID}/rebind/\Z", RebindView.as_view(**_OLD)),
-    re_path(rf"{_OLD_ID}/\Z", SessionView.as_view(**_OLD)),
     re_path("^", UnknownPathView.as_view()),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
@@ -31,8 +31,6 @@ from sessions_sticky.session import Entry, SessionConflict
 
 SESSION = (SessionSerializer, "The session.")
 NO_CONTENT = (None, "Done; for users who may not view sessions.")
-DEPRECATED_SINCE = "@1795651200"
-"""2026-11-26 as RFC 9745 writes a date."""
 
 
 class SessionsView(AdminView):
@@ -85,15 +83,9 @@ class SessionsView(AdminView):
 class ConversationView(AdminView):
     """A path that contains a conversation id."""
 
-    is_deprecated: ClassVar[bool] = False
-    """Whether the path is that of version 0.1, which the next version removes."""
-
     def dispatch(self, request: HttpRequest, *args: Any, conversation_id: str, **kwargs: Any) -> HttpResponseBase:
         """Parse the conversation id in the path."""
-        response = super().dispatch(request, *args, conversation_id=id_in(conversation_id), **kwargs)
-        if self.is_deprecated:
-            response["Deprecation"] = DEPRECATED_SINCE
-        return response
+        return super().dispatch(request, *args, conversation_id=id_in(conversation_id), **kwargs)
 
 
 class SessionView(ConversationView):

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 from sessions_sticky.cli import identify
 from sessions_sticky.cli.errors import EXIT_CODES
-from sessions_sticky.queries.conditions import ALLOWED_TIME, parse_duration, parse_time
-from sessions_sticky.queries.filters import MAX_PAGE
+from sessions_sticky.queries.pages import MAX_PAGE
+from sessions_sticky.queries.times import ALLOWED_TIME, parse_duration, parse_time
 from sessions_sticky.stores.history import Kind
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from sessions_sticky.jobs.job import Plan
-from sessions_sticky.queries.conditions import Conditions, format_instant
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.times import format_any, format_instant
 from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
 
@@ -22,10 +21,7 @@ def truncate(text: str, width: int) -> str:
 
 def format_time(unix_seconds: int) -> str:
     """Return a time as `2026-11-22T19:12:07Z`, or the number if there is no such date."""
-    try:
-        return format_instant(unix_seconds)
-    except (ValueError, OverflowError, OSError):
-        return str(unix_seconds)
+    return format_any(unix_seconds) or str(unix_seconds)
 
 
 def format_duration(seconds: float | None) -> str:
@@ -71,26 +67,21 @@ def format_route(provider: str, model: str | None) -> str:
     return escape(provider if model is None else f"{provider}, model {model}")
 
 
-def describe_plan(plan: Plan) -> str:
-    """Return all filters as text: `of provider a, owner b, idle for 12:00:00`."""
-    return describe_filters(plan.filters) + describe_conditions(plan.conditions)
-
-
 def describe_filters(filters: Filters) -> str:
-    """Return the filters as text: `of provider a, owner b`."""
+    """Return the filters as text: `of provider a, owner b, idle for 12:00:00`."""
     names = {"provider": filters.provider, "model": filters.model, "owner": filters.owner}
     given = ", ".join(f"{name} {escape(value)}" for name, value in names.items() if value is not None)
-    return f"of {given}" if given else "of all providers"
+    return f"of {given or 'all providers'}{describe_conditions(filters)}"
 
 
-def describe_conditions(conditions: Conditions) -> str:
+def describe_conditions(filters: Filters) -> str:
     """Return the conditions as text that follows other words."""
     texts = {
-        "idle for": None if conditions.idle_for is None else format_duration(conditions.idle_for),
-        "created before": _instant(conditions.created_before),
-        "moved from": conditions.moved_from,
-        "moved since": _instant(conditions.moved_since),
-        "moved by operation": conditions.operation,
+        "idle for": None if filters.idle_for is None else format_duration(filters.idle_for),
+        "created before": _instant(filters.created_before),
+        "moved from": filters.moved_from,
+        "moved since": _instant(filters.moved_since),
+        "moved by operation": filters.operation,
     }
     return "".join(f", {name} {escape(text)}" for name, text in texts.items() if text is not None)
 

@@ -15,9 +15,9 @@ from sessions_sticky.cli.errors import WRONG_USAGE, Error
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.identity import Identity, identify
+from sessions_sticky.identity.apis import APIS, ContentApi
 from sessions_sticky.identity.clients import CLIENTS
-from sessions_sticky.identity.content import APIS, ContentApi
-from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
+from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, decode, read_sources
 
 
 class Request(NamedTuple):
@@ -92,7 +92,7 @@ def run(
     except ValueError as exc:
         raise Error(str(exc), WRONG_USAGE) from exc
     ignored = [source for source in sent if source != found.source]
-    sent_by = [client.name for client in CLIENTS if found.source in client.sources and found.source != CONTENT]
+    sent_by = [name for name, sources_of in CLIENTS.items() if found.source in sources_of]
     reason = _reason(found)
     document = {"api": known.name, "model": model, "sent_by": sent_by, "ignored": ignored, "reason": reason}
     output.print_json([found._asdict() | document])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, no_session
-from sessions_sticky.cli.formatting import describe_conditions, describe_plan, escape, format_route, pluralize
+from sessions_sticky.cli.formatting import describe_conditions, describe_filters, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
 from sessions_sticky.cli.rows import session_json
@@ -16,15 +16,13 @@ from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.move_cost import MoveCost
 from sessions_sticky.session import Session
 
 
-def conditions_in(options: dict[str, Any]) -> Conditions:
-    """Return the conditions among the options of a command."""
-    return Conditions(**{name: options[name] for name in Conditions._fields})
+def _filters_in(options: dict[str, Any]) -> Filters:
+    return Filters(*(options.get(name) for name in Filters._fields))
 
 
 def touch(output: Output, *, ID: list[str], dry_run: bool, **_: Any) -> None:
@@ -55,30 +53,27 @@ def rebind(
         output.print(f"Already bound to {target}")
 
 
-def delete(
-    output: Output, *, ID: list[str], everything: bool, dry_run: bool, yes: bool, owner: str | None, **options: Any
-) -> None:
+def delete(output: Output, *, ID: list[str], everything: bool, dry_run: bool, yes: bool, **options: Any) -> None:
     """Delete sessions by id, or all that match the filters."""
-    filters, conditions = Filters(options["provider"], options["model"], owner), conditions_in(options)
-    plan = Plan(filters, None, everything, conditions)
+    plan = Plan(_filters_in(options), None, everything)
     if [bool(ID), plan.has_filter, everything].count(True) != 1:
         raise Error("specify ids, filters (--provider, --owner, --idle-for, ...) or --everything", WRONG_USAGE)
     if ID:
         _each(output, "Delete", ID, _operator().delete, sessions.get_raw, dry_run=dry_run)  # unreadable ones too
         return
-    _all(output, "Delete", plan, describe_plan(plan), dry_run=dry_run, yes=yes)
+    _all(output, "Delete", plan, describe_filters(plan.filters), dry_run=dry_run, yes=yes)
 
 
 def move_all(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
     """Move all conversations of a provider, or of one of its models."""
-    filters = Filters(PROVIDER, options["model"])
+    filters = _filters_in(options)._replace(provider=PROVIDER)
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
     check_target(to_provider)
     if conf.providers is None and not sessions.filter(provider=to_provider).count():
         output.print_err(f"Warning: no session is on {escape(to_provider)} yet. Is the name right?")
-    plan = Plan(filters, Move(to_provider, to_model, options["reason"]), conditions=conditions_in(options))
-    which = describe_conditions(plan.conditions)
+    plan = Plan(filters, Move(to_provider, to_model, options["reason"]))
+    which = describe_conditions(filters)
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"
     _all(output, "Move", plan, way, dry_run=options["dry_run"], yes=options["yes"])
 
@@ -89,13 +84,13 @@ def drain(output: Output, **options: Any) -> None:
     move_all(output, **options)
 
 
-def move_back(output: Output, *, reason: str, owner: str | None, dry_run: bool, yes: bool, **options: Any) -> None:
+def move_back(output: Output, *, reason: str, dry_run: bool, yes: bool, **options: Any) -> None:
     """Move conversations back to where their last move came from."""
-    conditions = conditions_in(options)
-    if not conditions.need_moves:
+    filters = _filters_in(options)
+    if not filters.need_moves:
         raise Error("specify --operation, --moved-from or --moved-since", WRONG_USAGE)
-    plan = Plan(Filters(options["provider"], options["model"], owner), Move(None, None, reason), conditions=conditions)
-    _all(output, "Move", plan, f"back, {describe_plan(plan)}", dry_run=dry_run, yes=yes)
+    plan = Plan(filters, Move(None, None, reason))
+    _all(output, "Move", plan, f"back, {describe_filters(filters)}", dry_run=dry_run, yes=yes)
 
 
 def reindex(output: Output, **_: Any) -> None:
@@ -132,8 +127,8 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
     jobs = Jobs(sessions)
     number = jobs.count(plan)
     if not number and not plan.everything:
-        hint = "" if plan.conditions != Conditions() else "; if other programs wrote some run: sessions reindex"
-        raise Error(f"no indexed conversations {describe_plan(plan)}{hint}", NOT_DONE)
+        hint = "" if plan.filters.conditions else "; if other programs wrote some run: sessions reindex"
+        raise Error(f"no indexed conversations {describe_filters(plan.filters)}{hint}", NOT_DONE)
     if dry_run or not yes:
         _print_cost(output, jobs.cost(plan))
     if not (dry_run or yes):

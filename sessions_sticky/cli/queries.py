@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -35,8 +35,8 @@ from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavaila
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.manager import sessions
-from sessions_sticky.queries.conditions import Conditions
-from sessions_sticky.queries.filters import MAX_PAGE, FilterFields, Page
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.pages import MAX_PAGE, Page
 from sessions_sticky.queries.query import SessionQuery
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event, EventFilter
@@ -50,13 +50,15 @@ BEGINNING = "0-0"
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
     """Print sessions in pages: the most recent, all in no order, or matches of a search."""
-    fields = {name: options[name] for name in FilterFields.__annotations__}
-    if search is not None and (all or any(value is not None for value in fields.values())):
+    filters = Filters(*(options[name] for name in Filters._fields))
+    if search is not None and (all or filters != Filters()):
         raise Error("--search cannot be combined with filters or --all", WRONG_USAGE)
-    if not all and (walks := [name for name in Conditions._fields if fields[name] is not None]):
-        raise Error(f"--{walks[0].replace('_', '-')} needs --all: it reads every session", WRONG_USAGE)
+    if not all and filters.conditions:
+        raise Error(
+            f"--{next(iter(filters.conditions)).replace('_', '-')} needs --all: it reads every session", WRONG_USAGE
+        )
     table = Table(output, *SESSION_TITLES, right=SESSION_TIMES)
-    query = sessions.all().filter(**cast("FilterFields", fields))
+    query = sessions.all().filter(**filters.fields)
     if all:
         entries = iter(query)
         while batch := list(islice(entries, MAX_PAGE)):

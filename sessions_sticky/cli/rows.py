@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from sessions_sticky.cli.formatting import describe_plan, format_duration, format_share, format_time, pluralize
+from sessions_sticky.cli.formatting import describe_filters, format_duration, format_share, format_time, pluralize
 from sessions_sticky.jobs.job import Job
-from sessions_sticky.queries.conditions import format_instant
+from sessions_sticky.queries.times import format_instant
 from sessions_sticky.queries.usage import RouteUsage
 from sessions_sticky.session import Entry, Session
 from sessions_sticky.stores.history import Event
@@ -41,7 +41,7 @@ def operation_row(job: Job) -> tuple[str, ...]:
     """Return the cells of a bulk operation for `OPERATION_TITLES`."""
     target = "back" if job.is_back else job.to_provider or ""
     ended = "-" if job.ended_at is None else format_time(job.ended_at)
-    which = "all sessions" if job.everything else describe_plan(job.plan).removeprefix("of ")
+    which = "all sessions" if job.everything else describe_filters(job.filters).removeprefix("of ")
     return (
         *(format_time(job.started_at), ended, job.kind, which, target),
         *(f"{job.done:,}", f"{job.expected:,}", job.state, job.actor, job.reason, job.key),

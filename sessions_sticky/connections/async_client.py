@@ -41,7 +41,7 @@ class AsyncRedis:
 
     def __init__(self, new_pool: Callable[[], ConnectionPool]) -> None:
         self._new_pool = new_pool
-        self._lines: dict[asyncio.AbstractEventLoop, _LoopPipeline] = {}
+        self._loop_pipelines: dict[asyncio.AbstractEventLoop, _LoopPipeline] = {}
 
     async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send commands together and return their raw replies, including `ResponseError`s.
@@ -49,18 +49,19 @@ class AsyncRedis:
         Raises `redis.RedisError` or `OSError` if Redis did not answer all that is sent together within the cache's
         socket timeout. Cancelling the caller affects no other command.
         """
-        line = self._lines.get(asyncio.get_running_loop()) or await self._open()
-        return await (line.send_now(commands) if line.is_idle else line.enqueue(commands))
+        pipeline = self._loop_pipelines.get(asyncio.get_running_loop()) or await self._open()
+        return await (pipeline.send_now(commands) if pipeline.is_idle else pipeline.enqueue(commands))
 
     async def _open(self) -> _LoopPipeline:
         loop = asyncio.get_running_loop()
-        for other in [other for other in list(self._lines) if other.is_closed()]:  # other threads may add loops
-            self._lines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio frees the sockets
+        loops = list(self._loop_pipelines)  # other threads may add loops
+        for other in [other for other in loops if other.is_closed()]:
+            self._loop_pipelines.pop(other, None)  # closed without `shutdown_asyncgens`: asyncio frees the sockets
         pool = self._new_pool()
-        line = self._lines[loop] = _LoopPipeline(pool, loop)
-        line.lifetime = _close_with(loop, pool, weakref.ref(self))
-        await anext(line.lifetime)
-        return line
+        pipeline = self._loop_pipelines[loop] = _LoopPipeline(pool, loop)
+        pipeline.lifetime = _close_with(loop, pool, weakref.ref(self))
+        await anext(pipeline.lifetime)
+        return pipeline
 
 
 class _LoopPipeline:
@@ -161,7 +162,7 @@ async def _close_with(
         yield
     finally:
         if (dropped_from := client()) is not None:
-            dropped_from._lines.pop(loop, None)
+            dropped_from._loop_pipelines.pop(loop, None)
         await pool.aclose()
 
 

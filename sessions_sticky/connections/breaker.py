@@ -23,12 +23,16 @@ class Breaker:
         self._open_until: float | None = None
         self._measured = measured
 
-    def check(self) -> None:
+    def admit(self) -> None:
         """Raise `SessionStoreUnavailable` while open, except for one trial at a time."""
-        if not self._admit():
+        if self._open_until is None:
+            return
+        now = time.monotonic()
+        if now < self._open_until:
             raise SessionStoreUnavailable("Session store unavailable: circuit breaker is open")
+        self._open_until = now + RETRY_SECONDS
 
-    def note(self, error: Exception | None = None) -> None:
+    def record(self, error: Exception | None = None) -> None:
         """Close if the store answered, even with an error; open if it did not."""
         if error is not None and not isinstance(error, ResponseError):
             self._open_until = time.monotonic() + RETRY_SECONDS
@@ -40,12 +44,3 @@ class Breaker:
     def _measure(self, *, is_open: bool) -> None:
         if self._measured:
             metrics.breaker(is_open=is_open)
-
-    def _admit(self) -> bool:
-        if self._open_until is None:
-            return True
-        now = time.monotonic()
-        if now < self._open_until:
-            return False
-        self._open_until = now + RETRY_SECONDS
-        return True

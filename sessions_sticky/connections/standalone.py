@@ -47,7 +47,7 @@ class RedisServer:
         self._pool: redis.ConnectionPool = (
             cache.client.get_client(write=True).connection_pool
             if reply_seconds is None
-            else factory.get_connection_pool(patient(factory, cache.client._server[0], reply_seconds))
+            else factory.get_connection_pool(params_with_timeout(factory, cache.client._server[0], reply_seconds))
         )
         self._async_client = AsyncRedis(lambda: pool_for_cache(cache))
         self._breaker = Breaker(measured=reply_seconds is None)
@@ -62,7 +62,7 @@ class RedisServer:
         return self._send(request, self._async_client.exchange)
 
     async def _send(self, request: RedisRequest, exchange: Exchange) -> Any:
-        self._breaker.check()
+        self._breaker.admit()
         try:
             if isinstance(request, Batch):
                 reply = await self._send_batch(request.commands, exchange)
@@ -71,9 +71,9 @@ class RedisServer:
             else:
                 reply = await self._send_command(request, exchange)
         except (RedisError, OSError) as exc:
-            self._breaker.note(exc)
+            self._breaker.record(exc)
             raise
-        self._breaker.note()
+        self._breaker.record()
         return reply
 
     async def _send_command(self, command: Command[Any], exchange: Exchange) -> Any:
@@ -121,7 +121,7 @@ class RedisServer:
             self._pool.release(connection)
 
 
-def patient(factory: Any, url: str, reply_seconds: float | None) -> dict[str, Any]:
+def params_with_timeout(factory: Any, url: str, reply_seconds: float | None) -> dict[str, Any]:
     """Return the parameters of connections of a django-redis factory, whose replies may take `reply_seconds`."""
     params: dict[str, Any] = factory.make_connection_params(url)
     if reply_seconds is not None:

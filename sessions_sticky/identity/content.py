@@ -1,17 +1,15 @@
-"""Recognize a conversation by its beginning, for clients that send no id.
-
-Each API returns the system prompt and the turns of a request; the fingerprint is the same for all.
-"""
+"""Recognize a conversation by its beginning, for clients that send no id: one fingerprint for all APIs."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from sessions_sticky.identity.apis import ContentApi, read_list
 from sessions_sticky.identity.sources import decode, observed_text
 
 SYSTEM_CHARACTERS = 1_024
@@ -24,32 +22,8 @@ _TEXT_TYPES = ("text", "input_text", "output_text")
 _DECORATION = {"cache_control", "id", "status"}
 """Fields of a part or an item that differ between two requests of one conversation."""
 _DIGEST_DIGITS = 32
-_MAX_COMMAS = 1_000_000
-"""Maximum number of commas in a list of turns or parts; longer lists, which would take seconds, have no fingerprint."""
 _MAX_CONTAINERS = 10_000
 """Maximum number of objects and lists in a decoded part; a part with more is hashed as bytes."""
-
-Prompt = tuple[Sequence[Any], Sequence[Any]]
-"""The contents of the system prompt, and the turns: objects with a `role` (`user`, `assistant`) and a `content`."""
-
-
-class ContentApi(Protocol):
-    """An API whose conversations are recognized by their content."""
-
-    @property
-    def name(self) -> str:
-        """Its name for `identify` and for `manage.py sessions identify --api`."""
-
-    @property
-    def path(self) -> str:
-        """A part of its request paths. The first API whose `path` is in the path of a request is used."""
-
-    def prompt(self, body: Mapping[str, Any], /) -> Prompt | None:
-        """Return the system prompt and the turns; None if the content is not to be recognized.
-
-        Translate other names of roles and contents: all APIs give one conversation one id. `msgspec.MsgspecError`,
-        `TypeError` and `ValueError` count as None.
-        """
 
 
 class Fingerprint(NamedTuple):
@@ -71,10 +45,8 @@ class _Part(msgspec.Struct):
     text: str | None = None
 
 
-_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PART = msgspec.json.Decoder(str | _Part | None)
-_TEXT_OR_LIST = msgspec.json.Decoder(str | list[msgspec.Raw])
 _HEAD = msgspec.json.Decoder(_Head)
 _CANONICAL = msgspec.json.Encoder(order="deterministic")
 
@@ -166,7 +138,7 @@ def _parts(content: Any) -> Iterator[bytes]:
 def _list_of_parts(content: Any) -> Sequence[Any]:
     """Return the parts of a content, which may be a single string; undecoded parts stay undecoded."""
     if isinstance(content, msgspec.Raw) and bytes(memoryview(content)[:1]) == b"[":
-        return _list(content)
+        return read_list(content)
     return content if isinstance(content, list) else [content]
 
 
@@ -201,55 +173,3 @@ def _text(name: bytes, text: str) -> bytes:
 
 def _field(name: bytes, value: bytes) -> bytes:
     return b"%b %d:%b" % (name, len(value), value)
-
-
-def chat_prompt(body: Mapping[str, Any]) -> Prompt:
-    """Read a chat completion request, whose system prompt is among its messages."""
-    return (), _list(body.get("messages"))
-
-
-def messages_prompt(body: Mapping[str, Any]) -> Prompt:
-    """Read a request of Anthropic's Messages."""
-    return [body.get("system")], _list(body.get("messages"))
-
-
-def responses_prompt(body: Mapping[str, Any]) -> Prompt:
-    """Read a request of Responses; without turns if its beginning is stored at the provider."""
-    if any(decode(body.get(name)) is not None for name in ("previous_response_id", "conversation")):
-        return (), ()
-    items = body.get("input")
-    if isinstance(items, msgspec.Raw):
-        items = _TEXT_OR_LIST.decode(items)
-    if isinstance(items, str):
-        items = [{"role": "user", "content": items}]
-    return [body.get("instructions")], _list(items)
-
-
-def _list(value: Any) -> Sequence[Any]:
-    if isinstance(value, msgspec.Raw):
-        if bytes(value).count(b",") > _MAX_COMMAS:
-            raise ValueError("the list is too long")
-        return _LIST.decode(value)
-    if not isinstance(value, list):
-        raise TypeError("turns are a list")
-    return value
-
-
-def _no_prompt(body: Mapping[str, Any]) -> None:
-    """Return None: requests of this API are not recognized by their content."""
-
-
-class _Api(NamedTuple):
-    name: str
-    path: str
-    prompt: Callable[[Mapping[str, Any]], Prompt | None]
-
-
-APIS: tuple[ContentApi, ...] = (
-    _Api("chat", "/chat/completions", chat_prompt),
-    _Api("responses", "/responses", responses_prompt),
-    _Api("messages", "/messages", messages_prompt),
-    _Api("completions", "/completions", _no_prompt),
-    _Api("embeddings", "/embeddings", _no_prompt),
-)
-"""The APIs that `identify` knows by name."""

@@ -9,8 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
-from sessions_sticky.queries.filters import FilterFields, Filters
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import LATEST, Session
 from sessions_sticky.turns import Seconds
 
@@ -28,30 +27,24 @@ class Plan(NamedTuple):
     filters: Filters
     move: Move | None = None
     everything: bool = False
-    conditions: Conditions = Conditions()
 
     @property
     def has_filter(self) -> bool:
         """Whether any filter is set."""
-        return self.filters != Filters() or self.conditions != Conditions()
-
-    @property
-    def fields(self) -> FilterFields:
-        """All filters as keyword arguments."""
-        return {**self.filters.fields, **self.conditions.fields}
+        return self.filters != Filters()
 
     def check(self) -> None:
         """Raise `ValueError` unless there is either a filter or `everything`, `InvalidSession` for impossible names."""
         if self.everything == self.has_filter:
-            allowed = ", ".join((*Filters._fields, *Conditions._fields))
+            allowed = ", ".join(Filters._fields)
             raise ValueError(f"Either a filter ({allowed}) or everything=True is needed, not both")
-        provider, model, owner = (name or "" for name in self.filters)
+        provider, model, owner = (name or "" for name in self.filters[:3])
         Session("", provider, model, owner, 0).to_json()
-        Session("", self.conditions.moved_from or "", self.conditions.operation or "", "", 0).to_json()
-        Conditions().narrowed(self.conditions.fields)
+        Session("", self.filters.moved_from or "", self.filters.operation or "", "", 0).to_json()
+        Filters().narrowed(self.filters.fields)
         if self.move:
             self.move.check()
-            if self.move.is_back and not self.conditions.need_moves:
+            if self.move.is_back and not self.filters.need_moves:
                 raise ValueError("A move back needs a filter of moves: moved_from, moved_since or operation")
 
     @property
@@ -74,7 +67,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `done` and `expected` count sessions; `reason` is "" for `delete`. `to_provider` is None for `delete` and for a move
     back; `to_model` None keeps the model of each session. `detail` is the error message, else "". Times are in Unix
-    seconds; `updated_at` is the last heartbeat. `idle_for` to `operation` are the fields of `Conditions`.
+    seconds; `updated_at` is the last heartbeat. `idle_for` to `operation` are the conditions of `Filters`.
 
     `in_foreground`: a command runs it in its own process, and no other process takes it over.
 
@@ -113,7 +106,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             key=key,
             kind="rebind" if plan.move else "delete",
             **plan.filters._asdict(),
-            **plan.conditions._asdict(),
             everything=plan.everything,
             to_provider=to_provider,
             to_model=to_model,
@@ -130,12 +122,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def plan(self) -> Plan:
         """The plan of the job."""
         move = Move(self.to_provider, self.to_model, self.reason) if self.kind == "rebind" else None
-        return Plan(Filters(self.provider, self.model, self.owner), move, self.everything, self.conditions)
+        return Plan(self.filters, move, self.everything)
 
     @property
-    def conditions(self) -> Conditions:
-        """The filters that the index cannot answer."""
-        return Conditions(self.idle_for, self.created_before, self.moved_from, self.moved_since, self.operation)
+    def filters(self) -> Filters:
+        """The filters of the plan."""
+        return Filters(*(getattr(self, name) for name in Filters._fields))
 
     @property
     def ended_at(self) -> int | None:
@@ -152,6 +144,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The plan that moves back what this job has moved and what is still there; None for other jobs."""
         if self.kind != "rebind" or not self.done or self.state == "running":
             return None
-        there = Filters(self.to_provider, self.to_model, self.owner)
+        there = Filters(self.to_provider, self.to_model, self.owner, operation=self.key)
         move = Move(None, None, f"move back: {self.reason}"[:MAX_REASON])
-        return Plan(there, move, conditions=Conditions(operation=self.key))
+        return Plan(there, move)

@@ -19,7 +19,6 @@ from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records, done_key
 from sessions_sticky.manager import SessionManager
 from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.index_reader import IndexReader
 from sessions_sticky.signals import send_signal
 
@@ -123,12 +122,12 @@ class JobRunner:
         logger.info("job %s done: changed %d sessions in all, for %s", self._job.key, number, self._job.actor)
 
     def _change_all(self) -> int:
-        filters, move, _, conditions = self._job.plan
+        filters, move, _ = self._job.plan
         store, ttl_seconds, key = self._manager._store.operators, self._manager.ttl_seconds, self._job.key
         bulk = Bulk(store, ttl_seconds, self._job.actor, self._send_signal, Recorded(done_key(key), key))
         if move:
-            return bulk.rebind_all(filters, move, self._check, conditions, self._expected)
-        return bulk.delete_all(filters, self._check, conditions, self._expected)
+            return bulk.rebind_all(filters, move, self._check, self._expected)
+        return bulk.delete_all(filters, self._check, self._expected)
 
     def _check(self, done: int, expected: int) -> None:
         """Raise `_Stopped` between two batches once the job may not continue."""
@@ -165,14 +164,14 @@ class JobRunner:
 
 def remaining(manager: SessionManager, plan: Plan, check: Callable[[], object] = lambda: None) -> int:
     """Count what a plan would change now; with conditions by reading the sessions, `check` being called between."""
-    if plan.conditions == Conditions():
-        number = manager.all().filter(**plan.fields).count()
+    if not plan.filters.conditions:
+        number = manager.all().filter(**plan.filters.fields).count()
         if plan.already_done is not None:
             number -= manager.filter(**plan.already_done.fields).count()
         return max(number, 0)
     found: set[str] = set()
     target = plan.move if plan.move and not plan.move.is_back else None
-    for rows in IndexReader(manager._store.operators, manager.ttl_seconds).scan(plan.filters, plan.conditions):
+    for rows in IndexReader(manager._store.operators, manager.ttl_seconds).scan(plan.filters):
         check()
         found.update(row.session.id for row in rows if target is None or target.of(row.session) != row.session)
     return len(found)

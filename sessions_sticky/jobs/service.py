@@ -16,7 +16,6 @@ from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Progress
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.index_reader import IndexReader
 from sessions_sticky.queries.move_cost import MoveCost, move_cost
 
@@ -47,7 +46,7 @@ class Jobs:
     def cost(self, plan: Plan) -> MoveCost | None:
         """Estimate what a move costs; None for other plans, for moves back and with conditions. Raises like `start`."""
         plan.check()
-        if plan.move is None or plan.move.is_back or plan.conditions != Conditions():
+        if plan.move is None or plan.move.is_back or plan.filters.conditions:
             return None
         return move_cost(self._manager._store.operators, self._manager.ttl_seconds, plan.filters, plan.move)
 
@@ -58,7 +57,7 @@ class Jobs:
         cannot be stored.
         """
         plan.check()
-        expected = remaining(self._manager, plan) if plan.conditions == Conditions() else 0
+        expected = 0 if plan.filters.conditions else remaining(self._manager, plan)
         job = Job.begin(secrets.token_hex(16), plan, actor=actor, expected=expected)
         self._records.write(job)
         self._worker.wake(job)

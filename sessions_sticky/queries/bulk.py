@@ -17,20 +17,17 @@ from sessions_sticky import metrics
 from sessions_sticky.conf import check_target, conf, is_target
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Change, Event, bulk_event
+from sessions_sticky.stores.history import Event, PlannedChange, bulk_event
 from sessions_sticky.stores.usage import add_commands, move_sums
 from sessions_sticky.turns import DEFAULT_CACHE_SECONDS
 
 logger = logging.getLogger("sessions_sticky")
-
-ANY = Conditions()
 
 MAX_PASSES = 10
 """Maximum number of passes: another process may be moving sessions back."""
@@ -105,49 +102,33 @@ class Bulk:
         self._recorded = recorded
         self._reader = IndexReader(store, ttl_seconds)
 
-    def delete_all(
-        self, filters: Filters, progress: Progress | None, conditions: Conditions = ANY, expected: int | None = None
-    ) -> int:
+    def delete_all(self, filters: Filters, progress: Progress | None, expected: int | None = None) -> int:
         """Delete what matches the filters; `expected` None: count first, for `progress`."""
-        number = self._change_all(filters, conditions, None, progress, expected)
+        number = self._change_all(filters, None, progress, expected)
         logger.info("deleted %d sessions %s, by %s", number, _described(filters), self._actor)
         return number
 
-    def rebind_all(
-        self,
-        filters: Filters,
-        move: Move,
-        progress: Progress | None,
-        conditions: Conditions = ANY,
-        expected: int | None = None,
-    ) -> int:
+    def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, expected: int | None = None) -> int:
         """Move what matches the filters; `expected` None: count first, for `progress`."""
         move.check()
         if move.is_back and not self._recorded.operation:  # without one, a second pass would move sessions again
             self._recorded = self._recorded._replace(operation=secrets.token_hex(16))
-        number = self._change_all(filters, conditions, move, progress, expected)
+        number = self._change_all(filters, move, progress, expected)
         target = "back" if move.is_back else f"to {move.provider!r}"
         model = "" if move.model is None else f", model {move.model!r}"
         which = _described(filters)
         logger.info("moved %d sessions %s %s%s, by %s: %s", number, which, target, model, self._actor, move.reason)
         return number
 
-    def _change_all(
-        self,
-        filters: Filters,
-        conditions: Conditions,
-        move: Move | None,
-        progress: Progress | None,
-        expected: int | None,
-    ) -> int:
+    def _change_all(self, filters: Filters, move: Move | None, progress: Progress | None, expected: int | None) -> int:
         if expected is None:
-            expected = Reads(self._store, self._ttl_seconds).count(filters, conditions)
+            expected = Reads(self._store, self._ttl_seconds).count(filters)
         done, began_at, newest = 0, int(time.time()), None
         coldest = move is not None  # a first pass moves those whose prompt caches have expired
         try:
             for _ in range(MAX_PASSES + coldest):
                 before = done
-                for rows in self._reader.scan(filters, conditions, with_moves=move is not None and move.is_back):
+                for rows in self._reader.scan(filters, with_moves=move is not None and move.is_back):
                     wanted = [row for row in rows if self._is_wanted(row, move, newest)]
                     done += self._change([row for row in wanted if not coldest or self._is_cold(row)], move)
                     if progress:
@@ -175,12 +156,12 @@ class Bulk:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
-        change = Change("deleted", None, None, "", self._actor, self._recorded.operation)
+        change = PlannedChange("deleted", None, None, "", self._actor, self._recorded.operation)
         if move is not None:
             moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
-            change = Change("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
+            change = PlannedChange("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
         try:
-            self._store.send(bulk_event(change, filters, number))
+            self._store.send(bulk_event(change, filters[:3], number))
         except SessionStoreUnavailable as exc:
             logger.warning("bulk operation is not among the recent events: %s", exc)
 

@@ -57,7 +57,9 @@ def examine(*, sample: bool = True) -> list[Finding]:
         _Doctor(stores.for_alias(conf.cache), found, sample=sample).run()
         found += [finding for check in _checks if sample for finding in check()]
     except ImproperlyConfigured as exc:
-        _add_if_new(found, exc)
+        if not any(finding.level is Level.ERROR for finding in found):
+            message = gettext("the session cache cannot be opened: %s") % exc
+            found.append(Finding(Level.ERROR, "settings", message, gettext("Fix CACHES")))
     return found
 
 
@@ -72,12 +74,6 @@ def _settings() -> list[Finding]:
         Finding(Level.ERROR if message.level >= ERROR else Level.WARNING, "settings", message.msg, message.hint or "")
         for message in messages
     ] or [Finding(Level.OK, "settings", gettext("system checks passed"))]
-
-
-def _add_if_new(found: list[Finding], exc: Exception) -> None:
-    if not any(finding.level is Level.ERROR for finding in found):
-        message = gettext("the session cache cannot be opened: %s") % exc
-        found.append(Finding(Level.ERROR, "settings", message, gettext("Fix CACHES")))
 
 
 class _Doctor:
@@ -100,7 +96,7 @@ class _Doctor:
             if _is_refused(exc):
                 self._unless_refused("rights", self._rights)
             return
-        if self._store.refresh_tracker is None:
+        if not self._store.has_index:
             kind = type(caches[conf.cache]).__name__
             message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
             hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
@@ -119,8 +115,8 @@ class _Doctor:
             self._unless_refused("sessions", self._sample)
             self._unless_refused("rights", self._rights)
 
-    def _add(self, level: Level, subject: str, message: str, hint: str = "") -> None:
-        self._found.append(Finding(level, subject, message, hint))
+    def _add(self, level: Level | None, subject: str, message: str, hint: str = "") -> None:
+        self._found.append(make_finding(level, subject, message, hint))
 
     def _unless_refused(self, subject: str, check: Callable[[], None]) -> None:
         try:
@@ -139,9 +135,7 @@ class _Doctor:
         message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
         message %= {"ms": format_number(median, 2), "number": reads}
         level = Level.WARNING if median > MAX_LATENCY_MS else None
-        self._found.append(
-            make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
-        )
+        self._add(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
 
     def _rights(self) -> None:
         from sessions_sticky.stores import rights  # loads redis-py
@@ -156,7 +150,7 @@ class _Doctor:
         level = Level.ERROR if missing else None
         message = gettext("the Redis user lacks %s") % " ".join(missing)
         message = message if missing else gettext("the Redis user has all that are needed")
-        self._found.append(make_finding(level, "rights", message, gettext(GRANT)))
+        self._add(level, "rights", message, gettext(GRANT))
 
     def _server(self) -> None:
         infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
@@ -178,7 +172,7 @@ class _Doctor:
         skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
         level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
         message = gettext("this machine's clock and the server's are %s s apart") % format_number(skew, 1)
-        self._found.append(make_finding(level, "clock", message, gettext("Synchronize both with NTP")))
+        self._add(level, "clock", message, gettext("Synchronize both with NTP"))
 
     def _sample(self) -> None:
         members = self._sampled()
@@ -199,7 +193,7 @@ class _Doctor:
 
     def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
         message %= {"bad": format_number(bad), "number": format_number(number)}
-        self._found.append(make_finding(Level.WARNING if bad else None, subject, message, hint))
+        self._add(Level.WARNING if bad else None, subject, message, hint)
 
     def _sampled(self) -> list[bytes]:
         names: set[bytes] = set()

@@ -1,19 +1,13 @@
-"""Filters, pages, cursors and statistics; performs no I/O."""
+"""Filters of sessions; performs no I/O."""
 
 from __future__ import annotations
 
-import base64
-import re
-import warnings
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
-import msgspec
-
-from sessions_sticky.exceptions import InvalidCursor
-from sessions_sticky.session import Entry, Session
-
-MAX_PAGE = 1_000
+from sessions_sticky.identity.stored import read_session_id
+from sessions_sticky.session import Session
+from sessions_sticky.stores.history import Event
 
 
 class FilterFields(TypedDict, total=False):
@@ -30,42 +24,54 @@ class FilterFields(TypedDict, total=False):
 
 
 class Filters(NamedTuple):
-    """Filters by equality; None matches any value."""
+    """Filters of sessions; None matches any value.
+
+    The index answers the first three, which match equal values. For the others, the *conditions*, each session is read:
+    by time in seconds and Unix seconds, and by the move that led to the current binding. `operation` is the key of the
+    bulk operation that made that move.
+    """
 
     provider: str | None = None
     model: str | None = None
     owner: str | None = None
+    idle_for: float | None = None
+    created_before: float | None = None
+    moved_from: str | None = None
+    moved_since: float | None = None
+    operation: str | None = None
 
     def narrowed(self, fields: FilterFields) -> Filters:
-        """Return the filters with additional ones; raise `ValueError` for one that is not a string or already set."""
+        """Return the filters with additional ones; raise `ValueError` for an invalid one or one already set."""
         if unknown := fields.keys() - FilterFields.__annotations__.keys():
             allowed = ", ".join(FilterFields.__annotations__)
             raise TypeError(f"Unknown filters: {', '.join(sorted(unknown))}; allowed are {allowed}")
-        named = {"provider": fields.get("provider"), "model": fields.get("model"), "owner": fields.get("owner")}
-        for (name, value), former in zip(named.items(), self, strict=True):
-            check_new(name, value, former)
-            check_text(name, value)
-        merged = (former if value is None else value for value, former in zip(named.values(), self, strict=True))
-        return Filters(*merged)
+        given = {name: value for name in self._fields if (value := fields.get(name)) is not None}
+        for name in given:
+            if (former := getattr(self, name)) is not None:
+                raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
+        checked: dict[str, Any] = {name: _checked(name, value) for name, value in given.items()}
+        return self._replace(**checked)
 
     @property
     def fields(self) -> FilterFields:
-        """The filters as keyword arguments."""
-        return {"provider": self.provider, "model": self.model, "owner": self.owner}
+        """The filters as keyword arguments, without those that are not set."""
+        return {name: value for name, value in self._asdict().items() if value is not None}  # type: ignore[return-value]
 
-    def match(self, session: Session) -> bool:
-        """Return whether a session matches."""
-        return (
-            self.provider in (None, session.provider)
-            and self.model in (None, session.model)
-            and self.owner in (None, session.external_id)
-        )
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The filters that the index cannot answer, without those that are not set."""
+        return dict(self._replace(provider=None, model=None, owner=None).fields)
+
+    @property
+    def need_moves(self) -> bool:
+        """Whether the last move of each session must be read."""
+        return any(value is not None for value in (self.moved_from, self.moved_since, self.operation))
 
     @property
     def is_encodable(self) -> bool:
-        """Whether all values have a UTF-8 form, as the fields of every session have."""
+        """Whether provider, model and owner have a UTF-8 form, as the fields of every session have."""
         try:
-            "".join(each for each in self if each is not None).encode()
+            "".join(each for each in self[:3] if each is not None).encode()
         except UnicodeEncodeError:
             return False
         return True
@@ -75,90 +81,51 @@ class Filters(NamedTuple):
         """Whether the provider or the model is filtered."""
         return self.provider is not None or self.model is not None
 
+    def match(self, session: Session) -> bool:
+        """Return whether provider, model and owner match."""
+        return (
+            self.provider in (None, session.provider)
+            and self.model in (None, session.model)
+            and self.owner in (None, session.external_id)
+        )
 
-def check_new(name: str, value: object, former: object) -> None:
-    """Raise `ValueError` for a filter that is already set."""
-    if value is not None and former is not None:
-        raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
+    def match_times(self, session: Session, left_ms: int, ttl_seconds: int) -> bool:
+        """Return whether a session with `left_ms` of idle time left (negative: no expiry) is as old as they require."""
+        if self.created_before is not None and session.created_at >= self.created_before:
+            return False
+        if self.idle_for is None:
+            return True
+        is_known = left_ms >= 0 and read_session_id(session.id, model=session.model).kind != "content"
+        return is_known and ttl_seconds - left_ms / 1000 >= self.idle_for
+
+    def match_move(self, move: Event | None) -> bool:
+        """Return whether a session's last move is as they require."""
+        if not self.need_moves:
+            return True
+        return (
+            move is not None
+            and self.moved_from in (None, move.from_provider)
+            and (self.moved_since is None or move.at.timestamp() >= self.moved_since)
+            and self.operation in (None, move.operation)
+        )
 
 
-def check_text(name: str, value: object) -> None:
-    """Raise `ValueError` unless a filter is a string or None."""
-    if value is not None and not isinstance(value, str):
+def _checked(name: str, value: Any) -> str | float:
+    """Return the value of a filter, times in seconds; raise `ValueError` if it is invalid."""
+    if name == "idle_for" and isinstance(value, timedelta):
+        return value.total_seconds()
+    if name in ("idle_for", "created_before", "moved_since"):
+        return _seconds(name, value)
+    if not isinstance(value, str):
         raise ValueError(f"{name} must be a string or None, not {value!r}")
+    return value
 
 
-def check_limit(limit: int) -> int:
-    """Return the limit of a page; raise `ValueError` if it is invalid."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE}, not {limit!r}")
-    return limit
-
-
-class Page(NamedTuple):
-    """Some sessions, most recently active first; `next_cursor` is None on the last page."""
-
-    entries: list[Entry]
-    next_cursor: str | None
-
-    @property
-    def sessions(self) -> list[Entry]:
-        """The entries, under their name of 0.1. Deprecated."""
-        warnings.warn("Page.sessions is deprecated: use entries", DeprecationWarning, stacklevel=2)
-        return self.entries
-
-
-class RouteStats(NamedTuple):
-    """The sessions of one provider and model.
-
-    `created_last_hour` is exact to the minute, `created_last_day` to the hour (the current one and 23 before); both
-    include sessions that no longer exist.
-    """
-
-    provider: str
-    model: str
-    sessions: int
-    created_last_hour: int
-    created_last_day: int
-
-
-class HourStats(NamedTuple):
-    """The number of sessions created in the hour from `began_at` (UTC), including sessions that no longer exist."""
-
-    began_at: datetime
-    created: int
-
-
-class Stats(NamedTuple):
-    """Numbers of sessions: in total, and for each route (provider and model)."""
-
-    sessions: int
-    routes: list[RouteStats]
-
-
-class Cursor(NamedTuple):
-    """A position between pages: score and member of the last entry read, empty at the start."""
-
-    filters: Filters
-    score: str = ""
-    member: str = ""
-
-    @classmethod
-    def read(cls, text: str, filters: Filters) -> Cursor:
-        """Parse the result of `str`; raise `InvalidCursor` for other text and for a cursor of other filters."""
-        try:
-            cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
-        except (ValueError, msgspec.MsgspecError) as exc:
-            raise InvalidCursor("The cursor was not issued by an earlier page") from exc
-        if not _SCORE.fullmatch(cursor.score):
-            raise InvalidCursor("The cursor was not issued by an earlier page")
-        if cursor.filters != filters:
-            raise InvalidCursor("The cursor was issued for other filters")
-        return cursor
-
-    def __str__(self) -> str:
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode()
-
-
-_DECODER = msgspec.json.Decoder(Cursor)
-_SCORE = re.compile(r"(-?(inf|[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,3})?))?")
+def _seconds(name: str, value: Any) -> float:
+    if name != "idle_for" and isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError(f"{name} must have a time zone, not {value!r}")
+        return value.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name} must be a time or a number of seconds of at least 0, not {value!r}")
+    return value

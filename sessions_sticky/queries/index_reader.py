@@ -10,11 +10,11 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
-from sessions_sticky.queries.conditions import Conditions
-from sessions_sticky.queries.filters import Cursor, Filters
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.pages import Cursor
 from sessions_sticky.session import Session, readable
 from sessions_sticky.stores import index
-from sessions_sticky.stores.base import Store, check_redis
+from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import Event, last_events, last_move
 
 BATCH_SIZE = 500
@@ -60,7 +60,7 @@ class IndexReader:
     """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
-        check_redis(store, "list sessions")
+        require_index(store, "list sessions")
         if not conf.index:
             raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
         self._store = store
@@ -71,7 +71,7 @@ class IndexReader:
 
         The position is None at the end. There may be fewer, even none, if entries are stale or few of many match.
         """
-        filters = cursor.filters
+        filters = Filters(*cursor.filters)
         zsets = self.zsets(filters)
         if not zsets:
             return [], None
@@ -89,12 +89,12 @@ class IndexReader:
                     break
         return list(found.values()), cursor if more else None
 
-    def scan(self, filters: Filters, conditions: Conditions, *, with_moves: bool = False) -> Iterator[list[Row]]:
+    def scan(self, filters: Filters, *, with_moves: bool = False) -> Iterator[list[Row]]:
         """Yield every matching session, in no order, in batches; some may come twice.
 
         Misses no session that exists throughout, except one that moves from an unscanned route to a scanned one.
         """
-        needs_moves = with_moves or conditions.need_moves
+        needs_moves = with_moves or filters.need_moves
         if needs_moves and not conf.history_length:
             raise SessionNotSupported("Moves are not known: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
         entries = chain.from_iterable(map(self._scan, self.zsets(filters)))
@@ -102,14 +102,14 @@ class IndexReader:
             rows = [
                 row
                 for row in self.verify(batch)
-                if filters.match(row.session) and conditions.match(row.session, row.left_ms, self._ttl_seconds)
+                if filters.match(row.session) and filters.match_times(row.session, row.left_ms, self._ttl_seconds)
             ]
-            yield self._with_moves(rows, conditions) if needs_moves and rows else rows
+            yield self._with_moves(rows, filters) if needs_moves and rows else rows
 
-    def _with_moves(self, rows: list[Row], conditions: Conditions) -> list[Row]:
+    def _with_moves(self, rows: list[Row], filters: Filters) -> list[Row]:
         found = self._store.send(Batch([last_events(row.session.id) for row in rows]))
         moves = [last_move(events, row.session) for row, events in zip(rows, found, strict=True)]
-        return [row._replace(move=move) for row, move in zip(rows, moves, strict=True) if conditions.match_move(move)]
+        return [row._replace(move=move) for row, move in zip(rows, moves, strict=True) if filters.match_move(move)]
 
     def zsets(self, filters: Filters) -> list[str]:
         """Return ZSETs that contain all matches: of owner and route the smaller one."""

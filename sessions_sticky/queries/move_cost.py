@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.filters import MAX_PAGE, Filters
+from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.pages import MAX_PAGE
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.trail import read_header_command, read_trail

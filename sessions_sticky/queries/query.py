@@ -10,8 +10,8 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from sessions_sticky.queries.bulk import Bulk, Move, Progress
-from sessions_sticky.queries.conditions import Conditions
-from sessions_sticky.queries.filters import FilterFields, Filters, Page, check_limit
+from sessions_sticky.queries.filters import FilterFields, Filters
+from sessions_sticky.queries.pages import Page, check_limit
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Entry, check_names
 
@@ -55,18 +55,16 @@ class SessionQuery:
         reads: Callable[[], Reads],
         bulk: Callable[[], Bulk],
         filters: Filters = Filters(),  # noqa: B008  # immutable
-        conditions: Conditions = Conditions(),  # noqa: B008
     ) -> None:
         self._reads = reads
         self._bulk = bulk
         self._filters = filters
-        self._conditions = conditions
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._filters}, {self._conditions}>"
+        return f"<{type(self).__name__} {self._filters}>"
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._reads().scan(self._filters, self._conditions)
+        return self._reads().scan(self._filters)
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
         """Return the query with additional filters; None means no filter.
@@ -79,13 +77,12 @@ class SessionQuery:
         came from, `moved_since` its earliest time, `operation` the key of the bulk operation that made it. Raises
         `ValueError` for an invalid value, and for a filter that is already set.
         """
-        filters, conditions = self._filters.narrowed(fields), self._conditions.narrowed(fields)
-        return SessionQuery(self._reads, self._bulk, filters, conditions)
+        return SessionQuery(self._reads, self._bulk, self._filters.narrowed(fields))
 
     @property
     def is_everything(self) -> bool:
         """Whether no filter is set."""
-        return self._filters == Filters() and self._conditions == Conditions()
+        return self._filters == Filters()
 
     def count(self) -> int:
         """Return the number of sessions, according to the index.
@@ -94,7 +91,7 @@ class SessionQuery:
         any other filter than `provider`, `model` or `owner`, and with an owner and a provider or model, each session is
         read.
         """
-        return self._reads().count(self._filters, self._conditions)
+        return self._reads().count(self._filters)
 
     acount = in_thread(count)
 
@@ -107,9 +104,8 @@ class SessionQuery:
         Raises `InvalidCursor`, and `ValueError` for another limit and with other filters than `provider`, `model` and
         `owner`, which only iterating supports.
         """
-        if self._conditions != Conditions():
-            names = ", ".join(self._conditions.fields)
-            raise ValueError(f"Pages cannot be filtered by {names}: iterate over the sessions instead")
+        if conditions := self._filters.conditions:
+            raise ValueError(f"Pages cannot be filtered by {', '.join(conditions)}: iterate over the sessions instead")
         return self._reads().page(self._filters, cursor, check_limit(limit))
 
     apage = in_thread(page)
@@ -121,7 +117,7 @@ class SessionQuery:
         time (`progress` raises, Ctrl-C, kill) and called again to continue with the rest. Sessions that are created
         during the call may be left. `progress(done, expected)` is called after each batch of 500.
         """
-        return self._bulk().delete_all(self._filters, progress, self._conditions)
+        return self._bulk().delete_all(self._filters, progress)
 
     adelete = in_thread(delete)
 
@@ -134,7 +130,7 @@ class SessionQuery:
         reason that is blank or cannot be stored.
         """
         check_names(to_provider=to_provider)
-        return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress, self._conditions)
+        return self._bulk().rebind_all(self._filters, Move(to_provider, to_model, reason), progress)
 
     arebind = in_thread(rebind)
 
@@ -145,6 +141,6 @@ class SessionQuery:
         compare-and-set, and may be interrupted and repeated like `delete`; repeat it only with `moved_from`,
         `moved_since` or `operation`: a move back is a move, too. Raises `InvalidSession` for a blank reason.
         """
-        return self._bulk().rebind_all(self._filters, Move(None, None, reason), progress, self._conditions)
+        return self._bulk().rebind_all(self._filters, Move(None, None, reason), progress)
 
     amove_back = in_thread(move_back)

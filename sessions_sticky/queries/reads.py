@@ -14,14 +14,19 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.queries import server_info
-from sessions_sticky.queries.conditions import Conditions
-from sessions_sticky.queries.filters import Cursor, Filters, HourStats, Page, RouteStats, Stats
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
+from sessions_sticky.queries.pages import Cursor, HourStats, Page, RouteStats, Stats
 from sessions_sticky.session import Entry, readable
 from sessions_sticky.stores import created_counts, index
-from sessions_sticky.stores.base import Store, check_redis
-from sessions_sticky.stores.history import Event, own_events, read_own, read_recent, recent_events
-from sessions_sticky.stores.usage import MAX_MINUTES
+from sessions_sticky.stores.base import Store, require_index
+from sessions_sticky.stores.history import (
+    Event,
+    conversation_events,
+    read_conversation_events,
+    read_recent,
+    recent_events,
+)
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -38,7 +43,7 @@ class Reads:
 
     def page(self, filters: Filters, cursor: str | None, limit: int) -> Page:
         """Read the next sessions."""
-        at: Cursor | None = Cursor.read(cursor, filters) if cursor else Cursor(filters)
+        at: Cursor | None = Cursor.read(cursor, filters[:3]) if cursor else Cursor(filters[:3])
         rows: list[Row] = []
         for _ in range(MAX_STEPS):
             if at is None or len(rows) == limit:
@@ -47,19 +52,19 @@ class Reads:
             rows += more
         return Page([entry_of(row) for row in rows], None if at is None else str(at))
 
-    def scan(self, filters: Filters, conditions: Conditions) -> Iterator[Entry]:
+    def scan(self, filters: Filters) -> Iterator[Entry]:
         """Yield every matching session once."""
         seen: set[str] = set()
-        for rows in self._reader.scan(filters, conditions):
+        for rows in self._reader.scan(filters):
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
                     yield entry_of(row)
 
-    def count(self, filters: Filters, conditions: Conditions) -> int:
+    def count(self, filters: Filters) -> int:
         """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
-        if conditions != Conditions() or (filters.owner is not None and filters.has_route):
-            return sum(1 for _ in self.scan(filters, conditions))
+        if filters.conditions or (filters.owner is not None and filters.has_route):
+            return sum(1 for _ in self.scan(filters))
         return sum(self._counts(self._reader.zsets(filters)))
 
     def stats(self) -> Stats:
@@ -125,8 +130,10 @@ def history(store: Store, conversation_id: str) -> list[Event]:
     """Return the events of one conversation, oldest first."""
     keys.check(conversation_id)
     _check_history(store)
-    found, raw = store.send(Batch([own_events(conversation_id), Command(("GET", keys.session(conversation_id)))]))
-    return read_own(conversation_id, found or [], readable(conversation_id, raw))
+    found, raw = store.send(
+        Batch([conversation_events(conversation_id), Command(("GET", keys.session(conversation_id)))])
+    )
+    return read_conversation_events(conversation_id, found or [], readable(conversation_id, raw))
 
 
 def recent(store: Store, after: str | None, limit: int) -> list[Event]:
@@ -138,15 +145,8 @@ def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     return events if after is not None else events[::-1]
 
 
-def check_usage(store: Store, minutes: int) -> None:
-    """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
-    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
-        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
-    check_redis(store, "add up usage")
-
-
 def _check_history(store: Store) -> None:
-    check_redis(store, "keep a history")
+    require_index(store, "keep a history")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
 

@@ -8,7 +8,7 @@ from sessions_sticky import keys
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, Row, read_entries
 from sessions_sticky.session import readable
-from sessions_sticky.stores import created_counts, index
+from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
 Progress = Callable[[int, int], object]
@@ -21,13 +21,10 @@ class Reindex:
     def __init__(self, store: Store, ttl_seconds: int) -> None:
         self._store = store
         self._reader = IndexReader(store, ttl_seconds)
-        self._counts_new = False
 
     def reindex(self, progress: Progress | None) -> int:
         """Drop entries without a session, then add sessions without an entry."""
         expected = 2 * sum(self._store.send(AllPrimaries(Command(("DBSIZE",)))))
-        # If a counter exists, all of them may: only the index was lost.
-        self._counts_new = not any(self._store.send(created_counts.created()))
         read = found = 0
         for pattern, handler in ((f"{keys.index_prefix()}*", self._sweep), (f"{keys.session_prefix()}*", self._enter)):
             cursor: bytes | None = b"0"
@@ -73,8 +70,5 @@ class Reindex:
             if (session := readable(member.decode(errors="replace"), raw))
         ]
         late = self._reader.out_of_date(rows, float(now))
-        added = self._store.send(Batch([self._reader.refresh(row) for row in late]))
-        new = [row.session for row, is_new in zip(late, added, strict=True) if is_new]
-        if new and self._counts_new:
-            self._store.send(Batch(created_counts.count_created(new)))
+        self._store.send(Batch([self._reader.refresh(row) for row in late]))
         return len(rows)

@@ -11,8 +11,9 @@ import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch
-from sessions_sticky.queries.filters import Filters, Page
+from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
+from sessions_sticky.queries.pages import Page
 from sessions_sticky.queries.reads import Reads, entry_of
 from sessions_sticky.session import readable
 from sessions_sticky.stores import index

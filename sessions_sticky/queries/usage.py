@@ -1,13 +1,13 @@
-"""Usage of the turns of the last minutes or hours."""
+"""Usage of the turns of the last minutes or hours, and their activity: turns and moves between providers."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from math import ceil
 from typing import NamedTuple
 
-from sessions_sticky.queries.reads import check_usage
 from sessions_sticky.stores import usage
-from sessions_sticky.stores.base import Store
+from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.turns import TurnTotals
 
 
@@ -44,9 +44,37 @@ class UsageReport(NamedTuple):
     owners: list[OwnerUsage]
 
 
+class MinuteTurns(NamedTuple):
+    """Turns of one minute. The outcome `failed` counts failed attempts, at the provider that failed."""
+
+    began_at: datetime
+    outcome: str
+    bound_provider: str
+    provider: str
+    turns: int
+
+
+class MinuteMoves(NamedTuple):
+    """Sessions that were moved in one minute, `by` "gateway" or "operator"."""
+
+    began_at: datetime
+    reason: str
+    by: str
+    from_provider: str
+    to_provider: str
+    sessions: int
+
+
+class Activity(NamedTuple):
+    """Turns and moves by minute, the oldest first."""
+
+    turns: list[MinuteTurns]
+    moves: list[MinuteMoves]
+
+
 def read_usage(store: Store, minutes: int) -> UsageReport:
     """Sum the last minutes, including the current one; above 60, whole hours."""
-    check_usage(store, minutes)
+    _check(store, minutes)
     batch = usage.read_commands(minutes)
     replies = store.send(batch)
     hours = ceil(minutes / 60)
@@ -60,6 +88,23 @@ def read_usage(store: Store, minutes: int) -> UsageReport:
     return UsageReport(routes, sorted(owners, key=lambda each: each.totals.input, reverse=True))
 
 
+def read_activity(store: Store, minutes: int) -> Activity:
+    """Read the last minutes, including the current one, with one command for each hour."""
+    _check(store, minutes)
+    found = usage.read_activity(store.send(usage.activity_commands(minutes)), minutes)
+    activity = Activity([], [])
+    for minute, field, number in sorted(found):
+        began_at = datetime.fromtimestamp(minute * 60, UTC)
+        match field:
+            case ["turns", outcome, bound, provider]:
+                activity.turns.append(MinuteTurns(began_at, outcome, bound, provider, number))
+            case ["moves", reason, by, from_provider, to_provider]:
+                activity.moves.append(MinuteMoves(began_at, reason, by, from_provider, to_provider, number))
+            case _:
+                continue  # of another program
+    return activity
+
+
 def first_byte_ms(first_bytes: dict[int, int], share: float) -> int | None:
     """Return the quantile of the times to first byte as a bucket bound; 0: above all bounds, None: no data."""
     left = ceil(share * sum(first_bytes.values()))
@@ -68,3 +113,10 @@ def first_byte_ms(first_bytes: dict[int, int], share: float) -> int | None:
         if left <= 0:
             return bound
     return None
+
+
+def _check(store: Store, minutes: int) -> None:
+    """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= usage.MAX_MINUTES:
+        raise ValueError(f"minutes must be a whole number from 1 to {usage.MAX_MINUTES}, not {minutes!r}")
+    require_index(store, "add up usage")

@@ -25,7 +25,7 @@ NO_KEY = -2
 """The reply to `expiry` for a key that does not exist; Redis's PTTL."""
 
 Replaced = tuple[int, bytes | None]
-"""Whether a compare-and-set succeeded (1 or 0), and the value found."""
+"""Whether a compare-and-set succeeded (1 or 0), and, if it did not, the value found."""
 
 
 def deletion_time(session: Session | None) -> int:
@@ -44,9 +44,9 @@ def restorable_from(marker: Any) -> float:
     return latest if latest > 1 else math.inf  # other programs, and 0.1, write 1: no binding may
 
 
-def check_redis(store: Store, task: str) -> None:
-    """Raise `SessionNotSupported` for a store that does not run Redis commands; `task` is what it cannot do."""
-    if store.refresh_tracker is None:
+def require_index(store: Store, task: str) -> None:
+    """Raise `SessionNotSupported` for a store without an index; `task` is what it cannot do."""
+    if not store.has_index:
         raise SessionNotSupported(f"This cache cannot {task}; django-redis can")
 
 
@@ -63,13 +63,11 @@ class Store(Protocol):
 
     last_seen: LastSeen
     outages: OutageLog
+    refresh_tracker: RefreshTracker
 
     @property
-    def refresh_tracker(self) -> RefreshTracker | None:
-        """When this process refreshed index entries; None for a store that does not run Redis commands.
-
-        If it is not None, `policy` and `queries` also send the requests of index.py, history.py and usage.py.
-        """
+    def has_index(self) -> bool:
+        """Whether the store runs Redis commands, so that policy and `queries` may send those of index and history."""
 
     @property
     def operators(self) -> Store:

@@ -71,7 +71,7 @@ def _change(call: SessionChange[Any]) -> Steps:
     if kind == "remove":
         # First, or a process that remembers the session could restore it in between. A full Redis refuses it, which
         # must not prevent the deletion.
-        (marked,) = yield [index.MARK_DELETED.call([names.marker], call.own[1], ttl)]
+        (marked,) = yield [index.MARK_DELETED.call([names.marker], call.script_args[1], ttl)]
         _check(marked, but=ResponseError)
     (reply,) = yield [call.on_session]
     if not _is_done(kind, _check(reply)):
@@ -95,7 +95,7 @@ def _is_done(kind: str, reply: Any) -> bool:
 
 
 def _refresh(call: SessionChange[int]) -> Steps:
-    left_ms, raw, mode = call.own
+    left_ms, raw, mode = call.script_args
     if raw:
         (found,) = yield [Command(("GET", call.names.session))]
         if _check(found, but=ResponseError) != raw:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Literal
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command
-from sessions_sticky.session import Session
-from sessions_sticky.stores.history import Change
+from sessions_sticky.stores.history import PlannedChange
 
 HOUR_MINUTES, DAY_HOURS = 60, 24
 MINUTE_COUNTS = HOUR_MINUTES + 1
@@ -19,7 +17,7 @@ Counts = tuple[Literal["", "created", "done"], tuple[str, str]]
 """The option `counts` of a change, and its two counters."""
 
 
-def counters_of(change: Change | None, counter: str) -> Counts:
+def counters_of(change: PlannedChange | None, counter: str) -> Counts:
     """Return the counters of a change: `counter` if given, else those of a new session's `created_at`."""
     if change is not None and counter:
         return "done", (counter, counter)
@@ -43,20 +41,3 @@ def created() -> Batch:
 def created_per_hour(hour: int) -> Batch:
     """Read the counters of an hour, and of each of the 23 before it."""
     return Batch([Command(("HGETALL", keys.created("hour", hour - ago))) for ago in range(DAY_HOURS)])
-
-
-def count_created(sessions: list[Session]) -> list[Command[int]]:
-    """Count sessions as created at their `created_at`, if that is in the last hour or day."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for session in sessions:
-        name, age = keys.route_name(session.provider, session.model), time.time() - session.created_at
-        if age < HOUR_MINUTES * 60:
-            counts[keys.created("minute", session.created_at // 60), name] += 1
-        if age < DAY_HOURS * 3600:
-            counts[keys.created("hour", session.created_at // 3600), name] += 1
-    kept_seconds = (DAY_HOURS + 2) * 3600
-    return [
-        command
-        for (key, name), number in counts.items()
-        for command in (Command[int](("HINCRBY", key, name, number)), Command[int](("EXPIRE", key, kept_seconds)))
-    ]

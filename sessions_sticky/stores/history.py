@@ -7,7 +7,7 @@ that it does not push out others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -70,7 +70,7 @@ class EventFilter(NamedTuple):
         )
 
 
-class Change(NamedTuple):
+class PlannedChange(NamedTuple):
     """A planned change of a binding; `before` and `after` are None for no binding or an unreadable one."""
 
     kind: Kind
@@ -81,7 +81,7 @@ class Change(NamedTuple):
     operation: str = ""
 
     @property
-    def is_own(self) -> bool:
+    def in_conversation_history(self) -> bool:
         """Whether the list of its conversation records it; a binding by a chat follows from `created_at`."""
         return self.kind != "created" or bool(self.reason) or self.actor != metrics.GATEWAY
 
@@ -148,7 +148,7 @@ def read_recent(entries: Any) -> list[Event]:
     return [event for event in found if event]
 
 
-def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Command[Any]:
+def bulk_event(change: PlannedChange, filters: Sequence[str | None], number: int) -> Command[Any]:
     """Add a bulk operation to the stream; `filters` are provider, model and owner (not recorded)."""
     provider, model, _ = filters
     now = change.after or Session("", provider or "", model or "", "", 0)
@@ -162,7 +162,7 @@ def bulk_event(change: Change, filters: Sequence[str | None], number: int) -> Co
     return Command(("XADD", keys.history(), *kept, "*", "id", "", "event", _ENCODER.encode(stored)))
 
 
-def own_events(conversation_id: str) -> Command[list[bytes]]:
+def conversation_events(conversation_id: str) -> Command[list[bytes]]:
     """Read the list of one conversation."""
     return Command(("LRANGE", keys.history_of(conversation_id), 0, -1))
 
@@ -174,28 +174,22 @@ def last_events(conversation_id: str) -> Command[list[bytes]]:
 
 def last_move(entries: list[bytes] | None, session: Session) -> Event | None:
     """Return the move that led to the binding of a session; None if it was never moved, or if that is not known."""
-    for entry in reversed(entries or []):
-        milliseconds, _, encoded = entry.partition(b" ")
-        stored, at = _decoded(encoded), _instant(milliseconds)
-        if stored is None or at is None or (stored.kind == "created" and stored.reason == RESTORED):
+    for stored, at, position in _own_entries(reversed(entries or [])):
+        if stored.kind == "created" and stored.reason == RESTORED:
             continue
         now = (stored.provider, stored.model, stored.created_at)
         if stored.kind != "rebound" or now != (session.provider, session.model, session.created_at):
             return None
-        return _event(stored, session.id, at, f"{milliseconds.decode()}-0")
+        return _event(stored, session.id, at, position)
     return None
 
 
-def read_own(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
+def read_conversation_events(conversation_id: str, entries: list[bytes], session: Session | None) -> list[Event]:
     """Decode the list of a conversation and add its bindings; `session` is the current one."""
     events: list[Event] = []
     created_at: int | None = None
-    for entry in entries:
-        milliseconds, _, encoded = entry.partition(b" ")
-        stored, at = _decoded(encoded), _instant(milliseconds)
-        if stored is None or at is None:
-            continue
-        event = _event(stored, conversation_id, at, f"{milliseconds.decode()}-0")
+    for stored, at, position in _own_entries(entries):
+        event = _event(stored, conversation_id, at, position)
         if stored.created_at not in (None, created_at):
             created_at = stored.created_at
             if event.kind != "created" or event.reason == RESTORED:
@@ -207,6 +201,15 @@ def read_own(conversation_id: str, entries: list[bytes], session: Session | None
     if session is not None and session.created_at != created_at:
         events += _bound(conversation_id, session.created_at, session.provider, session.model, after=events)
     return events
+
+
+def _own_entries(entries: Iterable[bytes]) -> Iterator[tuple[_Stored, datetime, str]]:
+    """Decode entries of the list of a conversation, with time and position; skip invalid ones of other programs."""
+    for entry in entries:
+        milliseconds, _, encoded = entry.partition(b" ")
+        stored, at = _decoded(encoded), _instant(milliseconds)
+        if stored is not None and at is not None:
+            yield stored, at, f"{milliseconds.decode()}-0"
 
 
 def _bound(

@@ -18,7 +18,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Command, ReplyT_co, Script, ScriptCall
 from sessions_sticky.session import Session
 from sessions_sticky.stores.created_counts import counters_of
-from sessions_sticky.stores.history import MAX_EVENTS, Change
+from sessions_sticky.stores.history import MAX_EVENTS, PlannedChange
 
 LAG_SECONDS = 60
 """How far an entry may lag behind its session: the minimum interval of refreshes by one process."""
@@ -48,7 +48,7 @@ class ChangeKeys(NamedTuple):
     former_route: str
     counter: str
     hour_counter: str
-    own_history: str
+    conversation_history: str
 
 
 class ChangeOptions(NamedTuple):
@@ -68,19 +68,19 @@ class ChangeOptions(NamedTuple):
 class SessionChange(ScriptCall[ReplyT_co]):
     """The call of a script that changes a session and, through change.lua, its index, history and counters.
 
-    `own` are the arguments of the script itself. A Redis Cluster runs it in two parts, `on_session` and
+    `script_args` are the arguments of the script itself. A Redis Cluster runs it in two parts, `on_session` and
     `on_index`.
     """
 
     names: ChangeKeys
     options: ChangeOptions
-    own: tuple[Any, ...]
+    script_args: tuple[Any, ...]
 
     @property
     def on_session(self) -> ScriptCall[ReplyT_co]:
         """The change of the session alone."""
         options = ChangeOptions(self.options.conversation_id, self.options.ttl, "", 0, b"", "", "", 0)
-        return self.script.call([self.names.session], *options, *self.own)
+        return self.script.call([self.names.session], *options, *self.script_args)
 
     def on_index(self, left_ms: int | Literal[""], mode: Literal["", "keep"]) -> ScriptCall[int]:
         """The change of index, history and counters alone; see refresh.lua for the arguments."""
@@ -111,22 +111,23 @@ def change(
     script: Script,
     conversation_id: str,
     ttl: int,
-    change: Change,
-    *own: bytes | str | int,
+    planned: PlannedChange,
+    *script_args: bytes | str | int,
     counter: str = "",
     record: bool = True,
     is_bulk: bool = False,
 ) -> SessionChange[Any]:
     """Return the call of a script that changes a session, and its index, history and counters.
 
-    `own` are the script's own arguments. `record` adds the change to the history and to the counters: to `counter`, if
-    given, else a new session to those of the time of its `created_at`. A change that `is_bulk` is in the history of its
-    conversation alone.
+    `script_args` are the script's own arguments. `record` adds the change to the history and to the counters: to
+    `counter`, if given, else a new session to those of the time of its `created_at`. A change that `is_bulk` is only in
+    the history of its conversation.
     """
-    now = change.after or change.before
-    places = zsets(now)[1:] if now else (keys.index_all(), keys.index_all())
-    former_places = zsets(change.before)[1:] if change.before else places
-    counts, counters = counters_of(change if record else None, counter)
+    now = planned.after or planned.before
+    unused = keys.index_all()  # a script needs all its KEYS, in one slot
+    places = zsets(now)[1:] if now else (unused, unused)
+    former_places = zsets(planned.before)[1:] if planned.before else places
+    counts, counters = counters_of(planned if record else None, counter)
     names = ChangeKeys(
         *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
         *(keys.index_all(), keys.index_routes(), keys.history()),
@@ -140,13 +141,14 @@ def change(
         ttl,
         LAG_SECONDS if conf.index else "",
         0 if is_bulk else conf.history_length,
-        change.to_json() if record and conf.history_length else b"",
+        planned.to_json() if record and conf.history_length else b"",
         keys.route_name(now.provider, now.model) if now else "",
         counts,
-        MAX_EVENTS if change.is_own else 0,
+        MAX_EVENTS if planned.in_conversation_history else 0,
     )
-    argv = (*options, *own)
-    return SessionChange(("EVALSHA", script.sha, len(names), *names, *argv), script, names, argv, names, options, own)
+    argv = (*options, *script_args)
+    command = ("EVALSHA", script.sha, len(names), *names, *argv)
+    return SessionChange(command, script, names, argv, names, options, script_args)
 
 
 def refresh(
@@ -163,14 +165,15 @@ def refresh(
     `raw` is the value that was read: if it has changed since, nothing happens; empty skips the check. Replies 1 if the
     session was not in its route's ZSET, else 0.
     """
-    as_it_is = Change("created", before, session, "", "")
+    as_it_is = PlannedChange("created", before, session, "", "")
     mode = "missing" if only_missing else ""
     return change(REFRESH, session.id, ttl, as_it_is, left_ms, raw, mode, record=False)
 
 
 def without_session(names: ChangeKeys) -> ChangeKeys:
     """Return keys in the slot of the index."""
-    return names._replace(session=keys.index_all(), marker=keys.index_all(), trail=keys.index_all())
+    unused = keys.index_all()
+    return names._replace(session=unused, marker=unused, trail=unused)
 
 
 def read_sessions(members: Sequence[bytes]) -> ScriptCall[list[Any]]:

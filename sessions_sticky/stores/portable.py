@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -16,8 +17,18 @@ from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
+from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.local_cache import LastSeen, OutageLog
-from sessions_sticky.turns import Trail
+from sessions_sticky.turns import (
+    MAX_SPILL_OVERS,
+    SPILLED,
+    PromptCache,
+    RecordedTurn,
+    SpillOver,
+    Trail,
+    TurnTotals,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
@@ -47,11 +58,12 @@ class PortableStore:
     concurrently recorded turns of one session one may be lost.
     """
 
-    refresh_tracker: None = None
+    has_index = False
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
         self.outages = OutageLog()
+        self.refresh_tracker = RefreshTracker()
         # Called for each request: Django has one cache object for each thread.
         self._get_cache = get_cache
 
@@ -139,7 +151,7 @@ class PortableStore:
             if cache.get(cache_key(keys.session(conversation_id))) is None:
                 return None
             name = cache_key(keys.trail(conversation_id))
-            trail, found = self.decode_trail(cache.get(name)).with_turn(turn, length)
+            trail, found = _with_turn(self.decode_trail(cache.get(name)), turn, length)
             cache.set(name, msgspec.json.encode(trail), ttl)
             return found
 
@@ -171,6 +183,43 @@ class PortableStore:
 
 
 _TRAIL = msgspec.json.Decoder(Trail)
+
+
+def _with_turn(trail: Trail, turn: Turn, length: int) -> tuple[Trail, tuple[int, int]]:
+    """Return a trail with one more turn, of `length` in all, and the tokens expected and lost; see trail.lua."""
+    usage, last, read = turn.usage, trail.last_provider, turn.usage.read if turn.usage else None
+    own = trail.caches.get(turn.provider)
+    former = trail.caches[last] if last is not None and last != turn.provider else None
+    expected = own.tokens if read is not None and own and int(turn.at) < own.expires_at else 0
+    lost = max(0, former.tokens - read) if read is not None and former and int(turn.at) < former.expires_at else 0
+    caches = trail.caches
+    if turn.cache_expires_at is not None:
+        last, tokens = turn.provider, usage.warm if usage else own.tokens if own else 0
+        caches = caches | {last: PromptCache(turn.cache_expires_at, tokens)}
+    lost_money = int(lost * turn.price.discount + 0.5) if turn.price else 0
+    added = (*turn.sums, expected, lost, lost_money)
+    totals = TurnTotals(*(a + b for a, b in zip(msgspec.structs.astuple(trail.totals), added, strict=True)))
+    kept = {name: getattr(turn, name) for name in RecordedTurn.__struct_fields__ if hasattr(turn, name)}
+    kept["at"] = datetime.fromtimestamp(int(turn.at), UTC)
+    kept["usage"] = usage and Usage(usage.input, usage.read, usage.written, usage.output)
+    recorded = RecordedTurn(**kept, expected=expected, lost=lost)
+    turns = [*trail.turns, recorded][-length:]
+    return Trail(turns, totals, caches, last, _with_spill_over(trail, recorded)), (expected, lost)
+
+
+def _with_spill_over(trail: Trail, turn: RecordedTurn) -> list[SpillOver]:
+    if turn.outcome != SPILLED:
+        return trail.spill_overs
+    if trail.spill_overs and trail.turns and _answered(trail.turns[-1]) == _answered(turn):
+        *former, last = trail.spill_overs
+        return [*former, last._replace(last_at=turn.at, turns=last.turns + 1)]
+    added = SpillOver(turn.provider, turn.bound_provider, turn.at, turn.at, 1, turn.reason)
+    return [*trail.spill_overs, added][-MAX_SPILL_OVERS:]
+
+
+def _answered(turn: RecordedTurn) -> tuple[str, str, str]:
+    """Return who answered instead of whom, and the outcome."""
+    return turn.provider, turn.bound_provider, turn.outcome
 
 
 def _is_unreadable(value: Any, conversation_id: str) -> bool:

@@ -16,7 +16,7 @@ from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores import cluster_steps, index, trail, usage
 from sessions_sticky.stores.base import Replaced, deletion_time
-from sessions_sticky.stores.history import Change
+from sessions_sticky.stores.history import PlannedChange
 from sessions_sticky.stores.local_cache import LastSeen, OutageLog
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ REMOVE = Script("mark", "change", "remove")
 class RedisStore:
     """Sessions in Redis through django-redis's native clients; see `Store`."""
 
+    has_index = True
+
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
         self.outages = OutageLog()
-        self.refresh_tracker: index.RefreshTracker | None = index.RefreshTracker()
+        self.refresh_tracker = index.RefreshTracker()
         self._cache = cache
         self._servers = self._connect(None)
 
@@ -68,11 +70,11 @@ class RedisStore:
     def bind(
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
     ) -> Command[bytes | None]:
-        own = (session.to_json(), "" if unreadable is None else "1", unreadable or b"")
-        return index.change(BIND, session.id, ttl, Change("created", None, session, reason, actor), *own)
+        script_args = (session.to_json(), "" if unreadable is None else "1", unreadable or b"")
+        return index.change(BIND, session.id, ttl, PlannedChange("created", None, session, reason, actor), *script_args)
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Command[bytes | None]:
-        change = Change("created", None, session, "", actor)
+        change = PlannedChange("created", None, session, "", actor)
         return index.change(SET, session.id, ttl, change, session.to_json())
 
     def replace(
@@ -87,7 +89,7 @@ class RedisStore:
         operation: str = "",
         **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("rebound", before, after, reason, actor, operation)
+        change = PlannedChange("rebound", before, after, reason, actor, operation)
         return index.change(REPLACE, before.id, ttl, change, raw, after.to_json(), **bulk)
 
     def remove(
@@ -101,7 +103,7 @@ class RedisStore:
         operation: str = "",
         **bulk: Any,
     ) -> Command[Replaced]:
-        change = Change("deleted", before, None, "", actor, operation)
+        change = PlannedChange("deleted", before, None, "", actor, operation)
         return index.change(REMOVE, conversation_id, ttl, change, raw, deletion_time(before), **bulk)
 
     def mark_deleted(self, conversation_id: str, ttl: int) -> Command[Any]:
@@ -126,22 +128,22 @@ class RedisStore:
         try:
             return _checked(request, self._servers.send(cast("RedisRequest", request)))
         except (RedisError, OSError) as exc:
-            return cast("ReplyT", _error_reply(exc))
+            return cast("ReplyT", _reply_or_raise(exc))
 
     async def asend(self, request: Request[ReplyT]) -> ReplyT:
         try:
             return _checked(request, await self._servers.asend(cast("RedisRequest", request)))
         except (RedisError, OSError) as exc:
-            return cast("ReplyT", _error_reply(exc))
+            return cast("ReplyT", _reply_or_raise(exc))
 
 
 def _checked(request: Request[ReplyT], reply: Any) -> ReplyT:
     if not isinstance(request, Command):
-        reply = [_error_reply(part) if isinstance(part, Exception) else part for part in reply]
+        reply = [_reply_or_raise(part) if isinstance(part, Exception) else part for part in reply]
     return cast("ReplyT", reply)
 
 
-def _error_reply(exc: Exception) -> bytes:
+def _reply_or_raise(exc: Exception) -> bytes:
     """Return the reply for a key of another type, which is an answer; raise `SessionStoreUnavailable` otherwise."""
     if isinstance(exc, ResponseError) and str(exc).startswith("WRONGTYPE"):
         return WRONG_TYPE

@@ -22,12 +22,11 @@ In memory `rebind`, lists, counts, bulk operations and the history raise `Sessio
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from unittest import TestCase
 from unittest.mock import patch
 from urllib.parse import quote
@@ -136,8 +135,7 @@ def advance_time(seconds: float) -> None:
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
     entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
-    if remembered.refresh_tracker is not None:
-        vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
+    vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
 
 def make_session(conversation_id: str | None = None, **fields: Any) -> Session:
@@ -156,19 +154,6 @@ def create_session(conversation_id: str | None = None, **fields: Any) -> Session
     """Bind and return a session with the fields of `make_session`."""
     made = make_session(conversation_id, **fields)
     return sessions.create(made.id, made.provider, made.model, made.external_id, replace=True)
-
-
-_FORMER = {"let_time_pass": advance_time, "bound_session": create_session}
-
-if not TYPE_CHECKING:  # pragma: no branch
-
-    def __getattr__(name: str) -> Any:
-        """Return a function under its name of 0.1."""
-        if name not in _FORMER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        new = _FORMER[name]
-        warnings.warn(f"testing.{name} is deprecated: use {new.__name__}", DeprecationWarning, stacklevel=2)
-        return new
 
 
 def _init_worker(*args: Any) -> None:

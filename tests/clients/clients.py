@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tests.docs.blocks import blocks
 from tests.gateway.live import ROOT as PROJECT
 
 INSTALLED = PROJECT / ".venv" / "clients"
@@ -18,7 +20,13 @@ PYTHON = INSTALLED / "bin" / "python"
 MODULES = INSTALLED / "node_modules"
 SDKS = Path(__file__).parent / "sdks"
 TURN_SECONDS = 100.0
-CHAT_MODEL, SMALL_MODEL, CLAUDE = "gpt-5.2", "gpt-5-mini", "claude-opus-4-6"
+CHAT_MODEL, CLAUDE = "gpt-5.2", "claude-opus-4-6"
+
+
+def configuration(path: str, root: str) -> str:
+    """Return the configuration that docs/how-to/agents.md shows under a title, for the gateway at `root`."""
+    (block,) = [block for block in blocks("how-to/agents.md") if block.path == path]
+    return block.text.replace("http://localhost:8000", root)
 
 
 class ClientError(Exception):
@@ -106,11 +114,11 @@ class ClaudeCode(CommandLine):
 
     def variables(self) -> dict[str, str]:
         """Return what it reads from the environment; it has no file."""
+        exported = dict(re.findall(r"^export (\w+)=(\S+)$", configuration("shell", self.root), re.MULTILINE))
+        del exported["ANTHROPIC_AUTH_TOKEN"]
         return {
-            "ANTHROPIC_BASE_URL": self.root,
+            **exported,
             self.key_variable: self.api_key,
-            "ANTHROPIC_MODEL": CLAUDE,
-            "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-4-5",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "CLAUDE_CODE_MAX_RETRIES": "1",
             "DISABLE_TELEMETRY": "1",
@@ -130,22 +138,11 @@ class Codex(CommandLine):
     def configure(self) -> None:
         """Name the gateway as the provider."""
         (self.folder / ".codex").mkdir()
+        text = configuration("~/.codex/config.toml", self.root)
+        text = text.replace("supports_websockets = false", f"supports_websockets = {self.supports_websockets}")
         (self.folder / ".codex" / "config.toml").write_text(
-            f"""
-            model = "{CHAT_MODEL}"
-            model_provider = "gateway"
-            check_for_update_on_startup = false
-            [analytics]
-            enabled = false
-            [model_providers.gateway]
-            name = "gateway"
-            base_url = "{self.root}/v1"
-            env_key = "GATEWAY_KEY"
-            wire_api = "responses"
-            supports_websockets = {self.supports_websockets}
-            request_max_retries = 1
-            stream_max_retries = 1
-            """
+            f"check_for_update_on_startup = false\n{text}request_max_retries = 1\nstream_max_retries = 1\n"
+            "[analytics]\nenabled = false\n"
         )
 
 
@@ -156,20 +153,8 @@ class OpenCode(CommandLine):
 
     def configure(self) -> None:
         """Name the gateway as the only provider."""
-        provider = {
-            "npm": "@ai-sdk/openai-compatible",
-            "name": "Gateway",
-            "options": {"baseURL": f"{self.root}/v1", "apiKey": "{env:GATEWAY_KEY}"},
-            "models": {model: {"name": model} for model in (CHAT_MODEL, SMALL_MODEL)},
-        }
-        config = {
-            "autoupdate": False,
-            "share": "disabled",
-            "enabled_providers": ["gateway"],
-            "model": f"gateway/{CHAT_MODEL}",
-            "small_model": f"gateway/{SMALL_MODEL}",
-            "provider": {"gateway": provider},
-        }
+        config = json.loads(configuration("~/.config/opencode/opencode.json", self.root))
+        config |= {"autoupdate": False, "share": "disabled"}
         file = self.folder / ".config" / "opencode" / "opencode.json"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(config))

@@ -6,17 +6,20 @@ import json
 import re
 import runpy
 import shutil
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.core.management import call_command
 
-from sessions_sticky import SessionManager, SessionOwnerMismatch
+from sessions_sticky import SessionManager, SessionOwnerMismatch, Usage
 from tests.docs.blocks import DOCS, Block, blocks
 from tests.docs.reader import Reader
 from tests.servers import Server, start_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     import redis
@@ -140,7 +143,7 @@ def test_page_names_the_hash_that_litellm_makes_of_a_key() -> None:
 def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page(
     run_file: Callable[..., Any], session_cache: redis.Redis
 ) -> None:
-    theirs = run_file("how-to/without-django.md", "resolve.py")["resolve"]
+    theirs = run_file("interchange.md", "resolve.py")["resolve"]
     theirs.__globals__["store"] = session_cache
     manager = SessionManager()
     bound = theirs("trip-é", "azure", "gpt-4o", "ada")
@@ -154,13 +157,59 @@ def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page
         manager.resolve("trip-é", provider="b", model="b", owner="eve")
 
 
-def test_id_is_found_where_clients_put_it(run_file: Callable[..., Any]) -> None:
-    find = run_file("how-to/conversation-id.md", "mysite/conversation.py")["conversation_of"]
-    body = {"model": "gpt-5", "metadata": {"session_id": "b"}}
-    assert find({"X-Session-Id": "a"}, body, "ada").client_id == "a"
-    assert find({}, body, "ada").client_id == "b"
-    assert find({}, body | {"conversation_id": "c"}, "ada").session_id == "c"
-    assert find({}, {"model": "gpt-5", "metadata": "text"}, "ada").session_id is None
+@pytest.fixture
+def identity_page(run_file: Callable[..., Any], settings: Any) -> dict[str, Any]:
+    """The names of the page on conversation ids, in a project with the settings that it adds."""
+    names: dict[str, Any] = {"SECRET_KEY": settings.SECRET_KEY}
+    for block in blocks("how-to/conversation-id.md"):
+        if block.path == "mysite/settings.py":
+            exec(block.text, names)
+    settings.SESSIONS_STICKY = settings.SESSIONS_STICKY | {"IDENTITY": names["SESSIONS_STICKY"]["IDENTITY"]}
+    return run_file("how-to/conversation-id.md", "mysite/conversation.py")
+
+
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "?"}]
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "source"),
+    [
+        ({"X-My-Chat-Id": "a", "X-Session-Id": "b"}, {}, "header.x-my-chat-id"),
+        ({"X-Session-Id": "a"}, {"metadata": {"session_id": "b"}}, "header.x-session-id"),
+        ({}, {"metadata": {"session_id": "b"}}, "body.metadata.session_id"),
+        ({"X-Session-Id": "a"}, {"conversation_id": "c"}, "body.conversation_id"),
+        ({}, {"messages": TURNS}, "content"),
+        ({}, {"metadata": "text"}, "none"),
+    ],
+)
+def test_id_of_the_page_is_that_of_the_command(
+    headers: dict[str, str],
+    fields: dict[str, Any],
+    source: str,
+    identity_page: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    body = {"model": "gpt-5", **fields}
+    found = identity_page["conversation_of"](headers, body, "ada")
+    assert found.source == source
+    (tmp_path / "request.json").write_text(json.dumps({"headers": headers, "body": body}))
+    call_command("sessions", "identify", str(tmp_path / "request.json"), owner="ada", json=True)
+    assert json.loads(capsys.readouterr().out)["session_id"] == found.session_id
+
+
+async def test_route_of_the_page_is_kept_by_conversations_and_not_by_first_requests(
+    identity_page: dict[str, Any], session_cache: redis.Redis
+) -> None:
+    route = identity_page["route"]
+    SessionManager().create("named", "mistral", "gpt-4o", "ada")
+    assert await route({}, {"model": "gpt-5", "conversation_id": "named"}, "ada") == ("mistral", "gpt-4o")
+    chosen, model = await route({"X-Session-Id": "a"}, {"model": "gpt-5"}, "ada")
+    (session,) = [entry.session for entry in SessionManager().all() if entry.session.id != "named"]
+    assert (chosen, model) == (session.provider, session.model)
+    await route({}, {"model": "gpt-5", "messages": TURNS[:1]}, "ada")
+    await route({}, {"model": "gpt-5"}, "ada")
+    assert SessionManager().all().count() == 2
 
 
 def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:
@@ -172,16 +221,56 @@ def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..
 async def test_failover_spills_over_or_rebinds_as_the_page_says(
     run_file: Callable[..., Any], session_cache: redis.Redis
 ) -> None:
-    answer = run_file("explanation/what-happens-when.md", "mysite/failover.py")["answer"]
+    answer = run_file("how-to/calling-providers.md", "mysite/failover.py")["answer"]
     manager = SessionManager()
     session = await manager.acreate("trip-1", "azure", "gpt-4o", "ada")
-    assert await answer(session, ["openai"], refusing("azure", TimeoutError)) == "openai"
+    assert await answer(session, ["azure", "openai"], refusing("azure", TimeoutError)) == "openai"
+    assert await answer(session, ["openai", "azure"], refusing("azure", TimeoutError)) == "openai"
     assert await manager.aget("trip-1") == session
     await manager.arebind(session, provider="mistral", model="gpt-4o", reason="concurrent")
     assert await answer(session, ["openai"], refusing("azure", PermissionError)) == "mistral"
     now = await manager.aget("trip-1")
     assert await answer(now, ["openai"], refusing("mistral", PermissionError)) == "openai"
     assert (await manager.aget("trip-1")).provider == "openai"
+
+
+class Completions:
+    """The `chat.completions` of a client of openai; answers every message with the words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.chat = SimpleNamespace(completions=self)
+
+    async def create(self, *, model: str, messages: list[Any], stream: bool = False, **_: Any) -> Any:
+        """Return an answer, or the chunks of one with its usage in the last."""
+        if stream:
+            return self._chunks()
+        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=" ".join(self.words)))])
+
+    async def _chunks(self) -> AsyncIterator[Any]:
+        for word in self.words:
+            yield SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=word))], usage=None)
+        details = SimpleNamespace(cached_tokens=1_024)
+        usage = SimpleNamespace(prompt_tokens=2_000, prompt_tokens_details=details, completion_tokens=2)
+        yield SimpleNamespace(choices=[], usage=usage)
+
+
+async def test_calls_of_the_page_answer_and_record_the_turn(
+    run_file: Callable[..., Any], session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openai = SimpleNamespace(AsyncOpenAI=lambda **_: Completions("Hello", "you"))
+    monkeypatch.setitem(sys.modules, "openai", openai)
+    providers = run_file("how-to/calling-providers.md", "mysite/providers.py")
+    assert await providers["ask"]("azure", "gpt-4o", "Hi") == "Hello you"
+    monkeypatch.setitem(sys.modules, "mysite", SimpleNamespace(__path__=[]))
+    monkeypatch.setitem(sys.modules, "mysite.providers", SimpleNamespace(CLIENTS=providers["CLIENTS"]))
+    stream = run_file("how-to/calling-providers.md", "mysite/stream.py")["stream"]
+    session = await SessionManager().acreate("trip-1", "azure", "gpt-4o", "ada")
+    assert [text async for text in stream(session, "created", [])] == ["Hello", "you"]
+    trail = SessionManager().trail("trip-1")
+    assert trail is not None
+    (turn,) = trail.turns
+    assert (turn.provider, turn.usage) == ("azure", Usage(input=2_000, read=1_024, output=2))
 
 
 def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:

@@ -17,7 +17,6 @@ from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
 from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
-from sessions_sticky.deprecated import FormerMethods
 from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
 from tests.docs.blocks import DOCS
 
@@ -48,7 +47,7 @@ def test_reference_shows_every_public_name_once() -> None:
 
 def test_reference_shows_every_method_once() -> None:
     methods = {name for name in dir(sessions_sticky.SessionManager) if not name.startswith("_")}
-    blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)} - vars(FormerMethods).keys()
+    blocking = {name for name in methods if not (name[0] == "a" and name[1:] in methods)}
     documented = re.findall(
         r"^::: sessions_sticky\.SessionManager\.(\w+)$", (REFERENCE / "manager.md").read_text(), re.MULTILINE
     )
@@ -157,3 +156,15 @@ def test_page_has_every_variable_that_the_gateway_reads():
     source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
     read = set(re.findall(r'environment\.\w+\(\s*"(\w+)"', source)) | {"SECRET_KEY", "PROMETHEUS_MULTIPROC_DIR"}
     assert sorted(name.strip("`") for name, *_ in rows("gateway-settings.md")) == sorted(read)
+
+
+def test_page_has_the_default_and_the_range_of_every_number_of_the_gateway():
+    source = (DOCS.parent / "sentinel_project" / "settings.py").read_text()
+    numbers = re.findall(r'\.number\(\s*"(\w+)", default=([\d *]+), least=(\d+), most=([\d_* -]+?)\s*\)', source)
+    documented = {
+        name.strip("`"): (default.strip("`"), words) for name, default, words, _ in rows("gateway-settings.md")
+    }
+    assert len(numbers) == source.count("environment.number(")
+    for name, *values in numbers:
+        default, least, most = (eval(value) for value in values)
+        assert documented[name] == (str(default), f"{least} to {most}"), name

@@ -127,7 +127,7 @@ def test_removal_leaves_what_the_page_says(tmp_path: Path, server: Server) -> No
     database.close()
     assert left == (0,)
     assert permissions == (1,)  # of django.contrib.sessions
-    page = (DOCS / "how-to" / "upgrade-and-remove.md").read_text()
+    page = (DOCS / "how-to" / "upgrade.md").read_text()
     assert " ".join(command[:2]) in page
     with server.client() as client:
         assert {key for key in client.scan_iter() if client.ttl(key) == -1} == {b"sentinel:history:{index}"}

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sessions_sticky import SessionError, SessionManager, Turn
+from tests.sessions_sticky.calls import OF_QUERIES, method_of
 
 if TYPE_CHECKING:
     from sessions_sticky import Session
@@ -60,6 +61,7 @@ MODES = ("sync", "async")
 def unlisted() -> set[str]:
     """Return the public methods that this module lacks, and those that only it has."""
     public = {name for name, _ in inspect.getmembers(SessionManager, inspect.isfunction) if not name.startswith("_")}
+    public |= OF_QUERIES.keys() | {ASYNC_PREFIX + name for name in OF_QUERIES.keys() - NO_ASYNC}
     twins = {ASYNC_PREFIX + name for name in {*EVERY_METHOD} - NO_ASYNC}
     return public ^ ({*EVERY_METHOD} | twins | NO_REQUEST | NO_TWIN)
 
@@ -75,10 +77,10 @@ def invoke(manager: SessionManager, mode: str, method: str, session: Session) ->
         args = [Turn(conversation_id=session.id, at=time.time(), outcome="hit", **names)]
     try:
         if method == "scan":
-            return list(manager.scan(**keywords))
+            return list(manager.all())
         if mode == "sync":
-            return getattr(manager, method)(*args, **keywords)
-        return asyncio.run(_await(getattr(manager, ASYNC_PREFIX + method)(*args, **keywords)))
+            return method_of(manager, method)(*args, **keywords)
+        return asyncio.run(_await(method_of(manager, ASYNC_PREFIX + method)(*args, **keywords)))
     except SessionError as exc:
         return exc
 

@@ -21,6 +21,7 @@ from django.conf import settings
 
 from sessions_sticky import SessionConflict, SessionManager, SessionStoreUnavailable, cache_config
 from sessions_sticky.session import Outcome
+from tests.sessions_sticky.calls import method_of
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -189,7 +190,7 @@ def _drive(manager: SessionManager, script: Script, report: Report) -> None:
     while not _stop.is_set():
         at, answer = time.monotonic(), None
         try:
-            answer = getattr(manager, method)(*args, **kwargs)
+            answer = method_of(manager, method)(*args, **kwargs)
         except (SessionStoreUnavailable, SessionConflict) as exc:
             answer = exc
         report.note(at, method, answer)
@@ -202,7 +203,7 @@ async def _adrive(manager: SessionManager, script: Script, report: Report) -> No
     while not _stop.is_set():
         at, answer = time.monotonic(), None
         try:
-            answer = await getattr(manager, f"a{method}")(*args, **kwargs)
+            answer = await method_of(manager, f"a{method}")(*args, **kwargs)
         except (SessionStoreUnavailable, SessionConflict) as exc:
             answer = exc
         report.note(at, f"a{method}", answer)

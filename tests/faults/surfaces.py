@@ -21,7 +21,7 @@ from tests.faults import methods
 from tests.faults.poisons import BOUND, OBJECT
 from tests.gateway.asgi import ask, chat
 from tests.sessions_sticky.admin.pages import BASE, page_of
-from tests.sessions_sticky.calls import sample
+from tests.sessions_sticky.calls import method_of, sample
 
 if TYPE_CHECKING:
     from django.test import Client
@@ -52,8 +52,8 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
     for method, mode in product(LOOKS, methods.MODES):
         yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-1")))
     for filters, name in product(FILTERS, ("page", "count")):
-        yield f"{name} {filters}", _error(_caught(getattr(SessionManager(), name), **filters))
-    yield "next page", _error(_caught(SessionManager().page, cursor=eyes.cursor, limit=1))
+        yield f"{name} {filters}", _error(_caught(method_of(SessionManager(), name), **filters))
+    yield "next page", _error(_caught(SessionManager().all().page, cursor=eyes.cursor, limit=1))
     for path in pages(eyes):
         yield path, _failed(eyes.browser.get(path))
     for path in (*API_PATHS, f"{API}operations/{eyes.job}/"):
@@ -114,7 +114,7 @@ def run(*command: str) -> str:
 
 def session_ids(manager: SessionManager) -> set[str]:
     """Return the ids of the sessions that a page shows."""
-    return {entry.session.id for entry in manager.page(limit=1_000).entries}
+    return {entry.session.id for entry in manager.all().page(limit=1_000).entries}
 
 
 def _caught(call: Any, *args: Any, **kwargs: Any) -> Any:

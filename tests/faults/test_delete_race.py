@@ -23,7 +23,7 @@ OTHERS = {
     "delete": lambda session: ("delete", [session.id], {}),
     "page": lambda session: ("page", [], {}),
     "rebind_all": lambda session: ("rebind_all", [], MOVE_ALL),
-    "delete_all": lambda session: ("delete_all", [], {"everything": True}),
+    "delete_all": lambda session: ("delete_all", [], {}),
     "reindex": lambda session: ("reindex", [], {}),
 }
 """What may meet a delete. The proposals differ from the session, so that one that comes back is recognised."""

@@ -20,6 +20,7 @@ from tests.faults.hostile import ANYTHING, CANARY, MARK, NASTY, TEXT, assert_no_
 from tests.sessions_sticky.admin.pages import BASE as PAGES
 from tests.sessions_sticky.admin.pages import wait_for_jobs
 from tests.sessions_sticky.api.calls import BASE as API
+from tests.sessions_sticky.calls import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,21 +80,21 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
             found = manager.get(conversation_id)
             assert (found.id, found.provider, found.model, found.external_id) == (conversation_id, *names.values())
             assert raw.exists(b"sentinel:session:" + conversation_id.encode())
-            listed = manager.page(external_id=owner).entries
+            listed = manager.filter(owner=owner).page().entries
             assert [entry.session.id for entry in listed] == [conversation_id]
-            assert manager.count(provider=provider) == 1
+            assert manager.filter(provider=provider).count() == 1
             moved = manager.rebind(found, provider=f"{provider}.", model=model, reason=f"{owner}.")
             assert manager.get(conversation_id) == moved
-            assert manager.rebind_all(model=model, to_provider=provider, reason=model) == 1
+            assert manager.filter(model=model).rebind(to_provider=provider, reason=model) == 1
             assert {event.conversation_id for event in manager.history(conversation_id)} == {conversation_id}
-            assert manager.delete_all(external_id=owner) == 1
+            assert manager.filter(owner=owner).delete() == 1
         for call in (manager.get, manager.inspect, manager.touch, manager.history, manager.delete):
             attempt(lambda call=call: call(conversation_id))
         for name, value in names.items():
-            attempt(lambda name=name, value=value: manager.page(**{name: value}))
-            attempt(lambda name=name, value=value: manager.delete_all(**{name: value}))
+            attempt(lambda name=name, value=value: method_of(manager, "page")(**{name: value}))
+            attempt(lambda name=name, value=value: method_of(manager, "delete_all")(**{name: value}))
         assert_untouched(raw)
-        assert manager.count() == 1
+        assert manager.all().count() == 1
 
     try_out()
     assert len(taken) > EXAMPLES / 10
@@ -124,8 +125,8 @@ def test_manager_raises_its_own_errors_when_parameters_are_arbitrary(
             attempt(lambda name=name: getattr(manager, name)(first))
         attempt(lambda: manager.create(text, first, second, text))
         attempt(lambda: manager.create(first, text, text, second))
-        attempt(lambda: manager.page(provider=text, cursor=text))
-        attempt(lambda: manager.page(external_id=text, limit=first))
+        attempt(lambda: manager.filter(provider=text).page(cursor=text))
+        attempt(lambda: manager.filter(owner=text).page(limit=first))
         assert_untouched(bystander)
 
     try_out()

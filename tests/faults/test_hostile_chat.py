@@ -79,7 +79,7 @@ def test_chat_keeps_tenants_apart_when_ids_are_hostile(
     @given(st.lists(st.tuples(st.sampled_from([KEY, OTHER_KEY]), IDS), min_size=2, max_size=6))
     def try_out(chats: list[tuple[str, str]]) -> None:
         nonlocal refused, served
-        sessions.delete_all(everything=True)  # not a flush: what the store loses this process binds again
+        sessions.all().delete()  # not a flush: what the store loses this process binds again
         first: dict[str, str] = {}
         for key, conversation_id in chats:
             answer = runner.run(ask(chat(key, conversation_id=conversation_id), key=key))

@@ -81,7 +81,7 @@ def test_callers_get_errors_and_sessions_are_kept_when_memory_is_full(start, req
         assert refused == 2
         assert manager.resolve("conv-0", **OTHER) == (made[0], Outcome.HIT)
         assert stored(client) == {session.id: session for session in made}
-        assert check_expiries(client, manager.ttl_seconds) == manager.count() == len(made)
+        assert check_expiries(client, manager.ttl_seconds) == manager.all().count() == len(made)
         assert manager.delete("conv-1")
         report(
             experiment,

@@ -52,7 +52,7 @@ def fill(raw, clients):
     manager = SessionManager()
     for number in range(3):
         manager.create(f"conv-{number}", **poisons.BOUND)
-    cursor = manager.page(limit=1).next_cursor
+    cursor = manager.all().page(limit=1).next_cursor
     health = Health(30, providers)
     health.failed("echo-two", "echo-small", Failure(Cools.MODEL))  # of others the doctor makes an error
     health_sync.write(
@@ -104,9 +104,9 @@ def check_repaired(raw):
     sessions = stored(raw)
     assert {"conv-0", "conv-2"} <= set(sessions)
     assert session_ids(manager) == set(sessions)
-    assert manager.count() == manager.stats().sessions == len(sessions)
+    assert manager.all().count() == manager.stats().sessions == len(sessions)
     left = sum(session.provider != "echo-two" for session in sessions.values())
-    assert manager.rebind_all(everything=True, to_provider="echo-two", reason="drain") == left > 0
-    assert manager.count(provider="echo-two") == len(sessions)
-    assert manager.delete_all(everything=True) == len(sessions)
+    assert manager.all().rebind(to_provider="echo-two", reason="drain") == left > 0
+    assert manager.filter(provider="echo-two").count() == len(sessions)
+    assert manager.all().delete() == len(sessions)
     assert stored(raw) == {}

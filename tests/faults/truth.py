@@ -40,9 +40,9 @@ def check_sound(manager: SessionManager, raw: redis.Redis, *, reindexed: bool = 
     """
     check_expiries(raw, manager.ttl_seconds)
     sessions = stored(raw)
-    assert {entry.session.id: entry.session for entry in manager.page(limit=1_000).entries} == sessions
+    assert {entry.session.id: entry.session for entry in manager.all().page(limit=1_000).entries} == sessions
     assert not reindexed or manager.reindex() == len(sessions)
-    assert manager.count() == manager.stats().sessions == len(sessions)
+    assert manager.all().count() == manager.stats().sessions == len(sessions)
     for session in sessions.values():
         assert manager.get(session.id) == session
 

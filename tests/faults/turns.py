@@ -11,6 +11,7 @@ from typing import Any
 from django.core.cache import caches
 
 from sessions_sticky import SessionError, SessionManager
+from tests.sessions_sticky.calls import method_of
 
 Choose = Callable[[int], int]
 """Chooses which of several callers may continue."""
@@ -27,7 +28,7 @@ class Caller:
 
     def __init__(self, manager: SessionManager, method: str, *args: Any, **kwargs: Any) -> None:
         self.result: Any = None
-        self._call = lambda: getattr(manager, method)(*args, **kwargs)
+        self._call = lambda: method_of(manager, method)(*args, **kwargs)
         self._sends = {store: store.send for store in (manager._store.operators, manager._store)}
         self._permits: SimpleQueue[bool] = SimpleQueue()
         self._waits: SimpleQueue[bool] = SimpleQueue()

@@ -44,7 +44,7 @@ class Victims:
 
 def _change(random: Random) -> None:
     manager = SessionManager()
-    manager.count()
+    manager.all().count()
     print(os.getpid(), flush=True)  # noqa: T201
     while True:
         with suppress(SessionConflict):
@@ -60,9 +60,9 @@ def _change_one(manager: SessionManager, random: Random) -> None:
     if what == 0:
         manager.delete(conversation_id)
     elif what == 1:
-        manager.rebind_all(provider=provider, to_provider=random.choice("pq"), reason="a test")
+        manager.filter(provider=provider).rebind(to_provider=random.choice("pq"), reason="a test")
     elif what == 2:
-        manager.page(limit=5)
+        manager.all().page(limit=5)
     elif what == 3 and session:
         manager.rebind(session, provider=provider, model=model, reason="a test")
     elif what == 4:

@@ -100,8 +100,8 @@ def test_session_stays_deleted_when_either_unbinds_it(manager, foreign):
 
 def test_plain_writer_is_listed_after_reindex_and_gets_a_ttl_when_used(manager, foreign, raw):
     foreign("write_plainly", session=fields_of(sample()), ttl=TTL * 10)
-    assert manager.count() == 0
+    assert manager.all().count() == 0
     assert manager.reindex() == 1
-    assert [entry.session for entry in manager.page().entries] == [sample()]
+    assert [entry.session for entry in manager.all().page().entries] == [sample()]
     manager.resolve("conv-123", **PROPOSAL)
     assert 0 < raw.pttl(keys.session("conv-123")) <= TTL * 1000

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions_sticky import SessionManager, keys
-from tests.conftest import REDIS_STORES, SHARDED_STORES
+from tests.conftest import SHARDED_STORES
 from tests.sessions_sticky.calls import PROPOSAL, sample
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from sessions_sticky import Session
 
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
 on_real = pytest.mark.parametrize("store_name", SHARDED_STORES, indirect=True)
 on_valkey = pytest.mark.parametrize("store_name", ["valkey"], indirect=True)
 

@@ -118,15 +118,14 @@ class RedisMachine(Machine):
     @rule(who=WHO, native=NATIVE, filters=FILTERS)
     def delete_all(self, who, native, filters):
         self.make_index_true()
-        filters_or_all = filters or {"everything": True}
-        self.ask(lambda: self.model.delete_all(who, filters), who, native, "delete_all", **filters_or_all)
+        self.ask(lambda: self.model.delete_all(who, filters), who, native, "delete_all", **filters)
 
     @rule(who=WHO, native=NATIVE, filters=FILTERS, provider=PROVIDERS, model=st.none() | MODELS)
     def rebind_all(self, who, native, filters, provider, model):
         self.make_index_true()
         target = {"to_provider": provider, "to_model": model, "reason": "r"}
         expected = lambda: self.model.rebind_all(who, filters, provider, model)  # noqa: E731
-        self.ask(expected, who, native, "rebind_all", **target, **(filters or {"everything": True}))
+        self.ask(expected, who, native, "rebind_all", **target, **filters)
 
     def make_index_true(self):
         if self.model.drifted and not self.model.down:

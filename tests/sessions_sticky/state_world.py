@@ -13,6 +13,7 @@ from django.core.cache import caches
 
 from sessions_sticky import SessionError, SessionManager, keys, policy
 from sessions_sticky.connections import breaker
+from tests.sessions_sticky.calls import method_of
 from tests.sessions_sticky.state_model import TTL_SECONDS
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ class World:
         manager = self.managers[who]
         try:
             if native:
-                return self.wait_for(getattr(manager, f"a{method}"), *args, **kwargs)
-            answer = getattr(manager, method)(*args, **kwargs)
+                return self.wait_for(method_of(manager, f"a{method}"), *args, **kwargs)
+            answer = method_of(manager, method)(*args, **kwargs)
             return list(answer) if method == "scan" else answer
         except SessionError as exc:
             return exc

@@ -11,11 +11,9 @@ from prometheus_client import generate_latest
 from sessions_sticky import Attempt, MinuteTurns, SessionNotSupported, SessionStoreUnavailable, Turn, keys
 from sessions_sticky.queries import bulk
 from sessions_sticky.stores import usage
-from tests.conftest import PORTABLE_STORES, REDIS_STORES
+from tests.conftest import REDIS_STORES
 from tests.sessions_sticky.calls import PROPOSAL
-
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
-on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
+from tests.sessions_sticky.marks import on_portable, on_redis
 
 
 def turn(outcome: str, provider: str, **fields) -> Turn:

@@ -17,6 +17,7 @@ from sessions_sticky import (
 )
 from tests.conftest import PORTABLE_STORES, REDIS_STORES
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
+from tests.sessions_sticky.marks import on_comparing, on_expiry, on_portable, on_redis
 
 HOSTILE_IDS = [
     "a:b/c.d{e}*?[]\\",
@@ -30,8 +31,6 @@ HOSTILE_IDS = [
     "x" * 256,
 ]
 INVALID_IDS = ["", "x" * 257, "a\nb", "a\x00b", "\x7f", "\x85", "\ud800", None, 7, b"conv-123"]
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
-on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
 
 
 def test_resolve_creates_when_there_is_none(call):
@@ -121,8 +120,8 @@ def test_touch_revives_nothing_when_it_was_deleted(call):
     assert call("get", "conv-123") is None
 
 
-@on_redis
-def test_inspect_returns_the_time_left_on_redis(call, settings):
+@on_expiry
+def test_inspect_returns_the_time_left(call, settings):
     settings.SESSION_TTL_SECONDS = 60
     session = call("create", "conv-123", **PROPOSAL)
     entry = call("inspect", "conv-123")
@@ -137,7 +136,7 @@ def test_inspect_returns_no_expiry_when_the_cache_has_none(call):
     assert (entry.session, entry.expires_in) == (session, None)
 
 
-@on_redis
+@on_comparing
 def test_rebind_keeps_id_owner_and_birth_when_it_moves(call):
     call("create", "conv-123", **PROPOSAL)
     session = call("get", "conv-123")
@@ -147,18 +146,18 @@ def test_rebind_keeps_id_owner_and_birth_when_it_moves(call):
     assert call("resolve", "conv-123", **PROPOSAL) == (moved, Outcome.HIT)
 
 
-@on_redis
+@on_comparing
 @pytest.mark.parametrize("now", [None, sample(provider="elsewhere"), sample(owner="user-789"), sample(created_at=1)])
-def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, raw, now):
+def test_rebind_raises_with_what_it_found_when_the_binding_is_another(call, plant, now):
     if now:
-        raw.set("sentinel:session:conv-123", now.to_json(), ex=60)
+        plant("sentinel:session:conv-123", now.to_json())
     with pytest.raises(SessionConflict) as caught:
         call("rebind", sample(), **MOVE)
     assert caught.value.current == now
     assert call("get", "conv-123") == now
 
 
-@on_redis
+@on_comparing
 @pytest.mark.parametrize("session", ["conv-123", None, {"id": "conv-123"}])
 @pytest.mark.parametrize(("method", "fields"), [("rebind", MOVE), ("delete_unchanged", {})])
 def test_session_of_another_type_is_refused_with_what_is_allowed(call, session, method, fields):
@@ -177,7 +176,7 @@ def test_resolve_refuses_a_name_that_is_not_a_string_also_on_a_hit(call, is_boun
         call("resolve", "conv-123", **{**PROPOSAL, **wrong})
 
 
-@on_redis
+@on_comparing
 @pytest.mark.parametrize("wrong", [{"provider": None}, {"model": 5}, {"reason": None}])
 def test_rebind_refuses_values_that_are_not_strings(call, wrong):
     session = call("create", "conv-123", **PROPOSAL)

@@ -6,9 +6,9 @@ import pytest
 from django.core.cache import cache
 
 from sessions_sticky import InvalidConversationId, SessionConflict, SessionManager, keys, session_deleted
-from tests.conftest import REDIS_STORES
 from tests.sessions_sticky.calls import PROPOSAL, sample
-from tests.sessions_sticky.indexed import ids, on_valkey, write_raw
+from tests.sessions_sticky.indexed import ids, on_valkey
+from tests.sessions_sticky.marks import on_comparing, on_redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import redis
 
     Call = Callable[..., Any]
-
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
+    Plant = Callable[[str, bytes], None]
 
 
 @on_redis
@@ -62,21 +61,19 @@ def test_delete_unchanged_refuses_an_impossible_id(call: Call, manager: SessionM
         call("delete_unchanged", sample(""))
 
 
-@on_redis
 def test_delete_unchanged_deletes_the_same_session_in_another_encoding(
-    call: Call, manager: SessionManager, raw: redis.Redis
+    call: Call, manager: SessionManager, plant: Plant
 ) -> None:
-    seen = write_raw(raw, "conv-1")
-    raw.set(keys.session("conv-1"), b" " + seen.to_json().replace(b'","', b'" , "'), ex=100)
+    seen = sample("conv-1")
+    plant(keys.session("conv-1"), b" " + seen.to_json().replace(b'","', b'" , "'))
     call("delete_unchanged", seen)
-    assert not raw.exists(keys.session("conv-1"))
-    assert raw.exists(keys.deleted("conv-1"))
+    assert manager.get_raw("conv-1") is None
 
 
-@on_redis
+@on_comparing
 @pytest.mark.parametrize("same", [False, True])
 def test_delete_unchanged_never_removes_what_was_bound_between_looking_and_removing(
-    call: Call, manager: SessionManager, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch, same: bool
+    call: Call, manager: SessionManager, plant: Plant, monkeypatch: pytest.MonkeyPatch, same: bool
 ) -> None:
     seen = manager.create("conv-1", **PROPOSAL)
     store, bound = manager._store, []
@@ -85,8 +82,8 @@ def test_delete_unchanged_never_removes_what_was_bound_between_looking_and_remov
     def race(*args: Any, **kwargs: Any) -> Any:
         request = remove(*args, **kwargs)
         if not bound:  # after the look, before the compare-and-set
-            bound.append(write_raw(raw, "conv-1", created_at=seen.created_at, provider="openai" if same else "mistral"))
-            raw.set(keys.session("conv-1"), bound[0].to_json().replace(b":", b": ", 1), ex=100)
+            bound.append(sample("conv-1", created_at=seen.created_at, provider="openai" if same else "mistral"))
+            plant(keys.session("conv-1"), bound[0].to_json().replace(b":", b": ", 1))
         return request
 
     monkeypatch.setattr(store, "remove", race, raising=False)
@@ -115,6 +112,6 @@ def test_delete_unchanged_is_in_the_index_the_history_and_the_signals_when_done(
     finally:
         session_deleted.disconnect(hear)
     assert [(each["conversation_id"], each["session"], each["actor"]) for each in heard] == [("conv-1", session, "ada")]
-    assert ids([entry.session for entry in manager.page().entries]) == []
+    assert ids([entry.session for entry in manager.all().page().entries]) == []
     assert [(event.kind, event.actor) for event in manager.history("conv-1")][-1] == ("deleted", "ada")
     assert manager.resolve("conv-1", **{**PROPOSAL, "provider": "mistral"}).session.provider == "mistral"

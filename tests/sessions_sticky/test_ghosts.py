@@ -106,7 +106,7 @@ def test_everything_continues_when_index_keys_have_another_type(call, manager, r
     session, outcome = call("resolve", "conv-9", **PROPOSAL)
     assert outcome is Outcome.CREATED
     assert call("delete", call("rebind", session, **MOVE).id)
-    assert call("delete_all", everything=True) == 0
+    assert call("delete_all") == 0
     assert call("reindex") == 2
     assert call("count") == call("stats").sessions == 2
 

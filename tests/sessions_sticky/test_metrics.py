@@ -91,7 +91,7 @@ def test_rebinds_are_counted_without_an_operators_words(
     before = count(label)
     bound = manager.create("conv-1", **PROPOSAL)
     manager.rebind(bound, provider="mistral", model="large", reason=reason)
-    assert manager.rebind_all(provider="mistral", to_provider="openai", reason=reason) == 1
+    assert manager.filter(provider="mistral").rebind(to_provider="openai", reason=reason) == 1
     assert count(label) == before + 2
     assert "OPS-4711" not in generate_latest().decode()
 

@@ -10,12 +10,12 @@ import pytest
 from django.core.cache import caches
 
 from sessions_sticky import Outcome, SessionConflict
-from tests.conftest import PORTABLE_STORES, REDIS_STORES, SHARDED_STORES
+from tests.conftest import PORTABLE_STORES, SHARDED_STORES
 from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
+from tests.sessions_sticky.marks import on_redis
 from tests.sessions_sticky.test_session import UNREADABLE
 
 KEY = "sentinel:session:conv-123"
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
 on_valkey = pytest.mark.parametrize("store_name", ["valkey"], indirect=True)
 POISON = {
     **{name: lambda raw, value=value: raw.set(KEY, value) for name, value in UNREADABLE.items()},

@@ -112,12 +112,3 @@ def test_no_module_but_that_of_the_default_writes_the_prefix(package, default):
     literal = '"sentinel:'
     found = [path.name for path in Path(root).rglob("*.py") if literal in path.read_text()]
     assert found == [default]
-
-
-@pytest.mark.parametrize("name", keys._FORMER)
-def test_constant_of_01_warns_and_is_the_key_of_today(settings, name):
-    settings.SESSIONS_STICKY = {"PREFIX": MINE}
-    with pytest.warns(DeprecationWarning, match=name):
-        assert getattr(keys, name).startswith(MINE)
-    with pytest.raises(AttributeError, match="NOTHING"):
-        keys.NOTHING  # noqa: B018

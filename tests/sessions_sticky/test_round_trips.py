@@ -9,7 +9,7 @@ import pytest
 from sessions_sticky import Outcome, sessions
 from tests.conftest import patient_config
 from tests.servers import VALKEY, start_server
-from tests.sessions_sticky.calls import MOVE, PROPOSAL
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, method_of
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -47,10 +47,10 @@ def once(request, counted):
 
     async def run(method, *args, **kwargs):
         if request.param == "sync":
-            return await counted(lambda: getattr(sessions, method)(*args, **kwargs))
+            return await counted(lambda: method_of(sessions, method)(*args, **kwargs))
 
         async def call():
-            return await getattr(sessions, f"a{method}")(*args, **kwargs)
+            return await method_of(sessions, f"a{method}")(*args, **kwargs)
 
         return await counted(call)
 

@@ -102,7 +102,7 @@ def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache
         sessions.create(f"conv-{n}", **PROPOSAL)
     monkeypatch.setattr(reads, "MAX_STEPS", 1)
     monkeypatch.setattr(index, "MAX_DUE", 0)
-    assert sessions.count() == 3
+    assert sessions.all().count() == 3
 
 
 def test_doctor_gives_up_sampling_when_no_session_turns_up():
@@ -143,7 +143,7 @@ for _ in range(3):
     loop = asyncio.new_event_loop()
     assert loop.run_until_complete(sessions.aget("conv-123")) is None
     loop.close()
-print(len(sessions._store._servers._async_client._lines), "loop remembered")
+print(len(sessions._store._servers._async_client._loop_pipelines), "loop remembered")
 """
 
 

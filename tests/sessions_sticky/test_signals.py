@@ -11,7 +11,8 @@ from django.dispatch import Signal
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL
-from tests.sessions_sticky.indexed import fill, on_real, on_redis, on_valkey
+from tests.sessions_sticky.indexed import fill, on_real, on_valkey
+from tests.sessions_sticky.marks import on_redis
 
 SIGNALS = {"created": session_created, "rebound": session_rebound, "deleted": session_deleted}
 
@@ -65,7 +66,7 @@ def test_signals_are_sent_for_each_session_of_a_bulk_change(call, manager, heard
     made = fill(manager, 3)
     heard.clear()
     call("rebind_all", provider="openai", to_provider="mistral", reason="maintenance")
-    call("delete_all", everything=True)
+    call("delete_all")
     moved = [Session(s.id, "mistral", s.model, s.external_id, s.created_at) for s in made]
     common = {"sender": SessionManager, "manager": manager, "actor": "gateway"}
     expected = [
@@ -129,7 +130,7 @@ def test_change_is_made_and_other_receivers_run_when_one_raises(call, manager, h
         moved = call("rebind", session, **MOVE)
         assert call("get", "conv-123") == moved
         assert call("rebind_all", provider=moved.provider, to_provider="p", reason="a test") == 1
-        assert call("delete_all", everything=True) == 1
+        assert call("delete_all") == 1
     finally:
         for signal in SIGNALS.values():
             signal.disconnect(receiver)
@@ -192,7 +193,7 @@ def test_no_signal_is_sent_when_there_are_no_receivers(call, manager, monkeypatc
         patches.setattr(Signal, "asend_robust", sent)
         call("create", "conv-123", **PROPOSAL)
         call("rebind", manager.get("conv-123"), **MOVE)
-        call("delete_all", everything=True)
+        call("delete_all")
     assert not sent.called
 
 
@@ -201,6 +202,6 @@ def test_signal_names_the_manager_that_made_the_change(manager, heard):
     other = SessionManager("default", ttl_seconds=60)
     manager.create("conv-1", **PROPOSAL)
     other.create("conv-2", **PROPOSAL)
-    other.delete_all(everything=True)
+    other.all().delete()
     assert [kwargs["manager"] for _, kwargs in heard] == [manager, other, other, other]
     assert repr(other) == "<SessionManager on the cache 'default', idle time 60 s>"

@@ -146,7 +146,7 @@ def test_valkey_of_the_tests_is_used_when_a_test_puts_it_into_its_settings(sessi
         with override_settings(CACHES={"default": valkey_cache()}):
             reset()
             create_session("conv-124")
-            assert sessions.count() == 1
+            assert sessions.all().count() == 1
             advance_time(DAY)
             assert sessions.get("conv-124") is None
         assert sessions.get("conv-123") == bound
@@ -157,7 +157,7 @@ def test_memory_is_used_when_the_project_is_on_the_valkey_of_the_tests():
     with override_settings(CACHES={"default": valkey_cache()}), isolated():
         create_session("conv-123")
         with pytest.raises(SessionNotSupported):
-            sessions.count()
+            sessions.all().count()
 
 
 def test_memory_keeps_more_sessions_than_a_cache_of_django_does():
@@ -182,7 +182,7 @@ def test_reset_forgets_what_the_process_remembers(session_cache):
 def test_valkey_can_do_what_redis_can(on_valkey):
     session = create_session("conv-123")
     assert sessions.rebind(session, **MOVE).provider == MOVE["provider"]
-    assert sessions.count() == 1
+    assert sessions.all().count() == 1
     assert [event.kind for event in sessions.history("conv-123")] == ["created", "rebound"]
 
 
@@ -226,10 +226,10 @@ def test_index_follows_when_time_passes(on_valkey):
     create_session("old")
     advance_time(DAY / 2)
     create_session("new")
-    assert [entry.expires_in for entry in sessions.page().entries] == pytest.approx([DAY, DAY / 2], abs=5)
+    assert [entry.expires_in for entry in sessions.all().page().entries] == pytest.approx([DAY, DAY / 2], abs=5)
     advance_time(DAY / 2)
-    assert sessions.count() == 1
-    assert [entry.session.id for entry in sessions.page().entries] == ["new"]
+    assert sessions.all().count() == 1
+    assert [entry.session.id for entry in sessions.all().page().entries] == ["new"]
 
 
 def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
@@ -237,8 +237,8 @@ def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
     advance_time(DAY - 60)
     sessions.resolve("conv-123", **PROPOSAL)
     advance_time(DAY - 60)
-    assert sessions.count() == 1
-    assert [entry.session.id for entry in sessions.page().entries] == ["conv-123"]
+    assert sessions.all().count() == 1
+    assert [entry.session.id for entry in sessions.all().page().entries] == ["conv-123"]
 
 
 def test_history_expires_with_its_session_and_counts_by_hour_stay(on_valkey):
@@ -295,11 +295,3 @@ def test_valkey_starts_whatever_tmpdir_is(folder, scheme, monkeypatch):
         assert valkey_cache()["LOCATION"].startswith(f"{scheme}://")
         with valkey():
             assert sessions.get(create_session("conv-123").id)
-
-
-@pytest.mark.parametrize(("former", "now"), [("let_time_pass", advance_time), ("bound_session", create_session)])
-def test_helpers_have_their_names_of_0_1_for_one_version(former, now):
-    with pytest.warns(DeprecationWarning, match=f"testing.{former} is deprecated: use {now.__name__}"):
-        assert getattr(testing, former) is now
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = testing.nothing

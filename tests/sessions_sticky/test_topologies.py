@@ -56,10 +56,10 @@ def check_all(manager: SessionManager) -> None:
     assert async_to_sync(manager.aresolve)("conv-123", **PROPOSAL) == (session, Outcome.HIT)
     moved = async_to_sync(manager.arebind)(session, **MOVE)
     assert manager.get("conv-123") == moved
-    assert [entry.session for entry in async_to_sync(manager.apage)().entries] == [moved]
+    assert [entry.session for entry in async_to_sync(manager.all().apage)().entries] == [moved]
     assert [event.kind for event in manager.history("conv-123")] == ["created", "rebound"]
-    assert manager.rebind_all(provider=MOVE["provider"], to_provider="xai", reason="a test") == 1
-    assert async_to_sync(manager.areindex)() == manager.count(provider="xai") == 1
+    assert manager.filter(provider=MOVE["provider"]).rebind(to_provider="xai", reason="a test") == 1
+    assert async_to_sync(manager.areindex)() == manager.filter(provider="xai").count() == 1
     assert manager.delete("conv-123")
 
 
@@ -133,18 +133,18 @@ def test_jobs_run_to_their_end_whether_stopped_or_abandoned(manager, monkeypatch
     key = job_calls.abandoned(job_calls.MOVE_ALL)
     assert [job.key for job in job_calls.jobs.recent()] == [key]
     assert job_calls.finished(key).state == "done"
-    assert manager.count(provider="mistral") == 250
+    assert manager.filter(provider="mistral").count() == 250
     fill(250)
     with job_calls.gate(after=100) as gate:
         started = job_calls.start(job_calls.DELETE)
         assert gate.reached.wait(job_calls.SECONDS)
         job_calls.jobs.stop(started.key, within_seconds=0)
     assert job_calls.finished(started.key).state == "stopped"
-    assert 0 < manager.count() < 250
+    assert 0 < manager.all().count() < 250
     job_calls.until(job_calls.no_threads)
     job_calls.jobs.resume(started.key)
     assert job_calls.finished(started.key).state == "done"
-    assert manager.count() == 0
+    assert manager.all().count() == 0
     job_calls.until(job_calls.no_threads)
 
 

@@ -25,14 +25,13 @@ from sessions_sticky import (
 from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
-from tests.conftest import PORTABLE_STORES, REDIS_STORES, SHARDED_STORES
+from tests.conftest import SHARDED_STORES
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
+from tests.sessions_sticky.marks import on_portable, on_redis
 
 NOW = int(time.time())
 PRICE = Price(input=2.0, output=8.0, cached_input=0.5, cache_write=2.5)
 NAMED = ("provider", "model", "outcome", "bound_provider", "source", "reason")
-on_redis = pytest.mark.parametrize("store_name", REDIS_STORES, indirect=True)
-on_portable = pytest.mark.parametrize("store_name", PORTABLE_STORES, indirect=True)
 
 
 def turn(conversation_id: str | None = "conv-123", **fields) -> Turn:

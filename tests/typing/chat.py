@@ -105,11 +105,11 @@ def operate(manager: SessionManager) -> None:
     assert_type(manager.touch("conv-123"), bool)
     assert_type(manager.delete("conv-123"), bool)
     assert_type(manager.create("conv-123", "openai", "gpt-4o", "user-1"), Session)
-    page = manager.page(provider="openai", limit=10)
+    page = manager.filter(provider="openai").page(limit=10)
     assert_type(page, Page)
     assert_type(page.entries[0].expires_in, int | None)
     assert_type(page.next_cursor, str | None)
-    assert_type(manager.count(external_id="user-1"), int)
+    assert_type(manager.filter(owner="user-1").count(), int)
     stats = manager.stats()
     assert_type(stats, Stats)
     assert_type(stats.routes[0], RouteStats)
@@ -118,8 +118,8 @@ def operate(manager: SessionManager) -> None:
     assert_type(manager.history("conv-123")[0].at, datetime)
     named = manager.acting_as("ops")
     assert_type(named, SessionManager)
-    assert_type(named.rebind_all(provider="openai", to_provider="mistral", reason="drain"), int)
-    assert_type(named.delete_all(everything=True), int)
+    assert_type(named.filter(provider="openai").rebind(to_provider="mistral", reason="drain"), int)
+    assert_type(named.all().delete(), int)
     assert_type(named.reindex(), int)
 
 
@@ -168,8 +168,8 @@ def account(manager: SessionManager) -> None:
 async def operate_async(manager: SessionManager) -> None:
     """The async twins have the same results."""
     assert_type(await manager.aget("conv-123"), Session | None)
-    assert_type(await manager.apage(), Page)
-    assert_type(await manager.acount(), int)
+    assert_type(await manager.all().apage(), Page)
+    assert_type(await manager.all().acount(), int)
     assert_type(await manager.adelete("conv-123"), bool)
 
 
@@ -193,9 +193,9 @@ def raw(value: bytes) -> bytes:
 def next_page(cursor: str) -> Page:
     """Continue at the position of a caller."""
     try:
-        return SessionManager("default", ttl_seconds=60).page(cursor=cursor)
+        return SessionManager("default", ttl_seconds=60).all().page(cursor=cursor)
     except InvalidCursor:
-        return sessions.page()
+        return sessions.all().page()
 
 
 def setup_test_environment() -> None:

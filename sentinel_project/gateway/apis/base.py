@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError, openai_shape
-from sessions_sticky.identity.content import Prompt
+from sessions_sticky.identity.apis import Prompt
 
 if TYPE_CHECKING:
     from sentinel_project.gateway.key_quota import Slot

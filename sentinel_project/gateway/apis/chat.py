@@ -13,7 +13,7 @@ from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_li
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import chat as echo
 from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
-from sessions_sticky.identity.content import Prompt, chat_prompt
+from sessions_sticky.identity.apis import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 

@@ -14,7 +14,7 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import messages as echo
 from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
-from sessions_sticky.identity.content import Prompt, messages_prompt
+from sessions_sticky.identity.apis import Prompt, messages_prompt
 
 ERROR_TYPES = {
     401: "authentication_error",

@@ -13,7 +13,7 @@ from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, in
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.echo import responses as echo
 from sentinel_project.gateway.errors import ApiError
-from sessions_sticky.identity.content import Prompt, responses_prompt
+from sessions_sticky.identity.apis import Prompt, responses_prompt
 
 INPUT = "text or a list of items"
 CONTINUES = ("prompt", "previous_response_id", "conversation")

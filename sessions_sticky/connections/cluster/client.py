@@ -129,7 +129,7 @@ class _Node:
 
     def __init__(self, cache: RedisCache, url: str, reply_seconds: float | None) -> None:
         factory = cache.client.connection_factory
-        params = standalone.patient(factory, url, reply_seconds)
+        params = standalone.params_with_timeout(factory, url, reply_seconds)
         self._pool = ConnectionPool.from_url(**params, **factory.pool_cls_kwargs)
         self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
         self._breaker = Breaker(measured=reply_seconds is None)
@@ -137,7 +137,7 @@ class _Node:
     def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:
         """Send commands; call `read` afterwards."""
         try:
-            self._breaker.check()
+            self._breaker.admit()
             connection = self._pool.get_connection()
             try:
                 standalone.write(connection, commands)
@@ -160,7 +160,7 @@ class _Node:
                 return [self._note(exc)] * number
             raise
         self._pool.release(written)
-        self._breaker.note()
+        self._breaker.record()
         return replies
 
     def discard(self, written: Connection | Exception) -> None:
@@ -171,16 +171,16 @@ class _Node:
     async def aexchange(self, commands: Sequence[Command[Any]]) -> list[Any]:
         """Send commands and return the replies."""
         try:
-            self._breaker.check()
+            self._breaker.admit()
             replies = list(await self._async_client.exchange(commands))
         except FAILURES as exc:
             return [self._note(exc)] * len(commands)
-        self._breaker.note()
+        self._breaker.record()
         return replies
 
     def _note(self, exc: Exception) -> Exception:
         if not isinstance(exc, SessionStoreUnavailable):  # raised by the breaker
-            self._breaker.note(exc)
+            self._breaker.record(exc)
         return exc
 
     def _disconnect(self, connection: Connection) -> None:

@@ -1,7 +1,7 @@
 -- Store a session unless there is one; an unreadable value may be replaced. See change.lua.
 --
 -- Returns nil when stored, else the current value.
-local session, may_replace, unreadable = unpack(own)
+local session, may_replace, unreadable = unpack(script_args)
 
 local current = current_value()
 if current and not (may_replace == '1' and current == unreadable) then

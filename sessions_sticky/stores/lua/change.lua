@@ -8,16 +8,16 @@ local ALL, ROUTES, HISTORY = KEYS[4], KEYS[5], KEYS[6]   -- ZSET of sessions, ZS
 local OWNER, ROUTE = KEYS[7], KEYS[8]                    -- ZSETs of the owner's and the route's sessions
 local FORMER_OWNER, FORMER_ROUTE = KEYS[9], KEYS[10]     -- the same before the change
 local COUNTER, HOUR_COUNTER = KEYS[11], KEYS[12]         -- see COUNTS
-local OWN_HISTORY = KEYS[13]                              -- LIST
+local CONVERSATION_HISTORY = KEYS[13]                    -- LIST
 local ID, TTL, LAG = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]) -- idle time in seconds; LAG '' keeps no index
 local HISTORY_LENGTH, EVENT = ARGV[4], ARGV[5]         -- entries of HISTORY, '0' adds none; JSON, '' adds none
 local ROUTE_NAME = ARGV[6]                             -- member of ROUTES
 local COUNTS = ARGV[7] -- 'created': HASHes route name -> number, of a minute and an hour; 'done': a number in COUNTER
-local MAX_EVENTS = tonumber(ARGV[8])                   -- entries of OWN_HISTORY, 0 adds none
-local own = {unpack(ARGV, 9)}                          -- the script's own arguments
+local MAX_EVENTS = tonumber(ARGV[8])                   -- entries of CONVERSATION_HISTORY, 0 adds none
+local script_args = {unpack(ARGV, 9)}                   -- the script's own arguments
 
 local MAX_TRIMMED = 100
-local HISTORY_LAG_MS = 120000 -- OWN_HISTORY is extended with the index entries: at least so often while it is used
+local HISTORY_LAG_MS = 120000 -- CONVERSATION_HISTORY is extended with the index entries, at least this often while it is used
 local MINUTE_KEPT, HOUR_KEPT = 2 * 3600, 26 * 3600
 
 -- For the index, once the session is changed: a key of a wrong type there must not fail the change.
@@ -67,11 +67,11 @@ local function record(left_ms, keep_score)
   end
   if EVENT ~= '' and MAX_EVENTS > 0 then
     local time = redis.call('TIME')
-    call('RPUSH', OWN_HISTORY, string.format('%d%03d ', time[1], time[2] / 1000) .. EVENT)
-    call('LTRIM', OWN_HISTORY, -MAX_EVENTS, -1)
+    call('RPUSH', CONVERSATION_HISTORY, string.format('%d%03d ', time[1], time[2] / 1000) .. EVENT)
+    call('LTRIM', CONVERSATION_HISTORY, -MAX_EVENTS, -1)
   end
-  if OWN_HISTORY then
-    call('PEXPIRE', OWN_HISTORY, string.format('%d', math.max(left_ms or 0, TTL * 1000) + HISTORY_LAG_MS))
+  if CONVERSATION_HISTORY then
+    call('PEXPIRE', CONVERSATION_HISTORY, string.format('%d', math.max(left_ms or 0, TTL * 1000) + HISTORY_LAG_MS))
   end
   if COUNTS == 'done' then
     call('INCR', COUNTER)

@@ -1,7 +1,7 @@
 -- Update the index entries of a session, unless it has changed since it was read. See change.lua.
 --
 -- Returns 1 when the session was not in its route's ZSET, else 0.
-local left_ms, expected, mode = unpack(own)
+local left_ms, expected, mode = unpack(script_args)
 -- left_ms    idle time left, '' when the session is gone
 -- expected   value that was read, '' for any
 -- mode       '' sets the entries; 'missing' only adds missing ones; 'keep' leaves them where they are

@@ -2,7 +2,7 @@
 --
 -- A key that another program left without an expiry, or with one beyond the idle time, gets the idle time.
 -- Returns {1, expected} when done, else {0, current} with current nil when the key is gone.
-local expected, session = unpack(own)
+local expected, session = unpack(script_args)
 
 local current = current_value()
 if current ~= expected then

@@ -37,7 +37,7 @@ def test_delete_asks_first_when_sessions_are_selected(ada: Client, chosen: list[
     expected = {**selected(chosen), "provider": ["openai"], "cursor": ["x"]}
     assert hidden_fields(response) == expected
     assert response.context["cancel_url"] == query(provider="openai", cursor="x")
-    assert sessions.count() == 3
+    assert sessions.all().count() == 3
     assert not logged()
 
 
@@ -45,7 +45,7 @@ def test_delete_unbinds_those_selected_when_confirmed(ada: Client, chosen: list[
     response = ada.post(DELETE, {**selected(chosen[:2]), **CONFIRMED, "provider": "openai"})
     assert response.url == query(provider="openai")
     assert messages_of(ada.get(response.url)) == ["2 sessions were deleted."]
-    assert [entry.session.id for entry in sessions.page().entries] == ["conv-2"]
+    assert [entry.session.id for entry in sessions.all().page().entries] == ["conv-2"]
     assert logged() == {("conv-0", 3, "Deleted"), ("conv-1", 3, "Deleted")}
     assert [event.actor for event in sessions.history("conv-0")] == ["gateway", "ada"]
 
@@ -66,7 +66,7 @@ def test_delete_skips_and_reports_a_session_that_was_moved(ada: Client, chosen: 
 
 def test_delete_counts_the_rest_when_many_were_not_changed(ada: Client, session_cache: redis.Redis) -> None:
     shown = fill(sessions, 13)
-    sessions.delete_all(everything=True)
+    sessions.all().delete()
     messages = messages_of(ada.post(DELETE, {**selected(shown), **CONFIRMED}, follow=True))
     assert len(messages) == 11
     assert messages[-1] == "3 more sessions were not changed."
@@ -84,7 +84,7 @@ def test_move_moves_those_selected_when_the_target_is_given(ada: Client, chosen:
     response = ada.post(MOVE, {**selected(chosen[:2]), **TARGET, "owner": "user-456"})
     assert response.url == query(owner="user-456")
     assert messages_of(ada.get(response.url)) == ["2 sessions were moved to mistral."]
-    found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.page().entries}
+    found = {entry.session.id: (entry.session.provider, entry.session.model) for entry in sessions.all().page().entries}
     assert found == {"conv-0": ("mistral", "large"), "conv-1": ("mistral", "large"), "conv-2": ("openai", "gpt-4")}
     message = "Moved from openai, gpt-4 to mistral, large: openai is being drained"
     assert logged() == {("conv-0", 2, message), ("conv-1", 2, message)}
@@ -147,7 +147,7 @@ def test_move_shows_the_form_again_when_a_field_is_wrong(
     assert response.status_code == 200
     assert error in response.text
     assert 'aria-invalid="true"' in response.text
-    assert sessions.count(provider="openai") == 3
+    assert sessions.filter(provider="openai").count() == 3
 
 
 def test_move_goes_back_to_the_session_when_it_was_chosen_there(ada: Client, chosen: list[Session]) -> None:
@@ -162,7 +162,7 @@ def test_action_reports_it_when_nothing_is_selected(ada: Client, chosen: list[Se
     response = ada.post(path, {**TARGET, **CONFIRMED, "provider": "openai"}, follow=True)
     assert response.redirect_chain == [(query(provider="openai"), 302)]
     assert messages_of(response) == ["No session was selected, so nothing was changed."]
-    assert sessions.count(provider="openai") == 3
+    assert sessions.filter(provider="openai").count() == 3
 
 
 @pytest.mark.parametrize("path", [MOVE, DELETE])
@@ -173,7 +173,7 @@ def test_action_answers_400_when_the_selection_is_invalid(
     ada: Client, chosen: list[Session], path: str, value: str
 ) -> None:
     assert ada.post(path, {"selected": value, **TARGET, **CONFIRMED}).status_code == 400
-    assert sessions.count(provider="openai") == 3
+    assert sessions.filter(provider="openai").count() == 3
 
 
 @pytest.mark.parametrize("path", [MOVE, DELETE])
@@ -196,5 +196,5 @@ def test_action_is_done_and_logged_as_an_error_when_the_database_fails(
 
     monkeypatch.setattr(LogEntry.objects, "create", fail)
     ada.post(DELETE, {**selected(chosen), **CONFIRMED})
-    assert sessions.count() == 0
+    assert sessions.all().count() == 0
     assert "not recorded, DELETION 'conv-0' by 'ada': 'Deleted': 'disk full'" in caplog.text

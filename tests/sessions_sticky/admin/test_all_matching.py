@@ -28,7 +28,7 @@ def test_delete_previews_the_count_when_all_matches_are_selected(ada: Client, ch
     response = ada.post(DELETE, {"all": "1", "provider": "openai", **selected(chosen[:1])})
     assert "<strong>3</strong> sessions will be deleted." in response.text
     assert hidden_fields(response) == {"all": ["1"], "provider": ["openai"]}
-    assert sessions.count() == 4
+    assert sessions.all().count() == 4
 
 
 def test_delete_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: list[Session]) -> None:
@@ -38,7 +38,7 @@ def test_delete_starts_a_job_when_all_matches_are_selected(ada: Client, chosen: 
     job = job_at(response.url)
     assert (job.kind, job.provider, job.everything, job.actor) == ("delete", "openai", False, "ada")
     assert (job.state, job.done) == ("done", 3)
-    assert sessions.count() == 1
+    assert sessions.all().count() == 1
     message = f"Started, 3 sessions expected: delete sessions of provider 'openai' (operation {job.key})"
     assert logged() == {(job.key, 3, message)}
 
@@ -50,11 +50,11 @@ def test_move_previews_target_and_count_when_all_matches_are_selected(ada: Clien
     preview = ada.post(MOVE, {**hidden_fields(asked), **TARGET})
     assert "<strong>3</strong> sessions will move." in preview.text
     assert hidden_fields(preview) == {"all": ["1"], "owner": ["user-456"], **{k: [v] for k, v in TARGET.items()}}
-    assert sessions.count(provider="mistral") == 1
+    assert sessions.filter(provider="mistral").count() == 1
     job = job_at(ada.post(MOVE, {**hidden_fields(preview), **CONFIRMED}).url)
     assert (job.kind, job.owner, job.to_provider, job.to_model) == ("rebind", "user-456", "mistral", "large")
     assert (job.reason, job.state, job.done) == ("openai is being drained", "done", 3)
-    assert sessions.count(provider="mistral") == 4
+    assert sessions.filter(provider="mistral").count() == 4
     assert [flag for _, flag, _ in logged()] == [2]
 
 
@@ -62,7 +62,7 @@ def test_move_keeps_models_when_all_are_selected_without_a_model(ada: Client, ch
     response = ada.post(MOVE, {"all": "1", "provider": "openai", **TARGET, "to-model": ""})
     assert "Keep current models" in response.text
     assert job_at(ada.post(MOVE, {**hidden_fields(response), **CONFIRMED}).url).to_model is None
-    assert sessions.count(provider="mistral", model="gpt-4") == 3
+    assert sessions.filter(provider="mistral", model="gpt-4").count() == 3
 
 
 @pytest.mark.parametrize(("path", "more"), [(DELETE, {}), (MOVE, TARGET)])
@@ -72,7 +72,7 @@ def test_action_asks_for_a_second_confirmation_for_all_sessions(
     response = ada.post(path, {"all": "1", **more, **CONFIRMED})
     assert response.status_code == 200
     assert 'name="everything" value="1" required' in response.text
-    assert sessions.count(provider="openai") == 3
+    assert sessions.filter(provider="openai").count() == 3
     job = job_at(ada.post(path, {"all": "1", **more, **CONFIRMED, "everything": "1"}).url)
     assert (job.everything, job.done) == (True, 3)
 
@@ -82,7 +82,7 @@ def test_action_applies_to_the_blank_owner_when_filtered_by_it(ada: Client, chos
     response = ada.post(DELETE, {"all": "1", "no_owner": "1"})
     assert "<strong>1</strong> session will be deleted." in response.text
     job_at(ada.post(DELETE, {**hidden_fields(response), **CONFIRMED}).url)
-    assert sessions.count() == 3
+    assert sessions.all().count() == 3
 
 
 def test_action_shows_at_most_when_counting_would_take_long(

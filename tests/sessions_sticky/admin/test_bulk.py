@@ -13,7 +13,6 @@ from sessions_sticky import keys, sessions
 from sessions_sticky.admin import events
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.admin.pages import BASE, CONFIRMED, DELETE, MOVE, TARGET, hidden_fields, wait_for_jobs
 from tests.sessions_sticky.jobs.calls import jobs
@@ -139,7 +138,7 @@ def test_operations_show_end_actor_and_reason(ada: Client, moved: Any) -> None:
     sessions.create("more", "east", "m", "ann")
     jobs.run(Plan(Filters("east"), Move("west", None, "a reason")), actor="cli:ann", progress=lambda *_: None)
     jobs.run(
-        Plan(Filters(), Move(None, None, "back"), conditions=Conditions(moved_from="east")),
+        Plan(Filters(moved_from="east"), Move(None, None, "back")),
         actor="cli:ann",
         progress=lambda *_: None,
     )

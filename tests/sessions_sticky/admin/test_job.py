@@ -79,7 +79,7 @@ def test_page_shows_progress_and_stops_and_resumes_on_request(ada: Client, sessi
     stopped = ada.get(page_of(job.key))
     assert "Stopped: 500 of 1,200 sessions" in stopped.text
     assert buttons(stopped) == ["Continue"]
-    assert sessions.count(provider="openai") == 700
+    assert sessions.filter(provider="openai").count() == 700
     assert ada.post(page_of(job.key, "resume/")).url == page_of(job.key)
     finished(job.key)
     done = ada.get(page_of(job.key))

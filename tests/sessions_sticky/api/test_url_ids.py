@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sessions_sticky.api.url_ids import id_in, session_path
-from sessions_sticky.api.views import DEPRECATED_SINCE
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, HEX, HOSTILE_IDS, MOVE, body_of, path_of
 
@@ -93,22 +92,6 @@ def test_api_reaches_the_session_when_its_id_is_hostile(
     assert not session_cache.exists(key)
     kinds = [event["kind"] for event in api.get(path_of("history", url)).json()["results"]]
     assert kinds == ["created", "rebound", "deleted"]
-
-
-def test_paths_of_version_0_1_answer_as_deprecated(api: APIClient, session_cache: redis.Redis) -> None:
-    proposal = {"id": "a/b", "provider": "openai", "model": "gpt-4", "owner": "user-456"}
-    url = api.post(BASE, proposal, format="json").json()["url"]
-    old = f"{BASE}a%2Fb/"
-    answers = [
-        api.get(old),
-        api.post(f"{old}touch/"),
-        api.post(f"{old}rebind/", MOVE, format="json"),
-        api.get(f"{old}history/"),
-        api.delete(old),
-    ]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 204]
-    assert {answer.headers["Deprecation"] for answer in answers} == {DEPRECATED_SINCE}
-    assert "Deprecation" not in api.get(url).headers
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

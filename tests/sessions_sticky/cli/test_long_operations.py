@@ -232,4 +232,4 @@ def test_a_killed_move_continues_when_run_again(many, raw, terminal):
     assert index_misses(raw) == set()
     assert terminal("move-all", "a", "--to-provider", "b", "--yes").finish() == 0
     assert truth(raw) == {"b": MANY}
-    assert sessions.count(provider="b") == MANY
+    assert sessions.filter(provider="b").count() == MANY

@@ -27,7 +27,7 @@ def places():
 
 
 def all_entries():
-    return [(entry.session, entry.expires_in) for entry in sessions.page(limit=1000).entries]
+    return [(entry.session, entry.expires_in) for entry in sessions.all().page(limit=1000).entries]
 
 
 def everything(raw):

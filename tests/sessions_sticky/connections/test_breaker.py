@@ -10,7 +10,7 @@ from sessions_sticky.connections.breaker import RETRY_SECONDS, Breaker
 
 def admits(asked: Breaker) -> bool:
     try:
-        asked.check()
+        asked.admit()
     except SessionStoreUnavailable:
         return False
     return True
@@ -33,13 +33,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_breaker_admits_all_when_the_store_answers(clock: Clock):
     closed = Breaker()
     assert all(admits(closed) for _ in range(10))
-    closed.note()
+    closed.record()
     assert admits(closed)
 
 
 def test_breaker_admits_none_for_a_while_when_the_store_has_failed(clock: Clock):
     opened = Breaker()
-    opened.note(RedisConnectionError("gone"))
+    opened.record(RedisConnectionError("gone"))
     assert not admits(opened)
     clock.now += RETRY_SECONDS - 0.001
     assert not admits(opened)
@@ -47,7 +47,7 @@ def test_breaker_admits_none_for_a_while_when_the_store_has_failed(clock: Clock)
 
 def test_admits_one_in_each_interval_when_open(clock: Clock):
     opened = Breaker()
-    opened.note(RedisConnectionError("gone"))
+    opened.record(RedisConnectionError("gone"))
     for _ in range(3):  # also when none of them ever comes back
         clock.now += RETRY_SECONDS
         assert [admits(opened) for _ in range(5)] == [True, False, False, False, False]
@@ -55,20 +55,20 @@ def test_admits_one_in_each_interval_when_open(clock: Clock):
 
 def test_breaker_admits_all_when_the_trial_is_answered(clock: Clock):
     opened = Breaker()
-    opened.note(RedisConnectionError("gone"))
+    opened.record(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS
     assert admits(opened)
-    opened.note()
+    opened.record()
     assert all(admits(opened) for _ in range(5))
 
 
 def test_waits_a_whole_interval_again_when_the_trial_fails(clock: Clock):
     opened = Breaker()
-    opened.note(RedisConnectionError("gone"))
+    opened.record(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS
     assert admits(opened)
     clock.now += 0.25
-    opened.note(RedisConnectionError("gone"))
+    opened.record(RedisConnectionError("gone"))
     clock.now += RETRY_SECONDS - 0.001
     assert not admits(opened)
     clock.now += 0.001

@@ -58,5 +58,5 @@ def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_u
         patches.setattr(standalone, "read", Mock(side_effect=stopped))
         with pytest.raises(stopped):
             server.send(Batch([Command(("ECHO", b"theirs"))]))
-    server._breaker.note()  # otherwise the breaker rejects the call
+    server._breaker.record()  # otherwise the breaker rejects the call
     assert server.send(Batch([Command(("ECHO", b"mine"))])) == [b"mine"]

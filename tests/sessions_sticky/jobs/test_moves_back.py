@@ -13,7 +13,6 @@ from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.jobs.calls import DELETE, MOVE_ALL, jobs, quick_ticks, until  # noqa: F401
 
@@ -72,10 +71,10 @@ def test_undo_is_none_for_jobs_that_moved_nothing() -> None:
 def test_job_with_conditions_changes_only_what_matches(session_cache: redis.Redis) -> None:
     bound(old="openai", new="openai")
     session_cache.expire(keys.session("old"), sessions.ttl_seconds - 7_200)
-    plan = Plan(Filters(), None, conditions=Conditions(idle_for=3_600))
+    plan = Plan(Filters(idle_for=3_600))
     assert jobs.count(plan) == 1
     job = finished(plan)
-    assert (job.done, job.idle_for, job.conditions) == (1, 3_600, Conditions(idle_for=3_600))
+    assert (job.done, job.idle_for, job.filters) == (1, 3_600, Filters(idle_for=3_600))
     assert list(where()) == ["new"]
 
 
@@ -83,7 +82,7 @@ def test_count_leaves_out_what_is_there_already(session_cache: redis.Redis) -> N
     bound(a="openai", b="mistral", c="openai")
     for name in ("a", "b"):
         session_cache.expire(keys.session(name), sessions.ttl_seconds - 7_200)
-    plan = Plan(Filters(), Move("mistral", None, "r"), conditions=Conditions(idle_for=3_600))
+    plan = Plan(Filters(idle_for=3_600), Move("mistral", None, "r"))
     assert jobs.count(plan) == 1
 
 
@@ -91,9 +90,9 @@ def test_count_leaves_out_what_is_there_already(session_cache: redis.Redis) -> N
     ("plan", "message"),
     [
         (Plan(Filters()), "Either a filter .*moved_from.* or everything=True"),
-        (Plan(Filters(), None, True, Conditions(idle_for=1.0)), "Either a filter"),
+        (Plan(Filters(idle_for=1.0), None, True), "Either a filter"),
         (Plan(Filters("a"), Move(None, None, "r")), "A move back needs a filter of moves"),
-        (Plan(Filters("a"), None, conditions=Conditions(idle_for=-1.0)), "idle_for must be"),
+        (Plan(Filters("a", idle_for=-1.0)), "idle_for must be"),
     ],
 )
 def test_plan_is_refused_when_it_is_not_clear(plan: Plan, message: str) -> None:
@@ -102,7 +101,7 @@ def test_plan_is_refused_when_it_is_not_clear(plan: Plan, message: str) -> None:
 
 
 def test_record_of_a_filtered_job_cannot_be_read_without_its_conditions(session_cache: redis.Redis) -> None:
-    plan = Plan(Filters(), None, conditions=Conditions(idle_for=3_600))
+    plan = Plan(Filters(idle_for=3_600))
     stored = msgspec.json.decode(msgspec.json.encode(Job.begin("0" * 32, plan, actor="ann", expected=1)))
     assert "everything" not in stored  # 0.1 requires it, so it skips the record
     assert stored["idle_for"] == 3_600

@@ -106,7 +106,7 @@ def test_job_works_when_other_keys_are_of_a_wrong_type(session_cache: redis.Redi
     session_cache.lpush(f"sentinel:job:{{index}}:{'ab' * 16}:done", 1)
     job = finished(abandoned())
     assert (job.state, job.done) == ("done", 0)
-    assert sessions.count() == 0
+    assert sessions.all().count() == 0
     assert jobs.recent() == []
 
 

@@ -62,7 +62,9 @@ def test_start_moves_only_what_matches_the_plan(session_cache: redis.Redis) -> N
     fill(3, "other", provider="anthropic")
     job = finished(start(MOVE_ALL).key)
     assert (job.state, job.done, job.expected) == ("done", 700, 700)
-    assert {provider: sessions.count(provider=provider) for provider in ("openai", "mistral", "anthropic")} == {
+    assert {
+        provider: sessions.filter(provider=provider).count() for provider in ("openai", "mistral", "anthropic")
+    } == {
         "openai": 0,
         "mistral": 700,
         "anthropic": 3,
@@ -157,7 +159,7 @@ def test_job_accepts_hostile_names_unchanged(session_cache: redis.Redis, name: s
     fill(3, "other")
     job = finished(start(Plan(Filters(name, name, name), Move("to" + name, name, name)), actor=name).key)
     assert (job.state, job.done, job.provider, job.reason, job.actor) == ("done", 3, name, name, name)
-    assert sessions.count(provider="to" + name) == 3
+    assert sessions.filter(provider="to" + name).count() == 3
 
 
 @pytest.mark.parametrize("plan", [DELETE, MOVE_ALL])
@@ -177,7 +179,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
     job = jobs.get(key)
     assert job is not None
     assert (job.state, job.done, job.expected) == ("stopped", 2 * BATCH_SIZE, number)
-    assert sessions.count(provider="openai") == number - job.done
+    assert sessions.filter(provider="openai").count() == number - job.done
     assert not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner")
 
     resumed = jobs.resume(key)
@@ -185,7 +187,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
     assert resumed.changed
     job = finished(key)
     assert (job.state, job.done, job.expected) == ("done", number, number)
-    assert sessions.count(provider="openai") == 0
+    assert sessions.filter(provider="openai").count() == 0
 
 
 def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_cache: redis.Redis) -> None:
@@ -198,7 +200,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
         assert stopped is not None
         assert not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner")
         assert stopped.job.state == "stopped"
-        assert stopped.job.done == 10 * BATCH_SIZE - sessions.count()
+        assert stopped.job.done == 10 * BATCH_SIZE - sessions.all().count()
     until(no_threads)
 
 
@@ -259,7 +261,7 @@ def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     with gate(1) as held:
         key = start(MOVE_ALL).key
         held.reached.wait(SECONDS)
-        waiting = next(entry.session for entry in sessions.page(provider="openai").entries)
+        waiting = next(entry.session for entry in sessions.filter(provider="openai").page().entries)
         sessions.rebind(waiting, provider="anthropic", model="claude", reason="by hand")
         held.open.set()
         job = finished(key)

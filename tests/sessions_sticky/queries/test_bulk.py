@@ -20,12 +20,12 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     places,
     walk,
     write_raw,
 )
+from tests.sessions_sticky.marks import on_redis
 
 MOVE_ALL = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 
@@ -115,28 +115,15 @@ def test_rebind_all_moves_to_another_model_of_the_same_provider(call, manager, s
     assert call("count", provider="openai", model="gpt-5") == 13
 
 
-@on_valkey
-@pytest.mark.parametrize("method", ["delete_all", "rebind_all"])
-@pytest.mark.parametrize(
-    "given", [{}, {"provider": "openai", "everything": True}, {"external_id": "", "everything": True}]
-)
-def test_bulk_needs_either_a_filter_or_everything(call, manager, method, given):
-    fill(manager, 1)
-    keywords = {"to_provider": "mistral", "reason": ""} if method == "rebind_all" else {}
-    with pytest.raises(ValueError, match="everything"):
-        call(method, **keywords, **given)
-    assert call("count", provider="openai") == 1
-
-
 @on_real
 def test_bulk_changes_all_when_everything_is_requested(call, manager, raw):
     fill(manager, 3)
     manager.create("other", "p", "m", "o")
-    assert call("rebind_all", everything=True, to_provider="mistral", to_model="large", reason="a test") == 4
-    assert call("delete_all", everything=True) == 4
+    assert call("rebind_all", to_provider="mistral", to_model="large", reason="a test") == 4
+    assert call("delete_all") == 4
     assert not [*raw.scan_iter("sentinel:session:*")]
     reported = []
-    assert call("delete_all", everything=True, progress=lambda *p: reported.append(p)) == 0
+    assert call("delete_all", progress=lambda *p: reported.append(p)) == 0
     assert reported == []
 
 
@@ -254,10 +241,10 @@ def test_bulk_finishes_when_its_process_was_killed_and_it_is_called_again(manage
     finally:
         drain.kill()
         drain.communicate()
-    moved = manager.count(provider="elsewhere")
+    moved = manager.filter(provider="elsewhere").count()
     assert 100 <= moved < 2_000
     check(raw, [manager.get(session.id) for session in made])
-    assert manager.rebind_all(provider="openai", to_provider="elsewhere", reason="again") == 2_000 - moved
+    assert manager.filter(provider="openai").rebind(to_provider="elsewhere", reason="again") == 2_000 - moved
     check(raw, [manager.get(session.id) for session in made])
     assert len(manager.recent(limit=1_000)) == 1_000
     assert len([e for session in made[:20] for e in manager.history(session.id) if e.kind == "rebound"]) == 20
@@ -270,10 +257,10 @@ def test_session_stays_deleted_when_a_process_remembers_it(call, manager, raw, p
     other = SessionManager() if process == "same" else manager
     if process == "another":
         seen = manager._store.last_seen.recall("conv-123", 0)
-        other.delete_all(everything=True)
+        other.all().delete()
         manager._store.last_seen.remember(seen, time.monotonic(), 10)  # as in the process that did not delete it
     else:
-        assert call("delete_all", everything=True) == 1
+        assert call("delete_all") == 1
     session, outcome = call("resolve", "conv-123", **OTHER)
     assert outcome is Outcome.CREATED
     assert session.provider == OTHER["provider"] != bound.provider
@@ -335,7 +322,7 @@ def test_bulk_changes_each_session_during_chats(call, manager, before_changes, s
 
     before_changes(chat, times=100)
     assert call("rebind_all", **MOVE_ALL) == 30
-    assert sorted(ids(walk(manager.page, provider="mistral"))) == sorted(ids(made))
+    assert sorted(ids(walk(manager.filter(provider="mistral").page))) == sorted(ids(made))
 
 
 @on_real

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.stores import index
 from sessions_sticky.stores.local_cache import LastSeen
-from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.sessions_sticky.calls import PROPOSAL, method_of, sample
 from tests.sessions_sticky.indexed import (
     check,
     entries,
@@ -21,8 +21,8 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     index_keys,
     on_real,
-    on_redis,
 )
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis
@@ -75,7 +75,12 @@ def test_count_is_right_when_sessions_expired_without_a_process(manager, raw):
             pipeline.zadd(key, {f"gone-{n}": now - n / 500 for n in range(10_000)})
     pipeline.zadd(keys.index_routes(), {keys.route_name("gone", "gone"): now - 1})
     pipeline.execute()
-    assert manager.count() == manager.count(provider="openai") == manager.count(external_id="user-456") == 3
+    assert (
+        manager.all().count()
+        == manager.filter(provider="openai").count()
+        == manager.filter(owner="user-456").count()
+        == 3
+    )
     stats = manager.stats()
     assert (stats.sessions, [row.sessions for row in stats.routes]) == (3, [3])
 
@@ -86,10 +91,10 @@ def test_count_is_right_when_sessions_expire(manager, raw):
     for number in range(20):
         brief.create(f"brief-{number}", **PROPOSAL)
     fill(manager, 2)
-    assert manager.count() == 22
+    assert manager.all().count() == 22
     while raw.exists(keys.session("brief-19")):
         time.sleep(0.01)
-    assert manager.count() == manager.count(provider="openai") == manager.stats().sessions == 2
+    assert manager.all().count() == manager.filter(provider="openai").count() == manager.stats().sessions == 2
     assert len(entries(raw)[keys.index_all()]) == 2
 
 
@@ -114,8 +119,8 @@ def test_count_and_page_include_a_session_until_its_entry_is_refreshed(manager, 
         for member in raw.zrange(key, 0, -1):
             raw.zadd(key, {member: time.time() - 59})
     manager.create("other", **PROPOSAL)  # trims what is surely dead
-    assert manager.count() == 2
-    assert len(manager.page().entries) == 2
+    assert manager.all().count() == 2
+    assert len(manager.all().page().entries) == 2
 
 
 @on_real
@@ -215,12 +220,14 @@ class Counts(RuleBasedStateMachine):
             if session.provider == provider and target != session:
                 self.model[id] = target
                 moved += 1
-        assert self.managers[0].rebind_all(provider=provider, to_provider=to, to_model=model, reason="a test") == moved
+        assert (
+            self.managers[0].filter(provider=provider).rebind(to_provider=to, to_model=model, reason="a test") == moved
+        )
 
     @rule(owner=NAMES)
     def delete_all(self, owner):
         gone = [id for id, session in self.model.items() if session.external_id == owner]
-        assert self.managers[0].delete_all(external_id=owner) == len(gone)
+        assert self.managers[0].filter(owner=owner).delete() == len(gone)
         for id in gone:
             del self.model[id]
 
@@ -235,7 +242,7 @@ class Counts(RuleBasedStateMachine):
         manager = self.managers[0]
         routes = Counter((session.provider, session.model) for session in self.model.values())
         stats = manager.stats()
-        assert stats.sessions == manager.count() == len(self.model)
+        assert stats.sessions == manager.all().count() == len(self.model)
         by_route = {(row.provider, row.model): row for row in stats.routes}
         assert {route: row.sessions for route, row in by_route.items() if row.sessions} == dict(routes)
         if time.time() // 60 < self.minute + 50:
@@ -244,10 +251,12 @@ class Counts(RuleBasedStateMachine):
             )
         for name, value in (("provider", "a"), ("model", "a"), ("external_id", "a")):
             meant = [session for session in self.model.values() if getattr(session, name) == value]
-            assert manager.count(**{name: value}) == len(meant)
-            assert {entry.session for entry in manager.page(**{name: value}).entries} == set(meant)
+            assert method_of(manager, "count")(**{name: value}) == len(meant)
+            assert {entry.session for entry in method_of(manager, "page")(**{name: value}).entries} == set(meant)
         both = {"provider": "a", "external_id": "a"}
-        assert manager.count(**both) == sum(s.provider == "a" and s.external_id == "a" for s in self.model.values())
+        assert method_of(manager, "count")(**both) == sum(
+            s.provider == "a" and s.external_id == "a" for s in self.model.values()
+        )
         for key in index_keys(self.raw):
             assert 0 < self.raw.pttl(key) <= (86_400 + 2 * 60) * 1000
 

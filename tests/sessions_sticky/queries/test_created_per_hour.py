@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from sessions_sticky import SessionManager, keys
-from tests.sessions_sticky.indexed import fill, on_real, on_redis
+from tests.sessions_sticky.indexed import fill, on_real
+from tests.sessions_sticky.marks import on_redis
 
 if TYPE_CHECKING:
     from collections.abc import Callable

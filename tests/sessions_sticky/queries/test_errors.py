@@ -20,7 +20,7 @@ from sessions_sticky import (
 from sessions_sticky.stores import redis as redis_store
 from tests.conftest import PORTABLE_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
-from tests.sessions_sticky.calls import MOVE, PROPOSAL
+from tests.sessions_sticky.calls import MOVE, PROPOSAL, method_of
 from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real, on_valkey, walk
 
 METHODS = {
@@ -64,11 +64,11 @@ def test_operators_methods_are_not_supported_without_an_index(call, settings, me
 def ask(request, settings):
     """Call a method of the default manager, or its twin, on the store that the test makes the default."""
     if request.param == "sync":
-        return lambda method, *args, **kwargs: getattr(sessions, method)(*args, **kwargs)
+        return lambda method, *args, **kwargs: method_of(sessions, method)(*args, **kwargs)
 
     def ask(method, *args, **kwargs):
         async def run():
-            return await getattr(sessions, f"a{method}")(*args, **kwargs)
+            return await method_of(sessions, f"a{method}")(*args, **kwargs)
 
         return asyncio.run(run())
 
@@ -192,7 +192,7 @@ def test_both_test_runners_report_a_missing_setting(manager, settings, wrong):
     settings.SESSIONS_STICKY = {"INDEX": False} if wrong == "index" else {"HISTORY_LENGTH": 0}
     for method in NEED_INDEX if wrong == "index" else ("history", "recent"):
         with pytest.raises(SessionNotSupported) as blocking:
-            getattr(manager, method)(**METHODS[method])
+            method_of(manager, method)(**METHODS[method])
         with pytest.raises(SessionNotSupported) as native:
-            asyncio.run(getattr(manager, f"a{method}")(**METHODS[method]))
+            asyncio.run(method_of(manager, f"a{method}")(**METHODS[method]))
         assert str(blocking.value) == str(native.value)

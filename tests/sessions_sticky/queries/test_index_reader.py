@@ -58,11 +58,11 @@ def test_page_has_a_moved_session_only_at_its_new_provider(manager, between):
     """Entries are read, then their sessions: a session may move in between."""
     made = fill(manager, 6)
     between(index.PAGE, lambda: [manager.rebind(session, **{**MOVE, "provider": "openai"}) for session in made[::2]])
-    page = manager.page(provider="openai")
+    page = manager.filter(provider="openai").page()
     assert sorted(ids([entry.session for entry in page.entries])) == sorted(ids(made))
     assert {entry.session.model for entry in page.entries} == {"gpt-4", "large"}
     between(index.PAGE, lambda: manager.rebind(manager.get("conv-1"), **MOVE))
-    assert "conv-1" not in [entry.session.id for entry in manager.page(provider="openai").entries]
+    assert "conv-1" not in [entry.session.id for entry in manager.filter(provider="openai").page().entries]
 
 
 @on_real
@@ -94,11 +94,11 @@ def test_page_is_short_but_has_a_next_one_when_few_of_many_match(manager, monkey
     for number in range(60):
         manager.create(f"other-{number}", "openai", "gpt-4", "another-owner")
         manager.create(f"else-{number}", "mistral", "large", "user-456")
-    first = manager.page(provider="openai", external_id="user-456", limit=50)
+    first = manager.filter(provider="openai", owner="user-456").page(limit=50)
     assert len(first.entries) <= 1
     assert first.next_cursor
-    assert ids(walk(manager.page, provider="openai", external_id="user-456")) == ["sought"]
-    assert manager.count(provider="openai", external_id="user-456") == 1
+    assert ids(walk(manager.filter(provider="openai", owner="user-456").page)) == ["sought"]
+    assert manager.filter(provider="openai", owner="user-456").count() == 1
 
 
 @on_real
@@ -107,7 +107,7 @@ def test_pages_end_at_their_limit_when_an_owner_has_sessions_of_several_provider
     for number in range(6):
         manager.create(f"conv-{number}", "openai", "gpt-4", "user-456")
         manager.create(f"other-{number}", "mistral", "large", "user-456")
-    shown = walk(manager.page, limit=limit, provider="openai", external_id="user-456")
+    shown = walk(manager.filter(provider="openai", owner="user-456").page, limit=limit)
     assert sorted(ids(shown)) == [f"conv-{n}" for n in range(6)]
 
 
@@ -117,6 +117,6 @@ def test_entry_stays_when_its_session_is_created_again_after_it_was_read(manager
     raw.delete(keys.session("conv-1"))
     raw.zincrby(ALL, -1, "conv-1")
     between(index.READ, lambda: manager.create("conv-1", **PROPOSAL))
-    manager.page()
+    manager.all().page()
     assert raw.zscore(ALL, "conv-1")
-    assert manager.count() == 2
+    assert manager.all().count() == 2

@@ -11,7 +11,6 @@ from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries import move_cost
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.conditions import Conditions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.move_cost import MoveCost
 
@@ -28,8 +27,8 @@ def chat(conversation_id: str, provider: str = "openai", *, ago: float = 0, toke
     sessions.record_turn(turn)
 
 
-def cost(move: Move | None = AWAY, filters: Filters = OPENAI, conditions: Conditions = Conditions()) -> MoveCost | None:  # noqa: B008
-    return Jobs().cost(Plan(filters, move, filters == Filters() and not conditions.fields, conditions))
+def cost(move: Move | None = AWAY, filters: Filters = OPENAI) -> MoveCost | None:
+    return Jobs().cost(Plan(filters, move, filters == Filters()))
 
 
 @pytest.fixture(autouse=True)
@@ -86,5 +85,5 @@ def test_cost_is_of_the_most_recently_active_when_there_are_many(monkeypatch: py
 def test_cost_is_unknown_for_other_plans_than_moves_by_route_or_owner() -> None:
     chat("a")
     assert cost(None) is None
-    assert cost(AWAY, conditions=Conditions(idle_for=10)) is None
-    assert cost(Move(None, None, "back"), conditions=Conditions(moved_from="openai")) is None
+    assert cost(AWAY, Filters(idle_for=10)) is None
+    assert cost(Move(None, None, "back"), Filters(moved_from="openai")) is None

@@ -12,7 +12,6 @@ import pytest
 
 from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.queries import index_reader, reads
-from sessions_sticky.queries.filters import Page
 from sessions_sticky.stores import index
 from tests.sessions_sticky.indexed import (
     HOSTILE,
@@ -21,11 +20,11 @@ from tests.sessions_sticky.indexed import (
     forget_refreshes,
     ids,
     on_real,
-    on_redis,
     on_valkey,
     pager,
     walk,
 )
+from tests.sessions_sticky.marks import on_redis
 
 ALL = keys.index_all()
 
@@ -211,9 +210,3 @@ def test_no_step_takes_more_than_some_routes_and_pages_keep_their_order(manager,
     assert manager.filter(provider="p0").count() == 15
     assert len(manager.stats().routes) == 30
     assert max(most) == 4
-
-
-def test_page_has_its_entries_under_their_name_of_0_1(manager):
-    page = Page([], None)
-    with pytest.warns(DeprecationWarning, match="Page.sessions is deprecated: use entries"):
-        assert page.sessions is page.entries

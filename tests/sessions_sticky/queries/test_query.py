@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sessions_sticky import SessionNotSupported, sessions
-from sessions_sticky.queries.conditions import Conditions
+from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.indexed import fill, ids, on_real, on_valkey
 
@@ -57,7 +57,7 @@ def test_filter_narrows_a_query_and_leaves_it_as_it_was(manager, mixed):
     azure = manager.filter(provider="azure")
     assert found(azure.filter(owner="ann").filter(model="gpt-4")) == ["3"]
     assert found(azure) == ["3", "4"]
-    assert repr(azure) == f"<SessionQuery Filters(provider='azure', model=None, owner=None), {Conditions()}>"
+    assert repr(azure) == f"<SessionQuery {Filters('azure')}>"
 
 
 @on_valkey
@@ -152,21 +152,3 @@ def test_query_follows_the_settings_when_they_change(manager, settings):
     settings.SESSIONS_STICKY = {"INDEX": False}
     with pytest.raises(SessionNotSupported, match="INDEX"):
         query.count()
-
-
-@on_valkey
-@pytest.mark.parametrize("name", ["page", "count", "scan", "delete_all", "rebind_all"])
-def test_former_method_warns_and_does_the_same(manager, name):
-    fill(manager, 2)
-    move = {"to_provider": "p", "reason": "a test"} if name == "rebind_all" else {}
-    with pytest.warns(DeprecationWarning, match=f"SessionManager.{name} is deprecated"):
-        result = getattr(manager, name)(external_id=PROPOSAL["owner"], **move)
-    counted = {"page": lambda: len(result.entries), "scan": lambda: len(list(result))}.get(name, lambda: result)
-    assert counted() == 2
-
-
-@on_valkey
-def test_former_bulk_methods_need_either_a_filter_or_everything(manager):
-    for arguments in ({}, {"everything": True, "provider": "openai"}):
-        with pytest.warns(DeprecationWarning, match="delete_all"), pytest.raises(ValueError, match="Either a filter"):
-            manager.delete_all(**arguments)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sessions_sticky import SessionConflict, SessionManager, keys
 from sessions_sticky.queries import index_reader
 from sessions_sticky.stores.local_cache import LastSeen
+from tests.sessions_sticky.calls import method_of
 from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real
 
 SESSIONS = 10
@@ -41,7 +42,7 @@ class World:
         self.lived = {f"s{n}" for n in range(SESSIONS)}
         for n in range(SESSIONS):
             manager.create(f"s{n}", "p", "mno"[n % 3], "o")
-        self.scan = manager.scan(**filters)
+        self.scan = method_of(manager, "scan")(**filters)
 
     def happen(self, what: str, place: int = 0) -> None:
         manager, conversation_id = self.manager, f"s{place}"
@@ -69,7 +70,7 @@ class World:
         elif what == "create":
             manager.create(f"new-{place}", "p", "m", "o", replace=True)
         elif what == "other scan":
-            next(manager.scan(), None)
+            next(iter(manager.all()), None)
 
     def finish(self) -> None:
         self.met += [entry.session.id for entry in self.scan]
@@ -125,7 +126,7 @@ def test_scan_yields_each_session_once_while_threads_change_them(manager, scans,
         workers = [pool.submit(work, seed) for seed in range(3)]
         try:
             for _ in range(scans):
-                met = [entry.session.id for entry in manager.scan(**filters)]
+                met = [entry.session.id for entry in method_of(manager, "scan")(**filters)]
                 assert sorted(each for each in met if each.startswith("kept")) == sorted(expected)
         finally:
             over.set()
@@ -145,15 +146,15 @@ def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager
                 with suppress(SessionConflict):
                     manager.rebind(current, provider="openai", model=f"model-{9 * (done % 2)}", reason="a test")
 
-    assert manager.rebind_all(provider="openai", to_provider="mistral", reason="drain", progress=shuffle) == 6
+    assert manager.filter(provider="openai").rebind(to_provider="mistral", reason="drain", progress=shuffle) == 6
     assert {manager.get(session.id).provider for session in made} == {"mistral"}
 
 
 @on_real
 def test_scan_yields_nothing_when_there_is_no_session(manager):
-    assert list(manager.scan()) == list(manager.scan(provider="openai", external_id="missing")) == []
+    assert list(iter(manager.all())) == list(iter(manager.filter(provider="openai", owner="missing"))) == []
     fill(manager, 1)
-    assert [entry.session.id for entry in manager.scan(provider="openai", external_id="user-456")] == ["conv-0"]
+    assert [entry.session.id for entry in iter(manager.filter(provider="openai", owner="user-456"))] == ["conv-0"]
 
 
 @on_real
@@ -161,5 +162,5 @@ def test_scan_yields_a_session_once_when_it_has_an_entry_in_a_wrong_place(manage
     fill(manager, 2)
     raw.zadd(keys.index_routes(), {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
-    assert sorted(entry.session.id for entry in manager.scan(provider="openai")) == ["conv-0", "conv-1"]
+    assert sorted(entry.session.id for entry in iter(manager.filter(provider="openai"))) == ["conv-0", "conv-1"]
     assert not raw.exists(keys.route("openai", "gpt-5"))

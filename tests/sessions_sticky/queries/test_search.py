@@ -11,7 +11,8 @@ from sessions_sticky import InvalidCursor, keys
 from sessions_sticky.identity import identify
 from sessions_sticky.queries import search
 from tests.sessions_sticky.calls import PROPOSAL
-from tests.sessions_sticky.indexed import HOSTILE, fill, ids, on_real, on_redis, on_valkey, walk
+from tests.sessions_sticky.indexed import HOSTILE, fill, ids, on_real, on_valkey, walk
+from tests.sessions_sticky.marks import on_redis
 
 KEY = b"k" * 32
 

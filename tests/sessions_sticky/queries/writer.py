@@ -40,8 +40,7 @@ def drain(provider: str) -> None:
 
     index_reader.BATCH_SIZE = 5
     manager = SessionManager()
-    manager.rebind_all(
-        provider=provider,
+    manager.filter(provider=provider).rebind(
         to_provider="elsewhere",
         reason="drain",
         progress=lambda done, expected: print(done, flush=True),  # noqa: T201

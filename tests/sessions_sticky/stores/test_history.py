@@ -10,9 +10,10 @@ import pytest
 from sessions_sticky import SessionConflict, SessionNotSupported, SessionStoreUnavailable, keys
 from sessions_sticky.queries import index_reader
 from sessions_sticky.stores import index
-from sessions_sticky.stores.history import Change, Event, read_event
+from sessions_sticky.stores.history import Event, PlannedChange, read_event
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL, sample
-from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_real, on_redis, on_valkey, write_raw
+from tests.sessions_sticky.indexed import HOSTILE, fill, forget_refreshes, on_real, on_valkey, write_raw
+from tests.sessions_sticky.marks import on_redis
 
 
 @on_redis
@@ -63,8 +64,8 @@ def test_history_has_no_event_for_calls_without_effect(call, manager):
 def test_history_has_bulk_operations(call, manager):
     fill(manager, 3)
     acting = manager.acting_as("ada")
-    acting.rebind_all(provider="openai", to_provider="mistral", reason="maintenance")
-    acting.delete_all(everything=True)
+    acting.filter(provider="openai").rebind(to_provider="mistral", reason="maintenance")
+    acting.all().delete()
     for number in range(3):
         _, rebound, deleted = call("history", f"conv-{number}")
         assert rebound[3:9] == ("mistral", "gpt-4", "openai", "gpt-4", "maintenance", "ada")
@@ -299,7 +300,7 @@ def test_history_skips_what_other_programs_have_written(call, manager, raw):
 def test_history_is_not_supported_and_not_written_when_it_is_off(call, manager, raw, settings):
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
     (session,) = fill(manager, 1)
-    manager.rebind_all(provider="openai", to_provider="p", reason="a test")
+    manager.filter(provider="openai").rebind(to_provider="p", reason="a test")
     manager.delete(session.id)
     assert not raw.exists(keys.history())
     assert not raw.exists(keys.history_of("conv-0"))
@@ -316,7 +317,7 @@ def test_history_refuses_an_id_that_names_no_conversation(call):
 
 
 def test_event_is_read_as_it_was_written():
-    encoded = Change("rebound", sample(), sample(provider="p", model="m"), "why", "ada").to_json()
+    encoded = PlannedChange("rebound", sample(), sample(provider="p", model="m"), "why", "ada").to_json()
     at = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
     position = f"{int(at.timestamp() * 1000)}-7"
     assert read_event(position.encode(), b"conv-123", encoded) == Event(

@@ -71,9 +71,7 @@ def test_batch_raises_unavailable_but_runs_on_the_other_servers_when_one_is_down
     assert all(manager._store.send(Command(("GET", keys.session(id)))) == b"{}" for id in written)
 
 
-@pytest.mark.parametrize(
-    "delete", [lambda other: other.delete("conv-0"), lambda other: other.delete_all(everything=True)]
-)
+@pytest.mark.parametrize("delete", [lambda other: other.delete("conv-0"), lambda other: other.all().delete()])
 def test_session_stays_deleted_when_another_process_remembers_it(cluster_url, settings, delete):
     settings.CACHES = {"default": patient_config(cluster_url)}
     cache.client.get_client().flushdb(target_nodes="primaries")
@@ -109,7 +107,7 @@ def test_reindex_begins_again_when_the_primaries_have_changed_under_way(cluster:
 
     with pytest.raises(SessionStoreUnavailable, match="start again"):
         manager.reindex(progress=change)
-    assert manager.count() == len(IDS)
+    assert manager.all().count() == len(IDS)
 
 
 def test_binding_succeeds_with_a_warning_when_the_server_of_the_index_is_gone(cluster: Cluster, caplog):
@@ -130,7 +128,7 @@ def test_page_reports_unavailable_when_a_server_of_its_sessions_is_gone(cluster:
     manager.resolve(elsewhere, **PROPOSAL)
     cluster.owner(keys.session(elsewhere)).kill()
     with pytest.raises(SessionStoreUnavailable):
-        manager.page()
+        manager.all().page()
 
 
 @pytest.mark.parametrize("step", ["send_packed_command", "read_response"])
