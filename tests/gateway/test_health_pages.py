@@ -83,6 +83,7 @@ async def test_handler_uses_djangos_path_when_the_path_is_not_below_v1(path, exp
     assert call.status == expected
 
 
+@pytest.mark.slow
 async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
     import asyncio
 
