@@ -58,7 +58,7 @@ def openai_shape(error: ApiError) -> dict[str, Any]:
 
 def internal_error() -> ApiError:
     """Return the error for a fault of the gateway itself."""
-    return ApiError(500, "The gateway failed; its log says why", type="server_error")
+    return ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
 
 
 def too_large() -> ApiError:

@@ -54,16 +54,16 @@ class Reference(NamedTuple):
     is_account_wide: bool = False
     """Whether all providers of the account have it, for any owner."""
     is_kept: bool = True
-    """Whether the gateway keeps where objects of this kind are."""
+    """Whether the gateway records which provider has objects of this kind."""
 
 
 class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
     name: ClassVar[str]
-    """In a provider's `apis`. Several paths may share it."""
+    """Its name in a provider's `apis`. Several paths may share it."""
     path: ClassVar[str]
-    """Below `/v1` of the gateway and below a provider's `base_url`; fixed, for the model is in the body."""
+    """Below `/v1` of the gateway and below a provider's `base_url`; fixed, because the model is in the body."""
     binds: ClassVar[bool] = True
     """Whether a request binds its conversation and counts for its provider's health. If not, it goes to the provider
     that the conversation is bound to."""
@@ -87,7 +87,7 @@ class Api(ABC):
     """Bytes that every last event of a stream contains; others may contain them too. Only events with them are given to
     `stage` to find the end. Not used if `streams` is False: `b""`."""
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
-    """Bytes of which every event that reports an error contains some; others may contain them too."""
+    """Every event that reports an error contains some of these bytes; other events may contain them too."""
     end_is_answer: ClassVar[bool] = False
     """Whether the last event contains the whole answer, so that a stream may consist of it alone."""
 

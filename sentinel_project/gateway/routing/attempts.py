@@ -114,7 +114,7 @@ class Attempts:
         if self._plan.is_own(provider):
             self.away = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
-            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+            self.first.headers.pop("x-should-retry", None)  # it may succeed the next time
 
     def ended(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ends the request: by an error that is its own, or because the client gave it up.

@@ -33,7 +33,7 @@ from sessions_sticky.identity import Identity
 logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
-"""Fields of a body for gateways: strict providers refuse unknown fields."""
+"""Body fields for gateways; removed, because strict providers refuse unknown fields."""
 
 
 class Served(NamedTuple):
@@ -151,7 +151,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
     """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
 
-    Not all that wait ask at the same moment, or it would refuse them again.
+    Waiting requests ask at different moments; otherwise the provider would refuse them again.
     """
     if not routing.is_ready_soon(provider, plan.model):
         return True

@@ -52,7 +52,7 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        if routing.speaks(session.provider, plan.model, plan.api):
+        if routing.supports(session.provider, plan.model, plan.api):
             routing.warmth.note_failing([session.provider])
         return RouteResult(SPILLED, away)
     try:

@@ -34,7 +34,7 @@ MIGRATION_LOCK = int.from_bytes(b"sentinel")
 class Command(BaseCommand):
     """Migrate and serve in one command."""
 
-    help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
+    help = "Serve the gateway. Without REDIS_URL it also runs an embedded store, which stops with the command."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments."""
@@ -77,7 +77,7 @@ class Command(BaseCommand):
                 ready=lambda: self._say(lines),
             )
             if not served:
-                raise CommandError("The gateway did not start; the reason is above")
+                raise CommandError("The gateway did not start: a worker failed, and logged its error above")
 
     def _migrate(self) -> None:
         with _one_at_a_time():
