@@ -16,7 +16,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, outcome_of
 from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
@@ -104,7 +104,7 @@ def serve(api: Api) -> Endpoint:
         try:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
         except ApiError as exc:
-            first, result = plan.candidates[0].name, RouteResult(plan.outcome)
+            first, result = plan.candidates[0].name, RouteResult(outcome_of(exc.status))
             exc.headers |= _session_headers(plan, first, result)
             call.log.note_route(plan, first, result)
             raise

@@ -13,11 +13,13 @@ from drf_spectacular.generators import SchemaGenerator
 import sessions_sticky
 from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.apis.messages import ERROR_TYPES
+from sentinel_project.gateway.errors import LEFT, REFUSED
 from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
 from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
 from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
+from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
 from tests.docs.blocks import DOCS
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def test_reference_names_every_field_of_a_record(name: str) -> None:
 def test_reference_names_every_outcome() -> None:
     text = (REFERENCE / "records.md").read_text()
     assert dict(re.findall(r'`([A-Z]+)` is `"(\w+)"`', text)) == {each.name: each for each in sessions_sticky.Outcome}
+
+
+def test_failover_page_names_every_outcome_of_the_gateway() -> None:
+    table = (REFERENCE / "failover.md").read_text().partition("## Outcomes")[2].partition("| event |")[0]
+    outcomes = {*sessions_sticky.Outcome, REBOUND, SPILLED, UNANSWERED, REFUSED, LEFT, "ranked", "none"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == outcomes
 
 
 def test_reference_has_every_setting_with_its_default() -> None:
