@@ -177,7 +177,7 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise not_an_answer(provider) from None
     if bytes(fields.get("error", b"null")) != b"null" and not api.may_have_error:
-        raise stream_error(provider, api, msgspec.json.decode(answer[:MAX_ANSWER_BYTES]))
+        raise stream_error(provider, api, answer)
     if api.answer_field and bytes(fields.get(api.answer_field, b"null")) == b"null":
         raise not_an_answer(provider)
 
