@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
 from sentinel_project.gateway import apis, cors
-from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
+from sentinel_project.gateway.apis.base import ROOT, Api, ApiRequest, parse
 from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
@@ -124,7 +124,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     if "text/html" in request.headers.get("Accept", ""):
         return page_not_found(request, exception)
     root = request.path.removesuffix(request.path_info)
-    message = f"Unknown path: {request.path}; the API is below {root}/v1/"
+    message = f"Unknown path: {request.path}; the API is below {root}{ROOT}/"
     call = Call.of_django(request, reads_body=False)  # a view may have read it as a form before it raised
     return refuse(call, ApiError(404, message, code="unknown_url")).as_response()
 
