@@ -54,6 +54,7 @@ def test_requirement_is_pinned_by_hash_when_it_is_written() -> None:
         assert re.match(pin, entry), entry[:100]
 
 
+@pytest.mark.slow
 def test_requirement_is_pinned_with_its_extras_when_a_package_asks_for_them() -> None:
     """Else pip before 23.3 takes the newest of it, for which there is no hash, and gives up."""
     installed = [found for found in distributions() if found.name.lower() in licences.names()]

@@ -135,6 +135,7 @@ def test_script_moves_live_pins_of_litellm_when_run(reader: Reader, server: Serv
     }
 
 
+@pytest.mark.slow
 def test_page_names_the_hash_that_litellm_makes_of_a_key() -> None:
     assert hashlib.sha256(b"1").hexdigest() == OWNERS_KEY
     assert OWNERS_KEY in next(block.text for block in blocks("how-to/litellm.md") if block.path)

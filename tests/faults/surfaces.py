@@ -7,15 +7,16 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.core.management import call_command
 from django.urls import reverse
 
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import ECHO
 from sessions_sticky import Session, SessionManager
+from sessions_sticky.management.commands.sessions import Command
 from sessions_sticky.queries import doctor
 from tests.faults import methods
 from tests.faults.poisons import BOUND, OBJECT
@@ -24,6 +25,7 @@ from tests.sessions_sticky.admin.pages import BASE, page_of
 from tests.sessions_sticky.calls import method_of, sample
 
 if TYPE_CHECKING:
+    from django.core.management.base import CommandParser
     from django.test import Client
     from rest_framework.test import APIClient
 
@@ -103,10 +105,16 @@ def bound(conversation_id: str) -> Session:
     return sample(conversation_id, **BOUND)
 
 
+@cache
+def parser() -> CommandParser:
+    """Return the parser of the command; `call_command` makes one for each call, which takes longer than most calls."""
+    return Command().create_parser("manage.py", "sessions")
+
+
 def run(*command: str) -> str:
     """Return what a command prints."""
     out = io.StringIO()
-    call_command("sessions", *command, stdout=out, stderr=out)
+    Command().execute(**vars(parser().parse_args(command)), stdout=out, stderr=out)
     return out.getvalue()
 
 

@@ -18,7 +18,7 @@ from tests.gateway.workers import Workers, providers_file, wait_until
 from tests.servers import Server
 
 TTL_MS = 86_400_000
-CONVERSATIONS = 300
+CONVERSATIONS = 100
 RATE = 200
 SLOW_SECONDS = 0.8 * SOCKET_TIMEOUT_SECONDS
 """Who took longer has waited for the store."""

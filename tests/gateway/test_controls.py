@@ -69,6 +69,7 @@ async def test_held_provider_keeps_its_conversations_when_it_is_lost(gateway: Se
     assert outcome_of(await say(bound_to_north)) == (200, "rebound", "south")
 
 
+@pytest.mark.slow
 async def test_try_ends_the_cooldown_in_other_workers(gateway: Settings):
     worker = Health(30, providers)
     task = asyncio.create_task(share_forever(worker, providers))

@@ -48,6 +48,7 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("failing", [1, 2])
 @pytest.mark.parametrize("is_reachable", [False, True])
@@ -254,6 +255,7 @@ async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     assert len(north.exchanges) <= 1
 
 
+@pytest.mark.slow
 async def test_moves_no_conversation_when_a_provider_flaps(
     gateway: Settings, session_cache: redis.Redis, north: Upstream
 ) -> None:

@@ -83,6 +83,7 @@ async def test_handler_takes_the_long_way_when_the_path_is_not_below_v1(path, ex
     assert call.status == expected
 
 
+@pytest.mark.slow
 async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
     import asyncio
 

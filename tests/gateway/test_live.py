@@ -44,6 +44,7 @@ def test_body_at_the_limit_is_served_when_it_comes_in_chunks(client: httpx.Clien
     assert client.post(CHAT, content=(body[at : at + 999] for at in range(0, len(body), 999))).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_upstream_request_ends_within_a_second_when_the_client_leaves(client, live, north: Upstream, stream):
     north.then(streams_and_stalls if stream else stalls)

@@ -128,6 +128,7 @@ def test_mask_body_costs_little_when_there_is_nothing_to_hide() -> None:
     assert time.perf_counter() - started < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["sk-proj/Gx2", "\\", "%25", "&amp;", "s", "\\u0000"])
 def test_mask_body_takes_linear_time_when_a_text_nearly_holds_the_key(part: str) -> None:
     body = (part * 2**18 + "\\u0000").encode()

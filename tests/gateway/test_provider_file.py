@@ -88,6 +88,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [Path.write_text, replace], ids=["written", "moved into place"])
 async def test_change_is_loaded_and_logged_when_the_file_is_written(file, urls, said, write):
     before = providers()
@@ -98,6 +99,7 @@ async def test_change_is_loaded_and_logged_when_the_file_is_written(file, urls, 
     assert [provider.name for provider in before] == ["north", "south"]  # what a request under way holds stays
 
 
+@pytest.mark.slow
 async def test_change_is_taken_over_when_the_file_moved_into_place_is_older(file, urls):
     new = file.with_suffix(".prepared")
     new.write_text(configuration({"south": urls["south"]}))
@@ -106,6 +108,7 @@ async def test_change_is_taken_over_when_the_file_moved_into_place_is_older(file
     await until(lambda: names() == ["south"])
 
 
+@pytest.mark.slow
 async def test_nothing_is_logged_when_the_file_is_unchanged(file, urls, said):
     replace(file, "# a comment\n" + configuration(urls))
     await asyncio.sleep(0.5)
@@ -138,6 +141,7 @@ async def test_providers_stay_with_a_logged_reason_when_the_file_is_invalid(file
     await until(lambda: names() == ["south"])
 
 
+@pytest.mark.slow
 async def test_nothing_is_taken_over_before_all_of_the_file_is_written(file, urls, said):
     with file.open("w") as written:
         for entry in (configuration({name: url}) for name, url in {**urls, "east": urls["north"]}.items()):
@@ -149,6 +153,7 @@ async def test_nothing_is_taken_over_before_all_of_the_file_is_written(file, url
     assert len(said) == 1
 
 
+@pytest.mark.slow
 async def test_conversations_stay_when_weights_change_and_a_provider_comes(file, urls):
     ids = [f"conv-{number}" for number in range(20)]
     before = {each: (await ask(chat(conversation_id=each))).headers["x-session-provider"] for each in ids}
@@ -161,6 +166,7 @@ async def test_conversations_stay_when_weights_change_and_a_provider_comes(file,
     assert (await ask(chat(conversation_id="new"))).headers["x-session-provider"] == "east"
 
 
+@pytest.mark.slow
 async def test_only_conversations_of_a_provider_that_goes_are_moved_and_with_the_reason(file, urls):
     ids = [f"conv-{number}" for number in range(20)]
     before = {each: (await ask(chat(conversation_id=each))).headers["x-session-provider"] for each in ids}
@@ -182,6 +188,7 @@ ENDPOINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ENDPOINTS)
 async def test_provider_is_tried_at_once_when_its_endpoint_changes(
     file, urls, said, monkeypatch: pytest.MonkeyPatch, north: Upstream, what: str
@@ -197,6 +204,7 @@ async def test_provider_is_tried_at_once_when_its_endpoint_changes(
     assert not routing.health.states.get("north")
 
 
+@pytest.mark.slow
 async def test_provider_goes_on_cooling_when_its_weight_changes(file, urls, said):
     routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     replace(file, configuration(urls, north=3))
@@ -205,6 +213,7 @@ async def test_provider_goes_on_cooling_when_its_weight_changes(file, urls, said
     assert routing.health.is_cooling("north", "model-a")
 
 
+@pytest.mark.slow
 async def test_new_endpoint_is_not_blamed_when_a_request_to_the_old_one_fails_later(file, urls, said, north: Upstream):
     north.then(Exchange.wait_until_left)
     running = [Call(chat(conversation_id=f"conv-{number}")) for number in range(8)]
@@ -219,6 +228,7 @@ async def test_new_endpoint_is_not_blamed_when_a_request_to_the_old_one_fails_la
     assert not routing.health.failing()
 
 
+@pytest.mark.slow
 async def test_models_are_those_of_the_file_when_it_changes(file, urls):
     replace(file, configuration({"south": urls["south"]}).replace("model-b", "model-c"))
     await until(lambda: names() == ["south"])

@@ -128,6 +128,7 @@ def test_health_is_that_of_this_process_when_the_cache_is_down(health: Health, s
         assert latest_health().failing() == ["north"]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health: Health, admin_client: Client):
     page = admin_client.get(PAGE).text
@@ -151,6 +152,7 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
     assert "The next request tests" not in page  # no error is known
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 @pytest.mark.usefixtures("session_cache")
 def test_session_page_says_until_when_its_provider_cools_down(health: Health, admin_client: Client):

@@ -133,6 +133,7 @@ async def server() -> AsyncIterator[Server]:
     signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 async def test_server_stops_when_its_last_connection_is_gone(server: Server):
     signal.raise_signal(signal.SIGTERM)
     await asyncio.sleep(0.2)
@@ -149,6 +150,7 @@ async def test_server_stops_at_once_on_the_second_signal(server: Server):
     assert server.got == [signal.SIGTERM]
 
 
+@pytest.mark.slow
 async def test_server_stops_when_a_connection_stays_for_half_the_drain(server: Server, settings):
     settings.SENTINEL_DRAIN_SECONDS = 0.4
     signal.raise_signal(signal.SIGTERM)

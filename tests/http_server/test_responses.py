@@ -72,6 +72,7 @@ def test_half_closed_client_gets_its_quiet_stream(connect: Connect, app: App) ->
     assert b"one" in client.recv(2**16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/stream", "/unread"])
 def test_exchange_is_freed_at_once_when_its_response_is_complete(connect: Connect, path: str) -> None:
     """One that waits for the garbage collector holds its request, its headers and its task until then."""

@@ -147,6 +147,7 @@ print(len(sessions._store._servers._async_client._loop_pipelines), "loop remembe
 """
 
 
+@pytest.mark.slow
 def test_async_methods_work_when_a_loop_before_was_closed_in_disorder(server):
     command = [sys.executable, "-c", DISORDER, server.url]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)

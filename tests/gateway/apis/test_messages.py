@@ -392,6 +392,7 @@ async def test_echo_counts_words(gateway):
     assert answer.json == {"input_tokens": 3}
 
 
+@pytest.mark.slow
 async def test_client_gets_pings_while_a_stream_is_quiet(raw, gateway):
     def quiet(exchange: Exchange) -> None:
         exchange.begin()

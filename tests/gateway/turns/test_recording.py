@@ -208,6 +208,7 @@ async def test_nothing_is_recorded_when_trails_are_off(gateway, bound_to_north):
     assert not recorder._queue
 
 
+@pytest.mark.slow
 async def test_queued_turns_do_not_keep_their_requests(gateway, bound_to_north, north, south):
     def bodies() -> int:
         gc.collect()

@@ -85,6 +85,7 @@ def patient(accounts, gateway, monkeypatch):
         upstream.restore()
 
 
+@pytest.mark.slow
 async def test_conversations_stay_where_they_are_warm_when_their_provider_came_back_cold(patient):
     north, _ = patient
     conversations = all_bound_to_north()
@@ -111,6 +112,7 @@ async def test_conversations_stay_where_they_are_warm_when_their_provider_came_b
     assert [event.reason for event in sessions.history(NAMES[-1]) if event.kind == "rebound"] == [CAME_BACK_COLD]
 
 
+@pytest.mark.slow
 async def test_conversations_return_when_their_provider_came_back_warm(patient):
     north, _ = patient
     conversations = all_bound_to_north()

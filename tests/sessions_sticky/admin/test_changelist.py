@@ -42,6 +42,7 @@ def test_list_shows_the_most_recently_active_first(ada: Client, session_cache: r
     assert listed(ada.get(BASE)) == ["conv-1", "conv-2", "conv-0"]
 
 
+@pytest.mark.slow
 def test_list_gives_every_session_once_when_walked_by_next(ada: Client, session_cache: redis.Redis) -> None:
     number = 2 * PAGE_SIZE + 7
     for each in range(number):
@@ -118,6 +119,7 @@ def test_list_gives_the_reason_when_it_is_empty(
     assert text in response.text
 
 
+@pytest.mark.slow
 def test_list_offers_the_next_page_when_nothing_matches_so_far(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

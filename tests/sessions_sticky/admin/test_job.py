@@ -64,6 +64,7 @@ def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, ses
     assert "0 of 0" in ada.get(f"{BASE}drain/").text
 
 
+@pytest.mark.slow
 def test_page_shows_progress_and_stops_and_resumes_on_request(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
@@ -155,6 +156,7 @@ def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, s
     assert 'data-live-seconds="5"' in page.text
 
 
+@pytest.mark.slow
 def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
@@ -172,6 +174,7 @@ def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session
         assert re.search(r"\d+ sessions a second, about 1\d s left", again.text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mark",
     [

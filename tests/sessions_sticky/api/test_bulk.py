@@ -118,6 +118,7 @@ def test_rebind_answers_200_with_the_operation_when_it_is_done_in_time(
     assert entries() == [("user", CHANGE, True, message)]
 
 
+@pytest.mark.slow
 def test_delete_answers_202_with_its_place_when_it_takes_longer(
     api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_delete_answers_202_with_its_place_when_it_takes_longer(
     assert (shown["state"], shown["done"], shown["expected"]) == ("done", BATCH_SIZE + 1, BATCH_SIZE + 1)
 
 
+@pytest.mark.slow
 def test_delete_waits_a_second_at_most(api: APIClient, session_cache: redis.Redis) -> None:
     fill(1)
     with gate(1) as held:
@@ -146,6 +148,7 @@ def test_delete_waits_a_second_at_most(api: APIClient, session_cache: redis.Redi
     assert bulk.WAIT_SECONDS == 1
 
 
+@pytest.mark.slow
 def test_operation_is_stopped_and_resumed(
     api: APIClient, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def test_every_subcommand_reports_it_in_one_line_when_the_store_is_down(settings
     assert "\n" not in found.err
 
 
+@pytest.mark.slow
 def test_a_process_ends_without_a_traceback_when_the_store_is_down(process):
     found = process("stats", url=f"redis://127.0.0.1:{free_port()}/0")
     assert (found.code, found.out) == (3, "")

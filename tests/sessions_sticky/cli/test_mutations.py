@@ -159,6 +159,7 @@ def test_delete_everything_is_done_when_there_is_nothing(raw):
     assert run("delete", "--everything", "--yes")[:2] == (0, "Deleted 0 conversations of all providers\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said", "document"),
     [
@@ -242,6 +243,7 @@ def test_a_bulk_change_asks_on_a_terminal(terminal, answer, code, moved):
     assert ("nothing was changed" in shown.text) == (not moved)
 
 
+@pytest.mark.slow
 def test_a_question_is_answered_by_ctrl_c_with_no(terminal):
     shown = terminal("delete", "--everything")
     shown.wait_for("Delete 6 conversations of all providers? [y/N] ")

@@ -101,6 +101,7 @@ def slow_count(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> l
 OLD = Plan(Filters(created_before=time.time() + 3_600))
 
 
+@pytest.mark.slow
 def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
     job = start(OLD)
     assert job.expected == 0
@@ -110,6 +111,7 @@ def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
     assert all(slow_count)
 
 
+@pytest.mark.slow
 def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list[bool]) -> None:
     job = start(OLD)
     until(lambda: len(slow_count) > 2)
@@ -118,6 +120,7 @@ def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list
     assert (finished(job.key).state, finished(job.key).done) == ("stopped", 0)
 
 
+@pytest.mark.slow
 def test_log_has_the_total_when_a_job_was_continued(
     session_cache: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,6 +257,7 @@ def test_server_watches_from_its_first_request(monkeypatch: pytest.MonkeyPatch) 
     assert len(watched) == 1
 
 
+@pytest.mark.slow
 def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +344,7 @@ def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: 
     assert sessions.filter(provider="mistral").count() == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", range(8))
 def test_job_continues_when_one_request_fails(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: int
@@ -403,6 +408,7 @@ def listed_state(server: Any) -> bytes:
         return record.partition(b'"state":')[2].partition(b",")[0]
 
 
+@pytest.mark.slow
 def test_job_is_gone_when_the_store_has_lost_it(server: Any) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:

@@ -97,6 +97,7 @@ def refuse_all(ask):
         assert time.monotonic() - started < 1.5
 
 
+@pytest.mark.slow
 def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
     with start_server(VALKEY) as server, server.client() as client:
         settings.CACHES = {"default": cache_config(server.url)}
