@@ -94,3 +94,27 @@ def test_page_names_the_functions_that_decide_each_reason():
             named |= {(reason[0], function) for function in functions}
     assert named == decided()
     assert {reason for reason, _ in named} == set(REASONS.values())
+
+
+GATEWAY = ROOT / "sentinel_project/gateway"
+
+
+def steps() -> list[tuple[list[Path], list[str]]]:
+    """The files and the names in each row of the table of CONTRIBUTING.md about APIs."""
+    section = ROOT.joinpath("CONTRIBUTING.md").read_text().split("\n## Adding an API\n")[1].split("\n## ")[0]
+    found = []
+    for line in section.splitlines()[1:]:
+        if line.startswith("| ") and not line.startswith(("| step", "| ---")):
+            quoted = re.findall(r"`([\w./]+)`", line.strip("|").split("|")[1])
+            paths = [text for text in quoted if text.endswith((".py", ".md"))]
+            files = [ROOT / text if ROOT.joinpath(text).exists() else GATEWAY / text for text in paths]
+            found.append((files, [text.removeprefix("Api.") for text in quoted if text not in paths]))
+    return found
+
+
+def test_steps_for_an_api_name_files_and_what_is_in_them():
+    assert len(steps()) > 10
+    for files, names in steps():
+        assert files
+        source = "".join(file.read_text() for file in files) + GATEWAY.joinpath("apis/base.py").read_text()
+        assert [name for name in names if not re.search(rf"\b{name}\b", source)] == []
