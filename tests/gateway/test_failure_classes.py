@@ -218,7 +218,7 @@ STREAM_ERRORS = {
 @pytest.mark.parametrize("name", STREAM_ERRORS)
 def test_stream_error_is_the_fault_of_what_its_fields_name(north: Upstream, name: str) -> None:
     fields, fault = STREAM_ERRORS[name]
-    failed = errors.stream_error(provider(north), CHAT, {"error": fields})
+    failed = errors.stream_error(provider(north), CHAT, json.dumps({"error": fields}).encode())
     if fault is Fault.REQUEST:
         assert failed.is_of_request
     else:
