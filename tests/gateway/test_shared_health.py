@@ -71,6 +71,7 @@ async def other_worker_knows(providers: list[Provider]) -> None:
         await until(lambda: cools(other))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: list[Provider]) -> None:
     one, other = worker(), worker()
@@ -82,6 +83,7 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
         await until(lambda: not cools(one))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_the_error_and_since_when_a_provider_fails(north_alone: list[Provider]) -> None:
     one, other = worker(), worker()
@@ -95,6 +97,7 @@ async def test_other_worker_knows_the_error_and_since_when_a_provider_fails(nort
         assert abs(since - mine) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_the_database_stalls(north_alone: list[Provider]) -> None:
     answers = threading.Event()
@@ -107,6 +110,7 @@ async def test_other_worker_knows_within_a_second_when_the_database_stalls(north
         await stalled
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_names_are_looked_up_without_end(
     north_alone: list[Provider],
@@ -134,6 +138,7 @@ async def test_new_worker_loads_the_shared_state_at_once(
         await until(lambda: cools(newcomer))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 @pytest.mark.parametrize(
     "change", [{"base_url": "http://127.0.0.1:1/v1"}, {"api_key": "another"}, {"query": {"a": "b"}}]
@@ -151,6 +156,7 @@ async def test_new_worker_begins_afresh_when_it_has_another_endpoint_or_key(
         assert not cools(restarted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [b"[]", b'{"provider": "x"}', b"3", b'"text"', b"null"])
 async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
@@ -174,6 +180,7 @@ def test_record_is_passed_over_when_it_cannot_be_true(
         assert len(health_sync.read(north_alone, time.monotonic)["north"]) == expected
 
 
+@pytest.mark.slow
 async def test_clock_of_another_process_does_not_matter(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
@@ -188,6 +195,7 @@ async def test_clock_of_another_process_does_not_matter(
         await until(lambda: not cools(ahead))
 
 
+@pytest.mark.slow
 async def test_both_slots_are_known_when_two_workers_write_one_record(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
@@ -199,6 +207,7 @@ async def test_both_slots_are_known_when_two_workers_write_one_record(
     assert set(one.states["north"]) == {model_slot("model-a"), model_slot("model-b")}
 
 
+@pytest.mark.slow
 async def test_workers_agree_again_when_the_cache_is_back(
     settings: Settings, north_alone: list[Provider], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,6 +226,7 @@ async def test_workers_agree_again_when_the_cache_is_back(
         assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_recovery_is_not_undone_when_a_worker_that_has_not_heard_of_it_probes(
     north_alone: list[Provider],
@@ -243,7 +253,7 @@ async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> 
 
 
 @pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
-async def test_probe_takes_any_answer_below_500_for_life(
+async def test_probe_counts_any_answer_below_500_as_alive(
     north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
 ) -> None:
     monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)

@@ -32,6 +32,7 @@ def test_providers_have_no_prices_and_five_minutes_by_default(load):
     assert (load("").prices, load("").cache_seconds) == ({}, 300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
