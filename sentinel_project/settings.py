@@ -16,9 +16,9 @@ from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.log_config import log_config
-from sentinel_project.secret_key import derived_key, secret_key
+from sentinel_project.secret_key import derived_key, read_key, secret_key
 from sessions_sticky.connections.cache_config import cache_config
-from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
+from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, PLACE, SOURCE
 from sessions_sticky.setting_values import ALLOWED_PREFIX, DEFAULT_TTL_SECONDS, check_prefix
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
@@ -110,7 +110,7 @@ DATABASES = {
         "DATABASE_URL",
         database_config,
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
-        allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
+        allowed="postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -119,7 +119,9 @@ CACHES = {
         "REDIS_URL",
         cache_config,
         default=embedded.url(DATA_DIR),
-        allowed="redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+        allowed="redis://host:6379/0, unix:///path/to/socket, redis+sentinel://host1,host2,host3/0?service=NAME or"
+        " redis+cluster://host1,host2 (with TLS rediss instead of redis)",
+        shows_reason=True,
     ),
 }
 
@@ -148,7 +150,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "TITLE": "Sticky sessions",
     "VERSION": sessions_sticky.__version__,
-    "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
+    "DESCRIPTION": "List, inspect, move and delete the bindings of LLM conversations to providers and models.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # The document contains only what the public source does, so it needs no login.
@@ -161,20 +163,24 @@ SPECTACULAR_SETTINGS = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # as read at the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
-SENTINEL_ID_KEY = environment.read("SENTINEL_ID_KEY", str.encode, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"))
+SENTINEL_ID_KEY = environment.read(
+    "SENTINEL_ID_KEY", read_key, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"), allowed="a secret text"
+)
 SENTINEL_PINNING_SOURCES = environment.items(
     "SENTINEL_PINNING_SOURCES",
     default=DEFAULT_NAMED,
-    pattern=r"(body|header)\.[!-~]+",
-    allowed="places such as body.conversation_id or header.x-session-id (with * for any part) with commas between them",
+    pattern=PLACE,
+    allowed="places such as body.conversation_id or header.x-session-id (with * for any part), no header of a key, with"
+    " commas between them",
 )
 SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     "SENTINEL_CONVERSATION_ID_SOURCES",
     default=DEFAULT_SOURCES,
-    pattern=r"(body|header)\.[!-~]+|content",
-    allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
+    pattern=SOURCE,
+    allowed="places such as body.session_id, header.x-session-id (with * for any part), no header of a key, or content,"
+    " with commas between them",
 )
 SENTINEL_CONTENT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_CONTENT_TTL_SECONDS", default=3600)
 SENTINEL_OBJECT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_OBJECT_TTL_SECONDS", default=30 * 86_400)
@@ -222,7 +228,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 DEFAULT_EXCEPTION_REPORTER_FILTER = "sentinel_project.error_report.ReportFilter"
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # chosen by Accept-Language
 USE_TZ = True
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "sentinel_project.formats"  # one format of times in every language

@@ -15,10 +15,10 @@ PROBE_SECONDS = 3.0
 
 
 async def probe_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
-    """Probe providers that are failing for signs of life, until cancelled.
+    """Probe providers that are failing, until cancelled.
 
-    Any answer below 500 to `GET {base_url}/models` is one. Hence a provider that flaps is never lost, even if each of
-    its trials fails.
+    A provider is alive if it answers `GET {base_url}/models` with a status below 500. So a provider that flaps is never
+    lost, even if each of its trials fails.
     """
     while True:
         await asyncio.sleep(PROBE_SECONDS)
