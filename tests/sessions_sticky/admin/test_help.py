@@ -38,8 +38,7 @@ def test_help_needs_the_permission_to_view(login: Callable[..., Client]) -> None
 
 
 def test_glossary_of_the_docs_has_the_words_of_the_page() -> None:
-    rows = re.findall(
-        r"^\| ([a-z ,]+?)(?: \([a-z]+\))? \| ", (DOCS / "reference" / "glossary.md").read_text(), re.MULTILINE
-    )
+    page = (DOCS / "reference" / "glossary.md").read_text()
+    rows = re.findall(r"^\| ([a-z ,]+?)(?: \([a-z]+\))? \| ", page, re.MULTILINE)
     documented = {word for row in rows for word in row.split(", ")}
     assert {word for term, _ in GLOSSARY for word in str(term).lower().split(", ")} <= documented
