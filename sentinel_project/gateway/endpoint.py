@@ -16,7 +16,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
 from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, internal_error
 from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
@@ -217,5 +217,5 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
         error = ApiError(400, str(exc))
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
-        error = ApiError(500, "The gateway failed; its log says why", type="server_error")
+        error = internal_error()
     return _render(call, error)

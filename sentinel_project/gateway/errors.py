@@ -56,6 +56,11 @@ def openai_shape(error: ApiError) -> dict[str, Any]:
     return {"error": fields}
 
 
+def internal_error() -> ApiError:
+    """Return the error for a fault of the gateway itself."""
+    return ApiError(500, "The gateway failed; its log says why", type="server_error")
+
+
 def too_large() -> ApiError:
     """Return the error for a request body over the limit."""
     message = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes"

@@ -42,8 +42,8 @@ pages = [sessions, sessions + "drain/", "/admin/gateway/apikey/"]
 print(json.dumps({
     "operations": api.get("/api/sessions/operations/").json(),
     "pages": {page: api.get(page).status_code for page in pages},
-    "looks": looker.get("/api/sessions/conv-2/").status_code,
-    "deletes": looker.delete("/api/sessions/conv-2/").status_code,
+    "looks": looker.get("/api/sessions/id/conv-2/").status_code,
+    "deletes": looker.delete("/api/sessions/id/conv-2/").status_code,
     "log": [str(entry.get_change_message()) for entry in LogEntry.objects.order_by("pk")],
 }))
 """
