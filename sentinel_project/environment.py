@@ -20,8 +20,8 @@ YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | None = None) -> T:
     """Return variable `name` as read by `parse`, or `default` when it is not set.
 
-    When `parse` raises `ValueError` the program ends with one line: the name, the value and what is `allowed`; the
-    error's own words where that is None.
+    When `parse` raises `ValueError` the program ends with one line: the name, the value and what is `allowed`, or the
+    error's message if that is None.
     """
     text = os.environ.get(name)
     if text is None:
@@ -41,7 +41,7 @@ def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str
     url = os.environ.get(name, default)
     try:
         return parse(url)
-    except Exception as exc:  # each URL parser has errors of its own
+    except Exception as exc:  # URL parsers raise different errors
         scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
         is_shown = shows_reason and isinstance(exc, ValueError) and _SPLIT_RIGHT.fullmatch(url)
         reason = f": {exc}" if is_shown else ""

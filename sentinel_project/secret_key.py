@@ -31,7 +31,7 @@ def secret_key(folder: Path) -> str:
 
 
 def read_key(text: str) -> bytes:
-    """Return a key's bytes. Raises `ValueError` for a blank one, by which anybody could compute the HMACs."""
+    """Return a key's bytes. Raises `ValueError` for a blank one, with which any caller could compute the HMACs."""
     if not text.strip():
         raise ValueError
     return text.encode()

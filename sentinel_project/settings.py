@@ -114,7 +114,7 @@ DATABASES = {
         "DATABASE_URL",
         database_config,
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
-        allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
+        allowed="postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -123,7 +123,8 @@ CACHES = {
         "REDIS_URL",
         cache_config,
         default=embedded.url(DATA_DIR),
-        allowed="redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket, redis+sentinel:// or redis+cluster://",
+        allowed="redis://host:6379/0, unix:///path/to/socket, redis+sentinel://host1,host2,host3/0?service=NAME or"
+        " redis+cluster://host1,host2 (with TLS rediss instead of redis)",
         shows_reason=True,
     ),
 }
@@ -153,7 +154,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "TITLE": "Sticky sessions",
     "VERSION": sessions_sticky.__version__,
-    "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
+    "DESCRIPTION": "List, inspect, move and delete the bindings of LLM conversations to providers and models.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # The document contains only what the public source does, so it needs no login.
@@ -166,7 +167,7 @@ SPECTACULAR_SETTINGS = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # as read at the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
 SENTINEL_ID_KEY = environment.read(
     "SENTINEL_ID_KEY", read_key, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"), allowed="a secret text"
@@ -231,7 +232,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 DEFAULT_EXCEPTION_REPORTER_FILTER = "sentinel_project.error_report.ReportFilter"
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # chosen by Accept-Language
 USE_TZ = True
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "sentinel_project.formats"  # one format of times in every language

@@ -1,4 +1,4 @@
-"""The settings, all from the environment: what it may say, and the one line that a mistake ends the start with."""
+"""The settings, all from the environment: the allowed values, and the line with which an invalid one ends the start."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allo
         ("REDIS_URL", "redis://:secret@host:99999/0", "redis://host:6379/0"),
         ("REDIS_URL", "redis+cluster://:a/secret@host", "redis+cluster://"),
         ("REDIS_URL", "redis://user:a?secret=1@host", "redis://host:6379/0"),
+        ("REDIS_URL", "redis+sentinel://:secret@host:26379/0", "redis+sentinel://host1,host2,host3/0?service=NAME"),
+        ("REDIS_URL", "redis+cluster://:secret@host:7000/1", "redis+cluster://host1,host2 (with TLS rediss"),
         ("DATABASE_URL", "nonsense://user:secret@x", "postgres://"),
+        ("DATABASE_URL", "postgis://user:secret@host/name", "postgres://"),
         ("DATABASE_URL", "", "postgres://"),
         ("DATABASE_URL", "mysql://user:secret@host/name", "postgres://"),
         ("DATABASE_URL", "oracle://user:secret@host/name", "postgres://"),
@@ -295,7 +298,7 @@ def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:8000", "localhost", "10.0.0.7", "192.168.1.2", "[fd12::1]", "[::1]", "vllm", "1.2.3"]
 )
-def test_start_takes_a_provider_when_it_is_on_a_network_of_ones_own(load, tmp_path, host):
+def test_start_accepts_a_provider_on_a_private_network(load, tmp_path, host):
     file = tmp_path / "providers.toml"
     file.write_text(PROVIDER.replace("//host/", f"//{host}/"))
     (provider,) = load(SENTINEL_PROVIDERS=str(file))["SENTINEL_PROVIDERS"]

@@ -45,7 +45,7 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     lines = [_line(each, turns) for each in failing]
     limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
-        lines.append(_("%s: limited or slow; other providers help out.") % ", ".join(limited))
+        lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
     well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
     return _banner(answered, failed, lines or [well % {"number": len(statuses)}], is_well=not lines)
 
@@ -64,7 +64,7 @@ def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> B
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
-    """Return since when a provider is down, and which providers have served its conversations since."""
+    """Return since when a provider has been failing, and which providers have served its conversations."""
     since = status.failing_since
     assert since is not None  # noqa: S101 - only of failing providers
     facts = {
@@ -72,7 +72,7 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         "since": f"{format_time(since)} UTC",
         "error": status.error or _("unknown error"),
     }
-    parts = [_("%(provider)s is down since %(since)s (%(error)s).") % facts]
+    parts = [_("%(provider)s has been failing since %(since)s (%(error)s).") % facts]
     own = [each for each in turns if each.bound_provider == status.provider.name]
     own = [each for each in own if each.began_at > since - timedelta(minutes=1)]
     served = Counter[str]()
@@ -86,5 +86,5 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         failed = sum(each.turns for each in own if each.outcome == UNANSWERED)
         parts.append(ngettext("%d failed.", "%d failed.", failed) % failed)
     if status.state is State.LOST:
-        parts.append(_("Its conversations move for good with their next chat."))
+        parts.append(_("Its conversations move permanently with their next chat."))
     return " ".join(parts)

@@ -197,7 +197,7 @@ async def test_chat_is_refused_when_the_body_is_over_the_limit(gateway, north, s
     assert answer.error["code"] == "request_too_large"
     assert str(LIMIT) in answer.error["message"]
     assert not north.exchanges + south.exchanges
-    assert answer.unread == max(0, len(pieces) - 3)  # it does not read on what it will not use
+    assert answer.unread == max(0, len(pieces) - 3)  # it does not read what it will not use
 
 
 @pytest.mark.parametrize("key", [None, "sk-sentinel-unknown"])
@@ -214,7 +214,7 @@ async def test_chat_is_served_when_a_long_body_comes_in_many_pieces(gateway):
     assert (await ask(pieces=pieces)).status == 200
 
 
-async def test_test_client_gets_the_same_answers_when_it_takes_the_long_way(gateway, async_client, north, south):
+async def test_test_client_gets_the_same_answers_through_djangos_path(gateway, async_client, north, south):
     async def post(body, **how):
         return await async_client.post(CHAT, body, content_type="application/json", **{**BEARER, **how})
 

@@ -125,7 +125,7 @@ def test_load_providers_names_the_line_when_a_required_key_is_wrong(refused, old
     assert refused(NORTH + SOUTH.replace(old, new)).startswith(error)
 
 
-def test_load_providers_finds_the_line_when_a_key_is_a_table_of_its_own(refused):
+def test_load_providers_finds_the_line_when_a_key_is_a_separate_table(refused):
     tables = '[provider.query]\nversion = "1"\n\n[provider.headers]\nX-First = "1"\nX-Second = "\\t"\n'
     assert refused(TWO + tables).startswith(f", line 17: {SECOND}headers must be ")
 
@@ -149,7 +149,7 @@ def test_load_providers_refuses_a_header_when_it_is_a_key_or_the_connections(ref
 
 
 @pytest.mark.parametrize("name", sorted(OF_A_CLIENT))
-def test_load_providers_takes_a_header_of_accounts_when_it_is_the_operators(refused, tmp_path, name):
+def test_load_providers_accepts_the_operators_header_of_an_account(refused, tmp_path, name):
     for key in ("forward_headers", "affinity_header"):
         value = f'["{name}"]' if key == "forward_headers" else f'"{name}"'
         assert f"{key} must not have {name}: " in refused(f"{TWO}{key} = {value}\n")

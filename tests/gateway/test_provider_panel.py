@@ -118,7 +118,7 @@ def test_state_is_unknown_when_the_store_is_unavailable(
     assert [each.state for each in statuses()] == [State.FAILING]
 
 
-def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis.Redis, health: Health):
+def test_health_is_that_of_the_process_with_the_newest_state(session_cache: redis.Redis, health: Health):
     other = Health(30, providers)
     other.failed("north", "a", DOWN)
     share(other)
@@ -154,13 +154,13 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
     health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
-    assert "Only these models: b" in page
+    assert "Cooling down for these models only: b" in page
     assert "Last error: HTTP 429." in page
     health.failed("north", "a", DOWN._replace(error="HTTP 503 <b>"))
     page = admin_client.get(PAGE).text
     assert "Failing since" in page
     assert "HTTP 503 &lt;b&gt;." in page
-    assert "Only these models" not in page
+    assert "Cooling down for these models only" not in page
     assert "No requests until" in page
     assert '<a href="/admin/sessions_sticky/session/providers/">Outages and actions</a>' in page
     health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
@@ -199,7 +199,7 @@ def test_overview_shows_providers_that_fail_first(health: Health, admin_client: 
     panels = {each.template: each.context for each in admin_client.get(PAGE).context["panels"]}
     shown = [each.provider.name for each in panels["admin/gateway/providers.html"]["statuses"]]
     assert shown == ["south", "north"]
-    assert "south is down since" in panels["admin/gateway/banner.html"]["banner"].lines[0]
+    assert "south has been failing since" in panels["admin/gateway/banner.html"]["banner"].lines[0]
     assert panels["admin/gateway/banner.html"]["banner"].lines[0].endswith("UTC (unknown error).")
 
 
@@ -208,12 +208,12 @@ def test_overview_shows_slow_and_draining_providers(
     session_cache: redis.Redis, health: Health, admin_client: Client, settings: Settings
 ):
     health.record_pace("north", is_slow=True)
-    assert "Its streams begin too late" in admin_client.get(PAGE).text
+    assert "Its streams begin too slowly" in admin_client.get(PAGE).text
     settings.SENTINEL_PROVIDERS = (msgspec.structs.replace(NORTH, weight=0),)
     page = admin_client.get(PAGE).text
     assert "Draining" in page
     assert "It takes no new conversations" in page
-    assert 'href="/admin/sessions_sticky/session/drain/?from_provider=' in page
+    assert 'href="/admin/sessions_sticky/session/move-all/?from_provider=' in page
     assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
 
 
@@ -231,7 +231,7 @@ def test_overview_has_banner_and_providers_when_the_store_is_down(
         page = admin_client.get(PAGE)
         assert page.status_code == 503
         assert "Customers are not affected: 0 of 1 chats failed" in page.text
-        assert "north is down since" in page.text
+        assert "north has been failing since" in page.text
         assert "these are the chats of one worker" in page.text
         assert "Failing since" in page.text
         known.count(503)
@@ -253,7 +253,7 @@ def test_recent_forgets_older_minutes():
 
 
 @pytest.mark.django_db
-def test_drain_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
-    page = admin_client.get("/admin/sessions_sticky/session/drain/").text
+def test_move_all_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
+    page = admin_client.get("/admin/sessions_sticky/session/move-all/").text
     assert '<option value="north">' in page
     assert '<option value="b">' in page

@@ -253,7 +253,7 @@ async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> 
 
 
 @pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
-async def test_probe_takes_any_answer_below_500_for_life(
+async def test_probe_counts_any_answer_below_500_as_alive(
     north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
 ) -> None:
     monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)

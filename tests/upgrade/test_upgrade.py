@@ -38,7 +38,7 @@ api, looker = Client(), Client()
 api.force_login(authenticate(username="root", password="root-of-0.1.0"))
 looker.force_login(User.objects.get(username="looker"))
 sessions = "/admin/sessions_sticky/session/"
-pages = [sessions, sessions + "drain/", "/admin/gateway/apikey/"]
+pages = [sessions, sessions + "move-all/", "/admin/gateway/apikey/"]
 print(json.dumps({
     "operations": api.get("/api/sessions/operations/").json(),
     "pages": {page: api.get(page).status_code for page in pages},

@@ -16,7 +16,7 @@ from sessions_sticky.identity.apis import Prompt, responses_prompt
 
 INPUT = "text or a list of items"
 CONTINUES = ("prompt", "previous_response_id", "conversation")
-"""Fields that bring an input of their own."""
+"""Fields that contain an input."""
 
 _BEFORE_THE_ANSWER = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -157,7 +157,7 @@ class InputTokens(Responses):
     streams = False
 
     def may_omit_model(self, body: Body) -> bool:
-        """The API requires none."""
+        """Return True: the API requires no model."""
         return True
 
 

@@ -46,7 +46,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
     providers that share prompt caches and encrypted reasoning. Names of headers are in lower case. `endpoint`
-    changes with where requests go, and with the key: what is known of the old one does not hold for the new one.
+    changes with where requests go, and with the key: what is known of the old one does not apply to the new one.
     """
 
     name: str

@@ -29,7 +29,7 @@ def _finding(status: ProviderStatus) -> Finding:
         message = _("%(name)s has not answered since %(since)s (%(error)s)")
         message %= {"name": name, "since": since, "error": status.error}
         if status.state is State.LOST and not status.is_held:
-            message += ". " + _("Its conversations move for good with their next chat")
+            message += ". " + _("Its conversations move permanently with their next chat")
         return Finding(Level.ERROR, SUBJECT, message, _("Check the provider; see manage.py gateway providers"))
     if status.state is State.COOLING:
         message = _("%(name)s cools down (%(error)s)") % {"name": name, "error": status.error}

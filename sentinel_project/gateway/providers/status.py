@@ -25,11 +25,12 @@ from sessions_sticky.turns import FAILED
 logger = logging.getLogger(__name__)
 
 MINUTES = 5
-"""The figures are of so many minutes."""
+"""The period of the figures, in minutes."""
 
 
 class State(enum.StrEnum):
-    """How a provider is. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move.
+    """The state of a provider. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move.
+
 
     `UNKNOWN`: the store is unavailable, and this process has no failure of its own to report.
     """
@@ -60,7 +61,7 @@ class ProviderStatus(NamedTuple):
 
     `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
     `weight` is the configured one, `share` its part of the weights in force: 0 while `is_drained`. `in_flight` is of
-    this machine. `figures` None: the store does not tell.
+    this machine. `figures` None: the store cannot report them.
     """
 
     provider: Provider
@@ -133,7 +134,7 @@ def _latest_health() -> tuple[Health, bool]:
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     try:
         health_sync.merge(known, health_sync.read(configured(), known.now))
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("provider health could not be read: %s", type(exc).__name__)
         return known, False
     return known, True

@@ -47,12 +47,12 @@ class Attempts:
     """The attempts of one request: one deadline for all, and a budget for those after the first.
 
     The deadline ends at the answer, or a stream's first content. `first` is the error for the client if no provider
-    answers, `away` why the conversation's own provider does not.
+    answers, `spill_reason` why the conversation's own provider does not.
     """
 
     def __init__(self, plan: routing.Plan, request: ApiRequest) -> None:
         self.first: ApiError | None = None
-        self.away = plan.away
+        self.spill_reason = plan.spill_reason
         self._plan, self._request = plan, request
         # What a request shows that does not count for its provider's health is dropped.
         self._health = routing.health if request.api.binds else Health(0, lambda: ())
@@ -72,7 +72,7 @@ class Attempts:
         is_cooling = routing.health.is_cooling(provider.name, model)
         self.first = self.first or (unavailable(model, []) if is_cooling else error)
         if self._plan.is_own(provider):
-            self.away = Spill.FULL
+            self.spill_reason = Spill.FULL
 
     async def begin(self, provider: Provider, gate: Gate) -> Attempt | None:
         """Begin an attempt at a provider whose gate was entered; if none is left, leave it and return None."""
@@ -112,9 +112,9 @@ class Attempts:
         error.__traceback__ = None  # its frames hold this object and the request's body
         self.first = self.first or error
         if self._plan.is_own(provider):
-            self.away = Spill.SLOW if is_slow else Spill.FAILED
+            self.spill_reason = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
-            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+            self.first.headers.pop("x-should-retry", None)  # it may succeed the next time
 
     def ended(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ends the request: by an error that is its own, or because the client gave it up.

@@ -23,7 +23,7 @@ from sessions_sticky.turns import REBOUND, SPILLED
 logger = logging.getLogger(__name__)
 
 
-unanswered: set[str] = set()
+unconfirmed: set[str] = set()
 """Sessions that a request in flight in this process made, and whose provider has answered no request yet."""
 
 
@@ -35,10 +35,10 @@ class RouteResult(NamedTuple):
     session: Session | None = None
 
 
-async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> RouteResult:
+async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | None) -> RouteResult:
     """Keep the binding, or move it to the provider that answered (a new binding always).
 
-    `away` is why another provider than the conversation's own may have answered.
+    `spill_reason` is why another provider than the conversation's own may have answered.
     """
     session = plan.session
     if session is None:
@@ -52,9 +52,9 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        if routing.speaks(session.provider, plan.model, plan.api):
+        if routing.supports(session.provider, plan.model, plan.api):
             routing.warmth.note_failing([session.provider])
-        return RouteResult(SPILLED, away)
+        return RouteResult(SPILLED, spill_reason)
     try:
         moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
@@ -66,14 +66,14 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
 def note_answer(plan: Plan, answered: Provider) -> None:
     """Note that a provider has answered, so that a new binding to it stays."""
     if plan.session is not None and (plan.is_new or plan.is_own(answered)):
-        unanswered.discard(plan.session.id)
+        unconfirmed.discard(plan.session.id)
 
 
 async def undo(plan: Plan) -> None:
     """Remove the new binding of a request without an answer, unless it has changed or answered another request."""
-    if plan.session is None or not plan.is_new or plan.session.id not in unanswered:
+    if plan.session is None or not plan.is_new or plan.session.id not in unconfirmed:
         return
-    unanswered.discard(plan.session.id)
+    unconfirmed.discard(plan.session.id)
     try:
         await plan.manager.adelete_unchanged(plan.session)
     except (SessionConflict, SessionStoreUnavailable) as exc:

@@ -202,7 +202,7 @@ class _Reader:
 
 def _end(api: Api, whole: bytes) -> int | None:
     """Return where the API's last event ends in whole events; None when it is not among them."""
-    if api.end_marker not in whole:
+    if api.end_marker is None or api.end_marker not in whole:
         return None
     at = 0
     for event in events.split(whole):

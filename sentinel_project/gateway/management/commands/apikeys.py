@@ -16,7 +16,7 @@ CHANGES = {
     "limit": "set or lift limits",
     "pause": "refuse requests until the key is resumed",
     "resume": "let a paused key work again",
-    "revoke": "refuse requests for good",
+    "revoke": "refuse requests permanently",
 }
 FIELDS = ("hint", "owner", "state", "last_used_at", *ApiKey.LIMITS)
 

@@ -21,6 +21,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from sentinel_project import embedded, locks
 from sentinel_project.gateway import demo as demo_credentials
+from sentinel_project.gateway.apis.base import ROOT
 from sentinel_project.serving import listen, serve
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ MIGRATION_LOCK = int.from_bytes(b"sentinel")
 class Command(BaseCommand):
     """Migrate and serve in one command."""
 
-    help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
+    help = "Serve the gateway. Without REDIS_URL it also runs an embedded store, which stops with the command."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments."""
@@ -77,7 +78,7 @@ class Command(BaseCommand):
                 ready=lambda: self._say(lines),
             )
             if not served:
-                raise CommandError("The gateway did not start; the reason is above")
+                raise CommandError("The gateway did not start: a worker failed, and logged its error above")
 
     def _migrate(self) -> None:
         with _one_at_a_time():
@@ -171,7 +172,7 @@ def _claude(site: str, api_key: str, model: str) -> str:
 
 def _codex(site: str, api_key: str, model: str) -> str:
     """Return a line that starts Codex; the gateway has no WebSockets, which custom providers do not use by default."""
-    provider = f'{{name="gateway",base_url="{site}/v1",env_key="GATEWAY_KEY",wire_api="responses"}}'
+    provider = f'{{name="gateway",base_url="{site}{ROOT}",env_key="GATEWAY_KEY",wire_api="responses"}}'
     options = ["-m", model, "-c", "model_provider=gateway", "-c", f"model_providers.gateway={provider}"]
     return f"GATEWAY_KEY={shlex.quote(api_key)} codex {shlex.join(options)}"
 
@@ -180,7 +181,7 @@ def _opencode(site: str, api_key: str, model: str) -> str:
     """Return a line that starts OpenCode; the configuration replaces its file."""
     provider = {
         "npm": "@ai-sdk/openai-compatible",
-        "options": {"baseURL": f"{site}/v1", "apiKey": api_key},
+        "options": {"baseURL": f"{site}{ROOT}", "apiKey": api_key},
         "models": {model: {}},
     }
     names = {"model": f"gateway/{model}", "small_model": f"gateway/{model}", "enabled_providers": ["gateway"]}
@@ -195,4 +196,4 @@ def _curl(site: str, api_key: str, model: str) -> str:
         "messages": [{"role": "user", "content": "Hello"}],
     }
     headers = ["-H", f"Authorization: Bearer {api_key}", "-H", "Content-Type: application/json"]
-    return shlex.join(["curl", f"{site}/v1/chat/completions", *headers, "-d", json.dumps(body)])
+    return shlex.join(["curl", f"{site}{ROOT}/chat/completions", *headers, "-d", json.dumps(body)])
