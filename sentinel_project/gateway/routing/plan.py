@@ -18,14 +18,7 @@ from sentinel_project.gateway.routing import binding, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.reasons import Spill
 from sentinel_project.gateway.routing.warmth import Decision, Warmth
-from sessions_sticky import (
-    Outcome,
-    Session,
-    SessionManager,
-    SessionStoreUnavailable,
-    rendezvous,
-    sessions,
-)
+from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, rendezvous, sessions
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
@@ -79,15 +72,6 @@ def forget(name: str) -> None:
 def providers_for(model: str, api: str) -> list[Provider]:
     """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if model in provider.models and api in provider.apis]
-
-
-def supports(name: str, model: str, api: str) -> bool:
-    """Return whether a provider is configured for a model and an API.
-
-    If the provider of a conversation is not, its requests spill over; it never moves for that reason, and the provider
-    does not count as failing.
-    """
-    return any(provider.name == name for provider in providers_for(model, api))
 
 
 def eligible(serving: list[Provider], model: str) -> list[Provider]:
