@@ -32,7 +32,7 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     """Return the banner for the state of the providers."""
     now = datetime.now(UTC)
     failing = [each for each in statuses if each.failing_since is not None]
-    minutes = max([MINUTES, *(_minutes_since(each, now) for each in failing)])
+    minutes = max([MINUTES, *(int((now - (each.failing_since or now)).total_seconds() // 60) + 2 for each in failing)])
     try:
         turns = sessions.activity(min(minutes, MAX_MINUTES)).turns
     except (SessionNotSupported, SessionStoreUnavailable):
@@ -46,7 +46,8 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
         lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
-    return _banner(answered, failed, lines or [_healthy(len(statuses))], is_well=not lines)
+    well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
+    return _banner(answered, failed, lines or [well % {"number": len(statuses)}], is_well=not lines)
 
 
 def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> Banner:
@@ -60,11 +61,6 @@ def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> B
     else:
         headline = _("Customers are not affected: no chats in the last %(minutes)d minutes.")
     return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
-
-
-def _healthy(number: int) -> str:
-    text = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", number)
-    return text % {"number": number}
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
@@ -92,8 +88,3 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
     if status.state is State.LOST:
         parts.append(_("Its conversations move permanently with their next chat."))
     return " ".join(parts)
-
-
-def _minutes_since(status: ProviderStatus, now: datetime) -> int:
-    since = status.failing_since
-    return 0 if since is None else int((now - since).total_seconds() // 60) + 2

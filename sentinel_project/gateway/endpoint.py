@@ -12,11 +12,11 @@ from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
 from sentinel_project.gateway import apis, cors
-from sentinel_project.gateway.apis.base import Api, ApiRequest, parse
+from sentinel_project.gateway.apis.base import ROOT, Api, ApiRequest, parse
 from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, internal_error, outcome_of
 from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
@@ -104,7 +104,7 @@ def serve(api: Api) -> Endpoint:
         try:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
         except ApiError as exc:
-            first, result = plan.candidates[0].name, RouteResult(plan.outcome)
+            first, result = plan.candidates[0].name, RouteResult(outcome_of(exc.status))
             exc.headers |= _session_headers(plan, first, result)
             call.log.note_route(plan, first, result)
             raise
@@ -124,7 +124,7 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     if "text/html" in request.headers.get("Accept", ""):
         return page_not_found(request, exception)
     root = request.path.removesuffix(request.path_info)
-    message = f"Unknown path: {request.path}; the API is below {root}/v1/"
+    message = f"Unknown path: {request.path}; the API is below {root}{ROOT}/"
     call = Call.of_django(request, reads_body=False)  # a view may have read it as a form before it raised
     return refuse(call, ApiError(404, message, code="unknown_url")).as_response()
 
@@ -217,5 +217,5 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
         error = ApiError(400, str(exc))
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
-        error = ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
+        error = internal_error()
     return _render(call, error)

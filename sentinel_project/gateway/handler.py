@@ -19,6 +19,7 @@ from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
+from sentinel_project.gateway.apis.base import ROOT
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
@@ -56,7 +57,7 @@ class GatewayHandler(ASGIHandler):
             await self._live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # there are none; Django would answer 500
-        elif api_path(scope).startswith("/v1/"):
+        elif api_path(scope).startswith(f"{ROOT}/"):
             await self._serve_api(scope, receive, send)
         else:
             # Django reads the whole body, onto the disk, before it authenticates.

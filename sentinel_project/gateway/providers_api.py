@@ -31,7 +31,8 @@ class ProviderSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="Name in the providers file.")
     models = serializers.ListField(child=serializers.CharField(), help_text="Models that it serves.")
     state = serializers.ChoiceField(
-        [str(state) for state in State], help_text="`lost`: its active conversations move to other providers."
+        [str(state) for state in State],
+        help_text="`lost`: its active conversations move to other providers; `unknown`: without the session store.",
     )
     failing_since = serializers.DateTimeField(allow_null=True, help_text="First failure since its last answer.")
     error = serializers.CharField(allow_blank=True, help_text="Last error, empty while it is healthy.")

@@ -19,6 +19,7 @@ import msgspec
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.errors import outcome_of
 from sentinel_project.gateway.recent import recent
 from sentinel_project.gateway.request_id import request_id
 from sessions_sticky.identity import Identity
@@ -89,6 +90,8 @@ class RequestLog:
 
     def write(self, status: int) -> None:
         """Write the line, and count the request."""
+        if status >= 400 and "model" in self.fields:
+            self.fields.setdefault("outcome", outcome_of(status))  # no provider was chosen, or the client left
         metrics.request_count(status, self.fields.get("outcome", "none"), *self._route).inc()
         if "model" in self.fields:
             recent.count(status)

@@ -92,6 +92,24 @@ async def test_chat_is_refused_when_the_body_is_not_a_json_object(body):
     assert len(answer.body) < 1000
 
 
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "not JSON: it is empty"),
+        (b" \n", "not JSON: it is empty"),
+        (b'{"model": "model-a"', "not JSON: it ends too early"),
+        (b'{"model": "\xff"}', "not UTF-8: byte 0xff at position 11"),
+        (b'{"x": ' + 100_000 * b"[", "not supported: it is nested too deeply"),
+        (b'{"model": "m", "x": "cut \\ud83d"}', "not JSON: \\ud83d at position 25 is half of a surrogate pair"),
+        (b'{"x": ["\\ud83d\\ude00", "\\uDE00 cut"]}', "not JSON: \\uDE00 at position 24 is half of a surrogate pair"),
+        (b'{"x": "\\ud83d\\u0041"}', "not JSON: \\ud83d at position 7 is half of a surrogate pair"),
+        (b'{"model": hello}', "not JSON: JSON is malformed: invalid character (byte 10)"),
+    ],
+)
+async def test_chat_is_refused_with_the_problem_of_its_body(body, problem):
+    assert (await ask(body)).error["message"] == f"The request body is {problem}"
+
+
 async def test_chat_is_refused_when_the_body_begins_with_a_byte_order_mark():
     answer = await ask(b"\xef\xbb\xbf" + json.dumps(chat()).encode())
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")

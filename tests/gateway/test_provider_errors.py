@@ -81,6 +81,11 @@ def test_load_providers_names_the_line_when_the_file_is_not_a_list_of_providers(
         ('account = "a b"', f"account must be {ALLOWED['account']}, not 'a b'."),
         ('account = "line\\n"', rf"account must be {ALLOWED['account']}, not 'line\n'."),
         ('affinity_field = ""', f"affinity_field must be {ALLOWED['affinity_field']}, not ''."),
+        ('affinity_field = "stream"', "affinity_field must not be stream, which has another meaning."),
+        (
+            'affinity_field = "previous_response_id"',
+            "affinity_field must not be previous_response_id, which has another",
+        ),
         ('affinity_header = "a b"', "affinity_header must be the name of a header; 'a b' is not the name of a header."),
         ("forward_headers = [1]", "forward_headers must be a list of header names, not one with 1."),
         ('forward_headers = ["X-A", "x-a"]', "forward_headers must not have x-a twice."),

@@ -16,6 +16,7 @@ from sentinel_project.gateway import banner
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
+from sentinel_project.gateway.providers.findings import check_providers
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import (
@@ -32,6 +33,7 @@ from sentinel_project.gateway.providers.status import State, latest_health, stat
 from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import Attempt, Turn, Usage, cache_config, sessions
+from sessions_sticky.queries.server_info import Level
 from tests.servers import start_server
 
 NOW = 1_000.0
@@ -99,6 +101,21 @@ def test_figures_are_of_all_workers_in_the_last_minutes(session_cache: redis.Red
 def test_statuses_are_without_figures_when_the_store_cannot_add_up(settings: Settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
     assert [each.figures for each in statuses()] == [None]
+
+
+def test_state_is_unknown_when_the_store_is_unavailable(
+    session_cache: redis.Redis, health: Health, monkeypatch: pytest.MonkeyPatch
+):
+    assert [each.state for each in statuses()] == [State.HEALTHY]
+
+    def refuse(*arguments: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(health_sync, "read", refuse)
+    assert [each.state for each in statuses()] == [State.UNKNOWN]
+    assert [each.level for each in check_providers()] == [Level.WARNING]
+    health.failed("north", "a", DOWN)
+    assert [each.state for each in statuses()] == [State.FAILING]
 
 
 def test_health_is_that_of_the_process_with_the_newest_state(session_cache: redis.Redis, health: Health):

@@ -113,7 +113,10 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     )
     price: Annotated[
         dict[Token, Price],
-        Meta(description="a table from names of its models to tables of input, cached_input, cache_write and output"),
+        Meta(
+            description="a table from names of its models to tables of input (required), cached_input,"
+            " cache_write and output, from 0 to 1000000"
+        ),
     ] = {}
 
 

@@ -15,7 +15,11 @@ SUBJECT = "provider"
 def check_providers() -> Iterator[Finding]:
     """Yield a finding for each provider."""
     for status in statuses():
-        yield _finding(status)
+        if status.state is State.UNKNOWN:
+            message = _("The state of %s is not known without the session store") % status.provider.name
+            yield Finding(Level.WARNING, SUBJECT, message)
+        else:
+            yield _finding(status)
 
 
 def _finding(status: ProviderStatus) -> Finding:

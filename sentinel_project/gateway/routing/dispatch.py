@@ -22,7 +22,7 @@ from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable
-from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
+from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unconfirmed, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -57,7 +57,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """
     end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
     if plan.session is not None and plan.is_new:
-        unanswered.add(plan.session.id)
+        unconfirmed.add(plan.session.id)
     turn = TurnObserver(plan, request)
     try:
         served = await _first_answer(plan, request, turn)
@@ -115,7 +115,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             raise
         else:
             seconds = attempts.answered(attempt, answer)
-            result = await record_result(plan, provider, attempts.away)
+            result = await record_result(plan, provider, attempts.spill_reason)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
     assert attempts.first is not None  # noqa: S101 - a plan has at least one candidate

@@ -43,7 +43,8 @@ class Plan(NamedTuple):
     `session` None: nothing is bound. `outcome`: what to report if the bound provider answers. `move_reason`: why the
     conversation moves to the provider that answers; None while it stays. `is_pinned`: no other provider can serve the
     request. `is_new`: this request made the binding. `decision`: how to route a conversation if the prompt cache of its
-    provider is in doubt, else None. `away`: why its own provider is not the first, None if it is.
+    provider is in doubt, else None. `spill_reason`: why its own provider is not asked first, None if it is; without
+    effect if there is a `move_reason`.
     """
 
     identity: Identity
@@ -57,7 +58,7 @@ class Plan(NamedTuple):
     is_pinned: bool = False
     is_new: bool = False
     decision: Decision | None = None
-    away: Spill | None = None
+    spill_reason: Spill | None = None
 
     @property
     def manager(self) -> SessionManager:
@@ -160,10 +161,18 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     if identity.source == "content" and load.is_bucket(session.id):
         overfull = load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
-    is_served = bool(own) and model == session.model
-    away = _away(session, candidates, decision) if is_served else Spill.API
-    is_new = bound.is_new
-    return make(model, candidates, session, bound.outcome, move_reason, is_new=is_new, decision=decision, away=away)
+    speaks_api = bool(own) and model == session.model
+    spill_reason = _spill_reason(session, candidates, decision) if speaks_api else Spill.API
+    return make(
+        model,
+        candidates,
+        session,
+        bound.outcome,
+        move_reason,
+        is_new=bound.is_new,
+        decision=decision,
+        spill_reason=spill_reason,
+    )
 
 
 async def plan_unbound(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -196,7 +205,7 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
     return known.provider if known else fail_open(model, api)[0].name
 
 
-def _away(session: Session, candidates: list[Provider], decision: Decision | None) -> Spill | None:
+def _spill_reason(session: Session, candidates: list[Provider], decision: Decision | None) -> Spill | None:
     """Return why a session's provider is not the first that is asked; None if it is."""
     own = session.provider
     if candidates[0].name == own:

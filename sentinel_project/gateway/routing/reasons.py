@@ -1,4 +1,7 @@
-"""Why a conversation moves, or spills over to another provider; docs/reference/failover.md has the same tables."""
+"""Why a conversation moves, or spills over to another provider.
+
+docs/reference/failover.md says what each reason means, docs/architecture.md which functions decide it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ PROVIDER_GONE = "provider not configured for the model"
 LOST = "provider unreachable for 90 s"
 CACHE_EXPIRED = "prompt cache expired"
 CAME_BACK_COLD = "provider came back cold"
+TAKEN_OVER = "bound by version 0.1"
 
 
 class Spill(enum.StrEnum):

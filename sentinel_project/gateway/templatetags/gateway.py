@@ -15,6 +15,7 @@ register = template.Library()
 
 UNKNOWN = "\N{EN DASH}"
 NAMES = {
+    State.UNKNOWN: gettext_lazy("Unknown"),
     State.HEALTHY: gettext_lazy("Healthy"),
     State.SLOW: gettext_lazy("Slow"),
     State.COOLING: gettext_lazy("Cooling down"),

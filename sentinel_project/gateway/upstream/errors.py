@@ -21,6 +21,7 @@ from sentinel_project.gateway.upstream.masking import mask
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
+_STATUS = re.compile(r"[45][0-9]{2}")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -126,8 +127,7 @@ def stream_error(provider: Provider, api: Api, text: bytes) -> UpstreamFailure:
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     codes = _codes(fields)
-    numbers = frozenset(value for name in ("code", "status") if isinstance(value := fields.get(name), int))
-    status = failures.status_of_error(codes, numbers)
+    status = failures.status_of_error(codes, _numbers(fields), message)
     failure_class = failures.classify(status, codes, message)
     is_of_request = not failure_class.is_failover
     own: dict[str, Any] = {"type": "upstream_error", "code": _text(fields.get("code")) or "upstream_error"}
@@ -190,6 +190,12 @@ def _retry_after(headers: dict[str, str]) -> float | None:
 
 def _codes(fields: dict[str, Any]) -> frozenset[str]:
     return frozenset(code for name in ("code", "type", "status") if (code := _text(fields.get(name))))
+
+
+def _numbers(fields: dict[str, Any]) -> frozenset[int]:
+    """Return the statuses in an error's fields, as numbers or, like LiteLLM's, as text."""
+    texts = (str(fields.get(name)) for name in ("code", "status"))
+    return frozenset(int(text) for text in texts if _STATUS.fullmatch(text))
 
 
 def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
