@@ -19,11 +19,7 @@ from sentinel_project.log_config import log_config
 from sentinel_project.secret_key import derived_key, read_key, secret_key
 from sessions_sticky.connections.cache_config import cache_config
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, PLACE, SOURCE
-from sessions_sticky.setting_values import (
-    ALLOWED_PREFIX,
-    DEFAULT_TTL_SECONDS,
-    check_prefix,
-)
+from sessions_sticky.setting_values import ALLOWED_PREFIX, DEFAULT_TTL_SECONDS, check_prefix
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
+from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time
 from sentinel_project.gateway.recent import recent
 from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.server_info import Level

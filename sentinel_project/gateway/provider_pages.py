@@ -10,10 +10,10 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from sentinel_project.gateway.provider_status import ProviderStatus, statuses
 from sentinel_project.gateway.providers import actions, outages
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.outages import Outage
-from sentinel_project.gateway.providers.status import ProviderStatus, statuses
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.registry import Section

@@ -11,9 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from sentinel_project.gateway.provider_status import State, as_data, statuses
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
-from sentinel_project.gateway.providers.status import State, as_data, statuses
 from sessions_sticky import audit
 from sessions_sticky.api.permissions import SessionPermission
 

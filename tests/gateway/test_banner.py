@@ -10,11 +10,11 @@ import redis
 from django.core.cache import cache
 
 from sentinel_project.gateway.banner import Banner, banner
+from sentinel_project.gateway.provider_status import status
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sentinel_project.gateway.providers.status import status
 from sessions_sticky import Turn, keys, sessions
 from sessions_sticky.queries.server_info import Level
 

@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from sentinel_project.gateway.provider_status import statuses
 from sentinel_project.gateway.providers import actions, controls
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.controls import Control, follow_forever
@@ -23,7 +24,6 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sentinel_project.gateway.providers.status import statuses
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.queries.doctor import examine

@@ -13,10 +13,11 @@ from django.test import Client
 from pytest_django import Settings
 
 from sentinel_project.gateway import banner
+from sentinel_project.gateway.provider_findings import check_providers
+from sentinel_project.gateway.provider_status import State, latest_health, status, statuses
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.findings import check_providers
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import (
@@ -29,7 +30,6 @@ from sentinel_project.gateway.providers.slots import (
     SlotState,
     model_slot,
 )
-from sentinel_project.gateway.providers.status import State, latest_health, status, statuses
 from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import Attempt, Turn, Usage, cache_config, sessions

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import aiohttp
 import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
@@ -31,13 +30,11 @@ from sentinel_project.gateway.providers.slots import (
     MAX_RETRY_AFTER_SECONDS,
     SlotState,
 )
-from sentinel_project.gateway.upstream import client as upstream
 from sessions_sticky import keys
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-PROBE_SECONDS = 3.0
 KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 """How long a record stays in the cache after it was written."""
 
@@ -70,20 +67,6 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
                 await (wake.wait() if is_shared else asyncio.sleep(POLL_SECONDS))
-
-
-async def probe_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
-    """Probe providers that are failing, until cancelled.
-
-    A provider is alive if it answers `GET {base_url}/models` with a status below 500. So a provider that flaps is never
-    lost, even if each of its trials fails.
-    """
-    while True:
-        await asyncio.sleep(PROBE_SECONDS)
-        failing = [provider for provider in providers() if provider.name in health.failing()]
-        alive = await asyncio.gather(*(_is_alive(provider) for provider in failing))
-        for provider, answer in zip(failing, alive, strict=True):
-            health.record_probe(provider.name, is_alive=answer)
 
 
 async def _exchange(health: Health, providers: Sequence[Provider]) -> None:
@@ -160,10 +143,3 @@ def _past(state: SlotState) -> dict[str, float]:
 def key(provider: Provider) -> str:
     """Return the key of a provider's record."""
     return keys.prefixed(f"provider:{provider.name}:{provider.endpoint}")
-
-
-async def _is_alive(provider: Provider) -> bool:
-    try:
-        return await upstream.probe(provider) < 500
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False

@@ -22,8 +22,8 @@ from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable
+from sentinel_project.gateway.routing.observer import TurnObserver
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unconfirmed, undo
-from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.relay import Progress

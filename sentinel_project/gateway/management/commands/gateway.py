@@ -9,9 +9,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from sentinel_project.gateway.provider_status import ProviderStatus, as_data, format_time, statuses
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
-from sentinel_project.gateway.providers.status import ProviderStatus, as_data, format_time, statuses
 from sessions_sticky.cli.errors import UNREACHABLE, WRONG_USAGE
 from sessions_sticky.cli.output import Output, Table
 

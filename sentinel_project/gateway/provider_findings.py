@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext as _
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time, statuses
+from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time, statuses
 from sessions_sticky.queries.server_info import Finding, Level
 
 SUBJECT = "provider"
