@@ -437,7 +437,9 @@ async def statuses(http: aiohttp.ClientSession, workers: Workers, number: int) -
 
 @pytest.mark.slow
 async def test_workers_enforce_limits_and_pauses_together_within_seconds(workers):
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {workers.key}"}) as http:
+    # A worker closes idle connections while the test waits for commands; one that closes now fails a request.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, headers={"Authorization": f"Bearer {workers.key}"}) as http:
         assert await statuses(http, workers, 4) == {200: 4}
         apikeys(workers, "pause")
         await within_seconds(lambda: statuses(http, workers, 4), {403: 4})
