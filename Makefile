@@ -1,6 +1,8 @@
 # make run | test | coverage | quick | faults | clients | containers | matrix | lint | docs. Each makes .venv first when it is missing or requirements.txt has changed.
 PYTHON ?= python3
 ARGS ?=
+# Without bytecode each worker of the tests, and each process that they start, would compile the project and its tests.
+unexport PYTHONDONTWRITEBYTECODE
 # A worker keeps what modules share, and takes tests from another when it has none left.
 PARALLEL := -n auto --dist worksteal
 VENV := .venv
@@ -33,7 +35,7 @@ quick: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 faults: $(READY)
-	$(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
+	SOAK_SECONDS=180 $(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY)

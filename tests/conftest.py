@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import re
 import shutil
+from collections import defaultdict
 from contextvars import copy_context
+from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +37,7 @@ if TYPE_CHECKING:
 
 REAL_STORES = ("valkey", "redis")
 SHARDED_STORES = (*REAL_STORES, "cluster")
-"""Where keys and commands may behave differently; a Sentinel's primary is a server as any other."""
+"""Where keys and commands may behave differently; a Sentinel's primary behaves like any other server."""
 REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # A transaction around the test would hide the rows from the threads that async methods hop to. By mark, not by
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
@@ -44,8 +48,12 @@ COMPARING_STORES = REDIS_STORES
 EXPIRY_STORES = REDIS_STORES
 """Stores that know when a session expires."""
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
-"""Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
-SLOW_FOLDERS = ("browser", "clients", "faults")
+"""Left to the whole suite: what runs on them also runs on locmem or Valkey, and the quick suite must stay quick."""
+SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
+"""These start processes of Python, half a second of a CPU each."""
+SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
+QUICK_CASES = 5
+"""Of each parametrised test the quick part runs as many cases, spread over all."""
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
 
@@ -53,6 +61,12 @@ SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 def any_provider() -> None:
     """Let tests move sessions to providers that the gateway does not have; test_known_providers.py says when not."""
     settings.SESSIONS_STICKY.pop("PROVIDERS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> None:
+    """Hash passwords in microseconds: Django's default takes a quarter of a second for each user with a password."""
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -162,21 +176,25 @@ def plant(manager: SessionManager, store_name: str) -> Callable[[str, bytes], No
 
 
 @pytest.fixture(params=["sync", "async"])
-def call(request: pytest.FixtureRequest, manager: SessionManager) -> Callable[..., Any]:
+def call(request: pytest.FixtureRequest, manager: SessionManager, store_name: str) -> Callable[..., Any]:
     """Call a method of the manager by name, or its async twin on an event loop of its own.
 
-    `async_to_sync` rather than `asyncio.run`: a database cache's thread hops come back to the test's connection.
+    With `async_to_sync`, which starts threads, a database cache's thread hops come back to the test's connection.
     """
     if request.param == "sync":
         return lambda name, *args, **kwargs: method_of(manager, name)(*args, **kwargs)
-    return lambda name, *args, **kwargs: async_to_sync(method_of(manager, f"a{name}"))(*args, **kwargs)
+    if store_name == "database":
+        return lambda name, *args, **kwargs: async_to_sync(method_of(manager, f"a{name}"))(*args, **kwargs)
+    return lambda name, *args, **kwargs: asyncio.run(method_of(manager, f"a{name}")(*args, **kwargs))
 
 
 def patient_config(url: str) -> dict[str, Any]:
     """Return `cache_config(url)` for tests that are not about timeouts: a busy machine may take its time."""
-    config = cache_config(url)
-    config["OPTIONS"] |= {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
-    return config
+    config = _cache_config(url)
+    return {**config, "OPTIONS": {**config["OPTIONS"], "SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}}
+
+
+_cache_config = cached(cache_config)  # which checks each parameter; most tests use one of five URLs
 
 
 def use_redis(url: str, settings: Settings) -> redis.Redis:
@@ -189,16 +207,27 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run each test in a context of its own.
+    """Run each test in its own context.
 
-    Django leaves the language of the last request in it, and each change of `CACHES` a variable more, all of which
-    every `async_to_sync` copies to and fro.
+    Django leaves the language of the last request in it, and each change of `CACHES` adds a variable, all of which
+    each `async_to_sync` copies twice.
     """
     return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
 
 
+def pytest_configure() -> None:
+    """Collect no garbage while the tests are collected: they are some million objects, and all of them stay."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the tests from each later collection of garbage, which some of them begin themselves."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import what the quick part runs nothing of: that took it a tenth of its time."""
+    """Do not import modules of which the quick suite runs nothing: imports took a tenth of its time."""
     if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
         return None
     slow = (
@@ -210,10 +239,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests on `SLOW_STORES`."""
+    """Mark as slow what is on `SLOW_STORES` or has `SLOW_FIXTURES`, and of each test all but `QUICK_CASES` cases."""
+    quick = defaultdict(list)
     for item in items:
-        if isinstance(item, pytest.Function) and any(param in SLOW_STORES for param in _params(item)):
-            item.add_marker("slow")
+        if isinstance(item, pytest.Function) and item.get_closest_marker("slow") is None:
+            if SLOW_FIXTURES.isdisjoint(item.fixturenames) and not any(each in SLOW_STORES for each in _params(item)):
+                quick[item.parent, item.originalname].append(item)
+            else:
+                item.add_marker("slow")
+    for cases in quick.values():
+        kept = {round(number * (len(cases) - 1) / (QUICK_CASES - 1)) for number in range(QUICK_CASES)}
+        for number, item in enumerate(cases):
+            if number not in kept and len(cases) > QUICK_CASES:
+                item.add_marker("slow")
 
 
 def _params(item: pytest.Function) -> list[object]:

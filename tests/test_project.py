@@ -41,6 +41,7 @@ def test_check_deploy_complains_when_there_is_no_secret_key(tmp_path):
     assert "security.W009" in done.stderr
 
 
+@pytest.mark.slow
 def test_check_is_clean_when_nothing_is_set(tmp_path):
     env = {"PATH": os.environ.get("PATH", ""), "SENTINEL_DATA_DIR": str(tmp_path / "new" / "data")}
     done = manage("check", env=env)
@@ -82,6 +83,7 @@ def test_secret_key_is_made_when_the_environments_is_empty(tmp_path, monkeypatch
     assert secret_key(tmp_path).startswith("django-insecure-")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_key")
 def test_secret_key_is_the_same_for_all_when_many_start_at_once(tmp_path):
     program = (

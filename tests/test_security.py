@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.utils import get_random_secret_key
 from django.test import Client
 
-from sentinel_project.gateway.apis import model_list
+from sentinel_project.gateway import model_list
 from sentinel_project.gateway.handler import UNKNOWN_BYTES
 from sentinel_project.http_protocol import HEAD_SECONDS
 from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS
@@ -48,6 +48,7 @@ def test_documentation_allows_inline_styles_but_no_inline_scripts(client: Client
     assert "script-src" not in rules
 
 
+@pytest.mark.slow
 def test_cookies_are_http_only_after_a_login(client: Client, db: None) -> None:
     User.objects.create_superuser("root", password="a long password")
     client.post("/admin/login/", {"username": "root", "password": "a long password"})
@@ -98,6 +99,7 @@ except ZeroDivisionError as exc:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_error_page_hides_every_secret_when_a_view_fails(tmp_path: Path, debug: str) -> None:
     env = {**secret_environment(tmp_path), "DEBUG": debug}
@@ -109,6 +111,7 @@ def test_error_page_hides_every_secret_when_a_view_fails(tmp_path: Path, debug: 
         assert secret not in done.stdout, secret
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("check",), ("sessions", "doctor"), ("sessions", "list"), ("createkey", "ann")])
 def test_command_prints_no_secret_when_nothing_can_be_reached(tmp_path: Path, command: tuple[str, ...]) -> None:
     env = {**secret_environment(tmp_path), "DATABASE_URL": f"sqlite:///{tmp_path}/none/db"}
@@ -118,6 +121,7 @@ def test_command_prints_no_secret_when_nothing_can_be_reached(tmp_path: Path, co
         assert secret not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_reveals_no_password_when_the_store_refuses_it(tmp_path: Path) -> None:
     with Server(VALKEY, "--requirepass", "right-4ac1", tcp=True) as server:
         url = server.url.replace("redis://", "redis://:wrong-7be2@")
@@ -152,7 +156,7 @@ def test_threat_model_names_existing_tests() -> None:
 def test_limits_match_the_page(settings) -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert f"{MAX_HEAD_BYTES // 1024} KiB, {MAX_HEADERS} headers" in text
-    assert f"connection | {HEAD_SECONDS} s |" in text
+    assert f"first ones | {HEAD_SECONDS} s |" in text
     assert f"without a valid key | {UNKNOWN_BYTES // 1024} KiB |" in text
     assert f"| {STUCK_SECONDS} s without progress |" in text
     assert f"`SENTINEL_MAX_CONNECTIONS`, {settings.SENTINEL_MAX_CONNECTIONS} |" in text

@@ -36,7 +36,7 @@ KINDS = (
 PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "owner": "user-7"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 MOVE_FORM = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}
-DRAIN_FORM = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}
+MOVE_ALL = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}
 OBJECT = "resp_1"
 ALL_APIS = {
     "model": "echo-small",
@@ -61,7 +61,7 @@ class Route:
     outside: dict[str, int | str] = field(default_factory=lambda: {"other": "login"})
 
     def call(self, method: str) -> tuple[str, int, int]:
-        """Return what a method needs, and what it answers then to those who may view and to those who may not."""
+        """Return the permission that a method needs, and its answers to users who may view and to others."""
         same = "GET" if method == "HEAD" and "HEAD" not in self.calls else method
         needs, statuses = self.calls.get(same, self.calls["other"]).split()
         seen, _, unseen = statuses.partition("/")
@@ -119,14 +119,6 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 OBJECT_ID = f"(?P<object_id>{ID})"
 ANY_ID = r"(?P<conversation_id>(?s:.*))/\Z"
 OPERATION = "api/sessions/^operations/(?P<operation_key>[0-9a-f]{32})"
-OLD_ID = r"api/sessions/^(?!(?:id|history|touch|rebind|operations)/)(?P<conversation_id>(?s:.*))"
-OLD_API_PATHS = {
-    rf"{OLD_ID}/history/\Z": _api("conv-1/history/", GET="view 200"),
-    rf"{OLD_ID}/touch/\Z": _api("conv-1/touch/", GET="view 405", POST="change 200/204"),
-    rf"{OLD_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 405", POST="change 200/204"),
-    rf"{OLD_ID}/\Z": _api("conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
-}
-"""The paths of version 0.1."""
 SESSION_PAGES = {
     "": _page(SESSION, GET="view 200", other="view 405"),
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
@@ -139,7 +131,8 @@ SESSION_PAGES = {
         POST="change 302",
         other="change 405",
     ),
-    "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
+    "move-all/": _page(f"{SESSION}move-all/", body=MOVE_ALL, GET="view 200", POST="view+change 302", other="view 405"),
+    "drain/": _page(f"{SESSION}drain/", GET="view 302", other="view 405"),
     "bulk/": _page(f"{SESSION}bulk/?provider=openai", GET="view 200", other="view 405"),
     "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
     "owners/": _page(f"{SESSION}owners/", GET="view 200", other="view 405"),
@@ -250,7 +243,6 @@ ROUTES: dict[str, Route] = {
     rf"api/sessions/^history/{ANY_ID}": _api("history/conv-1/", GET="view 200"),
     rf"api/sessions/^touch/{ANY_ID}": _api("touch/conv-1/", GET="view 405", POST="change 200/204"),
     rf"api/sessions/^rebind/{ANY_ID}": _api("rebind/conv-1/", MOVE, GET="view 405", POST="change 200/204"),
-    **OLD_API_PATHS,
     "api/sessions/^": _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API
     "v1/chat/completions": _key("/v1/chat/completions", POST="owner 200"),

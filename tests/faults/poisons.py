@@ -50,10 +50,17 @@ VALUES = {
     "empty": b"",
 }
 
+STRUCTURES = tuple(f"sentinel:{name}:" for name in ("{index}", "history", "created", "trail", "usage"))
+"""How keys begin under which no string belongs."""
+ANY_STRING = ("number", "megabyte")
+"""Under such a key Redis refuses each command, whatever the string; its length may still matter."""
+
 
 def poisons(place: str) -> dict[str, Callable[[redis.Redis, str], Any]]:
     """Return what to put under an empty key, by name; more for a session, whose fields may be wrong."""
     values = VALUES | UNREADABLE if place.startswith(keys.session_prefix()) else VALUES
+    if place.startswith(STRUCTURES):
+        values = {name: VALUES[name] for name in ANY_STRING}
     return {name: lambda raw, key, value=value: raw.set(key, value) for name, value in values.items()} | TYPES
 
 

@@ -7,15 +7,16 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from django.core.management import call_command
 from django.urls import reverse
 
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import ECHO
 from sessions_sticky import Session, SessionManager
+from sessions_sticky.management.commands.sessions import Command
 from sessions_sticky.queries import doctor
 from tests.faults import methods
 from tests.faults.poisons import BOUND, OBJECT
@@ -24,11 +25,12 @@ from tests.sessions_sticky.admin.pages import BASE, page_of
 from tests.sessions_sticky.calls import method_of, sample
 
 if TYPE_CHECKING:
+    from django.core.management.base import CommandParser
     from django.test import Client
     from rest_framework.test import APIClient
 
 API = "/api/sessions/"
-DRAINING = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
+MOVING_ALL = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
 FILTERS = ({"provider": "echo-one"}, {"owner": "ann"}, BOUND)
 API_PATHS = (
     *(API, f"{API}?provider=echo-one&owner=ann", f"{API}stats/", f"{API}operations/"),
@@ -69,7 +71,9 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
 
 def pages(eyes: Eyes) -> list[str]:
     """Return the paths of the admin's pages."""
-    named = [reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "drain")]
+    named = [
+        reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "move_all")
+    ]
     details = [page_of(each, name) for each in ("conv-1", "conv-2") for name in ("change", "history")]
     return [*named, f"{BASE}?provider=echo-one", *details, f"{BASE}operations/{eyes.job}/", "/admin/all/"]
 
@@ -92,7 +96,7 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
     for name, body in {"touch": None, "rebind": move}.items():
         path = f"{API}{name}/conv-2/"
         yield path, _failed(eyes.api.post(path, json.dumps(body) if body else "", content_type="application/json"))
-    yield "drain", _failed(eyes.browser.get(f"{BASE}drain/", DRAINING))
+    yield "move all", _failed(eyes.browser.get(f"{BASE}move-all/", MOVING_ALL))
     for name in ("stop", "resume"):
         path = f"{API}operations/{eyes.job}/{name}/"
         yield path, _failed(eyes.api.post(path))
@@ -103,10 +107,16 @@ def bound(conversation_id: str) -> Session:
     return sample(conversation_id, **BOUND)
 
 
+@cache
+def parser() -> CommandParser:
+    """Return the parser of the command; `call_command` makes one for each call, which takes longer than most calls."""
+    return Command().create_parser("manage.py", "sessions")
+
+
 def run(*command: str) -> str:
     """Return what a command prints."""
     out = io.StringIO()
-    call_command("sessions", *command, stdout=out, stderr=out)
+    Command().execute(**vars(parser().parse_args(command)), stdout=out, stderr=out)
     return out.getvalue()
 
 

@@ -160,10 +160,10 @@ def test_chats_continue_when_slots_are_moved(cluster: Cluster, setup: str, exper
                 assert session.provider == KNOWN[conversation_id]
 
     def move(cluster: Cluster) -> None:
-        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.05))
+        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.01))
         for conversation_id in list(KNOWN)[:10]:
             cluster.move_slot(keys.session(conversation_id), pause=partial(look, conversation_id))
-        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.05))
+        cluster.move_slot(keys.index_all(), pause=lambda: time.sleep(0.01))
 
     outage = suffer(cluster, move)
     assert not [line for line in outage.logged if "degraded" in line and "moving" in line]
@@ -171,6 +171,6 @@ def test_chats_continue_when_slots_are_moved(cluster: Cluster, setup: str, exper
         7,
         "Cluster: slots moved",
         setup=setup,
-        fault="the slot of the index moved twice with 50 ms between keys, and 10 slots of sessions",
+        fault="the slot of the index moved twice with 10 ms between keys, and 10 slots of sessions",
         figures={**outage.figures(), **check_listing()},
     )

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from tests.conftest import REAL_STORES
-from tests.sessions_sticky import racer
+from tests.faults import racer
 
-PROCESSES, ROUNDS = 8, 500
+PROCESSES, ROUNDS = 8, 200
 SEVERAL = {"sentinel": "a Sentinel's primary and 2 replicas", "cluster": "a Cluster of 3 primaries and 3 replicas"}
 
 

@@ -18,7 +18,7 @@ from tests.gateway.workers import Workers, providers_file, wait_until
 from tests.servers import Server
 
 TTL_MS = 86_400_000
-CONVERSATIONS = 300
+CONVERSATIONS = 100
 RATE = 200
 SLOW_SECONDS = 0.8 * SOCKET_TIMEOUT_SECONDS
 """Who took longer has waited for the store."""
@@ -151,7 +151,7 @@ async def suffer(
 def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
     """Waiting is bounded; after a first wait of all, only one request of each worker does it in a second.
 
-    `usual` is the longest answer of the same load on the same machine while the store is well.
+    `usual` is the longest answer of the same load on the same machine with a working store.
     """
     worst = max(reply.seconds for reply in replies)
     assert worst < WORST_SECONDS + usual, (worst, usual)

@@ -43,6 +43,7 @@ async def spill(north: Upstream) -> list[Call]:
     return [await ask(chat(conversation_id=each)) for each in IDS]
 
 
+@pytest.mark.slow
 async def test_spill_over_prefers_a_provider_of_the_same_account(gateway: Settings, north: Upstream, south: Upstream):
     gateway.SENTINEL_PROVIDERS = providers(north, south, account="one")
     answers = await spill(north)

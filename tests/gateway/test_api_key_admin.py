@@ -45,6 +45,7 @@ def test_add_shows_a_key_that_works_when_the_owner_is_allowed():
     assert "no-store" in answer["Cache-Control"]
 
 
+@pytest.mark.slow
 def test_add_leaves_the_key_nowhere_when_it_was_shown(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.DEBUG)
     client = user_with(*ALL)

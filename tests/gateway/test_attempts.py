@@ -29,6 +29,7 @@ def abandoned() -> float:
     return metrics.upstream_abandoned.labels("north")._value.get()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 async def test_request_has_one_deadline_when_every_provider_hangs(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream, stream: bool
@@ -44,6 +45,7 @@ async def test_request_has_one_deadline_when_every_provider_hangs(
     assert abandoned() == before + 1
 
 
+@pytest.mark.slow
 async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
     bound_to_north: str, gateway: Settings, north: Upstream
 ) -> None:
@@ -54,11 +56,12 @@ async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
     assert 0.9 < time.monotonic() - begun < 2.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heartbeat", [15, 0.1])
 async def test_stream_is_given_up_at_the_deadline_when_no_content_comes(
     gateway: Settings, only_north: Upstream, monkeypatch: pytest.MonkeyPatch, heartbeat: float
 ) -> None:
-    """A provider's comments pass for signs of life; its queue may have no end."""
+    """A provider's comments pass for an answer; its queue may be endless."""
     monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
     gateway.SENTINEL_HEARTBEAT_SECONDS = heartbeat
@@ -77,6 +80,7 @@ async def test_stream_is_given_up_at_the_deadline_when_no_content_comes(
     assert 0.5 < time.monotonic() - begun < 1.5
 
 
+@pytest.mark.slow
 async def test_stream_may_last_longer_than_the_deadline_when_it_has_content(
     gateway: Settings, only_north: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +122,7 @@ async def test_request_is_tried_at_so_many_providers_as_are_allowed(
     assert len(north.exchanges) == asked
 
 
+@pytest.mark.slow
 async def test_few_further_attempts_are_in_flight_when_a_provider_fails_for_many_requests(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
 ) -> None:
@@ -159,7 +164,7 @@ async def test_request_leaves_its_place_when_its_client_leaves_before_a_further_
 async def test_stream_leaves_its_place_at_its_end_when_another_provider_failed_first(
     bound_to_north: str, gateway: Settings, north: Upstream, failure: Behaviour
 ) -> None:
-    """The garbage collector of a worker runs seldom, so nothing may wait for it."""
+    """The garbage collector of a worker rarely runs, so nothing may wait for it."""
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 1
     north.then(failure)
     gc.disable()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sentinel_project.gateway.apis.chat import ChatCompletions
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import attempts
@@ -88,6 +89,7 @@ def is_cooling() -> bool:
     return routing.health.is_cooling("north", "model-a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", STARTS)
 async def test_provider_cools_down_when_streams_of_several_stall_after_their_prelude(
     north: Upstream, start: str
@@ -98,6 +100,21 @@ async def test_provider_cools_down_when_streams_of_several_stall_after_their_pre
     assert outcome_of(await request(4, path).answer()) == (200, "spilled", "south")
 
 
+@pytest.mark.parametrize("is_finished", [False, True])
+async def test_stream_of_an_api_without_a_last_event_ends_as_the_api_says(
+    only_north: Upstream, monkeypatch: pytest.MonkeyPatch, is_finished: bool
+) -> None:
+    """`may_end_after` decides; `[DONE]` is then an event like others."""
+    monkeypatch.setattr(ChatCompletions, "end_marker", None)
+    finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n' if is_finished else b""
+    whole = WORD + b"data: [DONE]\n\n" + WORD + finish
+    only_north.then(lambda exchange: exchange.send(200, whole, content_type="text/event-stream"))
+    answered = await request(1).answer()
+    assert answered.body.startswith(whole)
+    assert (b"upstream_incomplete" in answered.body) is not is_finished
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("beat", BEATS)
 async def test_provider_cools_down_when_streams_of_several_have_heartbeats_only(
     impatient: Settings, north: Upstream, beat: str
@@ -117,18 +134,21 @@ BREAKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BREAKS)
 async def test_provider_cools_down_when_streams_of_several_break(north: Upstream, kind: str) -> None:
     await meet(north, BREAKS[kind], 1, 2, 3)
     await until(is_cooling)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stalls", "end after the prelude"])
 async def test_provider_stays_when_only_one_conversation_breaks_its_streams(north: Upstream, kind: str) -> None:
     await meet(north, BREAKS[kind], 1, 1, 1, 1, 1)
     assert not is_cooling()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stalls", "end after the prelude"])
 async def test_provider_stays_when_streams_complete_between_those_that_break(north: Upstream, kind: str) -> None:
     for number in (1, 2, 3):
@@ -137,6 +157,7 @@ async def test_provider_stays_when_streams_complete_between_those_that_break(nor
     assert not is_cooling()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["invalid_request_error", "request_too_large"])
 @pytest.mark.parametrize("begun", [ROLE, WORD], ids=["prelude", "content"])
 async def test_provider_stays_when_streams_end_with_errors_of_their_requests(
@@ -146,6 +167,7 @@ async def test_provider_stays_when_streams_end_with_errors_of_their_requests(
     assert not is_cooling()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rate_limit_error", "insufficient_quota"])
 async def test_model_or_account_cools_down_at_once_when_a_stream_ends_with_its_limit(
     north: Upstream, kind: str
@@ -154,6 +176,7 @@ async def test_model_or_account_cools_down_at_once_when_a_stream_ends_with_its_l
     await until(is_cooling)
 
 
+@pytest.mark.slow
 async def test_trial_that_stalls_after_its_prelude_does_not_end_the_outage(north: Upstream) -> None:
     routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     routing.health.end_cooldowns("north")
@@ -162,6 +185,7 @@ async def test_trial_that_stalls_after_its_prelude_does_not_end_the_outage(north
     assert routing.health.failing() == ["north"]
 
 
+@pytest.mark.slow
 async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Upstream) -> None:
     routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     routing.health.end_cooldowns("north")

@@ -11,11 +11,6 @@ from sentinel_project.gateway.models import ApiKey
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def quick_passwords(settings: pytest.FixtureRequest) -> None:
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "demo.json"

@@ -48,6 +48,7 @@ async def test_spills_over_when_its_provider_cannot_be_reached(
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("failing", [1, 2])
 @pytest.mark.parametrize("is_reachable", [False, True])
@@ -60,7 +61,7 @@ async def test_request_is_freed_at_once_when_its_providers_fail(
     is_reachable: bool,
     stream: bool,
 ) -> None:
-    """Its body may have megabytes, of which the garbage collector knows nothing."""
+    """A body may be several megabytes, which the garbage collector does not count."""
     if is_reachable:
         for each in (north, south)[:failing]:
             each.then(fails(500))
@@ -123,7 +124,7 @@ async def test_last_error_names_status_and_code_but_no_text_of_the_provider(
     assert routing.health.last_error("north") == error
 
 
-async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
+async def test_chat_skips_a_cooling_provider_and_returns_when_it_answers_again(
     bound_to_north: str, north: Upstream
 ) -> None:
     north.then(fails(429))
@@ -254,6 +255,7 @@ async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     assert len(north.exchanges) <= 1
 
 
+@pytest.mark.slow
 async def test_moves_no_conversation_when_a_provider_flaps(
     gateway: Settings, session_cache: redis.Redis, north: Upstream
 ) -> None:

@@ -227,6 +227,7 @@ def begins_late(exchange: Exchange) -> None:
     answers(exchange)
 
 
+@pytest.mark.slow
 async def test_stream_spills_once_when_its_provider_begins_late(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
 ) -> None:
@@ -246,6 +247,7 @@ async def test_stream_spills_once_when_its_provider_begins_late(
     assert len(north.exchanges) == asked
 
 
+@pytest.mark.slow
 async def test_late_stream_is_waited_for_when_there_is_no_other_provider(
     bound_to_north: str, gateway: Settings, north: Upstream
 ) -> None:
@@ -257,6 +259,7 @@ async def test_late_stream_is_waited_for_when_there_is_no_other_provider(
 REFUSES = {"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}
 
 
+@pytest.mark.slow
 async def test_conversation_waits_for_its_provider_that_asks_for_a_moment(bound_to_north, north, south):
     """Its prompt is cached there, and would have to be computed again elsewhere."""
     north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
@@ -272,6 +275,7 @@ async def test_conversation_spills_when_its_provider_asks_for_longer(bound_to_no
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
 
 
+@pytest.mark.slow
 async def test_conversation_spills_when_its_provider_refuses_again_while_it_waits(bound_to_north, north, south):
     north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
     await say(bound_to_north)

@@ -82,6 +82,7 @@ async def test_chat_answers_429_with_the_shortest_time_when_all_state_one(
     assert len(north.exchanges) == len(south.exchanges) == 1
 
 
+@pytest.mark.slow
 async def test_few_requests_are_in_flight_to_a_provider_that_is_asked_while_it_cools_down(
     gateway: Settings, only_north: Upstream
 ) -> None:
@@ -102,6 +103,7 @@ async def test_few_requests_are_in_flight_to_a_provider_that_is_asked_while_it_c
     assert not routing.health.failing()
 
 
+@pytest.mark.slow
 async def test_chat_answers_503_when_a_provider_that_cools_down_keeps_all_waiting(
     gateway: Settings, only_north: Upstream
 ) -> None:

@@ -47,6 +47,7 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     assert event.reason == answer.headers["x-session-rebind-reason"]
 
 
+@pytest.mark.slow
 async def test_chat_is_rebound_to_the_model_asked_for_when_its_own_is_not_configured(gateway, session_cache, north):
     bind(session_cache, "conv-1", provider="old", model="model-a")
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-b",)),)
@@ -98,6 +99,7 @@ async def test_chat_answers_503_when_all_weights_are_0(gateway, session_cache, n
     assert session_cache.dbsize() == 0
 
 
+@pytest.mark.slow
 async def test_new_conversations_follow_the_weights_when_they_differ(gateway, north: Upstream, south: Upstream):
     gateway.SENTINEL_PROVIDERS = (provider(north, weight=9), provider(south, weight=1))
     for number in range(100):

@@ -20,8 +20,10 @@ from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_slot
+from sentinel_project.gateway.upstream import probes
+from sentinel_project.gateway.upstream.probes import probe_forever
 from sessions_sticky import cache_config
 from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
@@ -71,6 +73,7 @@ async def other_worker_knows(providers: list[Provider]) -> None:
         await until(lambda: cools(other))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: list[Provider]) -> None:
     one, other = worker(), worker()
@@ -82,6 +85,7 @@ async def test_other_worker_knows_within_a_second_when_one_learns(north_alone: l
         await until(lambda: not cools(one))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_the_error_and_since_when_a_provider_fails(north_alone: list[Provider]) -> None:
     one, other = worker(), worker()
@@ -95,6 +99,7 @@ async def test_other_worker_knows_the_error_and_since_when_a_provider_fails(nort
         assert abs(since - mine) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_the_database_stalls(north_alone: list[Provider]) -> None:
     answers = threading.Event()
@@ -107,6 +112,7 @@ async def test_other_worker_knows_within_a_second_when_the_database_stalls(north
         await stalled
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_other_worker_knows_within_a_second_when_names_are_looked_up_without_end(
     north_alone: list[Provider],
@@ -134,6 +140,7 @@ async def test_new_worker_loads_the_shared_state_at_once(
         await until(lambda: cools(newcomer))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 @pytest.mark.parametrize(
     "change", [{"base_url": "http://127.0.0.1:1/v1"}, {"api_key": "another"}, {"query": {"a": "b"}}]
@@ -151,6 +158,7 @@ async def test_new_worker_begins_afresh_when_it_has_another_endpoint_or_key(
         assert not cools(restarted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [b"[]", b'{"provider": "x"}', b"3", b'"text"', b"null"])
 async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
@@ -174,6 +182,7 @@ def test_record_is_passed_over_when_it_cannot_be_true(
         assert len(health_sync.read(north_alone, time.monotonic)["north"]) == expected
 
 
+@pytest.mark.slow
 async def test_clock_of_another_process_does_not_matter(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
@@ -188,6 +197,7 @@ async def test_clock_of_another_process_does_not_matter(
         await until(lambda: not cools(ahead))
 
 
+@pytest.mark.slow
 async def test_both_slots_are_known_when_two_workers_write_one_record(
     session_cache: redis.Redis, north_alone: list[Provider]
 ) -> None:
@@ -199,6 +209,7 @@ async def test_both_slots_are_known_when_two_workers_write_one_record(
     assert set(one.states["north"]) == {model_slot("model-a"), model_slot("model-b")}
 
 
+@pytest.mark.slow
 async def test_workers_agree_again_when_the_cache_is_back(
     settings: Settings, north_alone: list[Provider], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -217,6 +228,7 @@ async def test_workers_agree_again_when_the_cache_is_back(
         assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("session_cache")
 async def test_recovery_is_not_undone_when_a_worker_that_has_not_heard_of_it_probes(
     north_alone: list[Provider],
@@ -243,10 +255,10 @@ async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> 
 
 
 @pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
-async def test_probe_takes_any_answer_below_500_for_life(
+async def test_probe_counts_any_answer_below_500_as_alive(
     north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
 ) -> None:
-    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.01)
     health = worker()
     health.failed("north", MODEL, DOWN)
     before = health.states["north"][PROVIDER]
@@ -263,7 +275,7 @@ async def test_probe_takes_any_answer_below_500_for_life(
 async def test_probe_asks_only_those_that_fail(
     north: Upstream, south: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.01)
     health = worker()
     dead = Provider(name="dead", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key=None, models=("m",), weight=1)
     health.failed("dead", MODEL, DOWN)

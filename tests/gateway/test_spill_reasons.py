@@ -59,6 +59,7 @@ async def test_rebind_has_its_reason_under_both_names(bound_to_north: str, monke
     assert call.headers["x-session-rebind-reason"] == LOST
 
 
+@pytest.mark.slow
 async def test_spill_has_a_reason_when_the_provider_is_full(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
 ) -> None:
@@ -71,6 +72,7 @@ async def test_spill_has_a_reason_when_the_provider_is_full(
     assert (await first).headers["x-session-outcome"] == "hit"
 
 
+@pytest.mark.slow
 async def test_spill_has_a_reason_when_the_provider_is_slow(
     bound_to_north: str, gateway: Settings, north: Upstream, south: Upstream
 ) -> None:

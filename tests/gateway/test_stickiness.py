@@ -33,6 +33,7 @@ def new_id() -> str:
     return f"conv-{uuid.uuid4()}"
 
 
+@pytest.mark.slow
 def test_chat_keeps_provider_and_model_when_another_model_is_asked_for(client, north: Upstream, south: Upstream):
     conversation_id = new_id()
     first = client.post("/chat/completions", json=chat("model-a", conversation_id=conversation_id))
@@ -50,6 +51,7 @@ def test_chat_keeps_provider_and_model_when_another_model_is_asked_for(client, n
     assert {len(north.exchanges), len(south.exchanges)} == {0, 5}
 
 
+@pytest.mark.slow
 def test_chat_spreads_over_providers_when_conversations_differ(client, north: Upstream, south: Upstream):
     for _ in range(40):
         client.post("/chat/completions", json=chat(conversation_id=new_id())).raise_for_status()
@@ -83,6 +85,7 @@ def test_chat_follows_the_session_when_another_program_wrote_it(client, store: r
     assert store.pttl(f"sentinel:session:{conversation_id}") > 86_000_000
 
 
+@pytest.mark.slow
 async def test_chat_starts_again_when_the_session_has_expired(gateway, session_cache):
     gateway.SESSION_TTL_SECONDS = 1
     await ask(chat("model-a", conversation_id="conv-1"))
@@ -131,6 +134,7 @@ def test_stream_passes_chunks_on_when_the_upstream_has_not_finished(client, nort
         assert b'"second"' in b"".join(parts)
 
 
+@pytest.mark.slow
 def test_chats_bind_once_when_many_begin_one_conversation_at_once(client, live, north: Upstream, south: Upstream):
     async def race() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers) as racer:

@@ -78,7 +78,7 @@ async def ended(fleet: Fleet) -> None:
 
 
 async def begin_stream(http: aiohttp.ClientSession, **how: Any) -> aiohttp.ClientResponse:
-    """Return a stream of which the first event has come."""
+    """Return a stream whose first event has arrived."""
     answer = await http.post(CHAT, json=chat(stream=True, conversation_id="conv-1", test=how))
     assert answer.status == 200
     await answer.content.readuntil(b"\n\n")
@@ -192,7 +192,7 @@ async def test_no_request_fails_when_workers_are_restarted_under_load(start: Sta
         restarting = asyncio.create_task(restart())
         replies = []
         while not restarting.done():
-            replies += await clients.load(ids, seconds=0.5, rate=120)
+            replies += await clients.load(ids, seconds=0.5, rate=60)
         await restarting
     tell("restarts", replies)
     assert not failed(replies)
@@ -204,12 +204,12 @@ async def test_no_request_fails_when_uvicorn_replaces_its_workers(start: Start) 
     fleet = start(2, UVICORN)
     before = fleet.workers()
     async with Clients([fleet.url], fleet.key) as clients:
-        await clients.load(["conv-1"], seconds=0.5, rate=120)
+        await clients.load(["conv-1"], seconds=0.5, rate=60)
         fleet.process.send_signal(signal.SIGHUP)
         replies = []
         async with asyncio.timeout(60):
             while set(before) & set(fleet.workers()):
-                replies += await clients.load([f"conv-{n}" for n in range(60)], seconds=0.5, rate=120)
+                replies += await clients.load([f"conv-{n}" for n in range(60)], seconds=0.5, rate=60)
     tell("rolling restart", replies)
     assert not failed(replies)
     assert len(fleet.workers()) == 2

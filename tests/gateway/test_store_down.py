@@ -101,6 +101,7 @@ async def test_readyz_fails_but_healthz_succeeds_when_the_store_is_down(down: Se
     assert (await async_client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 async def test_chat_binds_again_when_the_store_comes_back(down: Server, async_client):
     await ask(chat("model-a", conversation_id="conv-1"))

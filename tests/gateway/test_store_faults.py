@@ -28,8 +28,8 @@ from tests.servers import VALKEY, Server, free_port, start_server
 
 pytestmark = pytest.mark.slow
 
-SLOW_LOADING = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
-"""5 ms a key, during which the server replies LOADING: longer than the workers' breakers are open."""
+SLOW_LOADING = ("--key-load-delay", "15000", "--loading-process-events-interval-bytes", "1024")
+"""15 ms a key, during which the server replies LOADING: longer than the workers' breakers are open."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def upstreams() -> Iterator[UpstreamProcess]:
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory, upstreams: UpstreamProcess) -> Iterator[Ground]:
-    """Two workers, a store of their own, 300 conversations that both have seen."""
+    """Two workers, a store of their own, 100 conversations that both have seen."""
     with (
         start_server(VALKEY, *SLOW_LOADING, tcp=True) as store,
         start_workers(tmp_path_factory.mktemp("workers"), store.url, upstreams) as workers,

@@ -151,6 +151,7 @@ async def test_stream_ends_with_a_readable_error_event_when_it_breaks_off_within
     assert parsed[-1]["error"]["code"] == "upstream_unreachable"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "outcome"), [(1.5, (200, "spilled", "south")), (2.5, (200, "hit", "north"))])
 async def test_prelude_is_held_for_two_seconds(bound_to_north, north, seconds, outcome):
     def queues(exchange: Exchange) -> None:
@@ -165,6 +166,7 @@ async def test_prelude_is_held_for_two_seconds(bound_to_north, north, seconds, o
     assert outcome_of(await ask(chat(conversation_id=bound_to_north, stream=True))) == outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kib", "outcome"), [(60, (200, "spilled", "south")), (68, (200, "hit", "north"))])
 async def test_prelude_is_held_up_to_64_kib(bound_to_north, north, kib, outcome):
     def queues(exchange: Exchange) -> None:
@@ -196,6 +198,7 @@ async def test_stream_ends_with_an_error_event_when_it_stalls(gateway, only_nort
     assert json.loads(error)["error"]["code"] == "upstream_timeout"
 
 
+@pytest.mark.slow
 async def test_stream_continues_when_it_is_slow_but_never_stalls(gateway, only_north: Upstream):
     def slow(exchange: Exchange) -> None:
         exchange.begin()
@@ -209,6 +212,7 @@ async def test_stream_continues_when_it_is_slow_but_never_stalls(gateway, only_n
     assert events((await ask(chat(stream=True))).body)[-1] == "[DONE]"
 
 
+@pytest.mark.slow
 async def test_stream_may_be_silent_for_longer_than_the_first_byte_timeout(gateway, only_north: Upstream):
     def pauses(exchange: Exchange) -> None:
         exchange.begin()
@@ -265,6 +269,7 @@ def quiet_for(seconds: float, *, then: bytes = DONE) -> Behaviour:
     return behave
 
 
+@pytest.mark.slow
 async def test_client_gets_heartbeats_while_a_stream_is_quiet(gateway, only_north: Upstream):
     gateway.SENTINEL_HEARTBEAT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1, 5
     only_north.then(quiet_for(0.55))
@@ -274,6 +279,7 @@ async def test_client_gets_heartbeats_while_a_stream_is_quiet(gateway, only_nort
     assert body.endswith(b"data: [DONE]\n\n")
 
 
+@pytest.mark.slow
 async def test_stream_ends_after_the_idle_time_when_its_heartbeats_are_shorter(gateway, only_north: Upstream):
     gateway.SENTINEL_HEARTBEAT_SECONDS, gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1, 0.35
     only_north.then(quiet_for(2))
@@ -282,6 +288,7 @@ async def test_stream_ends_after_the_idle_time_when_its_heartbeats_are_shorter(g
     assert b"upstream_timeout" in body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heartbeat", [0, 5])
 async def test_client_gets_no_heartbeat_when_none_is_due(gateway, only_north: Upstream, heartbeat):
     gateway.SENTINEL_HEARTBEAT_SECONDS = heartbeat

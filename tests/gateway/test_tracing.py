@@ -56,6 +56,7 @@ def named(request: dict[str, Any]) -> list[tuple[str, str]]:
     return [(span["name"], span["attributes"].get("sentinel.provider", "")) for span in request["below"]]
 
 
+@pytest.mark.slow
 def test_request_is_a_child_of_the_clients_span_and_has_its_route(traced: dict[str, Any]):
     plain = requests(traced)[0]
     assert plain["name"] == "POST /v1/chat/completions"
@@ -132,6 +133,7 @@ def test_functions_are_unchanged_without_traces(decorate: Any):
     assert not any(hasattr(each, "__wrapped__") for each in (plan_request, client.call, headers.to_provider))
 
 
+@pytest.mark.slow
 def test_start_names_the_missing_package():
     hide = "import sys; sys.modules['opentelemetry'] = None; import sentinel_project.settings"
     done = run("-c", hide)

@@ -32,6 +32,7 @@ def release_soon(app: App, seconds: float = SECONDS) -> None:
     threading.Timer(seconds, app.release.set).start()
 
 
+@pytest.mark.slow
 def test_pipelined_requests_are_answered_in_order(connect: Connect, app: App) -> None:
     client = connect()
     client.sendall(WAIT + POST + NEXT + LAST + NEVER)
@@ -54,6 +55,7 @@ def test_earlier_answers_come_first_when_a_pipelined_request_is_refused(
     assert [path for _, path, _ in app.requests] == ["/wait", "/chat"]
 
 
+@pytest.mark.slow
 def test_pipeline_is_bounded_when_it_is_filled_faster_than_answered(connect: Connect, app: App) -> None:
     client = connect()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
@@ -70,6 +72,7 @@ def test_pipeline_is_bounded_when_it_is_filled_faster_than_answered(connect: Con
     assert unanswered < 1_500_000  # most of it in the sockets' buffers
 
 
+@pytest.mark.slow
 def test_pipeline_is_answered_when_it_is_long(connect: Connect, app: App) -> None:
     client = connect()
     count = 3_333
@@ -92,6 +95,7 @@ def stop_sending_then_close(client: socket.socket) -> None:
     client.close()
 
 
+@pytest.mark.slow
 @behind
 @pytest.mark.parametrize("leave", [close, reset, stop_sending_then_close])
 def test_request_ends_and_those_behind_it_are_not_served_when_the_client_leaves(
@@ -122,6 +126,7 @@ def test_nothing_is_logged_when_a_client_leaves_behind_garbage(
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 2 * SECONDS], ids=["at once", "after a while"])
 def test_answers_come_when_a_client_stops_sending(connect: Connect, app: App, seconds: float) -> None:
     client = connect()
@@ -134,6 +139,7 @@ def test_answers_come_when_a_client_stops_sending(connect: Connect, app: App, se
     assert app.served == 3
 
 
+@pytest.mark.slow
 def test_large_answer_is_whole_when_the_client_stops_sending_within_it(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,9 +55,7 @@ def test_stream_has_no_end_when_the_application_fails_within_it(connect: Connect
     assert get(connect, "/broken")[1] == b"3\r\none\r\n3\r\ntwo\r\n"
 
 
-def test_client_that_left_before_its_stream_began_is_noticed_while_the_stream_is_quiet(
-    connect: Connect, app: App
-) -> None:
+def test_client_that_left_before_its_stream_is_noticed_while_the_stream_is_quiet(connect: Connect, app: App) -> None:
     client = connect()
     client.sendall(b"GET /quiet HTTP/1.1\r\nHost: h\r\n\r\n")
     client.close()
@@ -72,6 +70,7 @@ def test_half_closed_client_gets_its_quiet_stream(connect: Connect, app: App) ->
     assert b"one" in client.recv(2**16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/", "/stream", "/unread"])
 def test_exchange_is_freed_at_once_when_its_response_is_complete(connect: Connect, path: str) -> None:
     """One that waits for the garbage collector holds its request, its headers and its task until then."""

@@ -58,6 +58,7 @@ def test_ranking_is_that_of_the_vector(vector):
     assert rendezvous(vector["id"], backwards) == vector["ranking"]
 
 
+@pytest.mark.slow
 def test_node_program_agrees_with_every_vector(node):
     ran = subprocess.run([node, PROGRAM, "vectors", VECTORS], capture_output=True, text=True, check=False)
     cases = sum(len(value) for family, value in json.loads(VECTORS.read_text()).items() if family != "about")

@@ -42,6 +42,7 @@ def test_unknown_name_raises_attribute_error():
         _ = sessions_sticky.nonsense
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "unloaded"),
     [
@@ -56,6 +57,7 @@ def test_import_loads_no_more_than_it_needs(code, unloaded):
     assert (ran.stdout.strip(), ran.stderr) == ("[]", "")
 
 
+@pytest.mark.slow
 def test_import_reads_no_settings_and_opens_nothing_before_the_first_call():
     ran = run_python(
         """

@@ -129,6 +129,7 @@ def test_ttl_follows_the_setting_at_once_unless_the_manager_has_its_own(raw, set
 
 
 # Only real servers: 100 examples on fakeredis show nothing more.
+@pytest.mark.slow
 @pytest.mark.parametrize("store_name", REAL_STORES[:1], indirect=True)
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(ALLOWED, NAME, NAME, TEXT)

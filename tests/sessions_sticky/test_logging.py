@@ -111,6 +111,7 @@ def test_owner_is_in_no_record_or_error_when_the_server_repeats_the_arguments(se
     assert_no_owner(caplog, *raised)
 
 
+@pytest.mark.slow
 def test_library_configures_no_handler_and_no_level():
     ran = run_python(
         """

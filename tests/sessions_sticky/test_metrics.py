@@ -36,7 +36,7 @@ if {on}:
 
 
 def run(*, on: bool) -> str:
-    """Run a program of its own, without a folder for several processes; return what it prints."""
+    """Run a separate program, without a folder for several processes; return its output."""
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(on=on)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -49,10 +49,12 @@ def no_labels_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "_seen", {})
 
 
+@pytest.mark.slow
 def test_prometheus_client_is_not_imported_when_metrics_are_off():
     assert run(on=False) == "False\n"
 
 
+@pytest.mark.slow
 def test_resolutions_are_counted_and_timed_when_metrics_are_on():
     exported = run(on=True)
     assert 'sessions_sticky_resolutions_total{outcome="created",provider="openai"} 1.0' in exported

@@ -10,7 +10,6 @@ import pytest
 
 from sessions_sticky import Outcome, SessionConflict
 from tests.conftest import SHARDED_STORES
-from tests.sessions_sticky import racer
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 
 RACERS = 8
@@ -36,16 +35,6 @@ def together():
 
     with ThreadPoolExecutor(RACERS) as pool:
         yield run
-
-
-@on_real
-def test_resolve_gives_all_racers_one_session_when_processes_race(manager, request, store_name):
-    """Fewer of them than in tests/faults/test_create_race.py, for the quick part."""
-    rounds = racer.run(request.getfixturevalue(f"{store_name}_url"), processes=2, rounds=20)
-    for number, answers in enumerate(rounds):
-        winner = manager.get(f"race-{number}").provider
-        assert sorted(set(answers)) == [(winner, "created"), (winner, "hit")]
-        assert answers.count((winner, "created")) == 1
 
 
 @not_on_database

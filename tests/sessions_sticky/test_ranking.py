@@ -36,6 +36,7 @@ def test_rendezvous_ranks_a_thousand_conversations_as_ever():
     assert hashlib.sha256(firsts.encode()).hexdigest()[:16] == "48e79a4728590c37"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), MAPPINGS, st.randoms())
 def test_rendezvous_ranks_every_name_once_whatever_the_order_of_the_mapping(conversation_id, weights, random):
     shuffled = random.sample(list(weights.items()), len(weights))
@@ -44,6 +45,7 @@ def test_rendezvous_ranks_every_name_once_whatever_the_order_of_the_mapping(conv
     assert sorted(ranking) == sorted(weights)
 
 
+@pytest.mark.slow
 def test_rendezvous_shares_conversations_by_weight():
     weights = {"big": 3, "small": 1, "tiny": 0.5}
     firsts = Counter(rendezvous(conversation_id, weights)[0] for conversation_id in IDS)

@@ -79,7 +79,7 @@ def timed(call, *args, **kwargs):
 def test_every_method_raises_in_time_when_the_store_is_down(down, call, settings, method):
     settings.SESSIONS_STICKY = {"ON_STORE_ERROR": "raise"}
     args, kwargs = arguments(method, sample())
-    for _ in range(2):  # the second meets the breaker
+    for _ in range(2):  # the breaker refuses the second
         with pytest.raises(SessionStoreUnavailable):
             timed(call, method, *args, **kwargs)
 
@@ -106,7 +106,7 @@ def test_resolve_refuses_an_invalid_proposal_when_the_store_is_down(down, call):
 
 
 @pytest.mark.parametrize("failure", ["kill", "stop"])
-def test_resolve_keeps_to_the_session_last_seen_when_the_store_goes_down(server, call, failure):
+def test_resolve_returns_the_session_last_seen_when_the_store_goes_down(server, call, failure):
     bound = call("resolve", "conv-123", **PROPOSAL).session
     getattr(server, failure)()
     assert timed(call, "resolve", "conv-123", **OTHER) == (bound, Outcome.DEGRADED)
@@ -164,6 +164,7 @@ def test_connections_to_a_demoted_primary_end_when_its_address_is_reused(setting
         assert resolve() == [(session, Outcome.CREATED) for session in bound]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("failure", "repair"), [("kill", "start"), ("stop", "cont")])
 def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
     server, call, monkeypatch, failure, repair
@@ -202,6 +203,7 @@ def test_resolve_claims_no_binding_when_the_cache_takes_and_has_nothing(settings
     assert manager.resolve("conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
 
+@pytest.mark.parametrize("store_name", ["locmem"], indirect=True)
 def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_path, call):
     folder = tmp_path / "kept"
     backend = "django.core.cache.backends.filebased.FileBasedCache"
@@ -209,7 +211,7 @@ def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_p
     assert call("get", "conv-123") is None
     folder.rmdir()
     folder.touch()
-    with pytest.raises(SessionStoreUnavailable, match="NotADirectoryError"):
+    with pytest.raises(SessionStoreUnavailable, match=r"NotADirectoryError|FileExistsError"):  # an old cache, a new one
         call("get", "conv-123")
     assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
@@ -253,6 +255,7 @@ class Maintained(socketserver.BaseRequestHandler):
                 self.request.sendall(b">3\r\n+MIGRATING\r\n:1\r\n:60\r\n")
 
 
+@pytest.mark.slow
 def test_timeouts_stay_when_the_server_announces_maintenance(settings, monkeypatch):
     monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:

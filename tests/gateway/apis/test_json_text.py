@@ -42,6 +42,7 @@ def test_change_items_keeps_other_bytes_when_items_are_removed(text, left):
     assert json_text.change_items(text, drop(b"2")) == left
 
 
+@pytest.mark.slow
 @given(items=st.lists(JSON, max_size=5), style=STYLES, removed=st.sets(st.integers(0, 4)))
 def test_change_items_removes_exactly_the_chosen_items(items, style, removed):
     numbers = iter(range(len(items)))
@@ -53,6 +54,7 @@ def test_change_items_removes_exactly_the_chosen_items(items, style, removed):
     assert json.loads(left) == [item for at, item in enumerate(items) if at not in removed]
 
 
+@pytest.mark.slow
 @given(fields=st.dictionaries(st.text(max_size=4), JSON, min_size=1, max_size=5), style=STYLES)
 def test_change_field_changes_exactly_one_value(fields, style):
     text = json.dumps(fields, **style).encode(errors="surrogatepass")

@@ -74,6 +74,7 @@ async def test_response_is_deleted_where_it_is(accounts, made):
     assert len(set(asked(accounts))) == 1
 
 
+@pytest.mark.slow
 async def test_response_in_the_background_is_polled_and_cancelled(accounts):
     first, second = await respond("a", background=True), await respond("b", background=True)
     assert (first.json["status"], second.json["status"]) == ("queued", "queued")

@@ -85,6 +85,7 @@ def patient(accounts, gateway, monkeypatch):
         upstream.restore()
 
 
+@pytest.mark.slow
 async def test_conversations_stay_where_they_are_warm_when_their_provider_came_back_cold(patient):
     north, _ = patient
     conversations = all_bound_to_north()
@@ -111,6 +112,7 @@ async def test_conversations_stay_where_they_are_warm_when_their_provider_came_b
     assert [event.reason for event in sessions.history(NAMES[-1]) if event.kind == "rebound"] == [CAME_BACK_COLD]
 
 
+@pytest.mark.slow
 async def test_conversations_return_when_their_provider_came_back_warm(patient):
     north, _ = patient
     conversations = all_bound_to_north()
@@ -174,8 +176,8 @@ async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(p
     assert outcome_of(answered)[2] == "north"
 
 
-async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
-    """Its cache at home has expired, and another provider answers: still it only spills."""
+async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_support(patient, gateway, monkeypatch):
+    """Its cache at home has expired and another provider answers; it still only spills over."""
     north, south = patient
     (conversation, *_) = all_bound_to_north()
     async with flushing():
@@ -291,7 +293,7 @@ async def test_provider_is_cold_when_two_conversations_in_a_row_read_less_than_h
     assert (await known(trail(south=(100, 2_000), north=(300, 2_000)))).returning is not None
 
 
-async def test_one_conversation_alone_shows_nothing(known):
+async def test_a_single_conversation_proves_nothing(known):
     away = trail(south=(100, 2_000), north=(50, 2_000))
     for _ in range(3):
         (await known(away)).returning.end("north", Usage(3_000))
@@ -381,7 +383,7 @@ async def test_conversations_return_one_at_a_time_while_their_provider_keeps_fai
     assert await known(away) is None
 
 
-async def test_failing_providers_are_noted_although_other_workers_met_them(known):
+async def test_failing_providers_of_other_workers_are_noted(known):
     warmth = Warmth()
     known.health.failed("south", MODEL, Failure(Cools.PROVIDER))
     watching = asyncio.create_task(watch_forever(warmth, known.health, 0.01))

@@ -54,6 +54,7 @@ def test_pages_work_when_the_id_is_hostile(ada: Client, session_cache: redis.Red
     assert sessions.get(conversation_id) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE)
 def test_pages_show_text_when_a_value_is_hostile(ada: Client, session_cache: redis.Redis, text: str) -> None:
     session = sessions.create(text, text, text, text)

@@ -177,6 +177,7 @@ def test_panel_is_shown_when_a_project_registers_one(
     assert "A panel of ours" not in ada.get(RECENT).text
 
 
+@pytest.mark.slow
 def test_first_panel_is_above_the_figures_and_stays_when_the_store_is_down(
     ada: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_page_gives_advice_when_the_store_is_down(ada: Client, settings: Setting
         assert misleading not in response.text
 
 
+@pytest.mark.slow
 def test_page_gives_advice_when_the_store_stalls_and_recovers(ada: Client, settings: Settings) -> None:
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}

@@ -50,6 +50,7 @@ def operations(document: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_document_is_valid_and_without_warnings_when_generated() -> None:
     out = StringIO()
     call_command("spectacular", validate=True, fail_on_warn=True, stdout=out)
@@ -113,6 +114,7 @@ def test_document_is_public_without_a_login(client: Client, path: str) -> None:
     assert client.get(path, headers={"authorization": "Token wrong"}).status_code == 200
 
 
+@pytest.mark.slow
 def test_document_is_generated_once_for_each_language(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     get_schema = SchemaGenerator.get_schema

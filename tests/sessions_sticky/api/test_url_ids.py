@@ -28,6 +28,7 @@ PARTS = ["~", "/", ".", "..", "a", "%", "stats", "history", "operations", HEX, "
 hostile = st.lists(st.sampled_from(PARTS), min_size=1, max_size=8).map("".join)
 
 
+@pytest.mark.slow
 @given(hostile | st.text(min_size=1))
 def test_session_path_leads_back_to_the_id_when_any(conversation_id: str) -> None:
     if any("\ud800" <= char <= "\udfff" for char in conversation_id):

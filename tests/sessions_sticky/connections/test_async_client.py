@@ -80,6 +80,7 @@ async def staggered():
     return await asyncio.gather(*tasks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [*runners()])
 @pytest.mark.parametrize("loops", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_loops_leave_no_connection_and_no_descriptor_behind(own, run, loops):
@@ -94,6 +95,7 @@ def test_loops_leave_no_connection_and_no_descriptor_behind(own, run, loops):
     assert len(os.listdir("/dev/fd")) <= descriptors
 
 
+@pytest.mark.slow
 def test_loop_ends_in_peace_when_a_task_still_waits_for_the_store(own, server):
     async def main():
         await resolve()
@@ -115,6 +117,7 @@ async def test_connection_is_reused_within_a_loop(own):
     assert connections(own) == 2  # and the one that asks
 
 
+@pytest.mark.slow
 async def test_many_at_once_share_a_few_connections_and_get_each_their_own_answer(own):
     for expected in (Outcome.CREATED, Outcome.HIT):
         answers = await staggered()
@@ -123,6 +126,7 @@ async def test_many_at_once_share_a_few_connections_and_get_each_their_own_answe
     assert 3 < connections(own) <= 6  # at most four pipelines, a lone command, and the one that asks
 
 
+@pytest.mark.slow
 async def test_many_at_once_take_few_round_trips(own):
     await asyncio.gather(*map(resolve, IDS))
     before = own.info("stats")["total_reads_processed"]
@@ -157,6 +161,7 @@ async def test_others_get_the_error_when_one_caller_is_cancelled(own, server):
         assert isinstance(answer, asyncio.CancelledError if n % 3 == 0 else SessionStoreUnavailable)
 
 
+@pytest.mark.slow
 async def test_answers_are_not_mixed_up_when_the_store_answers_too_late(server, settings):
     settings.CACHES = {"default": cache_config(server.url)}  # with its short timeouts
     await asyncio.gather(*map(resolve, IDS[:20]))
@@ -180,6 +185,7 @@ class TricklingRedis(socketserver.BaseRequestHandler):
                     self.request.sendall(b"$-1\r\n" if b"GET" in data else b"+OK\r\n")
 
 
+@pytest.mark.slow
 async def test_all_callers_get_the_error_in_time_when_replies_trickle(settings):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), TricklingRedis) as listener:
         listener.daemon_threads = True
@@ -228,6 +234,7 @@ async def test_scripts_are_sent_again_when_the_server_has_forgotten_them(own):
     assert (await resolve("conv-0")).outcome is Outcome.CREATED
 
 
+@pytest.mark.slow
 def test_loops_in_many_threads_do_not_disturb_each_other(own, request):
     request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     sys.setswitchinterval(1e-6)  # threads change over between any two steps
@@ -255,6 +262,7 @@ async def test_async_connection_has_the_password_of_the_cache(settings, place):
         assert sessions.resolve("conv-123", **PROPOSAL).outcome is Outcome.HIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [{"max_connections": 2}, {"max_connections": 2, "timeout": 5}])
 async def test_async_callers_are_served_when_the_blocking_pool_is_small(server, settings, pool):
     config = patient_config(server.url)
@@ -282,6 +290,7 @@ async def test_async_twin_works_on_a_cache_object_and_on_an_alias(own):
     assert made == sample(created_at=made.created_at)
 
 
+@pytest.mark.slow
 async def test_connections_close_at_once_when_a_manager_is_dropped_before_its_loop_ends(own, request):
     """No cycle keeps them until some garbage collection, not even after an error."""
     gc.collect()

@@ -39,6 +39,7 @@ BODY = VALID_BODIES | LISTED_BODIES
 API = st.sampled_from([*BODIES, "completions"])
 
 
+@pytest.mark.slow
 @given(HEADERS, BODY, ANY_TEXT, ANY_TEXT, API)
 def test_observed_ids_never_raise(headers: dict[str, str], body: dict[str, Any], owner: str, model: str, api: str):
     found = identity(headers, body, owner=owner, model=model, api=api)
@@ -51,6 +52,7 @@ def test_observed_ids_never_raise(headers: dict[str, str], body: dict[str, Any],
         assert rendezvous(found.ranking_id, {"a": 1, "b": 1})
 
 
+@pytest.mark.slow
 @given(HEADERS, BODY, ANY_TEXT, ANY_TEXT, ANY_TEXT, API)
 def test_ids_of_two_owners_are_never_equal(headers, body, one, other, model, api):
     first, second = (identity(headers, body, owner=owner, model=model, api=api) for owner in (one, other))
@@ -58,6 +60,7 @@ def test_ids_of_two_owners_are_never_equal(headers, body, one, other, model, api
     assert (first.ranking_id == second.ranking_id) is (one == other or first.source == "none")
 
 
+@pytest.mark.slow
 @given(HEADERS, ANY_TEXT, UTF8_TEXT, UTF8_TEXT)
 def test_no_client_id_of_another_owner_reaches_a_session(headers, owner, other, model):
     found = identity(headers, {}, owner=owner, model=model)
@@ -69,6 +72,7 @@ def test_no_client_id_of_another_owner_reaches_a_session(headers, owner, other, 
             identity({}, {"conversation_id": found.session_id}, owner=other)
 
 
+@pytest.mark.slow
 @given(HEADERS, BODY, API)
 def test_raw_and_plain_bodies_give_the_same_identity(headers, body, api):
     encoded = raw(body)
@@ -76,6 +80,7 @@ def test_raw_and_plain_bodies_give_the_same_identity(headers, body, api):
     assert identity(headers, encoded, api=api) == identity(headers, plain, api=api)
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_a_named_id_is_valid_or_rejected(value):
     try:

@@ -24,7 +24,7 @@ from sessions_sticky.stores.redis import RedisStore
 from tests.servers import start_server
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
-    DRAIN,
+    MOVE_ALL,
     SECONDS,
     abandoned,
     fill,
@@ -101,6 +101,7 @@ def slow_count(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> l
 OLD = Plan(Filters(created_before=time.time() + 3_600))
 
 
+@pytest.mark.slow
 def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
     job = start(OLD)
     assert job.expected == 0
@@ -110,6 +111,7 @@ def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
     assert all(slow_count)
 
 
+@pytest.mark.slow
 def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list[bool]) -> None:
     job = start(OLD)
     until(lambda: len(slow_count) > 2)
@@ -118,13 +120,14 @@ def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list
     assert (finished(job.key).state, finished(job.key).done) == ("stopped", 0)
 
 
+@pytest.mark.slow
 def test_log_has_the_total_when_a_job_was_continued(
     session_cache: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     fill(1_200)
     with gate(500):
-        job = start(DRAIN)
+        job = start(MOVE_ALL)
         with gate(1) as held:
             assert held.reached.wait(SECONDS)
         jobs.stop(job.key, within_seconds=0)
@@ -207,7 +210,7 @@ def watching() -> Iterator[threading.Thread]:
 
 
 @pytest.mark.parametrize("failing", ["watch", "run"])
-def test_worker_goes_on_when_the_store_is_away(
+def test_worker_continues_when_the_store_is_down(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
@@ -254,6 +257,7 @@ def test_server_watches_from_its_first_request(monkeypatch: pytest.MonkeyPatch) 
     assert len(watched) == 1
 
 
+@pytest.mark.slow
 def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +330,7 @@ def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: 
     number = 4 * BATCH_SIZE
     fill(number)
     with gate(BATCH_SIZE + 1) as held:
-        key = start(DRAIN).key
+        key = start(MOVE_ALL).key
         held.reached.wait(SECONDS)
         server.stop()
         held.open.set()
@@ -340,6 +344,7 @@ def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: 
     assert sessions.filter(provider="mistral").count() == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", range(8))
 def test_job_continues_when_one_request_fails(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: int
@@ -354,7 +359,7 @@ def test_job_continues_when_one_request_fails(
         return send(store, request)
 
     monkeypatch.setattr(RedisStore, "send", fail_once)
-    job = finished(start(DRAIN).key)
+    job = finished(start(MOVE_ALL).key)
     assert RedisStore.send is send
     assert (job.state, job.done, job.expected, job.detail) == ("done", 2 * BATCH_SIZE, 2 * BATCH_SIZE, "")
 
@@ -403,6 +408,7 @@ def listed_state(server: Any) -> bytes:
         return record.partition(b'"state":')[2].partition(b",")[0]
 
 
+@pytest.mark.slow
 def test_job_is_gone_when_the_store_has_lost_it(server: Any) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:

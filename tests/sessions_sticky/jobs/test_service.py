@@ -23,7 +23,7 @@ from tests.servers import free_port
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
-    DRAIN,
+    MOVE_ALL,
     OPENAI,
     SECONDS,
     fill,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 
+@pytest.mark.slow
 def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(1_200)
     fill(3, "other", provider="anthropic")
@@ -57,10 +58,11 @@ def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) ->
     assert (event.kind, event.actor) == ("deleted", "alice")
 
 
+@pytest.mark.slow
 def test_start_moves_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(700)
     fill(3, "other", provider="anthropic")
-    job = finished(start(DRAIN).key)
+    job = finished(start(MOVE_ALL).key)
     assert (job.state, job.done, job.expected) == ("done", 700, 700)
     assert {
         provider: sessions.filter(provider=provider).count() for provider in ("openai", "mistral", "anthropic")
@@ -154,7 +156,7 @@ def test_start_refuses_an_invalid_plan(session_cache: redis.Redis, plan: Plan, e
 
 
 @pytest.mark.parametrize("name", ["{a}", "*?[]\\", "a\nb", "\x00", "😀" * 256, "<a>'\"", "{index}"])
-def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.Redis, name: str) -> None:
+def test_job_accepts_hostile_names_unchanged(session_cache: redis.Redis, name: str) -> None:
     fill(3, provider=name, model=name, owner=name)
     fill(3, "other")
     job = finished(start(Plan(Filters(name, name, name), Move("to" + name, name, name)), actor=name).key)
@@ -162,7 +164,8 @@ def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.
     assert sessions.filter(provider="to" + name).count() == 3
 
 
-@pytest.mark.parametrize("plan", [DELETE, DRAIN])
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", [DELETE, MOVE_ALL])
 def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: redis.Redis, plan: Plan) -> None:
     number = 4 * BATCH_SIZE + 7
     fill(number)
@@ -190,6 +193,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
     assert sessions.filter(provider="openai").count() == 0
 
 
+@pytest.mark.slow
 def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_cache: redis.Redis) -> None:
     fill(10 * BATCH_SIZE)
     with gate(1) as held:
@@ -204,6 +208,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
     until(no_threads)
 
 
+@pytest.mark.slow
 def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis) -> None:
     fill(3 * BATCH_SIZE)
     with gate(1) as held:
@@ -223,6 +228,7 @@ def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis)
     assert (job.done, job.expected) == (3 * BATCH_SIZE + 10, 3 * BATCH_SIZE + 10)
 
 
+@pytest.mark.slow
 def test_expected_keeps_up_when_more_turn_up_under_way(session_cache: redis.Redis) -> None:
     fill(BATCH_SIZE + 1)
     with gate(1) as held:
@@ -256,10 +262,11 @@ def test_resume_changes_nothing_when_the_job_runs(session_cache: redis.Redis) ->
     assert finished(key).done == 2
 
 
+@pytest.mark.slow
 def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:
-        key = start(DRAIN).key
+        key = start(MOVE_ALL).key
         held.reached.wait(SECONDS)
         waiting = next(entry.session for entry in sessions.filter(provider="openai").page().entries)
         sessions.rebind(waiting, provider="anthropic", model="claude", reason="by hand")

@@ -64,6 +64,7 @@ def test_creation_counters_expire(manager, raw):
     assert sorted(ttl // 3600 for ttl in counters.values()) in ([1, 25], [2, 26])
 
 
+@pytest.mark.slow
 @on_real
 def test_count_is_right_when_sessions_expired_without_a_process(manager, raw):
     """Without `reindex`, and though their entries are still there."""
@@ -85,6 +86,7 @@ def test_count_is_right_when_sessions_expired_without_a_process(manager, raw):
     assert (stats.sessions, [row.sessions for row in stats.routes]) == (3, [3])
 
 
+@pytest.mark.slow
 @on_real
 def test_count_is_right_when_sessions_expire(manager, raw):
     brief = SessionManager(ttl_seconds=1)

@@ -1,4 +1,4 @@
-"""Operators' methods when they cannot do what they are for: other caches, a store that is down or refuses."""
+"""Operators' methods when they cannot work: other caches, a store that is down or refuses commands."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def refuse_all(ask):
         assert time.monotonic() - started < 1.5
 
 
+@pytest.mark.slow
 def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
     with start_server(VALKEY) as server, server.client() as client:
         settings.CACHES = {"default": cache_config(server.url)}

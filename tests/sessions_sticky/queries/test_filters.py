@@ -50,6 +50,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON | st.tuples(FILTERS, TEXTS | JSON, TEXTS | JSON))
 def test_json_that_is_not_a_cursor_is_refused(value):
     text = base64.urlsafe_b64encode(msgspec.json.encode(value)).decode()

@@ -149,6 +149,7 @@ def test_reindex_changes_nothing_when_nothing_is_wrong(call, manager, raw):
         assert after.get(f"cmdstat_{command}", {}).get("calls") == info.get(f"cmdstat_{command}", {}).get("calls")
 
 
+@pytest.mark.slow
 @on_real
 def test_reindex_reports_its_progress(call, manager, raw):
     fill(manager, 1_200)
@@ -268,6 +269,7 @@ def test_reindex_finds_nothing_to_do_when_writers_were_killed(manager, raw, stor
         assert manager.all().count() == len(living(raw))
 
 
+@pytest.mark.slow
 @on_real
 def test_reindex_finds_nothing_when_all_have_expired(manager, raw):
     brief = SessionManager(ttl_seconds=1)

@@ -71,6 +71,7 @@ def test_search_takes_every_character_literally(call, manager, raw, text):
     assert found(call, text) == sorted([f"<{text}>", *others])
 
 
+@pytest.mark.slow
 @on_real
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_search_gives_every_match_once_when_taken_in_pages(call, manager, raw, monkeypatch, seconds):

@@ -137,6 +137,7 @@ def test_doctor_names_the_prefix_when_the_user_has_another_ones_keys(grant: Any)
     assert findings()["rights"].message.endswith("lacks ~sentinel:*")
 
 
+@pytest.mark.slow
 def test_doctor_reports_what_it_could_not_check_when_the_user_may_not_see_the_server(grant: Any) -> None:
     grant(*NEEDED, KEYS)
     found = findings()
