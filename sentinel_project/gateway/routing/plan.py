@@ -81,15 +81,6 @@ def providers_for(model: str, api: str) -> list[Provider]:
     return [provider for provider in providers() if model in provider.models and api in provider.apis]
 
 
-def supports(name: str, model: str, api: str) -> bool:
-    """Return whether a provider is configured for a model and an API.
-
-    If the provider of a conversation is not, its requests spill over; it never moves for that reason, and the provider
-    does not count as failing.
-    """
-    return any(provider.name == name for provider in providers_for(model, api))
-
-
 def eligible(serving: list[Provider], model: str) -> list[Provider]:
     """Return those of the providers configured for a model that may serve it now: they are not cooling down.
 

@@ -28,3 +28,8 @@ class Spill(enum.StrEnum):
     API = "provider does not support the API"
     PINNED = "objects are at another provider"
     NOT_MOVED = "move failed"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the bound provider failed, so that its prompt caches may be gone."""
+        return self in (Spill.FAILED, Spill.COOLING)

@@ -52,7 +52,7 @@ async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | No
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        if routing.supports(session.provider, plan.model, plan.api):
+        if spill_reason is not None and spill_reason.is_failure:
             routing.warmth.note_failing([session.provider])
         return RouteResult(SPILLED, spill_reason)
     try:
