@@ -7,7 +7,6 @@ and the connections of each must be closed when it ends.
 from __future__ import annotations
 
 import asyncio
-import math
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
@@ -50,7 +49,7 @@ class AsyncRedis:
         socket timeout. Cancelling the caller affects no other command.
         """
         pipeline = self._loop_pipelines.get(asyncio.get_running_loop()) or await self._open()
-        return await (pipeline.send_now(commands) if pipeline.is_idle else pipeline.enqueue(commands))
+        return await pipeline.enqueue(commands)
 
     async def _open(self) -> _LoopPipeline:
         loop = asyncio.get_running_loop()
@@ -74,12 +73,6 @@ class _LoopPipeline:
         self._loop = loop
         self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
-        self._alone = False
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is in flight."""
-        return not (self._alone or self._pipelines or self._queue)
 
     def enqueue(self, commands: Sequence[Command[Any]]) -> asyncio.Future[Sequence[Any]]:
         """Queue commands for the next pipeline; return the future of their replies."""
@@ -88,14 +81,6 @@ class _LoopPipeline:
             self._loop.call_soon(self._flush)
         self._queue.append((commands, future))
         return future
-
-    async def send_now(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
-        """Send without a pipeline, which would cost a task and two loop iterations."""
-        self._alone = True
-        try:
-            return await self._send(commands)
-        finally:
-            self._alone = False
 
     def _flush(self) -> None:
         if self._queue and len(self._pipelines) < MAX_PIPELINES:
@@ -130,14 +115,20 @@ class _LoopPipeline:
         """Send in one write and read the replies; a `ResponseError` is a reply. Retries like redis-py's pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
         connection = await self._pool.get_connection()
+        seconds = connection.socket_timeout
 
         async def exchange() -> list[Any]:
-            await connection.send_packed_command(packed)
+            if not connection.is_connected:
+                await connection.connect()
+            connection.socket_timeout = None  # redis-py's limits, of the write and of each reply, cost a third
             try:
-                async with asyncio.timeout(connection.socket_timeout):  # redis-py's for each reply costs a third
+                async with asyncio.timeout(seconds):
+                    await connection.send_packed_command(packed)
                     return [await _reply(connection) for _ in commands]
             except TimeoutError as exc:
-                raise RedisTimeoutError(f"No reply within {connection.socket_timeout} s") from exc
+                raise RedisTimeoutError(f"No reply within {seconds} s") from exc
+            finally:
+                connection.socket_timeout = seconds
 
         async def disconnect(error: Exception) -> None:
             await connection.disconnect()
@@ -168,8 +159,7 @@ async def _close_with(
 
 async def _reply(connection: AbstractConnection) -> Any:
     try:
-        # The caller limits the time. Without a limit, redis-py must not mistake a timeout of TCP for a reply of None.
-        return await connection.read_response(timeout=connection.socket_timeout and math.inf)
+        return await connection.read_response()
     except ResponseError as exc:
         if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()

@@ -27,7 +27,7 @@ class Alarm:
         return self
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - coroutines run in tasks
         self._task, self._cancelling, self._has_rung = task, task.cancelling(), False
         if self._timer is None or self._timer.when() > self._until:
