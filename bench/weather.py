@@ -77,7 +77,7 @@ class Sky(NamedTuple):
 
 SKIES = (
     Sky("calm"),
-    Sky("poison: each 5 s a request that every provider answers with 500", poison_every=5),
+    Sky("poison: every 5 s a request that every provider answers with 500", poison_every=5),
     Sky("slow: north begins after 20 s (`first_byte_seconds` 5)", first_byte=20),
     Sky("flapping: north answers 500 for 5 s of 10", lambda now, in_flight: "500" if now % 10 < 5 else None),
     Sky("stalling: streams of north begin, and have no content within 30 s", stalls=True),
@@ -296,16 +296,25 @@ def simulate(sky: Sky, ask: Callable[..., Any], seed: int) -> World:
     return world
 
 
-def row(name: str, world: World) -> str:
-    """Return a row of the table."""
+def figures(world: World) -> list[str]:
+    """Return the cells of one router: refused, moved, spilled, calls a request, first byte, shares."""
     requests, waits = sum(world.outcomes.values()), sorted(world.waits)
     moved = sum(world.bound.get(each) != provider for each, provider in world.first.items())
     calls, answered = sum(world.calls.values()) / requests, sum(world.answered.values())
-    shares = " / ".join(f"{100 * world.answered[each] / answered:.0f}" for each in NAMES)
-    figures = (world.outcomes["refused"], moved, f"{100 * world.outcomes['spilled'] / requests:.1f} %")
-    return (
-        f"| {name} | {' | '.join(map(str, figures))} | {calls:.2f} | {waits[len(waits) * 99 // 100]:.1f} s | {shares} |"
-    )
+    return [
+        str(world.outcomes["refused"]),
+        str(moved),
+        f"{100 * world.outcomes['spilled'] / requests:.1f}%",
+        f"{calls:.2f}",
+        f"{waits[len(waits) * 99 // 100]:.1f} s",
+        "/".join(f"{100 * world.answered[each] / answered:.0f}" for each in NAMES),
+    ]
+
+
+def row(sky: Sky, seed: int) -> str:
+    """Return a row of the table: the figures of the gateway, then those of plain stickiness."""
+    pairs = zip(figures(simulate(sky, gateway, seed)), figures(simulate(sky, plain, seed)), strict=True)
+    return f"| {sky.name} | {' | '.join('; '.join(pair) for pair in pairs)} |"
 
 
 def main() -> None:
@@ -314,11 +323,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     seed = parser.parse_args().seed
     logging.disable()
-    print(f"| weather | refused | moved | spilled | calls a request | first byte, 99 % | share of {', '.join(NAMES)} |")
+    print(f"| weather | refused | moved | spilled | calls a request | first byte, 99% | share of {', '.join(NAMES)} |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for sky in SKIES:
-        print(row(sky.name, simulate(sky, gateway, seed)))
-        print(row("plain stickiness", simulate(sky, plain, seed)))
+        print(row(sky, seed))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
 django.setup()
 
 from django.conf import settings  # noqa: E402
-from django.core.cache import DEFAULT_CACHE_ALIAS, cache  # noqa: E402
+from django.core.cache import cache  # noqa: E402
 
 from sentinel_project.gateway.models import ApiKey  # noqa: E402
 from sentinel_project.gateway.providers import health_sync  # noqa: E402
@@ -113,7 +113,8 @@ def trouble() -> None:
     """Let a provider cool down."""
     health = Health(30, lambda: ())
     health.failed("mistral", "mistral-large", Failure(Cools.PROVIDER, error="HTTP 503"))
-    health_sync.write(DEFAULT_CACHE_ALIAS, {"mistral": health_sync.record(health.states["mistral"], health.now())})
+    (mistral,) = (each for each in settings.SENTINEL_PROVIDERS if each.name == "mistral")
+    health_sync.write(mistral, health.states["mistral"], health.now())
 
 
 def many() -> None:

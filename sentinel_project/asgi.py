@@ -10,6 +10,5 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "sentinel_project.settings")
 django.setup(set_prefix=False)
 
 from sentinel_project.gateway.handler import GatewayHandler  # noqa: E402
-from sentinel_project.limits import Limits  # noqa: E402
 
-application = Limits(GatewayHandler())
+application = GatewayHandler()

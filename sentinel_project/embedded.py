@@ -1,7 +1,7 @@
 """The store that `manage.py run` starts if REDIS_URL is not set.
 
-A real Valkey or Redis on a unix socket, with its data in the project's data folder; where there is none (Windows), a
-stand-in inside the process. All `run` commands of one project share one server, which ends with the last of them.
+A Valkey or Redis on a unix socket, with its data in the project's data folder. All `run` commands of one project share
+one server, which ends with the last of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +31,6 @@ STOP_SECONDS = 2
 SOCKET_PATH_BYTES = 103
 """The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107."""
 SHORT_PATHS = "/tmp"  # noqa: S108 - not TMPDIR: every process must come to the same path. `_private` checks the owner
-STAND_IN_PORT = 6390
 PING = b"*1\r\n$4\r\nPING\r\n"
 
 
@@ -42,8 +40,6 @@ class StartFailed(Exception):
 
 def url(folder: Path) -> str:
     """Return the URL of the server whose data is in `folder`, running or not: the same in every process."""
-    if _stands_in():
-        return f"redis://127.0.0.1:{STAND_IN_PORT}/0"
     return f"unix://{quote(os.fsencode(_socket_path(folder)))}"
 
 
@@ -53,10 +49,8 @@ def running(folder: Path) -> Iterator[None]:
 
     A server that already runs for `folder` is used. Raises `StartFailed`.
     """
-    if _stands_in():
-        with _stand_in():
-            yield
-        return
+    if not hasattr(socket, "AF_UNIX"):
+        raise StartFailed("this system has no unix sockets: set REDIS_URL")
     supervisor = None
     try:
         with locks.shared(folder / "users.lock"):
@@ -110,11 +104,11 @@ def _start(binary: str, folder: Path, lock: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _answers(address: str | tuple[str, int]) -> bool:
+def _answers(path: str) -> bool:
     try:
-        with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as client:
+        with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
-            client.connect(address)
+            client.connect(path)
             client.sendall(PING)
             return client.recv(16).startswith(b"+PONG")
     except OSError:
@@ -159,7 +153,7 @@ def _usable_binary() -> str:
     for binary in _binaries():
         if _version(binary) >= LEAST_VERSION:
             return binary
-    found = ", ".join(f"{binary} is {_version(binary)}" for binary in _binaries())
+    found = ", ".join(f"{binary} is {_version(binary)}" for binary in _binaries()) or "none at all"
     raise StartFailed(
         f"no valkey-server or redis-server {LEAST_VERSION} or newer ({found}): install one or set REDIS_URL"
     )
@@ -174,29 +168,3 @@ def _version(binary: str) -> int:
         return 0
     match = re.search(r"\bv=(\d+)", shown.stdout)
     return int(match[1]) if match else 0
-
-
-def _stands_in() -> bool:
-    return not hasattr(socket, "AF_UNIX") or next(_binaries(), None) is None
-
-
-@contextmanager
-def _stand_in() -> Iterator[None]:
-    from fakeredis import TcpFakeServer
-
-    address = ("127.0.0.1", STAND_IN_PORT)
-    if _answers(address):
-        yield  # another `run` has it
-        return
-    try:
-        server = TcpFakeServer(address)
-    except OSError as exc:
-        raise StartFailed(f"port {STAND_IN_PORT} on 127.0.0.1 cannot be used: {exc.strerror}") from exc
-    thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

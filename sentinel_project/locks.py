@@ -1,4 +1,4 @@
-"""File locks: the kernel releases them when their holder ends, even after kill -9.
+"""File locks: the kernel releases them when their holder closes the file or ends, even after kill -9.
 
 On Windows, which has none of these, they lock nothing.
 """
@@ -6,8 +6,6 @@ On Windows, which has none of these, they lock nothing.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,35 +13,30 @@ if sys.platform != "win32":
     import fcntl
 
 
-@contextmanager
-def shared(path: Path) -> Iterator[None]:
-    """Hold the lock together with other sharers; waits for an exclusive holder to end."""
-    with _open(path) as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_SH)
-        yield
+def shared(path: Path) -> BinaryIO:
+    """Return the file, locked together with other sharers; waits for an exclusive holder to end."""
+    return _locked(path, is_shared=True)
 
 
-@contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock alone; waits for all others to end."""
-    with _open(path) as file:
-        if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def exclusive(path: Path) -> BinaryIO:
+    """Return the file, locked alone until it is closed; waits for all others to end."""
+    return _locked(path)
 
 
 def try_exclusive(path: Path) -> BinaryIO | None:
     """Return the file, locked for this process and for those that inherit it until the last one ends; None if taken."""
-    file = _open(path)
+    try:
+        return _locked(path, waits=False)
+    except BlockingIOError:
+        return None
+
+
+def _locked(path: Path, *, is_shared: bool = False, waits: bool = True) -> BinaryIO:
+    file = open(path, "ab")  # noqa: SIM115 - the caller closes it
     try:
         if sys.platform != "win32":
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+            fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
+    except BaseException:
         file.close()
-        return None
+        raise
     return file
-
-
-def _open(path: Path) -> BinaryIO:
-    return open(path, "ab")

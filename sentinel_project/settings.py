@@ -97,12 +97,16 @@ SQLITE_OPTIONS = {
 }
 
 
+DATABASE_ENGINES = ("django.db.backends.postgresql", "django.db.backends.sqlite3")
+"""The databases that the gateway supports; for others it lacks the driver, which Django would report in a traceback."""
+
+
 def database_config(url: str) -> dict[str, Any]:
-    """Read a database URL. django-environ takes an unknown scheme for a module's name."""
-    if urlsplit(url).scheme not in Env.DB_SCHEMES:
+    """Read the URL of a PostgreSQL or SQLite database. django-environ treats an unknown scheme as a module's name."""
+    config: dict[str, Any] = Env.db_url_config(url) if urlsplit(url).scheme in Env.DB_SCHEMES else {"ENGINE": ""}
+    if config["ENGINE"] not in DATABASE_ENGINES:
         raise ValueError
-    config: dict[str, Any] = Env.db_url_config(url)
-    if config["ENGINE"] == "django.db.backends.sqlite3":
+    if config["ENGINE"] == DATABASE_ENGINES[1]:
         config["OPTIONS"] = {**SQLITE_OPTIONS, **config.get("OPTIONS", {})}
     return config
 

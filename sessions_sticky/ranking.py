@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from numbers import Real
 
+from sessions_sticky import keys
+
 
 def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     """Rank provider names for a conversation by weighted rendezvous hashing, best first.
@@ -15,8 +17,8 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
     The ranking depends only on the names, the weights and the id, not on the mapping's order, the process, the machine
     or the Python version. Over many ids each name comes first in proportion to its weight; adding or removing a name
     only moves the conversations that it gains or loses. A name with weight 0 is omitted; if there is no other,
-    the list is empty. Raises `ValueError` if `weights` is not a mapping, and for a weight that is negative, infinite or
-    not a number.
+    the list is empty. Raises `InvalidConversationId` for an id that is not text or has lone surrogates, `ValueError` if
+    `weights` is not a mapping, and for a weight that is negative, infinite or not a number.
 
     Score, part of the contract with other programs: `-weight / ln((h + 0.5) / 2**52)`, where `h` is the first 52 bits
     of SHA-256 over the UTF-8 bytes of the name, a NUL and the conversation id; highest first, equal scores by name.
@@ -28,7 +30,11 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
         is_number = isinstance(weight, (int, float, Real)) and not isinstance(weight, bool)
         if not (is_number and math.isfinite(weight) and weight >= 0):
             raise ValueError(f"The weight of provider {name!r} must be a finite number of at least 0, not {weight!r}")
-    scores = {name: -weight / _logarithm(conversation_id, name) for name, weight in weights.items() if weight > 0}
+    try:
+        scores = {name: -weight / _logarithm(conversation_id, name) for name, weight in weights.items() if weight > 0}
+    except (TypeError, UnicodeEncodeError):
+        keys.check(conversation_id)
+        raise
     return sorted(scores, key=lambda name: (-scores[name], name))
 
 

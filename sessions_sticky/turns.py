@@ -30,7 +30,8 @@ CACHE_BLOCK, CACHE_LEAST = 128, 1_024
 
 MILLION = 1_000_000
 """Money is in millionths; prices are for a million tokens."""
-Tokens = Annotated[int, Meta(ge=0, le=2**40)]
+MAX_TOKENS = 2**40
+Tokens = Annotated[int, Meta(ge=0, le=MAX_TOKENS)]
 Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
 

@@ -342,48 +342,21 @@ def test_running_fails_but_starts_no_other_when_the_server_hangs(folder: Path, m
         assert server_of(folder) == pid
 
 
-@pytest.fixture
-def without_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setattr(embedded, "STAND_IN_PORT", free.getsockname()[1])
+def test_running_fails_in_one_line_when_there_are_no_unix_sockets(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(socket, "AF_UNIX")
 
-
-def test_url_is_a_fixed_port_when_there_are_no_unix_sockets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(socket, "AF_UNIX")
-
-    assert embedded.url(folder) == "redis://127.0.0.1:6390/0"
+    with pytest.raises(embedded.StartFailed, match=r"^this system has no unix sockets: set REDIS_URL$"):
+        embedded.running(folder).__enter__()
 
 
-def test_url_is_a_fixed_port_when_there_is_no_server(
+def test_running_fails_in_one_line_when_there_is_no_server(
     folder: Path, no_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
 
-    assert embedded.url(folder) == "redis://127.0.0.1:6390/0"
-
-
-@pytest.mark.usefixtures("without_sockets")
-def test_running_uses_tcp_without_unix_sockets(folder: Path) -> None:
-    with embedded.running(folder):
-        with client(folder) as one, client(folder) as two:
-            one.set("key", "value", ex=100)
-            assert two.getex("key", ex=200) == "value"
-        with embedded.running(folder), client(folder) as shared:
-            assert shared.get("key") == "value"
-        with client(folder) as connected:
-            assert connected.get("key") == "value"
-    with client(folder) as connected, pytest.raises(redis.ConnectionError):
-        connected.ping()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("without_sockets")
-def test_running_fails_in_one_line_when_another_program_has_the_port(folder: Path) -> None:
-    taken = socket.create_server(("127.0.0.1", embedded.STAND_IN_PORT))
-
-    with taken, pytest.raises(embedded.StartFailed, match=rf"^port {embedded.STAND_IN_PORT} on .* cannot be used: "):
+    with pytest.raises(embedded.StartFailed, match=r"^no valkey-server .* \(none at all\): install one or set"):
         embedded.running(folder).__enter__()
 
 

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from sentinel_project.limits import Limits
-
 LIMIT = 1024
 PATHS = ["/v1/chat/completions", "/healthz", "/admin/login/", "/api/sessions/", "/nothing"]
 
@@ -95,5 +93,7 @@ async def test_web_socket_is_closed_when_one_is_opened() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await Limits(None)({"type": "websocket", "path": "/v1/chat/completions"}, None, send)
+    from sentinel_project.asgi import application
+
+    await application({"type": "websocket", "path": "/v1/chat/completions"}, None, send)
     assert sent == [{"type": "websocket.close"}]

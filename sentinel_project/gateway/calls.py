@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest
 
@@ -46,7 +45,7 @@ class Call:
         try:
             body = request.body if reads_body else b""
         except RequestDataTooBig as exc:
-            raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE) from exc
+            raise too_large() from exc
         return cls(str(request.method), request.path_info, request.META.get("QUERY_STRING", ""), headers, body)
 
     @property

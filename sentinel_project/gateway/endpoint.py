@@ -18,7 +18,7 @@ from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
 from sentinel_project.gateway.key_limits import admit
-from sentinel_project.gateway.replies import Reply
+from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_request
@@ -199,7 +199,7 @@ def _finish(call: Call, reply: Reply) -> Reply:
     reply.headers.update(cors.headers(call))
     if call.slot is not None:
         reply.headers.update(call.slot.headers())
-        call.slot.end_with(reply.body)
+        call_at_end(reply.body, call.slot.end)
     if isinstance(reply.body, bytes):  # a stream writes its line at its end
         call.log.write(reply.status)
     return reply

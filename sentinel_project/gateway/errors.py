@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.replies import Reply, json_reply
 
 CLIENT_CLOSED_REQUEST = 499
@@ -55,6 +56,7 @@ def openai_shape(error: ApiError) -> dict[str, Any]:
     return {"error": fields}
 
 
-def too_large(limit: int) -> ApiError:
-    """Return the error for a request body over `limit` bytes."""
-    return ApiError(413, f"The request is larger than {limit} bytes", code="request_too_large")
+def too_large() -> ApiError:
+    """Return the error for a request body over the limit."""
+    message = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes"
+    return ApiError(413, message, code="request_too_large")

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from asgiref.sync import AsyncToSync, sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
@@ -55,11 +54,17 @@ class GatewayHandler(ASGIHandler):
         """Serve one connection."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-            return
-        if scope["type"] == "http" and api_path(scope).startswith("/v1/"):
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # there are none; Django would answer 500
+        elif api_path(scope).startswith("/v1/"):
             await self._serve_api(scope, receive, send)
         else:
-            await super().__call__(scope, receive, _closing(send) if stopping.stop_requested else send)
+            # Django reads the whole body, onto the disk, before it authenticates.
+            body = _LimitedBody(scope, receive)
+            if not body.is_over:
+                await super().__call__(scope, body.receive, _closing(send) if stopping.stop_requested else send)
+            if body.is_over:
+                await too_large().reply().send_to(send)
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Run the whole middleware chain in one thread: a mixed chain switches threads for each middleware."""
@@ -81,7 +86,7 @@ class GatewayHandler(ASGIHandler):
         forever = [
             keys.refresh_forever(),
             quotas.exchange_forever(),
-            share_forever(health, providers, DEFAULT_CACHE_ALIAS),
+            share_forever(health, providers),
             probe_forever(health, providers),
             export_forever(health, routing.load, providers),
             export_store_forever(),
@@ -112,7 +117,7 @@ class GatewayHandler(ASGIHandler):
         client = _Client(work)
         stopping.begin_chat(work)
         try:
-            call = Call.of_scope(scope, await _body(scope, receive))
+            call = Call.of_scope(scope, await _read_body(scope, receive))
             client.watch(scope, receive)
             endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
@@ -188,22 +193,46 @@ class _Left(Exception):
     """The client closed the connection before it had sent its request."""
 
 
-async def _body(scope: Any, receive: Any) -> bytes:
+class _LimitedBody:
+    """A request's body up to the limit. Beyond it the application sees a disconnect.
+
+    A declared length is over the limit at once; servers enforce it. A chunked body has none.
+    """
+
+    def __init__(self, scope: Any, receive: Any) -> None:
+        self._receive = receive
+        self._room: int = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        headers = dict(scope["headers"])
+        if b"transfer-encoding" not in headers and int(headers.get(b"content-length", 0)) > self._room:
+            self._room = -1
+
+    @property
+    def is_over(self) -> bool:
+        return self._room < 0
+
+    async def receive(self) -> Any:
+        message = await self._receive()
+        self._room -= len(message.get("body", b""))
+        return {"type": "http.disconnect"} if self.is_over else message
+
+
+async def _read_body(scope: Any, receive: Any) -> bytes:
     """Return the whole body. Raises `ApiError`: 413 beyond the limit, 401 for a long body without a key."""
+    body = _LimitedBody(scope, receive)
     chunks: list[bytes] = []
-    room, more, is_known = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, True, False
+    size, more, is_known = 0, not body.is_over, False
     while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
+        message = await body.receive()
+        if message["type"] == "http.disconnect" and not body.is_over:
             raise _Left
         chunks.append(message.get("body", b""))
-        room -= len(chunks[-1])
-        if room < 0:
-            raise too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        size += len(chunks[-1])
         more = message.get("more_body", False)
-        if more and not is_known and settings.DATA_UPLOAD_MAX_MEMORY_SIZE - room > UNKNOWN_BYTES:
+        if more and not is_known and size > UNKNOWN_BYTES:
             await authenticate({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})
             is_known = True
+    if body.is_over:
+        raise too_large()
     return b"".join(chunks)
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from math import ceil
 
 from sentinel_project.gateway.auth import KeyLimits, KeyRefused
-from sentinel_project.gateway.replies import call_at_end
 from sessions_sticky import Usage
 
 WINDOW_SECONDS = 60
@@ -133,10 +131,6 @@ class Slot:
         if usage is not None:
             self._quota.roll()
             self._quota.add(TOKENS, usage.input + usage.output)
-
-    def end_with(self, body: bytes | AsyncGenerator[bytes]) -> None:
-        """End the request with the body of its answer: at once, or when the stream ends."""
-        call_at_end(body, self.end)
 
     def end(self) -> None:
         """End the request."""

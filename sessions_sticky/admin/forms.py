@@ -94,15 +94,11 @@ class BulkForm(forms.Form):
     moved_since = NameField(label=_("Last moved since"), required=False, help_text=TIME_HELP)
 
     def clean(self) -> dict[str, Any]:
-        """Parse the times."""
+        """Parse the conditions, also the operation, which only links to the page have."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        for name in ("idle_for", "created_before", "moved_since"):
-            if name in data:
-                self._parse(name, data[name])
+        for name in (*self.fields, "operation"):
+            try:
+                conditions_in({name: self.data.get(name, "")})
+            except ValueError as exc:
+                self.add_error(name if name in self.fields else None, str(exc))
         return data
-
-    def _parse(self, name: str, text: str) -> None:
-        try:
-            conditions_in({name: text})
-        except ValueError as exc:
-            self.add_error(name, str(exc))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -41,10 +41,8 @@ def _seconds(help_text: str) -> serializers.FloatField:
     return serializers.FloatField(required=False, allow_null=True, min_value=0, max_value=LATEST, help_text=help_text)
 
 
-def _name(help_text: str) -> TextField:
-    return TextField(
-        required=False, allow_null=True, max_length=MAX_LENGTH, validators=[not_blank], help_text=help_text
-    )
+def _name(help_text: str, validators: Sequence[Any] = (not_blank,)) -> TextField:
+    return TextField(required=False, allow_null=True, max_length=MAX_LENGTH, validators=validators, help_text=help_text)
 
 
 @extend_schema_serializer(component_name="StickySessionDeleteAll")
@@ -107,20 +105,8 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
 class RebindAllSerializer(DeleteAllSerializer):
     """The sessions to move, as for deleting, and the target."""
 
-    to_provider = TextField(
-        required=False,
-        allow_null=True,
-        max_length=MAX_LENGTH,
-        validators=[*TEXT, valid_target],
-        help_text="Provider to move to; required without `back`.",
-    )
-    to_model = TextField(
-        required=False,
-        allow_null=True,
-        max_length=MAX_LENGTH,
-        validators=TEXT,
-        help_text="Model to move to; by default each session keeps its model.",
-    )
+    to_provider = _name("Provider to move to; required without `back`.", [*TEXT, valid_target])
+    to_model = _name("Model to move to; by default each session keeps its model.", TEXT)
     back = FlagField(
         default=False,
         help_text="True instead of a target: each session returns to where its last move came from. Needs moved_from,"

@@ -37,12 +37,25 @@ def rows(page: str) -> Iterator[list[str]]:
 
 def shown() -> list[str]:
     pages = "".join(page.read_text() for page in REFERENCE.glob("*.md"))
-    return re.findall(r"^::: sessions_sticky\.(\w+)$|\{ #sessions_sticky\.(\w+) \}$", pages, re.MULTILINE)
+    named = re.findall(r"^::: sessions_sticky\.(\w+)$|\{ #sessions_sticky\.(\w+) \}$", pages, re.MULTILINE)
+    modules = ("exceptions", "queries.pages", "queries.usage", "session", "turns")
+    return ["".join(found) for found in named] + [
+        name for module in modules for name in members(pages, f"sessions_sticky.{module}")
+    ]
+
+
+def members(page: str, name: str) -> list[str]:
+    """Return the members that a page shows of a module or class."""
+    return [
+        member
+        for options in re.findall(rf"^::: {re.escape(name)}\n((?: .*\n)+)", page, re.MULTILINE)
+        for listed in re.findall(r"members:\s+\[([^]]*)\]", options)
+        for member in listed.split(", ")
+    ]
 
 
 def test_reference_shows_every_public_name_once() -> None:
-    names = ["".join(found) for found in shown()]
-    assert sorted(name for name in names if name in sessions_sticky.__all__) == sorted(sessions_sticky.__all__)
+    assert sorted(name for name in shown() if name in sessions_sticky.__all__) == sorted(sessions_sticky.__all__)
 
 
 def test_reference_shows_every_method_once() -> None:
@@ -59,14 +72,14 @@ def test_reference_shows_every_method_once() -> None:
     [
         *("Session", "Resolution", "Entry", "Page", "Stats", "RouteStats", "HourStats", "Event"),
         *("Turn", "Usage", "Price", "Attempt", "Trail", "RecordedTurn", "TurnTotals", "PromptCache"),
-        *("UsageReport", "RouteUsage", "OwnerUsage"),
+        *("UsageReport", "RouteUsage", "OwnerUsage", "SpillOver", "Activity", "MinuteTurns", "MinuteMoves"),
     ],
 )
 def test_reference_names_every_field_of_a_record(name: str) -> None:
     record: Any = getattr(sessions_sticky, name)
     pages = "".join((REFERENCE / page).read_text() for page in ("records.md", "trail.md"))
-    text = pages.split(f"::: sessions_sticky.{name}\n\nFields: ")[1]
-    documented = re.findall(r"`(\w+)`", text.partition("\n\n")[0])
+    (text,) = re.findall(rf"^\| \[`{name}`\]\[sessions_sticky\.{name}\] \| (.+) \|$", pages, re.MULTILINE)
+    documented = re.findall(r"`(\w+)`", text)
     assert tuple(documented) == getattr(record, "__struct_fields__", None) or tuple(documented) == getattr(
         record, "_fields", None
     )
@@ -128,9 +141,8 @@ def test_page_about_monitoring_has_every_alert() -> None:
 
 
 def test_page_about_tests_shows_every_helper() -> None:
-    documented = re.findall(
-        r"^::: sessions_sticky\.testing\.(\w+)$", (DOCS / "how-to" / "testing.md").read_text(), re.MULTILINE
-    )
+    page = (DOCS / "how-to" / "testing.md").read_text()
+    documented = members(page, "sessions_sticky.testing")
     theirs = {name for name, value in vars(testing).items() if getattr(value, "__module__", "") == testing.__name__}
     assert sorted(documented) == sorted(name for name in theirs if not name.startswith("_"))
 

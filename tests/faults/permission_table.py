@@ -119,14 +119,6 @@ ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 OBJECT_ID = f"(?P<object_id>{ID})"
 ANY_ID = r"(?P<conversation_id>(?s:.*))/\Z"
 OPERATION = "api/sessions/^operations/(?P<operation_key>[0-9a-f]{32})"
-OLD_ID = r"api/sessions/^(?!(?:id|history|touch|rebind|operations)/)(?P<conversation_id>(?s:.*))"
-OLD_API_PATHS = {
-    rf"{OLD_ID}/history/\Z": _api("conv-1/history/", GET="view 200"),
-    rf"{OLD_ID}/touch/\Z": _api("conv-1/touch/", GET="view 405", POST="change 200/204"),
-    rf"{OLD_ID}/rebind/\Z": _api("conv-1/rebind/", MOVE, GET="view 405", POST="change 200/204"),
-    rf"{OLD_ID}/\Z": _api("conv-1/", PROPOSAL, GET="view 200", DELETE="delete 204"),
-}
-"""The paths of version 0.1."""
 SESSION_PAGES = {
     "": _page(SESSION, GET="view 200", other="view 405"),
     "search/": _page(f"{SESSION}search/?q=conv-1", GET="view 302", other="view 405"),
@@ -250,7 +242,6 @@ ROUTES: dict[str, Route] = {
     rf"api/sessions/^history/{ANY_ID}": _api("history/conv-1/", GET="view 200"),
     rf"api/sessions/^touch/{ANY_ID}": _api("touch/conv-1/", GET="view 405", POST="change 200/204"),
     rf"api/sessions/^rebind/{ANY_ID}": _api("rebind/conv-1/", MOVE, GET="view 405", POST="change 200/204"),
-    **OLD_API_PATHS,
     "api/sessions/^": _api("conv-1", GET="view 404", OPTIONS="view 404", DELETE="delete 404", other="change 404"),
     # The chat API
     "v1/chat/completions": _key("/v1/chat/completions", POST="owner 200"),

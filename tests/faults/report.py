@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from tests.servers import VALKEY, program_version
+
+SERVER = re.compile(r"\b(redis|valkey)\b")
+"""The name of a server in a set-up."""
 
 HEAD = """\
 # Fault experiments
@@ -52,9 +57,31 @@ class Report:
 
     def page(self) -> str:
         """Return the page, in Markdown."""
-        rows = sorted(self._rows, key=lambda row: (row.number, row.title, row.setup, row.fault))
+        rows = sorted(_one_for_all_servers(self._rows), key=lambda row: (row.number, row.title, row.setup, row.fault))
         head = HEAD.format(date=f"{datetime.now(UTC):%Y-%m-%d}", cores=os.cpu_count(), programs=", ".join(_programs()))
         return head + "".join(_line(row) for row in rows)
+
+
+def _one_for_all_servers(rows: list[Row]) -> list[Row]:
+    """Merge rows that differ only in the server; a figure that differs names its server."""
+    groups: dict[tuple[int, str, str, str, tuple[str, ...]], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        found = SERVER.search(row.setup)
+        setup = SERVER.sub("{}", row.setup)
+        groups[row.number, row.title, setup, row.fault, tuple(row.figures)][found[0] if found else ""] = row
+    merged = []
+    for (_, _, setup, _, names), by_server in groups.items():
+        servers = sorted(by_server)
+        figures = {name: _figure({server: by_server[server].figures[name] for server in servers}) for name in names}
+        named = setup.replace("{}", " or ".join(servers))
+        merged.append(replace(by_server[servers[0]], setup=named, figures=figures))
+    return merged
+
+
+def _figure(by_server: dict[str, str]) -> str:
+    if len(set(by_server.values())) == 1:
+        return next(iter(by_server.values()))
+    return ", ".join(f"{figure} ({server})" for server, figure in by_server.items())
 
 
 def _line(row: Row) -> str:

@@ -62,7 +62,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
         yield path, _failed(eyes.api.get(path))
     for path in ("/v1/models", f"/v1/responses/{OBJECT}", "/healthz", "/metrics"):
         yield path, _failed(asyncio.run(ask(method="GET", path=path)))
-    shared = _caught(health_sync.read, "default", ECHO, time.monotonic)
+    shared = _caught(health_sync.read, ECHO, time.monotonic)
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
     yield "doctor", _error(_caught(doctor.examine))
     for command, form in product(COMMANDS, ([], ["--json"])):

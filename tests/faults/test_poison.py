@@ -55,9 +55,7 @@ def fill(raw, clients):
     cursor = manager.all().page(limit=1).next_cursor
     health = Health(30, providers)
     health.failed("echo-two", "echo-small", Failure(Cools.MODEL))  # of others the doctor makes an error
-    health_sync.write(
-        "default", {health_sync.key(ECHO[1]): health_sync.record(health.states["echo-two"], health.now())}
-    )
+    health_sync.write(ECHO[1], health.states["echo-two"], health.now())
     job = start(Plan(Filters(provider="missing")))
     finished(job.key)
     return Eyes(*clients, job.key, cursor)

@@ -146,6 +146,20 @@ async def test_few_further_attempts_are_in_flight_when_a_provider_fails_for_many
     assert not routing.load.requests
 
 
+async def test_request_leaves_its_place_when_its_client_leaves_before_a_further_attempt(
+    bound_to_north: str, gateway: Settings, north: Upstream
+) -> None:
+    gateway.SENTINEL_QUEUE_SECONDS = 30
+    routing.load.retries("model-a").in_flight = 100
+    north.then(fails(500))
+    call = Call(chat(conversation_id=bound_to_north))
+    answering = call.start()
+    await until(lambda: routing.load.gate("south").in_flight == 1)
+    call.leave()
+    await answering
+    assert routing.load.gate("south").in_flight == 0
+
+
 @pytest.mark.parametrize("failure", [fails(503), stalls])
 async def test_stream_leaves_its_place_at_its_end_when_another_provider_failed_first(
     bound_to_north: str, gateway: Settings, north: Upstream, failure: Behaviour

@@ -11,7 +11,7 @@ import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import failed_attempts
+from sentinel_project.gateway.routing import attempts
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream import relay
@@ -208,7 +208,7 @@ async def give_up(upstream: Upstream, *numbers: int, seconds: float, **fields: A
 async def test_provider_cools_down_when_it_hangs_until_clients_give_up(
     north: Upstream, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    monkeypatch.setattr(failed_attempts, "HANGS_SECONDS", 0.05)
+    monkeypatch.setattr(attempts, "HANGS_SECONDS", 0.05)
     await give_up(north, 1, 2, seconds=0.1, path=path)
     assert not is_cooling()
     await give_up(north, 3, seconds=0.1, path=path)
@@ -223,7 +223,7 @@ async def test_provider_cools_down_when_it_hangs_until_clients_give_up(
 async def test_provider_stays_when_clients_give_up(
     north: Upstream, monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], fields: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(failed_attempts, "HANGS_SECONDS", fields.pop("hangs", 0.05))
+    monkeypatch.setattr(attempts, "HANGS_SECONDS", fields.pop("hangs", 0.05))
     if fields.pop("stops", False):
         monkeypatch.setattr(stopping, "caused", lambda exc: True)
     await give_up(north, *numbers, seconds=0.1, **fields)

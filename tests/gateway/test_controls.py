@@ -72,7 +72,7 @@ async def test_held_provider_keeps_its_conversations_when_it_is_lost(gateway: Se
 @pytest.mark.slow
 async def test_try_ends_the_cooldown_in_other_workers(gateway: Settings):
     worker = Health(30, providers)
-    task = asyncio.create_task(share_forever(worker, providers, "default"))
+    task = asyncio.create_task(share_forever(worker, providers))
     try:
         worker.failed("north", "model-a", DOWN)
         await until(lambda: cache.keys("sentinel:provider:north:*"))

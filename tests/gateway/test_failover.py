@@ -214,6 +214,37 @@ async def test_fails_over_when_a_stream_begins_with_an_error_of_any_shape(
     assert answered.body.endswith(b"data: [DONE]\n\n")
 
 
+UNREADABLE = {
+    "not utf-8": b'"\xff"',
+    "number out of range": b"1e400",
+    "integer out of range": b"9" * 5_000,
+    "nested": b"[" * 400 + b"]" * 400,
+    "nested deeper": b'{"a":' * 480 + b"1" + b"}" * 480,
+}
+"""JSON values that pass as they are, but cannot be decoded or walked through."""
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_spills_over_when_an_error_with_status_200_cannot_be_read(
+    bound_to_north: str, north: Upstream, value: bytes, stream: bool
+) -> None:
+    error = b'{"error":{"message":"overloaded","detail":%b}}' % value
+    north.then(breaks_off(b"data: %b\n\n" % error) if stream else fails(200, error))
+    assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
+async def test_stream_ends_with_the_error_when_one_after_content_cannot_be_read(
+    bound_to_north: str, north: Upstream, value: bytes
+) -> None:
+    content = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    north.then(breaks_off(content, b'data: {"error":{"message":"overloaded","detail":%b}}\n\n' % value))
+    answered = await say(bound_to_north, stream=True)
+    assert answered.status == 200
+    assert b'"error"' in answered.body
+
+
 async def test_serves_a_request_of_no_conversation_when_a_provider_fails(
     gateway: Settings, north: Upstream, south: Upstream
 ) -> None:

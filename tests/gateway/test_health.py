@@ -6,8 +6,15 @@ import pytest
 
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import ACCOUNT_SECONDS, MAX_COOLDOWN_SECONDS, Health
-from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, PROVIDER, Failure, model_slot
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import (
+    ACCOUNT_SECONDS,
+    MAX_COOLDOWN_SECONDS,
+    MAX_ERROR_LENGTH,
+    PROVIDER,
+    Failure,
+    model_slot,
+)
 
 START = 1_000.0
 DOWN = Failure(Cools.PROVIDER)

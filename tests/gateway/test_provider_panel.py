@@ -16,9 +16,18 @@ from sentinel_project.gateway import banner
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
-from sentinel_project.gateway.providers.health import LOST_SECONDS, Health
+from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.slots import ACCOUNT, CACHE, PROVIDER, SLOW, Failure, SlotState, model_slot
+from sentinel_project.gateway.providers.slots import (
+    ACCOUNT,
+    CACHE,
+    LOST_SECONDS,
+    PROVIDER,
+    SLOW,
+    Failure,
+    SlotState,
+    model_slot,
+)
 from sentinel_project.gateway.providers.status import State, latest_health, status, statuses
 from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing
@@ -42,7 +51,7 @@ def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
 
 def share(health: Health) -> None:
     """Store what a process knows, as `share_forever` does."""
-    health_sync.write("default", {health_sync.key(NORTH): health_sync.record(health.states["north"], health.now())})
+    health_sync.write(NORTH, health.states["north"], health.now())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def north_alone(north: Upstream) -> list[Provider]:
 @asynccontextmanager
 async def sharing(providers: list[Provider], *healths: Health) -> AsyncIterator[None]:
     """Share between workers, each of which has one `Health`."""
-    tasks = [asyncio.create_task(share_forever(health, lambda: providers, "default")) for health in healths]
+    tasks = [asyncio.create_task(share_forever(health, lambda: providers)) for health in healths]
     await asyncio.sleep(0)  # they have begun
     try:
         yield
@@ -157,7 +157,7 @@ async def test_new_worker_begins_afresh_when_it_has_another_endpoint_or_key(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("junk", [b"[]", b'{"slots": {"provider": "x"}}', b"3", b'"text"', b"null"])
+@pytest.mark.parametrize("junk", [b"[]", b'{"provider": "x"}', b"3", b'"text"', b"null"])
 async def test_junk_is_passed_over_when_another_program_wrote_it(
     session_cache: redis.Redis, north_alone: list[Provider], junk: bytes
 ) -> None:
@@ -165,20 +165,19 @@ async def test_junk_is_passed_over_when_another_program_wrote_it(
     await other_worker_knows(north_alone)
 
 
-NUMBERS = ("cooled_ago", "cooling_for", "failing_for", "failed_ago", "known_for")
-SLOT = {"id": "x", "failures": 1, "is_stated": False, **dict.fromkeys(NUMBERS, 1)}
+SLOT = {"id": "x", "failures": 1, "cooling_until": 1, "is_stated": False, **dict.fromkeys(health_sync.PAST, -1)}
 
 
-@pytest.mark.parametrize("field", [*NUMBERS, "failures"])
-@pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-1", "[]"])
+@pytest.mark.parametrize("field", [*health_sync.PAST, "cooling_until", "failures"])
+@pytest.mark.parametrize("seconds", ["1e300", "4e9", "Infinity", "NaN", "-4e9", "[]"])
 def test_record_is_passed_over_when_it_cannot_be_true(
     session_cache: redis.Redis, north_alone: list[Provider], field: str, seconds: str
 ) -> None:
     key = health_sync.key(north_alone[0])
-    for value, expected in ((1, 1), (seconds, 0)):
+    for value, expected in ((SLOT[field], 1), (seconds, 0)):
         slot = ", ".join(f'"{name}": {json.dumps(each)}' for name, each in SLOT.items() if name != field)
-        session_cache.set(key, f'{{"slots": {{"provider": {{{slot}, "{field}": {value}}}}}}}', ex=60)
-        assert len(health_sync.read("default", north_alone, time.monotonic)["north"]) == expected
+        session_cache.set(key, f'{{"provider": {{{slot}, "{field}": {value}}}}}', ex=60)
+        assert len(health_sync.read(north_alone, time.monotonic)["north"]) == expected
 
 
 @pytest.mark.slow

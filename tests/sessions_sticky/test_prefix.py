@@ -53,7 +53,7 @@ OPERATIONS = {
     "turn": lambda: (sessions.record_turn(turn("conv-1")), sessions.trail("conv-1"), sessions.usage()),
     "reindex": sessions.reindex,
     "doctor": doctor.examine,
-    "health": lambda: health_sync.write("default", {health_sync.key(ECHO[0]): {}}),
+    "health": lambda: health_sync.write(ECHO[0], {}, 0),
     "objects": lambda: objects._write("resp_1", StoredObject("p", "o")),
 }
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sessions_sticky import rendezvous
+from sessions_sticky import InvalidConversationId, rendezvous
 
 WEIGHTS = {"anthropic": 1, "mistral": 2.5, "openai": 1, "xai": 0.5, "é": 4}
 IDS = [f"conv-{n}" for n in range(100_000)]
@@ -69,6 +69,17 @@ def test_rendezvous_never_ranks_a_name_lower_when_its_weight_grows(conversation_
 def test_rendezvous_leaves_a_name_out_when_its_weight_is_0():
     assert rendezvous("conv-123", {"a": 0, "b": 1, "c": 0.0}) == ["b"]
     assert rendezvous("conv-123", {"a": 0}) == rendezvous("conv-123", {}) == []
+
+
+@pytest.mark.parametrize("conversation_id", ["conv\ud800", "\udfff" * 300, ["conv"], {"id": "conv"}])
+def test_rendezvous_refuses_an_id_when_it_cannot_be_one(conversation_id):
+    with pytest.raises(InvalidConversationId):
+        rendezvous(conversation_id, {"a": 1, "b": 2})
+
+
+def test_rendezvous_refuses_a_name_without_utf8_form():
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        rendezvous("conv-123", {"a": 1, "\ud800": 2})
 
 
 @pytest.mark.parametrize("weights", [["a", "b"], "ab", None, {"a"}, 5])

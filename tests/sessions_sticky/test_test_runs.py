@@ -87,9 +87,9 @@ def test_begins_without_sessions(turn):
 
 @pytest.mark.parametrize("turn", [1, 2])
 def test_has_a_valkey(sessions_valkey, settings, turn):
-    assert sessions.count() == 0
+    assert sessions.all().count() == 0
     create_session("conv-123")
-    assert sessions.count(provider="openai") == 1
+    assert sessions.filter(provider="openai").count() == 1
     settings.SESSIONS_STICKY = {"HISTORY_LENGTH": 0}
 
 
@@ -104,7 +104,7 @@ def test_keeps_sessions_in_memory_whatever_it_sets(settings, turn):
     assert sessions.get("conv-123") is None
     create_session("conv-123")
     with pytest.raises(SessionNotSupported):
-        sessions.count()
+        sessions.all().count()
 """
 SHARING = """
 from django.core.cache import cache

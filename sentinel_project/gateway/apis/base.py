@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from sentinel_project.gateway.apis import events
@@ -106,10 +106,6 @@ class Api(ABC):
     @abstractmethod
     def stage(self, event: bytes) -> Stage:
         """Return the stage after one complete event, given as the provider wrote it."""
-
-    @abstractmethod
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Return the answer of the provider inside the process: events where the body asks for a stream."""
 
     def render_error(self, error: ApiError) -> dict[str, Any]:
         """Return the body of an error in this API's shape."""

@@ -55,19 +55,7 @@ class Body:
     def get(self, name: str) -> Any:
         """Return a decoded value; None when it is missing, null, too long to decode here, or cannot be decoded."""
         raw = self.fields.get(name)
-        if raw is None or len(raw) > MAX_DECODED_BYTES:
-            return None
-        try:
-            return msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return None
-
-    def decode(self) -> dict[str, Any]:
-        """Return the whole object decoded. Only for the echo: the cost grows with the body."""
-        try:
-            return {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
+        return None if raw is None or len(raw) > MAX_DECODED_BYTES else json_text.read(msgspec.json.decode, raw, None)
 
     def replace(self, changes: Mapping[str, bytes | None]) -> Body:
         """Return a copy with some values replaced or added, as JSON; None removes a field. Others keep their bytes."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import chat as echo
-from sentinel_project.gateway.apis.files import OPENAI_FILE, file_references
+from sentinel_project.gateway.apis.upstream_objects import OPENAI_FILE, file_references
 from sessions_sticky.identity.apis import Prompt, chat_prompt
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -61,9 +60,8 @@ class ChatCompletions(Api):
             return Stage.END
         if not data:
             return Stage.PRELUDE
-        try:
-            chunk = _decode_chunk(data)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        chunk = json_text.read(_decode_chunk, data, None)
+        if chunk is None:
             return Stage.CONTENT  # unknown shape: forward it
         if bytes(chunk.error) != b"null" or events.name(event) == b"error":
             return Stage.ERROR
@@ -82,11 +80,6 @@ class ChatCompletions(Api):
     def may_end_after(self, whole_events: bytes) -> bool:
         """Some providers omit `[DONE]` after the chunk with the `finish_reason`."""
         return _FINISHED.search(whole_events) is not None
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with what the last message says."""
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.completion(provider, request)
 
 
 CHAT = ChatCompletions()

@@ -1,4 +1,4 @@
-"""Edit JSON text; unchanged parts keep their bytes, white space and repeated names included.
+"""Read and edit JSON text; unchanged parts keep their bytes, white space and repeated names included.
 
 The text must be valid JSON without white space around it, as the values of `msgspec.Raw` are.
 """
@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
 _KEY = re.compile(rb'[ \t\r\n]*,?[ \t\r\n]*("(?:[^"\\]|\\.)*")[ \t\r\n]*:[ \t\r\n]*')
 """A name, with all that stands between its value and the one before."""
 _TO_ITEM = re.compile(rb"[ \t\r\n,]*")
+T = TypeVar("T")
+D = TypeVar("D")
 _decode_key = msgspec.json.Decoder(str).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read(decode: Callable[[bytes | msgspec.Raw], T], text: bytes | msgspec.Raw, default: D) -> T | D:
+    """Return JSON text decoded; `default` when it is not valid, of another shape, or too deep."""
+    try:
+        return decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return default
 
 
 class RepeatedName(ValueError):

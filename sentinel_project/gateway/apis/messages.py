@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,8 +11,7 @@ import msgspec
 from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import messages as echo
-from sentinel_project.gateway.apis.files import ANTHROPIC_FILE, container_references, file_references
+from sentinel_project.gateway.apis.upstream_objects import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.apis import Prompt, messages_prompt
 
@@ -85,9 +84,8 @@ class Messages(Api):
         data = events.data(event)
         if not data:
             return Stage.PRELUDE
-        try:
-            decoded = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        decoded = json_text.read(_decode_event, data, None)
+        if decoded is None:
             return Stage.ERROR if events.name(event) == b"error" else Stage.CONTENT
         if decoded.type == "content_block_start":
             has_content = any(value for name, value in (decoded.content_block or {}).items() if name != "type")
@@ -127,11 +125,6 @@ class Messages(Api):
         """Return the container of the request and a file of its messages."""
         return [*container_references(body), *file_references(body, ANTHROPIC_FILE)]
 
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with the user's last text."""
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.message(provider, request)
-
 
 class CountTokens(Messages):
     """`POST /v1/messages/count_tokens`."""
@@ -140,10 +133,6 @@ class CountTokens(Messages):
     answer_field = "input_tokens"
     binds = False
     streams = False
-
-    def echo(self, provider: str, body: Body) -> bytes:
-        """Count words."""
-        return echo.token_count(body.decode())
 
 
 def _without_thinking(message: bytes) -> bytes | None:
@@ -163,10 +152,7 @@ def _without_thinking(message: bytes) -> bytes | None:
 def _unless_thinking(block: bytes) -> bytes | None:
     if _MARK not in block:
         return block
-    try:
-        is_thinking = _decode_block(block).type in ("thinking", "redacted_thinking")
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return block
+    is_thinking = json_text.read(_decode_block, block, _Block()).type in ("thinking", "redacted_thinking")
     return None if is_thinking else block
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-
 from sentinel_project.gateway.apis.base import Api, Stage, invalid_field
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.chat import ChatCompletions
-from sentinel_project.gateway.apis.echo import passthrough as echo
 
 
 class Completions(ChatCompletions):
@@ -21,11 +18,6 @@ class Completions(ChatCompletions):
         """Require a prompt."""
         if bytes(body.fields.get("prompt", b"null")) == b"null":
             raise invalid_field("prompt", None, "text, tokens, or a list of them")
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with what the prompt says."""
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.completion(provider, request)
 
 
 class Embeddings(Api):
@@ -46,10 +38,6 @@ class Embeddings(Api):
     def stage(self, event: bytes) -> Stage:
         """Return CONTENT: there are no streams."""
         return Stage.CONTENT
-
-    def echo(self, provider: str, body: Body) -> bytes:
-        """Answer with a vector made from the text's hash."""
-        return echo.embeddings(body.decode())
 
 
 COMPLETIONS = Completions()

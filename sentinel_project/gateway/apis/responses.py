@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from sentinel_project.gateway.apis import events, json_text, response_objects
+from sentinel_project.gateway.apis import events, json_text, upstream_objects
 from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, invalid_field
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.echo import responses as echo
 from sentinel_project.gateway.errors import ApiError
 from sessions_sticky.identity.apis import Prompt, responses_prompt
 
@@ -112,7 +111,7 @@ class Responses(Api):
         """Remove the reasoning items when the provider cannot decrypt one."""
         if error.code != "invalid_encrypted_content":
             return None
-        reasoning = [_is_reasoning(item) for item in response_objects.items(body)]
+        reasoning = [_is_reasoning(item) for item in upstream_objects.items(body)]
         if not any(reasoning) or all(reasoning):
             return None
         kept = json_text.change_items(bytes(body.fields["input"]), lambda item: None if _is_reasoning(item) else item)
@@ -120,22 +119,15 @@ class Responses(Api):
 
     def references(self, body: Body) -> list[Reference]:
         """Return what the request refers to, the stored response or conversation that it continues first."""
-        return response_objects.references(body)
+        return upstream_objects.references(body)
 
     def made(self, body: Body, answer: bytes) -> list[str]:
         """Return a stored response, and each compacted history."""
-        return response_objects.made(body, answer)
+        return upstream_objects.made(body, answer)
 
     def may_repeat(self, body: Body) -> bool:
         """A background response is created even if its request fails."""
         return bytes(body.fields.get("background", b"null")) != b"true"
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Answer with the text of the last item; the echo stores no objects."""
-        for reference in self.references(body):
-            raise reference.not_found
-        request = body.decode()
-        return echo.stream(provider, request) if request.get("stream") else echo.response(provider, request)
 
 
 class Compact(Responses):
@@ -143,10 +135,6 @@ class Compact(Responses):
 
     path = "/responses/compact"
     streams = False
-
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Refuse: the echo keeps no history."""
-        raise ApiError(400, f"Provider {provider!r} does not support compaction", code="unsupported")
 
 
 class InputTokens(Responses):
@@ -161,10 +149,6 @@ class InputTokens(Responses):
         """The API requires none."""
         return True
 
-    def echo(self, provider: str, body: Body) -> bytes | AsyncGenerator[bytes]:
-        """Count words."""
-        return echo.input_tokens(body.decode())
-
 
 RESPONSES = Responses()
 COMPACT = Compact()
@@ -175,9 +159,8 @@ def _stage(event: bytes) -> Stage:
     data = events.data(event)
     if not data or data == b"[DONE]":  # the latter from providers that serve chat completions too
         return Stage.PRELUDE
-    try:
-        read = _decode_event(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    read = json_text.read(_decode_event, data, None)
+    if read is None:
         return Stage.CONTENT  # unknown shape: forward it
     if read.type in _LAST:
         return Stage.END
@@ -188,7 +171,7 @@ def _stage(event: bytes) -> Stage:
 
 
 def _is_reasoning(item: bytes | msgspec.Raw) -> bool:
-    return response_objects.head(item).type == "reasoning"
+    return upstream_objects.head(item).type == "reasoning"
 
 
 def _is_empty(added: _Item | None) -> bool:

@@ -9,8 +9,8 @@ from django.urls import re_path
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.response_objects import not_found
 from sentinel_project.gateway.apis.responses import Responses
+from sentinel_project.gateway.apis.upstream_objects import not_found
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.endpoint import Endpoint, endpoint, respond
 from sentinel_project.gateway.errors import ApiError
@@ -41,10 +41,6 @@ class StoredObjects(Responses):
     def may_end_after(self, whole_events: bytes) -> bool:
         """The stream of a failed response ends with its error."""
         return any(super(StoredObjects, self).stage(event) is Stage.ERROR for event in events.split(whole_events))
-
-    def echo(self, provider: str, body: Body) -> bytes:
-        """Refuse: the echo stores nothing."""
-        raise ApiError(404, "Echo providers store no responses and no conversations")
 
 
 STORED = StoredObjects()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 import logging
 
-from django.core.cache import DEFAULT_CACHE_ALIAS
-
 from sentinel_project.gateway.providers import controls, health_sync
 from sentinel_project.gateway.providers.controls import Control
 from sentinel_project.gateway.providers.health import Health
@@ -65,9 +63,7 @@ def only_here(name: str) -> list[str]:
 def _try(name: str) -> None:
     """End the cooldowns of a provider in the shared record, which all workers read."""
     health, known = Health(0, lambda: ()), [each for each in configured() if each.name == name]
-    health_sync.merge(health, health_sync.read(DEFAULT_CACHE_ALIAS, known, health.now))
+    health_sync.merge(health, health_sync.read(known, health.now))
     if name in health.states:
         health.end_cooldowns(name)
-        health_sync.write(
-            DEFAULT_CACHE_ALIAS, {health_sync.key(known[0]): health_sync.record(health.states[name], health.now())}
-        )
+        health_sync.write(known[0], health.states[name], health.now())

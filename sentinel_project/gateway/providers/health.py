@@ -13,7 +13,6 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -24,35 +23,16 @@ from sentinel_project.gateway.providers.slots import (
     ACCOUNT,
     CACHE,
     HEALTHY,
-    MAX_ERROR_LENGTH,
     PROVIDER,
     SLOW,
     Failure,
+    Recovery,
     SlotState,
     model_slot,
+    named,
 )
 
 logger = logging.getLogger(__name__)
-
-ACCOUNT_SECONDS = 60
-"""The first cooldown of an account: an operator has to pay a bill or set a variable."""
-MAX_COOLDOWN_SECONDS = 300
-MAX_DOUBLINGS = 9
-"""From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
-MAX_RETRY_AFTER_SECONDS = 3600
-TRIAL_SECONDS = 10
-"""How long other requests wait for the result of a trial before another one is sent."""
-LOST_SECONDS = 90
-"""After failing this long without a sign of life a provider is lost: its conversations move."""
-
-
-class Recovery(NamedTuple):
-    """The end of an outage by the first answer; times are monotonic seconds."""
-
-    provider: str
-    began_at: float
-    ended_at: float
-    error: str
 
 
 class Health:
@@ -93,8 +73,7 @@ class Health:
 
     def is_lost(self, name: str) -> bool:
         """Return whether the provider is lost, so that its conversations should move."""
-        state = self.states.get(name, {}).get(PROVIDER, HEALTHY)
-        return state.failing_since is not None and state.failed_at - state.failing_since >= LOST_SECONDS
+        return self._state(name, PROVIDER).is_lost
 
     def failing(self) -> list[str]:
         """Return the names of the providers that are not healthy."""
@@ -115,11 +94,10 @@ class Health:
 
         Not for other processes: they have trials of their own, and one may have ended well by now.
         """
-        now, hold = self.now(), min(TRIAL_SECONDS, self._cooldown_seconds)
+        now = self.now()
         for slot, state in self._slots(name, model):
             if state.failures and state.cooling_until <= now:
-                held = msgspec.structs.replace(state, cooling_until=now + hold, is_stated=False)
-                self.states[name][slot] = held
+                self.states[name][slot] = state.on_trial(now, self._cooldown_seconds)
         return now
 
     def answered(self, name: str, model: str, begun: float) -> None:
@@ -136,7 +114,7 @@ class Health:
                     self.on_recovery(Recovery(each, since, self.now(), error))
                 if self._is_logged(each):
                     seconds = self.now() - state.cooled_at
-                    logger.info("%s answers again, %.0f s after its last cooldown began", _named(each, slot), seconds)
+                    logger.info("%s answers again, %.0f s after its last cooldown began", named(each, slot), seconds)
 
     def end_cooldowns(self, name: str) -> None:
         """Let the next request test whether a provider has recovered."""
@@ -157,12 +135,10 @@ class Health:
         if failure.cools is Cools.ACCOUNT:
             for each in self._of_account(name):
                 self._cool(each, ACCOUNT, failure)
-        elif failure.cools is Cools.PROVIDER:
-            self._cool(name, PROVIDER, failure)
-        elif failure.cools is Cools.MODEL or (failure.cools is Cools.OUTLIER and failure.retry_after is not None):
-            self._cool(name, model_slot(model), failure)
-        elif failure.cools is Cools.OUTLIER:
+        elif failure.cools is Cools.OUTLIER and failure.retry_after is None:
             self._record_outlier(name, model, failure, has_content=has_content)
+        elif failure.cools is not Cools.NOTHING:
+            self._cool(name, PROVIDER if failure.cools is Cools.PROVIDER else model_slot(model), failure)
 
     def forget(self, name: str) -> None:
         """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
@@ -183,18 +159,16 @@ class Health:
 
         All workers share it: the two may be of different workers.
         """
-        known = self.states.get(name, {}).get(CACHE)
-        is_second = known is not None and known.cooled_at > 0 and not known.is_stated
-        self._set(name, CACHE, SlotState(cooled_at=self.now(), is_stated=is_second))
+        self._set(name, CACHE, self._state(name, CACHE).found_cold(self.now()))
 
     def record_warm(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches warm."""
-        if (known := self.states.get(name, {}).get(CACHE)) is not None and known.cooled_at and not known.is_stated:
+        if self._state(name, CACHE).is_cold_once:
             self._set(name, CACHE, HEALTHY)
 
     def cold_for(self, name: str) -> float | None:
         """Return for how many seconds a provider has been known to have lost its prompt caches; None when it is not."""
-        state = self.states.get(name, {}).get(CACHE, HEALTHY)
+        state = self._state(name, CACHE)
         return self.now() - state.cooled_at if state.is_stated else None
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
@@ -202,10 +176,9 @@ class Health:
 
         Not for other processes, which probe by themselves: they may know of a newer cooldown than this one.
         """
-        state, now = self._state(name, PROVIDER), self.now()
-        since = None if is_alive else _failing_since(state, now)
+        state = self._state(name, PROVIDER)
         if state.failures:
-            self.states[name][PROVIDER] = msgspec.structs.replace(state, failing_since=since, failed_at=now)
+            self.states[name][PROVIDER] = state.probed(self.now(), is_alive=is_alive)
 
     def merge(self, name: str, slot: str, state: SlotState) -> None:
         """Merge the state of another process if it is newer.
@@ -215,7 +188,7 @@ class Health:
         mine = self._state(name, slot)
         if state.id != mine.id and (not mine.id or state.at > mine.at):
             self.states.setdefault(name, {})[slot] = state
-            if slot == CACHE and all(each.cooled_at and not each.is_stated for each in (mine, state)):
+            if slot == CACHE and mine.is_cold_once and state.is_cold_once:
                 self._set(name, slot, msgspec.structs.replace(state, is_stated=True))
 
     def _record_outlier(self, name: str, model: str, failure: Failure, *, has_content: bool) -> None:
@@ -244,24 +217,12 @@ class Health:
 
     def _cool(self, name: str, slot: str, failure: Failure) -> None:
         now, state = self.now(), self._state(name, slot)
-        base = ACCOUNT_SECONDS if slot == ACCOUNT and self._cooldown_seconds else self._cooldown_seconds
-        # Requests that were under way together fail together: they count once.
-        together = state.failures > 0 and now - state.cooled_at < base
-        failures = state.failures if together else state.failures + 1
-        cooled_at = state.cooled_at if together else now
-        until = cooled_at + min(base * 2.0 ** min(failures - 1, MAX_DOUBLINGS), MAX_COOLDOWN_SECONDS)
-        is_stated = failure.retry_after is not None and slot not in (ACCOUNT, PROVIDER)
-        if is_stated:
-            until = now + min(failure.retry_after or 0, MAX_RETRY_AFTER_SECONDS)
-        since = None if failure.is_alive else _failing_since(state, now)
-        unanswered = state.unanswered_since
-        if unanswered is None and failure.cools is not Cools.MODEL:
-            unanswered = now
-        error = failure.error[:MAX_ERROR_LENGTH]
-        self._set(name, slot, SlotState("", failures, cooled_at, until, is_stated, since, now, 0, unanswered, error))
-        if not together and until > now and self._is_logged(name):
-            what, seconds = _named(name, slot), until - now
-            logger.warning("%s cools down for %.0f s: %s; concerns %s", what, seconds, error, failure.cools)
+        cooled = state.cooled(slot, failure, now, self._cooldown_seconds)
+        self._set(name, slot, cooled)
+        seconds = cooled.cooling_until - now
+        if cooled.failures > state.failures and seconds > 0 and self._is_logged(name):
+            what = named(name, slot)
+            logger.warning("%s cools down for %.0f s: %s; concerns %s", what, seconds, cooled.error, failure.cools)
 
     def _is_logged(self, name: str) -> bool:
         """Return whether a provider is configured; not in a `Health` for requests whose failures do not count."""
@@ -286,13 +247,3 @@ class Health:
         new = msgspec.structs.replace(state, id=uuid.uuid4().hex[:12], at=self.now())
         self.states.setdefault(name, {})[slot] = new
         self.on_change()
-
-
-def _failing_since(state: SlotState, now: float) -> float:
-    """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
-    is_observed = state.failing_since is not None and now - state.failed_at < LOST_SECONDS
-    return state.failing_since if is_observed and state.failing_since is not None else now
-
-
-def _named(name: str, slot: str) -> str:
-    return f"provider {name!r}" if slot == PROVIDER else f"{slot} of provider {name!r}"

@@ -15,20 +15,22 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
 import aiohttp
 import msgspec
 from asgiref.sync import sync_to_async
-from django.core.cache import caches
+from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import (
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import (
     MAX_COOLDOWN_SECONDS,
+    MAX_ERROR_LENGTH,
     MAX_RETRY_AFTER_SECONDS,
-    Health,
+    SlotState,
 )
-from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, SlotState
 from sentinel_project.gateway.upstream import client as upstream
 from sessions_sticky import keys
 
@@ -39,34 +41,18 @@ PROBE_SECONDS = 3.0
 KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 """How long a record stays in the cache after it was written."""
 
-States = dict[str, SlotState]
-
 MAX_AGE_SECONDS = 30 * 86_400.0
-_Past = Annotated[float, msgspec.Meta(ge=0, le=MAX_AGE_SECONDS)]
+MAX_FAILURES = 1_000_000
+PAST = ("cooled_at", "failing_since", "failed_at", "at", "unanswered_since")
+"""The times of a state that have been."""
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health_sync")
 """Its own: asgiref's thread for sensitive work may wait for the database, asyncio's few for names of hosts."""
 
-
-class _Shared(msgspec.Struct, frozen=True):
-    """A slot's state as it is stored: seconds before the record was written, `cooling_for` seconds after it."""
-
-    id: str
-    failures: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-    cooled_ago: _Past
-    cooling_for: Annotated[float, msgspec.Meta(ge=0, le=KEEP_SECONDS)]
-    is_stated: bool
-    failing_for: _Past | None
-    failed_ago: _Past
-    known_for: _Past
-    unanswered_for: _Past | None = None
-    error: Annotated[str, msgspec.Meta(max_length=MAX_ERROR_LENGTH)] = ""
+States = dict[str, SlotState]
+"""The states of one provider, by slot."""
 
 
-class _Record(msgspec.Struct, frozen=True):
-    slots: dict[str, _Shared]
-
-
-async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]], alias: str) -> None:
+async def share_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
     """Publish changes of this worker, and merge those of others, until cancelled."""
     wake = asyncio.Event()
     health.on_change = wake.set
@@ -74,7 +60,7 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
     while True:
         wake.clear()
         try:
-            await _exchange(health, providers(), alias)
+            await _exchange(health, providers())
             is_shared = True
         except Exception as exc:  # each cache backend has errors of its own
             is_shared = False
@@ -100,29 +86,26 @@ async def probe_forever(health: Health, providers: Callable[[], Sequence[Provide
             health.record_probe(provider.name, is_alive=answer)
 
 
-async def _exchange(health: Health, providers: Sequence[Provider], alias: str) -> None:
+async def _exchange(health: Health, providers: Sequence[Provider]) -> None:
     """Merge the records of some providers, then write those that lack local changes."""
     run = sync_to_async(lambda call: call(), thread_sensitive=False, executor=_thread)
-    stored: dict[str, States] = await run(lambda: read(alias, providers, health.now))
+    stored: dict[str, States] = await run(lambda: read(providers, health.now))
     merge(health, stored)
-    records = {}
     for each in providers:
-        known, shared = health.states.get(each.name, {}), stored[each.name]
+        known, shared = dict(health.states.get(each.name, {})), stored[each.name]
         if {slot: state.id for slot, state in known.items()} != {slot: state.id for slot, state in shared.items()}:
-            records[key(each)] = record(known, health.now())
-    if records:
-        await run(lambda: write(alias, records))
+            await run(partial(write, each, known, health.now()))
 
 
-def write(alias: str, records: dict[str, dict[str, Any]]) -> None:
-    """Store the records of some providers, by key; raises the cache's own errors."""
-    for place, states in records.items():
-        caches[alias].set(place, states, KEEP_SECONDS)
+def write(provider: Provider, states: States, now: float) -> None:
+    """Store what is known of a provider; raises the cache's own errors."""
+    record: Any = msgspec.to_builtins({slot: _relative(state, now) for slot, state in states.items()})
+    caches[DEFAULT_CACHE_ALIAS].set(key(provider), record, KEEP_SECONDS)
 
 
-def read(alias: str, providers: Iterable[Provider], clock: Callable[[], float]) -> dict[str, States]:
+def read(providers: Iterable[Provider], clock: Callable[[], float]) -> dict[str, States]:
     """Return the shared states of some providers, by name and slot; raises the cache's own errors."""
-    return {each.name: _stored(alias, key(each), clock) for each in providers}
+    return {each.name: _stored(key(each), clock) for each in providers}
 
 
 def merge(health: Health, stored: dict[str, States]) -> None:
@@ -132,63 +115,46 @@ def merge(health: Health, stored: dict[str, States]) -> None:
             health.merge(name, slot, state)
 
 
-def _stored(alias: str, place: str, clock: Callable[[], float]) -> States:
+def _stored(place: str, clock: Callable[[], float]) -> States:
     """Decode a record; return nothing for invalid values of other programs."""
-    cache: Any = caches[alias]
+    cache: Any = caches[DEFAULT_CACHE_ALIAS]
     asked = clock()
     try:
         left = cache.pttl(place)  # before the value, as the clock: a late read looks older
-        if not left:
-            return {}
-        stored = msgspec.convert(cache.get(place), _Record)
+        stored = msgspec.convert(cache.get(place), States) if left else {}
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
     except Exception as exc:  # each cache backend has errors of its own
         if "WRONGTYPE" in f"{exc} {exc.__cause__}":
             return {}
         raise
-    written = asked - max(0.0, KEEP_SECONDS - left / 1000)
-    return {slot: _from_shared(shared, written) for slot, shared in stored.slots.items()}
+    if not all(_is_possible(state) for state in stored.values()):
+        return {}
+    written = asked - max(0.0, KEEP_SECONDS - (left or 0) / 1000)
+    return {slot: _absolute(state, written) for slot, state in stored.items()}
 
 
-def _from_shared(shared: _Shared, written: float) -> SlotState:
-    return SlotState(
-        id=shared.id,
-        failures=shared.failures,
-        cooled_at=written - shared.cooled_ago,
-        cooling_until=written + shared.cooling_for,
-        is_stated=shared.is_stated,
-        failing_since=None if shared.failing_for is None else written - shared.failing_for,
-        failed_at=written - shared.failed_ago,
-        at=written - shared.known_for,
-        unanswered_since=None if shared.unanswered_for is None else written - shared.unanswered_for,
-        error=shared.error,
-    )
+def _relative(state: SlotState, now: float) -> SlotState:
+    """Return a state as it is stored, with its times counted from the moment of writing."""
+    past = {name: min(0.0, max(-MAX_AGE_SECONDS, at - now)) for name, at in _past(state).items()}
+    return msgspec.structs.replace(state, cooling_until=max(0.0, state.cooling_until - now), **past)
 
 
-def record(states: States, now: float) -> dict[str, Any]:
-    """Return a provider's states as they are stored."""
-    slots = {
-        slot: _Shared(
-            id=state.id,
-            failures=state.failures,
-            cooled_ago=_ago(state.cooled_at, now),
-            cooling_for=max(0.0, state.cooling_until - now),
-            is_stated=state.is_stated,
-            failing_for=None if state.failing_since is None else _ago(state.failing_since, now),
-            failed_ago=_ago(state.failed_at, now),
-            known_for=_ago(state.at, now),
-            unanswered_for=None if state.unanswered_since is None else _ago(state.unanswered_since, now),
-            error=state.error,
-        )
-        for slot, state in states.items()
-    }
-    stored: dict[str, Any] = msgspec.to_builtins(_Record(slots))
-    return stored
+def _absolute(state: SlotState, written: float) -> SlotState:
+    """Return a stored state in the time of this process, by whose clock it was written at `written`."""
+    past = {name: at + written for name, at in _past(state).items()}
+    return msgspec.structs.replace(state, cooling_until=state.cooling_until + written, **past)
 
 
-def _ago(at: float, now: float) -> float:
-    return min(max(0.0, now - at), MAX_AGE_SECONDS)
+def _is_possible(state: SlotState) -> bool:
+    """Return whether a process can have written a stored state."""
+    is_past = all(-MAX_AGE_SECONDS <= at <= 0 for at in _past(state).values())
+    is_counted = 0 <= state.failures <= MAX_FAILURES and len(state.error) <= MAX_ERROR_LENGTH
+    return is_past and is_counted and 0 <= state.cooling_until <= KEEP_SECONDS
+
+
+def _past(state: SlotState) -> dict[str, float]:
+    return {name: at for name in PAST if (at := getattr(state, name)) is not None}
 
 
 def key(provider: Provider) -> str:

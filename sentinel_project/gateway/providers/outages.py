@@ -14,8 +14,8 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
-from sentinel_project.gateway.providers.health import Health, Recovery
-from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH
+from sentinel_project.gateway.providers.health import Health
+from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, Recovery
 from sessions_sticky import SessionError, keys, sessions
 from sessions_sticky.stores.usage import MAX_MINUTES
 from sessions_sticky.turns import SPILLED, Seconds

@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django.conf import settings
-from django.core.cache import DEFAULT_CACHE_ALIAS
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.providers import controls, health_sync
@@ -45,11 +44,11 @@ class Figures(NamedTuple):
     Times to the first byte are upper bounds in milliseconds; 0 stands for more than a minute.
     """
 
-    requests_per_minute: float
-    errors_per_minute: float
-    first_byte_p50_ms: int | None
-    first_byte_p95_ms: int | None
-    cached_share: float | None
+    requests_per_minute: float = 0.0
+    errors_per_minute: float = 0.0
+    first_byte_p50_ms: int | None = None
+    first_byte_p95_ms: int | None = None
+    cached_share: float | None = None
 
 
 class ProviderStatus(NamedTuple):
@@ -68,11 +67,11 @@ class ProviderStatus(NamedTuple):
     next_try_at: datetime | None
     seconds_left: int
     weight: float
-    share: float
-    is_drained: bool
-    is_held: bool
-    in_flight: int
-    figures: Figures | None
+    share: float = 1.0
+    is_drained: bool = False
+    is_held: bool = False
+    in_flight: int = 0
+    figures: Figures | None = None
 
     @property
     def takes_new(self) -> bool:
@@ -93,7 +92,7 @@ def statuses() -> list[ProviderStatus]:
             is_drained=provider.name in drained,
             is_held=Control.HOLD in settings_of.get(provider.name, ()),
             in_flight=in_flight.get(provider.name, 0),
-            figures=None if numbers is None else numbers.get(provider.name, Figures(0.0, 0.0, None, None, None)),
+            figures=None if numbers is None else numbers.get(provider.name, Figures()),
         )
         for provider in current
     ]
@@ -114,11 +113,6 @@ def status(provider: Provider, health: Health) -> ProviderStatus:
         now + timedelta(seconds=left) if left > 0 else None,
         round(left),
         provider.weight,
-        share=1.0,
-        is_drained=False,
-        is_held=False,
-        in_flight=0,
-        figures=None,
     )
 
 
@@ -127,7 +121,7 @@ def latest_health() -> Health:
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     try:
-        health_sync.merge(known, health_sync.read(DEFAULT_CACHE_ALIAS, configured(), known.now))
+        health_sync.merge(known, health_sync.read(configured(), known.now))
     except Exception as exc:  # each cache backend has errors of its own
         logger.warning("provider health could not be read: %s", type(exc).__name__)
     return known
@@ -155,21 +149,17 @@ def _figures() -> dict[str, Figures] | None:
 
 def _figures_of(routes: list[RouteUsage]) -> Figures:
     failed = sum(route.totals.turns for route in routes if route.outcome == FAILED)
-    first_bytes: Counter[int] = Counter()
+    first_bytes = Counter[int]()
     for route in routes:
         first_bytes.update(route.first_bytes)
     read, known = (sum(getattr(route.totals, name) for route in routes) for name in ("read", "input"))
     return Figures(
-        requests_per_minute=(_answered(routes) + failed) / MINUTES,
+        requests_per_minute=(first_bytes.total() + failed) / MINUTES,
         errors_per_minute=failed / MINUTES,
         first_byte_p50_ms=first_byte_ms(first_bytes, 0.5),
         first_byte_p95_ms=first_byte_ms(first_bytes, 0.95),
         cached_share=read / known if known else None,
     )
-
-
-def _answered(routes: list[RouteUsage]) -> int:
-    return sum(sum(route.first_bytes.values()) for route in routes)
 
 
 def format_time(at: datetime) -> str:

@@ -1,72 +1,218 @@
-"""Attempts, deadline and retry budget of a request."""
+"""The attempts of a request: how many, until when, and what each one says about its provider."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from functools import partial
+from typing import NamedTuple
 
+from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
+from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.load import Load
-from sentinel_project.gateway.upstream.client import Until
-from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sentinel_project.gateway.providers.load import Gate
+from sentinel_project.gateway.providers.reload import configured
+from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.replies import call_at_end
+from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing.errors import unavailable
+from sentinel_project.gateway.routing.reasons import Spill
+from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.upstream.client import Answer, Until
+from sentinel_project.gateway.upstream.errors import UpstreamFailure, failure
+from sentinel_project.gateway.upstream.relay import Progress
+
+logger = logging.getLogger(__name__)
 
 STREAM_ATTEMPTS = 3
 """The maximum share of a request's time for one attempt of a stream, so that others get some."""
+HANGS_SECONDS = 30.0
+"""How long a client has waited for the first byte of a stream when its leaving counts as a failure of the provider."""
+
+
+class Attempt(NamedTuple):
+    """An attempt that has `begun`, a time of the health's clock, and ends at `until`; `gate` is its provider's."""
+
+    provider: Provider
+    gate: Gate
+    begun: float
+    until: Until
 
 
 class Attempts:
     """The attempts of one request: one deadline for all, and a budget for those after the first.
 
-    The deadline ends at the answer, or a stream's first content. `is_over`: no other provider may be asked.
+    The deadline ends at the answer, or a stream's first content. `first` is the error for the client if no provider
+    answers, `away` why the conversation's own provider does not.
     """
 
-    def __init__(self, request: ApiRequest, model: str, owner: str, load: Load) -> None:
-        self._request, self._model, self._owner, self._load = request, model, owner, load
+    def __init__(self, plan: routing.Plan, request: ApiRequest) -> None:
+        self.first: ApiError | None = None
+        self.away = plan.away
+        self._plan, self._request = plan, request
+        # What a request shows that does not count for its provider's health is dropped.
+        self._health = routing.health if request.api.binds else Health(0, lambda: ())
+        self._conversation = plan.identity.session_id or f"owner {plan.owner}"
+        self._doubtful: list[tuple[Provider, Failure]] = []
         self._made = 0
-        self.is_over = False
-        self._is_late = False
+        self._is_over = self._is_late = False
         self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
         self._deadline: float = asyncio.get_running_loop().time() + self._seconds
 
-    async def begin(self) -> bool:
-        """Start an attempt; return False if none is left. Call `end` after True."""
-        if self._made:
-            is_late = asyncio.get_running_loop().time() >= self._deadline
-            if self.is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
-                return False
-            retries = self._load.retries(self._model)
-            wait = settings.SENTINEL_QUEUE_SECONDS
-            if not await retries.enter(self._owner, lambda: self._load.retry_limit(self._model), wait_seconds=wait):
-                return False
+    def add_full(self, provider: Provider) -> None:
+        """Record that a provider had no room for an attempt."""
+        self.first = self.first or _no_room(provider, self._plan)
+        if self._plan.is_own(provider):
+            self.away = Spill.FULL
+
+    async def begin(self, provider: Provider, gate: Gate) -> Attempt | None:
+        """Begin an attempt at a provider whose gate was entered; if none is left, leave it and return None."""
+        has_begun = False
+        try:
+            has_begun = not self._made or await self._may_repeat()
+        finally:
+            if not has_begun:
+                gate.leave()
+        if not has_begun:
+            return None
         self._made += 1
-        return True
+        begun = self._health.begin(provider.name, self._plan.model)
+        routing.load.pace(provider.name).begin(begun)
+        return Attempt(provider, gate, begun, self._until(provider))
 
-    def end(self, failure: UpstreamFailure | None = None) -> None:
-        """End an attempt. A plain request is not repeated after a timeout: it may have been answered, and billed."""
+    def failed(self, attempt: Attempt, error: UpstreamFailure) -> None:
+        """Record a failed attempt; one that may be the request's own fault counts later, one that was slow never.
+
+        A plain request is not repeated after a timeout: it may have been answered, and billed. So no other provider
+        shows who was at fault.
+        """
+        provider = attempt.provider
+        attempt.gate.leave()
+        self._end()
+        self._is_over = self._is_over or (error.is_timeout and not self._request.is_stream)
+        is_slow = error.is_timeout and self._record_pace(attempt)
+        metrics.upstream_failures.labels(provider.name, error.reason).inc()
+        logger.warning("provider %r failed: %s", provider.name, error.logged)
+        if error.is_timeout:
+            metrics.upstream_abandoned.labels(provider.name).inc()
+        failed = self._failure(error)
+        if failed.is_certain or self._is_over:
+            self._count(provider, failed)
+        elif not is_slow:
+            self._doubtful.append((provider, failed))
+        error.__traceback__ = None  # its frames hold this object and the request's body
+        self.first = self.first or error
+        if self._plan.is_own(provider):
+            self.away = Spill.SLOW if is_slow else Spill.FAILED
+        if error.failure_class.fault is not Fault.ACCOUNT:
+            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+
+    def ended(self, attempt: Attempt, exc: BaseException) -> None:
+        """Record an attempt that ends the request: by an error that is its own, or because the client gave it up.
+
+        A stream without a byte after `HANGS_SECONDS` ran out of time. Otherwise clients that give up sooner than the
+        gateway would meet a provider that hangs again and again.
+        """
+        attempt.gate.leave()
+        self._end()
+        name = attempt.provider.name
+        if isinstance(exc, ApiError):
+            self._health.answered(name, self._plan.model, attempt.begun)
+            return
+        metrics.upstream_abandoned.labels(name).inc()
+        has_left = isinstance(exc, asyncio.CancelledError) and not stopping.caused(exc)
+        if has_left and self._request.is_stream and self._health.now() - attempt.begun >= HANGS_SECONDS:
+            self._count(attempt.provider, self._failure(failure(attempt.provider, TimeoutError())))
+
+    def answered(self, attempt: Attempt, answer: Answer) -> float:
+        """Record an answer, and return the seconds until then.
+
+        A stream counts when its content begins; at its end it leaves the gate, and counts by how it ended.
+        """
+        self._end()
+        self._record_pace(attempt)
+        seconds = self._health.now() - attempt.begun
+        is_stream = "no" if isinstance(answer.body, bytes) else "yes"
+        metrics.upstream_time(attempt.provider.name, is_stream).observe(seconds)
+        progress, on_answer = answer.progress, partial(self._record_answer, attempt.provider, attempt.begun)
+        if progress is None or progress.has_content:
+            on_answer()
+        else:
+            progress.on_content = on_answer
+        call_at_end(answer.body, partial(self._record_end, attempt.provider, progress, attempt.gate))
+        return seconds
+
+    async def _may_repeat(self) -> bool:
+        """Take a further attempt from the budget; return False if none is left."""
+        is_late = asyncio.get_running_loop().time() >= self._deadline
+        if self._is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+            return False
+        load, model = routing.load, self._plan.model
+        wait = settings.SENTINEL_QUEUE_SECONDS
+        return await load.retries(model).enter(self._plan.owner, lambda: load.retry_limit(model), wait_seconds=wait)
+
+    def _end(self) -> None:
+        """Return a further attempt to the budget."""
         if self._made > 1:
-            self._load.retries(self._model).leave()
-        if failure is not None and failure.is_timeout and not self._request.is_stream:
-            self.is_over = True
+            routing.load.retries(self._plan.model).leave()
 
-    def until(self, provider: Provider, *, is_last: bool) -> Until:
-        """Return when an attempt ends; `is_last`: no other provider can be asked after it."""
-        now = asyncio.get_running_loop().time()
-        if not self._request.is_stream or is_last or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+    def _until(self, provider: Provider) -> Until:
+        """Return when an attempt ends: no other provider can be asked after the last one."""
+        is_last = provider is self._plan.candidates[-1] or self._made >= settings.SENTINEL_MAX_ATTEMPTS
+        if not self._request.is_stream or is_last:
             return Until(self._deadline, self._deadline)
+        now = asyncio.get_running_loop().time()
         until = min(self._deadline, now + self._seconds / STREAM_ATTEMPTS)
         if provider.first_byte_seconds is not None and not self._is_late:
             until = min(until, now + provider.first_byte_seconds)
         return Until(until, self._deadline)
 
-    def record_pace(self, provider: Provider, seconds: float, health: Health) -> bool:
+    def _record_pace(self, attempt: Attempt) -> bool:
         """Record the time to the first byte of a stream, or until it was given up; return whether it was too long."""
+        provider, now = attempt.provider, self._health.now()
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
-        is_late = seconds >= provider.first_byte_seconds
-        pace = self._load.pace(provider.name)
-        pace.record(health.now(), is_late=is_late)
-        health.record_pace(provider.name, is_slow=pace.is_late)
+        is_late = now - attempt.begun >= provider.first_byte_seconds
+        pace = routing.load.pace(provider.name)
+        pace.record(now, is_late=is_late)
+        self._health.record_pace(provider.name, is_slow=pace.is_late)
         self._is_late = self._is_late or is_late
         return is_late
+
+    def _record_answer(self, provider: Provider, begun: float) -> None:
+        """Count an answer, and the doubtful failures of other providers: the request was not at fault."""
+        self._health.answered(provider.name, self._plan.model, begun)
+        for other, failed in self._doubtful:
+            self._count(other, failed)
+        routing.load.gate(provider.name).wake()  # it may have been cooling down until now
+
+    def _record_end(self, provider: Provider, progress: Progress | None, gate: Gate) -> None:
+        """Leave the gate, and count how a stream ended: no other provider can then show who was at fault."""
+        gate.leave()
+        if progress is None:
+            return
+        error = progress.failure
+        if error is None and progress.is_complete:
+            self._health.completed(provider.name)
+        elif error is not None and not error.is_of_request:
+            self._count(provider, self._failure(error), has_content=progress.has_content)
+
+    def _count(self, provider: Provider, failed: Failure, *, has_content: bool = False) -> None:
+        """Count a failure, unless the provider's URL or key has been changed since the request was planned."""
+        if (provider.name, provider.endpoint) in {(each.name, each.endpoint) for each in configured()}:
+            self._health.failed(provider.name, self._plan.model, failed, has_content=has_content)
+
+    def _failure(self, error: UpstreamFailure) -> Failure:
+        return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
+
+
+def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
+    """Return the error for a full provider."""
+    if routing.health.is_cooling(provider.name, plan.model):
+        return unavailable(plan.model, [])
+    message = f"All providers of the model {plan.model!r} are busy"
+    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})

@@ -12,19 +12,16 @@ from typing import NamedTuple, cast
 
 import msgspec
 
-from sentinel_project.gateway import metrics
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
-from sentinel_project.gateway.routing.errors import unreachable
-from sentinel_project.gateway.routing.failed_attempts import FailedAttempts
+from sentinel_project.gateway.routing.errors import unavailable
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
 from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
@@ -95,53 +92,37 @@ async def _until_content(plan: routing.Plan, served: Served, progress: Progress)
 
 
 async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
-    health = routing.health if request.api.binds else Health(0, lambda: ())  # what that one learns is dropped
-    attempts, failures = Attempts(request, plan.model, plan.owner, routing.load), FailedAttempts(plan, health)
+    attempts = Attempts(plan, request)
     for provider in plan.candidates:
         gate = routing.load.gate(provider.name)
         if not await _enter(gate, provider, plan):
-            failures.add_full(provider)
+            attempts.add_full(provider)
             continue
-        if not await attempts.begin():
-            gate.leave()
+        attempt = await attempts.begin(provider, gate)
+        if attempt is None:
             break
-        begun = health.begin(provider.name, plan.model)
-        routing.load.pace(provider.name).begin(begun)
-        until = attempts.until(provider, is_last=provider is plan.candidates[-1])
         try:
             hint = affinity_hint(plan.identity) if provider.affinity_header else None
-            answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint, until)
+            answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint, attempt.until)
         except UpstreamFailure as exc:
-            gate.leave()
-            attempts.end(exc)
-            is_slow = exc.is_timeout and attempts.record_pace(provider, health.now() - begun, health)
-            failures.add(provider, exc, is_slow=is_slow, is_last=attempts.is_over)
+            attempts.failed(attempt, exc)
             turn.failed(provider, exc)
             if not exc.is_unsent and not request.api.may_repeat(request.body):
                 raise
             request = headers.next_attempt(request)
         except BaseException as exc:
-            gate.leave()
-            attempts.end()
-            if isinstance(exc, ApiError):
-                health.answered(provider.name, plan.model, begun)
-            else:
-                failures.add_abandoned(provider, exc, request, health.now() - begun)
+            attempts.ended(attempt, exc)
             raise
         else:
-            seconds, stream = health.now() - begun, "no" if isinstance(answer.body, bytes) else "yes"
-            attempts.end()
-            attempts.record_pace(provider, seconds, health)
-            metrics.upstream_time(provider.name, stream).observe(seconds)
-            failures.observe(provider, answer, begun, gate)
-            result = await record_result(plan, provider, failures.away)
+            seconds = attempts.answered(attempt, answer)
+            result = await record_result(plan, provider, attempts.away)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
-    assert failures.first is not None  # noqa: S101 - a plan has at least one candidate
-    if plan.is_pinned and isinstance(failures.first, UpstreamFailure) and failures.first.is_unsent:
+    assert attempts.first is not None  # noqa: S101 - a plan has at least one candidate
+    if plan.is_pinned and isinstance(attempts.first, UpstreamFailure) and attempts.first.is_unsent:
         left = routing.seconds_left(plan.candidates, plan.model)
-        raise unreachable(plan.model, left) from failures.first  # it comes back; no other can serve
-    raise failures.first
+        raise unavailable(plan.model, left, is_pinned=True) from attempts.first  # it comes back; no other can serve
+    raise attempts.first
 
 
 async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:

@@ -11,7 +11,7 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import binding
 from sentinel_project.gateway.routing import plan as routing
-from sentinel_project.gateway.routing.errors import unknown_model, unreachable
+from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.objects import Placement
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import Spill
@@ -53,7 +53,7 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
     make = partial(Plan, identity, owner, api, is_pinned=True)
     candidates = [provider for provider in able if not routing.health.is_cooling(provider.name, model)]
     if not candidates:
-        raise unreachable(model, routing.seconds_left(able, model))
+        raise unavailable(model, routing.seconds_left(able, model), is_pinned=True)
     if identity.session_id is None or not identity.binds:
         return make(model, candidates, None, "none")
     bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
@@ -84,7 +84,7 @@ def plan_any_model(
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
     ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]
     if not ranking:
-        raise unreachable("", routing.seconds_left(able, ""))
+        raise unavailable("", routing.seconds_left(able, ""), is_pinned=True)
     return Plan(identity, owner, api, "", ranking, None, "none", is_pinned=only is not None)
 
 
@@ -96,5 +96,5 @@ def without_failover(plan: Plan) -> Plan:
         bound = [provider for provider in able if provider.name == plan.session.provider]
         candidates = [each for each in plan.candidates if each in bound]
         if not candidates:
-            raise unreachable(plan.model, routing.seconds_left(bound or able, plan.model))
+            raise unavailable(plan.model, routing.seconds_left(bound or able, plan.model), is_pinned=True)
     return plan._replace(candidates=candidates, is_pinned=True)

@@ -12,7 +12,8 @@ import logging
 from collections import deque
 
 from sentinel_project.gateway import metrics
-from sessions_sticky import SessionError, SessionStoreUnavailable, Turn, sessions
+from sessions_sticky import InvalidSession, SessionError, SessionStoreUnavailable, Turn, sessions
+from sessions_sticky.turns import check_turn
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class Recorder:
                     self._queue.extendleft(reversed(batch))
                     return
                 metrics.turns_dropped.inc(len(batch))
+            except InvalidSession:  # raised before anything is sent
+                self._queue.extendleft(reversed([turn for turn in batch if _is_valid(turn)]))
             except SessionError:
                 metrics.turns_dropped.inc(len(batch))
                 logger.exception("turns cannot be recorded")
@@ -79,6 +82,17 @@ class Recorder:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self.flush()
+
+
+def _is_valid(turn: Turn) -> bool:
+    """Return whether a turn can be recorded; count and log one that cannot."""
+    try:
+        check_turn(turn)
+    except InvalidSession as exc:
+        metrics.turns_dropped.inc()
+        logger.error("a turn cannot be recorded: %s", exc)
+        return False
+    return True
 
 
 recorder = Recorder()

@@ -18,7 +18,7 @@ from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.tracing import trace_attempt
-from sentinel_project.gateway.upstream import headers
+from sentinel_project.gateway.upstream import echo, headers
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
@@ -68,10 +68,8 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
     error that is the request's own.
     """
     if provider.base_url is None:
-        answer = request.api.echo(provider.name, body)
-        return Answer(
-            {"Content-Type": "application/json" if isinstance(answer, bytes) else "text/event-stream"}, answer
-        )
+        answer = echo.answer(provider.name, request, body)
+        return Answer({"Content-Type": "text/event-stream" if request.is_stream else "application/json"}, answer)
     alarm = Alarm(asyncio.get_running_loop())
     try:
         with alarm.at(until.answer):
@@ -179,7 +177,7 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise not_an_answer(provider) from None
     if bytes(fields.get("error", b"null")) != b"null" and not api.may_have_error:
-        raise stream_error(provider, api, msgspec.json.decode(answer[:MAX_ANSWER_BYTES]))
+        raise stream_error(provider, api, answer)
     if api.answer_field and bytes(fields.get(api.answer_field, b"null")) == b"null":
         raise not_an_answer(provider)
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from sentinel_project.gateway.apis import json_text
 from sentinel_project.gateway.apis.base import Api
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import failures
@@ -116,12 +117,12 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
     return _failure(502, f"Provider {provider.name!r} sent no answer with its status 200", "upstream_invalid_answer")
 
 
-def stream_error(provider: Provider, api: Api, answer: dict[str, Any]) -> UpstreamFailure:
-    """Return the error that a provider reports with status 200: as an event of a stream, or as a plain body.
+def stream_error(provider: Provider, api: Api, text: bytes) -> UpstreamFailure:
+    """Return the error that a provider reports with status 200: in the data of an event, or in a plain body.
 
     It is never the request's own fault: another provider may answer.
     """
-    answer = mask(answer, provider.secrets)
+    answer = _json_object(text, provider.secrets)
     fields = api.provider_error(answer) or {}
     message = _message(fields) or f"Provider {provider.name!r} sent an error with its status 200"
     codes = _codes(fields)
@@ -191,14 +192,12 @@ def _codes(fields: dict[str, Any]) -> frozenset[str]:
 
 
 def _json_object(text: bytes, secrets: tuple[str, ...]) -> dict[str, Any]:
-    """Return the JSON object in an error's body, without the secrets that some providers repeat; else {}.
+    """Return the JSON object in an error's text, without the secrets that some providers repeat.
 
-    Gemini's OpenAI endpoint puts it into a list: https://github.com/FuzzAnything/PromptFuzz/issues/42.
+    Returns {} for any other text, also for JSON with numbers out of range or too many levels. Gemini's OpenAI endpoint
+    puts the object into a list: https://github.com/FuzzAnything/PromptFuzz/issues/42.
     """
-    try:
-        answer = mask(msgspec.json.decode(text), secrets)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
+    answer: Any = json_text.read(lambda raw: mask(msgspec.json.decode(raw), secrets), text, {})
     if isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     return answer if isinstance(answer, dict) else {}

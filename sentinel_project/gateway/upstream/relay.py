@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
 
 import aiohttp
 import msgspec
@@ -38,6 +37,7 @@ PRELUDE_SECONDS = 2.0
 END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ending: set[asyncio.Task[None]] = set()
 
 
@@ -93,7 +93,7 @@ async def open_stream(
         for event in events.split(whole):
             stage = api.stage(event)
             if stage is Stage.ERROR:
-                raise stream_error(provider, api, _json_object(event))
+                raise stream_error(provider, api, events.data(event))
             if progress.is_content(stage):
                 progress.has_content = True
                 return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
@@ -115,7 +115,7 @@ def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return incomplete(provider)
     if isinstance(answer, dict) and api.provider_error(answer):
-        return stream_error(provider, api, answer)
+        return stream_error(provider, api, body)
     return not_an_answer(provider)
 
 
@@ -200,7 +200,9 @@ class _Reader:
             return whole
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
-        return rest + b"\n\n" if _end(self.api, rest) is not None or _error(self.api, rest) else None
+        error = _error(self.api, rest)
+        is_whole = _end(self.api, rest) is not None or (error is not None and _is_object(error))
+        return rest + b"\n\n" if is_whole else None
 
     def close(self) -> None:
         """Cancel the time limits."""
@@ -219,22 +221,23 @@ def _end(api: Api, whole: bytes) -> int | None:
     return None
 
 
-def _error(api: Api, whole: bytes) -> dict[str, Any] | None:
-    """Return the JSON object of the first event that reports an error, {} for another text; None without an error."""
+def _error(api: Api, whole: bytes) -> bytes | None:
+    """Return the data of the first event that reports an error; None without an error."""
     if not any(marker in whole for marker in api.error_markers):
         return None
     for event in events.split(whole):
         if api.stage(event) is Stage.ERROR:
-            return _json_object(event)
+            return events.data(event)
     return None
 
 
-def _json_object(event: bytes) -> dict[str, Any]:
+def _is_object(text: bytes) -> bool:
+    """Return whether a text is a whole JSON object, also if its values cannot be decoded."""
     try:
-        value = msgspec.json.decode(events.data(event))
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        _decode_fields(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return False
+    return True
 
 
 def _record_events(reader: _Reader, whole: bytes) -> int | None:

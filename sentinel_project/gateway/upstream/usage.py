@@ -11,9 +11,13 @@ from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.conf import settings
 from sessions_sticky import Usage
+from sessions_sticky.turns import MAX_TOKENS
 
 MARKS = (b'_tokens"', b'TokenCount"')
 """One of them is in every event that reports usage; deltas have none, for quotes inside a text are escaped."""
+
+MAX_REPORTED_TOKENS = MAX_TOKENS // 4
+"""Maximum of one reported number: those of a turn are sums of up to three."""
 
 
 class _Details(msgspec.Struct, omit_defaults=True):
@@ -97,9 +101,9 @@ class UsageReader:
         return read.choices == []
 
     def usage(self) -> Usage | None:
-        """Return the reported usage; None if there was none."""
+        """Return the reported usage; None if there was none, or its numbers cannot be those of a turn."""
         numbers = self._numbers
-        if min(numbers.values(), default=0) < 0:
+        if numbers and not 0 <= min(numbers.values()) <= max(numbers.values()) <= MAX_REPORTED_TOKENS:
             return None
         total = _first(numbers, "prompt_tokens", "input_tokens", "promptTokenCount")
         if total is None:

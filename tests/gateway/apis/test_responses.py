@@ -9,8 +9,8 @@ import pytest
 
 from sentinel_project.gateway.apis.base import Stage
 from sentinel_project.gateway.apis.body import Body
-from sentinel_project.gateway.apis.response_objects import MAX_ITEMS
 from sentinel_project.gateway.apis.responses import RESPONSES as API
+from sentinel_project.gateway.apis.upstream_objects import MAX_ITEMS
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import ECHO
 from tests.clients.http_api import ApiError as UpstreamError

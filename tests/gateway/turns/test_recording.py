@@ -16,9 +16,9 @@ from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
-from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, sessions
+from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
 from tests.gateway.asgi import Call, ask, chat, say, until
-from tests.gateway.upstreams import fails
+from tests.gateway.upstreams import breaks_off, fails
 
 TEXT = "a long text " * 1_000
 MODEL = "gpt-5.2"
@@ -211,6 +211,31 @@ async def test_turns_are_dropped_and_counted_when_the_store_fails(gateway, bound
     await say(bound_to_north)
     await recorder.flush()
     assert len((await sessions.atrail(bound_to_north)).turns) == 1
+
+
+async def test_turns_are_recorded_beside_one_that_cannot_be(gateway, bound_to_north, caplog):
+    before = recording.metrics.turns_dropped._value.get()
+    for _ in range(3):
+        assert (await say(bound_to_north)).status == 200
+    recorder._queue[1] = msgspec.structs.replace(recorder._queue[1], usage=Usage(2**63))
+    await recorder.flush()
+    assert len((await sessions.atrail(bound_to_north)).turns) == 2
+    assert recording.metrics.turns_dropped._value.get() == before + 1
+    assert "a turn cannot be recorded: Invalid turn: Expected `int` <= 1099511627776" in caplog.text
+    assert not recorder._queue
+
+
+@pytest.mark.parametrize("tokens", [2**63 - 1, 2**62, 2**40 + 1, -1])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_turn_is_recorded_without_usage_when_its_tokens_cannot_be(bound_to_north, north, tokens, stream):
+    usage = json.dumps({"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens})
+    answer = f'{{"choices":[{{"index":0,"delta":{{"content":"a"}}}}],"usage":{usage}}}'.encode()
+    events = (b"data: %b\n\n" % answer, b"data: [DONE]\n\n")
+    north.then(breaks_off(*events) if stream else fails(200, answer))
+    await say(bound_to_north, stream=stream)
+    await recorder.flush()
+    (recorded,) = (await sessions.atrail(bound_to_north)).turns
+    assert (recorded.provider, recorded.usage) == ("north", None)
 
 
 async def test_turns_wait_while_the_circuit_breaker_is_open(gateway, bound_to_north, monkeypatch):

@@ -7,7 +7,6 @@ import random
 import time
 from contextlib import asynccontextmanager
 
-import msgspec
 import pytest
 
 from sentinel_project.gateway import clock
@@ -16,7 +15,7 @@ from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.slots import Failure
+from sentinel_project.gateway.providers.slots import Failure, SlotState
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing import warmth as rules
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD, Spill
@@ -317,14 +316,28 @@ async def test_doubt_ends_with_the_life_of_the_caches(known, monkeypatch):
     assert known.warmth._doubtful_since == {}
 
 
+def shared(health: Health, read_at: float) -> dict[str, SlotState]:
+    """Return what another process reads of a provider at a time of its own clock."""
+    written = {slot: health_sync._relative(state, health.now()) for slot, state in health.states["north"].items()}
+    return {slot: health_sync._absolute(state, read_at) for slot, state in written.items()}
+
+
+@pytest.mark.parametrize("uptime", [1, 1e6])
+def test_one_cold_return_proves_nothing_after_a_warm_one_on_another_host(known, uptime):
+    known.health.record_cold("north")
+    known.health.record_warm("north")
+    other = Health(30, lambda: known.both, lambda: uptime)
+    health_sync.merge(other, {"north": shared(known.health, uptime)})
+    other.record_cold("north")
+    assert other.cold_for("north") is None
+
+
 async def test_workers_share_that_a_provider_came_back_cold(known):
     known.health.record_cold("north")
     assert known.health.cold_for("north") is None
     known.health.record_cold("north")
     other, now = Health(30, lambda: known.both), known.health.now()
-    stored = msgspec.convert(health_sync.record(known.health.states["north"], now), health_sync._Record)
-    shared = {slot: health_sync._from_shared(state, now) for slot, state in stored.slots.items()}
-    health_sync.merge(other, {"north": shared})
+    health_sync.merge(other, {"north": shared(known.health, now)})
     assert other.cold_for("north") == pytest.approx(0, abs=5)
     assert other.failing() == []
     assert not other.is_cooling("north", MODEL)

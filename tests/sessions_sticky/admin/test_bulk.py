@@ -52,9 +52,23 @@ def test_bulk_asks_for_filters_and_counts_the_matches(ada: Client, moved: Any) -
     assert "Move…" not in ada.get(BULK, {"provider": "none"}).text
 
 
-@pytest.mark.parametrize("query", [{"provider": ""}, {"idle_for": "soon"}, {"moved_since": "\x01"}])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"provider": ""},
+        {"idle_for": "soon"},
+        {"moved_since": "\x01"},
+        {"moved_since": "soon", "provider": "\0"},
+        {"operation": "zz"},
+        {"operation": "\0", "provider": "north"},
+    ],
+)
 def test_bulk_offers_nothing_without_valid_filters(ada: Client, moved: Any, query: dict[str, str]) -> None:
     assert "chosen" not in ada.get(BULK, query).context
+
+
+def test_bulk_shows_what_an_operation_must_be(ada: Client, moved: Any) -> None:
+    assert "operation must be the key of an operation, 32 hex digits" in ada.get(BULK, {"operation": "zz"}).text
 
 
 def test_bulk_buttons_ask_and_delete_what_was_idle(ada: Client, moved: redis.Redis) -> None:

@@ -1,6 +1,7 @@
-"""Objects of OpenAI's Responses at one provider: references in requests, and new ones in answers.
+"""Objects that exist at one provider only: references in requests, and new ones in answers.
 
-Bytes are searched before anything is decoded, for an input may be megabytes. A field's name inside a text is not found:
+Responses have the most kinds; chat completions and Messages refer to files and containers. Bytes are searched before
+anything is decoded, for an input may be megabytes. A field's name inside a text is not found:
 its quotes are escaped.
 """
 
@@ -13,7 +14,7 @@ from itertools import chain, islice
 
 import msgspec
 
-from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Reference
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.errors import ApiError
@@ -39,6 +40,9 @@ _IDS = {
 _MADE = re.compile(rb'"(?:response|conversation|compaction(?:_summary)?)"')
 """Not in the deltas of a stream, whose types are `response.` and more."""
 _STRING = re.compile(rb'"([^"\\]{1,256})"')
+OPENAI_FILE = re.compile(rb'"file_id"\s*:\s*"([^"\\]{1,256})"')
+ANTHROPIC_FILE = re.compile(rb'"file_id"\s*:\s*"(file_[A-Za-z0-9_-]{1,250})"')
+"""Only with Anthropic's prefix: the input of a tool is an object, and may have a `file_id` of its own."""
 
 
 class Head(msgspec.Struct):
@@ -78,14 +82,25 @@ def references(body: Body) -> list[Reference]:
     return list(islice(found.values(), MAX_REFERENCES))
 
 
+def file_references(body: Body, pattern: re.Pattern[bytes]) -> list[Reference]:
+    """Return the first file of the messages: all are at one provider, or none could answer."""
+    found = pattern.search(body.fields.get("messages", b""))
+    return [] if found is None else [_refer("File", found[1].decode(), "messages")]
+
+
+def container_references(body: Body) -> list[Reference]:
+    """Return the container that the request continues, which Messages names by its id or an object with one."""
+    container = body.get("container")
+    if isinstance(container, dict):
+        container = container.get("id")
+    return [_refer("Container", container, "container")] if isinstance(container, str) else []
+
+
 def made(body: Body, answer: bytes) -> list[str]:
     """Return the ids of a stored response, a conversation and each compacted history in a plain answer or an event."""
     if not _MADE.search(answer):
         return []
-    try:
-        read = _decode_answer(events.data(answer) or answer)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return []
+    read = json_text.read(_decode_answer, events.data(answer) or answer, _Answer())
     response = read.response or read
     is_stored = bytes(body.fields.get("store", b"null")) != b"false" if response.store is None else response.store
     kept = ("conversation", "response") if is_stored else ("conversation",)
@@ -97,19 +112,14 @@ def made(body: Body, answer: bytes) -> list[str]:
 def items(body: Body) -> list[msgspec.Raw]:
     """Return the undecoded items of a request's input; none for text and for a list that is too long."""
     given = bytes(body.fields.get("input", b""))
-    try:
-        found = _decode_items(given) if given.startswith(b"[") and given.count(b",") <= MAX_COMMAS else []
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return []
+    is_read = given.startswith(b"[") and given.count(b",") <= MAX_COMMAS
+    found = json_text.read(_decode_items, given, []) if is_read else []
     return found if len(found) <= MAX_ITEMS else []
 
 
 def head(raw: bytes | msgspec.Raw) -> Head:
     """Return the head of an item; an empty one if it cannot be read."""
-    try:
-        return _decode_head(raw)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Head()
+    return json_text.read(_decode_head, raw, Head())
 
 
 def not_found(kind: str, object_id: str) -> ApiError:
@@ -138,13 +148,17 @@ def _referred(body: Body) -> Iterator[Reference]:
                 unknown = not_found("Item", str(item.id))
                 yield Reference(_compacted_id(item), "body.input", unknown, is_account_wide=True)
             elif item.type == "item_reference":
-                yield Reference(str(item.id), "body.input", not_found("Item", str(item.id)), is_kept=False)
+                yield _refer("Item", str(item.id), "input")
     for field, value in (("input", given), ("tools", bytes(body.fields.get("tools", b"")))):
         for kind, pattern in _IDS.items():
             for match in pattern.finditer(value):
                 for raw in [match[1]] if match[1] else _STRING.findall(match[2]):
-                    object_id = raw.decode()
-                    yield Reference(object_id, f"body.{field}", not_found(kind, object_id), is_kept=False)
+                    yield _refer(kind, raw.decode(), field)
+
+
+def _refer(kind: str, object_id: str, field: str) -> Reference:
+    """Return a reference to an object of which the gateway does not know where it was made."""
+    return Reference(object_id, f"body.{field}", not_found(kind, object_id), is_kept=False)
 
 
 def _compacted_id(item: Head) -> str:
