@@ -7,9 +7,12 @@ from typing import Any
 
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.replies import Reply, json_reply
+from sessions_sticky.turns import UNANSWERED
 
 CLIENT_CLOSED_REQUEST = 499
 """The status of a request whose client left before its answer, in the log and in its turn; nginx's."""
+REFUSED, LEFT = "refused", "left"
+"""The outcomes of requests without an answer that are no provider's fault: it was the request's, or the client left."""
 
 
 class ApiError(Exception):
@@ -54,6 +57,18 @@ def openai_shape(error: ApiError) -> dict[str, Any]:
     """Return an error in the only shape that the OpenAI SDKs read."""
     fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     return {"error": fields}
+
+
+def outcome_of(status: int) -> str:
+    """Return the outcome of a request that ended with an error for the client."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return LEFT
+    return UNANSWERED if status >= 500 or status == 429 else REFUSED
+
+
+def internal_error() -> ApiError:
+    """Return the error for a fault of the gateway itself."""
+    return ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
 
 
 def too_large() -> ApiError:

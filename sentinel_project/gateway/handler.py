@@ -19,6 +19,7 @@ from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import metrics
+from sentinel_project.gateway.apis.base import ROOT
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
@@ -28,12 +29,13 @@ from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
-from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.outages import record_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
+from sentinel_project.gateway.upstream.probes import probe_forever
 from sentinel_project.http_exchange import CALL_ON_DISCONNECT
 from sessions_sticky.jobs.service import Jobs
 
@@ -56,7 +58,7 @@ class GatewayHandler(ASGIHandler):
             await self._live(receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})  # there are none; Django would answer 500
-        elif api_path(scope).startswith("/v1/"):
+        elif api_path(scope).startswith(f"{ROOT}/"):
             await self._serve_api(scope, receive, send)
         else:
             # Django reads the whole body, onto the disk, before it authenticates.

@@ -91,6 +91,8 @@ def run(
         sent = [source for source, value in read_sources(sources, request.headers, request.body) if value is not None]
     except ValueError as exc:
         raise Error(str(exc), WRONG_USAGE) from exc
+    if not model and found.session_id is not None and not found.pins_model:
+        output.print_err("The body names no model, but the ids depend on it: add --model if the path names one")
     ignored = [source for source in sent if source != found.source]
     sent_by = [name for name, sources_of in CLIENTS.items() if found.source in sources_of]
     reason = _reason(found)

@@ -13,11 +13,13 @@ from drf_spectacular.generators import SchemaGenerator
 import sessions_sticky
 from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.apis.messages import ERROR_TYPES
+from sentinel_project.gateway.errors import LEFT, REFUSED
 from sessions_sticky import checks, testing
 from sessions_sticky.api.bulk import OperationPermission
 from sessions_sticky.api.permissions import NEEDED
 from sessions_sticky.conf import DEFAULTS, MAX_NUMBER
 from sessions_sticky.setting_values import DEFAULT_TTL_SECONDS, MAX_TTL_SECONDS
+from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
 from tests.docs.blocks import DOCS
 
 if TYPE_CHECKING:
@@ -90,6 +92,12 @@ def test_reference_names_every_outcome() -> None:
     assert dict(re.findall(r'`([A-Z]+)` is `"(\w+)"`', text)) == {each.name: each for each in sessions_sticky.Outcome}
 
 
+def test_failover_page_names_every_outcome_of_the_gateway() -> None:
+    table = (REFERENCE / "failover.md").read_text().partition("## Outcomes")[2].partition("| event |")[0]
+    outcomes = {*sessions_sticky.Outcome, REBOUND, SPILLED, UNANSWERED, REFUSED, LEFT, "ranked", "none"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == outcomes
+
+
 def test_reference_has_every_setting_with_its_default() -> None:
     documented = {name.strip("`"): default.strip("`") for name, default, *_ in rows("settings.md")}
     assert int(documented.pop("SESSION_TTL_SECONDS")) == DEFAULT_TTL_SECONDS
@@ -156,7 +164,7 @@ def test_checks_have_every_id_in_the_table_that_the_reference_shows() -> None:
 
 def test_apis_page_names_every_api_and_every_type_of_error() -> None:
     page = (REFERENCE / "apis.md").read_text()
-    assert [api.path for api in APIS if f"| `POST /v1{api.path}` |" not in page] == []
+    assert [api.path for api in APIS if f"| `POST {api.route}` |" not in page] == []
     assert {int(status): kind.strip("`") for status, kind in rows_of_numbers(page)} == ERROR_TYPES
 
 

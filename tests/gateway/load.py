@@ -61,10 +61,8 @@ class Clients:
         try:
             async with self._http.post(f"{self._urls[worker]}{CHAT}", json=body) as answer:
                 text = await answer.text()
-                session_headers = [
-                    answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Model")
-                ]
-                session_headers.append(answer.headers.get("X-Session-Rebind-Reason", ""))
+                names = ("Outcome", "Provider", "Model", "Reason")
+                session_headers = [answer.headers.get(f"X-Session-{name}", "") for name in names]
                 return Reply(conversation_id, answer.status, *session_headers, time.monotonic() - began, text)
         except (aiohttp.ClientError, TimeoutError) as exc:
             return Reply(conversation_id, 0, "", "", "", "", time.monotonic() - began, repr(exc))

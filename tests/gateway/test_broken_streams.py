@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sentinel_project.gateway.apis.chat import ChatCompletions
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import attempts
@@ -97,6 +98,20 @@ async def test_provider_cools_down_when_streams_of_several_stall_after_their_pre
     await meet(north, stalls_after(event), 1, 2, 3, path=path)
     await until(is_cooling)
     assert outcome_of(await request(4, path).answer()) == (200, "spilled", "south")
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+async def test_stream_of_an_api_without_a_last_event_ends_as_the_api_says(
+    only_north: Upstream, monkeypatch: pytest.MonkeyPatch, is_finished: bool
+) -> None:
+    """`may_end_after` decides; `[DONE]` is then an event like others."""
+    monkeypatch.setattr(ChatCompletions, "end_marker", None)
+    finish = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n' if is_finished else b""
+    whole = WORD + b"data: [DONE]\n\n" + WORD + finish
+    only_north.then(lambda exchange: exchange.send(200, whole, content_type="text/event-stream"))
+    answered = await request(1).answer()
+    assert answered.body.startswith(whole)
+    assert (b"upstream_incomplete" in answered.body) is not is_finished
 
 
 @pytest.mark.slow

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from sentinel_project.gateway.apis.chat import CHAT
 from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.slots import ACCOUNT, model_slot
 from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.upstream import errors
 from sessions_sticky import sessions
 from tests.gateway.asgi import outcome_of, say
 from tests.gateway.conftest import NORTH_KEY, provider
@@ -141,7 +143,7 @@ async def test_request_spills_when_a_failure_is_transient(bound_to_north: str, n
 def documented() -> list[tuple[str, ...]]:
     """Return the rows of the table in docs/reference/failover.md."""
     section = DOCS.read_text().partition("## Failures of providers")[2]
-    lines = [line for line in section.partition("A fault of the request")[0].splitlines() if line.startswith("| ")]
+    lines = [line for line in section.partition("An error in a stream")[0].splitlines() if line.startswith("| ")]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
 
 
@@ -181,8 +183,46 @@ def test_classes_are_those_of_the_docs() -> None:
         (302, "", "", Fault.PROVIDER),
     ],
 )
-def test_classify_finds_whose_fault_a_failure_is(status: int, code: str, message: str, fault: Fault) -> None:
+def test_classify_returns_the_party_at_fault(status: int, code: str, message: str, fault: Fault) -> None:
     assert failures.classify(status, frozenset({code}), message).fault is fault
+
+
+def test_codes_of_errors_with_status_200_are_those_of_the_docs() -> None:
+    section = DOCS.read_text().partition("has in this table")[2].partition("After any failure")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    assert rows[2:] == [
+        [str(status), ", ".join(f"`{code}`" for code in sorted(codes))]
+        for status, codes in failures.CODES_BY_STATUS.items()
+    ]
+
+
+STREAM_ERRORS = {
+    "Google's own API": ({"code": 400, "message": "no", "status": "INVALID_ARGUMENT"}, Fault.REQUEST),
+    "OpenRouter, moderation": ({"code": 403, "message": "Your input was flagged"}, Fault.REQUEST),
+    "LiteLLM, status as text": ({"code": "400", "message": "no", "type": "None"}, Fault.REQUEST),
+    "Responses, prompt": ({"code": "invalid_prompt", "message": "no"}, Fault.REQUEST),
+    "Responses, image": ({"code": "image_too_large", "message": "no"}, Fault.REQUEST),
+    "in capitals": ({"type": "INVALID_REQUEST_ERROR", "message": "no"}, Fault.REQUEST),
+    "too long": ({"code": "context_length_exceeded", "message": "no"}, Fault.REQUEST),
+    "moderate load": ({"code": "slow_down", "message": "no"}, Fault.MODEL),
+    "Google's limit": ({"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}, Fault.MODEL),
+    "model": ({"code": "model_not_found", "type": "invalid_request_error", "message": "no"}, Fault.MODEL),
+    "key": ({"code": "invalid_api_key", "type": "invalid_request_error", "message": "no"}, Fault.ACCOUNT),
+    "country": ({"code": "unsupported_country_region_territory", "message": "no"}, Fault.ACCOUNT),
+    "overload": ({"code": "server_is_overloaded", "type": "invalid_request_error", "message": "no"}, Fault.PROVIDER),
+    "no known name": ({"code": "new_code", "message": "no"}, Fault.PROVIDER),
+    "no status": ({"code": 1400, "status": True, "message": "no"}, Fault.PROVIDER),
+}
+
+
+@pytest.mark.parametrize("name", STREAM_ERRORS)
+def test_stream_error_is_the_fault_of_what_its_fields_name(north: Upstream, name: str) -> None:
+    fields, fault = STREAM_ERRORS[name]
+    failed = errors.stream_error(provider(north), CHAT, json.dumps({"error": fields}).encode())
+    if fault is Fault.REQUEST:
+        assert failed.is_of_request
+    else:
+        assert (failed.is_of_request, failed.failure_class.fault) == (False, fault)
 
 
 @pytest.mark.parametrize(

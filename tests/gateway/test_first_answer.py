@@ -126,7 +126,7 @@ async def test_conversation_is_not_bound_when_its_first_stream_ends_before_its_c
     assert outcome_of(answered) == (200, "created", "north")
     assert b'"error"' in answered.body
     assert await sessions.aget("new") is None
-    assert not result.unanswered
+    assert not result.unconfirmed
 
 
 @pytest.mark.slow
@@ -150,7 +150,7 @@ async def test_conversation_stays_bound_when_content_follows_a_long_prelude(
     answered = await say("new", stream=True)
     assert content in answered.body
     assert (await sessions.aget("new")).provider == "north"
-    assert not result.unanswered
+    assert not result.unconfirmed
 
 
 async def test_binding_stays_when_another_request_has_moved_it_in_the_meantime(
@@ -191,7 +191,7 @@ async def test_binding_stays_when_its_provider_has_answered_another_request(
     release.set()
     await task
     assert await sessions.aget("new") == bound
-    assert not result.unanswered
+    assert not result.unconfirmed
 
 
 async def test_old_binding_stays_when_a_request_gets_no_answer(

@@ -13,7 +13,10 @@ import pytest
 
 from sentinel_project.gateway import endpoint, handler
 from sentinel_project.gateway.shutdown import Stopping
+from sentinel_project.gateway.turns import observer
+from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream import relay
+from sessions_sticky import sessions
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.upstreams import Held, Upstream, stalls, streams_and_stalls
 
@@ -23,7 +26,7 @@ def stopping(monkeypatch: pytest.MonkeyPatch) -> Stopping:
     """A stopping worker."""
     stopping = Stopping()
     stopping.stop_requested = True
-    for module in (endpoint, handler, relay):
+    for module in (endpoint, handler, observer, relay):
         monkeypatch.setattr(module, "stopping", stopping)
     return stopping
 
@@ -46,6 +49,17 @@ async def test_chat_gets_gateway_restarting_when_the_drain_is_over(stopping, onl
     assert (call.status, call.error["code"]) == (503, "gateway_restarting")
     assert call.headers["retry-after"] == "1"
     assert await asyncio.to_thread(exchange.ended.wait, 1)
+
+
+async def test_turn_is_unanswered_when_the_drain_is_over(stopping, bound_to_north: str, north: Upstream):
+    north.then(stalls)
+    serving = Call(chat(conversation_id=bound_to_north)).start()
+    await asyncio.to_thread(north.wait_for_request)
+    stopping.end_chats()
+    await asyncio.wait_for(serving, 1)
+    await recorder.flush()
+    turn = (await sessions.atrail(bound_to_north)).turns[-1]  # an earlier test may have left one in the queue
+    assert (turn.outcome, turn.status) == ("unanswered", 503)
 
 
 async def test_stream_ends_with_an_error_event_when_its_time_is_over(stopping, only_north: Upstream):

@@ -20,7 +20,7 @@ def error_shape(path: str, headers: Mapping[str, str]) -> Render:
     `headers` have lower-case names.
     """
     default = MESSAGES.render_error if is_anthropic(headers) else openai_shape
-    return next((api.render_error for api in APIS if path.startswith(f"/v1{api.path}")), default)
+    return next((api.render_error for api in APIS if path.startswith(api.route)), default)
 
 
 def is_anthropic(headers: Mapping[str, str]) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_NAME_LENGTH = 256
 """Maximum length of the name of a model or provider; longer names would fill the log."""
+ROOT = "/v1"
+"""All paths of the APIs are below it: handler.py, urls.py and the shape of errors follow from it."""
 _FILLED_LIST = re.compile(rb"\[[ \t\r\n]*[^] \t\r\n]")
 
 
@@ -54,42 +56,51 @@ class Reference(NamedTuple):
     is_account_wide: bool = False
     """Whether all providers of the account have it, for any owner."""
     is_kept: bool = True
-    """Whether the gateway keeps where objects of this kind are."""
+    """Whether the gateway records which provider has objects of this kind."""
 
 
 class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
     name: ClassVar[str]
-    """In a provider's `apis`. Several paths may share it."""
+    """Its name in a provider's `apis`. Several paths may share it."""
     path: ClassVar[str]
-    """Below `/v1` of the gateway and below a provider's `base_url`; fixed, for the model is in the body."""
+    """Below `ROOT` of the gateway and below a provider's `base_url`. It is fixed, because the model and `stream` are in
+    the body: `parse`, `_body_for` (routing/dispatch), `_send` (upstream/client) and `sessions identify` rely on it."""
     binds: ClassVar[bool] = True
     """Whether a request binds its conversation and counts for its provider's health. If not, it goes to the provider
     that the conversation is bound to."""
     streams: ClassVar[bool] = True
-    """Whether a request may ask for its answer as a stream."""
+    """Whether a request may ask for its answer as a stream; otherwise the field `stream` has no effect."""
     makes_objects: ClassVar[bool] = False
     """Whether its answers make upstream objects."""
     may_have_error: ClassVar[bool] = False
     """Whether a successful answer may have a field `error` that is not null."""
     answer_field: ClassVar[str] = ""
-    """A field of every plain answer, never null; empty if there is no such field."""
+    """A field of every plain answer, never null; empty if there is no such field. An answer without it is a failure of
+    the provider, so name none that a legal answer may omit."""
     heartbeat: ClassVar[bytes] = b": keep-alive\n\n"
-    """An event that clients ignore; it keeps the connection of a silent stream open."""
+    """Bytes between two events that keep the connection of a silent stream open. The SDKs of the API must ignore them:
+    read how they parse a stream, for some raise an exception at a comment (Google's does)."""
     takes_hint: ClassVar[bool] = True
-    """Whether it accepts a field with a cache hint."""
+    """Whether it accepts the provider's `affinity_field` in the body."""
     asks_for_usage: ClassVar[bool] = False
     """Whether its streams report usage only if `stream_options` asks for it."""
     input_is_uncached: ClassVar[bool] = False
     """Whether the input tokens that it reports leave out those read from the cache and written to it."""
-    end_marker: ClassVar[bytes]
+    end_marker: ClassVar[bytes | None] = None
     """Bytes that every last event of a stream contains; others may contain them too. Only events with them are given to
-    `stage` to find the end. Not used if `streams` is False: `b""`."""
+    `stage` to find the end. None: the API has no last event, its streams close. Then `may_end_after` must say when, or
+    every stream counts as broken."""
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
-    """Bytes of which every event that reports an error contains some; others may contain them too."""
+    """Every event that reports an error contains some of these bytes; other events may contain them too."""
     end_is_answer: ClassVar[bool] = False
     """Whether the last event contains the whole answer, so that a stream may consist of it alone."""
+
+    @property
+    def route(self) -> str:
+        """Return its path in the gateway."""
+        return ROOT + self.path
 
     @abstractmethod
     def check(self, body: Body) -> None:

@@ -28,7 +28,6 @@ class Embeddings(Api):
     answer_field = "data"
     streams = False
     takes_hint = False
-    end_marker = b""
 
     def check(self, body: Body) -> None:
         """Require an input."""

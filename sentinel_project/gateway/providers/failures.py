@@ -105,27 +105,52 @@ def classify(status: int, codes: frozenset[str] = _ANY, message: str = "") -> Fa
     return next(each for each in CLASSES if each.matches(status, codes, message))
 
 
-STATUS_BY_TYPE = {
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "overloaded_error": 529,
-    "authentication_error": 401,
-    "insufficient_quota": 429,
-    "billing_error": 402,
-    "timeout_error": 504,
+CODES_BY_STATUS = {
+    400: frozenset(
+        {
+            "context_length_exceeded",
+            "empty_image_file",
+            "failed_to_download_image",
+            "image_content_policy_violation",
+            "image_file_not_found",
+            "image_file_too_large",
+            "image_parse_error",
+            "image_too_large",
+            "image_too_small",
+            "invalid_base64_image",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "invalid_prompt",
+            "invalid_request_error",
+            "unsupported_image_media_type",
+        }
+    ),
+    401: frozenset({"authentication_error", "invalid_api_key"}),
+    402: frozenset({"billing_error"}),
+    403: REFUSED_KEY - {"authentication_error", "invalid_api_key"},
+    404: UNKNOWN_MODEL | {"not_found_error"},
+    413: frozenset({"request_too_large"}),
+    429: frozenset({"insufficient_quota", "rate_limit_error", "rate_limit_exceeded", "slow_down"}),
+    503: frozenset({"server_is_overloaded"}),
+    504: frozenset({"timeout_error"}),
+    529: frozenset({"overloaded_error"}),
 }
-GENERAL_TYPES = {
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "permission_error": 403,
-    "request_too_large": 413,
-}
-"""Types that say less than those above, for `invalid_request_error` comes with codes of all kinds."""
+"""The statuses of errors that come with status 200, by code. docs/reference/failover.md shows the same table.
+
+From the references of OpenAI (`ResponseError`) and Anthropic. Google's errors have their status as a number.
+"""
+UNKNOWN_STATUS = 502
+"""The status of such an error if nothing in it names one: the provider is at fault."""
 
 
-def status_of_error(codes: frozenset[str], numbers: frozenset[int]) -> int:
-    """Return the status that fits an error which came with status 200; 502 when its fields name none."""
-    named = {number for number in numbers if number == 429 or 500 <= number <= 599 or number in (401, 402)}
-    named |= {STATUS_BY_TYPE[code] for code in codes if code in STATUS_BY_TYPE}
-    named = named or {GENERAL_TYPES[code] for code in codes if code in GENERAL_TYPES}
-    return min(named, default=502)
+def status_of_error(codes: frozenset[str], numbers: frozenset[int], message: str) -> int:
+    """Return the status of an error that came with status 200; `numbers` are the statuses that its fields name.
+
+    A fault of the request counts only if nothing names another one: `invalid_request_error` comes with all codes.
+    """
+    lower = frozenset(code.lower() for code in codes)
+    named = numbers | {status for status, known in CODES_BY_STATUS.items() if not lower.isdisjoint(known)}
+    others = (status for status in named if classify(status, codes, message).is_failover)
+    return min(others, default=min(named, default=UNKNOWN_STATUS))

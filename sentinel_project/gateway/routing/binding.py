@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, cast
 
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.routing.reasons import TAKEN_OVER
 from sessions_sticky import (
     InvalidConversationId,
     Outcome,
@@ -104,8 +105,7 @@ async def _take_over(session: Session, client_id: str) -> Session:
             return session
         if legacy.provider == session.provider:
             return session
-        reason = "bound by version 0.1"
-        return await sessions.arebind(session, provider=legacy.provider, model=session.model, reason=reason)
+        return await sessions.arebind(session, provider=legacy.provider, model=session.model, reason=TAKEN_OVER)
     except (
         InvalidConversationId,
         SessionConflict,

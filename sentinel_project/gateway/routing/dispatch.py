@@ -22,8 +22,8 @@ from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable
-from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unanswered, undo
-from sentinel_project.gateway.turns.observer import TurnObserver
+from sentinel_project.gateway.routing.observer import TurnObserver
+from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unconfirmed, undo
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.relay import Progress
@@ -33,7 +33,7 @@ from sessions_sticky.identity import Identity
 logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
-"""Fields of a body for gateways: strict providers refuse unknown fields."""
+"""Body fields for gateways; removed, because strict providers refuse unknown fields."""
 
 
 class Served(NamedTuple):
@@ -57,7 +57,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     """
     end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
     if plan.session is not None and plan.is_new:
-        unanswered.add(plan.session.id)
+        unconfirmed.add(plan.session.id)
     turn = TurnObserver(plan, request)
     try:
         served = await _first_answer(plan, request, turn)
@@ -115,7 +115,7 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             raise
         else:
             seconds = attempts.answered(attempt, answer)
-            result = await record_result(plan, provider, attempts.away)
+            result = await record_result(plan, provider, attempts.spill_reason)
             turn.answered(provider, result, seconds)
             return Served(answer, provider, result, repaired, turn)
     assert attempts.first is not None  # noqa: S101 - a plan has at least one candidate
@@ -151,7 +151,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
     """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
 
-    Not all that wait ask at the same moment, or it would refuse them again.
+    Waiting requests ask at different moments; otherwise the provider would refuse them again.
     """
     if not routing.is_ready_soon(provider, plan.model):
         return True

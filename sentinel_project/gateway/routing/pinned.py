@@ -64,16 +64,16 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
         model = session.model
         candidates = [provider for provider in candidates if model in provider.models]
     candidates.sort(key=lambda provider: provider.name != session.provider)
-    away = None
+    spill_reason = None
     if candidates[0].name != session.provider:
-        away = Spill.COOLING if session.provider in only else Spill.PINNED
-    return make(model, candidates, session, bound.outcome, is_new=bound.is_new, away=away)
+        spill_reason = Spill.COOLING if session.provider in only else Spill.PINNED
+    return make(model, candidates, session, bound.outcome, is_new=bound.is_new, spill_reason=spill_reason)
 
 
 def plan_any_model(
     identity: Identity, *, ranking_id: str, owner: str, api: str, only: frozenset[str] | None = None
 ) -> Plan:
-    """Return the providers for a request without a model: those named in `only`, None for all that speak the API.
+    """Return the providers for a request without a model: those named in `only`, None for all that support the API.
 
     Raises `ApiError`: 404 when there are none, 503 when none can serve now.
     """

@@ -23,7 +23,7 @@ from sessions_sticky.turns import REBOUND, SPILLED
 logger = logging.getLogger(__name__)
 
 
-unanswered: set[str] = set()
+unconfirmed: set[str] = set()
 """Sessions that a request in flight in this process made, and whose provider has answered no request yet."""
 
 
@@ -35,23 +35,26 @@ class RouteResult(NamedTuple):
     session: Session | None = None
 
 
-async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> RouteResult:
+async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | None) -> RouteResult:
     """Keep the binding, or move it to the provider that answered (a new binding always).
 
-    `away` is why another provider than the conversation's own may have answered.
+    `spill_reason` is why another provider than the conversation's own may have answered.
     """
     session = plan.session
     if session is None:
-        if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
-            await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
+        if plan.outcome == "ranked":
+            # Every worker ranks the same provider first if all are healthy.
+            weights = {each.name: each.weight for each in routing.providers_for(plan.model, plan.api)}
+            if [answered.name] != rendezvous(str(plan.identity.ranking_id), weights)[:1]:
+                await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
         return RouteResult(plan.outcome)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        if routing.speaks(session.provider, plan.model, plan.api):
+        if spill_reason is not None and spill_reason.is_failure:
             routing.warmth.note_failing([session.provider])
-        return RouteResult(SPILLED, away)
+        return RouteResult(SPILLED, spill_reason)
     try:
         moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)
     except (SessionConflict, SessionNotSupported, SessionStoreUnavailable, UnknownProvider) as exc:
@@ -63,21 +66,15 @@ async def record_result(plan: Plan, answered: Provider, away: Spill | None) -> R
 def note_answer(plan: Plan, answered: Provider) -> None:
     """Note that a provider has answered, so that a new binding to it stays."""
     if plan.session is not None and (plan.is_new or plan.is_own(answered)):
-        unanswered.discard(plan.session.id)
+        unconfirmed.discard(plan.session.id)
 
 
 async def undo(plan: Plan) -> None:
     """Remove the new binding of a request without an answer, unless it has changed or answered another request."""
-    if plan.session is None or not plan.is_new or plan.session.id not in unanswered:
+    if plan.session is None or not plan.is_new or plan.session.id not in unconfirmed:
         return
-    unanswered.discard(plan.session.id)
+    unconfirmed.discard(plan.session.id)
     try:
         await plan.manager.adelete_unchanged(plan.session)
     except (SessionConflict, SessionStoreUnavailable) as exc:
         logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
-
-
-def _first_by_configuration(plan: Plan) -> str | None:
-    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
-    weights = {provider.name: provider.weight for provider in routing.providers_for(plan.model, plan.api)}
-    return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
-from tests.gateway.asgi import Call, ask, chat, say, until
+from tests.gateway.asgi import Call, ask, chat, outcome_of, say, until
 from tests.gateway.upstreams import breaks_off, fails
 
 TEXT = "a long text " * 1_000
@@ -48,6 +49,11 @@ def everywhere(accounts, gateway):
         msgspec.structs.replace(each, apis=ALL_APIS, prices=prices) for each in gateway.SENTINEL_PROVIDERS
     )
     return accounts
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The lines of the requests in the log."""
+    return [json.loads(record.message) for record in caplog.records if record.name == "sentinel_project.requests"]
 
 
 async def turn(path: str, conversation_id: str = "conv-1", **fields) -> Call:
@@ -119,6 +125,37 @@ async def test_turn_without_an_answer_is_recorded(gateway, bound_to_north, north
     assert trail.caches == {}
 
 
+@pytest.mark.parametrize(("status", "outcome"), [(503, "unanswered"), (429, "unanswered"), (400, "refused")])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_outcome_of_an_error_is_the_same_everywhere(
+    gateway, bound_to_north, north, south, caplog, status, outcome, stream
+):
+    for upstream in (north, south):
+        upstream.script.append(fails(status))
+    with caplog.at_level(logging.INFO, "sentinel_project.requests"):
+        answered = await say(bound_to_north, stream=stream)
+    await recorder.flush()
+    (line,) = lines_of(caplog)
+    (recorded,) = (await sessions.atrail(bound_to_north)).turns
+    assert (line["status"], line["outcome"], line["provider"]) == (status, outcome, "north")
+    assert outcome_of(answered) == (status, outcome, "north")
+    assert (recorded.status, recorded.outcome) == (status, outcome)
+
+
+async def test_log_has_the_outcome_when_no_provider_is_asked(gateway, bound_to_north, north, south, caplog):
+    for upstream in (north, south):
+        routing.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
+    with caplog.at_level(logging.INFO, "sentinel_project.requests"):
+        await say(bound_to_north)
+        await say("conv-2", model="unknown")
+        await ask({"model": 1})
+    assert [(line["status"], line.get("outcome")) for line in lines_of(caplog)] == [
+        (429, "unanswered"),
+        (404, "refused"),
+        (400, None),
+    ]
+
+
 async def test_request_that_no_provider_can_serve_is_counted(gateway, bound_to_north, north, south):
     for upstream in (north, south):
         upstream.then(fails(429, headers={"Retry-After": "60"}))
@@ -137,7 +174,8 @@ async def test_turn_of_a_request_at_fault_is_refused(gateway, bound_to_north, no
     assert [(each.outcome, each.status) for each in (await sessions.atrail(bound_to_north)).turns] == [("refused", 400)]
 
 
-async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north):
+async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north, caplog):
+    caplog.set_level(logging.INFO, "sentinel_project.requests")
     north.script.append(lambda exchange: exchange.wait_until_left())
     call = Call(chat(conversation_id=bound_to_north))
     task = call.start()
@@ -147,6 +185,7 @@ async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north
     await recorder.flush()
     (recorded,) = (await sessions.atrail(bound_to_north)).turns
     assert (recorded.outcome, recorded.status) == ("left", 499)
+    assert [(line["outcome"], line["status"]) for line in lines_of(caplog)] == [("left", 499)]
 
 
 async def test_requests_that_compute_no_answer_are_no_turns(everywhere):

@@ -82,6 +82,25 @@ def test_identify_prints_the_reason(identify, body, source, reason):
     assert document["reason"].startswith(reason)
 
 
+NO_MODEL = "The body names no model, but the ids depend on it: add --model if the path names one\n"
+
+
+@pytest.mark.parametrize(
+    ("document", "args", "warning"),
+    [
+        ({"headers": HEADERS}, [], NO_MODEL),
+        ({"body": {"messages": CHAT["messages"]}}, [], NO_MODEL),
+        ({"headers": HEADERS}, ["--model", "gpt-5"], ""),
+        ({"headers": HEADERS, "body": {"model": "gpt-5"}}, [], ""),
+        ({"body": {"conversation_id": "trip"}}, [], ""),
+        ({"body": {}}, [], ""),
+    ],
+)
+def test_identify_warns_when_an_id_lacks_its_model(identify, document, args, warning):
+    found = identify(document, *args)
+    assert (found.code, found.err) == (0, warning)
+
+
 @pytest.mark.parametrize(
     ("path", "api"),
     [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.urls import re_path
 
 from sentinel_project.gateway.apis import events
-from sentinel_project.gateway.apis.base import ApiRequest, Reference, Stage
+from sentinel_project.gateway.apis.base import ROOT, ApiRequest, Reference, Stage
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.responses import Responses
 from sentinel_project.gateway.apis.upstream_objects import not_found
@@ -71,7 +71,7 @@ def _request(call: Call) -> ApiRequest:
     raw = call.body
     body = Body.parse(raw) if raw else Body({}, raw)
     is_stream = call.method == "GET" and call.parameter("stream") == "true"
-    path = call.path.removeprefix("/v1")
+    path = call.path.removeprefix(ROOT)
     return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path, call.slot)
 
 
@@ -100,4 +100,4 @@ _PATHS: tuple[_Path, ...] = (
     (f"conversations/(?P<object_id>{ID})/items", "Conversation", ("GET", "POST")),
     (f"conversations/(?P<object_id>{ID})/items/{ID}", "Conversation", ("GET", "DELETE")),
 )
-urlpatterns = [re_path(rf"^v1/{path}\Z", _view(kind, *methods)) for path, kind, methods in _PATHS]
+urlpatterns = [re_path(rf"^{ROOT[1:]}/{path}\Z", _view(kind, *methods)) for path, kind, methods in _PATHS]

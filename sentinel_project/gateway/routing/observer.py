@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, outcome_of
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.result import RouteResult
+from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn, Usage
 from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
-
-if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan
-    from sentinel_project.gateway.routing.result import RouteResult
-
-REFUSED, LEFT = "refused", "left"
-"""The outcomes of turns without an answer that are no provider's fault: the request was at fault, the client left."""
 
 
 class TurnObserver:
@@ -70,7 +66,7 @@ class TurnObserver:
 
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
-        self._status = error.status if isinstance(error, ApiError) else CLIENT_CLOSED_REQUEST
+        self._status = _status_of(error)
         self._outcome = outcome_of(self._status)
         self.end()
 
@@ -113,8 +109,10 @@ def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
         )
 
 
-def outcome_of(status: int) -> str:
-    """Return the outcome of a turn that ended with an error for the client."""
-    if status == CLIENT_CLOSED_REQUEST:
-        return LEFT
-    return UNANSWERED if status >= 500 or status == 429 else REFUSED
+def _status_of(error: BaseException) -> int:
+    """Return the status that the client gets, as the log has it."""
+    if isinstance(error, ApiError):
+        return error.status
+    if isinstance(error, asyncio.CancelledError):
+        return 503 if stopping.caused(error) else CLIENT_CLOSED_REQUEST
+    return 500
