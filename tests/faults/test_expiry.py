@@ -19,7 +19,7 @@ from tests.faults.victims import Victims
 on_real = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 TTL_SECONDS = 60
 SESSION = "sentinel:session:conv-1"
-KILLS, LONGEST_LIFE_SECONDS = 200, 0.05
+KILLS, LONGEST_LIFE_SECONDS = 100, 0.05
 LEFT_BY = {
     "this app": lambda raw: None,
     "another program, without an expiry": lambda raw: raw.persist(SESSION),

@@ -86,7 +86,7 @@ async def test_streams_take_no_thread_and_little_memory_when_a_thousand_run_at_o
 ) -> None:
     (worker,) = workers.each
 
-    async def stream(number: int, pause: float = 2, at_once: int = STREAMS) -> str:
+    async def stream(number: int, pause: float = 1, at_once: int = STREAMS) -> str:
         how = {"chunks": 2, "pause": pause, "at_once": at_once}
         body = chat(stream=True, conversation_id=f"stream-{number}", test=how)
         async with http.post(CHAT, json=body) as answer:

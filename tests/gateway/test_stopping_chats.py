@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sentinel_project.gateway import endpoint, handler
+from sentinel_project.gateway.routing import observer
 from sentinel_project.gateway.shutdown import Stopping
-from sentinel_project.gateway.turns import observer
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream import relay
 from sessions_sticky import sessions

@@ -28,8 +28,8 @@ from tests.servers import VALKEY, Server, free_port, start_server
 
 pytestmark = pytest.mark.slow
 
-SLOW_LOADING = ("--key-load-delay", "15000", "--loading-process-events-interval-bytes", "1024")
-"""15 ms a key, during which the server replies LOADING: longer than the workers' breakers are open."""
+SLOW_LOADING = ("--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024")
+"""5 ms a key, during which the server replies LOADING: longer than the workers' breakers are open."""
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,8 @@ async def staggered():
     return await asyncio.gather(*tasks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("run", [*runners()])
-@pytest.mark.parametrize("loops", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("loops", [50, pytest.param(300, marks=pytest.mark.slow)])
 def test_loops_leave_no_connection_and_no_descriptor_behind(own, run, loops):
     run(resolve())
     gc.collect()

@@ -78,7 +78,7 @@ class World:
         assert self.lived <= set(self.met)
 
 
-SEARCHES = [("valkey", 40), pytest.param("valkey", 1500, marks=pytest.mark.slow), ("redis", 200), ("cluster", 200)]
+SEARCHES = [("valkey", 40), pytest.param("valkey", 500, marks=pytest.mark.slow), ("redis", 200), ("cluster", 200)]
 """The search is long on one store; the commands of the others are the same."""
 
 
