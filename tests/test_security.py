@@ -156,7 +156,7 @@ def test_threat_model_names_existing_tests() -> None:
 def test_limits_match_the_page(settings) -> None:
     text = (ROOT / "SECURITY.md").read_text()
     assert f"{MAX_HEAD_BYTES // 1024} KiB, {MAX_HEADERS} headers" in text
-    assert f"connection | {HEAD_SECONDS} s |" in text
+    assert f"first ones | {HEAD_SECONDS} s |" in text
     assert f"without a valid key | {UNKNOWN_BYTES // 1024} KiB |" in text
     assert f"| {STUCK_SECONDS} s without progress |" in text
     assert f"`SENTINEL_MAX_CONNECTIONS`, {settings.SENTINEL_MAX_CONNECTIONS} |" in text
