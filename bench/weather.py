@@ -42,11 +42,11 @@ from sentinel_project.gateway.errors import ApiError  # noqa: E402
 from sentinel_project.gateway.providers import failures  # noqa: E402
 from sentinel_project.gateway.providers.config import Provider  # noqa: E402
 from sentinel_project.gateway.providers.health import Health  # noqa: E402
-from sentinel_project.gateway.providers.health_sync import probe_forever  # noqa: E402
 from sentinel_project.gateway.providers.load import Load  # noqa: E402
 from sentinel_project.gateway.routing import binding, dispatch, plan  # noqa: E402
 from sentinel_project.gateway.upstream import client  # noqa: E402
 from sentinel_project.gateway.upstream.errors import UpstreamFailure  # noqa: E402
+from sentinel_project.gateway.upstream.probes import probe_forever  # noqa: E402
 from sentinel_project.gateway.upstream.relay import Progress  # noqa: E402
 from sessions_sticky import Outcome, Session, SessionConflict, Trail, rendezvous  # noqa: E402
 from sessions_sticky.identity import Identity  # noqa: E402

@@ -41,7 +41,7 @@ OWNERS = ["acme", "globex", "initech", "support-desk", "research", "mobile-app",
 WORDS = ["chat", "thread", "ticket", "agent", "review", "draft"]
 REASONS = {
     "provider not configured for the model": 9,
-    "provider gave no sign of life for 90 s": 23,
+    "provider unreachable for 90 s": 23,
     "azure-eu is over its quota": 41,
     "planned maintenance": 14,
 }
@@ -83,9 +83,7 @@ def _count_the_day() -> None:
 
 def _live_one_conversation() -> None:
     session = sessions.create(SHOWN, "azure-eu", "gpt-5", "support-desk")
-    session = sessions.rebind(
-        session, provider="openai", model="gpt-5", reason="provider gave no sign of life for 90 s"
-    )
+    session = sessions.rebind(session, provider="openai", model="gpt-5", reason="provider unreachable for 90 s")
     manager = sessions.acting_as("ann")
     session = manager.rebind(session, provider="anthropic", model="claude-sonnet-4-5", reason="customer asked for it")
     manager.rebind(session, provider="openai", model="gpt-5-mini", reason="planned maintenance")

@@ -30,7 +30,7 @@ SESSIONS = "/admin/sessions_sticky/session/"
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 ROUTE = ("azure-eu", "azure-us")
-"""The source and target of the drain; afterwards it is reversed."""
+"""The source and target of the move; afterwards it is reversed."""
 SIZES = {"": (1280, 800), "-phone": (390, 844)}
 PROVIDERS = """
 [[provider]]
@@ -69,7 +69,7 @@ SITE = f"http://127.0.0.1:{PORT}"
 
 
 class Demo(NamedTuple):
-    """A server with demo data; `make_many` adds a provider with many sessions to drain."""
+    """A server with demo data; `make_many` adds a provider with many sessions to move."""
 
     admin_password: str
     make_many: Callable[[], object]
@@ -87,7 +87,7 @@ def main(folder: Path) -> None:
             window.look_around()
         demo.make_many()
         for window, (provider, to_provider) in zip(windows, cycle([ROUTE, ROUTE[::-1]]), strict=False):
-            window.drain(provider, to_provider)
+            window.move_all(provider, to_provider)
         browser.close()
 
 
@@ -155,20 +155,20 @@ class Window:
         self._open("overview/", "overview", full=True)
         self._open("providers/", "providers", full=True)
 
-    def drain(self, provider: str, to_provider: str) -> None:
-        """Take the preview of a drain, its progress, and the list afterwards."""
-        self._page.goto(f"{SITE}{SESSIONS}drain/")
+    def move_all(self, provider: str, to_provider: str) -> None:
+        """Take the preview of a move, its progress, and the list afterwards."""
+        self._page.goto(f"{SITE}{SESSIONS}move-all/")
         fields = {"from_provider": provider, "provider": to_provider, "reason": f"{provider} is being switched off"}
         for name, value in fields.items():
             self._page.fill(f"[name={name}]", value)
         self._page.click("button:has-text('Preview')")
         self._page.wait_for_selector("button:has-text('Start')")
-        self._keep("drain-preview")
+        self._keep("move-all-preview")
         self._page.click("button:has-text('Start')")
         self._page.wait_for_selector("text=sessions a second")
-        self._keep("drain-progress")
+        self._keep("move-all-progress")
         self._page.wait_for_selector("text=Finished", timeout=60_000)
-        self._open("drain/", "drain")
+        self._open("move-all/", "move-all")
 
     def _open(self, path: str, name: str, *, full: bool = False) -> None:
         self._page.goto(f"{SITE}{SESSIONS}{path}")

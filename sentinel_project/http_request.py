@@ -16,10 +16,10 @@ import httptools
 from sentinel_project.gateway.errors import ApiError
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Of a request line and its headers; nginx takes 32 KiB, h11 64 KiB."""
+"""Maximum size of a request line with its headers; nginx allows 32 KiB, h11 64 KiB."""
 MAX_HEADERS = 128
 MAX_CHUNK_LINE_BYTES = 4096
-"""Of a chunk's size with its extensions, and of a trailer."""
+"""Maximum size of a chunk's first line with its extensions, and of a trailer."""
 
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
 END_OF_HEAD = b"\r\n\r\n"

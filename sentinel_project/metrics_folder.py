@@ -6,15 +6,17 @@ import os
 import sys
 from pathlib import Path
 
+from sentinel_project import environment
+
 
 def prepare(folder: Path) -> None:
     """Let prometheus-client keep its counts in files in `folder`; call before it is imported.
 
-    PROMETHEUS_MULTIPROC_DIR in the environment takes precedence. Files of ended workers are removed when none of them
-    is alive: counts must not decrease while one is.
+    PROMETHEUS_MULTIPROC_DIR in the environment takes precedence; the program ends if it cannot be created. Files of
+    ended workers are removed when none of them is alive: counts must not decrease while one is.
     """
-    folder = Path(os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(folder)))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = environment.folder("PROMETHEUS_MULTIPROC_DIR", default=folder)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     files = {file: process_of(file) for file in folder.glob("*_[0-9]*.db")}
     # Not this process's own number: in a container each start has the same.
     if not any(pid != os.getpid() and is_alive(pid) for pid in files.values()):

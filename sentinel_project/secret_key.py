@@ -30,6 +30,13 @@ def secret_key(folder: Path) -> str:
     return path.read_text()
 
 
+def read_key(text: str) -> bytes:
+    """Return a key's bytes. Raises `ValueError` for a blank one, with which any caller could compute the HMACs."""
+    if not text.strip():
+        raise ValueError
+    return text.encode()
+
+
 def derived_key(secret: str, purpose: str) -> bytes:
     """Return a key derived for one purpose."""
     return hmac.digest(secret.encode(), purpose.encode(), "sha256")

@@ -63,12 +63,20 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
     )
     _raise_file_limit()
     nohup = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    run = _in_this_process(config, listener) if workers == 1 else _in_workers(config, listener)
+    server: Any = uvicorn.Server(config) if workers == 1 else _Workers(config, [listener])
+    if workers == 1:
+        # uvicorn does the same a little later. A signal in between must not raise: anywhere, that can be swallowed.
+        signal.signal(signal.SIGINT, server.handle_exit)
+        signal.signal(signal.SIGTERM, server.handle_exit)
     if hasattr(signal, "SIGHUP"):
         # Not what uvicorn makes of it, a restart of its workers: they would outlive the terminal.
         signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else lambda *_: signal.raise_signal(signal.SIGTERM))
     threading.Thread(target=_call_when_answering, args=[ready, *listener.getsockname()[:2]], daemon=True).start()
-    return run()
+    if workers == 1:
+        server.run([listener])
+        return bool(server.started)
+    server.run()
+    return all(process.exitcode != STARTUP_FAILURE for process in server.processes)
 
 
 def _raise_file_limit() -> None:
@@ -97,19 +105,6 @@ def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> Non
         ready()
 
 
-def _in_this_process(config: uvicorn.Config, listener: socket.socket) -> Callable[[], bool]:
-    server = uvicorn.Server(config)
-    # uvicorn does the same a little later. A signal in between must not raise: anywhere, that can be swallowed.
-    signal.signal(signal.SIGINT, server.handle_exit)
-    signal.signal(signal.SIGTERM, server.handle_exit)
-
-    def run() -> bool:
-        server.run([listener])
-        return server.started
-
-    return run
-
-
 class _Workers(Multiprocess):
     """uvicorn's supervisor; a stop closes the listening socket, or connections would wait until they time out."""
 
@@ -117,16 +112,6 @@ class _Workers(Multiprocess):
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
-
-
-def _in_workers(config: uvicorn.Config, listener: socket.socket) -> Callable[[], bool]:
-    supervisor = _Workers(config, [listener])
-
-    def run() -> bool:
-        supervisor.run()
-        return all(process.exitcode != STARTUP_FAILURE for process in supervisor.processes)
-
-    return run
 
 
 def worker() -> Any:

@@ -16,16 +16,10 @@ from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.log_config import log_config
-from sentinel_project.secret_key import derived_key, secret_key
+from sentinel_project.secret_key import derived_key, read_key, secret_key
 from sessions_sticky.connections.cache_config import cache_config
-from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES
-from sessions_sticky.setting_values import (
-    ALLOWED_PREFIX,
-    ALLOWED_TTL,
-    DEFAULT_TTL_SECONDS,
-    check_prefix,
-    parse_ttl_seconds,
-)
+from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, PLACE, SOURCE
+from sessions_sticky.setting_values import ALLOWED_PREFIX, DEFAULT_TTL_SECONDS, check_prefix
 
 os.umask(0o077)  # database, keys and logs are for this user alone, also in a folder that others may enter
 
@@ -116,7 +110,7 @@ DATABASES = {
         "DATABASE_URL",
         database_config,
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
-        allowed="a URL such as postgres://user:password@host:5432/name or sqlite:////path/to/file",
+        allowed="postgres://user:password@host:5432/name or sqlite:////path/to/file",
     ),
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -125,18 +119,15 @@ CACHES = {
         "REDIS_URL",
         cache_config,
         default=embedded.url(DATA_DIR),
-        allowed="redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket",
+        allowed="redis://host:6379/0, unix:///path/to/socket, redis+sentinel://host1,host2,host3/0?service=NAME or"
+        " redis+cluster://host1,host2 (with TLS rediss instead of redis)",
+        shows_reason=True,
     ),
 }
 
 # Sticky sessions
 
-SESSION_TTL_SECONDS = environment.read(
-    "SESSION_TTL_SECONDS",
-    parse_ttl_seconds,
-    default=DEFAULT_TTL_SECONDS,
-    allowed=ALLOWED_TTL,
-)
+SESSION_TTL_SECONDS = environment.ttl_seconds("SESSION_TTL_SECONDS", default=DEFAULT_TTL_SECONDS)
 SENTINEL_TRAIL_TURNS = environment.number("SENTINEL_TRAIL_TURNS", default=8, least=0, most=1_000)
 SENTINEL_STREAM_USAGE = environment.boolean("SENTINEL_STREAM_USAGE", default=False)
 SESSIONS_STICKY = {
@@ -159,7 +150,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "TITLE": "Sticky sessions",
     "VERSION": sessions_sticky.__version__,
-    "DESCRIPTION": "Which LLM conversation is bound to which provider and model: look, move, delete.",
+    "DESCRIPTION": "List, inspect, move and delete the bindings of LLM conversations to providers and models.",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     # The document contains only what the public source does, so it needs no login.
@@ -172,27 +163,27 @@ SPECTACULAR_SETTINGS = {
 
 # Gateway
 
-SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # those of the start
+SENTINEL_PROVIDERS = environment.read("SENTINEL_PROVIDERS", load_providers, default=ECHO)  # as read at the start
 SENTINEL_PROVIDERS_FILE = environment.read("SENTINEL_PROVIDERS", str, default=None)
-SENTINEL_ID_KEY = environment.read("SENTINEL_ID_KEY", str.encode, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"))
+SENTINEL_ID_KEY = environment.read(
+    "SENTINEL_ID_KEY", read_key, default=derived_key(SECRET_KEY, "SENTINEL_ID_KEY"), allowed="a secret text"
+)
 SENTINEL_PINNING_SOURCES = environment.items(
     "SENTINEL_PINNING_SOURCES",
     default=DEFAULT_NAMED,
-    pattern=r"(body|header)\.[!-~]+",
-    allowed="places such as body.conversation_id or header.x-session-id (with * for any part) with commas between them",
+    pattern=PLACE,
+    allowed="places such as body.conversation_id or header.x-session-id (with * for any part), no header of a key, with"
+    " commas between them",
 )
 SENTINEL_CONVERSATION_ID_SOURCES = environment.items(
     "SENTINEL_CONVERSATION_ID_SOURCES",
     default=DEFAULT_SOURCES,
-    pattern=r"(body|header)\.[!-~]+|content",
-    allowed="places such as body.session_id, header.x-session-id (with * for any part) or content, with commas between",
+    pattern=SOURCE,
+    allowed="places such as body.session_id, header.x-session-id (with * for any part), no header of a key, or content,"
+    " with commas between them",
 )
-SENTINEL_CONTENT_TTL_SECONDS = environment.read(
-    "SENTINEL_CONTENT_TTL_SECONDS", parse_ttl_seconds, default=3600, allowed=ALLOWED_TTL
-)
-SENTINEL_OBJECT_TTL_SECONDS = environment.read(
-    "SENTINEL_OBJECT_TTL_SECONDS", parse_ttl_seconds, default=30 * 86_400, allowed=ALLOWED_TTL
-)
+SENTINEL_CONTENT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_CONTENT_TTL_SECONDS", default=3600)
+SENTINEL_OBJECT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_OBJECT_TTL_SECONDS", default=30 * 86_400)
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.
@@ -237,7 +228,7 @@ AUTH_PASSWORD_VALIDATORS = [
 ]
 DEFAULT_EXCEPTION_REPORTER_FILTER = "sentinel_project.error_report.ReportFilter"
 LANGUAGE_CODE = "en"
-LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # which one, the browser says
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]  # chosen by Accept-Language
 USE_TZ = True
 TIME_ZONE = "UTC"
 FORMAT_MODULE_PATH = "sentinel_project.formats"  # one format of times in every language

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sessions_sticky")
 
 MAX_REPR_LENGTH = 200
-"""Of `LogEntry.object_repr`, in characters."""
+"""Maximum length of `LogEntry.object_repr`, in characters."""
 
 
 class Flag(IntEnum):
@@ -34,7 +34,7 @@ class Flag(IntEnum):
 
 
 FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
-"""Of a job's kind."""
+"""The flag of each kind of job."""
 
 
 def record(

@@ -39,7 +39,10 @@ from sessions_sticky.session import Session
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
-USE_CACHE_CONFIG = "Use the entry of sessions_sticky.cache_config(url) in CACHES."
+USE_CACHE_CONFIG = (
+    "Use the entry of sessions_sticky.cache_config(url) in CACHES; if other code needs this cache as it is, give the"
+    " sessions an alias of their own and name it in SESSIONS_STICKY['CACHE']."
+)
 
 
 @register(Tags.caches)
@@ -141,11 +144,11 @@ def _check_neighbour(alias: str, its_options: Any, options: Any) -> Iterator[Che
     on_django_redis = is_on_redis(cache)
     if on_django_redis and its_options != options:
         message = f"Cache {alias!r} has the same LOCATION as the session cache, but other OPTIONS."
-        hint = "django-redis gives both one connection pool, the first one's; let the LOCATIONs differ."
+        hint = "django-redis has one connection pool per LOCATION, with the OPTIONS of one alias: use two LOCATIONs."
         yield Warning(message, hint=hint, id="sessions_sticky.W002")
     if on_django_redis or isinstance(cache, DjangosRedisCache):
         message = f"Cache {alias!r} is on the Redis database of the session cache: its clear() deletes all sessions."
-        hint = "Give the sessions a database of their own, by the last part of the URL."
+        hint = "Give the sessions their own database, such as redis://host:6379/1, or on a Cluster their own servers."
         yield Warning(message, hint=hint, id="sessions_sticky.W007")
 
 

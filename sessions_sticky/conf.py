@@ -31,7 +31,7 @@ MAX_NUMBER = 2**31 - 1
 """Maximum number of entries; more than any machine can store."""
 
 MAX_TRAIL_LENGTH = 1_000
-"""Turns: a trail is read and shown as a whole."""
+"""Maximum number of turns: a trail is read and shown as a whole."""
 
 DEFAULTS: dict[str, Any] = {}
 """The keys of `SESSIONS_STICKY` with their defaults."""
@@ -148,7 +148,7 @@ class Conf:
     cache = _option("CACHE", "default", _alias)
     """Alias of the Django cache that holds the sessions."""
     prefix = _option("PREFIX", "sentinel:", _prefix)
-    """What all keys begin with. One part, with its colon: no prefix begins with another one."""
+    """The prefix of all keys: one part that ends with a colon, so that no prefix begins with another one."""
     given_providers = _option("PROVIDERS", None, _providers)
     """The providers, or the callable that returns them; see `providers`."""
     on_store_error = _option("ON_STORE_ERROR", "degrade", _on_store_error)

@@ -50,8 +50,7 @@ class SessionManager(ManagerMethods):
 
     `cache` is a Django cache or an alias, by default `SESSIONS_STICKY["CACHE"]`. `ttl_seconds` is the idle time after
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
-    connection. Raises `ValueError` for another type of `cache`, and for a `ttl_seconds` that is not a whole number of
-    at least 1.
+    connection. Raises `ValueError` if `cache` has another type or `ttl_seconds` is not a whole number of at least 1.
 
     The async form of a method (`aget` of `get`) takes the same arguments and raises the same errors. On Redis those for
     single sessions run on the event loop, without a thread.
@@ -204,7 +203,7 @@ class SessionManager(ManagerMethods):
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
 
         Empty if no turn was recorded. A trail is deleted with its session, and kept when the session is rebound. It
-        expires with the session as of the last turn.
+        expires when the session would have expired after the last recorded turn.
         """
         return run(self._blocking.trail(conversation_id))
 
@@ -215,9 +214,9 @@ class SessionManager(ManagerMethods):
     def record_turn(self, turn: Turn) -> bool:
         """Add a turn to its session's trail, to the sums by minute and hour, and to the metrics.
 
-        False if no trail keeps it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not before:
-        it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. On a cache other than
-        django-redis there are no sums.
+        Return False if no trail stores it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not
+        before: it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. Without django-redis
+        there are no sums.
         """
         return run(self._blocking.record_turns([turn])) != [None]
 
@@ -245,4 +244,4 @@ class SessionManager(ManagerMethods):
 
 
 sessions = SessionManager()
-"""The manager of the configured cache; what most projects need."""
+"""The manager of the configured cache; most projects need no other."""

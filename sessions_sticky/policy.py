@@ -147,7 +147,7 @@ class Policy:
     def _without_store(self, conversation_id: str, provider: str, model: str, owner: str, asked_at: float) -> Session:
         """Return the session that the store had when last seen, else what was proposed first since it is unavailable.
 
-        What is only proposed answers until the store is back and is never restored: another owner may be bound.
+        A mere proposal is used until the store is back and never restored: the id may now be bound for another owner.
         """
         not_before = asked_at - self._ttl_seconds
         if stored := self._seen.recall(conversation_id, not_before):

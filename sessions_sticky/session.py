@@ -132,7 +132,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Outcome(StrEnum):
-    """How `resolve` came by its session."""
+    """How `resolve` obtained its session."""
 
     HIT = "hit"
     CREATED = "created"
@@ -140,7 +140,7 @@ class Outcome(StrEnum):
 
 
 class Resolution(NamedTuple):
-    """What `resolve` answers."""
+    """The result of `resolve`."""
 
     session: Session
     outcome: Outcome

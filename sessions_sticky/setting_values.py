@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import Any
 
@@ -41,9 +42,12 @@ def check_identity(options: object) -> dict[str, Any]:
 
     The text never contains the key.
     """
-    if not isinstance(options, dict) or not options.keys() <= set(IDENTITY_OPTIONS):
-        found = sorted(map(str, options)) if isinstance(options, dict) else type(options).__name__
-        raise ValueError(f" must be a dict of {', '.join(IDENTITY_OPTIONS)}, not {found}")
+    if not isinstance(options, dict):
+        raise ValueError(f" must be a dict, not {type(options).__name__}")
+    for unknown in options.keys() - set(IDENTITY_OPTIONS):
+        similar = difflib.get_close_matches(str(unknown), IDENTITY_OPTIONS, n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else f"; allowed are {', '.join(IDENTITY_OPTIONS)}"
+        raise ValueError(f" has the unknown key {unknown!r}{hint}")
     if options.get("scope", "shared") not in ("shared", "owner"):
         raise ValueError(f"['scope'] must be 'shared' or 'owner', not {options['scope']!r}")
     for each in ("named", "sources"):

@@ -24,8 +24,8 @@ REBOUND = "rebound"
 SPILLED = "spilled"
 """The outcome of a turn that another provider answered while the binding was kept."""
 MAX_SPILL_OVERS = 5
-CACHE_BLOCK, CACHE_LEAST = 128, 1_024
-"""Tokens: providers that cache by themselves keep whole blocks of a prompt, from a least length on (OpenAI's)."""
+CACHE_BLOCK, MIN_CACHED_TOKENS = 128, 1_024
+"""Tokens: providers that cache automatically keep whole blocks of prompts with a minimum length (OpenAI's values)."""
 
 
 MILLION = 1_000_000
@@ -37,10 +37,10 @@ Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of a turn. `input` counts all of the prompt: uncached, read from a prompt cache and written to it.
+    """Tokens of a turn. `input` counts the whole prompt: uncached, read from a prompt cache and written to it.
 
-    `cached` is what the provider's cache holds after the turn: 0 for a provider without one, None for what follows from
-    the other numbers (see `warm`).
+    `cached` is what the provider's cache holds after the turn: 0 for a provider without one, None if the other
+    numbers determine it (see `warm`).
     """
 
     input: Tokens
@@ -55,7 +55,7 @@ class Usage(msgspec.Struct, frozen=True):
         tokens = self.cached
         if tokens is None:
             tokens = self.read + self.written if self.written else self.input // CACHE_BLOCK * CACHE_BLOCK
-        return tokens if tokens >= CACHE_LEAST else 0
+        return tokens if tokens >= MIN_CACHED_TOKENS else 0
 
 
 class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,7 +82,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Attempt(NamedTuple):
-    """A provider that was asked and did not answer. `code` is the error's, empty where the status says all."""
+    """A provider that was asked and did not answer. `code` is the error's, empty if the status says enough."""
 
     provider: str
     status: Annotated[int, Meta(ge=0, le=999)]
@@ -94,8 +94,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     `conversation_id` None: counted, but in no trail. `at` is when the request came and `ended_at` when its answer ended
     (None: the same), in Unix seconds. `provider` is the one that answered, `bound_provider` the one that the
-    conversation was bound to when the request came. `outcome`, `source` and `reason` (of a spill or a rebind) are the
-    gateway's words. `usage` None: not known. A `status` from 400 on is a turn without an answer. `cache_seconds` is how
+    conversation was bound to when the request came. `outcome`, `source` and `reason` (of a spill or a rebind) are set
+    by the gateway. `usage` None: unknown. A turn with a `status` of 400 or more has no answer. `cache_seconds` is how
     long the provider keeps a prompt cache after its last use. `price` None: no money is counted.
     """
 
@@ -130,7 +130,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sums(self) -> tuple[int, ...]:
-        """What the turn adds to `TurnTotals`, but for the last three fields, which only its trail knows."""
+        """What the turn adds to `TurnTotals`, except the last three fields, which only the trail can compute."""
         usage = self.usage
         tokens = (0,) * 4 if usage is None else (usage.input, usage.read, usage.written, usage.output)
         return (1, int(usage is None), *tokens, self.saved)

@@ -61,11 +61,11 @@ class Node(Server):
             return client.execute_command("CLUSTER", *command)
 
     def known(self) -> list[Known]:
-        """Return what it knows of the nodes."""
+        """Return its view of the nodes."""
         return [Known.read(line) for line in self.cluster("NODES").splitlines()]
 
     def is_content(self, count: int) -> bool:
-        """Tell whether it sees all slots served, and so many nodes that are well."""
+        """Return whether it sees all slots served, and this number of healthy nodes."""
         with suppress(redis.RedisError):
             known = self.known()
             primaries = {each.id for each in known if each.slots}

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 REAL_STORES = ("valkey", "redis")
 SHARDED_STORES = (*REAL_STORES, "cluster")
-"""Where keys and commands may behave differently; a Sentinel's primary is a server as any other."""
+"""Where keys and commands may behave differently; a Sentinel's primary behaves like any other server."""
 REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # A transaction around the test would hide the rows from the threads that async methods hop to. By mark, not by
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
@@ -48,7 +48,7 @@ COMPARING_STORES = REDIS_STORES
 EXPIRY_STORES = REDIS_STORES
 """Stores that know when a session expires."""
 SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
-"""Left to the whole suite: what runs on them runs on locmem or Valkey as well, and the quick part is to stay quick."""
+"""Left to the whole suite: what runs on them also runs on locmem or Valkey, and the quick suite must stay quick."""
 SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
 """These start processes of Python, half a second of a CPU each."""
 SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
@@ -207,10 +207,10 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-    """Run each test in a context of its own.
+    """Run each test in its own context.
 
-    Django leaves the language of the last request in it, and each change of `CACHES` a variable more, all of which
-    every `async_to_sync` copies to and fro.
+    Django leaves the language of the last request in it, and each change of `CACHES` adds a variable, all of which
+    each `async_to_sync` copies twice.
     """
     return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
 
@@ -227,7 +227,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not even import what the quick part runs nothing of: that took it a tenth of its time."""
+    """Do not import modules of which the quick suite runs nothing: imports took a tenth of its time."""
     if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
         return None
     slow = (

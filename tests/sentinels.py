@@ -58,7 +58,7 @@ class Sentinel(Server):
             client.execute_command("SENTINEL", "DEBUG", "publish-period", 2_000, "info-period", 10_000)
 
     def view(self) -> dict[str, Any]:
-        """Return what it knows of the service."""
+        """Return its view of the service."""
         with self.client() as client:
             return client.sentinel_master(SERVICE)
 

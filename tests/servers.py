@@ -69,7 +69,7 @@ class Server:
                     time.sleep(0.005)
 
     def kill(self) -> None:
-        """End it at once, as a crash would; what it held is lost."""
+        """End it immediately, as a crash would; its data is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()

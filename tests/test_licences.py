@@ -56,7 +56,7 @@ def test_requirement_is_pinned_by_hash_when_it_is_written() -> None:
 
 @pytest.mark.slow
 def test_requirement_is_pinned_with_its_extras_when_a_package_asks_for_them() -> None:
-    """Else pip before 23.3 takes the newest of it, for which there is no hash, and gives up."""
+    """Otherwise pip before 23.3 takes its newest version, for which there is no hash, and fails."""
     installed = [found for found in distributions() if found.name.lower() in licences.names()]
     asked = [Requirement(text) for found in installed for text in found.requires or ()]
     pinned = [each for each in asked if each.extras and (each.marker is None or each.marker.evaluate({"extra": ""}))]

@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.utils import get_random_secret_key
 from django.test import Client
 
-from sentinel_project.gateway.apis import model_list
+from sentinel_project.gateway import model_list
 from sentinel_project.gateway.handler import UNKNOWN_BYTES
 from sentinel_project.http_protocol import HEAD_SECONDS
 from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS

@@ -1,4 +1,4 @@
-"""The settings, all from the environment: what it may say, and the one line that a mistake ends the start with."""
+"""The settings, all from the environment: the allowed values, and the line with which an invalid one ends the start."""
 
 from __future__ import annotations
 
@@ -72,7 +72,12 @@ def test_start_is_refused_when_the_ttl_cannot_be_used(refused, value):
         ("SENTINEL_CONVERSATION_ID_SOURCES", "user", "body.session_id"),
         ("SENTINEL_CONVERSATION_ID_SOURCES", "", "body.session_id"),
         ("SENTINEL_CONVERSATION_ID_SOURCES", "body.", "body.session_id"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "header.Authorization", "no header of a key"),
+        ("SENTINEL_CONVERSATION_ID_SOURCES", "header.x-session-id,header.x-api-key", "no header of a key"),
         ("SENTINEL_PINNING_SOURCES", "content", "body.conversation_id"),
+        ("SENTINEL_PINNING_SOURCES", "header.cookie", "no header of a key"),
+        ("SENTINEL_ID_KEY", "", "a secret text"),
+        ("SENTINEL_ID_KEY", " ", "a secret text"),
         ("SENTINEL_CONTENT_TTL_SECONDS", "0", ALLOWED_TTL),
         ("SENTINEL_OBJECT_TTL_SECONDS", "0", ALLOWED_TTL),
         ("SENTINEL_ON_STORE_ERROR", "ignore", "degrade or raise"),
@@ -93,7 +98,12 @@ def test_start_is_refused_when_a_value_cannot_be_used(refused, name, value, allo
         ("REDIS_URL", "", "redis://host:6379/0"),
         ("REDIS_URL", "redis://:secret@host:port/0", "redis://host:6379/0"),
         ("REDIS_URL", "redis://:secret@host:99999/0", "redis://host:6379/0"),
+        ("REDIS_URL", "redis+cluster://:a/secret@host", "redis+cluster://"),
+        ("REDIS_URL", "redis://user:a?secret=1@host", "redis://host:6379/0"),
+        ("REDIS_URL", "redis+sentinel://:secret@host:26379/0", "redis+sentinel://host1,host2,host3/0?service=NAME"),
+        ("REDIS_URL", "redis+cluster://:secret@host:7000/1", "redis+cluster://host1,host2 (with TLS rediss"),
         ("DATABASE_URL", "nonsense://user:secret@x", "postgres://"),
+        ("DATABASE_URL", "postgis://user:secret@host/name", "postgres://"),
         ("DATABASE_URL", "", "postgres://"),
         ("DATABASE_URL", "mysql://user:secret@host/name", "postgres://"),
         ("DATABASE_URL", "oracle://user:secret@host/name", "postgres://"),
@@ -107,6 +117,21 @@ def test_start_is_refused_without_the_password_when_a_url_cannot_be_used(refused
     assert line.startswith((f"{name} must be ", f"Invalid {name}: "))
     assert allowed in line
     assert "secret" not in f"{line}{[str(warning.message) for warning in recwarn]}"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://:secret@host/0?socket_timeot=3", "unknown parameter 'socket_timeot'; did you mean 'socket_timeout'?"),
+        ("redis://host/abc", "its path must be the number of a database, such as /0"),
+        ("redis+sentinel://:secret@host/0", "it needs ?service=, the name that the Sentinels watch"),
+        ("redis+cluster://user:secret@host/3", "database '3'; a Redis Cluster has 0 only"),
+    ],
+)
+def test_start_is_refused_with_the_reason_when_a_redis_url_cannot_be_used(refused, url, reason):
+    line = refused(REDIS_URL=url)
+    assert line.endswith(f": Invalid Redis URL: {reason}")
+    assert "secret" not in line
 
 
 PROVIDER_FILES = {
@@ -180,10 +205,11 @@ def test_start_is_refused_when_the_file_of_providers_is_not_utf8(refused, tmp_pa
     assert refused(SENTINEL_PROVIDERS=str(file)).startswith(f"Invalid SENTINEL_PROVIDERS: {file}, line 2: ")
 
 
-def test_start_is_refused_when_the_data_folder_cannot_be_made(refused, tmp_path):
+@pytest.mark.parametrize("name", ["SENTINEL_DATA_DIR", "PROMETHEUS_MULTIPROC_DIR"])
+@pytest.mark.parametrize("path", ["file", "file/data"])
+def test_start_is_refused_when_a_folder_cannot_be_made(refused, tmp_path, name, path):
     (tmp_path / "file").touch()
-    line = refused(SENTINEL_DATA_DIR=str(tmp_path / "file" / "data"))
-    assert line.startswith("SENTINEL_DATA_DIR must be a directory that can be created, not ")
+    assert refused(**{name: str(tmp_path / path)}).startswith(f"{name} must be a directory that can be created, not ")
 
 
 def test_providers_are_read_when_the_file_is_right(load, tmp_path):
@@ -272,7 +298,7 @@ def test_commands_end_with_one_line_when_a_value_cannot_be_used(tmp_path):
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:8000", "localhost", "10.0.0.7", "192.168.1.2", "[fd12::1]", "[::1]", "vllm", "1.2.3"]
 )
-def test_start_takes_a_provider_when_it_is_on_a_network_of_ones_own(load, tmp_path, host):
+def test_start_accepts_a_provider_on_a_private_network(load, tmp_path, host):
     file = tmp_path / "providers.toml"
     file.write_text(PROVIDER.replace("//host/", f"//{host}/"))
     (provider,) = load(SENTINEL_PROVIDERS=str(file))["SENTINEL_PROVIDERS"]

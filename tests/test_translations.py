@@ -104,7 +104,7 @@ def test_pages_speak_the_language_of_the_browser(
 def test_pages_have_no_english_left_when_the_browser_is_german(admin_client: Client, session_cache: redis.Redis):
     for session in fill(sessions, 2):
         sessions.rebind(session, provider="mistral", model="large", reason="wartung")
-    pages = ["", "overview/", "drain/", "drain/?from_provider=mistral&provider=openai&reason=x", "conv-1/change/"]
+    pages = ["", "overview/", "move-all/", "move-all/?from_provider=mistral&provider=openai&reason=x", "conv-1/change/"]
     for path in pages:
         page = admin_client.get(f"/admin/sessions_sticky/session/{path}", headers={"accept-language": "de"}).text
         content = page.partition('<div id="content"')[2].partition("<footer")[0]

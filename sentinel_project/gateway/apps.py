@@ -27,6 +27,6 @@ class GatewayConfig(AppConfig):
 
 
 def _check_providers() -> Iterable[Finding]:
-    from sentinel_project.gateway.providers.findings import check_providers  # loads the whole gateway
+    from sentinel_project.gateway.provider_findings import check_providers  # loads the whole gateway
 
     return check_providers()

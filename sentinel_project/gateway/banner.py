@@ -9,7 +9,7 @@ from typing import NamedTuple
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
+from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time
 from sentinel_project.gateway.recent import recent
 from sessions_sticky import MinuteTurns, SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.server_info import Level
@@ -32,7 +32,7 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     """Return the banner for the state of the providers."""
     now = datetime.now(UTC)
     failing = [each for each in statuses if each.failing_since is not None]
-    minutes = max([MINUTES, *(_minutes_since(each, now) for each in failing)])
+    minutes = max([MINUTES, *(int((now - (each.failing_since or now)).total_seconds() // 60) + 2 for each in failing)])
     try:
         turns = sessions.activity(min(minutes, MAX_MINUTES)).turns
     except (SessionNotSupported, SessionStoreUnavailable):
@@ -45,8 +45,9 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     lines = [_line(each, turns) for each in failing]
     limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
-        lines.append(_("%s: limited or slow; other providers help out.") % ", ".join(limited))
-    return _banner(answered, failed, lines or [_healthy(len(statuses))], is_well=not lines)
+        lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
+    well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
+    return _banner(answered, failed, lines or [well % {"number": len(statuses)}], is_well=not lines)
 
 
 def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> Banner:
@@ -62,13 +63,8 @@ def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> B
     return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
 
 
-def _healthy(number: int) -> str:
-    text = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", number)
-    return text % {"number": number}
-
-
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
-    """Return since when a provider is down, and which providers have served its conversations since."""
+    """Return since when a provider has been failing, and which providers have served its conversations."""
     since = status.failing_since
     assert since is not None  # noqa: S101 - only of failing providers
     facts = {
@@ -76,7 +72,7 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         "since": f"{format_time(since)} UTC",
         "error": status.error or _("unknown error"),
     }
-    parts = [_("%(provider)s is down since %(since)s (%(error)s).") % facts]
+    parts = [_("%(provider)s has been failing since %(since)s (%(error)s).") % facts]
     own = [each for each in turns if each.bound_provider == status.provider.name]
     own = [each for each in own if each.began_at > since - timedelta(minutes=1)]
     served = Counter[str]()
@@ -90,10 +86,5 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         failed = sum(each.turns for each in own if each.outcome == UNANSWERED)
         parts.append(ngettext("%d failed.", "%d failed.", failed) % failed)
     if status.state is State.LOST:
-        parts.append(_("Its conversations move for good with their next chat."))
+        parts.append(_("Its conversations move permanently with their next chat."))
     return " ".join(parts)
-
-
-def _minutes_since(status: ProviderStatus, now: datetime) -> int:
-    since = status.failing_since
-    return 0 if since is None else int((now - since).total_seconds() // 60) + 2

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Literal, cast
 
 from asgiref.sync import markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.views.defaults import page_not_found
 
-from sentinel_project.gateway import apis, cors
+from sentinel_project.gateway import apis, cors, metrics
 from sentinel_project.gateway.apis.base import ROOT, Api, ApiRequest, parse
 from sentinel_project.gateway.auth import KeyRefused
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.conf import settings
-from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, outcome_of
+from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, internal_error, outcome_of
 from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
+from sentinel_project.gateway.routing.observer import TurnObserver, record_unrouted
 from sentinel_project.gateway.routing.pinned import plan_request
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.tracing import trace_request
-from sentinel_project.gateway.turns.observer import record_unrouted
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
 from sessions_sticky.turns import REBOUND
@@ -106,7 +107,7 @@ def serve(api: Api) -> Endpoint:
         except ApiError as exc:
             first, result = plan.candidates[0].name, RouteResult(outcome_of(exc.status))
             exc.headers |= _session_headers(plan, first, result)
-            call.log.note_route(plan, first, result)
+            _note_route(call, plan, first, result)
             raise
         return respond(call, plan, served)
 
@@ -156,7 +157,7 @@ def _identify(request: ApiRequest, owner: str) -> Identity:
 def respond(call: Call, plan: Plan, served: Served) -> Reply:
     """Return a provider's answer, and note it in the log."""
     answer, provider, result, repaired, turn = served
-    call.log.note_route(plan, provider.name, result)
+    _note_route(call, plan, provider.name, result)
     headers = answer.headers | _session_headers(plan, provider.name, result)
     if repaired is not None:
         headers["X-Session-Repaired"] = repaired
@@ -165,7 +166,26 @@ def respond(call: Call, plan: Plan, served: Served) -> Reply:
         return Reply(200, headers, answer.body)
     # Proxies such as nginx would otherwise hold a stream back until it ends.
     headers |= {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return Reply(200, headers, call.log.until_end(200, answer.body, turn))
+    return Reply(200, headers, _until_end(call, answer.body, turn))
+
+
+async def _until_end(call: Call, chunks: AsyncGenerator[bytes], turn: TurnObserver) -> AsyncGenerator[bytes]:
+    """Pass a stream on, and end its turn and write its line in the log at its end, also when the client leaves."""
+    metrics.streams_in_flight.inc()
+    try:
+        async with aclosing(chunks):  # ends the request to the provider at once, not at garbage collection
+            async for chunk in chunks:
+                if kept := turn.take(chunk):
+                    yield kept
+    finally:
+        turn.end()
+        metrics.streams_in_flight.dec()
+        call.log.write(200)
+
+
+def _note_route(call: Call, plan: Plan, provider: str, result: RouteResult) -> None:
+    bound = plan.session.provider if plan.session else None
+    call.log.note_route(provider, bound, model=plan.model, outcome=result.outcome, reason=result.reason)
 
 
 def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str, str]:
@@ -217,5 +237,5 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
         error = ApiError(400, str(exc))
     except Exception:
         logger.exception("%s %r failed", call.method, call.path)
-        error = ApiError(500, "The gateway failed; its log says why", type="server_error")
+        error = internal_error()
     return _render(call, error)

@@ -66,6 +66,11 @@ def outcome_of(status: int) -> str:
     return UNANSWERED if status >= 500 or status == 429 else REFUSED
 
 
+def internal_error() -> ApiError:
+    """Return the error for a fault of the gateway itself."""
+    return ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
+
+
 def too_large() -> ApiError:
     """Return the error for a request body over the limit."""
     message = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes"

@@ -29,12 +29,13 @@ from sentinel_project.gateway.key_limits import quotas
 from sentinel_project.gateway.providers import reload as provider_file
 from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
-from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.outages import record_forever
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
+from sentinel_project.gateway.upstream.probes import probe_forever
 from sentinel_project.http_exchange import CALL_ON_DISCONNECT
 from sessions_sticky.jobs.service import Jobs
 

@@ -55,7 +55,12 @@ async def healthz(request: HttpRequest) -> HttpResponseBase:
 
 async def readyz(request: HttpRequest) -> HttpResponseBase:
     """Return whether store and database are available; 503 if not."""
-    parts = {"store": await _store_state(), "database": await sync_to_async(_database_state)()}
+    try:
+        await sessions.aget("readyz")
+        store = "ok"
+    except SessionError:
+        store = "unavailable"
+    parts = {"store": store, "database": await sync_to_async(_database_state)()}
     ready = set(parts.values()) == {"ok"}
     reply = json_reply({"status": "ok" if ready else "unavailable", **parts}, status=200 if ready else 503)
     return reply.as_response()
@@ -65,14 +70,6 @@ async def prometheus(request: HttpRequest) -> HttpResponse:
     """Return the metrics."""
     body, content_type = metrics.render()
     return HttpResponse(body, content_type=content_type)
-
-
-async def _store_state() -> str:
-    try:
-        await sessions.aget("readyz")
-    except SessionError:
-        return "unavailable"
-    return "ok"
 
 
 def _database_state() -> str:

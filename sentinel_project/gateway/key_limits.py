@@ -83,7 +83,7 @@ class Quotas:
         try:
             quota.end_exchange(window, await run())
             self._is_shared = True
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             if self._is_shared:
                 logger.warning("the counts of limited API keys are not shared: %s", type(exc).__name__)
             self._is_shared = False

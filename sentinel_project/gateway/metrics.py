@@ -1,4 +1,4 @@
-"""The gateway's Prometheus metrics; those of resolving are sessions_sticky's own.
+"""The gateway's Prometheus metrics; sessions_sticky exports those of resolving.
 
 | metric | labels |
 | --- | --- |
@@ -6,8 +6,8 @@
 | `sentinel_spills_total` (answered by another than the bound provider) | `from_provider`, `to_provider`, `reason` |
 | `sentinel_upstream_seconds` (histogram: a whole answer, or the first byte of a stream) | `provider`, `stream` |
 | `sentinel_upstream_failures_total` | `provider`, `code` |
-| `sentinel_upstream_abandoned_total` (given up after they were sent: they may cost all the same) | `provider` |
-| `sentinel_turns_dropped_total` (turns of which the trail, the sums and the token counters know nothing) | |
+| `sentinel_upstream_abandoned_total` (given up after they were sent: the provider may charge for them) | `provider` |
+| `sentinel_turns_dropped_total` (turns that are missing from the trail, the sums and the token counters) | |
 | `sentinel_key_refusals_total` (requests of keys that are paused, or over a limit) | `reason` |
 | `sentinel_streams_in_flight` | |
 | `sentinel_provider_cooling` (1 while a provider cools down, or one of its models) | `provider` |

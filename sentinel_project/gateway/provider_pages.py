@@ -10,10 +10,10 @@ from django.urls import URLPattern
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from sentinel_project.gateway.provider_status import ProviderStatus, statuses
 from sentinel_project.gateway.providers import actions, outages
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.outages import Outage
-from sentinel_project.gateway.providers.status import ProviderStatus, statuses
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.registry import Section
@@ -27,13 +27,19 @@ TITLES: dict[Action, StrOrPromise] = {
     Action.DRAIN: gettext_lazy("Drain"),
     Action.TRY: gettext_lazy("Try now"),
     Action.HOLD: gettext_lazy("Hold"),
-    Action.RELEASE: gettext_lazy("End drain and hold"),
+    Action.RELEASE: gettext_lazy("Release"),
 }
 EFFECTS: dict[Action, StrOrPromise] = {
-    Action.DRAIN: gettext_lazy("It takes no new conversations. Its own stay, until you move them."),
-    Action.TRY: gettext_lazy("Its cooldown ends: the next request tests whether it has recovered."),
-    Action.HOLD: gettext_lazy("Its conversations do not move, however long it is down. Other providers serve them."),
-    Action.RELEASE: gettext_lazy("It takes new conversations again, and its conversations move when it is down."),
+    Action.DRAIN: gettext_lazy("It will take no new conversations. Existing ones stay until you move them."),
+    Action.TRY: gettext_lazy("Its cooldown will end: the next request tests whether it has recovered."),
+    Action.HOLD: gettext_lazy("While it is failing, other providers will serve its conversations, which do not move."),
+    Action.RELEASE: gettext_lazy("It will take new conversations, and its conversations will move when it is lost."),
+}
+RESULTS: dict[Action, StrOrPromise] = {
+    Action.DRAIN: gettext_lazy("Provider %s takes no new conversations now."),
+    Action.TRY: gettext_lazy("The cooldown of provider %s has ended."),
+    Action.HOLD: gettext_lazy("Provider %s is held: its conversations do not move."),
+    Action.RELEASE: gettext_lazy("Provider %s is released from drain and hold."),
 }
 
 
@@ -66,8 +72,8 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
             messages.error(request, _("The session store is unavailable: nothing was changed."))
         else:
             audit.record(request, audit.Flag.CHANGE, None, f"Provider {name!r}: {action}")
-            text = _("%(action)s: %(provider)s. All workers follow within a second.")
-            messages.success(request, text % {"provider": name, "action": TITLES[action]})
+            everywhere = _("All workers follow within a second.")
+            messages.success(request, f"{RESULTS[action] % name} {everywhere}")
         return HttpResponseRedirect(back)
     context = {
         "title": f"{TITLES[action]}: {name}",

@@ -7,8 +7,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway.banner import banner
+from sentinel_project.gateway.provider_status import ProviderStatus, format_time, latest_health, status, statuses
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.providers.status import ProviderStatus, format_time, latest_health, status, statuses
 from sessions_sticky.admin.registry import Panel
 
 

@@ -11,9 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from sentinel_project.gateway.provider_status import State, as_data, statuses
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
-from sentinel_project.gateway.providers.status import State, as_data, statuses
 from sessions_sticky import audit
 from sessions_sticky.api.permissions import SessionPermission
 
@@ -31,7 +31,8 @@ class ProviderSerializer(serializers.Serializer[Any]):
     name = serializers.CharField(help_text="Name in the file of providers.")
     models = serializers.ListField(child=serializers.CharField(), help_text="Models that it serves.")
     state = serializers.ChoiceField(
-        [str(state) for state in State], help_text="`lost`: its active conversations move to other providers."
+        [str(state) for state in State],
+        help_text="`lost`: its active conversations move to other providers; `unknown`: without the session store.",
     )
     failing_since = serializers.DateTimeField(allow_null=True, help_text="First failure since its last answer.")
     error = serializers.CharField(allow_blank=True, help_text="Last error, empty while it is healthy.")

@@ -8,11 +8,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -24,11 +22,6 @@ from sentinel_project.gateway.recent import recent
 from sentinel_project.gateway.request_id import request_id
 from sessions_sticky.identity import Identity
 from sessions_sticky.turns import SPILLED
-
-if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan
-    from sentinel_project.gateway.routing.result import RouteResult
-    from sentinel_project.gateway.turns.observer import TurnObserver
 
 logger = logging.getLogger("sentinel_project.requests")
 
@@ -73,15 +66,14 @@ class RequestLog:
                 conversation_id = text.decode()
         self.fields.update(conversation_id=conversation_id, source=identity.source, model=model, stream=is_stream)
 
-    def note_route(self, plan: Plan, provider: str, result: RouteResult) -> None:
+    def note_route(self, provider: str, bound: str | None, *, model: str, outcome: str, reason: str | None) -> None:
         """Add the answering provider and the bound one."""
-        bound = plan.session.provider if plan.session else None
-        self.fields.update(outcome=result.outcome, provider=provider, bound_provider=bound, model=plan.model)
-        self._route = (provider, plan.model)
-        if result.outcome == SPILLED and bound is not None:
-            metrics.spills.labels(bound, provider, result.reason or "").inc()
-        if result.reason is not None:
-            self.fields["reason"] = result.reason
+        self.fields.update(outcome=outcome, provider=provider, bound_provider=bound, model=model)
+        self._route = (provider, model)
+        if outcome == SPILLED and bound is not None:
+            metrics.spills.labels(bound, provider, reason or "").inc()
+        if reason is not None:
+            self.fields["reason"] = reason
 
     def note_refusal(self, code: str) -> None:
         """Add why a key was refused, and count it."""
@@ -100,16 +92,3 @@ class RequestLog:
             latency_ms = round((time.perf_counter() - self._started) * 1000, 1)
             line = {"at": at, "request_id": self.request_id, "status": status, "latency_ms": latency_ms, **self.fields}
             logger.info(_ascii_json(line))
-
-    async def until_end(self, status: int, chunks: AsyncGenerator[bytes], turn: TurnObserver) -> AsyncGenerator[bytes]:
-        """Pass a stream on, and end its turn and write the line at its end, also when the client leaves."""
-        metrics.streams_in_flight.inc()
-        try:
-            async with aclosing(chunks):  # ends the request to the provider at once, not at garbage collection
-                async for chunk in chunks:
-                    if kept := turn.take(chunk):
-                        yield kept
-        finally:
-            turn.end()
-            metrics.streams_in_flight.dec()
-            self.write(status)

@@ -1,8 +1,8 @@
 """End the requests in flight when the server has to stop.
 
-On SIGTERM the worker takes no new connections, and closes each one after its next answer. Only those that have no
-request for some seconds are closed without: closed at once, they would meet requests on their way, and those a reset.
-What is still being answered after `SENTINEL_DRAIN_SECONDS` ends: a stream with an error event, the rest with 503.
+On SIGTERM the worker takes no new connections, and closes each one after its next answer. Connections without a
+request are closed after some seconds: closed at once, they would reset requests that are on their way. Requests still
+in flight after `SENTINEL_DRAIN_SECONDS` end: a stream with an error event, the others with 503.
 
 A server notifies its application of a stop only after the last answer (ASGI's lifespan), and closes connections before
 that; hence the signals.
@@ -22,7 +22,7 @@ from django.conf import settings
 from sentinel_project.gateway.errors import ApiError
 
 CLIENT_DISCONNECTED = "the client left"
-"""The message of a cancellation for that reason."""
+"""The message of a cancellation because the server stops."""
 LINGER_SECONDS = 6
 """HTTP clients themselves give up an unused connection after 5 s (httpx, hence OpenAI's SDK) or 4 s (Node)."""
 LOOK_SECONDS = 0.05
@@ -96,7 +96,7 @@ class Stopping:
         loop.call_soon_threadsafe(self._let_go, partial(servers, signum, frame), servers, loop.time() + linger)
 
     def _let_go(self, stop: Callable[[], Any], servers: Handler, until: float) -> None:
-        """Stop the server once its connections are gone; it is uvicorn's, of others nothing is known of them."""
+        """Stop uvicorn once its connections are closed; other servers do not reveal theirs."""
         server, loop = getattr(servers, "__self__", None), asyncio.get_running_loop()
         for listener in getattr(server, "servers", ()):
             listener.close()

@@ -1,4 +1,4 @@
-"""Bulk changes and export of sessions by all filters, also those that the index cannot answer."""
+"""Bulk changes and export of sessions by all filters, including those that the index cannot answer."""
 
 from __future__ import annotations
 

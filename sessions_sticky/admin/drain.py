@@ -1,4 +1,4 @@
-"""Drain a provider: form, preview, start, and the list of recent operations."""
+"""Move all sessions of a provider: form, preview, start, and the list of recent operations."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ MAX_OPERATIONS = 20
 """Number of recent operations on the page."""
 
 
-class DrainForm(MoveForm):
-    """The provider to drain, the target and the reason."""
+class MoveAllForm(MoveForm):
+    """The provider whose sessions move, the target and the reason."""
 
     prefix = None  # type: ignore[assignment]  # its page has no other fields
-    from_provider = named(gettext_lazy("Provider to drain"), "sticky-providers")
+    from_provider = named(gettext_lazy("Move from provider"), "sticky-providers")
     from_model = named(
         gettext_lazy("Only this model"),
         "sticky-models",
@@ -42,7 +42,7 @@ class DrainForm(MoveForm):
         self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
 
     def clean(self) -> dict[str, Any]:
-        """Refuse a drain to the same provider and model."""
+        """Refuse a move to the same provider and model."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
         stays = data.get("from_provider") and data.get("from_provider") == data.get("provider")
         if stays and data.get("model") in ("", data.get("from_model")):
@@ -62,14 +62,20 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _start(admin, request)
     if "provider" in request.GET:
-        return _show(admin, request, DrainForm(request.GET))
-    return _show(admin, request, DrainForm(from_provider=request.GET.get("from_provider", "")))
+        return _show(admin, request, MoveAllForm(request.GET))
+    return _show(admin, request, MoveAllForm(from_provider=request.GET.get("from_provider", "")))
+
+
+@page("view")
+def former(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
+    """Redirect from the former path of this page, which the next version removes."""
+    return HttpResponseRedirect(f"{admin.url('move_all')}?{request.GET.urlencode()}")
 
 
 def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if not admin.allows(request, "change"):
         raise PermissionDenied
-    form = DrainForm(request.POST)
+    form = MoveAllForm(request.POST)
     if not form.is_valid():
         return _show(admin, request, form)
     job = jobs.start(form.plan, actor=request.user.get_username())
@@ -77,11 +83,11 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(admin.url("operation", job.key))
 
 
-def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpResponse:
+def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
     routes = registry.routes()
     known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
     context = {
-        "title": _("Drain a provider"),
+        "title": _("Move all sessions of a provider"),
         "form": form,
         "providers": sorted({route[0] for route in known}),
         "models": sorted({route[1] for route in known}),
@@ -91,7 +97,7 @@ def _show(admin: PageAdmin, request: HttpRequest, form: DrainForm) -> HttpRespon
         plan = form.plan
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
         context["unknown"] = _unknown(plan, routes)
-    return admin.render(request, "drain.html", context)
+    return admin.render(request, "move_provider.html", context)
 
 
 def _unknown(plan: Plan, routes: set[tuple[str, str]]) -> bool:

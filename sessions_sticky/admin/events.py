@@ -50,7 +50,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 @page("view")
 def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
-    """List the bulk operations of the last day, also those of commands."""
+    """List the operations of the last day, including those of commands."""
     context = {
         "title": _("Operations"),
         "operations": [job_context(job) for job in jobs.recent()],

@@ -18,7 +18,7 @@ class SessionAdmin(PageAdmin):
     menu = (
         Section("changelist", _("Sessions")),
         Section("overview", _("Overview")),
-        Section("drain", _("Drain")),
+        Section("move_all", _("Move all")),
         Section("bulk", _("Bulk changes")),
         Section("operations", _("Operations")),
         Section("events", _("Events")),
@@ -32,7 +32,8 @@ class SessionAdmin(PageAdmin):
             self.path("", changelist.show, name="changelist"),
             self.path("search/", changelist.find, name="search"),
             self.path("overview/", overview.show, name="overview"),
-            self.path("drain/", drain.show, name="drain"),
+            self.path("move-all/", drain.show, name="move_all"),
+            self.path("drain/", drain.former, name="drain"),
             self.path("bulk/", bulk.show, name="bulk"),
             self.path("bulk/export/", bulk.export, name="bulk_export"),
             self.path("delete/", actions.delete, name="delete_selected"),

@@ -40,7 +40,7 @@ MAX_ROUTES = 40
 MAX_MOVES = 12
 REFRESH_SECONDS = 5
 WHOLE_EVERY = 12
-"""Every so many refreshes are of the whole page."""
+"""Number of refreshes of which one is of the whole page."""
 MINUTES = 60
 MINUTES_PER_LABEL = 15
 

@@ -138,7 +138,7 @@ def operation(
 ) -> Callable[[F], F]:
     """Describe a view's method.
 
-    Ids of operations, tags and names of components begin with `sticky`, so that they meet none of the project's.
+    Ids of operations, tags and names of components begin with `sticky`, so that they do not collide with the project's.
 
     `ok` has a serializer (None: no body) and a description for each status; `problems` come on top of `ALWAYS`. Without
     `tag` the beginning of the id is one.

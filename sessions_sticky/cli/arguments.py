@@ -20,14 +20,15 @@ def add_subcommands(parser: ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND", title="subcommands")
 
     def add(name: str, explained: str) -> ArgumentParser:
-        command = commands.add_parser(name, help=explained, description=explained, epilog=EXIT_CODES)
+        listed: dict[str, Any] = {} if name == "drain" else {"help": explained}
+        command = commands.add_parser(name, description=explained, epilog=EXIT_CODES, **listed)
         command.add_argument("--json", action="store_true", help="print JSON, for programs")
         _add_django_options(command)
         return command
 
     _add_looking(add)
     _add_changing(add)
-    add("reindex", "Rebuild the index by scanning every key, also those of other programs. Works online.")
+    add("reindex", "Rebuild the index by scanning every key of the database. Safe while chats are served.")
     add("doctor", "Check the configuration and the store, and suggest fixes.")
     identify.add_arguments(add("identify", "Print the conversation of a recorded request, and the reason."))
 
@@ -53,7 +54,7 @@ def _add_looking(add: Callable[[str, str], ArgumentParser]) -> None:
     command = add("show", "Show a session, its remaining idle time, its last turns and its history.")
     _add_id(command)
     add("stats", "Count sessions, and recently created ones, by provider and model.")
-    add("operations", "List the bulk operations of the last day, with their keys.")
+    add("operations", "List the operations of the last day, with their keys.")
     command = add("tail", "Show the last events of the history.")
     lines = _number(1, MAX_PAGE)
     command.add_argument("--lines", "-n", type=lines, default=20, metavar="N", help="how many, 20 by default")
@@ -79,15 +80,16 @@ def _add_changing(add: Callable[[str, str], ArgumentParser]) -> None:
     command.add_argument("--everything", action="store_true", help="delete all sessions")
     _add_dry_run(command)
     _add_yes(command)
-    command = add("drain", "Move all conversations of a provider to another one, by compare-and-set.")
-    command.add_argument("PROVIDER", type=_name, help="the provider to drain")
-    _add_filters(command, "model")
-    _add_conditions(command)
-    _add_move(command)
-    command.add_argument("--reason", type=_name, default="drain", help="why; kept in the history, 'drain' by default")
-    _add_dry_run(command)
-    _add_yes(command)
-
+    for name, reason in (("move-all", "move all"), ("drain", "drain")):  # the former name, until the next version
+        command = add(name, "Move all conversations of a provider to another one, by compare-and-set.")
+        command.add_argument("PROVIDER", type=_name, help="the provider whose conversations move")
+        _add_filters(command, "model")
+        _add_conditions(command)
+        _add_move(command)
+        why = f"why; kept in the history, {reason!r} by default"
+        command.add_argument("--reason", type=_name, default=reason, help=why)
+        _add_dry_run(command)
+        _add_yes(command)
     command = add("move-back", "Move conversations back to where their last move came from, by compare-and-set.")
     _add_filters(command, "provider", "model", "owner")
     _add_conditions(command)
@@ -107,11 +109,11 @@ def _add_filters(command: ArgumentParser, *names: str) -> None:
 
 def _add_conditions(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for so long")
-    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only older sessions; {ALLOWED_TIME}")
+    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for at least this long")
+    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only sessions created before; {ALLOWED_TIME}")
     add("--moved-from", type=_name, metavar="P", help="only sessions whose last move came from this provider")
-    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions whose last move is not older")
-    add("--operation", type=_name, metavar="KEY", help="only sessions whose last move is of this bulk operation")
+    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions last moved at or after this time")
+    add("--operation", type=_name, metavar="KEY", help="only sessions last moved by this operation")
 
 
 def _parsed(parse: Callable[[str], float]) -> Callable[[str], float]:

@@ -1,4 +1,4 @@
-"""The subcommands that change sessions: touch, rebind, delete, drain, reindex."""
+"""The subcommands that change sessions: touch, rebind, delete, move-all, move-back, reindex."""
 
 from __future__ import annotations
 
@@ -64,18 +64,24 @@ def delete(output: Output, *, ID: list[str], everything: bool, dry_run: bool, ye
     _all(output, "Delete", plan, describe_filters(plan.filters), dry_run=dry_run, yes=yes)
 
 
-def drain(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
+def move_all(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
     """Move all conversations of a provider, or of one of its models."""
     filters = _filters_in(options)._replace(provider=PROVIDER)
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
     check_target(to_provider)
     if conf.providers is None and not sessions.filter(provider=to_provider).count():
-        output.print_err(f"No session is on {escape(to_provider)} now: check its spelling")
+        output.print_err(f"Warning: no session is on {escape(to_provider)} yet. Is the name right?")
     plan = Plan(filters, Move(to_provider, to_model, options["reason"]))
     which = describe_conditions(filters)
     way = f"from {format_route(PROVIDER, filters.model)} to {format_route(to_provider, to_model)}{which}"
     _all(output, "Move", plan, way, dry_run=options["dry_run"], yes=options["yes"])
+
+
+def drain(output: Output, **options: Any) -> None:
+    """Run `move-all` by its former name, which the next version removes."""
+    output.print_err("Warning: `sessions drain` is now `sessions move-all`; the next version removes the former name")
+    move_all(output, **options)
 
 
 def move_back(output: Output, *, reason: str, dry_run: bool, yes: bool, **options: Any) -> None:

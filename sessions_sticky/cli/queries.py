@@ -159,7 +159,7 @@ def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
             return
         after = events[-1].position if events else after
         try:
-            if len(events) < MAX_PAGE:  # otherwise read on at once, before a drain trims the history
+            if len(events) < MAX_PAGE:  # otherwise read on at once, before a move of many sessions trims the history
                 time.sleep(POLL_SECONDS)
             events = _further(output, after)
         except KeyboardInterrupt:

@@ -168,7 +168,7 @@ async def _close_with(
 
 async def _reply(connection: AbstractConnection) -> Any:
     try:
-        # The caller limits the time. Without a limit, redis-py must not take a timeout of TCP for a reply of None.
+        # The caller limits the time. Without a limit, redis-py must not mistake a timeout of TCP for a reply of None.
         return await connection.read_response(timeout=connection.socket_timeout and math.inf)
     except ResponseError as exc:
         if isinstance(exc, ReadOnlyError):  # as in standalone.py

@@ -16,7 +16,7 @@ RETRY_SECONDS = 1.0
 class Breaker:
     """Closed while the store answers. Thread-safe; a race can only cause a second trial.
 
-    The metric is that of the breaker for chats; the one for operators is not `measured`.
+    Only the breaker for chats sets the metric; the one for operators is not `measured`.
     """
 
     def __init__(self, *, measured: bool = True) -> None:

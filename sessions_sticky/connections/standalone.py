@@ -42,7 +42,7 @@ class RedisServer:
     """
 
     def __init__(self, cache: RedisCache, reply_seconds: float | None = None) -> None:
-        """Make connections of its own where replies may take `reply_seconds`, else take those of the cache."""
+        """Open separate connections if replies may take `reply_seconds`, else use those of the cache."""
         factory = cache.client.connection_factory
         self._pool: redis.ConnectionPool = (
             cache.client.get_client(write=True).connection_pool

@@ -51,6 +51,9 @@ def read_url(url: str) -> Servers:
     sentinel_options = {
         name: options.pop(f"sentinel_{name}") for name in ("username", "password") if f"sentinel_{name}" in options
     }
+    in_query = not at and ":" in hosts and "@" in parts.query.partition("=")[0]
+    if in_query or "@" in f"{parts.path}{parts.fragment}":
+        raise ValueError("Invalid Redis URL: '/', '?' and '#' in a user or password must be percent-encoded")
     path = parts.path.rstrip("/")
     default_port = SENTINEL_PORT if kind == "sentinel" else REDIS_PORT
     if kind == "sentinel" and not service:

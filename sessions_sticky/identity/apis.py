@@ -28,7 +28,7 @@ class ContentApi(Protocol):
 
     @property
     def path(self) -> str:
-        """A part of the path of its requests that no earlier one of several APIs has."""
+        """A part of its request paths. The first API whose `path` is in the path of a request is used."""
 
     def prompt(self, body: Mapping[str, Any], /) -> Prompt | None:
         """Return the system prompt and the turns; None if the content is not to be recognized.
@@ -72,7 +72,7 @@ def read_list(value: Any) -> Sequence[Any]:
 
 
 def _no_prompt(body: Mapping[str, Any]) -> None:
-    """Recognize nothing."""
+    """Return None: requests of this API are not recognized by their content."""
 
 
 class _Api(NamedTuple):

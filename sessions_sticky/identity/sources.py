@@ -49,13 +49,16 @@ DEFAULT_SOURCES = (
 `safety_identifier` (a person) or `x-client-request-id` (a request). `prompt_cache_key` is a cache bucket, often one for
 a whole application, so it is only a part of the content's fingerprint."""
 
-_NOT_BY_WILDCARD = re.compile(r"x-(.*-)?parent-session-id|x-posthog-session-id")
-"""Another conversation's id, and a visit of a website."""
+_KEYS = r"(proxy-)?authorization|cookie|(x-(goog-)?)?api-key"
+"""Headers of keys and logins, which must not become ids: these are in the store and in logs."""
+PLACE = rf"(?!(?i:header\.({_KEYS}))\Z)(body|header)\.[!-~]+"
+SOURCE = f"{PLACE}|{CONTENT}"
+_NOT_BY_WILDCARD = re.compile(rf"x-(.*-)?parent-session-id|x-posthog-session-id|{_KEYS}")
+"""Another conversation's id, a visit of a website, and keys."""
 
 _MAX_ID_BYTES = 64 * 1024
 """Maximum length of a decoded value; megabytes would take seconds."""
 
-_SOURCE = re.compile(r"(body|header)\.[!-~]+|content")
 _SESSION_IN_USER_ID = re.compile(r"user_.*_session_([A-Za-z0-9-]+)")
 """Anthropic's `metadata.user_id`, as Claude Code sent it up to 2.1.77; later versions send JSON text."""
 
@@ -65,9 +68,10 @@ _Reader = Callable[[Mapping[str, str], Mapping[str, Any]], Iterator[tuple[str, A
 def check_sources(sources: Sequence[str]) -> None:
     """Raise `ValueError` for an invalid source."""
     for source in sources:
-        if not _SOURCE.fullmatch(source):
+        if not re.fullmatch(SOURCE, source):
             raise ValueError(
-                f"source must be header.NAME (with * for any part), body.FIELD or {CONTENT}, not {source!r}"
+                f"source must be header.NAME (with * for any part; no header of a key), body.FIELD or {CONTENT},"
+                f" not {source!r}"
             )
 
 

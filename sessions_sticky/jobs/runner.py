@@ -43,7 +43,7 @@ class JobRunner:
     def __init__(self, manager: SessionManager, job: Job) -> None:
         self._job = job
         self._manager = copy(manager)
-        self._manager._fixed_store = manager._store  # also if the settings change
+        self._manager._fixed_store = manager._store  # fixed, even if the settings change
         self._records = Records(manager._store.operators)
         self._token = secrets.token_hex(16)
         self._next_tick = self._answered_at = time.monotonic()

@@ -33,7 +33,7 @@ MAX_PASSES = 10
 """Maximum number of passes: another process may be moving sessions back."""
 
 COLD_SECONDS = DEFAULT_CACHE_SECONDS
-"""A session that is idle for so long has probably no warm prompt cache left, and is moved before others."""
+"""Sessions idle for at least this long probably have no warm prompt cache, and are moved first."""
 
 Progress = Callable[[int, int], object]
 """Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""

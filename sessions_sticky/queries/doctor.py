@@ -48,8 +48,8 @@ def register_check(check: Callable[[], Iterable[Finding]]) -> None:
 def examine(*, sample: bool = True) -> list[Finding]:
     """Return the findings for the settings and the configured store. Takes some milliseconds, writes nothing.
 
-    Without `sample` no sessions are read, which takes thousands of commands, the latency is that of few reads, and
-    registered checks are left out.
+    Without `sample`, skip registered checks and the reading of sessions (thousands of commands), and measure the
+    latency of a few reads only.
     """
     found: list[Finding] = []
     try:
@@ -109,7 +109,7 @@ class _Doctor:
             message = gettext("HISTORY_LENGTH is 0: the reasons of moves are not recorded")
             self._add(Level.NOTE, "history", message)
         if not conf.index:
-            message = gettext("INDEX is False: sessions cannot be listed, counted or drained")
+            message = gettext("INDEX is False: sessions cannot be listed, counted or moved together")
             self._add(Level.NOTE, "index", message)
         if self._is_sampling:
             self._unless_refused("sessions", self._sample)
@@ -145,7 +145,7 @@ class _Doctor:
         except SessionStoreUnavailable as exc:
             if not _is_refused(exc):
                 raise
-            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # of scripts, which check the others
+            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # no right to run scripts, so no check
             return
         level = Level.ERROR if missing else None
         message = gettext("the Redis user lacks %s") % " ".join(missing)

@@ -104,7 +104,7 @@ def _memory(info: dict[str, str]) -> Finding:
         message = gettext("Redis is full: %s of maxmemory is used; new sessions and bulk changes are refused")
         return Finding(Level.ERROR, "memory", message % percent, gettext("Raise maxmemory"))
     if info.get("maxmemory_policy") == "noeviction" and ratio >= FULL_MEMORY:
-        message = gettext("Redis is almost full: %s of maxmemory is used; then new sessions are refused")
+        message = gettext("Redis is almost full: %s of maxmemory is used; once it is full, new sessions are refused")
         return Finding(Level.ERROR, "memory", message % percent, hint)
     level = Level.WARNING if ratio > MAX_MEMORY_USED else None
     return make_finding(level, "memory", gettext("%s of maxmemory is used") % percent, hint)

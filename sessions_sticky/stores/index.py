@@ -221,7 +221,7 @@ def read_route(name: bytes) -> tuple[str, str] | None:
 
 
 def zsets(session: Session) -> tuple[str, str, str]:
-    """Return the keys that have an entry of a session: of all, of its owner, of its route."""
+    """Return the keys of the indexes that have an entry of a session: all, its owner's, its route's."""
     return keys.index_all(), keys.owner(session.external_id), keys.route(session.provider, session.model)
 
 

@@ -54,7 +54,7 @@ MEMORY: dict[str, Any] = {
 VALKEY_TIMEOUT_SECONDS = 10
 """Long timeouts for tests on busy machines."""
 SOCKET_PATH_BYTES = 103
-"""The longest path of a unix socket on macOS, without its closing NUL; Linux takes 107. TMPDIR may be longer."""
+"""The longest path of a unix socket on macOS, without its closing NUL; Linux allows 107. TMPDIR may be longer."""
 
 _numbers = count(1)
 substitute.TEST_LOCATIONS.append(MEMORY["LOCATION"])

@@ -1,4 +1,4 @@
-"""Draining a provider in a browser: preview, progress, stopping, resuming."""
+"""Moving all sessions of a provider in a browser: preview, progress, stopping, resuming."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from sessions_sticky import sessions
 from tests.browser.test_accessibility import violations
 from tests.sessions_sticky.admin.pages import BASE
-from tests.sessions_sticky.jobs.calls import DRAIN, abandoned, fill, gate, jobs, quick_ticks
+from tests.sessions_sticky.jobs.calls import MOVE_ALL, abandoned, fill, gate, jobs, quick_ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,12 +21,12 @@ __all__ = ["quick_ticks"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_ticks")]
 
-PAGE = f"{BASE}drain/"
+PAGE = f"{BASE}move-all/"
 
 
 def ask(page: Page) -> None:
     page.goto(PAGE)
-    page.get_by_label("Provider to drain").fill("openai")
+    page.get_by_label("Move from provider").fill("openai")
     page.get_by_label("Move to provider").fill("echo-one")
     page.get_by_label("Reason").fill("maintenance")
     page.get_by_role("button", name="Preview").click()
@@ -36,7 +36,7 @@ def bar(page: Page) -> Any:
     return page.get_by_role("progressbar")
 
 
-def test_drain_is_stopped_and_continued_over_a_reload(page: Page) -> None:
+def test_move_all_is_stopped_and_continued_over_a_reload(page: Page) -> None:
     fill(1_200)
     ask(page)
     expect(page.get_by_text("1,200 sessions will move.")).to_be_visible()
@@ -71,7 +71,7 @@ def test_progress_updates_without_a_reload_until_it_is_done(page: Page) -> None:
 
 def test_page_follows_an_orphaned_operation_when_another_process_resumes_it(page: Page) -> None:
     fill(3)
-    key = abandoned(DRAIN)
+    key = abandoned(MOVE_ALL)
     page.goto(f"{BASE}operations/{key}/")
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     jobs.resume(key)
@@ -94,7 +94,7 @@ def test_viewer_sees_the_progress_and_no_button(browse: Callable[..., Any]) -> N
 @pytest.mark.parametrize("width", [1_300, 390])
 def test_pages_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str, width: int) -> None:
     fill(3)
-    key = abandoned(DRAIN, state="stopped")
+    key = abandoned(MOVE_ALL, state="stopped")
     page = browse(color_scheme=scheme, viewport={"width": width, "height": 900}).page
     page.goto(PAGE)
     expect(page.get_by_role("cell", name="Stopped")).to_be_visible()

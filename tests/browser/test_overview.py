@@ -136,7 +136,7 @@ def test_page_recovers_by_itself_when_it_was_opened_while_the_store_was_down(
 def test_page_reports_a_logout(page: Page) -> None:
     open_overview(page)
     page.context.clear_cookies()
-    expect(page.get_by_role("status")).to_contain_text("Session expired or permission revoked")
+    expect(page.get_by_role("status")).to_contain_text("You have been logged out, or your permission was revoked")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

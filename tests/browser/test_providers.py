@@ -43,12 +43,12 @@ def test_provider_is_drained_after_a_question(page: Page) -> None:
     page.goto(PAGE)
     section = page.get_by_role("region", name="echo-two")
     section.get_by_role("button", name="Drain").click()
-    expect(page.get_by_text("It takes no new conversations. Its own stay")).to_be_visible()
+    expect(page.get_by_text("It will take no new conversations. Existing ones stay")).to_be_visible()
     page.get_by_role("button", name="Drain").click()
     expect(page.get_by_text("All workers follow within a second.")).to_be_visible()
     expect(section.get_by_text("Draining")).to_be_visible()
-    section.get_by_role("button", name="End drain and hold").click()
-    page.get_by_role("button", name="End drain and hold").click()
+    section.get_by_role("button", name="Release").click()
+    page.get_by_role("button", name="Release").click()
     expect(section.get_by_text("Draining")).to_have_count(0)
 
 

@@ -44,7 +44,7 @@ class PromptCache:
 
 
 class Account:
-    """One upstream's account. Its answers contain `name`; what it seals only it can open."""
+    """One upstream's account. Its answers contain `name`; only it can decrypt what it has encrypted."""
 
     def __init__(self, name: str, models: tuple[str, ...]) -> None:
         self.name = name

@@ -81,7 +81,7 @@ class Gateway:
         return [line for line in lines if "source" in line and datetime.fromisoformat(line["at"]).timestamp() >= since]
 
     def tracebacks(self) -> list[str]:
-        """Return the logs of workers that met an error they did not expect."""
+        """Return the logs of workers that had an unexpected error."""
         logs = [worker.log.read_text() for worker in self._workers.each]
         return [log for log in logs if "Traceback" in log]
 

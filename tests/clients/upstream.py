@@ -1,4 +1,4 @@
-"""Upstreams that real clients take for OpenAI's and Anthropic's APIs, and that record every request byte for byte.
+"""Upstreams that look like OpenAI's and Anthropic's APIs to real clients, and that record every request byte for byte.
 
 As a program: `python -m tests.clients.upstream NAME...` serves one of each name until it is interrupted.
 """
@@ -116,7 +116,7 @@ class Upstream:
         return [request for request in self.requests if request.path != "/v1/models"]
 
     def fail_turns(self, *failures: ApiError | int) -> None:
-        """Fail the next turns, one each: with an error, or by a stream that breaks off after so many events."""
+        """Fail the next turns, one each: with an error, or with a stream that breaks off after some events."""
         self.script.extend(failures)
 
     def fail_path(self, path: str, failure: ApiError) -> None:

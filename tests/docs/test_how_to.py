@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 
 from sessions_sticky import SessionManager, SessionOwnerMismatch, Usage
+from sessions_sticky.connections.url import read_url
 from tests.docs.blocks import DOCS, Block, blocks
 from tests.docs.reader import Reader
 from tests.servers import Server, start_server
@@ -272,6 +273,18 @@ async def test_calls_of_the_page_answer_and_record_the_turn(
     assert trail is not None
     (turn,) = trail.turns
     assert (turn.provider, turn.usage) == ("azure", Usage(input=2_000, read=1_024, output=2))
+
+
+def test_environment_of_three_machines_has_settings_of_the_gateway() -> None:
+    (block,) = [each for each in blocks("how-to/sentinel-and-cluster.md") if each.path == "/etc/sentinel/environment"]
+    variables = dict(line.split("=", 1) for line in block.text.splitlines())
+    documented = (DOCS / "reference" / "gateway-settings.md").read_text()
+    assert [name for name in variables if f"| `{name}` |" not in documented] == []
+    servers = read_url(variables["REDIS_URL"])
+    assert (servers.service, servers.userinfo, len(servers.addresses)) == ("mymaster", ":long-password@", 3)
+    redis, sentinel = (block.text for block in blocks("how-to/sentinel-and-cluster.md") if block.language == "ini")
+    assert "requirepass long-password\n" in redis
+    assert "sentinel auth-pass mymaster long-password\n" in sentinel
 
 
 def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:

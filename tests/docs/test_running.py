@@ -81,7 +81,7 @@ def test_task_of_the_page_moves_sessions(session_cache: redis.Redis, monkeypatch
     names: dict[str, Any] = {}
     exec(block.text, names)
     sessions.create("conv-1", "azure", "gpt-4", "ann")
-    assert names["drain"]("azure", "openai") == 1
+    assert names["move_all"]("azure", "openai") == 1
 
 
 def test_fixture_of_the_page_stores_sessions_in_fakeredis(settings: Any) -> None:

@@ -54,7 +54,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 def examples(number: int) -> settings:
-    """Return the settings of a test by so many examples, the same ones at each run."""
+    """Return the settings of a test with this number of examples, the same ones at each run."""
     return settings(
         max_examples=number, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
     )

@@ -7,9 +7,9 @@ from collections import Counter
 from tests.faults.pressure import CallResult, Report
 
 GRACE_SECONDS = 0.5
-"""How long before a primary dies it may have acknowledged a write that no replica got: replication takes a moment."""
+"""How long before its death a primary may have acknowledged writes that no replica received."""
 EDGE_SECONDS = 0.3
-"""How long after it begins, and before it is over, an outage surely is noticed."""
+"""Time after which an outage has certainly been noticed."""
 WORST_SECONDS = 2.0
 """The longest that one call may take, on a busy machine; the socket timeout is 0.25 s."""
 INTERNAL_ERRORS = (

@@ -36,7 +36,7 @@ KINDS = (
 PROPOSAL = {"id": "conv-2", "provider": "anthropic", "model": "claude", "owner": "user-7"}
 MOVE = {"provider": "mistral", "model": "large", "reason": "openai is being drained"}
 MOVE_FORM = {"to-provider": "mistral", "to-model": "large", "to-reason": "openai is being drained"}
-DRAIN_FORM = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}
+MOVE_ALL = {"from_provider": "openai", "provider": "mistral", "model": "large", "reason": "maintenance"}
 OBJECT = "resp_1"
 ALL_APIS = {
     "model": "echo-small",
@@ -61,7 +61,7 @@ class Route:
     outside: dict[str, int | str] = field(default_factory=lambda: {"other": "login"})
 
     def call(self, method: str) -> tuple[str, int, int]:
-        """Return what a method needs, and what it answers then to those who may view and to those who may not."""
+        """Return the permission that a method needs, and its answers to users who may view and to others."""
         same = "GET" if method == "HEAD" and "HEAD" not in self.calls else method
         needs, statuses = self.calls.get(same, self.calls["other"]).split()
         seen, _, unseen = statuses.partition("/")
@@ -131,7 +131,8 @@ SESSION_PAGES = {
         POST="change 302",
         other="change 405",
     ),
-    "drain/": _page(f"{SESSION}drain/", body=DRAIN_FORM, GET="view 200", POST="view+change 302", other="view 405"),
+    "move-all/": _page(f"{SESSION}move-all/", body=MOVE_ALL, GET="view 200", POST="view+change 302", other="view 405"),
+    "drain/": _page(f"{SESSION}drain/", GET="view 302", other="view 405"),
     "bulk/": _page(f"{SESSION}bulk/?provider=openai", GET="view 200", other="view 405"),
     "bulk/export/": _page(f"{SESSION}bulk/export/?provider=openai", GET="view 200", other="view 405"),
     "owners/": _page(f"{SESSION}owners/", GET="view 200", other="view 405"),

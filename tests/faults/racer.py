@@ -26,7 +26,7 @@ def prepare(barrier: Barrier, url: str) -> None:
 
 
 def race(process: int, rounds: int) -> list[list[tuple[str, str]]]:
-    """Propose a provider of its own in each thread and round; return for each thread `(provider, outcome)` a round."""
+    """Propose a different provider in each thread and round; return for each thread `(provider, outcome)` a round."""
     manager = SessionManager()
 
     def run(thread: int) -> list[tuple[str, str]]:

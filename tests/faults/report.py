@@ -25,7 +25,7 @@ figure fails the run, and this page is not written.
 
 Last run: {date} on {cores} cores with {programs}.
 
-| | experiment | set-up | fault | figures |
+| number | experiment | set-up | fault | figures |
 | --- | --- | --- | --- | --- |
 """
 

@@ -163,7 +163,7 @@ class Soak:
         await self._all_see_all()
 
     async def _reload(self) -> None:
-        """One provider goes or none, weights change; sometimes the file is invalid."""
+        """Remove one provider or none and change weights; sometimes write an invalid file."""
         gone = self._random.choice((*NAMES, None))
         urls = {name: self.upstreams[name].urls[name] for name in NAMES if name != gone}
         text = "".join(self._entry(name, url) for name, url in urls.items())

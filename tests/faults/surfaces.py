@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rest_framework.test import APIClient
 
 API = "/api/sessions/"
-DRAINING = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
+MOVING_ALL = {"from_provider": "echo-one", "from_model": "", "provider": "echo-two", "model": "", "reason": "poison"}
 FILTERS = ({"provider": "echo-one"}, {"owner": "ann"}, BOUND)
 API_PATHS = (
     *(API, f"{API}?provider=echo-one&owner=ann", f"{API}stats/", f"{API}operations/"),
@@ -71,7 +71,9 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
 
 def pages(eyes: Eyes) -> list[str]:
     """Return the paths of the admin's pages."""
-    named = [reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "drain")]
+    named = [
+        reverse(f"admin:sessions_sticky_session_{name}") for name in ("changelist", "search", "overview", "move_all")
+    ]
     details = [page_of(each, name) for each in ("conv-1", "conv-2") for name in ("change", "history")]
     return [*named, f"{BASE}?provider=echo-one", *details, f"{BASE}operations/{eyes.job}/", "/admin/all/"]
 
@@ -94,7 +96,7 @@ def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
     for name, body in {"touch": None, "rebind": move}.items():
         path = f"{API}{name}/conv-2/"
         yield path, _failed(eyes.api.post(path, json.dumps(body) if body else "", content_type="application/json"))
-    yield "drain", _failed(eyes.browser.get(f"{BASE}drain/", DRAINING))
+    yield "move all", _failed(eyes.browser.get(f"{BASE}move-all/", MOVING_ALL))
     for name in ("stop", "resume"):
         path = f"{API}operations/{eyes.job}/{name}/"
         yield path, _failed(eyes.api.post(path))

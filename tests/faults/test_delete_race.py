@@ -77,9 +77,7 @@ class Race:
 
 @on_real
 @pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
-def test_session_stays_deleted_in_every_order_when_a_delete_meets_another_call(
-    manager, raw, store_name, experiment, seen
-):
+def test_session_stays_deleted_in_every_order_when_a_call_races_a_delete(manager, raw, store_name, experiment, seen):
     orders = requests = 0
     for name in OTHERS:
         race = Race(raw, (name,), seen=seen)
@@ -90,7 +88,7 @@ def test_session_stays_deleted_in_every_order_when_a_delete_meets_another_call(
 
 @on_real
 @pytest.mark.parametrize("seen", [False, True], ids=["unseen", "seen"])
-def test_session_stays_deleted_in_every_order_when_a_delete_meets_a_crowd(manager, raw, store_name, experiment, seen):
+def test_session_stays_deleted_in_every_order_when_many_calls_race_a_delete(manager, raw, store_name, experiment, seen):
     race = Race(raw, CROWD, seen=seen)
     orders = every_order(race.run)
     report(experiment, store_name, seen, " and ".join(CROWD), orders, race.requests)

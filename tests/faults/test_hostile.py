@@ -111,7 +111,7 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
     )
 
 
-def test_manager_refuses_in_its_own_words_when_parameters_are_anything(
+def test_manager_raises_its_own_errors_when_parameters_are_arbitrary(
     bystander: redis.Redis,
 ) -> None:
     manager = SessionManager()
@@ -198,7 +198,7 @@ def test_pages_show_markup_as_text_when_ids_and_names_are_hostile(bystander: red
         if keys.session(text) != keys.session(CANARY):
             sessions.create(text, text, text, text, replace=True)
             sessions.create(f"{number}", MARK, MARK, MARK, replace=True)
-    for path in ("", "overview/", "drain/", f"?provider={quote(MARK)}", f"search/?q={quote(MARK)}"):
+    for path in ("", "overview/", "move-all/", f"?provider={quote(MARK)}", f"search/?q={quote(MARK)}"):
         response = root.get(f"{PAGES}{path}", follow=True)
         assert response.status_code == 200
         assert MARK not in response.text
@@ -217,7 +217,7 @@ def test_pages_affect_one_session_for_any_input(bystander: redis.Redis, root: Cl
         sent = quote(text, safe="", errors="replace")
         segment = quote(admin_quote(conversation_id), safe="", errors="replace")
         answers = [
-            *(root.get(f"{PAGES}{page}?{field}={sent}") for page in ("", "search/", "overview/", "drain/")),
+            *(root.get(f"{PAGES}{page}?{field}={sent}") for page in ("", "search/", "overview/", "move-all/")),
             *(root.get(f"{PAGES}{segment}/{page}/") for page in ("change", "history")),
             root.post(f"{PAGES}{segment}/touch/"),
         ]

@@ -54,7 +54,7 @@ def chat(key: str, /, **fields: Any) -> bytes:
 
 
 def assert_own(answer: Call, key: str) -> None:
-    """Assert a success or a 4xx that reveals nothing of the other tenant."""
+    """Assert a success or a 4xx that reveals nothing about the other tenant."""
     assert answer.status < 500, answer.body
     other = OTHER_KEY if key == KEY else KEY
     exposed = answer.body + json.dumps(answer.headers).encode()
@@ -122,7 +122,7 @@ def test_chat_never_fails_when_another_program_writes_hostile_sessions(
     try_out()
 
 
-def test_chat_never_fails_when_any_field_is_anything(runner: asyncio.Runner, session_cache: redis.Redis) -> None:
+def test_chat_never_fails_when_any_field_is_arbitrary(runner: asyncio.Runner, session_cache: redis.Redis) -> None:
     @examples(EXAMPLES)
     @given(st.dictionaries(st.text(max_size=10) | st.sampled_from(["model", "messages", "stream", "n"]), ANYTHING))
     def try_out(fields: dict[str, Any]) -> None:

@@ -181,7 +181,7 @@ def answered(response: Any) -> int | str:
 
 
 def is_change(cell: Cell, status: int | str) -> bool:
-    """Whether such an answer may have changed something; deleting what is not there leaves word of it, too."""
+    """Whether such an answer may have changed something; deleting what does not exist is recorded too."""
     return cell.method not in SAFE and (status in (200, 201, 204, 302) or (cell.method, status) == ("DELETE", 404))
 
 

@@ -96,7 +96,7 @@ def targets(eyes, user):
 
 
 def check_repaired(raw):
-    """Assert that the healthy sessions are as they were, and that all can be listed, counted, drained and deleted."""
+    """Assert that the healthy sessions are as they were, and that all can be listed, counted, moved and deleted."""
     manager = SessionManager()
     manager.reindex()
     sessions = stored(raw)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def stored(raw: redis.Redis) -> dict[str, Session]:
-    """Return the sessions of a store by id, each of them readable and under its own key."""
+    """Return the sessions of a store by id, all of them readable and under their own keys."""
     names = list(raw.scan_iter(f"{keys.session_prefix()}*", count=1_000))
     found = [Session.from_json(value) for value in raw.mget(names)] if names else []
     assert [keys.session(session.id).encode() for session in found] == names

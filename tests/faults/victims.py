@@ -1,6 +1,6 @@
 """Processes that change sessions until they are killed; `python -m tests.faults.victims URL` forks one for each line.
 
-A process of its own does the forking: it has one thread, and has imported everything already.
+A separate process forks: it has one thread, and has already imported everything.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ async def suffer(
 def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
     """Waiting is bounded; after a first wait of all, only one request of each worker does it in a second.
 
-    `usual` is the longest answer of the same load on the same machine while the store is well.
+    `usual` is the longest answer of the same load on the same machine with a working store.
     """
     worst = max(reply.seconds for reply in replies)
     assert worst < WORST_SECONDS + usual, (worst, usual)

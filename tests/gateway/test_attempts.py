@@ -61,7 +61,7 @@ async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
 async def test_stream_is_given_up_at_the_deadline_when_no_content_comes(
     gateway: Settings, only_north: Upstream, monkeypatch: pytest.MonkeyPatch, heartbeat: float
 ) -> None:
-    """A provider's comments pass for signs of life; its queue may have no end."""
+    """A provider's comments pass for an answer; its queue may be endless."""
     monkeypatch.setattr(relay, "PRELUDE_SECONDS", 0.1)
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.6
     gateway.SENTINEL_HEARTBEAT_SECONDS = heartbeat
@@ -164,7 +164,7 @@ async def test_request_leaves_its_place_when_its_client_leaves_before_a_further_
 async def test_stream_leaves_its_place_at_its_end_when_another_provider_failed_first(
     bound_to_north: str, gateway: Settings, north: Upstream, failure: Behaviour
 ) -> None:
-    """The garbage collector of a worker runs seldom, so nothing may wait for it."""
+    """The garbage collector of a worker rarely runs, so nothing may wait for it."""
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 1
     north.then(failure)
     gc.disable()

@@ -138,7 +138,7 @@ async def test_refresh_runs_one_query_when_nothing_has_changed(clock: Clock):
 
 @database
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeypatch: pytest.MonkeyPatch, error):
+async def test_owner_stays_known_when_the_database_is_down(clock: Clock, monkeypatch: pytest.MonkeyPatch, error):
     ring, key = KeyRing(), await issue("ann")
     assert await owner_of(ring, key) == "ann"
     monkeypatch.setattr(ring, "_read", fails_with(error))
@@ -149,7 +149,7 @@ async def test_owner_stays_known_when_the_database_is_gone(clock: Clock, monkeyp
 
 @database
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-async def test_owner_raises_503_when_an_unknown_key_comes_while_the_database_is_gone(
+async def test_owner_raises_503_for_an_unknown_key_while_the_database_is_down(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, error
 ):
     ring, key = KeyRing(), await issue("ann")
@@ -323,7 +323,7 @@ async def test_owner_raises_503_when_the_keys_could_never_be_read(monkeypatch: p
 
 
 @pytest.mark.parametrize("error", [OperationalError, InterfaceError])
-async def test_refresh_forever_continues_when_the_database_is_gone_for_a_while(monkeypatch: pytest.MonkeyPatch, error):
+async def test_refresh_forever_continues_when_the_database_is_down_for_a_while(monkeypatch: pytest.MonkeyPatch, error):
     ring, read = KeyRing(), asyncio.Event()
     loop = asyncio.get_running_loop()
     replies = [fails_with(error), fails_with(error)]

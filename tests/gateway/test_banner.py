@@ -10,11 +10,11 @@ import redis
 from django.core.cache import cache
 
 from sentinel_project.gateway.banner import Banner, banner
+from sentinel_project.gateway.provider_status import status
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sentinel_project.gateway.providers.status import status
 from sessions_sticky import Turn, keys, sessions
 from sessions_sticky.queries.server_info import Level
 
@@ -56,7 +56,7 @@ def test_banner_names_the_provider_that_is_down_and_who_serves_its_chats(health:
     level, headline, (line,) = shown(health)
     assert level is Level.WARNING
     assert headline == "Customers are not affected: 0 of 5 chats failed in the last 5 minutes."
-    assert line.startswith("north is down since 20")
+    assert line.startswith("north has been failing since 20")
     assert line.endswith(" UTC (HTTP 503). 4 chats served by south, 0 failed.")
 
 
@@ -74,7 +74,7 @@ def test_banner_says_that_customers_are_affected_when_chats_fail(health: Health)
 
 def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> None:
     health.failed("south", "m", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
-    assert shown(health).lines == ["south: limited or slow; other providers help out."]
+    assert shown(health).lines == ["south: rate-limited or slow; other providers serve some of its requests."]
     assert shown(health).level is Level.WARNING
     health.failed("north", "m", DOWN)
     state = health.states["north"][PROVIDER]
@@ -82,10 +82,10 @@ def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> No
         failures=9, error="x", unanswered_since=health.now() - 400, failing_since=0, failed_at=health.now()
     )
     line, _ = shown(health).lines
-    assert line.endswith("(x). Its conversations move for good with their next chat.")
+    assert line.endswith("(x). Its conversations move permanently with their next chat.")
 
 
-def test_banner_counts_what_was_served_since_the_provider_is_down(health: Health) -> None:
+def test_banner_counts_chats_served_since_the_provider_has_been_failing(health: Health) -> None:
     minute = int(time.time()) // 60
     client = cache.client.get_client()
     for ago, number in ((3, 2), (30, 40), (50, 100)):

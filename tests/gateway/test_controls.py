@@ -15,6 +15,7 @@ from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from sentinel_project.gateway.provider_status import statuses
 from sentinel_project.gateway.providers import actions, controls
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.controls import Control, follow_forever
@@ -23,7 +24,6 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sentinel_project.gateway.providers.status import statuses
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.queries.doctor import examine
@@ -144,11 +144,11 @@ def test_page_asks_before_it_acts_and_logs_it(gateway: Settings, admin_client: C
     assert 'value="release"' not in page
     fields = {"provider": "north", "action": "drain"}
     asked = admin_client.get(CHANGE, fields)
-    assert "It takes no new conversations." in asked.text
+    assert "It will take no new conversations." in asked.text
     assert controls.drained() == frozenset()
     done = admin_client.post(CHANGE, fields, follow=True)
     assert done.redirect_chain == [(PAGE, 302)]
-    assert "Drain: north. All workers follow within a second." in done.text
+    assert "north takes no new conversations now. All workers follow within a second." in done.text
     assert controls.drained() == {"north"}
     assert 'value="release"' in done.text
     assert [(each.user, each.change_message) for each in LogEntry.objects.all()] == [
@@ -160,7 +160,9 @@ def test_page_asks_before_it_acts_and_logs_it(gateway: Settings, admin_client: C
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("fields", [{"provider": "nrth", "action": "drain"}, {"provider": "north", "action": "x"}, {}])
-def test_page_does_not_exist_for_what_is_unknown(gateway: Settings, admin_client: Client, fields: dict[str, str]):
+def test_page_answers_404_for_an_unknown_provider_or_action(
+    gateway: Settings, admin_client: Client, fields: dict[str, str]
+):
     assert admin_client.get(CHANGE, fields).status_code == 404
     assert admin_client.post(CHANGE, fields).status_code == 404
 
@@ -289,7 +291,7 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     lost = type(state)(failures=3, failing_since=0, failed_at=100, unanswered_since=0, error="x")
     routing.health.states["north"][PROVIDER] = lost
     (_, message), limited = found()
-    assert message.endswith("(x). Its conversations move for good with their next chat")
+    assert message.endswith("(x). Its conversations move permanently with their next chat")
     assert limited == ("warning", "south cools down (HTTP 429)")
 
 

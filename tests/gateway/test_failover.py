@@ -61,7 +61,7 @@ async def test_request_is_freed_at_once_when_its_providers_fail(
     is_reachable: bool,
     stream: bool,
 ) -> None:
-    """Its body may have megabytes, of which the garbage collector knows nothing."""
+    """A body may be several megabytes, which the garbage collector does not count."""
     if is_reachable:
         for each in (north, south)[:failing]:
             each.then(fails(500))
@@ -124,7 +124,7 @@ async def test_last_error_names_status_and_code_but_no_text_of_the_provider(
     assert routing.health.last_error("north") == error
 
 
-async def test_asks_a_cooling_provider_nothing_and_comes_back_when_it_is_well(
+async def test_chat_skips_a_cooling_provider_and_returns_when_it_answers_again(
     bound_to_north: str, north: Upstream
 ) -> None:
     north.then(fails(429))

@@ -183,7 +183,7 @@ def test_classes_are_those_of_the_docs() -> None:
         (302, "", "", Fault.PROVIDER),
     ],
 )
-def test_classify_finds_whose_fault_a_failure_is(status: int, code: str, message: str, fault: Fault) -> None:
+def test_classify_returns_the_party_at_fault(status: int, code: str, message: str, fault: Fault) -> None:
     assert failures.classify(status, frozenset({code}), message).fault is fault
 
 

@@ -55,13 +55,13 @@ def check(answer: Call) -> None:
 
 @FUZZ
 @given(body=CHATS)
-def test_chat_never_fails_when_fields_are_anything(runner, body):
+def test_chat_never_fails_when_fields_are_arbitrary(runner, body):
     check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"))))
 
 
 @FUZZ
 @given(body=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_chat_never_fails_when_the_body_is_anything(runner, body):
+def test_chat_never_fails_when_the_body_is_arbitrary(runner, body):
     check(runner.run(ask(body)))
 
 
@@ -93,7 +93,7 @@ MESSAGE_PATHS = st.sampled_from(["/v1/messages", "/v1/messages/count_tokens"])
     path=MESSAGE_PATHS,
     query=st.text(max_size=20),
 )
-def test_messages_never_fail_when_the_body_is_anything(runner, body, path, query):
+def test_messages_never_fail_when_the_body_is_arbitrary(runner, body, path, query):
     answer = runner.run(ask(body, path=path, query=query))
     check(answer)
     assert answer.status == 200 or answer.json["type"] == "error"
@@ -104,7 +104,7 @@ HEADER_NAMES = st.sampled_from(["x-session-id", "session_id", "x-a-session-id", 
 
 @FUZZ
 @given(headers=st.lists(st.tuples(HEADER_NAMES, st.binary(max_size=300)), max_size=4), authorization=st.binary())
-def test_chat_never_fails_when_headers_are_anything(runner, headers, authorization):
+def test_chat_never_fails_when_headers_are_arbitrary(runner, headers, authorization):
     body = {"model": "echo-small", "messages": [{}]}
     check(runner.run(ask(body, headers=headers)))
     answer = runner.run(ask(body, headers=[("Authorization", authorization)], key=None))
@@ -113,7 +113,7 @@ def test_chat_never_fails_when_headers_are_anything(runner, headers, authorizati
 
 @FUZZ
 @given(path=st.text(max_size=60), method=st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "BREW"]))
-def test_api_never_fails_when_the_path_is_anything(runner, path, method):
+def test_api_never_fails_when_the_path_is_arbitrary(runner, path, method):
     check(runner.run(ask({}, path=f"/v1/{path}", method=method)))
     check(runner.run(ask({}, path=f"{CHAT}{path}", method=method)))
     check(runner.run(ask({}, path=f"/v1/models/{path}", method=method)))
@@ -153,7 +153,7 @@ RESPONSE_PATHS = st.sampled_from(["/v1/responses", "/v1/responses/compact", "/v1
 
 @FUZZ
 @given(body=RESPONSE, path=RESPONSE_PATHS)
-def test_responses_never_fail_when_fields_are_anything(runner, body, path):
+def test_responses_never_fail_when_fields_are_arbitrary(runner, body, path):
     check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), path=path)))
 
 
@@ -165,7 +165,7 @@ PASSED = st.fixed_dictionaries(
 
 @FUZZ
 @given(body=PASSED, path=st.sampled_from(["/v1/embeddings", "/v1/completions"]))
-def test_embeddings_and_completions_never_fail_when_fields_are_anything(runner, body, path):
+def test_embeddings_and_completions_never_fail_when_fields_are_arbitrary(runner, body, path):
     check(runner.run(ask(json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass"), path=path)))
 
 
@@ -178,6 +178,6 @@ def test_embeddings_and_completions_never_fail_when_fields_are_anything(runner, 
     body=st.binary(max_size=20),
     query=st.text(max_size=20),
 )
-def test_stored_objects_never_fail_when_the_path_is_anything(runner, kind, object_id, below, method, body, query):
+def test_stored_objects_never_fail_when_the_path_is_arbitrary(runner, kind, object_id, below, method, body, query):
     path = f"/v1/{kind}/{object_id}{below}"
     check(runner.run(ask(body, path=path, method=method, query=query)))

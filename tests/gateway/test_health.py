@@ -138,7 +138,7 @@ def test_trial_does_not_hide_the_recovery_that_another_process_has_met(health: H
     assert not cooling(health)
 
 
-def test_cooldown_is_not_cut_short_when_a_request_goes_there_all_the_same(health: Health) -> None:
+def test_cooldown_is_not_shortened_when_a_request_is_sent_anyway(health: Health) -> None:
     health.failed("north", MODEL, DOWN)
     health.begin("north", MODEL)
     assert health.seconds_left("north") == 30

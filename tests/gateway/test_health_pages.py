@@ -76,7 +76,7 @@ def test_root_answers_200_when_a_client_probes_it(client):
 
 
 @pytest.mark.parametrize(("path", "expected"), [("/healthz", 200), ("/nothing", 404), ("/", 302)])
-async def test_handler_takes_the_long_way_when_the_path_is_not_below_v1(path, expected):
+async def test_handler_uses_djangos_path_when_the_path_is_not_below_v1(path, expected):
     call = Call(path=path, method="GET")
     await call.start()
     call._take(call.outgoing.get_nowait())

@@ -1,4 +1,4 @@
-"""Which conversation the gateway takes a request for, and what it binds."""
+"""Which conversation the gateway recognizes in a request, and what it binds."""
 
 from __future__ import annotations
 

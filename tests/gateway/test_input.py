@@ -92,6 +92,24 @@ async def test_chat_is_refused_when_the_body_is_not_a_json_object(body):
     assert len(answer.body) < 1000
 
 
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "not JSON: it is empty"),
+        (b" \n", "not JSON: it is empty"),
+        (b'{"model": "model-a"', "not JSON: it ends too early"),
+        (b'{"model": "\xff"}', "not UTF-8: byte 0xff at position 11"),
+        (b'{"x": ' + 100_000 * b"[", "not supported: it is nested too deeply"),
+        (b'{"model": "m", "x": "cut \\ud83d"}', "not JSON: \\ud83d at position 25 is half of a surrogate pair"),
+        (b'{"x": ["\\ud83d\\ude00", "\\uDE00 cut"]}', "not JSON: \\uDE00 at position 24 is half of a surrogate pair"),
+        (b'{"x": "\\ud83d\\u0041"}', "not JSON: \\ud83d at position 7 is half of a surrogate pair"),
+        (b'{"model": hello}', "not JSON: JSON is malformed: invalid character (byte 10)"),
+    ],
+)
+async def test_chat_is_refused_with_the_problem_of_its_body(body, problem):
+    assert (await ask(body)).error["message"] == f"The request body is {problem}"
+
+
 async def test_chat_is_refused_when_the_body_begins_with_a_byte_order_mark():
     answer = await ask(b"\xef\xbb\xbf" + json.dumps(chat()).encode())
     assert (answer.status, answer.error["code"]) == (400, "invalid_json")
@@ -179,7 +197,7 @@ async def test_chat_is_refused_when_the_body_is_over_the_limit(gateway, north, s
     assert answer.error["code"] == "request_too_large"
     assert str(LIMIT) in answer.error["message"]
     assert not north.exchanges + south.exchanges
-    assert answer.unread == max(0, len(pieces) - 3)  # it does not read on what it will not use
+    assert answer.unread == max(0, len(pieces) - 3)  # it does not read what it will not use
 
 
 @pytest.mark.parametrize("key", [None, "sk-sentinel-unknown"])
@@ -196,7 +214,7 @@ async def test_chat_is_served_when_a_long_body_comes_in_many_pieces(gateway):
     assert (await ask(pieces=pieces)).status == 200
 
 
-async def test_test_client_gets_the_same_answers_when_it_takes_the_long_way(gateway, async_client, north, south):
+async def test_test_client_gets_the_same_answers_through_djangos_path(gateway, async_client, north, south):
     async def post(body, **how):
         return await async_client.post(CHAT, body, content_type="application/json", **{**BEARER, **how})
 

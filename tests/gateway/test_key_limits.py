@@ -134,7 +134,7 @@ async def test_refusal_states_the_limit_and_when_to_retry(clock, limits, wait):
 
 
 @pytest.mark.usefixtures("session_cache")
-async def test_keys_have_limits_of_their_own(clock):
+async def test_keys_have_separate_limits(clock):
     worker, limits = Quotas(), KeyLimits(1, None, None)
     assert isinstance(await enter(worker, limits, "a"), Slot)
     assert await enter(worker, limits, "a") == "key_requests_limit"

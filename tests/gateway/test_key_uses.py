@@ -132,7 +132,7 @@ async def test_owner_writes_nothing_when_a_key_opens_a_chat(monkeypatch: pytest.
     assert await owner_of(ring, key) == "ann"
 
 
-async def test_write_uses_keeps_them_when_the_database_is_gone(
+async def test_write_uses_keeps_them_when_the_database_is_down(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fail(*args: object) -> None:

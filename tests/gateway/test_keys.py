@@ -61,7 +61,7 @@ def test_createkey_refuses_and_makes_nothing_when_the_owner_is_not_allowed(owner
 
 
 @pytest.mark.parametrize("owner", [256 * "é", "user@example.org", "Ann Ö. 🙂"])
-def test_createkey_takes_an_owner_when_it_is_printable(owner, capsys):
+def test_createkey_accepts_an_owner_when_it_is_printable(owner, capsys):
     call_command("createkey", owner)
     assert ApiKey.objects.get().owner == owner
 

@@ -72,7 +72,7 @@ def test_key_works_at_once_when_it_was_made_while_the_server_runs(live: LiveGate
     assert httpx.post(f"{live.url}{CHAT}", json=chat(), headers=headers).status_code == 200
 
 
-def test_chats_continue_when_the_database_is_gone(live: LiveGateway, client: httpx.Client):
+def test_chats_continue_when_the_database_is_down(live: LiveGateway, client: httpx.Client):
     client.post(CHAT, json=chat()).raise_for_status()  # the key is known
     file, aside = live.folder / "db.sqlite3", live.folder / "aside"
     file.rename(aside)
@@ -107,7 +107,7 @@ def test_key_is_nowhere_to_be_read_when_it_was_used(live: LiveGateway, client: h
     assert "'ann'" in dump
 
 
-def test_log_has_no_trouble_when_all_went_well(live: LiveGateway, client: httpx.Client):
+def test_log_reports_no_trouble_when_nothing_failed(live: LiveGateway, client: httpx.Client):
     client.post(CHAT, json=chat(conversation_id=str(uuid.uuid4()))).raise_for_status()
     log = live.log.read_text()
     assert "Traceback" not in log
@@ -127,7 +127,7 @@ def test_warnings_have_the_id_of_their_request(live: LiveGateway, client: httpx.
 
 
 @pytest.mark.slow
-def test_stopping_takes_no_long_when_a_stream_runs(tmp_path, valkey_url, north: Upstream):
+def test_stopping_is_quick_when_a_stream_runs(tmp_path, valkey_url, north: Upstream):
     file = tmp_path / "providers.toml"
     file.write_text(f'[[provider]]\nname="north"\nbase_url="{north.url}"\nmodels=["model-a"]\n')
     north.then(streams_and_stalls)

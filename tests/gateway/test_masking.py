@@ -115,7 +115,7 @@ def test_mask_hides_a_placeholder_in_an_error() -> None:
 
 
 @pytest.mark.parametrize("secret", ["(.*)+[^a]?{2}|$\\d" * 2, "\"'<>&" * 6, "~" * 30, "a" * 30])
-def test_mask_takes_the_key_for_text_when_it_has_special_characters(secret: str) -> None:
+def test_mask_treats_the_key_as_text_when_it_has_special_characters(secret: str) -> None:
     assert mask(["x" + secret + "y", "nothing"], (secret,)) == ["x***y", "nothing"]
     assert mask(html.escape(secret), (secret,)) == "***"
     assert mask(quote(secret, safe=""), (secret,)) == "***"

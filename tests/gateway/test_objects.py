@@ -90,7 +90,7 @@ async def test_model_that_the_provider_of_the_response_does_not_serve_is_not_fou
     assert (answer.status, answer.error["code"]) == (404, "model_not_found")
     assert "stored objects" in answer.error["message"]
     answer = await respond("and now?", previous_response_id=first.json["id"], model="gpt-0")
-    assert "does not exist" in answer.error["message"]
+    assert "No provider serves the model 'gpt-0'" in answer.error["message"]
 
 
 async def test_named_conversation_continues_with_its_model_when_only_the_response_is_named(accounts):

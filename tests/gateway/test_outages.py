@@ -88,7 +88,7 @@ def test_outage_is_recorded_when_its_consequences_are_unknown(monkeypatch: pytes
     assert read("north") == [Outage(5.0, 9.0, "x", 0, 0)]
 
 
-async def test_worker_goes_on_when_an_outage_cannot_be_recorded(settings: Settings, caplog: pytest.LogCaptureFixture):
+async def test_worker_continues_when_an_outage_cannot_be_recorded(settings: Settings, caplog: pytest.LogCaptureFixture):
     health = worker()
     task = asyncio.create_task(record_forever(health))
     await asyncio.sleep(0)

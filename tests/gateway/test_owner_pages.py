@@ -90,5 +90,5 @@ def test_owners_beyond_the_first_are_counted(talkers: None, monkeypatch: pytest.
     assert "2 more owners are not shown." in client("view_session").get(PAGE).text
 
 
-def test_page_says_so_when_there_was_no_request() -> None:
+def test_page_reports_it_when_there_was_no_request() -> None:
     assert "No owner has sent a request in the last day." in client("view_session").get(PAGE).text

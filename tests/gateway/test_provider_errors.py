@@ -81,6 +81,11 @@ def test_load_providers_names_the_line_when_the_file_is_not_a_list_of_providers(
         ('account = "a b"', f"account must be {ALLOWED['account']}, not 'a b'."),
         ('account = "line\\n"', rf"account must be {ALLOWED['account']}, not 'line\n'."),
         ('affinity_field = ""', f"affinity_field must be {ALLOWED['affinity_field']}, not ''."),
+        ('affinity_field = "stream"', "affinity_field must not be stream, which has another meaning."),
+        (
+            'affinity_field = "previous_response_id"',
+            "affinity_field must not be previous_response_id, which has another",
+        ),
         ('affinity_header = "a b"', "affinity_header must be the name of a header; 'a b' is not the name of a header."),
         ("forward_headers = [1]", "forward_headers must be a list of header names, not one with 1."),
         ('forward_headers = ["X-A", "x-a"]', "forward_headers must not have x-a twice."),
@@ -120,7 +125,7 @@ def test_load_providers_names_the_line_when_a_required_key_is_wrong(refused, old
     assert refused(NORTH + SOUTH.replace(old, new)).startswith(error)
 
 
-def test_load_providers_finds_the_line_when_a_key_is_a_table_of_its_own(refused):
+def test_load_providers_finds_the_line_when_a_key_is_a_separate_table(refused):
     tables = '[provider.query]\nversion = "1"\n\n[provider.headers]\nX-First = "1"\nX-Second = "\\t"\n'
     assert refused(TWO + tables).startswith(f", line 17: {SECOND}headers must be ")
 
@@ -144,7 +149,7 @@ def test_load_providers_refuses_a_header_when_it_is_a_key_or_the_connections(ref
 
 
 @pytest.mark.parametrize("name", sorted(OF_A_CLIENT))
-def test_load_providers_takes_a_header_of_accounts_when_it_is_the_operators(refused, tmp_path, name):
+def test_load_providers_accepts_the_operators_header_of_an_account(refused, tmp_path, name):
     for key in ("forward_headers", "affinity_header"):
         value = f'["{name}"]' if key == "forward_headers" else f'"{name}"'
         assert f"{key} must not have {name}: " in refused(f"{TWO}{key} = {value}\n")

@@ -130,7 +130,7 @@ async def test_conversations_stay_when_a_provider_flaps(ground: Ground) -> None:
     tell("flapping", replies)
 
 
-async def test_other_worker_knows_within_a_second_and_honours_retry_after(ground: Ground) -> None:
+async def test_other_worker_follows_within_a_second_and_honours_retry_after(ground: Ground) -> None:
     ids = ground.bind("limited", 40, "north")
     ground.upstreams["north"].behave("north", status=429, headers={"Retry-After": "4"})
     async with ground.clients() as clients:

@@ -142,7 +142,7 @@ async def test_providers_stay_with_a_logged_reason_when_the_file_is_invalid(file
 
 
 @pytest.mark.slow
-async def test_nothing_is_taken_over_before_all_of_the_file_is_written(file, urls, said):
+async def test_nothing_is_applied_before_the_file_is_completely_written(file, urls, said):
     with file.open("w") as written:
         for entry in (configuration({name: url}) for name, url in {**urls, "east": urls["north"]}.items()):
             written.write(entry)
@@ -205,7 +205,7 @@ async def test_provider_is_tried_at_once_when_its_endpoint_changes(
 
 
 @pytest.mark.slow
-async def test_provider_goes_on_cooling_when_its_weight_changes(file, urls, said):
+async def test_provider_continues_cooling_when_its_weight_changes(file, urls, said):
     routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     replace(file, configuration(urls, north=3))
     await until(lambda: said)

@@ -13,6 +13,8 @@ from django.test import Client
 from pytest_django import Settings
 
 from sentinel_project.gateway import banner
+from sentinel_project.gateway.provider_findings import check_providers
+from sentinel_project.gateway.provider_status import State, latest_health, status, statuses
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
@@ -28,10 +30,10 @@ from sentinel_project.gateway.providers.slots import (
     SlotState,
     model_slot,
 )
-from sentinel_project.gateway.providers.status import State, latest_health, status, statuses
 from sentinel_project.gateway.recent import MINUTES, Recent
 from sentinel_project.gateway.routing import plan as routing
 from sessions_sticky import Attempt, Turn, Usage, cache_config, sessions
+from sessions_sticky.queries.server_info import Level
 from tests.servers import start_server
 
 NOW = 1_000.0
@@ -101,7 +103,22 @@ def test_statuses_are_without_figures_when_the_store_cannot_add_up(settings: Set
     assert [each.figures for each in statuses()] == [None]
 
 
-def test_health_is_that_of_the_process_that_knows_it_newest(session_cache: redis.Redis, health: Health):
+def test_state_is_unknown_when_the_store_is_unavailable(
+    session_cache: redis.Redis, health: Health, monkeypatch: pytest.MonkeyPatch
+):
+    assert [each.state for each in statuses()] == [State.HEALTHY]
+
+    def refuse(*arguments: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(health_sync, "read", refuse)
+    assert [each.state for each in statuses()] == [State.UNKNOWN]
+    assert [each.level for each in check_providers()] == [Level.WARNING]
+    health.failed("north", "a", DOWN)
+    assert [each.state for each in statuses()] == [State.FAILING]
+
+
+def test_health_is_that_of_the_process_with_the_newest_state(session_cache: redis.Redis, health: Health):
     other = Health(30, providers)
     other.failed("north", "a", DOWN)
     share(other)
@@ -137,13 +154,13 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
     health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
-    assert "Only these models: b" in page
+    assert "Cooling down for these models only: b" in page
     assert "Last error: HTTP 429." in page
     health.failed("north", "a", DOWN._replace(error="HTTP 503 <b>"))
     page = admin_client.get(PAGE).text
     assert "Failing since" in page
     assert "HTTP 503 &lt;b&gt;." in page
-    assert "Only these models" not in page
+    assert "Cooling down for these models only" not in page
     assert "No requests until" in page
     assert '<a href="/admin/sessions_sticky/session/providers/">Outages and actions</a>' in page
     health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
@@ -182,7 +199,7 @@ def test_overview_shows_providers_that_fail_first(health: Health, admin_client: 
     panels = {each.template: each.context for each in admin_client.get(PAGE).context["panels"]}
     shown = [each.provider.name for each in panels["admin/gateway/providers.html"]["statuses"]]
     assert shown == ["south", "north"]
-    assert "south is down since" in panels["admin/gateway/banner.html"]["banner"].lines[0]
+    assert "south has been failing since" in panels["admin/gateway/banner.html"]["banner"].lines[0]
     assert panels["admin/gateway/banner.html"]["banner"].lines[0].endswith("UTC (unknown error).")
 
 
@@ -191,12 +208,12 @@ def test_overview_shows_slow_and_draining_providers(
     session_cache: redis.Redis, health: Health, admin_client: Client, settings: Settings
 ):
     health.record_pace("north", is_slow=True)
-    assert "Its streams begin too late" in admin_client.get(PAGE).text
+    assert "Its streams begin too slowly" in admin_client.get(PAGE).text
     settings.SENTINEL_PROVIDERS = (msgspec.structs.replace(NORTH, weight=0),)
     page = admin_client.get(PAGE).text
     assert "Draining" in page
     assert "It takes no new conversations" in page
-    assert 'href="/admin/sessions_sticky/session/drain/?from_provider=' in page
+    assert 'href="/admin/sessions_sticky/session/move-all/?from_provider=' in page
     assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
 
 
@@ -214,7 +231,7 @@ def test_overview_has_banner_and_providers_when_the_store_is_down(
         page = admin_client.get(PAGE)
         assert page.status_code == 503
         assert "Customers are not affected: 0 of 1 chats failed" in page.text
-        assert "north is down since" in page.text
+        assert "north has been failing since" in page.text
         assert "these are the chats of one worker" in page.text
         assert "Failing since" in page.text
         known.count(503)
@@ -236,7 +253,7 @@ def test_recent_forgets_older_minutes():
 
 
 @pytest.mark.django_db
-def test_drain_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
-    page = admin_client.get("/admin/sessions_sticky/session/drain/").text
+def test_move_all_offers_the_configured_providers(session_cache: redis.Redis, health: Health, admin_client: Client):
+    page = admin_client.get("/admin/sessions_sticky/session/move-all/").text
     assert '<option value="north">' in page
     assert '<option value="b">' in page

@@ -20,8 +20,10 @@ from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.health_sync import probe_forever, share_forever
+from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_slot
+from sentinel_project.gateway.upstream import probes
+from sentinel_project.gateway.upstream.probes import probe_forever
 from sessions_sticky import cache_config
 from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
@@ -253,10 +255,10 @@ async def test_longer_cooldown_is_not_cut_short_when_another_worker_probes() -> 
 
 
 @pytest.mark.parametrize(("answer", "alive"), [(200, True), (401, True), (404, True), (429, True), (500, False)])
-async def test_probe_takes_any_answer_below_500_for_life(
+async def test_probe_counts_any_answer_below_500_as_alive(
     north: Upstream, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch, answer: int, alive: bool
 ) -> None:
-    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.01)
     health = worker()
     health.failed("north", MODEL, DOWN)
     before = health.states["north"][PROVIDER]
@@ -273,7 +275,7 @@ async def test_probe_takes_any_answer_below_500_for_life(
 async def test_probe_asks_only_those_that_fail(
     north: Upstream, south: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_sync, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 0.01)
     health = worker()
     dead = Provider(name="dead", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key=None, models=("m",), weight=1)
     health.failed("dead", MODEL, DOWN)

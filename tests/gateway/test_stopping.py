@@ -78,7 +78,7 @@ async def ended(fleet: Fleet) -> None:
 
 
 async def begin_stream(http: aiohttp.ClientSession, **how: Any) -> aiohttp.ClientResponse:
-    """Return a stream of which the first event has come."""
+    """Return a stream whose first event has arrived."""
     answer = await http.post(CHAT, json=chat(stream=True, conversation_id="conv-1", test=how))
     assert answer.status == 200
     await answer.content.readuntil(b"\n\n")

@@ -147,5 +147,5 @@ async def test_error_reports_that_redirects_are_not_followed_when_the_provider_r
     only_north.then(fails(307, Location=f"{south.url}/chat/completions"))
     answer = await ask(chat())
     assert answer.status == 502
-    assert answer.error["message"] == "Provider 'north' answered 307: it redirects, which is not followed"
+    assert answer.error["message"] == "Provider 'north' answered 307: redirects are not followed"
     assert not south.exchanges

@@ -31,7 +31,7 @@ class UpstreamProcess:
         self.start()
 
     def start(self) -> None:
-        """Start, and wait until it answers. It is well, and has counted nothing."""
+        """Start, and wait until it answers. It is healthy and its counts are 0."""
         addresses = [f"{name}:{port}" for name, port in self._ports.items()]
         command = [sys.executable, "-m", "tests.gateway.upstream_process", *addresses]
         self._process = subprocess.Popen(command, cwd=ROOT)

@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 WAIT_SECONDS = 10.0
-"""How long anything here waits before it gives up; never reached when all is well."""
+"""How long anything here waits before it gives up; only reached when a test fails."""
 
 
 class Exchange(BaseHTTPRequestHandler):

@@ -66,7 +66,7 @@ class Worker:
         return int(found[1])
 
     def request_lines(self) -> list[dict[str, Any]]:
-        """Return what it has written of requests, one object each."""
+        """Return its log lines of requests, one object each."""
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def kill(self) -> None:

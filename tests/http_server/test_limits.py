@@ -107,7 +107,7 @@ def test_connection_is_closed_when_nothing_but_empty_lines_come(connect: Connect
     assert read(client) == b""
 
 
-def test_connection_is_closed_without_a_word_when_nothing_is_asked(connect: Connect) -> None:
+def test_connection_is_closed_without_an_answer_when_no_request_arrives(connect: Connect) -> None:
     began = time.monotonic()
     assert read(connect()) == b""
     assert time.monotonic() - began < 3 * SECONDS

@@ -55,9 +55,7 @@ def test_stream_has_no_end_when_the_application_fails_within_it(connect: Connect
     assert get(connect, "/broken")[1] == b"3\r\none\r\n3\r\ntwo\r\n"
 
 
-def test_client_that_left_before_its_stream_began_is_noticed_while_the_stream_is_quiet(
-    connect: Connect, app: App
-) -> None:
+def test_client_that_left_before_its_stream_is_noticed_while_the_stream_is_quiet(connect: Connect, app: App) -> None:
     client = connect()
     client.sendall(b"GET /quiet HTTP/1.1\r\nHost: h\r\n\r\n")
     client.close()

@@ -90,7 +90,7 @@ def test_move_of_another_program_keeps_the_ttl(manager, foreign, raw):
     assert 0 < raw.pttl(keys.session("conv-123")) <= 9_000
 
 
-def test_session_stays_gone_when_either_unbinds_it(manager, foreign):
+def test_session_stays_deleted_when_either_unbinds_it(manager, foreign):
     manager.resolve("conv-123", **PROPOSAL)
     assert foreign("unbind", id="conv-123", ttl=TTL) is True
     assert manager.resolve("conv-123", **OTHER).session.provider == OTHER["provider"]  # not restored

@@ -11,7 +11,7 @@ from sessions_sticky import Outcome, Resolution, Session, SessionConflict, Sessi
 
 TTL_SECONDS = 100
 HISTORY_SECONDS = 2 * TTL_SECONDS
-"""How long after its last event the history of a conversation surely lives: 120 s more than an idle time."""
+"""Minimum lifetime of a conversation's history after its last event: an idle time and 120 s."""
 EventFields = tuple[str, str, str]
 """An event of the history: kind, provider, model."""
 

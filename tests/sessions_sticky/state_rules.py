@@ -91,7 +91,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(native=NATIVE, provider=PROVIDERS, model=MODELS)
     def resolve_everything(self, native, provider, model):
-        """What each process remembers shows only when it resolves: chance alone would seldom get that far."""
+        """Random choice alone would rarely resolve every id in both processes, which shows what each remembers."""
         for conversation_id in IDS:
             for who in (0, 1):
                 self.resolve(who, native, conversation_id, provider, model, "a")

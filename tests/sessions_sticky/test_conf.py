@@ -159,11 +159,13 @@ def test_identity_returns_the_arguments_that_are_set(settings, key):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, r"SESSIONS_STICKY\['IDENTITY'\] must be a dict of apis, key, named, scope, sources, not NoneType"),
+        (None, r"SESSIONS_STICKY\['IDENTITY'\] must be a dict, not NoneType"),
+        ({"key": "secret", "keys": 1}, r"\['IDENTITY'\] has the unknown key 'keys'; did you mean 'key'\?$"),
         (
-            {"key": "secret", "keys": 1},
-            r"\['IDENTITY'\] must be a dict of apis, key, named, scope, sources, not \['key', 'keys'\]",
+            {"key": "secret", "foo": 1},
+            r"\['IDENTITY'\] has the unknown key 'foo'; allowed are apis, key, named, scope, sources$",
         ),
+        ({1: "secret"}, r"\['IDENTITY'\] has the unknown key 1; allowed are "),
         ({"scope": "tenant"}, r"\['IDENTITY'\]\['scope'\] must be 'shared' or 'owner', not 'tenant'"),
         ({"named": "body.id"}, r"\['IDENTITY'\]\['named'\] must be a list of strings, not 'body.id'"),
         ({"sources": ["content", 1]}, r"\['IDENTITY'\]\['sources'\] must be a list of strings, not \['content', 1\]"),
@@ -202,6 +204,6 @@ def test_first_threads_share_one_store(monkeypatch):
     assert len(set(map(id, made))) == 1
 
 
-def test_manager_says_what_it_is_when_the_settings_are_wrong(settings):
+def test_manager_has_a_repr_when_the_settings_are_wrong(settings):
     settings.SESSIONS_STICKY = {"CACHE": "nowhere"}
     assert repr(SessionManager(ttl_seconds=60)) == "<SessionManager on the cache 'not configured', idle time 60 s>"

@@ -73,7 +73,7 @@ def test_moving_many_refuses_an_unknown_provider(manager, known):
 
 
 @on_valkey
-@pytest.mark.parametrize("command", [("rebind", "conv-0", "--reason", "x"), ("drain", "openai", "--yes")])
+@pytest.mark.parametrize("command", [("rebind", "conv-0", "--reason", "x"), ("move-all", "openai", "--yes")])
 def test_command_refuses_an_unknown_provider(manager, known, command):
     fill(manager, 1)
     found = run(*command, "--to-provider", "mistrol")

@@ -36,7 +36,7 @@ if {on}:
 
 
 def run(*, on: bool) -> str:
-    """Run a program of its own, without a folder for several processes; return what it prints."""
+    """Run a separate program, without a folder for several processes; return its output."""
     command = [sys.executable, "-W", "error", "-c", PROGRAM.format(on=on)]
     done = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

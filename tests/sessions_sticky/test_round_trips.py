@@ -16,7 +16,7 @@ from tests.sessions_sticky.calls import MOVE, PROPOSAL, method_of
 def counted(request, settings):
     """Run a coroutine function or a function; return its result and the round trips it took.
 
-    The tests have a server of their own. The server counts what it reads: a command, or a pipeline,
+    The tests have a separate server. The server counts what it reads: a command, or a pipeline,
     of this size is one read.
     """
     program = VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")

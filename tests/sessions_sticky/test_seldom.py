@@ -33,14 +33,14 @@ from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
-from tests.sessions_sticky.jobs.calls import DRAIN
+from tests.sessions_sticky.jobs.calls import MOVE_ALL
 
 ROOT = Path(sessions_sticky.__file__).parents[1]
 
 
 @pytest.fixture
 def server(settings):
-    """A server of the test's own, as the default cache."""
+    """A separate server, as the default cache."""
     with start_server() as started:
         settings.CACHES = {"default": cache_config(started.url)}
         yield started
@@ -67,7 +67,7 @@ def test_inspect_returns_none_when_the_session_expires_between_its_steps(session
 
 
 def test_create_stands_and_is_remembered_when_only_the_index_is_unavailable(session_cache):
-    """On a Cluster it lies on a server of its own."""
+    """On a Cluster it is on another server."""
     replaced = sample().to_json()  # on another route
     failing = policy(replaced, SessionStoreUnavailable("the server of the index"))
     created = run(failing.create("conv-123", **OTHER, replace=True))
@@ -215,7 +215,7 @@ async def test_async_twin_shares_the_sessions_of_a_fakeredis_within_the_process(
 
 
 def test_job_ends_when_its_record_is_gone(session_cache):
-    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    job = Job.begin("0" * 32, MOVE_ALL, actor="ada", expected=1)
     runner = JobRunner(sessions, job)
     runner._do()
     runner._update_expected()
@@ -223,7 +223,7 @@ def test_job_ends_when_its_record_is_gone(session_cache):
 
 
 def test_job_runner_starts_no_thread_when_another_worker_has_the_lease(session_cache):
-    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    job = Job.begin("0" * 32, MOVE_ALL, actor="ada", expected=1)
     Records(sessions._store).lease(job.key, "another worker's token", 60)
     assert JobRunner(sessions, job).run() is False
 

@@ -79,7 +79,7 @@ def timed(call, *args, **kwargs):
 def test_every_method_raises_in_time_when_the_store_is_down(down, call, settings, method):
     settings.SESSIONS_STICKY = {"ON_STORE_ERROR": "raise"}
     args, kwargs = arguments(method, sample())
-    for _ in range(2):  # the second meets the breaker
+    for _ in range(2):  # the breaker refuses the second
         with pytest.raises(SessionStoreUnavailable):
             timed(call, method, *args, **kwargs)
 
@@ -106,7 +106,7 @@ def test_resolve_refuses_an_invalid_proposal_when_the_store_is_down(down, call):
 
 
 @pytest.mark.parametrize("failure", ["kill", "stop"])
-def test_resolve_keeps_to_the_session_last_seen_when_the_store_goes_down(server, call, failure):
+def test_resolve_returns_the_session_last_seen_when_the_store_goes_down(server, call, failure):
     bound = call("resolve", "conv-123", **PROPOSAL).session
     getattr(server, failure)()
     assert timed(call, "resolve", "conv-123", **OTHER) == (bound, Outcome.DEGRADED)

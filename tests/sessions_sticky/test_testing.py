@@ -241,7 +241,7 @@ def test_session_in_use_stays_in_the_index_when_time_passes(on_valkey):
     assert [entry.session.id for entry in sessions.all().page().entries] == ["conv-123"]
 
 
-def test_history_goes_with_its_session_and_counts_by_hour_stay_when_time_passes(on_valkey):
+def test_history_expires_with_its_session_and_counts_by_hour_stay(on_valkey):
     session = create_session("conv-123")
     sessions.rebind(session, **MOVE)
     advance_time(DAY - 60)

@@ -86,7 +86,7 @@ def test_error_reveals_no_password_when_it_is_wrong(login_url, settings, way, ca
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-def test_nothing_is_said_to_a_server_whose_certificate_is_not_trusted(tls_url, settings, way):
+def test_nothing_is_sent_to_a_server_whose_certificate_is_not_trusted(tls_url, settings, way):
     base, _, query = tls_url.partition("?")
     kept = [each for each in query.split("&") if not each.startswith("ssl_ca_certs")]
     settings.CACHES = {"default": patient_config(f"{base}?{'&'.join(kept)}".rstrip("?"))}
@@ -130,7 +130,7 @@ def answers(call) -> bool:
 def test_jobs_run_to_their_end_whether_stopped_or_abandoned(manager, monkeypatch):
     monkeypatch.setattr(index_reader, "BATCH_SIZE", 20)
     fill(250)
-    key = job_calls.abandoned(job_calls.DRAIN)
+    key = job_calls.abandoned(job_calls.MOVE_ALL)
     assert [job.key for job in job_calls.jobs.recent()] == [key]
     assert job_calls.finished(key).state == "done"
     assert manager.filter(provider="mistral").count() == 250

@@ -124,7 +124,7 @@ def spill_over(provider: str, first: int, last: int, turns: int, reason: str = "
 def test_trail_keeps_spill_overs_when_their_turns_are_gone(call, settings):
     settings.SESSIONS_STICKY = {"TRAIL_LENGTH": 2}
     call("create", "conv-123", **PROPOSAL)
-    for each in (spilled(0), spilled(1, reason="provider cools down"), spilled(2), turn(at=NOW + 3)):
+    for each in (spilled(0), spilled(1, reason="provider is cooling down"), spilled(2), turn(at=NOW + 3)):
         call("record_turn", each)
     for each in (spilled(4, reason=""), spilled(5, provider="anthropic"), turn(at=NOW + 6), turn(at=NOW + 7)):
         call("record_turn", each)

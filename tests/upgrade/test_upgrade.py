@@ -38,12 +38,12 @@ api, looker = Client(), Client()
 api.force_login(authenticate(username="root", password="root-of-0.1.0"))
 looker.force_login(User.objects.get(username="looker"))
 sessions = "/admin/sessions_sticky/session/"
-pages = [sessions, sessions + "drain/", "/admin/gateway/apikey/"]
+pages = [sessions, sessions + "move-all/", "/admin/gateway/apikey/"]
 print(json.dumps({
     "operations": api.get("/api/sessions/operations/").json(),
     "pages": {page: api.get(page).status_code for page in pages},
-    "looks": looker.get("/api/sessions/conv-2/").status_code,
-    "deletes": looker.delete("/api/sessions/conv-2/").status_code,
+    "looks": looker.get("/api/sessions/id/conv-2/").status_code,
+    "deletes": looker.delete("/api/sessions/id/conv-2/").status_code,
     "log": [str(entry.get_change_message()) for entry in LogEntry.objects.order_by("pk")],
 }))
 """

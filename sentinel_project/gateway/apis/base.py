@@ -56,17 +56,17 @@ class Reference(NamedTuple):
     is_account_wide: bool = False
     """Whether all providers of the account have it, for any owner."""
     is_kept: bool = True
-    """Whether the gateway keeps where objects of this kind are."""
+    """Whether the gateway records which provider has objects of this kind."""
 
 
 class Api(ABC):
     """One API of the gateway. Its only instances are the constants of the modules beside this one."""
 
     name: ClassVar[str]
-    """In a provider's `apis`. Several paths may share it."""
+    """Its name in a provider's `apis`. Several paths may share it."""
     path: ClassVar[str]
-    """Below `ROOT` of the gateway and below a provider's `base_url`. It is fixed, for the model and `stream` are in the
-    body: `parse`, `_body_for` (routing/dispatch), `_send` (upstream/client) and `sessions identify` rely on it."""
+    """Below `ROOT` of the gateway and below a provider's `base_url`. It is fixed, because the model and `stream` are in
+    the body: `parse`, `_body_for` (routing/dispatch), `_send` (upstream/client) and `sessions identify` rely on it."""
     binds: ClassVar[bool] = True
     """Whether a request binds its conversation and counts for its provider's health. If not, it goes to the provider
     that the conversation is bound to."""
@@ -93,7 +93,7 @@ class Api(ABC):
     `stage` to find the end. None: the API has no last event, its streams close. Then `may_end_after` must say when, or
     every stream counts as broken."""
     error_markers: ClassVar[tuple[bytes, ...]] = (b"error",)
-    """Bytes of which every event that reports an error contains some; others may contain them too."""
+    """Every event that reports an error contains some of these bytes; other events may contain them too."""
     end_is_answer: ClassVar[bool] = False
     """Whether the last event contains the whole answer, so that a stream may consist of it alone."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,16 +34,13 @@ class Body:
     @classmethod
     def parse(cls, raw: bytes) -> Body:
         """Read a body. Raises `ApiError` 400 when it is not UTF-8, not a JSON object, or names a field twice."""
-        if raw.startswith(codecs.BOM_UTF8):
-            message = "The request body is not JSON: it begins with a byte order mark, which RFC 8259 forbids"
-            raise ApiError(400, message, code="invalid_json")
         try:
             raw.isascii() or raw.decode()
             fields = _decode(raw)
         except msgspec.ValidationError as exc:
             raise ApiError(400, "The request body is not a JSON object", code="invalid_json") from exc
         except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
+            raise ApiError(400, _problem(raw, exc), code="invalid_json") from exc
         try:
             if not _is_compact(raw, fields):
                 json_text.locate(raw, fields)
@@ -72,6 +70,29 @@ class Body:
         if self._original is not None:
             return self._original
         return msgspec.json.encode(self.fields)
+
+
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..", re.DOTALL
+)
+"""An escape of half a character, as text that was cut within an emoji has it."""
+
+
+def _problem(raw: bytes, error: Exception) -> str:
+    """Return what is wrong with a body that `error` reports as no JSON."""
+    if not raw.strip():
+        return "The request body is not JSON: it is empty"
+    if raw.startswith(codecs.BOM_UTF8):
+        return "The request body is not JSON: it begins with a byte order mark, which RFC 8259 forbids"
+    if isinstance(error, UnicodeDecodeError):
+        return f"The request body is not UTF-8: byte 0x{raw[error.start]:02x} at position {error.start}"
+    if isinstance(error, RecursionError):
+        return "The request body is not supported: it is nested too deeply"
+    if (found := _LONE_SURROGATE.search(raw)) is not None:
+        half = found[0].decode(errors="replace")
+        return f"The request body is not JSON: {half} at position {found.start()} is half of a surrogate pair"
+    reason = "it ends too early" if str(error) == "Input data was truncated" else str(error)
+    return f"The request body is not JSON: {reason}"
 
 
 def _is_compact(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> bool:

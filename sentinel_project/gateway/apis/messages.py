@@ -44,7 +44,7 @@ _MARK = b'thinking"'
 """Every thinking block contains it, twice."""
 MAX_MARKS = 20_000
 MAX_COMMAS = 300_000
-"""In messages that are repaired: more than a million tokens have. Hostile lists of 20 MB would take a minute."""
+"""Limits for messages that are repaired; a million tokens need less. Hostile lists of 20 MB would take a minute."""
 
 
 class _Event(msgspec.Struct):

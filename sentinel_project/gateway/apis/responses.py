@@ -16,7 +16,7 @@ from sessions_sticky.identity.apis import Prompt, responses_prompt
 
 INPUT = "text or a list of items"
 CONTINUES = ("prompt", "previous_response_id", "conversation")
-"""Fields that bring an input of their own."""
+"""Fields that contain an input."""
 
 _BEFORE_THE_ANSWER = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive", "ping"})
 _LAST = frozenset({"response.completed", "response.incomplete"})
@@ -78,7 +78,18 @@ class Responses(Api):
 
     def stage(self, event: bytes) -> Stage:
         """Read one event. Those that only announce a response, an empty item or an empty part are prelude."""
-        return _stage(event)
+        data = events.data(event)
+        if not data or data == b"[DONE]":  # the latter from providers that serve chat completions too
+            return Stage.PRELUDE
+        read = json_text.read(_decode_event, data, None)
+        if read is None:
+            return Stage.CONTENT  # unknown shape: forward it
+        if read.type in _LAST:
+            return Stage.END
+        if read.type in _FAILED or (not read.type and bytes(read.error) != b"null"):
+            return Stage.ERROR
+        is_empty = read.type in _ADDED and _is_empty(read.item or read.part)
+        return Stage.PRELUDE if is_empty or read.type in _BEFORE_THE_ANSWER else Stage.CONTENT
 
     def is_error_shape(self, answer: dict[str, Any]) -> bool:
         """Require a complete plain answer, not an event or a failed response."""
@@ -146,28 +157,13 @@ class InputTokens(Responses):
     streams = False
 
     def may_omit_model(self, body: Body) -> bool:
-        """The API requires none."""
+        """Return True: the API requires no model."""
         return True
 
 
 RESPONSES = Responses()
 COMPACT = Compact()
 INPUT_TOKENS = InputTokens()
-
-
-def _stage(event: bytes) -> Stage:
-    data = events.data(event)
-    if not data or data == b"[DONE]":  # the latter from providers that serve chat completions too
-        return Stage.PRELUDE
-    read = json_text.read(_decode_event, data, None)
-    if read is None:
-        return Stage.CONTENT  # unknown shape: forward it
-    if read.type in _LAST:
-        return Stage.END
-    if read.type in _FAILED or (not read.type and bytes(read.error) != b"null"):
-        return Stage.ERROR
-    is_empty = read.type in _ADDED and _is_empty(read.item or read.part)
-    return Stage.PRELUDE if is_empty or read.type in _BEFORE_THE_ANSWER else Stage.CONTENT
 
 
 def _is_reasoning(item: bytes | msgspec.Raw) -> bool:

@@ -22,21 +22,21 @@ from sentinel_project.gateway.errors import ApiError
 MAX_REFERENCES = 8
 """How many objects of one request are looked up; all are at the same provider, or no provider could answer."""
 MAX_SEARCHED = 1_000
-"""How many mentions of objects are read to find as many."""
+"""How many mentions of objects are read to find `MAX_REFERENCES` of them."""
 MAX_COMMAS = 300_000
 MAX_ITEMS = 20_000
-"""In an input that is read: more than a million tokens have. A hostile list of 20 MB would take seconds."""
+"""Limits for an input that is read; a million tokens need less. A hostile list of 20 MB would take seconds."""
 
 _COMPACTED = ("compaction", "compaction_summary")
 _MARKS = (b'"compaction', b'"item_reference"')
-"""One is in every item that refers to another."""
+"""Every item that refers to another contains one of these."""
 _VALUE = rb'"\s*:\s*(?:"([^"\\]{1,256})"|\[([^\[\]{}\\]{1,4096})\])'
 _IDS = {
     "File": re.compile(rb'"file_ids?' + _VALUE),
     "Container": re.compile(rb'"container' + _VALUE),
     "Vector store": re.compile(rb'"vector_store_ids' + _VALUE),
 }
-"""One pattern each: a search for a fixed beginning is fast."""
+"""Separate patterns: a search for a fixed beginning is fast."""
 _MADE = re.compile(rb'"(?:response|conversation|compaction(?:_summary)?)"')
 """Not in the deltas of a stream, whose types are `response.` and more."""
 _STRING = re.compile(rb'"([^"\\]{1,256})"')

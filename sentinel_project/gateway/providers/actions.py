@@ -41,7 +41,7 @@ def act(name: str, action: Action, *, by: str) -> None:
                 controls.release(name)
             case Action.TRY:
                 _try(name)
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("provider %r: %s by %r failed: %s", name, action, by, type(exc).__name__)
         raise ControlsUnavailable("The session store is unavailable: nothing was changed.") from exc
     logger.info("provider %r: %s by %r", name, action, by)

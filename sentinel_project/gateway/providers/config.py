@@ -46,7 +46,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
     providers that share prompt caches and encrypted reasoning. Names of headers are in lower case. `endpoint`
-    changes with where requests go, and with the key: what is known of the old one does not hold for the new one.
+    changes with where requests go, and with the key: what is known of the old one does not apply to the new one.
     """
 
     name: str
@@ -113,7 +113,10 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     )
     price: Annotated[
         dict[Token, Price],
-        Meta(description="a table from names of its models to tables of input, cached_input, cache_write and output"),
+        Meta(
+            description="a table from names of its models to tables of input (required), cached_input,"
+            " cache_write and output, from 0 to 1000000"
+        ),
     ] = {}
 
 

@@ -69,7 +69,7 @@ def latest(names: Iterable[str]) -> Settings:
     """Return the controls of some providers from the cache; what this process knows if that is unavailable."""
     try:
         return read(names)
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("controls of providers could not be read: %s", type(exc).__name__)
         return {name: dict(controls) for name, controls in _in_force.items()}
 
@@ -108,7 +108,7 @@ async def follow_forever(names: Callable[[], Iterable[str]]) -> None:
         try:
             take_over(await sync_to_async(read, thread_sensitive=False, executor=_thread)(list(names())))
             was_read = True
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             if was_read:
                 logger.warning("controls of providers could not be read: %s", type(exc).__name__)
             was_read = False

@@ -30,6 +30,32 @@ REFUSED = {
 }
 REFUSED_OF_CLIENTS = {**REFUSED, **dict.fromkeys(OF_A_CLIENT, "it names the client's account, not the operator's")}
 
+_OTHER_FIELDS = frozenset(
+    {
+        *(
+            "model",
+            "messages",
+            "input",
+            "prompt",
+            "system",
+            "instructions",
+            "stream",
+            "stream_options",
+            "store",
+            "tools",
+        ),
+        *(
+            "max_tokens",
+            "metadata",
+            "conversation_id",
+            "conversation",
+            "previous_response_id",
+            "container",
+            "background",
+        ),
+    }
+)
+"""Fields of requests that are not cache hints: with the hint in `stream` every plain request would be refused."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,4094}[!-~])?")
 _API_KEY = re.compile(r"[!-~]+")
@@ -60,6 +86,8 @@ def _provider(place: Place) -> Provider:
     _check_headers(place, "forward_headers", entry.forward_headers, REFUSED_OF_CLIENTS)
     if entry.affinity_header is not None:
         _check_headers(place, "affinity_header", [entry.affinity_header], REFUSED_OF_CLIENTS)
+    if entry.affinity_field in _OTHER_FIELDS:
+        raise place.error("affinity_field", f"must not be {entry.affinity_field}, which has another meaning")
     for model in entry.price:
         if model not in entry.models:
             raise place.error("price", f"must be {ALLOWED['price']}; {model!r} is not one of its models", model)
@@ -115,13 +143,15 @@ def _refused_item(key: str, value: list[Any] | dict[str, Any]) -> tuple[str, str
         item = next(item for item in value if _refusal(key, [item]))
         return (item if isinstance(item, str) else ""), f"one with {_shown(item)}"
     name = next(name for name, item in value.items() if _refusal(key, {name: item}))
-    return name, f"one in which {name} is {'not text' if key in HIDDEN else _shown(value[name])}"
+    return name, f"one in which {name} is {'not text' if key in HIDDEN else _shown(value[name], depth=1)}"
 
 
-def _shown(value: Any) -> str:
-    """Return a value of a TOML file for an error."""
+def _shown(value: Any, depth: int = 0) -> str:
+    """Return a value of a TOML file for an error; tables down to `depth` as they are written."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict) and value and depth:
+        return f"{{ {', '.join(f'{name} = {_shown(item)}' for name, item in value.items())} }}"[:200]
     if isinstance(value, (list, dict)):
         kind = "list" if isinstance(value, list) else "table"
         return f"a {kind}" if value else f"an empty {kind}"

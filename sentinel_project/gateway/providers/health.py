@@ -92,7 +92,7 @@ class Health:
     def begin(self, name: str, model: str) -> float:
         """Record the start of a request, which after a cooldown is the trial, and return the time.
 
-        Not for other processes: they have trials of their own, and one may have ended well by now.
+        Not shared: other processes run their own trials, and one may already have succeeded.
         """
         now = self.now()
         for slot, state in self._slots(name, model):
@@ -129,8 +129,8 @@ class Health:
     def failed(self, name: str, model: str, failure: Failure, *, has_content: bool = False) -> None:
         """Start the cooldown of the failure's class. `has_content`: it broke an answer that had begun.
 
-        The outlier rule holds for the beginnings of answers and for their ends, each by itself: a provider that breaks
-        all of its streams off has begun them well.
+        The outlier rule applies to the beginnings of answers and to their ends separately: a provider that breaks all
+        of its streams off has begun them without a failure.
         """
         if failure.cools is Cools.ACCOUNT:
             for each in self._of_account(name):
@@ -141,7 +141,7 @@ class Health:
             self._cool(name, PROVIDER if failure.cools is Cools.PROVIDER else model_slot(model), failure)
 
     def forget(self, name: str) -> None:
-        """Begin without knowledge of a provider: its requests go elsewhere from now on, or with another key."""
+        """Forget everything known about a provider: its URL or key has changed."""
         for known in (self.states, self._evidence, self._endings):
             known.pop(name, None)
 
@@ -157,7 +157,7 @@ class Health:
     def record_cold(self, name: str) -> None:
         """Record that a conversation found a provider's prompt caches cold; the second in a row proves it.
 
-        All workers share it: the two may be of different workers.
+        Shared with all workers: the two conversations may be served by different ones.
         """
         self._set(name, CACHE, self._state(name, CACHE).found_cold(self.now()))
 
@@ -172,9 +172,9 @@ class Health:
         return self.now() - state.cooled_at if state.is_stated else None
 
     def record_probe(self, name: str, *, is_alive: bool) -> None:
-        """Record whether a provider that is cooling down gives a sign of life; the cooldown stays.
+        """Record whether a provider that is cooling down has answered a probe; the cooldown stays.
 
-        Not for other processes, which probe by themselves: they may know of a newer cooldown than this one.
+        Not shared: other processes probe too, and may know of a newer cooldown than this one.
         """
         state = self._state(name, PROVIDER)
         if state.failures:

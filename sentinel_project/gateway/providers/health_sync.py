@@ -1,8 +1,8 @@
 """Share the state of providers between workers through Django's cache, in the background.
 
-What one worker learns, all know within a second. Without the cache each goes by what it has learned itself.
+All workers know within a second what one of them learns. Without the cache each one uses only its own knowledge.
 
-One record for each provider and endpoint holds all of its slots: with another URL or key it begins without. It is
+One record for each provider and endpoint holds all of its slots: a new URL or key begins a new record. It is
 written with a TTL of `KEEP_SECONDS` and holds durations only: what is left of the TTL is its age by the store's clock,
 so no process needs another one's clock. Each worker merges what it reads, slot by slot, and writes a record that lacks
 what it knows: two that write at the same moment agree with the next exchange.
@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-import aiohttp
 import msgspec
 from asgiref.sync import sync_to_async
 from django.core.cache import DEFAULT_CACHE_ALIAS, caches
@@ -31,13 +30,11 @@ from sentinel_project.gateway.providers.slots import (
     MAX_RETRY_AFTER_SECONDS,
     SlotState,
 )
-from sentinel_project.gateway.upstream import client as upstream
 from sessions_sticky import keys
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-PROBE_SECONDS = 3.0
 KEEP_SECONDS = MAX_RETRY_AFTER_SECONDS + MAX_COOLDOWN_SECONDS
 """How long a record stays in the cache after it was written."""
 
@@ -46,7 +43,7 @@ MAX_FAILURES = 1_000_000
 PAST = ("cooled_at", "failing_since", "failed_at", "at", "unanswered_since")
 """The times of a state that have been."""
 _thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health_sync")
-"""Its own: asgiref's thread for sensitive work may wait for the database, asyncio's few for names of hosts."""
+"""A separate thread: asgiref's may wait for the database, and asyncio's few for the resolution of host names."""
 
 States = dict[str, SlotState]
 """The states of one provider, by slot."""
@@ -62,7 +59,7 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         try:
             await _exchange(health, providers())
             is_shared = True
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             is_shared = False
             if was_shared:
                 logger.warning("provider health is not shared: %s", type(exc).__name__)
@@ -70,20 +67,6 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_SECONDS):
                 await (wake.wait() if is_shared else asyncio.sleep(POLL_SECONDS))
-
-
-async def probe_forever(health: Health, providers: Callable[[], Sequence[Provider]]) -> None:
-    """Probe providers that are failing for signs of life, until cancelled.
-
-    Any answer below 500 to `GET {base_url}/models` is one. Hence a provider that flaps is never lost, even if each of
-    its trials fails.
-    """
-    while True:
-        await asyncio.sleep(PROBE_SECONDS)
-        failing = [provider for provider in providers() if provider.name in health.failing()]
-        alive = await asyncio.gather(*(_is_alive(provider) for provider in failing))
-        for provider, answer in zip(failing, alive, strict=True):
-            health.record_probe(provider.name, is_alive=answer)
 
 
 async def _exchange(health: Health, providers: Sequence[Provider]) -> None:
@@ -124,7 +107,7 @@ def _stored(place: str, clock: Callable[[], float]) -> States:
         stored = msgspec.convert(cache.get(place), States) if left else {}
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         if "WRONGTYPE" in f"{exc} {exc.__cause__}":
             return {}
         raise
@@ -160,10 +143,3 @@ def _past(state: SlotState) -> dict[str, float]:
 def key(provider: Provider) -> str:
     """Return the key of a provider's record."""
     return keys.prefixed(f"provider:{provider.name}:{provider.endpoint}")
-
-
-async def _is_alive(provider: Provider) -> bool:
-    try:
-        return await upstream.probe(provider) < 500
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        return False

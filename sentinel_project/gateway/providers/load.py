@@ -138,7 +138,7 @@ class Load:
         return self._paces[name]
 
     def forget_pace(self, name: str) -> None:
-        """Begin without knowledge of a provider's pace."""
+        """Forget the pace of a provider."""
         self._paces.pop(name, None)
 
     def retries(self, model: str) -> Gate:

@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 KEPT = 20
 KEEP_SECONDS = 30 * 86_400
 SETTLE_SECONDS = 3.0
-"""Until the turns before the recovery are counted."""
+"""Delay until the turns before a recovery have been counted."""
 SAME_SECONDS = 10.0
-"""Two workers that met the same failure and the same recovery know their times so exactly."""
+"""Maximum difference between the times that two workers record for one outage."""
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -53,7 +53,7 @@ async def record_forever(health: Health) -> None:
         await asyncio.sleep(SETTLE_SECONDS)
         try:
             await sync_to_async(_record, thread_sensitive=False)(recovery.provider, began_at, ended_at, recovery.error)
-        except Exception as exc:  # each cache backend has errors of its own
+        except Exception as exc:  # cache backends raise different errors
             logger.warning("outage of provider %r not recorded: %s", recovery.provider, type(exc).__name__)
 
 

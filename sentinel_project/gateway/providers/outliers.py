@@ -1,7 +1,7 @@
 """The outlier rule: when failures that may be a request's own fault are the provider's.
 
-After Envoy's outlier detection (consecutive failures, failure percentage with a least volume), with one condition more:
-the failures come from two conversations. One request that makes a provider fail proves nothing about the next one.
+It follows Envoy's outlier detection (consecutive failures, failure percentage with a minimum volume), and adds that
+the failures must come from two conversations. One request that makes a provider fail proves nothing about the next one.
 """
 
 from __future__ import annotations

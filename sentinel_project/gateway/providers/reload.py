@@ -45,13 +45,9 @@ def providers() -> tuple[Provider, ...]:
     if not drained:
         return current
     if not _drained or _drained[0][0] is not current or _drained[0][1] != drained:
-        effective = tuple(_without_weight(each) if each.name in drained else each for each in current)
+        effective = tuple(msgspec.structs.replace(each, weight=0) if each.name in drained else each for each in current)
         _drained[:] = [(current, drained, effective)]
     return _drained[0][2]
-
-
-def _without_weight(provider: Provider) -> Provider:
-    return msgspec.structs.replace(provider, weight=0)
 
 
 def provider_names() -> list[str]:

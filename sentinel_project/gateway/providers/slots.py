@@ -15,12 +15,12 @@ ACCOUNT_SECONDS = 60
 """The first cooldown of an account: an operator has to pay a bill or set a variable."""
 MAX_COOLDOWN_SECONDS = 300
 MAX_DOUBLINGS = 9
-"""From 1 s to more than MAX_COOLDOWN_SECONDS; floats end after 1024, which some days of failures take."""
+"""Doublings of 1 s that exceed MAX_COOLDOWN_SECONDS. Without a limit, days of failures would overflow 2.0 ** 1024."""
 MAX_RETRY_AFTER_SECONDS = 3600
 TRIAL_SECONDS = 10
 """How long other requests wait for the result of a trial before another one is sent."""
 LOST_SECONDS = 90
-"""After failing this long without a sign of life a provider is lost: its conversations move."""
+"""Time without any answer, probes included, after which a provider is lost: its conversations move."""
 MAX_ERROR_LENGTH = 200
 
 PROVIDER = "provider"
@@ -66,7 +66,7 @@ class SlotState(msgspec.Struct, frozen=True):
     """The state of one slot of a provider; every change makes a new one, with a new `id`.
 
     `failures` counts cooldowns in a row, 0 is healthy; the last began at `cooled_at`. `is_stated`: its end is a time
-    that the provider stated. `failing_since` and `failed_at` are the first and the last time without a sign of life;
+    that the provider stated. `failing_since` and `failed_at` are the first and the last failure without any answer;
     `failing_since` is None after one. `unanswered_since`: no answer since then; None while only limits were reached.
     `error` is the last one. `at` is when this became known.
     """
@@ -84,7 +84,7 @@ class SlotState(msgspec.Struct, frozen=True):
 
     @property
     def is_lost(self) -> bool:
-        """Whether there was no sign of life for so long that conversations should move."""
+        """Whether the provider is lost, so that its conversations should move."""
         return self.failing_since is not None and self.failed_at - self.failing_since >= LOST_SECONDS
 
     @property
@@ -125,7 +125,7 @@ class SlotState(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, failing_since=since, failed_at=now)
 
     def _failing_since(self, now: float) -> float:
-        """Return since when a provider fails that fails now: from now on when it was not observed for long before."""
+        """Return the start of an outage: now, unless a failure was observed less than `LOST_SECONDS` ago."""
         if self.failing_since is not None and now - self.failed_at < LOST_SECONDS:
             return self.failing_since
         return now

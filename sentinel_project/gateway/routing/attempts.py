@@ -61,11 +61,16 @@ class Attempts:
         self._made = 0
         self._is_over = self._is_late = False
         self._seconds: float = settings.SENTINEL_UPSTREAM_TIMEOUT_SECONDS
-        self._deadline: float = asyncio.get_running_loop().time() + self._seconds
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + self._seconds
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
-        self.first = self.first or _no_room(provider, self._plan)
+        model, headers = self._plan.model, {"Retry-After": "1"}
+        busy = f"All providers of the model {model!r} are busy"
+        error = ApiError(429, busy, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+        is_cooling = routing.health.is_cooling(provider.name, model)
+        self.first = self.first or (unavailable(model, []) if is_cooling else error)
         if self._plan.is_own(provider):
             self.spill_reason = Spill.FULL
 
@@ -109,7 +114,7 @@ class Attempts:
         if self._plan.is_own(provider):
             self.spill_reason = Spill.SLOW if is_slow else Spill.FAILED
         if error.failure_class.fault is not Fault.ACCOUNT:
-            self.first.headers.pop("x-should-retry", None)  # this one may be well the next time
+            self.first.headers.pop("x-should-retry", None)  # it may succeed the next time
 
     def ended(self, attempt: Attempt, exc: BaseException) -> None:
         """Record an attempt that ends the request: by an error that is its own, or because the client gave it up.
@@ -148,8 +153,7 @@ class Attempts:
 
     async def _may_repeat(self) -> bool:
         """Take a further attempt from the budget; return False if none is left."""
-        is_late = asyncio.get_running_loop().time() >= self._deadline
-        if self._is_over or is_late or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
+        if self._is_over or self._loop.time() >= self._deadline or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
             return False
         load, model = routing.load, self._plan.model
         wait = settings.SENTINEL_QUEUE_SECONDS
@@ -165,7 +169,7 @@ class Attempts:
         is_last = provider is self._plan.candidates[-1] or self._made >= settings.SENTINEL_MAX_ATTEMPTS
         if not self._request.is_stream or is_last:
             return Until(self._deadline, self._deadline)
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         until = min(self._deadline, now + self._seconds / STREAM_ATTEMPTS)
         if provider.first_byte_seconds is not None and not self._is_late:
             until = min(until, now + provider.first_byte_seconds)
@@ -208,11 +212,3 @@ class Attempts:
 
     def _failure(self, error: UpstreamFailure) -> Failure:
         return Failure(error.failure_class.cools, error.retry_after, error.is_alive, self._conversation, error.summary)
-
-
-def _no_room(provider: Provider, plan: routing.Plan) -> ApiError:
-    """Return the error for a full provider."""
-    if routing.health.is_cooling(provider.name, plan.model):
-        return unavailable(plan.model, [])
-    message = f"All providers of the model {plan.model!r} are busy"
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers={"Retry-After": "1"})

@@ -22,8 +22,8 @@ from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable
+from sentinel_project.gateway.routing.observer import TurnObserver
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unconfirmed, undo
-from sentinel_project.gateway.turns.observer import TurnObserver
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.relay import Progress
@@ -33,7 +33,7 @@ from sessions_sticky.identity import Identity
 logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
-"""Fields of a body for gateways: strict providers refuse unknown fields."""
+"""Body fields for gateways; removed, because strict providers refuse unknown fields."""
 
 
 class Served(NamedTuple):
@@ -151,7 +151,7 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
 async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
     """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
 
-    Not all that wait ask at the same moment, or it would refuse them again.
+    Waiting requests ask at different moments; otherwise the provider would refuse them again.
     """
     if not routing.is_ready_soon(provider, plan.model):
         return True

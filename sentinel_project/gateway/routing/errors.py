@@ -10,7 +10,7 @@ from sentinel_project.gateway.errors import ApiError
 
 def unknown_model(model: str) -> ApiError:
     """Return the error for a model that no provider is configured for."""
-    return ApiError(404, f"The model {model!r} does not exist", param="model", code="model_not_found")
+    return ApiError(404, f"No provider serves the model {model!r} with this API", param="model", code="model_not_found")
 
 
 def unavailable(model: str, seconds_left: list[float], *, is_pinned: bool = False) -> ApiError:
@@ -25,5 +25,5 @@ def unavailable(model: str, seconds_left: list[float], *, is_pinned: bool = Fals
     headers = {"Retry-After": str(max(1, math.ceil(seconds)))}
     if wait is None or is_pinned:
         return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
-    message += f": each asks to wait, the first for {wait:.0f} s"
+    message += f": all are rate-limited, the first of them for {wait:.0f} s"
     return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)

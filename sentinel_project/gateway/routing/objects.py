@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 STORE_SECONDS = 0.5
 """How long a request waits for the store; the cache's timeouts are shorter."""
 REMEMBERED = 4096
-"""How many objects a process remembers, for what the store loses or cannot say; about 300 bytes each."""
+"""How many objects a process remembers, in case the store loses them or is down; about 300 bytes each."""
 
 NO_CONVERSATION = Identity(None, "none", False, None, None, False)
 
@@ -118,7 +118,7 @@ async def read(object_id: str) -> StoredObject | None:
         return None
     try:
         stored = await _in_thread(_read, object_id)
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         if object_id in _remembered:
             return _remembered[object_id]
         logger.warning("upstream object %r cannot be looked up: %s", object_id, type(exc).__name__)
@@ -188,7 +188,7 @@ def _remember(object_id: str, stored: StoredObject) -> None:
 async def _write_logged(object_id: str, stored: StoredObject) -> None:
     try:
         await _in_thread(_write, object_id, stored)
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("upstream object %r of %r was not stored: %s", object_id, stored.provider, type(exc).__name__)
 
 
@@ -205,7 +205,7 @@ def _read(object_id: str) -> StoredObject | None:
         stored = None if value is None else msgspec.convert(value, StoredObject)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         if "WRONGTYPE" in f"{exc} {exc.__cause__}":
             return None
         raise

@@ -73,7 +73,7 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
 def plan_any_model(
     identity: Identity, *, ranking_id: str, owner: str, api: str, only: frozenset[str] | None = None
 ) -> Plan:
-    """Return the providers for a request without a model: those named in `only`, None for all that speak the API.
+    """Return the providers for a request without a model: those named in `only`, None for all that support the API.
 
     Raises `ApiError`: 404 when there are none, 503 when none can serve now.
     """

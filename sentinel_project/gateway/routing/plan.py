@@ -40,11 +40,11 @@ FAIL_OPEN_REQUESTS = 4
 class Plan(NamedTuple):
     """The providers to ask, first to last, and the model to ask for.
 
-    `session` None: nothing is bound. `outcome` holds if the session's provider answers. `move_reason`: why the
-    conversation moves to the provider that answers; None while it stays with its own. `is_pinned`: no other provider
-    can serve the request. `is_new`: this request made the binding. `decision`: how a conversation is routed whose
-    provider's prompt cache is in doubt, else None. `spill_reason`: why its own provider is not asked first, None if it
-    is; without effect if there is a `move_reason`.
+    `session` None: nothing is bound. `outcome`: what to report if the bound provider answers. `move_reason`: why the
+    conversation moves to the provider that answers; None while it stays. `is_pinned`: no other provider can serve the
+    request. `is_new`: this request made the binding. `decision`: how to route a conversation if the prompt cache of its
+    provider is in doubt, else None. `spill_reason`: why its own provider is not asked first, None if it is; without
+    effect if there is a `move_reason`.
     """
 
     identity: Identity
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
 
 
 def forget(name: str) -> None:
-    """Begin without knowledge of a provider whose endpoint has changed."""
+    """Forget everything known about a provider whose endpoint has changed."""
     health.forget(name)
     load.forget_pace(name)
 
@@ -79,14 +79,6 @@ def forget(name: str) -> None:
 def providers_for(model: str, api: str) -> list[Provider]:
     """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if model in provider.models and api in provider.apis]
-
-
-def speaks(name: str, model: str, api: str) -> bool:
-    """Return whether a provider is configured for a model and an API.
-
-    A conversation whose provider is not spills over. It never moves for that, and its provider is not failing.
-    """
-    return any(provider.name == name for provider in providers_for(model, api))
 
 
 def eligible(serving: list[Provider], model: str) -> list[Provider]:
@@ -151,7 +143,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     waited_for = [each for each in own if is_ready_soon(each, model)]
     candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
-    # A conversation whose provider does not speak the API spills over. It never moves for that.
+    # A conversation whose provider does not support the API spills over. It never moves for that.
     if move_reason is None and bound.outcome == Outcome.HIT and own:
         decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
     if decision is not None:
@@ -198,7 +190,7 @@ async def _known_provider(identity: Identity, model: str, api: str) -> str:
     try:
         known = await sessions.aget(session_id)
     except SessionStoreUnavailable:
-        # It may exist, and this process remember it; if not, it belongs to whom it would without cooldowns and drains.
+        # This process may remember it; if not, choose as if no provider were cooling down or drained.
         weights = {provider.name: provider.weight for provider in providers_for(model, api)}
         return (rendezvous(session_id, weights) or rendezvous(session_id, dict.fromkeys(weights, 1)))[0]
     return known.provider if known else fail_open(model, api)[0].name

@@ -10,7 +10,7 @@ import enum
 FIRST_FAILED = "first provider failed"
 MODEL_GONE = "model not configured"
 PROVIDER_GONE = "provider not configured for the model"
-LOST = "provider gave no sign of life for 90 s"
+LOST = "provider unreachable for 90 s"
 CACHE_EXPIRED = "prompt cache expired"
 CAME_BACK_COLD = "provider came back cold"
 TAKEN_OVER = "bound by version 0.1"
@@ -20,11 +20,16 @@ class Spill(enum.StrEnum):
     """Why another provider than the bound one answers, while the binding stays."""
 
     FAILED = "provider failed"
-    COOLING = "provider cools down"
+    COOLING = "provider is cooling down"
     FULL = "provider is full"
     SLOW = "provider is slow"
     LOAD = "load is spread"
     WARM = "prompt cache is warm elsewhere"
-    API = "provider does not speak the API"
+    API = "provider does not support the API"
     PINNED = "objects are at another provider"
     NOT_MOVED = "move failed"
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the bound provider failed, so that its prompt caches may be gone."""
+        return self in (Spill.FAILED, Spill.COOLING)

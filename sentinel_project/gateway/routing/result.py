@@ -42,14 +42,17 @@ async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | No
     """
     session = plan.session
     if session is None:
-        if plan.outcome == "ranked" and answered.name != _first_by_configuration(plan):
-            await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
+        if plan.outcome == "ranked":
+            # Every worker ranks the same provider first if all are healthy.
+            weights = {each.name: each.weight for each in routing.providers_for(plan.model, plan.api)}
+            if [answered.name] != rendezvous(str(plan.identity.ranking_id), weights)[:1]:
+                await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
         return RouteResult(plan.outcome)
     if answered.name == session.provider and plan.model == session.model:
         return RouteResult(plan.outcome)
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
-        if routing.speaks(session.provider, plan.model, plan.api):
+        if spill_reason is not None and spill_reason.is_failure:
             routing.warmth.note_failing([session.provider])
         return RouteResult(SPILLED, spill_reason)
     try:
@@ -75,9 +78,3 @@ async def undo(plan: Plan) -> None:
         await plan.manager.adelete_unchanged(plan.session)
     except (SessionConflict, SessionStoreUnavailable) as exc:
         logger.info("conversation %r stays bound to %r: %s", plan.session.id, plan.session.provider, exc)
-
-
-def _first_by_configuration(plan: Plan) -> str | None:
-    """Return the provider that every worker ranks first if all are healthy; None if all weights are 0."""
-    weights = {provider.name: provider.weight for provider in routing.providers_for(plan.model, plan.api)}
-    return next(iter(rendezvous(str(plan.identity.ranking_id), weights)), None)

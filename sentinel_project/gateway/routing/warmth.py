@@ -22,7 +22,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD
 from sessions_sticky import PromptCache, Session, SessionError, SessionManager, Trail, Usage
-from sessions_sticky.turns import CACHE_LEAST
+from sessions_sticky.turns import MIN_CACHED_TOKENS
 
 READ_SECONDS = 0.25
 """How long a request waits for its trail; without it the request is routed as if nothing was known."""
@@ -66,7 +66,7 @@ class Warmth:
     def __init__(self) -> None:
         self._doubtful_since: dict[str, float] = {}
         self._away: set[str] = set()
-        """Providers that could not serve when they were last met here."""
+        """Providers that could not serve when this process last routed one of their conversations."""
         self._returns: dict[str, float] = {}
         self._cold: dict[str, str] = {}
         """The last conversation that found a provider cold. One alone may have changed its beginning."""
@@ -92,9 +92,9 @@ class Warmth:
         if not can_serve:
             self.note_failing([session.provider])
             self._away.add(session.provider)
-        elif session.provider in self._away:  # it is back: not all workers at once find out how
+        elif session.provider in self._away:  # it is back: only some workers try its cache now
             self._away.discard(session.provider)
-            self._hold(session.provider, random.uniform(0, 2 * SHARE_SECONDS))  # noqa: S311 - no secret
+            self._block_returns(session.provider, random.uniform(0, 2 * SHARE_SECONDS))  # noqa: S311 - no secret
         elif not self._is_doubtful(session.provider, configured):
             return None
         if not settings.SENTINEL_TRAIL_TURNS:
@@ -119,7 +119,7 @@ class Warmth:
             return Decision(away)
         if _is_cold(at_home, home, health, now):
             return Decision(away, CAME_BACK_COLD)
-        if at_home.tokens < CACHE_LEAST:
+        if at_home.tokens < MIN_CACHED_TOKENS:
             return Decision()
         if time.monotonic() - self._returns.get(home.name, -RETURN_SECONDS) < RETURN_SECONDS:
             return Decision(away)
@@ -139,16 +139,16 @@ class Warmth:
             self._cold.pop(name, None)
             returning.health.record_warm(name)
             if time.monotonic() - self._doubtful_since.get(name, -QUIET_SECONDS) < QUIET_SECONDS:
-                self._hold(name, SHARE_SECONDS)
+                self._block_returns(name, SHARE_SECONDS)
             else:
                 self._doubtful_since.pop(name, None)
         elif self._cold.get(name) != returning.conversation_id:
             self._cold[name] = returning.conversation_id
-            self._hold(name, SHARE_SECONDS)
+            self._block_returns(name, SHARE_SECONDS)
             returning.health.record_cold(name)
 
-    def _hold(self, name: str, seconds: float) -> None:
-        """Let no conversation return for so long."""
+    def _block_returns(self, name: str, seconds: float) -> None:
+        """Block returns to a provider for `seconds`."""
         self._returns[name] = time.monotonic() - RETURN_SECONDS + seconds
 
     def _is_doubtful(self, name: str, configured: Sequence[Provider]) -> bool:

@@ -8,13 +8,14 @@ from django import template
 from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time
+from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time
 from sessions_sticky.queries.server_info import Level
 
 register = template.Library()
 
 UNKNOWN = "\N{EN DASH}"
 NAMES = {
+    State.UNKNOWN: gettext_lazy("Unknown"),
     State.HEALTHY: gettext_lazy("Healthy"),
     State.SLOW: gettext_lazy("Slow"),
     State.COOLING: gettext_lazy("Cooling down"),

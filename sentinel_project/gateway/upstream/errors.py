@@ -76,7 +76,7 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
     words = _message(fields or {}) or _message(answer) or _plain_text(response, text, provider.secrets)
     message = words or f"Provider {provider.name!r} answered {status}"
     if 300 <= status < 400:
-        message = f"Provider {provider.name!r} answered {status}: it redirects, which is not followed"
+        message = f"Provider {provider.name!r} answered {status}: redirects are not followed"
     own: dict[str, Any] = {"type": "upstream_error", "code": _text((fields or {}).get("code"))}
     own["provider_body"] = answer if api.is_error_shape(answer) else None
     headers = to_client(provider, response)
@@ -95,7 +95,7 @@ def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
     if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
         status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
     elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
-        message = f"Provider {provider.name!r} broke off its answer"
+        message = f"Provider {provider.name!r} closed the connection before the end of its answer"
     failed = _failure(status, message, code)
     if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)):
         failed.failure_class = failures.UNREACHABLE
@@ -143,7 +143,8 @@ def _answered(
     """Return the failure for an error with a status; 502 for one about the gateway's account."""
     if failure_class.fault is Fault.ACCOUNT:
         message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
-        headers = {**own.get("headers", {}), "x-should-retry": "false"}  # or the SDKs show the same key again
+        # A retry of the SDK would send the same refused key.
+        headers = {**own.get("headers", {}), "x-should-retry": "false"}
         failed = UpstreamFailure(502, message, type="upstream_error", code="upstream_refused", headers=headers)
     else:
         failed = UpstreamFailure(status if 400 <= status < 600 else 502, message, **own)

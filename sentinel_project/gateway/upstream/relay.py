@@ -11,20 +11,14 @@ import aiohttp
 import msgspec
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.apis import events
+from sentinel_project.gateway.apis import events, json_text
 from sentinel_project.gateway.apis.base import Api, Stage
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.shutdown import stopping
+from sentinel_project.gateway.upstream import errors
 from sentinel_project.gateway.upstream.alarm import Alarm
-from sentinel_project.gateway.upstream.errors import (
-    UpstreamFailure,
-    failure,
-    incomplete,
-    not_an_answer,
-    stream_error,
-    too_long,
-)
+from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.masking import mask_body
 
 logger = logging.getLogger(__name__)
@@ -93,16 +87,16 @@ async def open_stream(
         for event in events.split(whole):
             stage = api.stage(event)
             if stage is Stage.ERROR:
-                raise stream_error(provider, api, events.data(event))
+                raise errors.stream_error(provider, api, events.data(event))
             if progress.is_content(stage):
                 progress.has_content = True
                 return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
             if stage is Stage.END:
-                raise incomplete(provider)
+                raise errors.incomplete(provider)
         if not chunk:
             raise _no_stream(provider, api, bytes(held))
         if len(buffer.rest) > MAX_EVENT_BYTES:
-            raise too_long(provider, MAX_EVENT_BYTES)
+            raise errors.too_long(provider, MAX_EVENT_BYTES)
         if held_until is None:
             held_until = asyncio.get_running_loop().time() + PRELUDE_SECONDS
     return _relay(_Reader(provider, api, response, buffer, progress), bytes(held))
@@ -110,13 +104,12 @@ async def open_stream(
 
 def _no_stream(provider: Provider, api: Api, body: bytes) -> UpstreamFailure:
     """Return the error for a stream that ends without an answer; a plain body in its place may say why."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return incomplete(provider)
+    answer: object = json_text.read(msgspec.json.decode, body, ...)
+    if answer is ...:
+        return errors.incomplete(provider)
     if isinstance(answer, dict) and api.provider_error(answer):
-        return stream_error(provider, api, body)
-    return not_an_answer(provider)
+        return errors.stream_error(provider, api, body)
+    return errors.not_an_answer(provider)
 
 
 async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
@@ -137,7 +130,7 @@ async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
                 return
             following = await reader.next()
         if not (progress.is_complete or progress.failure):
-            raise incomplete(provider)
+            raise errors.incomplete(provider)
     except asyncio.CancelledError as exc:
         if not stopping.caused(exc):
             raise
@@ -145,11 +138,11 @@ async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
             yield api.error_event(stopping.error(), last)
     except (UpstreamFailure, aiohttp.ClientError, TimeoutError, OSError) as exc:
         if progress.failure is None:
-            failed = exc if isinstance(exc, UpstreamFailure) else failure(provider, exc)
+            failed = exc if isinstance(exc, UpstreamFailure) else errors.failure(provider, exc)
             _record_failure(reader, failed)
             yield api.error_event(failed, last)
     finally:
-        reader.close()
+        reader.alarm.close()
         if end is not None and not response.content.at_eof():
             task = asyncio.get_running_loop().create_task(_read_to_end(response))
             _ending.add(task)
@@ -174,7 +167,7 @@ class _Reader:
         self._buffer = buffer
         self._loop = asyncio.get_running_loop()
         self._quiet_since = self._loop.time()
-        self._alarm = Alarm(self._loop)
+        self.alarm = Alarm(self._loop)
 
     async def next(self) -> bytes | None:
         """Return the whole events in what comes next, perhaps none; a heartbeat if due before; None at the end.
@@ -183,11 +176,11 @@ class _Reader:
         Raises `TimeoutError` when the provider has been quiet for too long, or has sent no content by its deadline.
         """
         if len(self._buffer.rest) > MAX_EVENT_BYTES:
-            raise too_long(self.provider, MAX_EVENT_BYTES)
+            raise errors.too_long(self.provider, MAX_EVENT_BYTES)
         until = min(self._quiet_since + settings.SENTINEL_IDLE_TIMEOUT_SECONDS, self.progress.until)
         heartbeat_at = self._loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
         try:
-            with self._alarm.at(min(until, heartbeat_at)):
+            with self.alarm.at(min(until, heartbeat_at)):
                 chunk = await self.response.content.readany()
         except TimeoutError:
             if until <= heartbeat_at:
@@ -201,12 +194,10 @@ class _Reader:
         rest = bytes(self._buffer.rest)
         self._buffer.rest.clear()
         error = _error(self.api, rest)
-        is_whole = _end(self.api, rest) is not None or (error is not None and _is_object(error))
+        # A whole object, also if its values cannot be decoded.
+        is_error = error is not None and json_text.read(_decode_fields, error, None) is not None
+        is_whole = is_error or _end(self.api, rest) is not None
         return rest + b"\n\n" if is_whole else None
-
-    def close(self) -> None:
-        """Cancel the time limits."""
-        self._alarm.close()
 
 
 def _end(api: Api, whole: bytes) -> int | None:
@@ -225,26 +216,14 @@ def _error(api: Api, whole: bytes) -> bytes | None:
     """Return the data of the first event that reports an error; None without an error."""
     if not any(marker in whole for marker in api.error_markers):
         return None
-    for event in events.split(whole):
-        if api.stage(event) is Stage.ERROR:
-            return events.data(event)
-    return None
-
-
-def _is_object(text: bytes) -> bool:
-    """Return whether a text is a whole JSON object, also if its values cannot be decoded."""
-    try:
-        _decode_fields(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return False
-    return True
+    return next((events.data(event) for event in events.split(whole) if api.stage(event) is Stage.ERROR), None)
 
 
 def _record_events(reader: _Reader, whole: bytes) -> int | None:
     """Record an error in whole events, and whether they complete the stream; return where the API's last one ends."""
     api, progress = reader.api, reader.progress
     if progress.failure is None and (error := _error(api, whole)) is not None:
-        _record_failure(reader, stream_error(reader.provider, api, error))
+        _record_failure(reader, errors.stream_error(reader.provider, api, error))
     end = _end(api, whole)
     progress.is_complete = progress.is_complete or end is not None or api.may_end_after(whole)
     return end

@@ -26,6 +26,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "touch": mutations.touch,
     "rebind": mutations.rebind,
     "delete": mutations.delete,
+    "move-all": mutations.move_all,
     "drain": mutations.drain,
     "move-back": mutations.move_back,
     "reindex": mutations.reindex,

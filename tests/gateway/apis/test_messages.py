@@ -284,7 +284,8 @@ async def test_stream_ends_with_anthropics_error_event_when_it_breaks_off(raw):
     assert name == b"event: error"
     sent = json.loads(data.removeprefix(b"data: "))
     assert sent["type"] == "error"
-    assert sent["error"] == {"type": "api_error", "message": "Provider 'north' broke off its answer"}
+    message = "Provider 'north' closed the connection before the end of its answer"
+    assert sent["error"] == {"type": "api_error", "message": message}
 
 
 @pytest.mark.parametrize(

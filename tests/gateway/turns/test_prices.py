@@ -37,9 +37,15 @@ def test_providers_have_no_prices_and_five_minutes_by_default(load):
     ("text", "message"),
     [
         ("price = { other = { input = 1 } }", "'other' is not one of its models"),
-        ("price = { m = { output = 1 } }", "not one in which m is a table"),
-        ("price = { m = { input = -1 } }", "not one in which m is a table"),
-        ("price = { m = { input = 1, cached = 1 } }", "not one in which m is a table"),
+        ("price = { m = { output = 1 } }", "not one in which m is { output = 1 }"),
+        ("price = { m = { input = -1 } }", "not one in which m is { input = -1 }"),
+        ("price = { m = { input = 1, cached = 1 } }", "not one in which m is { input = 1, cached = 1 }"),
+        ("price = { m = { input = [1] } }", "not one in which m is { input = a list }"),
+        ("price = { m = {} }", "not one in which m is an empty table"),
+        (
+            "price = { m = { output = 1 } }",
+            "tables of input (required), cached_input, cache_write and output, from 0 to ",
+        ),
         ("price = { m = 3 }", "not one in which m is 3"),
         ("price = 3", "not 3"),
         ("cache_seconds = 0", "must be a number of seconds above 0, up to 86400, not 0"),

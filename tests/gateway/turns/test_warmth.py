@@ -18,10 +18,13 @@ from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure, SlotState
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing import warmth as rules
+from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD, Spill
+from sentinel_project.gateway.routing.result import RouteResult, record_result
 from sentinel_project.gateway.routing.warmth import Decision, Returning, Warmth, watch_forever
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import PromptCache, Session, SessionStoreUnavailable, Trail, Usage, sessions
+from sessions_sticky.identity import Identity
 from tests.clients.account import PromptCache as ProviderCache
 from tests.gateway.asgi import ask, outcome_of
 from tests.gateway.conftest import provider
@@ -131,6 +134,38 @@ async def test_conversations_return_when_their_provider_came_back_warm(patient):
     assert not routing.warmth._is_doubtful("north", providers())
 
 
+async def test_conversations_that_wait_elsewhere_do_not_prolong_the_doubt(patient, monkeypatch):
+    """Only failures do: with many conversations some wait at any time, and they would return one a second."""
+    monkeypatch.setattr(rules, "QUIET_SECONDS", 1)
+    north, _ = patient
+    conversations = all_bound_to_north()
+    async with flushing():
+        for each in [*conversations, *conversations]:
+            await each.turn()
+        north.kill()
+        for each in conversations:
+            assert (await each.turn())[1] == "spilled"
+        north.start()
+        await asyncio.sleep(0.4)
+        for _ in range(7):
+            assert await conversations[0].turn() == (200, "spilled", "south")
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(2 * rules.SHARE_SECONDS - 1.4)
+        assert [await each.turn() for each in conversations] == [(200, "hit", "north")] * 8
+
+
+@pytest.mark.parametrize("away", [Spill.FULL, Spill.SLOW, Spill.LOAD, Spill.WARM, Spill.PINNED, Spill.API])
+async def test_caches_are_not_in_doubt_when_a_spill_is_no_failure(gateway, north, south, monkeypatch, away):
+    gateway.SENTINEL_PROVIDERS = (provider(north), provider(south))
+    monkeypatch.setattr(routing, "warmth", Warmth())
+    identity = Identity(HOME.id, "body.conversation_id", True, HOME.id, HOME.id, True)
+    plan = Plan(identity, "ann", "chat", MODEL, list(providers()), HOME, "hit")
+    assert await record_result(plan, providers()[1], away) == RouteResult("spilled", away)
+    assert not routing.warmth._is_doubtful("north", providers())
+    await record_result(plan, providers()[1], Spill.FAILED)
+    assert routing.warmth._is_doubtful("north", providers())
+
+
 async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gateway, monkeypatch):
     north, _ = patient
     (conversation, *_) = all_bound_to_north()
@@ -154,6 +189,7 @@ async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(pat
         for _ in range(3):
             pace.record(routing.health.now(), is_late=True)
         assert await conversation.turn() == (200, "spilled", "south")
+        assert await other.turn() == (200, "spilled", "south")
         pace.record(routing.health.now(), is_late=False)
         assert await conversation.turn() == (200, "hit", "north")
         assert await other.turn() == (200, "hit", "north")
@@ -176,8 +212,8 @@ async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(p
     assert outcome_of(answered)[2] == "north"
 
 
-async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_speak(patient, gateway, monkeypatch):
-    """Its cache at home has expired, and another provider answers: still it only spills."""
+async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_support(patient, gateway, monkeypatch):
+    """Its cache at home has expired and another provider answers; it still only spills over."""
     north, south = patient
     (conversation, *_) = all_bound_to_north()
     async with flushing():
@@ -293,7 +329,7 @@ async def test_provider_is_cold_when_two_conversations_in_a_row_read_less_than_h
     assert (await known(trail(south=(100, 2_000), north=(300, 2_000)))).returning is not None
 
 
-async def test_one_conversation_alone_shows_nothing(known):
+async def test_a_single_conversation_proves_nothing(known):
     away = trail(south=(100, 2_000), north=(50, 2_000))
     for _ in range(3):
         (await known(away)).returning.end("north", Usage(3_000))
@@ -383,7 +419,7 @@ async def test_conversations_return_one_at_a_time_while_their_provider_keeps_fai
     assert await known(away) is None
 
 
-async def test_failing_providers_are_noted_although_other_workers_met_them(known):
+async def test_failing_providers_of_other_workers_are_noted(known):
     warmth = Warmth()
     known.health.failed("south", MODEL, Failure(Cools.PROVIDER))
     watching = asyncio.create_task(watch_forever(warmth, known.health, 0.01))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import redis
     from pytest_django import Settings
 
-DRAIN = {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
+MOVE_ALL = {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
 BULK, BACK, EVENTS, OPERATIONS = (f"{BASE}{name}/" for name in ("bulk", "move-back", "events", "operations"))
 
 
@@ -91,7 +91,7 @@ def test_bulk_buttons_move_what_matches(ada: Client, moved: Any) -> None:
 
 def test_operation_page_moves_back_what_it_moved(ada: Client, moved: Any) -> None:
     ada.post(
-        f"{BASE}drain/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
+        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
     )
     wait_for_jobs()
     (job,) = jobs.recent()
@@ -164,7 +164,7 @@ def test_operations_show_end_actor_and_reason(ada: Client, moved: Any) -> None:
 
 def test_recent_actions_lead_to_the_operation(ada: Client, moved: Any) -> None:
     ada.post(
-        f"{BASE}drain/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
+        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
     )
     wait_for_jobs()
     entry = LogEntry.objects.get()
@@ -218,7 +218,7 @@ def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyP
 
 def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis) -> None:
     ada.post(
-        f"{BASE}drain/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
+        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
     )
     wait_for_jobs()
     (job,) = jobs.recent()

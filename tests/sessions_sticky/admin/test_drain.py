@@ -1,4 +1,4 @@
-"""Draining a provider: counted first, then begun."""
+"""Moving all sessions of a provider: counted first, then begun."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     import redis
     from pytest_django import Settings
 
-PAGE = f"{BASE}drain/"
+PAGE = f"{BASE}move-all/"
 ASKED = {"from_provider": "openai", "from_model": "", "provider": "mistral", "model": "", "reason": "maintenance"}
 HOSTILE = "<script>alert(1)</script>\"'%/{{ x }}"
 
 
 @pytest.fixture(autouse=True)
 def no_known_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project says nothing of its providers."""
+    """The project does not list its providers."""
     monkeypatch.setattr(registry, "_routes", [])
 
 
@@ -50,7 +50,7 @@ def test_preview_counts_and_changes_nothing_when_the_form_is_filled_in(ada: Clie
 
 
 def test_preview_shows_the_cached_tokens_that_the_move_loses(ada: Client, three: None) -> None:
-    assert "No prompt cache of these sessions is known to be warm." in ada.get(PAGE, ASKED).text
+    assert "As far as is known, none of these sessions has a warm prompt cache." in ada.get(PAGE, ASKED).text
     price = Price(input=2.0, cached_input=0.5)
     for read in (0, 12_000):
         turn = {"conversation_id": "conv-1", "at": time.time(), "provider": "openai", "model": "gpt-4", "price": price}
@@ -75,7 +75,12 @@ def test_preview_offers_nothing_to_start_when_no_session_would_move(ada: Client,
     assert ">Start<" in ada.get(PAGE, ASKED).text
 
 
-def test_drain_moves_sessions_and_shows_its_progress_when_posted(ada: Client, three: None) -> None:
+def test_former_path_redirects_with_its_query(ada: Client, session_cache: redis.Redis) -> None:
+    response = ada.get(f"{BASE}drain/?from_provider=a%26b")
+    assert (response.status_code, response.url) == (302, f"{PAGE}?from_provider=a%26b")
+
+
+def test_move_all_moves_sessions_and_shows_its_progress_when_posted(ada: Client, three: None) -> None:
     response = ada.post(PAGE, ASKED)
     (job,) = jobs.recent()
     assert response.url == f"{BASE}operations/{job.key}/"
@@ -86,7 +91,7 @@ def test_drain_moves_sessions_and_shows_its_progress_when_posted(ada: Client, th
     assert (event.actor, event.reason, event.model) == ("ada", "maintenance", "gpt-4")
 
 
-def test_drain_moves_one_model_to_another_when_asked(ada: Client, three: None) -> None:
+def test_move_all_moves_one_model_to_another_when_asked(ada: Client, three: None) -> None:
     sessions.create("small", "openai", "gpt-4-mini", "user-7")
     ada.post(PAGE, {**ASKED, "from_model": "gpt-4-mini", "model": "large"})
     wait_for_jobs()
@@ -94,7 +99,7 @@ def test_drain_moves_one_model_to_another_when_asked(ada: Client, three: None) -
     assert sessions.filter(provider="mistral", model="large").count() == 1
 
 
-def test_drain_is_logged_when_begun(ada: Client, three: None) -> None:
+def test_move_all_is_logged_when_begun(ada: Client, three: None) -> None:
     ada.post(PAGE, ASKED)
     (entry,) = LogEntry.objects.all()
     assert entry.is_change()
@@ -115,7 +120,7 @@ def test_drain_is_logged_when_begun(ada: Client, three: None) -> None:
         {"provider": 257 * "x"},
     ],
 )
-def test_drain_starts_nothing_and_gives_the_reason_when_the_form_is_invalid(
+def test_move_all_starts_nothing_and_gives_the_reason_when_the_form_is_invalid(
     ada: Client, three: None, method: str, slip: dict[str, str]
 ) -> None:
     response = getattr(ada, method)(PAGE, {**ASKED, **slip})
@@ -124,7 +129,7 @@ def test_drain_starts_nothing_and_gives_the_reason_when_the_form_is_invalid(
     assert jobs.recent() == []
 
 
-def test_drain_takes_the_same_provider_when_the_model_differs(ada: Client, three: None) -> None:
+def test_move_all_accepts_the_same_provider_when_the_model_differs(ada: Client, three: None) -> None:
     assert "sticky-errors" not in ada.get(PAGE, {**ASKED, "provider": "openai", "model": "gpt-5"}).text
 
 
@@ -145,7 +150,7 @@ def test_preview_warns_when_the_target_does_not_serve_the_model(ada: Client, thr
     assert ada.get(PAGE, {**ASKED, "from_model": "gpt-4"}).context["unknown"] is True
 
 
-def test_page_shows_hostile_names_as_text_when_they_were_drained(ada: Client, session_cache: redis.Redis) -> None:
+def test_page_shows_hostile_names_as_text_when_they_were_moved(ada: Client, session_cache: redis.Redis) -> None:
     sessions.create("conv-1", HOSTILE, HOSTILE, HOSTILE)
     assert "<script>alert" not in ada.get(PAGE, {**ASKED, "from_provider": HOSTILE, "from_model": HOSTILE}).text
     response = ada.post(PAGE, {**ASKED, "from_provider": HOSTILE, "reason": HOSTILE}, follow=True)
@@ -183,7 +188,7 @@ def test_page_needs_view_and_starting_needs_change(
     assert bool(jobs.recent()) is (starts == 302)
 
 
-def test_drain_is_refused_when_the_request_is_forged(ada: Client, three: None) -> None:
+def test_move_all_is_refused_when_the_request_is_forged(ada: Client, three: None) -> None:
     forged = Client(enforce_csrf_checks=True)
     forged.cookies = ada.cookies
     assert forged.post(PAGE, ASKED).status_code == 403

@@ -20,7 +20,7 @@ from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
-    DRAIN,
+    MOVE_ALL,
     abandoned,
     fill,
     finished,
@@ -56,19 +56,19 @@ def mark_of(response: Any) -> str:
     return str(mark)
 
 
-def test_nothing_seems_left_undone_when_there_was_nothing_to_do(ada: Client, session_cache: redis.Redis) -> None:
+def test_progress_is_complete_when_there_was_nothing_to_do(ada: Client, session_cache: redis.Redis) -> None:
     job = finished(start(DELETE).key)
     page = ada.get(page_of(job.key))
     assert "Done: 0 of 0 sessions (100 %)" in page.text
     assert '<progress class="sticky-progress" max="1" value="1"' in page.text
-    assert "0 of 0" in ada.get(f"{BASE}drain/").text
+    assert "0 of 0" in ada.get(f"{BASE}move-all/").text
 
 
 @pytest.mark.slow
 def test_page_shows_progress_and_stops_and_resumes_on_request(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
-        job = start(DRAIN)
+        job = start(MOVE_ALL)
         with gate(1) as held:
             assert held.reached.wait(30)
         page = ada.get(page_of(job.key))
@@ -112,7 +112,7 @@ def test_page_does_not_change_an_orphaned_operation_but_resume_does(ada: Client,
         ),
         (
             {"updated_at": -7, "started_at": -7},
-            "It waits for a worker: each server process runs one operation at a time.",
+            "Waiting for a worker: each server process runs one operation at a time.",
         ),
         ({"updated_at": -7, "in_foreground": True}, "Its command has not reported for 7 s."),
         ({"updated_at": -7, "state": "stopped"}, "Sessions already changed stay changed."),
@@ -123,7 +123,7 @@ def test_page_reports_a_silent_worker(
 ) -> None:
     now = int(time.time())
     monkeypatch.setattr("sessions_sticky.admin.job.time.time", lambda: now)
-    job = Job.begin("ab" * 16, DRAIN, actor="alice", expected=9)
+    job = Job.begin("ab" * 16, MOVE_ALL, actor="alice", expected=9)
     changes = {"started_at": -60} | changes
     times = {name: now + changes.pop(name) for name in ("started_at", "updated_at")}
     records = Records(sessions._store)
@@ -138,7 +138,7 @@ def test_page_gives_the_reason_when_an_operation_has_failed(ada: Client, session
     fill(1)
     key = abandoned(state="failed")
     page = ada.get(page_of(key))
-    assert "It failed:" in page.text
+    assert "Failed:" in page.text
     assert buttons(page) == ["Continue"]
 
 
@@ -160,7 +160,7 @@ def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, s
 def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session_cache: redis.Redis) -> None:
     fill(1_200)
     with gate(500):
-        job = start(DRAIN)
+        job = start(MOVE_ALL)
         with gate(1) as held:
             assert held.reached.wait(30)
         first = ada.get(page_of(job.key))
@@ -194,7 +194,7 @@ def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session
 def test_figures_are_shown_when_the_mark_is_nonsense(ada: Client, session_cache: redis.Redis, mark: str) -> None:
     fill(600)
     with gate(1) as held:
-        job = start(DRAIN)
+        job = start(MOVE_ALL)
         assert held.reached.wait(30)
         page = ada.get(page_of(job.key), {"fragment": "1", "mark": mark})
     assert page.status_code == 200
@@ -218,15 +218,15 @@ def test_conversation_keeps_its_page_when_it_is_named_operations(ada: Client, se
 @pytest.mark.parametrize(
     ("plan", "actions", "may"),
     [
-        (DRAIN, ("view",), False),
-        (DRAIN, ("view", "delete"), False),
-        (DRAIN, ("view", "change"), True),
+        (MOVE_ALL, ("view",), False),
+        (MOVE_ALL, ("view", "delete"), False),
+        (MOVE_ALL, ("view", "change"), True),
         (DELETE, ("view",), False),
         (DELETE, ("view", "change"), False),
         (DELETE, ("view", "delete"), True),
     ],
 )
-def test_buttons_are_shown_and_work_when_the_user_may_begin_such_an_operation(
+def test_buttons_are_shown_and_work_when_the_user_may_begin_the_operation(
     login: Callable[..., Client], session_cache: redis.Redis, plan: Any, actions: tuple[str, ...], may: bool
 ) -> None:
     fill(1)

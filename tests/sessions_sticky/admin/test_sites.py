@@ -61,9 +61,9 @@ with valkey():
         base = f"{site}sessions_sticky/session/"
         session = sessions.create("conv-1", "openai", "gpt-4", "ann", replace=True)
         sessions.create("conv-2", "azure", "gpt-4", "ann", replace=True)
-        drain = {"from_provider": "azure", "provider": "openai", "reason": "r"}
+        move_all = {"from_provider": "azure", "provider": "openai", "reason": "r"}
         move = {"selected": [session.to_json().decode()], "to-provider": "azure", "to-model": "m", "to-reason": "r"}
-        answers = [client.post(f"{base}drain/", drain), client.post(f"{base}move/", {**move, "confirmed": "1"})]
+        answers = [client.post(f"{base}move-all/", move_all), client.post(f"{base}move/", {**move, "confirmed": "1"})]
         redirects = [answer["Location"] for answer in answers]
         waiting, visited, others = [base, *redirects], {}, set()
         while waiting:
@@ -85,5 +85,5 @@ def test_every_link_and_redirect_stays_in_its_site(tmp_path: Path) -> None:
         base = f"{site}sessions_sticky/session/"
         assert pages["others"] == []
         assert all(path.startswith(base) for path in pages["redirects"])
-        assert {base, f"{base}overview/", f"{base}drain/", f"{base}conv-1/change/"} <= pages["visited"].keys()
+        assert {base, f"{base}overview/", f"{base}move-all/", f"{base}conv-1/change/"} <= pages["visited"].keys()
         assert set(pages["visited"].values()) <= {200, 302, 405}

@@ -13,7 +13,7 @@ BASE = "/api/sessions/"
 
 
 class Call(NamedTuple):
-    """One way of calling; `permission` is what it needs, `status` what it answers when all is well."""
+    """One way of calling; `permission` is the required permission, `status` the status of a successful answer."""
 
     method: str
     path: str

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("quick_ticks")
 
-DRAIN = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
+MOVE_ALL = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 OPERATIONS = f"{BASE}operations/"
 
 
@@ -50,7 +50,7 @@ def entries() -> list[tuple[str, int, bool, str]]:
         ("delete/", {"everything": True}, 7),
         ("delete/", {"model": "gpt-4", "provider": "anthropic"}, 3),
         ("delete/", {"owner": "missing"}, 0),
-        ("rebind/", DRAIN, 4),
+        ("rebind/", MOVE_ALL, 4),
         ("rebind/", {"everything": True, "to_provider": "openai", "reason": "r"}, 3),
         ("rebind/", {"everything": True, "to_provider": "openai", "to_model": "gpt-5", "reason": "r"}, 7),
     ],
@@ -104,7 +104,7 @@ def test_rebind_answers_200_with_the_operation_when_it_is_done_in_time(
     api: APIClient, session_cache: redis.Redis
 ) -> None:
     fill(4)
-    operation = post(api, "rebind/", DRAIN | {"to_model": "large"}).json()
+    operation = post(api, "rebind/", MOVE_ALL | {"to_model": "large"}).json()
     assert [operation[name] for name in ("kind", "state", "done", "to_provider", "to_model", "reason")] == [
         *("rebind", "done", 4, "mistral", "large", "maintenance"),
     ]
@@ -156,7 +156,7 @@ def test_operation_is_stopped_and_resumed(
     number = 2 * BATCH_SIZE
     fill(number)
     with gate(1) as held:
-        url = post(api, "rebind/", DRAIN).headers["Location"]
+        url = post(api, "rebind/", MOVE_ALL).headers["Location"]
         held.reached.wait(SECONDS)
         threading.Timer(0.1, held.open.set).start()
         stopped = api.post(f"{url}stop/")
@@ -238,9 +238,7 @@ def test_session_is_reached_when_its_id_is_a_bulk_path(api: APIClient, session_c
 
 
 @pytest.mark.parametrize("name", ["*?[]\\", "😀" * 256, "<script>'\"", "a/../b", "%00", "\u202eevil", "{index}"])
-def test_operation_takes_names_as_they_are_when_they_are_hostile(
-    api: APIClient, session_cache: redis.Redis, name: str
-) -> None:
+def test_operation_accepts_hostile_names_unchanged(api: APIClient, session_cache: redis.Redis, name: str) -> None:
     fill(2, provider=name, model=name, owner=name)
     fill(2, "other")
     filters = {"provider": name, "model": name, "owner": name}

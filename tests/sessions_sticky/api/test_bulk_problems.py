@@ -10,10 +10,10 @@ from sessions_sticky.api import bulk
 from sessions_sticky.jobs import runner
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, HEX
-from tests.sessions_sticky.api.test_bulk import DRAIN, OPERATIONS, entries
+from tests.sessions_sticky.api.test_bulk import MOVE_ALL, OPERATIONS, entries
 from tests.sessions_sticky.api.test_problems import BLANK, CONTROL, NO_STRING, NULL, REQUIRED, TOO_LONG, assert_problem
 from tests.sessions_sticky.jobs.calls import DELETE as DELETE_PLAN
-from tests.sessions_sticky.jobs.calls import DRAIN as DRAIN_PLAN
+from tests.sessions_sticky.jobs.calls import MOVE_ALL as MOVE_ALL_PLAN
 from tests.sessions_sticky.jobs.calls import (
     abandoned,
     fill,
@@ -65,7 +65,7 @@ def assert_nothing_happened(session_cache: redis.Redis) -> None:
         ),
         (DELETE, {"provider": "x" * 257}, {"provider": TOO_LONG}),
         (DELETE, {"provider": "a", "povider": "b"}, {"povider": [f"Unknown field; allowed: {FIELDS}."]}),
-        (DELETE, DRAIN, {name: [f"Unknown field; allowed: {FIELDS}."] for name in ("to_provider", "reason")}),
+        (DELETE, MOVE_ALL, {name: [f"Unknown field; allowed: {FIELDS}."] for name in ("to_provider", "reason")}),
         (DELETE, {"everything": True, "\ud800": 1}, {"\\ud800": [f"Unknown field; allowed: {FIELDS}."]}),
         (REBIND, {"provider": "a"}, {"reason": REQUIRED}),
         (REBIND, {"provider": "a", "reason": "b"}, {"to_provider": ["This field is required without back."]}),
@@ -74,15 +74,15 @@ def assert_nothing_happened(session_cache: redis.Redis) -> None:
             {"provider": "a", "reason": "b", "back": True},
             {"back": ["Needs moved_from, moved_since or operation."]},
         ),
-        (REBIND, DRAIN | {"back": True}, {"back": ["Pass either a target or back, not both."]}),
-        (REBIND, DRAIN | {"provider": None}, {"non_field_errors": NEITHER}),
-        (REBIND, DRAIN | {"everything": True}, {"non_field_errors": BOTH}),
-        (REBIND, DRAIN | {"to_provider": ""}, {"to_provider": BLANK}),
-        (REBIND, DRAIN | {"to_provider": "a\n"}, {"to_provider": CONTROL}),
-        (REBIND, DRAIN | {"to_model": ""}, {"to_model": BLANK}),
-        (REBIND, DRAIN | {"to_model": "x" * 257}, {"to_model": TOO_LONG}),
-        (REBIND, DRAIN | {"reason": " "}, {"reason": BLANK}),
-        (REBIND, DRAIN | {"reason": "x" * 501}, {"reason": ["Ensure this field has no more than 500 characters."]}),
+        (REBIND, MOVE_ALL | {"back": True}, {"back": ["Pass either a target or back, not both."]}),
+        (REBIND, MOVE_ALL | {"provider": None}, {"non_field_errors": NEITHER}),
+        (REBIND, MOVE_ALL | {"everything": True}, {"non_field_errors": BOTH}),
+        (REBIND, MOVE_ALL | {"to_provider": ""}, {"to_provider": BLANK}),
+        (REBIND, MOVE_ALL | {"to_provider": "a\n"}, {"to_provider": CONTROL}),
+        (REBIND, MOVE_ALL | {"to_model": ""}, {"to_model": BLANK}),
+        (REBIND, MOVE_ALL | {"to_model": "x" * 257}, {"to_model": TOO_LONG}),
+        (REBIND, MOVE_ALL | {"reason": " "}, {"reason": BLANK}),
+        (REBIND, MOVE_ALL | {"reason": "x" * 501}, {"reason": ["Ensure this field has no more than 500 characters."]}),
     ],
     ids=lambda value: ascii(value)[:60],
 )
@@ -101,7 +101,7 @@ def test_every_field_is_refused_when_it_has_no_utf8_form(
     api: APIClient, session_cache: redis.Redis, field: str, value: str
 ) -> None:
     fill(2)
-    response = api.generic("POST", REBIND, json.dumps(DRAIN | {field: value}), "application/json")
+    response = api.generic("POST", REBIND, json.dumps(MOVE_ALL | {field: value}), "application/json")
     assert assert_problem(response, 400)["errors"].keys() == {field}
     assert_nothing_happened(session_cache)
 
@@ -140,8 +140,8 @@ def test_call_is_refused_when_it_has_query_parameters(
 CALLS: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", DELETE, {"everything": True}),
     ("POST", DELETE, {"everything": True, "dry_run": True}),
-    ("POST", REBIND, DRAIN),
-    ("POST", REBIND, DRAIN | {"dry_run": True}),
+    ("POST", REBIND, MOVE_ALL),
+    ("POST", REBIND, MOVE_ALL | {"dry_run": True}),
     ("GET", OPERATIONS, None),
     ("GET", f"{OPERATIONS}{HEX}/", None),
     ("POST", f"{OPERATIONS}{HEX}/stop/", None),
@@ -202,8 +202,8 @@ USERS = {
     [
         ("POST", DELETE, {"provider": "openai"}, "delete"),
         ("POST", DELETE, {"provider": "openai", "dry_run": True}, "delete"),
-        ("POST", REBIND, DRAIN, "change"),
-        ("POST", REBIND, DRAIN | {"dry_run": True}, "change"),
+        ("POST", REBIND, MOVE_ALL, "change"),
+        ("POST", REBIND, MOVE_ALL | {"dry_run": True}, "change"),
         ("POST", REBIND, {}, "change"),
         ("GET", OPERATIONS, None, "view"),
         ("GET", "{delete}", None, "view"),
@@ -228,7 +228,7 @@ def test_call_answers_according_to_permissions(
 ) -> None:
     fill(2)
     keys = {"delete": "a" * 32, "rebind": "b" * 32}
-    for plan, key in ((DELETE_PLAN, keys["delete"]), (DRAIN_PLAN, keys["rebind"])):
+    for plan, key in ((DELETE_PLAN, keys["delete"]), (MOVE_ALL_PLAN, keys["rebind"])):
         abandoned(plan, key, state="stopped")
     urls = {name: f"{OPERATIONS}{key}/" for name, key in keys.items()}
     response = call(by_token(make_user(*USERS[who])), method, path.format(**urls), body)

@@ -137,7 +137,7 @@ def assert_refused(response: Any, session_cache: redis.Redis, bound: bytes) -> N
 
 
 def assert_reveals_nothing(response: Any) -> None:
-    """Assert a problem that reveals nothing of the session."""
+    """Assert a problem that reveals nothing about the session."""
     assert response.headers["Content-Type"] == "application/problem+json"
     assert not any(word in response.text for word in ("openai", "gpt-4", "user-456"))
 

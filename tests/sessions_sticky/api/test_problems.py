@@ -146,7 +146,7 @@ def test_call_answers_406_when_the_client_takes_no_json(api: APIClient, bound: b
     assert_problem(CALLS["retrieve"].by(api, ACCEPT="text/html"), 406)
 
 
-def test_api_speaks_json_alone_when_the_project_has_other_defaults(
+def test_api_uses_only_json_when_the_project_has_other_defaults(
     api: APIClient, bound: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(APIView, "renderer_classes", [BrowsableAPIRenderer])

@@ -9,7 +9,7 @@ from sessions_sticky.api.problems import problem_handler
 from sessions_sticky.jobs.job import Job
 from tests.sessions_sticky.api.calls import BASE
 from tests.sessions_sticky.api.test_problems import assert_problem
-from tests.sessions_sticky.jobs.calls import DRAIN
+from tests.sessions_sticky.jobs.calls import MOVE_ALL
 
 
 def test_api_leaves_bugs_to_django():
@@ -23,7 +23,7 @@ def test_changing_an_unknown_operation_is_refused(api, session_cache, what):
 
 
 def test_changing_an_operation_is_refused_when_it_has_expired(api, session_cache, monkeypatch):
-    job = Job.begin("0" * 32, DRAIN, actor="ada", expected=1)
+    job = Job.begin("0" * 32, MOVE_ALL, actor="ada", expected=1)
     monkeypatch.setattr(bulk, "jobs", SimpleNamespace(get=lambda key: job, stop=lambda key: None))
     assert_problem(api.post(f"{BASE}operations/{job.key}/stop/"), 404)
 

@@ -23,7 +23,7 @@ MINUTE = 1_700_000_040
 
 
 class SecondToBegin:
-    """The cache of a worker that another one is always a moment ahead of."""
+    """A cache in which another worker is always first."""
 
     def incr(self, key: str) -> int:
         return int(cache.incr(key))

@@ -252,7 +252,7 @@ POISON = [
 @pytest.mark.parametrize(
     ("name", "status"), [("retrieve", 404), ("touch", 404), ("rebind", 404), ("create", 201), ("delete", 204)]
 )
-def test_every_call_takes_poison_for_no_session_when_a_value_is_unreadable(
+def test_every_call_treats_an_unreadable_value_as_no_session(
     api: APIClient, session_cache: redis.Redis, poison: bytes | None, name: str, status: int
 ) -> None:
     key = "sentinel:session:conv-2" if name == "create" else KEY
@@ -294,7 +294,7 @@ def test_stats_are_empty_when_there_are_no_sessions(api: APIClient, session_cach
     assert api.get(f"{BASE}stats/").json() == {"sessions": 0, "routes": [], "usage": []}
 
 
-def test_stats_and_history_tell_what_turns_used(api: APIClient, session_cache: redis.Redis) -> None:
+def test_stats_and_history_show_what_turns_used(api: APIClient, session_cache: redis.Redis) -> None:
     sessions.create("conv-1", "p0", "m", "o")
     failed = (Attempt("p0", 503, "overloaded"),)
     used = {"usage": Usage(3_000, read=1_024, output=7), "price": Price(input=2, cached_input=1), "attempts": failed}

@@ -22,7 +22,7 @@ LISTING = [
     ["list"],
     ["stats"],
     ["tail"],
-    ["drain", "openai", "--to-provider", "b", "--yes"],
+    ["move-all", "openai", "--to-provider", "b", "--yes"],
     ["delete", "--everything", "--yes"],
     ["reindex"],
 ]
@@ -57,7 +57,14 @@ def django_options():
 @pytest.mark.parametrize("option", django_options(), ids=" ".join)
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_every_subcommand_accepts_the_options_of_django_after_it(name, option):
-    required = {"show": ["x"], "touch": ["x"], "rebind": ["x", *MOVE], "drain": ["x", *MOVE], "identify": ["x"]}
+    required = {
+        "show": ["x"],
+        "touch": ["x"],
+        "rebind": ["x", *MOVE],
+        "move-all": ["x", *MOVE],
+        "drain": ["x", *MOVE],
+        "identify": ["x"],
+    }
     parser = Command().create_parser("manage.py", "sessions")
     after = vars(parser.parse_args([name, *required.get(name, []), *option]))
     assert after == vars(parser.parse_args([*option, name, *required.get(name, [])]))
@@ -91,7 +98,7 @@ def test_single_sessions_are_seen_and_deleted_in_any_cache(manager):
     ("options", "arguments"),
     [
         ({"INDEX": False}, ["list"]),
-        ({"INDEX": False}, ["drain", "a", "--to-provider", "b"]),
+        ({"INDEX": False}, ["move-all", "a", "--to-provider", "b"]),
         ({"INDEX": False}, ["reindex"]),
         ({"HISTORY_LENGTH": 0}, ["tail"]),
     ],
@@ -121,8 +128,8 @@ def test_a_subcommand_reports_it_when_a_setting_is_wrong(manager, settings):
         ["touch"],
         ["rebind", "x", "--to-provider", "b"],
         ["rebind", "x", "--to-provider", "", "--reason", "y"],
-        ["drain", "a"],
-        ["drain", " ", "--to-provider", "b"],
+        ["move-all", "a"],
+        ["move-all", " ", "--to-provider", "b"],
         ["list", "--provider", "\udcff"],
     ],
 )
@@ -152,13 +159,14 @@ def test_a_process_ends_with_2_when_used_wrongly(process, arguments):
 def test_a_process_prints_its_help_when_no_subcommand_is_given(process):
     found = process()
     assert (found.code, found.out) == (2, "")
-    for name in ("list", "show", "touch", "rebind", "delete", "drain", "stats", "reindex", "tail", "doctor"):
+    for name in ("list", "show", "touch", "rebind", "delete", "move-all", "stats", "reindex", "tail", "doctor"):
         assert f"    {name} " in found.err
+    assert "drain" not in found.err
 
 
 @pytest.mark.slow
 def test_help_lists_the_exit_codes(process):
-    for arguments in (["--help"], ["drain", "--help"]):
+    for arguments in (["--help"], ["move-all", "--help"]):
         found = process(*arguments)
         assert found.code == 0
         assert EXIT_CODES.split() == found.out.split()[-len(EXIT_CODES.split()) :]

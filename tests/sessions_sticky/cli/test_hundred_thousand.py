@@ -54,10 +54,10 @@ def test_every_command_handles_100_000_unindexed_sessions(manager, environment, 
     code, out = run("list", "--all", "--json")
     assert (code, len({json.loads(line)["id"] for line in out.splitlines()})) == (0, MANY)
     on_b = len(range(0, MANY, 3))
-    drain = ("drain", "b", "--to-provider", "a", "--reason", "x", "--yes", "--json")
-    code, out = run(*drain)
+    move = ("move-all", "b", "--to-provider", "a", "--reason", "x", "--yes", "--json")
+    code, out = run(*move)
     assert (code, json.loads(out)) == (0, {"dry_run": False, "moved": on_b})
-    assert run(*drain)[0] == 1  # nothing is left to move
+    assert run(*move)[0] == 1  # nothing is left to move
     code, out = run("delete", "--everything", "--yes", "--json")
     assert (code, json.loads(out)["deleted"]) == (0, MANY)
     assert next(raw.scan_iter(f"{keys.session('')}*", count=10_000), None) is None

@@ -1,4 +1,4 @@
-"""Drains and the like of many sessions: interrupted, repeated, watched."""
+"""Moves and deletions of many sessions: interrupted, repeated, watched."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def truth(raw):
 
 
 def index_misses(raw):
-    """What the index has too much or too little of, by comparing it with the session keys."""
+    """Return the entries that the index lacks or should not have, by comparing it with the session keys."""
     wrong = []
     for number, value in enumerate(raw.mget([keys.session(f"conv-{number}") for number in range(MANY)])):
         if value:
@@ -62,8 +62,8 @@ def moves(raw):
 
 
 @pytest.mark.slow
-def test_a_drain_stops_at_ctrl_c_and_continues_when_run_again(many, raw, terminal):
-    shown = terminal("drain", "a", "--to-provider", "b", "--yes")
+def test_move_all_stops_at_ctrl_c_and_continues_when_run_again(many, raw, terminal):
+    shown = terminal("move-all", "a", "--to-provider", "b", "--yes")
     shown.wait_for(f"00 of {MANY:,}")  # the first report
     shown.type("\x03")
     assert shown.finish() == 130
@@ -76,7 +76,7 @@ def test_a_drain_stops_at_ctrl_c_and_continues_when_run_again(many, raw, termina
     assert [event["sessions"] for event in moves(raw)] == [moved]
     assert "Traceback" not in shown.text
 
-    again = terminal("drain", "a", "--to-provider", "b", "--yes")
+    again = terminal("move-all", "a", "--to-provider", "b", "--yes")
     assert again.finish() == 0
     assert f"Moved {MANY - moved:,} conversations from a to b" in again.text
     assert truth(raw) == {"b": MANY}
@@ -97,7 +97,7 @@ def test_a_long_operation_shows_rate_and_time_left_on_a_terminal(many, terminal)
 
 @pytest.mark.slow
 def test_a_long_operation_writes_quiet_lines_without_a_terminal(many, process):
-    found = process("drain", "a", "--to-provider", "b", "--model", "m0", "--yes", "--json")
+    found = process("move-all", "a", "--to-provider", "b", "--model", "m0", "--yes", "--json")
     assert json.loads(found.out) == {"dry_run": False, "moved": MANY // 3}
     assert re.fullmatch(rf"{MANY // 3:,} of {MANY // 3:,}, [0-9,]+/s\n", found.err)
 
@@ -222,14 +222,14 @@ def test_an_operation_is_done_to_its_end_when_the_disk_of_its_log_is_full(monkey
 
 
 @pytest.mark.slow
-def test_a_killed_drain_continues_when_run_again(many, raw, terminal):
-    shown = terminal("drain", "a", "--to-provider", "b", "--yes")
+def test_a_killed_move_continues_when_run_again(many, raw, terminal):
+    shown = terminal("move-all", "a", "--to-provider", "b", "--yes")
     shown.wait_for(f"00 of {MANY:,}")
     shown.process.kill()
     shown.finish()
     moved = truth(raw)["b"]
     assert 0 < moved < MANY
     assert index_misses(raw) == set()
-    assert terminal("drain", "a", "--to-provider", "b", "--yes").finish() == 0
+    assert terminal("move-all", "a", "--to-provider", "b", "--yes").finish() == 0
     assert truth(raw) == {"b": MANY}
     assert sessions.filter(provider="b").count() == MANY

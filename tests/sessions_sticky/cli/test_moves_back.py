@@ -25,8 +25,8 @@ def where() -> dict[str, str]:
     return {entry.session.id: entry.session.provider for entry in sessions.all()}
 
 
-def test_move_back_undoes_a_drain(raw):
-    assert run("drain", "a", "--to-provider", "b", "--reason", "maintenance", "--yes").code == 0
+def test_move_back_undoes_a_move(raw):
+    assert run("move-all", "a", "--to-provider", "b", "--reason", "maintenance", "--yes").code == 0
     (operation,) = json.loads(run("operations", "--json").out)["operations"]
     assert (operation["state"], operation["done"], operation["reason"]) == ("done", 2, "maintenance")
     assert operation["actor"].startswith("cli")
@@ -69,9 +69,9 @@ def test_delete_names_the_filters_when_nothing_matches(raw):
     assert "reindex" not in refused.err
 
 
-def test_drain_moves_only_what_matches_the_conditions(raw):
+def test_move_all_moves_only_what_matches_the_conditions(raw):
     raw.expire(keys.session("two"), sessions.ttl_seconds - 7_200)
-    moved = run("drain", "a", "--to-provider", "b", "--idle-for", "3600", "--yes")
+    moved = run("move-all", "a", "--to-provider", "b", "--idle-for", "3600", "--yes")
     assert moved.out == "Moved 1 conversation from a to b, idle for 1:00:00\n"
     assert where() == {"one": "a", "two": "b", "three": "b"}
 

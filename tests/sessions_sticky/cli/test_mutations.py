@@ -12,7 +12,7 @@ from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.cli.conftest import run
 
 ACTOR = f"cli:{getpass.getuser()}"
-DRAIN = ("drain", "a", "--to-provider", "b")
+MOVE_ALL = ("move-all", "a", "--to-provider", "b")
 
 
 @pytest.fixture(autouse=True)
@@ -111,12 +111,12 @@ def test_delete_refuses_when_it_is_not_clear_which(arguments):
     assert len(places()) == 6
 
 
-def test_drain_moves_a_provider_or_one_of_its_models():
-    found = run(*DRAIN, "--model", "m1", "--to-model", "m9", "--yes")
+def test_move_all_moves_a_provider_or_one_of_its_models():
+    found = run(*MOVE_ALL, "--model", "m1", "--to-model", "m9", "--yes")
     assert (found.code, found.out) == (0, "Moved 2 conversations from a, model m1 to b, model m9\n")
-    assert run(*DRAIN, "--yes", "--json", "--reason", "maintenance").out == '{"dry_run": false, "moved": 2}\n'
+    assert run(*MOVE_ALL, "--yes", "--json", "--reason", "maintenance").out == '{"dry_run": false, "moved": 2}\n'
     assert set(places().values()) == {("b", "m0"), ("b", "m1"), ("b", "m9")}
-    assert sessions.history("conv-1")[-1].reason == "drain"
+    assert sessions.history("conv-1")[-1].reason == "move all"
     event = sessions.history("conv-0")[-1]
     assert (event.reason, event.actor) == ("maintenance", ACTOR)
 
@@ -124,30 +124,39 @@ def test_drain_moves_a_provider_or_one_of_its_models():
 @pytest.mark.parametrize(
     "arguments", [["--to-provider", "a"], ["--to-provider", "a", "--model", "m0", "--to-model", "m0"]]
 )
-def test_drain_refuses_when_nothing_would_move(arguments):
-    assert run("drain", "a", *arguments, "--yes").code == 2
+def test_move_all_refuses_when_nothing_would_move(arguments):
+    assert run("move-all", "a", *arguments, "--yes").code == 2
 
 
 @pytest.mark.parametrize("ending", ["--yes", "--dry-run"])
 @pytest.mark.parametrize(
-    ("target", "warning"), [("c\x07", "No session is on c\\x07 now: check its spelling\n"), ("b", "")]
+    ("target", "warning"), [("c\x07", "Warning: no session is on c\\x07 yet. Is the name right?\n"), ("b", "")]
 )
-def test_drain_warns_when_the_target_has_no_sessions(target, warning, ending):
-    found = run("drain", "a", "--to-provider", target, ending).err
-    assert ("spelling" in found) is bool(warning)
+def test_move_all_warns_when_the_target_has_no_sessions(target, warning, ending):
+    found = run("move-all", "a", "--to-provider", target, ending).err
+    assert ("Warning" in found) is bool(warning)
     assert f"{found}\n".startswith(warning)
 
 
-def test_drain_does_not_warn_when_the_project_knows_the_target(settings):
+def test_move_all_does_not_warn_when_the_project_knows_the_target(settings):
     settings.SESSIONS_STICKY = {"PROVIDERS": ["a", "new"]}
-    assert run("drain", "a", "--to-provider", "new", "--yes").err.count("spelling") == 0
+    assert run("move-all", "a", "--to-provider", "new", "--yes").err.count("Warning") == 0
 
 
-def test_drain_moves_to_another_model_of_the_same_provider():
-    assert run("drain", "a", "--to-provider", "a", "--to-model", "m0", "--yes").out.startswith("Moved 2 ")
+def test_drain_moves_and_warns_of_its_new_name():
+    found = run("drain", "a", "--to-provider", "b", "--yes")
+    assert (found.code, found.out) == (0, "Moved 4 conversations from a to b\n")
+    assert found.err.startswith("Warning: `sessions drain` is now `sessions move-all`")
+    assert sessions.history("conv-0")[-1].reason == "drain"
 
 
-@pytest.mark.parametrize("arguments", [("drain", "missing", "--to-provider", "b"), ("delete", "--provider", "missing")])
+def test_move_all_moves_to_another_model_of_the_same_provider():
+    assert run("move-all", "a", "--to-provider", "a", "--to-model", "m0", "--yes").out.startswith("Moved 2 ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("move-all", "missing", "--to-provider", "b"), ("delete", "--provider", "missing")]
+)
 def test_a_bulk_change_fails_when_the_index_has_nothing_of_it(arguments):
     found = run(*arguments, "--yes")
     assert found.code == 1
@@ -167,7 +176,7 @@ def test_delete_everything_is_done_when_there_is_nothing(raw):
         (["delete", "conv-0"], "Would delete 1 conversation\n", {"deleted": 1, "missing": []}),
         (["delete", "--owner", "ann"], "Would delete 6 conversations of owner ann\n", {"deleted": 6}),
         (["delete", "--everything"], "Would delete 6 conversations of all providers\n", {"deleted": 6}),
-        ([*DRAIN], "Would move 4 conversations from a to b\n", {"moved": 4}),
+        ([*MOVE_ALL], "Would move 4 conversations from a to b\n", {"moved": 4}),
         (
             ["rebind", "conv-0", "--to-provider", "b", "--reason", "x"],
             "Would move 1 conversation from a, model m0 to b, model m0\n",
@@ -189,16 +198,16 @@ def test_a_dry_run_prints_what_would_happen_and_changes_nothing(raw, arguments, 
     assert 0 < raw.ttl("sentinel:session:conv-0") <= 1000
 
 
-def test_a_dry_run_of_a_drain_prints_the_cached_tokens_that_it_loses(raw, monkeypatch):
+def test_a_dry_run_of_a_move_prints_the_cached_tokens_that_it_loses(raw, monkeypatch):
     for price in (None, Price(input=3, cached_input=1)):
         turn = {"conversation_id": "conv-3", "at": time.time(), "provider": "a", "model": "m1", "price": price}
         sessions.record_turn(Turn(**turn, outcome="hit", usage=Usage(50_048, read=40_000 * bool(price))))
         money = ", at a cost of about 0.10" if price else ""
-        first, second = run(*DRAIN, "--dry-run").out.splitlines()
+        first, second = run(*MOVE_ALL, "--dry-run").out.splitlines()
         assert first == f"1 conversation would lose about 50,048 cached prompt tokens{money}"
         assert second == "Would move 4 conversations from a to b"
     monkeypatch.setattr(move_cost, "MAX_PAGE", 3)
-    assert run(*DRAIN, "--dry-run").out.splitlines()[0].endswith(", by the most recently active ones")
+    assert run(*MOVE_ALL, "--dry-run").out.splitlines()[0].endswith(", by the most recently active ones")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +224,7 @@ def test_a_dry_run_ends_as_the_change_when_a_session_is_unreadable(raw, verb, co
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [[*DRAIN], ["delete", "--everything"]])
+@pytest.mark.parametrize("arguments", [[*MOVE_ALL], ["delete", "--everything"]])
 def test_bulk_change_is_refused_without_a_terminal_to_confirm_on(process, arguments):
     found = process(*arguments)
     assert (found.code, found.out) == (2, "")
@@ -225,7 +234,7 @@ def test_bulk_change_is_refused_without_a_terminal_to_confirm_on(process, argume
 
 def test_a_bulk_change_is_refused_when_standard_input_is_closed(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)  # as Python has it after `<&-`
-    found = run(*DRAIN)
+    found = run(*MOVE_ALL)
     assert (found.code, found.out) == (2, "")
     assert "--yes" in found.err
 
@@ -235,7 +244,7 @@ def test_a_bulk_change_is_refused_when_standard_input_is_closed(monkeypatch):
     ("answer", "code", "moved"), [("y", 0, 4), ("YES", 0, 4), ("n", 1, 0), ("", 1, 0), ("yo", 1, 0)]
 )
 def test_a_bulk_change_asks_on_a_terminal(terminal, answer, code, moved):
-    shown = terminal(*DRAIN)
+    shown = terminal(*MOVE_ALL)
     shown.wait_for("Move 4 conversations from a to b? [y/N] ")
     shown.type(f"{answer}\n")
     assert shown.finish() == code

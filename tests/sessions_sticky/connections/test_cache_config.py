@@ -76,7 +76,7 @@ def test_cache_config_refuses_a_parameter_that_redis_py_does_not_take(url, param
         "rediss+cluster://h?ssl_check_hostname=false&client_name=me",
     ],
 )
-def test_cache_config_takes_what_redis_py_takes(url):
+def test_cache_config_accepts_urls_that_redis_py_accepts(url):
     assert cache_config(url)["BACKEND"] == "django_redis.cache.RedisCache"
 
 

@@ -51,7 +51,7 @@ def test_refusal_is_at_the_position_of_its_command(connection: Connection) -> No
 
 @pytest.mark.parametrize("stopped", [RedisTimeoutError, KeyboardInterrupt])
 def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_url, settings, monkeypatch, stopped):
-    """Else a chat would be answered with another conversation's session."""
+    """Otherwise a chat would be answered with another conversation's session."""
     settings.CACHES = {"default": cache_config(valkey_url)}
     server = RedisServer(cache)  # type: ignore[arg-type]
     with monkeypatch.context() as patches:

@@ -33,6 +33,10 @@ def test_read_gives_addresses_and_options_of_a_cluster_url_with_tls():
         ("redis+cluster://", "''"),
         ("redis+sentinel://:hunter2@[::1/0?service=a", "invalid host or port"),
         ("redis+other://:hunter2@h1:1", "redis\\+other"),
+        ("redis+cluster://:9/hunter2@h1:1", "percent-encoded"),
+        ("redis+cluster://me:hunter2/9@h1:1", "percent-encoded"),
+        ("redis+sentinel://:hunter2?9@h1:1/0?service=a", "percent-encoded"),
+        ("redis+sentinel://:hunter2#9@h1:1/0?service=a", "percent-encoded"),
     ],
 )
 def test_cache_config_error_has_no_password_when_a_url_of_many_servers_is_bad(url, wrong):

@@ -258,7 +258,13 @@ def test_identify_scopes_named_ids_by_owner():
     keys.check(long.session_id)
 
 
-@pytest.mark.parametrize("source", ["cookie.sid", "header.", "body", "x-session-id", "header.a b", ""])
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("cookie.sid", "header.", "body", "x-session-id", "header.a b", ""),
+        *("header.authorization", "header.Authorization", "header.X-Api-Key", "header.x-goog-api-key", "header.cookie"),
+    ],
+)
 def test_check_sources_rejects_a_source_that_cannot_be_read(source):
     with pytest.raises(ValueError, match=rf"^source must be header\.NAME .*, not '{source}'$"):
         check_sources(["body.a", source])
@@ -273,6 +279,12 @@ def test_check_sources_accepts_the_defaults():
 def test_wildcard_reads_headers_alphabetically():
     headers = {"x-b-id": "2", "x-a-id": "1", "y-id": "3"}
     assert list(read_sources(["header.x-*-id"], headers, {})) == [("header.x-a-id", "1"), ("header.x-b-id", "2")]
+
+
+@pytest.mark.parametrize("wildcard", ["*", "x-*", "*-key", "auth*", "coo?ie*", "*authorization"])
+def test_wildcard_reads_no_keys(wildcard):
+    names = ("authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie")
+    assert not list(read_sources([f"header.{wildcard}"], dict.fromkeys(names, "secret"), {}))
 
 
 def test_identify_reads_excluded_headers_that_are_configured_by_name():

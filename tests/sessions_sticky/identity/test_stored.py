@@ -43,12 +43,12 @@ def test_read_session_id_returns_a_named_id_as_it_is(session_id):
     assert read_session_id(session_id) == StoredId("named", session_id, None)
 
 
-def test_read_session_id_takes_the_owner_off_when_ids_are_scoped_by_owner():
+def test_read_session_id_removes_the_owner_when_ids_are_scoped_by_owner():
     made = identity({}, {"conversation_id": "conv-1"}, scope="owner").session_id
     assert made != "conv-1"
     assert read_session_id(made, scope="owner") == StoredId("named", "conv-1", None)
     assert read_session_id("conv-1", scope="owner") == StoredId("named", "conv-1", None)
 
 
-def test_read_session_id_takes_what_has_no_model_as_an_id():
+def test_read_session_id_returns_the_whole_text_when_it_has_no_model():
     assert read_session_id("0123456789ab:ses_1") == StoredId("observed", "ses_1", None)

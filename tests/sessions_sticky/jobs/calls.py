@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 OPENAI = Filters(provider="openai")
 DELETE = Plan(OPENAI)
-DRAIN = Plan(OPENAI, Move("mistral", None, "maintenance"))
+MOVE_ALL = Plan(OPENAI, Move("mistral", None, "maintenance"))
 SECONDS = 30
-"""How long a test waits for what is bound to happen."""
+"""How long a test waits for an event that must happen."""
 
 jobs = Jobs()
 
@@ -71,7 +71,7 @@ def start(plan: Plan, actor: str = "alice") -> Job:
 
 
 def finished(key: str) -> Job:
-    """Return a job once it does not run, adopted by another worker where its own is gone."""
+    """Return a job once it does not run; another worker adopts it if its own has died."""
 
     def adopt() -> Job | None:
         job = jobs.get(key)
@@ -89,7 +89,7 @@ def no_threads() -> bool:
 
 
 class Gate:
-    """A receiver of signals that holds a job up once it has announced so many sessions."""
+    """A receiver of signals that blocks a job after signals for this number of sessions."""
 
     def __init__(self, after: int) -> None:
         self.announced: list[str] = []

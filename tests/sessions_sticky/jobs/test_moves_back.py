@@ -14,7 +14,7 @@ from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
-from tests.sessions_sticky.jobs.calls import DELETE, DRAIN, jobs, quick_ticks, until  # noqa: F401
+from tests.sessions_sticky.jobs.calls import DELETE, MOVE_ALL, jobs, quick_ticks, until  # noqa: F401
 
 if TYPE_CHECKING:
     import redis
@@ -41,7 +41,7 @@ def finished(plan: Plan) -> Job:
 
 def test_undo_moves_back_exactly_what_the_job_has_moved() -> None:
     bound(a="openai", b="openai", c="mistral", d="openai", e="openai")
-    done = finished(DRAIN)
+    done = finished(MOVE_ALL)
     assert (done.done, done.ended_at) == (4, done.updated_at)
     moved = sessions.get("d")
     assert moved is not None
@@ -63,7 +63,7 @@ def test_undo_moves_back_exactly_what_the_job_has_moved() -> None:
 
 
 def test_undo_is_none_for_jobs_that_moved_nothing() -> None:
-    assert finished(DRAIN).undo is None
+    assert finished(MOVE_ALL).undo is None
     bound(a="openai")
     assert finished(DELETE).undo is None
 
@@ -110,7 +110,7 @@ def test_record_of_a_filtered_job_cannot_be_read_without_its_conditions(session_
 def test_run_records_the_job_of_a_command() -> None:
     bound(a="openai", b="openai")
     reported: list[tuple[int, int]] = []
-    assert jobs.run(DRAIN, actor="cli:ann", progress=lambda *now: reported.append(now)) == 2
+    assert jobs.run(MOVE_ALL, actor="cli:ann", progress=lambda *now: reported.append(now)) == 2
     (job,) = jobs.recent()
     assert (job.state, job.done, job.actor, job.in_foreground) == ("done", 2, "cli:ann", True)
     assert reported[-1] == (2, 2)
@@ -123,7 +123,7 @@ def test_run_stops_the_job_when_it_is_interrupted() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        jobs.run(DRAIN, actor="cli", progress=interrupt)
+        jobs.run(MOVE_ALL, actor="cli", progress=interrupt)
     (job,) = jobs.recent()
     assert job.state == "stopped"
     assert jobs.resume(job.key) is not None
@@ -161,7 +161,7 @@ def test_run_raises_when_the_store_goes_away(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_job_of_a_command_that_was_killed_is_stopped_and_not_taken_over() -> None:
     bound(a="openai")
-    job = Job.begin("1" * 32, DRAIN, actor="cli:ann", expected=1, in_foreground=True)
+    job = Job.begin("1" * 32, MOVE_ALL, actor="cli:ann", expected=1, in_foreground=True)
     records = Records(sessions._store.operators)
     assert records.write(job)
     found = jobs.get(job.key)

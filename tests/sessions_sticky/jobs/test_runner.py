@@ -24,7 +24,7 @@ from sessions_sticky.stores.redis import RedisStore
 from tests.servers import start_server
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
-    DRAIN,
+    MOVE_ALL,
     SECONDS,
     abandoned,
     fill,
@@ -127,7 +127,7 @@ def test_log_has_the_total_when_a_job_was_continued(
     caplog.set_level("INFO")
     fill(1_200)
     with gate(500):
-        job = start(DRAIN)
+        job = start(MOVE_ALL)
         with gate(1) as held:
             assert held.reached.wait(SECONDS)
         jobs.stop(job.key, within_seconds=0)
@@ -210,7 +210,7 @@ def watching() -> Iterator[threading.Thread]:
 
 
 @pytest.mark.parametrize("failing", ["watch", "run"])
-def test_worker_goes_on_when_the_store_is_away(
+def test_worker_continues_when_the_store_is_down(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
@@ -330,7 +330,7 @@ def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: 
     number = 4 * BATCH_SIZE
     fill(number)
     with gate(BATCH_SIZE + 1) as held:
-        key = start(DRAIN).key
+        key = start(MOVE_ALL).key
         held.reached.wait(SECONDS)
         server.stop()
         held.open.set()
@@ -359,7 +359,7 @@ def test_job_continues_when_one_request_fails(
         return send(store, request)
 
     monkeypatch.setattr(RedisStore, "send", fail_once)
-    job = finished(start(DRAIN).key)
+    job = finished(start(MOVE_ALL).key)
     assert RedisStore.send is send
     assert (job.state, job.done, job.expected, job.detail) == ("done", 2 * BATCH_SIZE, 2 * BATCH_SIZE, "")
 

@@ -23,7 +23,7 @@ from tests.servers import free_port
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
-    DRAIN,
+    MOVE_ALL,
     OPENAI,
     SECONDS,
     fill,
@@ -62,7 +62,7 @@ def test_start_deletes_only_what_matches_the_plan(session_cache: redis.Redis) ->
 def test_start_moves_only_what_matches_the_plan(session_cache: redis.Redis) -> None:
     fill(700)
     fill(3, "other", provider="anthropic")
-    job = finished(start(DRAIN).key)
+    job = finished(start(MOVE_ALL).key)
     assert (job.state, job.done, job.expected) == ("done", 700, 700)
     assert {
         provider: sessions.filter(provider=provider).count() for provider in ("openai", "mistral", "anthropic")
@@ -156,7 +156,7 @@ def test_start_refuses_an_invalid_plan(session_cache: redis.Redis, plan: Plan, e
 
 
 @pytest.mark.parametrize("name", ["{a}", "*?[]\\", "a\nb", "\x00", "😀" * 256, "<a>'\"", "{index}"])
-def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.Redis, name: str) -> None:
+def test_job_accepts_hostile_names_unchanged(session_cache: redis.Redis, name: str) -> None:
     fill(3, provider=name, model=name, owner=name)
     fill(3, "other")
     job = finished(start(Plan(Filters(name, name, name), Move("to" + name, name, name)), actor=name).key)
@@ -165,7 +165,7 @@ def test_job_takes_names_as_they_are_when_they_are_hostile(session_cache: redis.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", [DELETE, DRAIN])
+@pytest.mark.parametrize("plan", [DELETE, MOVE_ALL])
 def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: redis.Redis, plan: Plan) -> None:
     number = 4 * BATCH_SIZE + 7
     fill(number)
@@ -266,7 +266,7 @@ def test_resume_changes_nothing_when_the_job_runs(session_cache: redis.Redis) ->
 def test_session_that_was_moved_is_skipped(session_cache: redis.Redis) -> None:
     fill(2 * BATCH_SIZE)
     with gate(1) as held:
-        key = start(DRAIN).key
+        key = start(MOVE_ALL).key
         held.reached.wait(SECONDS)
         waiting = next(entry.session for entry in sessions.filter(provider="openai").page().entries)
         sessions.rebind(waiting, provider="anthropic", model="claude", reason="by hand")

@@ -27,7 +27,7 @@ from tests.sessions_sticky.indexed import (
 )
 from tests.sessions_sticky.marks import on_redis
 
-DRAIN = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
+MOVE_ALL = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_rebind_all_moves_only_what_matches_the_filter(call, manager, raw, small
     for place in places(made[5]):
         raw.zincrby(place, -30, "conv-5")  # it lags behind
     score = raw.zscore(keys.index_all(), "conv-5")
-    assert call("rebind_all", **DRAIN) == 12
+    assert call("rebind_all", **MOVE_ALL) == 12
     moved = [manager.get(session.id) for session in made]
     assert [(s.id, s.external_id, s.created_at) for s in moved] == [(s.id, s.external_id, s.created_at) for s in made]
     assert {(s.provider, s.model) for s in moved} == {("mistral", "gpt-4")}
@@ -100,7 +100,7 @@ def test_rebind_all_moves_only_what_matches_the_filter(call, manager, raw, small
     assert {raw.zscore(place, "conv-5") for place in places(moved[5])} == {score}
     check(raw, moved + kept)
     assert call("count", provider="openai") == 0
-    assert call("rebind_all", **DRAIN) == 0
+    assert call("rebind_all", **MOVE_ALL) == 0
 
 
 @on_redis
@@ -108,7 +108,7 @@ def test_rebind_all_moves_to_another_model_of_the_same_provider(call, manager, s
     fill(manager, 12)
     manager.create("already", "openai", "gpt-5", "o")
     reported = []
-    move = {**DRAIN, "to_provider": "openai", "to_model": "gpt-5"}
+    move = {**MOVE_ALL, "to_provider": "openai", "to_model": "gpt-5"}
     assert call("rebind_all", **move, progress=lambda *p: reported.append(p)) == 12
     assert reported[-1] == (12, 13)
     assert call("rebind_all", **move) == 0
@@ -132,10 +132,10 @@ def test_bulk_changes_all_when_everything_is_requested(call, manager, raw):
 @pytest.mark.parametrize("field", ["to_provider", "to_model", "reason"])
 def test_rebind_all_refuses_invalid_values_even_without_sessions(call, raw, field, name):
     if (field, name) == ("to_model", None):
-        assert call("rebind_all", **{**DRAIN, field: name}) == 0
+        assert call("rebind_all", **{**MOVE_ALL, field: name}) == 0
         return
     with pytest.raises(InvalidSession):
-        call("rebind_all", **{**DRAIN, field: name})
+        call("rebind_all", **{**MOVE_ALL, field: name})
 
 
 @on_real
@@ -151,7 +151,7 @@ def test_bulk_skips_sessions_that_another_process_changed(call, manager, raw, be
         raw.set(keys.session("conv-3"), "junk", keepttl=True)
 
     before_changes(meddle)
-    number = call(method, **(DRAIN if method == "rebind_all" else {"provider": "openai"}))
+    number = call(method, **(MOVE_ALL if method == "rebind_all" else {"provider": "openai"}))
     assert number == 2
     assert manager.get("conv-0").provider == "xai"
     assert not raw.exists(keys.session("conv-1"))
@@ -162,13 +162,13 @@ def test_bulk_skips_sessions_that_another_process_changed(call, manager, raw, be
 
 
 @on_real
-def test_bulk_takes_a_session_that_moved_into_the_filter_behind_it(call, manager, before_changes, small_batches):
+def test_bulk_includes_a_session_that_began_to_match_during_the_pass(call, manager, before_changes, small_batches):
     """A second look finds what had been elsewhere when the first came by."""
     fill(manager, 6)
     late = manager.create("late", "xai", "gpt-4", "user-456")
     other = SessionManager()
     before_changes(lambda: other.rebind(late, provider="openai", model="gpt-4", reason="a test"))
-    assert call("rebind_all", **DRAIN) == 7
+    assert call("rebind_all", **MOVE_ALL) == 7
     assert call("count", provider="mistral") == 7
 
 
@@ -203,7 +203,7 @@ def test_bulk_gives_up_when_another_process_moves_the_sessions_back(call, manage
         reported.append(done)
         move_back()
 
-    assert call("rebind_all", **DRAIN, progress=progress) == 2 * bulk.MAX_PASSES
+    assert call("rebind_all", **MOVE_ALL, progress=progress) == 2 * bulk.MAX_PASSES
     assert len(reported) == 1 + bulk.MAX_PASSES
 
 
@@ -218,7 +218,7 @@ def test_bulk_finishes_when_it_is_stopped_and_called_again(call, manager, raw, s
             raise Stop
 
     made = fill(manager, 23)
-    keywords = DRAIN if method == "rebind_all" else {"provider": "openai"}
+    keywords = MOVE_ALL if method == "rebind_all" else {"provider": "openai"}
     with pytest.raises(Stop):
         call(method, **keywords, progress=stop)
     assert call("count", provider="openai") == 13
@@ -269,7 +269,7 @@ def test_session_stays_deleted_when_a_process_remembers_it(call, manager, raw, p
 @on_real
 def test_process_keeps_to_the_new_provider_when_it_has_drained_the_old(call, manager, raw):
     call("resolve", "conv-123", **PROPOSAL)
-    call("rebind_all", **DRAIN)
+    call("rebind_all", **MOVE_ALL)
     raw.delete(keys.session("conv-123"))  # lost by the store
     session, _ = call("resolve", "conv-123", **PROPOSAL)
     assert session.provider == "mistral"
@@ -281,7 +281,7 @@ def test_bulk_takes_what_another_program_writes_in_its_own_way(call, manager, ra
     value = b'{ "created_at": 1, "external_id": "o", "model": "m", "provider": "openai", "id": "conv-2", "more": [] }'
     raw.set(keys.session("conv-2"), value, ex=100)
     manager.reindex()
-    assert call("rebind_all", **DRAIN) == 2
+    assert call("rebind_all", **MOVE_ALL) == 2
     assert manager.get("conv-2").created_at == 1
     assert 0 < raw.ttl(keys.session("conv-2")) <= 100
     assert call("delete_all", provider="mistral") == 2
@@ -321,7 +321,7 @@ def test_bulk_changes_each_session_during_chats(call, manager, before_changes, s
             SessionManager().touch(session.id)
 
     before_changes(chat, times=100)
-    assert call("rebind_all", **DRAIN) == 30
+    assert call("rebind_all", **MOVE_ALL) == 30
     assert sorted(ids(walk(manager.filter(provider="mistral").page))) == sorted(ids(made))
 
 
@@ -329,5 +329,5 @@ def test_bulk_changes_each_session_during_chats(call, manager, before_changes, s
 def test_bulk_continues_when_the_server_forgets_its_scripts(call, manager, raw, before_changes, small_batches):
     fill(manager, 17)
     before_changes(raw.script_flush, times=100)
-    assert call("rebind_all", **DRAIN) == 17
+    assert call("rebind_all", **MOVE_ALL) == 17
     assert call("delete_all", provider="mistral") == 17

@@ -40,7 +40,7 @@ def levels(found):
 
 
 @real_stores
-def test_findings_are_fine_when_all_is_well(manager, examine):
+def test_findings_are_ok_when_everything_works(manager, examine):
     for number in range(20):
         manager.create(f"conv-{number}", **PROPOSAL)
     found = examine()

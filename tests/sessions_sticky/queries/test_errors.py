@@ -1,4 +1,4 @@
-"""Operators' methods when they cannot do what they are for: other caches, a store that is down or refuses."""
+"""Operators' methods when they cannot work: other caches, a store that is down or refuses commands."""
 
 from __future__ import annotations
 

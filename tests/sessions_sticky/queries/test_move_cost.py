@@ -21,7 +21,7 @@ WARM = 10_240
 
 
 def chat(conversation_id: str, provider: str = "openai", *, ago: float = 0, tokens: int = WARM, read: int = 0) -> None:
-    """Record a turn that leaves so many tokens in the provider's cache."""
+    """Record a turn that leaves this number of tokens in the provider's cache."""
     route = {"provider": provider, "model": "gpt-4", "outcome": "hit", "price": PRICE}
     turn = Turn(conversation_id=conversation_id, at=time.time() - ago, usage=Usage(tokens, read=read), **route)
     sessions.record_turn(turn)

@@ -1,4 +1,4 @@
-"""Pages: what they show, in which order, and which cursors and limits they take."""
+"""Pages: their content, their order, and the cursors and limits that they accept."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_query_deletes_and_rebinds_only_what_matches(manager, mixed):
 
 @on_real
 @pytest.mark.parametrize("idle_for", [timedelta(hours=2), 2 * HOUR])
-def test_idle_for_matches_what_was_not_used_for_so_long(manager, raw, idle_for):
+def test_idle_for_matches_sessions_not_used_for_that_time(manager, raw, idle_for):
     for conversation_id, idle_seconds in (("new", 0), ("old", 2 * HOUR + 1), ("young", 2 * HOUR - 60)):
         manager.create(conversation_id, **PROPOSAL)
         raw.expire(f"sentinel:session:{conversation_id}", manager.ttl_seconds - idle_seconds)

@@ -189,7 +189,7 @@ def test_history_lives_as_long_as_its_session(manager, raw, settings):
 
 
 @on_real
-def test_history_writes_nothing_of_its_own_for_a_chat_that_binds(manager, raw):
+def test_history_writes_nothing_for_a_chat_that_binds(manager, raw):
     manager.resolve("conv-1", **PROPOSAL)
     manager.touch("conv-1")
     assert not raw.exists(keys.history_of("conv-1"))

@@ -39,7 +39,7 @@ def test_remember_forgets_the_least_recently_used_beyond_its_size():
     assert known(remembered(0, "a"), "a") == []
 
 
-def test_forget_drops_a_session_and_takes_one_that_is_not_there():
+def test_forget_drops_a_session_and_accepts_a_missing_one():
     seen = remembered(3, "a", "b")
     seen.forget("a")
     seen.forget("never seen")
@@ -60,7 +60,7 @@ def test_size_is_kept_when_threads_remember_together():
     assert len(known(seen, *(f"{thread}-{number}" for thread in range(8) for number in range(500)))) <= 50
 
 
-def test_conversation_beyond_the_size_goes_by_the_proposal_when_the_store_is_down(settings):
+def test_conversation_beyond_the_size_uses_the_proposal_when_the_store_is_down(settings):
     with start_server() as server:
         settings.CACHES = {"default": cache_config(server.url)}
         settings.SESSIONS_STICKY = {"LAST_SEEN_SIZE": 1}

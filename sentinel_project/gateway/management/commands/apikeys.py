@@ -16,7 +16,7 @@ CHANGES = {
     "limit": "set or lift limits",
     "pause": "refuse requests until the key is resumed",
     "resume": "let a paused key work again",
-    "revoke": "refuse requests for good",
+    "revoke": "refuse requests permanently",
 }
 FIELDS = ("hint", "owner", "state", "last_used_at", *ApiKey.LIMITS)
 
@@ -52,8 +52,8 @@ class Command(BaseCommand):
             raise CommandError(f"The database cannot be used: {str(exc).strip()}") from exc
 
     def _change(self, command: str, owner: str | None, options: dict[str, Any]) -> None:
-        chosen = ApiKey.objects.filter(revoked_at=None)
-        chosen = chosen.filter(hint=_hint(options["key"])) if owner is None else chosen.filter(owner=owner)
+        which = {"hint": f"{options['key'].removesuffix('...')}..."} if owner is None else {"owner": owner}
+        chosen = ApiKey.objects.filter(revoked_at=None, **which)
         number = chosen.count()
         name = f"prefix {options['key']!r}" if owner is None else f"owner {owner!r}"
         if not number:
@@ -77,8 +77,3 @@ class Command(BaseCommand):
         out = Output(self.stdout, self.stderr)  # type: ignore[arg-type]  # a wrapper of the stream
         table = Table(out, *(name.replace("_", " ") for name in FIELDS), fold=True)
         table.add([["-" if value is None else str(value) for value in row.values()] for row in rows])
-
-
-def _hint(prefix: str) -> str:
-    """Return the stored form of a prefix."""
-    return f"{prefix.removesuffix('...')}..."

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from getpass import getuser
+from json import dumps
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from sentinel_project.gateway.provider_status import ProviderStatus, as_data, format_time, statuses
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
-from sentinel_project.gateway.providers.status import ProviderStatus, as_data, format_time, statuses
 from sessions_sticky.cli.errors import UNREACHABLE, WRONG_USAGE
 from sessions_sticky.cli.output import Output, Table
 
@@ -39,7 +39,8 @@ class Command(BaseCommand):
             self._act(Action(action), name)
         found = statuses()
         if json:
-            self.stdout.write(_json(found))
+            rows = {"providers": [as_data(each) for each in found]}
+            self.stdout.write(dumps(rows, default=datetime.isoformat))
         else:
             out = Output(self.stdout, self.stderr)  # type: ignore[arg-type]  # a wrapper of the stream
             Table(out, *TITLES, fold=True).add([_row(each) for each in found])
@@ -53,10 +54,6 @@ class Command(BaseCommand):
             raise CommandError(str(exc), returncode=WRONG_USAGE) from exc
         except ControlsUnavailable as exc:
             raise CommandError(str(exc), returncode=UNREACHABLE) from exc
-
-
-def _json(found: list[ProviderStatus]) -> str:
-    return json.dumps({"providers": [as_data(each) for each in found]}, default=datetime.isoformat)
 
 
 def _row(each: ProviderStatus) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ MIGRATION_LOCK = int.from_bytes(b"sentinel")
 class Command(BaseCommand):
     """Migrate and serve in one command."""
 
-    help = "Serve the gateway; without REDIS_URL together with a store of its own, which ends with the command."
+    help = "Serve the gateway. Without REDIS_URL it also runs an embedded store, which stops with the command."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments."""
@@ -77,7 +78,7 @@ class Command(BaseCommand):
                 ready=lambda: self._say(lines),
             )
             if not served:
-                raise CommandError("The gateway did not start; the reason is above")
+                raise CommandError("The gateway did not start: a worker failed, and logged its error above")
 
     def _migrate(self) -> None:
         with _one_at_a_time():
@@ -135,7 +136,9 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
     """Return the lines to print at the start; create the credentials of a demo."""
     address, port = listener.getsockname()[:2]
     site = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    lines = ["", f"Serving on {site}, Ctrl-C to stop", f"Store: {_without_password(_store_url())}"]
+    store = urlsplit(os.environ.get("REDIS_URL") or embedded.url(settings.DATA_DIR))
+    without_password = f"{store.scheme}://{store.netloc.rpartition('@')[2]}{store.path}"
+    lines = ["", f"Serving on {site}, Ctrl-C to stop", f"Store: {without_password}"]
     if not demo or (obstacle := _demo_obstacle(address)):
         if demo:
             lines.append(f"No demo credentials: {obstacle}")
@@ -143,14 +146,9 @@ def _introduction(listener: socket.socket, host: str, *, demo: bool) -> list[str
     kept = demo_credentials.ensure_credentials(settings.DATA_DIR / DEMO_FILE)
     password = f"password {kept.admin_password}" if kept.admin_password else "(password changed)"
     lines += [f"Admin: {site}/admin/ user {demo_credentials.ADMIN} {password}", "Try:"]
-    if (model := _first_model("chat")) is not None:
-        lines.append(_curl(site, kept.api_key, model))
-    if (model := _first_model("messages")) is not None:
-        lines.append(_claude(site, kept.api_key, model))
-    if (model := _first_model("responses")) is not None:
-        lines.append(_codex(site, kept.api_key, model))
-    if (model := _first_model("chat")) is not None:
-        lines.append(_opencode(site, kept.api_key, model))
+    for api, line in (("chat", _curl), ("messages", _claude), ("responses", _codex), ("chat", _opencode)):
+        models = (each.models[0] for each in settings.SENTINEL_PROVIDERS if api in each.apis)
+        lines.extend(line(site, kept.api_key, model) for model in islice(models, 1))
     return [*lines, ""]
 
 
@@ -164,10 +162,6 @@ def _demo_obstacle(address: str) -> str | None:
     if demo_credentials.is_in_use(settings.DATA_DIR / DEMO_FILE):
         return "the database has other users or API keys"
     return None
-
-
-def _first_model(api: str) -> str | None:
-    return next((provider.models[0] for provider in settings.SENTINEL_PROVIDERS if api in provider.apis), None)
 
 
 def _claude(site: str, api_key: str, model: str) -> str:
@@ -203,12 +197,3 @@ def _curl(site: str, api_key: str, model: str) -> str:
     }
     headers = ["-H", f"Authorization: Bearer {api_key}", "-H", "Content-Type: application/json"]
     return shlex.join(["curl", f"{site}{ROOT}/chat/completions", *headers, "-d", json.dumps(body)])
-
-
-def _store_url() -> str:
-    return os.environ.get("REDIS_URL") or embedded.url(settings.DATA_DIR)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -59,7 +59,7 @@ def test_only_the_sessions_of_a_stalled_server_wait_and_only_one_of_them(cluster
     assert took_seconds < 1
 
 
-def test_batch_raises_unavailable_but_runs_on_the_other_servers_when_one_is_gone(cluster: Cluster):
+def test_batch_raises_unavailable_but_runs_on_the_other_servers_when_one_is_down(cluster: Cluster):
     manager = SessionManager()
     manager.resolve(IDS[0], **PROPOSAL)
     gone = cluster.owner(keys.session(IDS[0]))
@@ -147,7 +147,7 @@ def test_next_caller_gets_its_own_answer_when_one_is_interrupted(cluster_url, se
 
 
 def hang_up(store):
-    """Close its connections, or some garbage collection meets their sockets before them, and warns: an error."""
+    """Close its connections; otherwise a garbage collection finds open sockets and warns, which is an error."""
     for node in store._servers._nodes.values():
         node._pool.disconnect()
 

@@ -25,12 +25,17 @@ from sessions_sticky.turns import FAILED
 logger = logging.getLogger(__name__)
 
 MINUTES = 5
-"""The figures are of so many minutes."""
+"""The period of the figures, in minutes."""
 
 
 class State(enum.StrEnum):
-    """How a provider is. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move."""
+    """The state of a provider. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move.
 
+
+    `UNKNOWN`: the store is unavailable, and this process has no failure of its own to report.
+    """
+
+    UNKNOWN = "unknown"
     HEALTHY = "healthy"
     SLOW = "slow"
     COOLING = "cooling"
@@ -56,7 +61,7 @@ class ProviderStatus(NamedTuple):
 
     `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
     `weight` is the configured one, `share` its part of the weights in force: 0 while `is_drained`. `in_flight` is of
-    this machine. `figures` None: the store does not tell.
+    this machine. `figures` None: the store cannot report them.
     """
 
     provider: Provider
@@ -81,20 +86,22 @@ class ProviderStatus(NamedTuple):
 
 def statuses() -> list[ProviderStatus]:
     """Return the status of every provider; without figures if the store is unavailable."""
-    health, numbers, in_flight = latest_health(), _figures(), metrics.in_flight()
+    (health, is_shared), numbers, in_flight = _latest_health(), _figures(), metrics.in_flight()
     current = configured()
     settings_of = controls.latest(provider.name for provider in current)
     drained = {name for name, found in settings_of.items() if Control.DRAIN in found}
     total = sum(provider.weight for provider in current if provider.name not in drained) or 1
+    found = [status(provider, health) for provider in current]
     return [
-        status(provider, health)._replace(
-            share=0.0 if provider.name in drained else provider.weight / total,
-            is_drained=provider.name in drained,
-            is_held=Control.HOLD in settings_of.get(provider.name, ()),
-            in_flight=in_flight.get(provider.name, 0),
-            figures=None if numbers is None else numbers.get(provider.name, Figures()),
+        each._replace(
+            state=each.state if is_shared or each.state is not State.HEALTHY else State.UNKNOWN,
+            share=0.0 if each.provider.name in drained else each.weight / total,
+            is_drained=each.provider.name in drained,
+            is_held=Control.HOLD in settings_of.get(each.provider.name, ()),
+            in_flight=in_flight.get(each.provider.name, 0),
+            figures=None if numbers is None else numbers.get(each.provider.name, Figures()),
         )
-        for provider in current
+        for each in found
     ]
 
 
@@ -118,13 +125,19 @@ def status(provider: Provider, health: Health) -> ProviderStatus:
 
 def latest_health() -> Health:
     """Return the newest states of the providers, from this process or the shared ones."""
+    return _latest_health()[0]
+
+
+def _latest_health() -> tuple[Health, bool]:
+    """Return the newest states of the providers, and whether those of other processes could be read."""
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
     known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
     try:
         health_sync.merge(known, health_sync.read(configured(), known.now))
-    except Exception as exc:  # each cache backend has errors of its own
+    except Exception as exc:  # cache backends raise different errors
         logger.warning("provider health could not be read: %s", type(exc).__name__)
-    return known
+        return known, False
+    return known, True
 
 
 def _state(provider: Provider, health: Health, since: float | None) -> State:

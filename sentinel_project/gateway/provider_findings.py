@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext as _
 
-from sentinel_project.gateway.providers.status import ProviderStatus, State, format_time, statuses
+from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time, statuses
 from sessions_sticky.queries.server_info import Finding, Level
 
 SUBJECT = "provider"
@@ -15,7 +15,11 @@ SUBJECT = "provider"
 def check_providers() -> Iterator[Finding]:
     """Yield a finding for each provider."""
     for status in statuses():
-        yield _finding(status)
+        if status.state is State.UNKNOWN:
+            message = _("The state of %s is not known without the session store") % status.provider.name
+            yield Finding(Level.WARNING, SUBJECT, message)
+        else:
+            yield _finding(status)
 
 
 def _finding(status: ProviderStatus) -> Finding:
@@ -25,7 +29,7 @@ def _finding(status: ProviderStatus) -> Finding:
         message = _("%(name)s has not answered since %(since)s (%(error)s)")
         message %= {"name": name, "since": since, "error": status.error}
         if status.state is State.LOST and not status.is_held:
-            message += ". " + _("Its conversations move for good with their next chat")
+            message += ". " + _("Its conversations move permanently with their next chat")
         return Finding(Level.ERROR, SUBJECT, message, _("Check the provider; see manage.py gateway providers"))
     if status.state is State.COOLING:
         message = _("%(name)s cools down (%(error)s)") % {"name": name, "error": status.error}

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import CLIENT_CLOSED_REQUEST, ApiError, outcome_of
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
 from sessions_sticky import Attempt, Turn, Usage
 from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
-
-if TYPE_CHECKING:
-    from sentinel_project.gateway.routing.plan import Plan
-    from sentinel_project.gateway.routing.result import RouteResult
 
 
 class TurnObserver:
