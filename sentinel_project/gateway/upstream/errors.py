@@ -121,7 +121,7 @@ def not_an_answer(provider: Provider) -> UpstreamFailure:
 def stream_error(provider: Provider, api: Api, text: bytes) -> UpstreamFailure:
     """Return the error that a provider reports with status 200: in the data of an event, or in a plain body.
 
-    It is never the request's own fault: another provider may answer.
+    Another provider may answer, even where the error blames the request (`is_of_request`).
     """
     answer = _json_object(text, provider.secrets)
     fields = api.provider_error(answer) or {}
