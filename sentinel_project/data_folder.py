@@ -30,7 +30,7 @@ def check_data_folder(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             f"Other users can read or change files in SENTINEL_DATA_DIR ({settings.DATA_DIR}): {names}.",
-            hint=f"Allow them nothing: chmod -R o= {settings.DATA_DIR}",
+            hint=f"Remove their access: chmod -R o= {settings.DATA_DIR}",
             id="sentinel.W001",
         )
     ]

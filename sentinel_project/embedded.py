@@ -136,7 +136,7 @@ def _private(folder: str) -> str:
         os.mkdir(folder, 0o700)
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise SystemExit(f"{folder} must be a folder that only you can enter: remove it, or set REDIS_URL")
+        raise SystemExit(f"{folder} must be a directory that only you can enter: remove it, or set REDIS_URL")
     return folder
 
 

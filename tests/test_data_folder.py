@@ -45,7 +45,7 @@ def test_check_names_files_when_others_can_read_or_write_them(folder: Path, mode
     assert warning.msg == (
         f"Other users can read or change files in SENTINEL_DATA_DIR ({folder}): db.sqlite3, metrics."
     )
-    assert warning.hint == f"Allow them nothing: chmod -R o= {folder}"
+    assert warning.hint == f"Remove their access: chmod -R o= {folder}"
 
 
 def test_check_names_three_files_when_there_are_more(folder: Path) -> None:

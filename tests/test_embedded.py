@@ -168,7 +168,7 @@ def test_url_ends_the_program_when_others_may_enter_the_short_folder(
         (tmp_path / "elsewhere").mkdir(0o700)
         short.symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(SystemExit, match=r"must be a folder that only you can enter"):
+    with pytest.raises(SystemExit, match=r"must be a directory that only you can enter"):
         embedded.url(tmp_path / ("d" * 120))
 
 

@@ -95,7 +95,7 @@ class Quota:
         """Return the error for a request over a limit."""
         limit = dict(self.limits.items)[measure]
         wait = 1 if measure == IN_FLIGHT else seconds_left()
-        message = f"The API key is limited to {RULES[measure].format(limit)}; ask again in {wait} s"
+        message = f"The API key is limited to {RULES[measure].format(limit)}; retry in {wait} s"
         headers = {"Retry-After": str(wait)} | self.headers()
         return KeyRefused(429, message, type="rate_limit_error", code=f"key_{measure}_limit", headers=headers)
 

@@ -32,11 +32,11 @@ def _finding(status: ProviderStatus) -> Finding:
             message += ". " + _("Its conversations move permanently with their next chat")
         return Finding(Level.ERROR, SUBJECT, message, _("Check the provider; see manage.py gateway providers"))
     if status.state is State.COOLING:
-        message = _("%(name)s cools down (%(error)s)") % {"name": name, "error": status.error}
+        message = _("%(name)s is cooling down (%(error)s)") % {"name": name, "error": status.error}
         return Finding(Level.WARNING, SUBJECT, message, _("Check its limits"))
     if status.state is State.SLOW:
         hint = _("Its requests go elsewhere; check the provider")
-        return Finding(Level.WARNING, SUBJECT, _("%s begins its streams too late") % name, hint)
+        return Finding(Level.WARNING, SUBJECT, _("%s begins its streams too slowly") % name, hint)
     if not status.takes_new:
         return Finding(Level.NOTE, SUBJECT, _("%s takes no new conversations") % name)
     if status.is_held:

@@ -28,7 +28,7 @@ class Unavailable(APIException):
 class ProviderSerializer(serializers.Serializer[Any]):
     """The state of a provider. Rates, times and shares are of the last 5 minutes, null if not known."""
 
-    name = serializers.CharField(help_text="Name in the file of providers.")
+    name = serializers.CharField(help_text="Name in the providers file.")
     models = serializers.ListField(child=serializers.CharField(), help_text="Models that it serves.")
     state = serializers.ChoiceField(
         [str(state) for state in State],
@@ -36,7 +36,7 @@ class ProviderSerializer(serializers.Serializer[Any]):
     )
     failing_since = serializers.DateTimeField(allow_null=True, help_text="First failure since its last answer.")
     error = serializers.CharField(allow_blank=True, help_text="Last error, empty while it is healthy.")
-    cooling_models = serializers.ListField(child=serializers.CharField(), help_text="Models that alone cool down.")
+    cooling_models = serializers.ListField(child=serializers.CharField(), help_text="Models that cool down alone.")
     next_try_at = serializers.DateTimeField(allow_null=True, help_text="End of the cooldown.")
     seconds_left = serializers.IntegerField(help_text="Seconds until the end of the cooldown, 0 without one.")
     weight = serializers.FloatField(help_text="Configured weight.")

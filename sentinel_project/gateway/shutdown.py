@@ -73,7 +73,7 @@ class Stopping:
         """Return the error for a request whose time is over. Takes back the cancellation that led here."""
         cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
         headers = {"Retry-After": "1", "Connection": "close"}
-        message = "The gateway is being restarted; ask again"
+        message = "The gateway is being restarted; send the request again"
         return ApiError(503, message, type="service_unavailable", code="gateway_restarting", headers=headers)
 
     def end_chats(self) -> None:

@@ -87,7 +87,7 @@ def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResp
     routes = registry.routes()
     known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
     context = {
-        "title": _("Move all sessions of a provider"),
+        "title": _("Move all sessions"),
         "form": form,
         "providers": sorted({route[0] for route in known}),
         "models": sorted({route[1] for route in known}),

@@ -149,7 +149,7 @@ class _Doctor:
             return
         level = Level.ERROR if missing else None
         message = gettext("the Redis user lacks %s") % " ".join(missing)
-        message = message if missing else gettext("the Redis user has all that are needed")
+        message = message if missing else gettext("the Redis user has all rights that are needed")
         self._add(level, "rights", message, gettext(GRANT))
 
     def _server(self) -> None:

@@ -285,14 +285,14 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     (level, message), slow = found()
     assert (level, message[:29]) == ("error", "north has not answered since ")
     assert message.endswith(" UTC (HTTP 503)")
-    assert slow == ("warning", "south begins its streams too late")
+    assert slow == ("warning", "south begins its streams too slowly")
     routing.health.failed("south", "model-a", Failure(Cools.MODEL, error="HTTP 429"))
     state = routing.health.states["north"][PROVIDER]
     lost = type(state)(failures=3, failing_since=0, failed_at=100, unanswered_since=0, error="x")
     routing.health.states["north"][PROVIDER] = lost
     (_, message), limited = found()
     assert message.endswith("(x). Its conversations move permanently with their next chat")
-    assert limited == ("warning", "south cools down (HTTP 429)")
+    assert limited == ("warning", "south is cooling down (HTTP 429)")
 
 
 @pytest.mark.parametrize("path", [PAGE, f"{CHANGE}?provider=north&action=hold"])

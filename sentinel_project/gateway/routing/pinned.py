@@ -51,7 +51,7 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
     if not able:
         raise unknown_model(model)
     make = partial(Plan, identity, owner, api, is_pinned=True)
-    candidates = [provider for provider in able if not routing.health.is_cooling(provider.name, model)]
+    candidates = routing.eligible(able, model)
     if not candidates:
         raise unavailable(model, routing.seconds_left(able, model), is_pinned=True)
     if identity.session_id is None or not identity.binds:

@@ -18,14 +18,7 @@ from sentinel_project.gateway.routing import binding, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.reasons import Spill
 from sentinel_project.gateway.routing.warmth import Decision, Warmth
-from sessions_sticky import (
-    Outcome,
-    Session,
-    SessionManager,
-    SessionStoreUnavailable,
-    rendezvous,
-    sessions,
-)
+from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, rendezvous, sessions
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Probe the providers that fail for signs of life."""
+"""Probe the providers that are failing, to find out whether they answer again."""
 
 from __future__ import annotations
 
