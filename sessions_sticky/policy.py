@@ -14,6 +14,7 @@ from sessions_sticky import keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
+from sessions_sticky.index_entries import IndexEntries
 from sessions_sticky.recording import record_move, record_turns
 from sessions_sticky.session import (
     Entry,
@@ -27,7 +28,6 @@ from sessions_sticky.session import (
     readable,
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
-from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
 from sessions_sticky.stores.trail import Recorded
@@ -51,6 +51,7 @@ class Policy:
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._seen = store.last_seen
+        self._index_entries = IndexEntries(store, send, ttl_seconds)
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -75,18 +76,16 @@ class Policy:
         check_target(provider)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, owner)
-        former = None
         if replace:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
-            former = readable(conversation_id, raw)
+            if former := readable(conversation_id, raw):
+                await self._index_entries.replace(former, session)
         else:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
-        if conf.index and former is not None and index.zsets(former) != index.zsets(session):
-            await self._refresh(session, session.to_json(), former)
         self._seen.remember(session, asked_at, conf.last_seen_size)
-        self._mark_refreshed(session)
+        self._index_entries.mark(session)
         _log("created", conversation_id)
         await self._send_signal(session_created, session=session, actor=self._actor)
         return session
@@ -97,7 +96,7 @@ class Policy:
         raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
         session = readable(conversation_id, raw)
         if session is not None:
-            await self._refresh_when_due(session, raw)
+            await self._index_entries.refresh_when_due(session, raw)
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
@@ -128,7 +127,7 @@ class Policy:
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
-            await self._refresh_when_due(bound, raw, remembered)
+            await self._index_entries.refresh_when_due(bound, raw, remembered)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
@@ -234,35 +233,12 @@ class Policy:
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             found = await self._send(request)
             if found is None:
-                self._mark_refreshed(proposal)
+                self._index_entries.mark(proposal)
                 return proposal, True
             if winner := readable(proposal.id, found):
                 return winner, False
             unreadable = found
         raise SessionStoreUnavailable(f"The session store returned {MAX_UNREADABLE} unreadable values in a row")
-
-    async def _refresh_when_due(self, session: Session, raw: bytes | None, seen: Session | None = None) -> None:
-        """Update the index entries, unless this process has done so in the last minute.
-
-        `raw` differs from `session` if another process has just bound and indexed it.
-        """
-        tracker = self._store.refresh_tracker
-        is_kept = self._store.has_index and (conf.index or conf.history_length)  # its history must live as long
-        if is_kept and tracker.needs_refresh(session.id, time.monotonic()):
-            self._mark_refreshed(session)
-            await self._refresh(session, raw, seen)
-
-    async def _refresh(self, session: Session, raw: bytes | None, before: Session | None) -> None:
-        """Update the index entries; log a failure, because the session is bound."""
-        try:
-            ttl = self._ttl_seconds
-            await self._send(index.refresh(session, ttl * 1000, ttl, raw=raw or b"", before=before))
-        except SessionStoreUnavailable as exc:
-            self._store.outages.log(exc, "index not refreshed: %s", exc)
-
-    def _mark_refreshed(self, session: Session) -> None:
-        if self._store.has_index:
-            self._store.refresh_tracker.mark(session.id, time.monotonic())
 
 
 def _proposal(conversation_id: str, provider: str, model: str, owner: str) -> Session:

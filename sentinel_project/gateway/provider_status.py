@@ -31,7 +31,6 @@ MINUTES = 5
 class State(enum.StrEnum):
     """The state of a provider. `COOLING`: it reached a limit; `FAILING`: no answer; `LOST`: conversations move.
 
-
     `UNKNOWN`: the store is unavailable, and this process has no failure of its own to report.
     """
 
