@@ -106,7 +106,9 @@ class Policy:
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(owner)
         asked_at = time.monotonic()
-        remembered = self._seen.recall(conversation_id, asked_at - self._ttl_seconds)
+        not_before = asked_at - self._ttl_seconds
+        remembered = self._seen.recall(conversation_id, not_before)
+        proposal = None
         try:
             raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
             bound, outcome = readable(conversation_id, raw), Outcome.HIT
@@ -122,7 +124,12 @@ class Policy:
             if conf.on_store_error == "raise":
                 raise
             self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
-            bound, outcome = self._without_store(conversation_id, provider, model, owner, asked_at), Outcome.DEGRADED
+            bound, outcome = proposal or remembered, Outcome.DEGRADED
+            if bound is None:
+                bound = self._seen.recall_proposal(conversation_id, owner, not_before)
+                bound = bound or _proposal(conversation_id, provider, model, owner)
+            # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
+            self._seen.remember(bound, asked_at, conf.last_seen_size, is_stored=bound is remembered)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
@@ -134,28 +141,11 @@ class Policy:
         return Resolution(bound, outcome)
 
     async def _restorable(self, remembered: Session | None) -> Session | None:
-        """Return a remembered session that the store has lost (restart, failover); forget one that was deleted."""
+        """Return a remembered session that the store has lost (restart, failover); None if it was deleted."""
         if remembered is None:
             return None
         marker = await self._send(self._store.read(keys.deleted(remembered.id)))
-        if remembered.created_at > restorable_from(marker):
-            return remembered
-        self._seen.forget(remembered.id)
-        return None
-
-    def _without_store(self, conversation_id: str, provider: str, model: str, owner: str, asked_at: float) -> Session:
-        """Return the session that the store had when last seen, else what was proposed first since it is unavailable.
-
-        A mere proposal is used until the store is back and never restored: the id may now be bound for another owner.
-        """
-        not_before = asked_at - self._ttl_seconds
-        if stored := self._seen.recall(conversation_id, not_before):
-            self._seen.remember(stored, asked_at, conf.last_seen_size)
-            return stored
-        proposed = self._seen.recall_proposal(conversation_id, owner, not_before)
-        proposed = proposed or _proposal(conversation_id, provider, model, owner)
-        self._seen.remember(proposed, asked_at, conf.last_seen_size, is_stored=False)
-        return proposed
+        return remembered if remembered.created_at > restorable_from(marker) else None
 
     async def rebind(self, session: Session, provider: str, model: str, reason: str) -> Session:
         """Move the session by compare-and-set."""

@@ -218,7 +218,7 @@ class Trail(msgspec.Struct, frozen=True):
 
 
 def check_turn(turn: Turn) -> None:
-    """Raise `InvalidSession` unless a turn's values are of the types and in the ranges that can be stored."""
+    """Raise `InvalidSession` unless a turn can be stored, and `InvalidConversationId` for an invalid id."""
     try:
         _DECODER.decode(_ENCODER.encode(turn))
     except (msgspec.MsgspecError, TypeError, UnicodeError) as exc:

@@ -30,31 +30,9 @@ REFUSED = {
 }
 REFUSED_OF_CLIENTS = {**REFUSED, **dict.fromkeys(OF_A_CLIENT, "it names the client's account, not the operator's")}
 
-_OTHER_FIELDS = frozenset(
-    {
-        *(
-            "model",
-            "messages",
-            "input",
-            "prompt",
-            "system",
-            "instructions",
-            "stream",
-            "stream_options",
-            "store",
-            "tools",
-        ),
-        *(
-            "max_tokens",
-            "metadata",
-            "conversation_id",
-            "conversation",
-            "previous_response_id",
-            "container",
-            "background",
-        ),
-    }
-)
+_PROMPT_FIELDS = ("model", "messages", "input", "prompt", "system", "instructions", "tools", "max_tokens", "container")
+_STATE_FIELDS = ("conversation_id", "conversation", "previous_response_id", "store", "metadata")
+_OTHER_FIELDS = (*_PROMPT_FIELDS, *_STATE_FIELDS, "stream", "stream_options", "background")
 """Fields of requests that are not cache hints: with the hint in `stream` every plain request would be refused."""
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]{0,4094}[!-~])?")
