@@ -27,7 +27,7 @@ from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 
-BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
+BOUND_SECONDS = 4 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
 
 
