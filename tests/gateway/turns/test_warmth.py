@@ -66,6 +66,17 @@ def all_bound_to_north() -> list[Conversation]:
     return [Conversation(name) for name in NAMES]
 
 
+async def interrupt(upstream, conversations: list[Conversation]) -> None:
+    """Let each conversation have two turns, then one elsewhere while its provider is down; return when it has cooled."""
+    for each in [*conversations, *conversations]:
+        await each.turn()
+    upstream.kill()
+    for each in conversations:
+        assert (await each.turn())[1] == "spilled"
+    upstream.start()
+    await asyncio.sleep(0.4)
+
+
 async def cold_turns() -> dict[str, int]:
     """Return how many turns of each conversation, but its first, read nothing from a cache."""
     trails = [await sessions.atrail(name) for name in NAMES]
@@ -120,13 +131,7 @@ async def test_conversations_return_when_their_provider_came_back_warm(patient):
     north, _ = patient
     conversations = all_bound_to_north()
     async with flushing():
-        for each in [*conversations, *conversations]:
-            await each.turn()
-        north.kill()
-        for each in conversations:
-            assert (await each.turn())[1] == "spilled"
-        north.start()
-        await asyncio.sleep(0.4)
+        await interrupt(north, conversations)
         assert await conversations[0].turn() == (200, "spilled", "south")
         await asyncio.sleep(2 * rules.SHARE_SECONDS)
         assert [await each.turn() for each in conversations] == [(200, "hit", "north")] * 8
@@ -140,13 +145,7 @@ async def test_conversations_that_wait_elsewhere_do_not_prolong_the_doubt(patien
     north, _ = patient
     conversations = all_bound_to_north()
     async with flushing():
-        for each in [*conversations, *conversations]:
-            await each.turn()
-        north.kill()
-        for each in conversations:
-            assert (await each.turn())[1] == "spilled"
-        north.start()
-        await asyncio.sleep(0.4)
+        await interrupt(north, conversations)
         for _ in range(7):
             assert await conversations[0].turn() == (200, "spilled", "south")
             await asyncio.sleep(0.2)
