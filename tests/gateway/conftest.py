@@ -15,6 +15,7 @@ from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.warmth import Warmth
+from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import sessions
 from tests.gateway.asgi import OWNERS
 from tests.gateway.live import LiveGateway
@@ -88,6 +89,7 @@ def gateway(
     monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
     monkeypatch.setattr(routing, "load", Load())
     monkeypatch.setattr(routing, "warmth", Warmth())
+    recorder._queue.clear()  # of the turns of other tests
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings
 

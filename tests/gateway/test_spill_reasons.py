@@ -36,7 +36,6 @@ def begins_late(exchange: Exchange) -> None:
 async def test_reason_is_in_header_log_and_trail(
     bound_to_north: str, north: Upstream, south: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder._queue.clear()  # of the turns of other tests
     north.then(fails(429))
     calls = [await say(bound_to_north) for _ in range(2)]
     assert [reason_of(call) for call in calls] == [("spilled", Spill.FAILED), ("spilled", Spill.COOLING)]

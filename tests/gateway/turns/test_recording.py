@@ -36,11 +36,6 @@ ANTHROPIC = [("anthropic-version", "2023-06-01")]
 ALL_APIS = ("chat", "responses", "messages")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_queued():
-    recorder._queue.clear()
-
-
 @pytest.fixture
 def everywhere(accounts, gateway):
     """Both accounts speak every API, and every turn is priced."""

@@ -36,7 +36,6 @@ NAMES = [f"conv-{number}" for number in range(8)]
 
 @asynccontextmanager
 async def flushing():
-    recorder._queue.clear()
     task = asyncio.create_task(recorder.flush_forever())
     await asyncio.sleep(0)
     try:
@@ -67,7 +66,7 @@ def all_bound_to_north() -> list[Conversation]:
 
 
 async def interrupt(upstream, conversations: list[Conversation]) -> None:
-    """Let each conversation have two turns, then one elsewhere while its provider is down; return when it has cooled."""
+    """Have two turns of each conversation, and one elsewhere while the provider is down; return when it has cooled."""
     for each in [*conversations, *conversations]:
         await each.turn()
     upstream.kill()
