@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -78,13 +79,24 @@ class Clients:
         asked = [(each, worker) for each in ids for worker in workers or range(len(self._urls))]
         return await asyncio.gather(*(ask(*each) for each in asked))
 
-    async def load(self, ids: Sequence[str], *, seconds: float, rate: int = 200, **fields: Any) -> list[Reply]:
-        """Send `rate` requests a second, whatever becomes of them; conversations and workers take turns."""
+    async def load(
+        self, ids: Sequence[str], *, seconds: float, rate: int = 200, one_at_a_time: bool = False, **fields: Any
+    ) -> list[Reply]:
+        """Send `rate` requests a second, whatever becomes of them; conversations and workers take turns.
+
+        With `one_at_a_time` a conversation waits for its answer before its next request, as people do.
+        """
         began, tasks = time.monotonic(), []
+        answered = {each: asyncio.Lock() for each in ids} if one_at_a_time else {}
+
+        async def ask(conversation_id: str, worker: int) -> Reply:
+            async with answered.get(conversation_id, nullcontext()):
+                return await self.ask(conversation_id, worker, **fields)
+
         for number in range(round(seconds * rate)):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
             turn, at = divmod(number, len(ids))
-            tasks.append(asyncio.create_task(self.ask(ids[at], (turn + at) % len(self._urls), **fields)))
+            tasks.append(asyncio.create_task(ask(ids[at], (turn + at) % len(self._urls))))
         return list(await asyncio.gather(*tasks))
 
 
