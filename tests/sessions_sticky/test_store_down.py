@@ -9,6 +9,7 @@ from threading import Thread
 from typing import ClassVar
 
 import pytest
+from django.core.cache import cache
 from django.core.cache.backends.locmem import LocMemCache
 
 from sessions_sticky import (
@@ -215,10 +216,11 @@ def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_p
     folder = tmp_path / "kept"
     backend = "django.core.cache.backends.filebased.FileBasedCache"
     settings.CACHES = {"default": {"BACKEND": backend, "LOCATION": str(folder)}}
+    assert cache.get("conv-123") is None  # without a cache here, each event loop makes one, which fails otherwise
     assert call("get", "conv-123") is None
     folder.rmdir()
     folder.touch()
-    with pytest.raises(SessionStoreUnavailable, match=r"NotADirectoryError|FileExistsError"):  # an old cache, a new one
+    with pytest.raises(SessionStoreUnavailable, match="NotADirectoryError"):
         call("get", "conv-123")
     assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
