@@ -174,30 +174,37 @@ TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": 
 
 
 @pytest.mark.parametrize(
-    ("headers", "fields", "source"),
+    ("headers", "fields", "source", "client_id"),
     [
-        ({"X-My-Chat-Id": "a", "X-Session-Id": "b"}, {}, "header.x-my-chat-id"),
-        ({"X-Session-Id": "a"}, {"metadata": {"session_id": "b"}}, "header.x-session-id"),
-        ({}, {"metadata": {"session_id": "b"}}, "body.metadata.session_id"),
-        ({"X-Session-Id": "a"}, {"conversation_id": "c"}, "body.conversation_id"),
-        ({}, {"messages": TURNS}, "content"),
-        ({}, {"metadata": "text"}, "none"),
+        ({"X-My-Chat-Id": "a", "X-Session-Id": "b"}, {}, "header.x-my-chat-id", "a"),
+        ({"X-Session-Id": "a"}, {"metadata": {"session_id": "b"}}, "header.x-session-id", "a"),
+        ({}, {"metadata": {"session_id": "b"}}, "body.metadata.session_id", "b"),
+        ({"X-Session-Id": "a"}, {"conversation_id": "c"}, "body.conversation_id", "c"),
+        ({}, {"messages": TURNS}, "content", None),
+        ({}, {"metadata": "text"}, "none", None),
     ],
 )
 def test_id_of_the_page_is_that_of_the_command(
     headers: dict[str, str],
     fields: dict[str, Any],
     source: str,
+    client_id: str | None,
     identity_page: dict[str, Any],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     body = {"model": "gpt-5", **fields}
     found = identity_page["conversation_of"](headers, body, "ada")
-    assert found.source == source
+    assert (found.source, found.client_id) == (source, client_id)
     (tmp_path / "request.json").write_text(json.dumps({"headers": headers, "body": body}))
     call_command("sessions", "identify", str(tmp_path / "request.json"), owner="ada", json=True)
     assert json.loads(capsys.readouterr().out)["session_id"] == found.session_id
+
+
+def test_session_id_of_the_page_is_a_named_id_or_none_without_one(identity_page: dict[str, Any]) -> None:
+    find = identity_page["conversation_of"]
+    assert find({}, {"model": "gpt-5", "conversation_id": "c"}, "ada").session_id == "c"
+    assert find({}, {"model": "gpt-5", "metadata": "text"}, "ada").session_id is None
 
 
 async def test_route_of_the_page_is_kept_by_conversations_and_not_by_first_requests(
