@@ -70,6 +70,15 @@ def test_delete_unchanged_deletes_the_same_session_in_another_encoding(
     assert manager.get_raw("conv-1") is None
 
 
+@on_redis
+def test_delete_unchanged_marks_a_session_in_another_encoding_as_deleted(
+    call: Call, raw: redis.Redis, plant: Plant
+) -> None:
+    plant(keys.session("conv-1"), b" " + sample("conv-1").to_json())
+    call("delete_unchanged", sample("conv-1"))
+    assert raw.exists(keys.deleted("conv-1"))
+
+
 @on_comparing
 @pytest.mark.parametrize("same", [False, True])
 def test_delete_unchanged_never_removes_what_was_bound_between_looking_and_removing(
