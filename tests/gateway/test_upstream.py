@@ -137,7 +137,7 @@ async def test_chat_answers_502_when_the_provider_breaks_off_a_plain_answer(only
     only_north.then(breaks_off(b'{"id": '))
     answer = await ask(chat())
     assert answer.status == 502
-    assert "closed the connection" in answer.error["message"]
+    assert answer.error["message"] == "Provider 'north' closed the connection before the end of its answer"
 
 
 @streaming

@@ -88,7 +88,7 @@ async def test_stream_that_breaks_after_content_ends_with_a_numbered_error_event
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     last = found[-1]
     assert (last["type"], last["code"], last["param"]) == ("error", "upstream_unreachable", None)
-    assert "closed the connection" in last["message"]
+    assert "closed the connection before the end of its answer" in last["message"]
     assert last["error"]["message"] == last["message"]
 
 
