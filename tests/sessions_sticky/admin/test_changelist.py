@@ -216,8 +216,8 @@ def test_list_shows_no_controls_to_change_when_the_user_may_only_view(
     login: Callable[..., Client], session_cache: redis.Redis
 ) -> None:
     sessions.create("conv-1", **PROPOSED)
-    text = login("view").get(BASE).text
-    for name in ("formaction", 'name="selected"', 'name="all"', "Delete", "Move…"):
+    text = login("view").get(BASE).text.replace(">Move all</a>", "")  # the link to a page that shows a form
+    for name in ("formaction", 'name="selected"', 'name="all"', "Delete", "Move"):
         assert name not in text
 
 
