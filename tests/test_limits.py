@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.gateway.asgi import request_lines
+
 LIMIT = 1024
 PATHS = ["/v1/chat/completions", "/healthz", "/admin/login/", "/api/sessions/", "/nothing"]
 
@@ -78,8 +80,7 @@ async def test_refusal_has_a_request_id_and_a_log_line_when_it_is_a_chats(caplog
             assert client.headers[b"x-request-id"] == b"from-outside"
     finally:
         requests.removeHandler(caplog.handler)
-    lines = [json.loads(record.getMessage()) for record in caplog.records if record.name == requests.name]
-    assert [(line["request_id"], line["status"]) for line in lines] == 2 * [("from-outside", 413)]
+    assert [(line["request_id"], line["status"]) for line in request_lines(caplog)] == 2 * [("from-outside", 413)]
 
 
 async def test_request_is_let_through_when_it_is_at_the_limit() -> None:

@@ -6,9 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sentinel_project.gateway.handler import GatewayHandler
+
+if TYPE_CHECKING:
+    import pytest
 
 KEY, OTHER_KEY = "sk-sentinel-of-ann", "sk-sentinel-of-ben"
 OWNERS = {KEY: "ann", OTHER_KEY: "ben"}
@@ -140,6 +143,11 @@ async def say(conversation_id: str, **fields: Any) -> Call:
 def outcome_of(call: Call) -> tuple[int, str, str]:
     """Return the status, the outcome and the provider of a chat."""
     return call.status, call.headers["x-session-outcome"], call.headers["x-session-provider"]
+
+
+def request_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Return the lines of requests in the captured log."""
+    return [json.loads(each.message) for each in caplog.records if each.name == "sentinel_project.requests"]
 
 
 async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:

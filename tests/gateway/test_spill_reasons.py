@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.routing.reasons import LOST, Spill
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import SessionStoreUnavailable, sessions
-from tests.gateway.asgi import Call, say, until
+from tests.gateway.asgi import Call, request_lines, say, until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Exchange, answers, fails
 
@@ -40,8 +39,7 @@ async def test_reason_is_in_header_log_and_trail(
     calls = [await say(bound_to_north) for _ in range(2)]
     assert [reason_of(call) for call in calls] == [("spilled", Spill.FAILED), ("spilled", Spill.COOLING)]
     assert not any("x-session-rebind-reason" in call.headers for call in calls)
-    lines = [json.loads(each.message) for each in caplog.records if each.name == "sentinel_project.requests"]
-    assert [line["reason"] for line in lines] == [Spill.FAILED, Spill.COOLING]
+    assert [line["reason"] for line in request_lines(caplog)] == [Spill.FAILED, Spill.COOLING]
     await recorder.flush()
     assert [turn.reason for turn in (await sessions.atrail(bound_to_north)).turns] == [Spill.FAILED, Spill.COOLING]
 

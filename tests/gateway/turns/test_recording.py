@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import logging
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +17,7 @@ from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
-from tests.gateway.asgi import Call, ask, chat, outcome_of, say, until
+from tests.gateway.asgi import Call, ask, chat, outcome_of, request_lines, say, until
 from tests.gateway.upstreams import breaks_off, fails
 
 TEXT = "a long text " * 1_000
@@ -44,11 +43,6 @@ def everywhere(accounts, gateway):
         msgspec.structs.replace(each, apis=ALL_APIS, prices=prices) for each in gateway.SENTINEL_PROVIDERS
     )
     return accounts
-
-
-def lines_of(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """The lines of the requests in the log."""
-    return [json.loads(record.message) for record in caplog.records if record.name == "sentinel_project.requests"]
 
 
 async def turn(path: str, conversation_id: str = "conv-1", **fields) -> Call:
@@ -130,7 +124,7 @@ async def test_outcome_of_an_error_is_the_same_everywhere(
     with caplog.at_level(logging.INFO, "sentinel_project.requests"):
         answered = await say(bound_to_north, stream=stream)
     await recorder.flush()
-    (line,) = lines_of(caplog)
+    (line,) = request_lines(caplog)
     (recorded,) = (await sessions.atrail(bound_to_north)).turns
     assert (line["status"], line["outcome"], line["provider"]) == (status, outcome, "north")
     assert outcome_of(answered) == (status, outcome, "north")
@@ -144,7 +138,7 @@ async def test_log_has_the_outcome_when_no_provider_is_asked(gateway, bound_to_n
         await say(bound_to_north)
         await say("conv-2", model="unknown")
         await ask({"model": 1})
-    assert [(line["status"], line.get("outcome")) for line in lines_of(caplog)] == [
+    assert [(line["status"], line.get("outcome")) for line in request_lines(caplog)] == [
         (429, "unanswered"),
         (404, "refused"),
         (400, None),
@@ -180,7 +174,7 @@ async def test_turn_whose_client_left_is_recorded(gateway, bound_to_north, north
     await recorder.flush()
     (recorded,) = (await sessions.atrail(bound_to_north)).turns
     assert (recorded.outcome, recorded.status) == ("left", 499)
-    assert [(line["outcome"], line["status"]) for line in lines_of(caplog)] == [("left", 499)]
+    assert [(line["outcome"], line["status"]) for line in request_lines(caplog)] == [("left", 499)]
 
 
 async def test_requests_that_compute_no_answer_are_no_turns(everywhere):
