@@ -90,9 +90,7 @@ def test_bulk_buttons_move_what_matches(ada: Client, moved: Any) -> None:
 
 
 def test_operation_page_moves_back_what_it_moved(ada: Client, moved: Any) -> None:
-    ada.post(
-        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
-    )
+    ada.post(f"{BASE}move-all/", MOVE_ALL)
     wait_for_jobs()
     (job,) = jobs.recent()
     page = ada.get(f"{OPERATIONS}{job.key}/")
@@ -163,9 +161,7 @@ def test_operations_show_end_actor_and_reason(ada: Client, moved: Any) -> None:
 
 
 def test_recent_actions_lead_to_the_operation(ada: Client, moved: Any) -> None:
-    ada.post(
-        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
-    )
+    ada.post(f"{BASE}move-all/", MOVE_ALL)
     wait_for_jobs()
     entry = LogEntry.objects.get()
     assert entry.object_repr == "move sessions of provider 'south' to 'west': r"
@@ -217,9 +213,7 @@ def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis) -> None:
-    ada.post(
-        f"{BASE}move-all/", {"from_provider": "south", "from_model": "", "provider": "west", "model": "", "reason": "r"}
-    )
+    ada.post(f"{BASE}move-all/", MOVE_ALL)
     wait_for_jobs()
     (job,) = jobs.recent()
     event, url = ada.get(EVENTS).context["rows"][0]

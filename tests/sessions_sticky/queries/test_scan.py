@@ -152,9 +152,9 @@ def test_rebind_all_moves_a_session_that_changed_its_route_during_a_pass(manager
 
 @on_real
 def test_scan_yields_nothing_when_there_is_no_session(manager):
-    assert list(iter(manager.all())) == list(iter(manager.filter(provider="openai", owner="missing"))) == []
+    assert list(manager.all()) == list(manager.filter(provider="openai", owner="missing")) == []
     fill(manager, 1)
-    assert [entry.session.id for entry in iter(manager.filter(provider="openai", owner="user-456"))] == ["conv-0"]
+    assert [entry.session.id for entry in manager.filter(provider="openai", owner="user-456")] == ["conv-0"]
 
 
 @on_real
@@ -162,5 +162,5 @@ def test_scan_yields_a_session_once_when_it_has_an_entry_in_a_wrong_place(manage
     fill(manager, 2)
     raw.zadd(keys.index_routes(), {keys.route_name("openai", "gpt-5"): 4e9})
     raw.zadd(keys.route("openai", "gpt-5"), {"conv-0": 4e9})
-    assert sorted(entry.session.id for entry in iter(manager.filter(provider="openai"))) == ["conv-0", "conv-1"]
+    assert sorted(entry.session.id for entry in manager.filter(provider="openai")) == ["conv-0", "conv-1"]
     assert not raw.exists(keys.route("openai", "gpt-5"))
