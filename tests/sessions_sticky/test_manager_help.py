@@ -16,10 +16,13 @@ def async_forms(owner: type) -> list[tuple[type, str]]:
 
 
 @pytest.mark.parametrize(("owner", "name"), async_forms(SessionManager) + async_forms(SessionQuery))
-def test_async_form_has_the_signature_of_its_method_and_names_it(owner: type, name: str) -> None:
+def test_async_form_has_the_signature_of_its_method_and_names_or_describes_it(owner: type, name: str) -> None:
     method, form = getattr(owner, name[1:]), getattr(owner, name)
     assert inspect.signature(form) == inspect.signature(method)
-    assert f"`{name[1:]}`" in inspect.getdoc(form)
+    doc, summary = inspect.getdoc(form), inspect.getdoc(method).partition("\n")[0]
+    if doc != f"Async form of `{name[1:]}`.":
+        assert doc.startswith(f"{summary}\n")
+        assert doc.endswith(f"\n\nAsync form of `{name[1:]}`; runs in a thread.")
 
 
 def test_help_describes_every_method_when_asked_for_the_default_manager() -> None:
