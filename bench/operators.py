@@ -180,7 +180,7 @@ def _cursor(client: Any, filters: dict[str, str], share: float) -> dict[str, str
         return None
     rank = int(sessions.all().count() * min(share, 1 - 60 / number))  # a whole page is to be left
     ((member, score),) = client.zrevrange(keys.index_all(), rank, rank, withscores=True)
-    at = Cursor(matching[:3], f"{score:.0f}", member.decode())
+    at = Cursor(matching.indexed, f"{score:.0f}", member.decode())
     return {"cursor": str(at)}
 
 

@@ -230,8 +230,9 @@ def addresses(transport: asyncio.BaseTransport) -> dict[str, Any]:
 
 def _address(name: Any) -> tuple[str, int | None] | None:
     """Return an ASGI address of a socket's name: a path for a Unix socket, of which the client's is empty."""
-    path = (name, None) if name else None
-    return name[:2] if isinstance(name, tuple) else path
+    if isinstance(name, tuple):
+        return name[:2]
+    return (name, None) if name else None
 
 
 def asgi_scope(request: Request, about: dict[str, Any]) -> dict[str, Any]:

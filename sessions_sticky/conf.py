@@ -5,7 +5,6 @@ This is the only module that reads and validates Django settings; the system che
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache, partial
@@ -25,6 +24,7 @@ from sessions_sticky.setting_values import (
     check_identity,
     check_prefix,
     check_ttl_seconds,
+    similar_name,
 )
 
 MAX_NUMBER = 2**31 - 1
@@ -209,7 +209,7 @@ def unknown_options() -> dict[str, str | None]:
     """Return unknown keys of `SESSIONS_STICKY`, each with a similar known key or None."""
     options = getattr(settings, "SESSIONS_STICKY", {})
     unknown = [key for key in options if key not in DEFAULTS] if isinstance(options, dict) else []
-    return {key: next(iter(difflib.get_close_matches(str(key).upper(), DEFAULTS)), None) for key in unknown}
+    return {key: similar_name(str(key).upper(), DEFAULTS) for key in unknown}
 
 
 conf = Conf()
@@ -224,8 +224,8 @@ def check_target(provider: str) -> None:
     """Raise `UnknownProvider` unless sessions may be created on a provider and moved to it."""
     known = conf.providers
     if known is not None and not is_target(provider):
-        similar = difflib.get_close_matches(provider, known, n=1)
-        hint = f" Did you mean {similar[0]!r}?" if similar else ""
+        similar = similar_name(provider, known)
+        hint = f" Did you mean {similar!r}?" if similar else ""
         raise UnknownProvider(f"Unknown provider {provider!r}: must be one of {', '.join(sorted(known))}.{hint}")
 
 

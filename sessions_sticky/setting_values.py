@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 DEFAULT_TTL_SECONDS = 86_400
@@ -37,6 +38,11 @@ def check_prefix(value: object) -> str:
     return value
 
 
+def similar_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one resembles most; None if none does."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
 def check_identity(options: object) -> dict[str, Any]:
     """Return `SESSIONS_STICKY["IDENTITY"]` with its key as bytes; raise `ValueError`, whose text follows its name.
 
@@ -45,8 +51,8 @@ def check_identity(options: object) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ValueError(f" must be a dict, not {type(options).__name__}")
     for unknown in options.keys() - set(IDENTITY_OPTIONS):
-        similar = difflib.get_close_matches(str(unknown), IDENTITY_OPTIONS, n=1)
-        hint = f"; did you mean {similar[0]!r}?" if similar else f"; allowed are {', '.join(IDENTITY_OPTIONS)}"
+        similar = similar_name(str(unknown), IDENTITY_OPTIONS)
+        hint = f"; did you mean {similar!r}?" if similar else f"; allowed are {', '.join(IDENTITY_OPTIONS)}"
         raise ValueError(f" has the unknown key {unknown!r}{hint}")
     if options.get("scope", "shared") not in ("shared", "owner"):
         raise ValueError(f"['scope'] must be 'shared' or 'owner', not {options['scope']!r}")

@@ -94,7 +94,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         return self._plan(self.validated_data)
 
     def _plan(self, data: dict[str, Any]) -> Plan:
-        filters = Filters(*(data.get(name) for name in Filters._fields))
+        filters = Filters.of(data)
         return Plan(filters, self._move(data), data["everything"])
 
     def _move(self, data: dict[str, Any]) -> Move | None:

@@ -21,10 +21,6 @@ from sessions_sticky.queries.move_cost import MoveCost
 from sessions_sticky.session import Session
 
 
-def _filters_in(options: dict[str, Any]) -> Filters:
-    return Filters(*(options.get(name) for name in Filters._fields))
-
-
 def touch(output: Output, *, ID: list[str], dry_run: bool, **_: Any) -> None:
     """Extend sessions."""
     _each(output, "Touch", ID, sessions.touch, sessions.get, dry_run=dry_run)
@@ -55,7 +51,7 @@ def rebind(
 
 def delete(output: Output, *, ID: list[str], everything: bool, dry_run: bool, yes: bool, **options: Any) -> None:
     """Delete sessions by id, or all that match the filters."""
-    plan = Plan(_filters_in(options), None, everything)
+    plan = Plan(Filters.of(options), None, everything)
     if [bool(ID), plan.has_filter, everything].count(True) != 1:
         raise Error("specify ids, filters (--provider, --owner, --idle-for, ...) or --everything", WRONG_USAGE)
     if ID:
@@ -66,7 +62,7 @@ def delete(output: Output, *, ID: list[str], everything: bool, dry_run: bool, ye
 
 def move_all(output: Output, *, PROVIDER: str, to_provider: str, to_model: str | None, **options: Any) -> None:
     """Move all conversations of a provider, or of one of its models."""
-    filters = _filters_in(options)._replace(provider=PROVIDER)
+    filters = Filters.of(options)._replace(provider=PROVIDER)
     if to_provider == PROVIDER and to_model in (None, filters.model):
         raise Error("source and target are the same provider and model", WRONG_USAGE)
     check_target(to_provider)
@@ -86,7 +82,7 @@ def drain(output: Output, **options: Any) -> None:
 
 def move_back(output: Output, *, reason: str, dry_run: bool, yes: bool, **options: Any) -> None:
     """Move conversations back to where their last move came from."""
-    filters = _filters_in(options)
+    filters = Filters.of(options)
     if not filters.need_moves:
         raise Error("specify --operation, --moved-from or --moved-since", WRONG_USAGE)
     plan = Plan(filters, Move(None, None, reason))

@@ -50,7 +50,7 @@ BEGINNING = "0-0"
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
     """Print sessions in pages: the most recent, all in no order, or matches of a search."""
-    filters = Filters(*(options[name] for name in Filters._fields))
+    filters = Filters.of(options)
     if search is not None and (all or filters != Filters()):
         raise Error("--search cannot be combined with filters or --all", WRONG_USAGE)
     if not all and filters.conditions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -12,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import msgspec
 
 from sessions_sticky.connections.url import read_url
+from sessions_sticky.setting_values import similar_name
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
@@ -99,8 +99,8 @@ def _check_parameters(parts: SplitResult) -> None:
     known = known - {"kwargs"} | set(connection.URL_QUERY_ARGUMENT_PARSERS)
     for name in dict(parse_qsl(parts.query, keep_blank_values=True)):
         if name not in known:
-            similar = difflib.get_close_matches(name, known, n=1)
-            hint = f" {name!r}; did you mean {similar[0]!r}?" if similar else ""
+            similar = similar_name(name, known)
+            hint = f" {name!r}; did you mean {similar!r}?" if similar else ""
             raise ValueError(f"Invalid Redis URL: unknown parameter{hint}")
     try:
         connection.parse_url(f"redis://localhost?{parts.query}")

@@ -38,7 +38,7 @@ class Plan(NamedTuple):
         if self.everything == self.has_filter:
             allowed = ", ".join(Filters._fields)
             raise ValueError(f"Either a filter ({allowed}) or everything=True is needed, not both")
-        provider, model, owner = (name or "" for name in self.filters[:3])
+        provider, model, owner = (name or "" for name in self.filters.indexed)
         Session("", provider, model, owner, 0).to_json()
         Session("", self.filters.moved_from or "", self.filters.operation or "", "", 0).to_json()
         Filters().narrowed(self.filters.fields)
@@ -127,7 +127,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def filters(self) -> Filters:
         """The filters of the plan."""
-        return Filters(*(getattr(self, name) for name in Filters._fields))
+        return Filters.of(msgspec.structs.asdict(self))
 
     @property
     def ended_at(self) -> int | None:

@@ -161,7 +161,7 @@ class Bulk:
             moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
             change = PlannedChange("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
         try:
-            self._store.send(bulk_event(change, filters[:3], number))
+            self._store.send(bulk_event(change, filters.provider, filters.model, number))
         except SessionStoreUnavailable as exc:
             logger.warning("bulk operation is not among the recent events: %s", exc)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypedDict
 
@@ -40,6 +41,11 @@ class Filters(NamedTuple):
     moved_since: float | None = None
     operation: str | None = None
 
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Filters:
+        """Return the filters among other values by name, unchecked; a missing one matches any value."""
+        return cls(*(given.get(name) for name in cls._fields))
+
     def narrowed(self, fields: FilterFields) -> Filters:
         """Return the filters with additional ones; raise `ValueError` for an invalid one or one already set."""
         if unknown := fields.keys() - FilterFields.__annotations__.keys():
@@ -58,6 +64,11 @@ class Filters(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}  # type: ignore[return-value]
 
     @property
+    def indexed(self) -> tuple[str | None, str | None, str | None]:
+        """Provider, model and owner, which the index answers."""
+        return self.provider, self.model, self.owner
+
+    @property
     def conditions(self) -> dict[str, Any]:
         """The filters that the index cannot answer, without those that are not set."""
         return dict(self._replace(provider=None, model=None, owner=None).fields)
@@ -71,7 +82,7 @@ class Filters(NamedTuple):
     def is_encodable(self) -> bool:
         """Whether provider, model and owner have a UTF-8 form, as the fields of every session have."""
         try:
-            "".join(each for each in self[:3] if each is not None).encode()
+            "".join(each for each in self.indexed if each is not None).encode()
         except UnicodeEncodeError:
             return False
         return True

@@ -43,7 +43,7 @@ class Reads:
 
     def page(self, filters: Filters, cursor: str | None, limit: int) -> Page:
         """Read the next sessions."""
-        at: Cursor | None = Cursor.read(cursor, filters[:3]) if cursor else Cursor(filters[:3])
+        at: Cursor | None = Cursor.read(cursor, filters.indexed) if cursor else Cursor(filters.indexed)
         rows: list[Row] = []
         for _ in range(MAX_STEPS):
             if at is None or len(rows) == limit:

@@ -7,7 +7,7 @@ that it does not push out others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -148,9 +148,8 @@ def read_recent(entries: Any) -> list[Event]:
     return [event for event in found if event]
 
 
-def bulk_event(change: PlannedChange, filters: Sequence[str | None], number: int) -> Command[Any]:
-    """Add a bulk operation to the stream; `filters` are provider, model and owner (not recorded)."""
-    provider, model, _ = filters
+def bulk_event(change: PlannedChange, provider: str | None, model: str | None, number: int) -> Command[Any]:
+    """Add a bulk operation to the stream; `provider` and `model` are its filters."""
     now = change.after or Session("", provider or "", model or "", "", 0)
     before = (provider, model) if change.kind == "rebound" else (None, None)
     stored = _Stored(

@@ -199,10 +199,22 @@ def _with_turn(trail: Trail, turn: Turn, length: int) -> tuple[Trail, tuple[int,
     lost_money = int(lost * turn.price.discount + 0.5) if turn.price else 0
     added = (*turn.sums, expected, lost, lost_money)
     totals = TurnTotals(*(a + b for a, b in zip(msgspec.structs.astuple(trail.totals), added, strict=True)))
-    kept = {name: getattr(turn, name) for name in RecordedTurn.__struct_fields__ if hasattr(turn, name)}
-    kept["at"] = datetime.fromtimestamp(int(turn.at), UTC)
-    kept["usage"] = usage and Usage(usage.input, usage.read, usage.written, usage.output)
-    recorded = RecordedTurn(**kept, expected=expected, lost=lost)
+    recorded = RecordedTurn(
+        at=datetime.fromtimestamp(int(turn.at), UTC),
+        provider=turn.provider,
+        model=turn.model,
+        outcome=turn.outcome,
+        bound_provider=turn.bound_provider,
+        source=turn.source,
+        reason=turn.reason,
+        status=turn.status,
+        attempts=turn.attempts,
+        first_byte_ms=turn.first_byte_ms,
+        usage=usage and Usage(usage.input, usage.read, usage.written, usage.output),
+        expected=expected,
+        lost=lost,
+        saved=turn.saved,
+    )
     turns = [*trail.turns, recorded][-length:]
     return Trail(turns, totals, caches, last, _with_spill_over(trail, recorded)), (expected, lost)
 

@@ -132,6 +132,8 @@ async def test_chat_never_fails_when_the_body_is_nested_deeply(gateway, depth):
     gateway.SENTINEL_PROVIDERS = ECHO
     answer = await ask(nested)
     assert answer.status in ((200,) if depth <= 100 else (200, 400)), answer.body
+    if answer.status == 400:
+        assert answer.error["message"] == "The request body is not supported: it is nested too deeply"
 
 
 @pytest.mark.parametrize("depth", [10, 100, *range(880, 1010, 5)])

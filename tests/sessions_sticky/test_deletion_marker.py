@@ -7,7 +7,7 @@ import time
 import pytest
 from django.core.cache import cache
 
-from sessions_sticky import Outcome, SessionOwnerMismatch, keys
+from sessions_sticky import Outcome, SessionOwnerMismatch, SessionStoreUnavailable, keys
 from sessions_sticky.stores.base import restorable_from
 from sessions_sticky.testing import store_down
 from tests.conftest import PORTABLE_STORES
@@ -52,6 +52,20 @@ def test_binding_that_was_deleted_elsewhere_is_not_restored(call, manager, clock
     manager._store.last_seen.remember(session, time.monotonic(), 10)  # as a process that did not delete it
     assert call("resolve", "conv-123", **OTHER).session.provider == OTHER["provider"]
     assert marker(manager) == session.created_at
+
+
+def test_binding_that_was_deleted_elsewhere_does_not_answer_when_the_bind_fails(call, manager, clock, monkeypatch):
+    clock(-20)
+    session = call("resolve", "conv-123", **PROPOSAL).session
+    call("delete", "conv-123")
+    manager._store.last_seen.remember(session, time.monotonic(), 10)  # as a process that did not delete it
+
+    def refuse(*args, **kwargs):
+        raise SessionStoreUnavailable("gone after the read of the marker")
+
+    monkeypatch.setattr(manager._store, "bind", refuse)
+    degraded = call("resolve", "conv-123", **OTHER)
+    assert (degraded.session.provider, degraded.outcome) == (OTHER["provider"], Outcome.DEGRADED)
 
 
 def test_later_marker_never_lowers_an_earlier_one(call, manager, clock):

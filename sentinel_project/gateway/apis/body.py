@@ -40,7 +40,7 @@ class Body:
         except msgspec.ValidationError as exc:
             raise ApiError(400, "The request body is not a JSON object", code="invalid_json") from exc
         except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-            raise ApiError(400, _problem(raw, exc), code="invalid_json") from exc
+            raise not_json(raw, exc) from exc
         try:
             if not _is_compact(raw, fields):
                 json_text.locate(raw, fields)
@@ -78,8 +78,12 @@ _LONE_SURROGATE = re.compile(
 """An escape of half a character, as text that was cut within an emoji has it."""
 
 
+def not_json(raw: bytes, error: Exception) -> ApiError:
+    """Return the error for a body that `error` reports as no JSON, with what is wrong."""
+    return ApiError(400, _problem(raw, error), code="invalid_json")
+
+
 def _problem(raw: bytes, error: Exception) -> str:
-    """Return what is wrong with a body that `error` reports as no JSON."""
     if not raw.strip():
         return "The request body is not JSON: it is empty"
     if raw.startswith(codecs.BOM_UTF8):

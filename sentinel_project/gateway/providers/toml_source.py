@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Collection
 from typing import Any, NamedTuple
+
+from sessions_sticky.setting_values import similar_name
 
 _TABLE = re.compile(r"\s*\[\[\s*(?:provider|\"provider\"|'provider')\s*\]\]")
 _POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -80,5 +81,5 @@ def _line_of(lines: list[str], key: str) -> int:
 
 def suggestion(key: str, known: Collection[str]) -> str:
     """Return words that name the known key most like another, or all of them."""
-    similar = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {similar[0]}" if similar else f"allowed are {', '.join(known)}"
+    similar = similar_name(key, known)
+    return f"did you mean {similar}" if similar else f"allowed are {', '.join(known)}"

@@ -20,7 +20,7 @@ import msgspec
 
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import ApiRequest
-from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.apis.body import Body, not_json
 from sentinel_project.gateway.errors import ApiError
 
 Fields = dict[str, Any]
@@ -42,10 +42,11 @@ def answer(provider: str, request: ApiRequest, body: Body) -> bytes | AsyncGener
         for reference in request.api.references(body):
             raise reference.not_found
     make, split = ANSWERS[request.path]
+    raw = body.encode()
     try:
-        fields = msgspec.json.decode(body.encode(), type=Fields)
+        fields = msgspec.json.decode(raw, type=Fields)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise ApiError(400, f"The request body is not JSON: {exc}", code="invalid_json") from exc
+        raise not_json(raw, exc) from exc
     whole = make(f"{provider} ({fields.get('model')}) heard: ", fields)
     if request.is_stream and split is not None:
         return _stream(split(whole, fields), ends_with_marker=request.api.end_marker == b"[DONE]")
@@ -116,10 +117,8 @@ def _message(prefix: str, request: Fields) -> Fields:
     """Repeat only the user's last text: Claude Code puts reminders before it, and a system message behind it."""
     by_user = [each for each in request["messages"] if isinstance(each, dict) and each.get("role") == "user"]
     texts = [text for content in _contents(by_user)[-1:] for text in _texts(content)]
-    text, cache = (
-        prefix + (texts[-1] if texts else ""),
-        {"cache_read_input_tokens": 0, "cache_creation_input_tokens": 0},
-    )
+    text = prefix + (texts[-1] if texts else "")
+    cache = {"cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
     return {
         "id": f"msg_{uuid.uuid4().hex}",
         "type": "message",
