@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
 from functools import wraps
+from inspect import getdoc
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
@@ -36,7 +37,7 @@ def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         return await sync_to_async(call_and_close, thread_sensitive=False)(*args, **kwargs)
 
     call.__name__ = f"a{method.__name__}"
-    call.__doc__ = f"{method.__doc__}\n\nAsync form of `{method.__name__}`; runs in a thread."
+    call.__doc__ = f"{getdoc(method)}\n\nAsync form of `{method.__name__}`; runs in a thread."
     return call
 
 
