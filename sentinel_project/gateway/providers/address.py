@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import NamedTuple
+from unicodedata import normalize
 from urllib.parse import quote, urlsplit
 
 
@@ -29,7 +30,7 @@ def parse_address(base_url: str) -> Address:
     url = urlsplit(base_url)
     if url.scheme not in ("http", "https") or not url.hostname or url.port == 0:
         raise ValueError(f"{base_url[:200]!r} must be an http:// or https:// URL with a host")
-    host = url.hostname if url.hostname.isascii() else url.hostname.encode("idna").decode()
+    host = url.hostname if url.hostname.isascii() else normalize("NFKC", url.hostname).encode("idna").decode()
     is_tls = url.scheme == "https"
     shown = f"[{host}]" if ":" in host else host
     shown = shown if url.port is None else f"{shown}:{url.port}"

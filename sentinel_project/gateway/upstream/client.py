@@ -16,11 +16,12 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.tracing import trace_attempt
 from sentinel_project.gateway.upstream import echo, headers
 from sentinel_project.gateway.upstream.alarm import Alarm
-from sentinel_project.gateway.upstream.connection import Disconnected, HttpError, Response, request_head
+from sentinel_project.gateway.upstream.connection import request_head
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
 from sentinel_project.gateway.upstream.pool import CONNECT_SECONDS, InvalidUrl, Pool
 from sentinel_project.gateway.upstream.relay import Progress, open_stream
+from sentinel_project.gateway.upstream.response import Disconnected, HttpError, Response
 
 logger = logging.getLogger(__name__)
 
@@ -178,4 +179,4 @@ async def _close_with(loop: asyncio.AbstractEventLoop, pool: Pool) -> AsyncGener
         yield
     finally:  # run by the loop's `shutdown_asyncgens`
         _pools.pop(loop, None)
-        pool.close()
+        await pool.close()

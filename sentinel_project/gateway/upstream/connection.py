@@ -12,25 +12,16 @@ from typing import Any
 
 import httptools
 
+from sentinel_project.gateway.upstream.response import Disconnected, HttpError, InvalidResponse, Response
+
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of a response's headers, interim responses and trailers: some providers send their whole policy."""
 MAX_HEADERS = 256
-MAX_UNREAD_BYTES = 128 * 1024
-"""How much of a response waits for its reader; beyond it, reading pauses."""
 MAX_WRITE_BYTES = 256 * 1024
 """How much of a request is written at once; the rest follows as the server reads."""
 
 
-class HttpError(Exception):
-    """A request got no whole response. Operators see the class's name."""
-
-
-class Disconnected(HttpError):
-    """The server closed the connection before the end of its response."""
-
-
-class InvalidResponse(HttpError):
-    """What the server sent is not an HTTP/1.1 response, or exceeds a limit."""
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
@@ -40,70 +31,6 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
     if not head.count("\r") == head.count("\n") == len(lines) - 1 or target.count(" "):
         raise ValueError("the headers of a request must not have line breaks, nor its target spaces")
     return head.encode()
-
-
-class Response:
-    """A response as it arrives. Names of headers are in lower case; of repeated ones the first counts."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.is_complete = False
-        self._connection = connection
-        self._chunks: list[bytes] = []
-        self._unread = 0
-        self._is_discarded = False
-        self._error: HttpError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def read(self) -> bytes:
-        """Return what has arrived of the body, after a wait if that is nothing; b"" at its end. Raises `HttpError`."""
-        while not self._chunks and not self.is_complete:
-            await self.wait()
-        body = b"".join(self._chunks)
-        self._chunks.clear()
-        self._unread = 0
-        if not self.is_complete:
-            self._connection.pause_reading(False)
-        return body
-
-    def close(self) -> None:
-        """Close the connection, unless the response is complete."""
-        if not self.is_complete:
-            self._connection.close()
-
-    def discard(self, seconds: float) -> None:
-        """Drop the rest of the body; close the connection unless the response ends within some seconds."""
-        self._is_discarded = True
-        if not self.is_complete:
-            self._connection.pause_reading(False)
-            asyncio.get_running_loop().call_later(seconds, self.close)
-
-    async def wait(self) -> None:
-        """Wait for more of the response; raises `HttpError` if none will come."""
-        if self._error is not None:
-            raise self._error
-        self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
-
-    def wake(self) -> None:
-        """End the wait."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def feed(self, data: bytes) -> None:
-        """Add a part of the body."""
-        if self._is_discarded:
-            return
-        self._chunks.append(data)
-        self._unread += len(data)
-        if self._unread > MAX_UNREAD_BYTES:
-            self._connection.pause_reading(True)
-
-    def fail(self, error: HttpError) -> None:
-        """Set the error that is raised after what has arrived, unless that is all."""
-        self._error = error
-        self.wake()
 
 
 class Connection(asyncio.Protocol):
@@ -144,7 +71,7 @@ class Connection(asyncio.Protocol):
             while not response.status:
                 await response.wait()
         except BaseException:
-            self.close()
+            response.close()  # unless it is complete: then the connection may have another request
             raise
         return response
 
@@ -215,7 +142,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response: in order only if it lasts until the connection is closed."""
         if self._response is not None:
-            self._response.is_complete = exc is None and self._is_until_close
+            if exc is None and self._is_until_close:
+                self._response.is_complete = True
             self._end(Disconnected(str(exc or "closed before the end of the response")))
 
     # Called by httptools
@@ -241,9 +169,12 @@ class Connection(asyncio.Protocol):
             response.headers.clear()
             return
         response.status = status
-        coding = response.headers.get("transfer-encoding", "chunked")
-        if coding.lower() != "chunked" or response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise InvalidResponse("an encoding that was not asked for")
+        if self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise InvalidResponse("another version than HTTP/1.0 and HTTP/1.1")
+        if response.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+            raise InvalidResponse("another transfer coding than chunked")
+        if response.headers.get("content-encoding", "").lower() in COMPRESSIONS:
+            raise InvalidResponse("compressed, which was not asked for")
         self._is_until_close = not response.headers.keys() & {"content-length", "transfer-encoding"}
 
     def on_body(self, data: bytes) -> None:

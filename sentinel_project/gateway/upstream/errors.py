@@ -15,10 +15,10 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import FailureClass, Fault
-from sentinel_project.gateway.upstream.connection import Disconnected, Response
 from sentinel_project.gateway.upstream.headers import SECONDS, content_type, to_client
 from sentinel_project.gateway.upstream.masking import mask
 from sentinel_project.gateway.upstream.pool import NotConnected
+from sentinel_project.gateway.upstream.response import Disconnected, Response
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000

@@ -13,8 +13,8 @@ from urllib.parse import parse_qsl, urlencode
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.tracing import send_context
-from sentinel_project.gateway.upstream.connection import Response
 from sentinel_project.gateway.upstream.masking import mask
+from sentinel_project.gateway.upstream.response import Response
 
 TO_PROVIDER = frozenset(
     {"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate", "idempotency-key"}

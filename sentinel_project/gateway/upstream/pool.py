@@ -8,11 +8,14 @@ import ssl
 from collections import defaultdict
 from functools import cache, partial
 from typing import Any
+from weakref import WeakSet
 
-from aiohappyeyeballs import start_connection
+import aiodns
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from sentinel_project.gateway.providers.address import Origin
-from sentinel_project.gateway.upstream.connection import Connection, Disconnected, HttpError, Response
+from sentinel_project.gateway.upstream.connection import Connection
+from sentinel_project.gateway.upstream.response import Disconnected, HttpError, Response
 
 CONNECT_SECONDS = 5.0
 """How long the lookup of a name, the connection and TLS's handshake may take together."""
@@ -59,8 +62,10 @@ class Pool:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._connections: WeakSet[Connection] = WeakSet()
         self._idle: dict[Origin, list[Connection]] = defaultdict(list)
-        self._lookups: dict[Origin, asyncio.Task[Any]] = {}
+        self._lookups: dict[Origin, asyncio.Task[list[AddrInfoType]]] = {}
+        self._resolver: aiodns.DNSResolver | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def request(self, origin: Origin, head: bytes, body: bytes, *, may_repeat: bool) -> Response:
@@ -80,14 +85,15 @@ class Pool:
         connection = await self._connect(origin)
         return await connection.send(head, body)
 
-    def close(self) -> None:
-        """Close the connections that are idle."""
+    async def close(self) -> None:
+        """Close all connections, also those with a request."""
+        for connection in self._connections:
+            connection.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connections in self._idle.values():
-            for connection in connections:
-                connection.close()
-        self._idle.clear()
+        if self._resolver is not None:
+            await self._resolver.close()
+        await asyncio.sleep(0)  # the loop closes sockets in its next round
 
     def _take(self, origin: Origin) -> Connection | None:
         """Return the connection that was used last, so that those beyond the need become old."""
@@ -120,16 +126,18 @@ class Pool:
             self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
     async def _connect(self, origin: Origin) -> Connection:
-        tls: dict[str, Any] = {"ssl": _tls_context(), "server_hostname": origin.host} if origin.is_tls else {}
+        tls: dict[str, Any] = {}
+        if origin.is_tls:
+            tls = {"ssl": _tls_context(), "server_hostname": origin.host.rstrip(".")}  # as certificates have names
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                addresses = await self._look_up(origin)
+                addresses = await self._addresses(origin)
                 opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
                 create = partial(Connection, partial(self._keep, origin))
                 _, connection = await self._loop.create_connection(create, sock=opened, **tls)
         except TimeoutError as exc:
             raise ConnectTimeout from exc
-        except (socket.gaierror, UnicodeError) as exc:
+        except (aiodns.error.DNSError, UnicodeError) as exc:
             raise NameNotFound from exc
         except ssl.CertificateError as exc:
             raise CertificateError from exc
@@ -137,17 +145,25 @@ class Pool:
             raise TlsError from exc
         except OSError as exc:
             raise ConnectFailed from exc
+        self._connections.add(connection)
         return connection
 
-    async def _look_up(self, origin: Origin) -> Any:
-        """Return the addresses of a name. All requests share a lookup: it holds a thread until DNS answers."""
+    async def _addresses(self, origin: Origin) -> list[AddrInfoType]:
         if origin not in self._lookups:
-            lookup = self._loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-            self._lookups[origin] = task = self._loop.create_task(lookup)
+            self._lookups[origin] = task = self._loop.create_task(self._look_up(origin))
             task.add_done_callback(partial(self._on_lookup, origin))
         return await asyncio.shield(self._lookups[origin])
 
-    def _on_lookup(self, origin: Origin, task: asyncio.Task[Any]) -> None:
+    async def _look_up(self, origin: Origin) -> list[AddrInfoType]:
+        """Return the addresses of a name, without a thread that would wait for DNS."""
+        self._resolver = self._resolver or aiodns.DNSResolver(loop=self._loop)
+        found = await self._resolver.getaddrinfo(origin.host, port=origin.port, type=socket.SOCK_STREAM)
+        return [
+            (each.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (each.addr[0].decode(), *each.addr[1:]))
+            for each in found.nodes
+        ]
+
+    def _on_lookup(self, origin: Origin, task: asyncio.Task[list[AddrInfoType]]) -> None:
         if task.cancelled() or task.exception() is not None:
             del self._lookups[origin]
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.upstream import client
-from sentinel_project.gateway.upstream.connection import HttpError
+from sentinel_project.gateway.upstream.response import HttpError
 
 PROBE_SECONDS = 3.0
 

@@ -17,9 +17,9 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream import errors
 from sentinel_project.gateway.upstream.alarm import Alarm
-from sentinel_project.gateway.upstream.connection import HttpError, Response
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.masking import mask_body
+from sentinel_project.gateway.upstream.response import HttpError, Response
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +64,7 @@ class Progress:
         return stage is Stage.CONTENT or (stage is Stage.END and self._api.end_is_answer)
 
 
-async def open_stream(
-    provider: Provider, api: Api, response: Response, progress: Progress
-) -> AsyncGenerator[bytes]:
+async def open_stream(provider: Provider, api: Api, response: Response, progress: Progress) -> AsyncGenerator[bytes]:
     """Return the stream once its answer begins, or its prelude is long or old enough; `progress` says which.
 
     Raises `UpstreamFailure` when it ends or reports an error before: nothing was sent to the client, and another
