@@ -81,7 +81,7 @@ async def served(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
@@ -107,13 +107,13 @@ async def pool() -> AsyncIterator[Pool]:
 
 async def ask(pool: Pool, origin: Origin, body: bytes = b"", *, may_repeat: bool = True) -> Response:
     head = request_head("POST", "/", {"Host": "x", "Content-Length": str(len(body))})
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return await pool.request(origin, head, body, may_repeat=may_repeat)
 
 
 async def text(response: Response) -> bytes:
     body = bytearray()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while piece := await response.read():
             body += piece
     return bytes(body)

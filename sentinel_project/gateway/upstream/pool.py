@@ -115,12 +115,13 @@ class Pool:
         """Close old connections, and forget closed ones."""
         self._sweeper, since = None, self._loop.time() - IDLE_SECONDS
         for origin, connections in list(self._idle.items()):
-            kept = [each for each in connections if not each.is_closed and each.idle_since > since]
+            self._idle[origin] = []
             for each in connections:
-                if each not in kept:
+                if each.is_closed or each.idle_since <= since:
                     each.close()
-            self._idle[origin] = kept
-            if not kept:
+                else:
+                    self._idle[origin].append(each)
+            if not self._idle[origin]:
                 del self._idle[origin]
         if self._idle:
             self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
