@@ -168,6 +168,19 @@ def test_page_answers_404_for_an_unknown_provider_or_action(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Held: while it is failing, its conversations spill over but do not move."),
+        ("de", "Gehalten: Solange er ausfällt, weichen seine Konversationen aus, werden aber nicht verschoben."),
+    ],
+)
+def test_page_says_when_a_hold_takes_effect(gateway: Settings, admin_client: Client, language: str, text: str):
+    actions.act("north", Action.HOLD, by="ann")
+    assert text in admin_client.get(PAGE, headers={"accept-language": language}).text
+
+
+@pytest.mark.django_db
 def test_page_reports_that_nothing_was_changed_when_the_store_is_down(gateway: Settings, admin_client: Client):
     gateway.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     done = admin_client.post(CHANGE, {"provider": "north", "action": "hold"}, follow=True)
