@@ -92,13 +92,13 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     return admin.render(request, template, context)
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Stop the operation unless it is finished."""
     return _act(admin, request, key, "stop")
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Resume a stopped or failed operation."""
     return _act(admin, request, key, "resume")
