@@ -13,7 +13,7 @@ from sessions_sticky import audit
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.forms import MoveForm, named
-from sessions_sticky.admin.job import job_context
+from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.manager import sessions
@@ -86,17 +86,19 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
     routes = registry.routes()
     known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
+    providers = sorted({route[0] for route in known})
     context = {
         "title": _("Move all sessions"),
         "form": form,
-        "providers": sorted({route[0] for route in known}),
+        "providers": providers,
         "models": sorted({route[1] for route in known}),
-        "operations": [job_context(job) for job in jobs.recent()[:MAX_OPERATIONS]],
+        "operations": recent_operations(MAX_OPERATIONS),
     }
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
         plan = form.plan
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
         context["unknown"] = _unknown(plan, routes)
+        context["is_source_unknown"] = bool(routes) and plan.filters.provider not in providers
     return admin.render(request, "move_provider.html", context)
 
 
