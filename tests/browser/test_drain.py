@@ -44,6 +44,7 @@ def test_move_all_is_stopped_and_continued_over_a_reload(page: Page) -> None:
         page.get_by_role("button", name="Start").click()
         expect(bar(page)).to_have_attribute("value", "500")
         expect(page.get_by_text("500 of 1,200 sessions (41%)")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause refreshing")).to_be_visible()
         page.reload()
         expect(bar(page)).to_have_attribute("value", "500")
         page.get_by_role("button", name="Stop").click()
@@ -52,6 +53,10 @@ def test_move_all_is_stopped_and_continued_over_a_reload(page: Page) -> None:
     page.get_by_role("button", name="Continue").click()
     expect(page.get_by_text("Done: 1,200 of 1,200 sessions (100%)")).to_be_visible()
     expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    expect(page.get_by_role("button", name="Pause refreshing")).to_have_count(0)
+    page.reload()
+    expect(page.get_by_text("Done: 1,200 of 1,200 sessions (100%)")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause refreshing")).to_have_count(0)
     assert sessions.filter(provider="echo-one").count() == 1_200
     page.get_by_role("link", name="All operations").click()
     expect(page.get_by_role("link", name="openai → echo-one")).to_be_visible()
