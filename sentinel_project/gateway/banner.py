@@ -54,7 +54,7 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
 
 
 def _banner(answered: int, failed: int, lines: list[str], refused: str = "", *, level: Level = Level.WARNING) -> Banner:
-    """Return the banner. `refused` is the headline unless chats have failed: without chats nobody may have noticed."""
+    """Return the banner. `refused` is the headline unless chats have failed, because they may fail only later."""
     total = answered + failed
     numbers = {"failed": failed, "total": total, "minutes": MINUTES}
     if failed:

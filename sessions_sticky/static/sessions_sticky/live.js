@@ -19,7 +19,7 @@ function refreshParts(root) {
     return parts.querySelector("[data-live-say]")?.dataset.liveSay;
   }
 
-  function isOver() { // nothing will change any more
+  function isOver() { // nothing will change here
     return parts.querySelector("[data-live-over]") !== null;
   }
 
