@@ -21,6 +21,7 @@ from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.charts import Columns
 from sessions_sticky.admin.filters import query_of
+from sessions_sticky.admin.formatting import OUTCOMES
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor
@@ -87,7 +88,7 @@ class Traffic(NamedTuple):
     """The turns of the last hour; `unanswered` is drawn on the same scale as `chart`."""
 
     turns: int
-    outcomes: list[tuple[str, int]]
+    outcomes: list[tuple[StrOrPromise, int]]
     chart: Columns
     unanswered: Columns
 
@@ -143,7 +144,8 @@ def _traffic(turns: list[MinuteTurns]) -> Traffic:
     chart = charts.columns([(minute, by_minute[minute]) for minute in minutes])
     labelled = [each._replace(labelled=each.began_at.minute % MINUTES_PER_LABEL == 0) for each in chart.columns]
     failed = charts.columns([(minute, unanswered[minute]) for minute in minutes], most=chart.most)
-    return Traffic(outcomes.total(), outcomes.most_common(), chart._replace(columns=labelled), failed)
+    named = [(OUTCOMES.get(outcome, outcome), number) for outcome, number in outcomes.most_common()]
+    return Traffic(outcomes.total(), named, chart._replace(columns=labelled), failed)
 
 
 def _moves(moves: list[MinuteMoves]) -> Moves:

@@ -66,6 +66,10 @@ def test_overview_shows_the_traffic_of_the_last_hour(ada: Client, session_cache:
     traffic = ada.get(PAGE).context["traffic"]
     assert traffic.turns == 4  # failed attempts are no turns
     assert dict(traffic.outcomes) == {"hit": 2, "spilled": 1, "unanswered": 1}
+    german = ada.get(PAGE, headers={"accept-language": "de"}).text
+    assert [
+        word for word in ("Treffer", "ausgewichen", "unbeantwortet") if f"</strong> {word}</span>" not in german
+    ] == []
     assert sum(column.number for column in traffic.chart.columns) == 4
     assert sum(column.number for column in traffic.unanswered.columns) == 1
     assert [column.began_at.minute % 15 for column in traffic.chart.columns if column.labelled] == 4 * [0]
