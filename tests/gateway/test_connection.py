@@ -178,7 +178,7 @@ async def test_response_fails_when_its_connection_breaks(sent: bytes, exc: Excep
 
 
 CLOSING = {
-    "says so": HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello",
+    "closes": HEAD + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello",
     "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     "more bytes": WHOLE["length"] + b"x",
     "a second response": WHOLE["length"] + WHOLE["length"],
