@@ -16,7 +16,7 @@ from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 from sessions_sticky.stores.trail import Recorded
 from sessions_sticky.stores.usage import UsageSums
 from sessions_sticky.turns import Trail, Turn
@@ -62,6 +62,7 @@ class Store(Protocol):
     """
 
     last_seen: LastSeen
+    loss_detector: LossDetector
     outages: OutageLog
     refresh_tracker: RefreshTracker
 
