@@ -205,8 +205,8 @@ class SessionManager(ManagerMethods):
     def trail(self, conversation_id: str) -> Trail:
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
 
-        Empty if no turn was recorded. A trail is deleted with its session, and kept when the session is rebound. It
-        expires when the session would have expired after the last recorded turn.
+        Empty if no turn was recorded, and on caches other than django-redis. A trail is deleted with its session, and
+        kept when the session is rebound. It expires when the session would have expired after the last recorded turn.
         """
         return run(self._blocking.trail(conversation_id))
 
@@ -219,7 +219,7 @@ class SessionManager(ManagerMethods):
 
         Return False if no trail stores it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not
         before: it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. Without django-redis
-        there are no sums.
+        there are only the metrics.
         """
         return run(self._blocking.record_turns([turn])) != [None]
 

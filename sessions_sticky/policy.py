@@ -31,7 +31,7 @@ from sessions_sticky.session import (
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
-from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.trail import Recorded, read_command, read_trail
 from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -213,7 +213,8 @@ class Policy:
     async def trail(self, conversation_id: str) -> Trail:
         """Read the last turns."""
         keys.check(conversation_id)
-        return self._store.decode_trail(await self._send(self._store.read_trail(conversation_id)))
+        found = await self._send(read_command(conversation_id)) if self._store.has_index else None
+        return read_trail(found or [])  # a key of another type is empty
 
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
         """Add turns to their trails, to the sums and to the metrics; see recording.py."""

@@ -20,13 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway import owner_pages, provider_pages, provider_panel
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
-from sessions_sticky.admin.registry import (
-    register_link,
-    register_pages,
-    register_panel,
-    register_provider_note,
-    register_routes,
-)
+from sessions_sticky.admin.registry import register_link, register_pages, register_panel, register_provider_note
 
 TEMPLATES = "admin/gateway/apikey/"
 STATES = {"live": _("Working"), "paused": _("Paused"), "revoked": _("Revoked")}
@@ -35,7 +29,6 @@ SHOWN = ("hint", "owner", "state", "created_at", "last_use")
 
 register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
-register_routes(provider_panel.routes)
 register_provider_note(provider_panel.note)
 register_link(_("Reference of the admin API"), "api-docs")
 register_pages(provider_pages.SECTION, provider_pages.urls)

@@ -38,11 +38,12 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     except (SessionNotSupported, SessionStoreUnavailable):
         answered, failed = recent.totals()
         lines = [_("The session store is unavailable: these are the chats of one worker.")]
-        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], is_well=False)
+        lines = [*_refused(statuses), *(_line(each, []) for each in failing), *lines]
+        return _banner(answered, failed, lines, is_well=False)
     latest = [each for each in turns if each.began_at > now - timedelta(minutes=MINUTES)]
     failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
     answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
-    lines = [_line(each, turns) for each in failing]
+    lines = [*_refused(statuses), *(_line(each, turns) for each in failing)]
     limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
         lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
@@ -61,6 +62,16 @@ def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> B
     else:
         headline = _("Customers are not affected: no chats in the last %(minutes)d minutes.")
     return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
+
+
+def _refused(statuses: list[ProviderStatus]) -> list[str]:
+    """Return that new conversations are refused, of all models or of those whose last providers are drained."""
+    if not any(each.takes_new for each in statuses):
+        return [_("No provider takes new conversations; they are refused.")]
+    served = {model for each in statuses if each.takes_new for model in each.provider.models}
+    refused = {model for each in statuses if each.is_drained for model in each.provider.models} - served
+    text = _("No provider takes new conversations of these models; they are refused: %s.")
+    return [text % ", ".join(sorted(refused))] if refused else []
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:

@@ -25,7 +25,7 @@ MAX_NAMED = 10
 """How many unchanged sessions are named; the others are counted."""
 
 
-@page("delete", "POST")
+@page("delete", "POST", instead="../")
 def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then delete."""
     chosen = Chosen.read(request.POST)
@@ -40,7 +40,7 @@ def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../")
 def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for the target, and for confirmation if all matches are selected; then move."""
     chosen = Chosen.read(request.POST)
@@ -63,7 +63,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     )
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../")
 def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then move all matches back to where their last move came from."""
     chosen = Chosen.read(request.POST)

@@ -17,11 +17,13 @@ import logging
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, cast
+from urllib.parse import urljoin
 
+from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
@@ -96,9 +98,11 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         ]
 
 
-def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
+def page(needed: Needed, *methods: str, instead: str = "") -> Callable[[Page[P]], Page[P]]:
     """Require a permission on sessions, and allow the given methods (by default GET and HEAD).
 
+    A page that allows only POST redirects GET and HEAD to the path `instead`, relative to its own: a user whose login
+    expired while a form was open arrives there after the next login.
     An unavailable store becomes a page with status 503, an unsupported cache one with 501.
     """
 
@@ -107,6 +111,9 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
         def guarded(admin: PageAdmin, request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             if not admin.allows(request, needed):
                 raise PermissionDenied
+            if instead and request.method in READING:
+                messages.warning(request, _("Nothing was changed. Choose again what to do."))
+                return HttpResponseRedirect(admin.back(request, urljoin(request.path, instead)))
             if request.method not in (methods or READING):
                 return HttpResponseNotAllowed(methods or READING)
             try:

@@ -73,7 +73,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     return admin.render(request, "detail.html", context, status=200 if shown else 404)
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../change/")
 def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Reset the idle time."""
     _check(conversation_id)

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from django.http import QueryDict
 from django.utils.formats import number_format
 
+from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
@@ -87,12 +88,12 @@ def query_of(filters: Filters, **more: str) -> str:
 
 
 def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
-    """Return the providers and models with sessions, and those of the filters; none without an index."""
+    """Return the providers and models with sessions, those of the filters, and the configured providers."""
     try:
         routes = [route for route in sessions.stats().routes if route.sessions]
     except SessionNotSupported:
         routes = []
-    providers = {filters.provider or "", *(route.provider for route in routes)}
+    providers = {filters.provider or "", *(conf.providers or ()), *(route.provider for route in routes)}
     models = {filters.model or "", *(route.model for route in routes)}
     return {"providers": sorted(providers - {""}), "models": sorted(models - {""})}
 

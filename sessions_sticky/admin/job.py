@@ -92,13 +92,13 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     return admin.render(request, template, context)
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Stop the operation unless it is finished."""
     return _act(admin, request, key, "stop")
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Resume a stopped or failed operation."""
     return _act(admin, request, key, "resume")
@@ -107,7 +107,7 @@ def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
 def job_context(job: Job) -> dict[str, Any]:
     """Return the template context of an operation."""
     return {
-        "title": _("Move sessions") if job.kind == "rebind" else _("Delete sessions"),
+        "title": _title(job),
         "job": job,
         "state": STATES[job.state],
         "percent": 100 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)),
@@ -120,6 +120,12 @@ def job_context(job: Job) -> dict[str, Any]:
         "left": max(job.expected - job.done, 0),
         "conditions": condition_fields(job.filters),
     }
+
+
+def _title(job: Job) -> str:
+    if job.kind == "delete":
+        return _("Delete sessions")
+    return _("Move sessions back") if job.is_back else _("Move sessions")
 
 
 def _speed(job: Job, mark: str) -> dict[str, Any]:

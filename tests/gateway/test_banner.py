@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from django.core.cache import cache
+from pytest_django import Settings
 
 from sentinel_project.gateway.banner import Banner, banner
 from sentinel_project.gateway.provider_status import status
@@ -15,8 +17,9 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sessions_sticky import Turn, keys, sessions
+from sessions_sticky import Turn, cache_config, keys, sessions
 from sessions_sticky.queries.server_info import Level
+from tests.servers import free_port
 
 NORTH, SOUTH = (
     Provider(name=name, base_url="https://a.invalid/v1", api_key=None, models=("m",), weight=1)
@@ -45,6 +48,34 @@ def test_banner_is_calm_when_there_is_nothing(health: Health) -> None:
         "Customers are not affected: no chats in the last 5 minutes.",
         ["All 2 providers are healthy."],
     )
+
+
+@pytest.mark.parametrize("drained", [{"is_drained": True}, {"weight": 0}])
+def test_banner_warns_when_no_provider_takes_new_conversations(health: Health, drained: dict[str, Any]) -> None:
+    record("hit")
+    level, headline, lines = banner([status(each, health)._replace(**drained) for each in (NORTH, SOUTH)])
+    assert level is Level.WARNING
+    assert headline == "Customers are not affected: 0 of 1 chats failed in the last 5 minutes."
+    assert lines == ["No provider takes new conversations; they are refused."]
+
+
+def test_banner_names_the_models_whose_last_provider_is_drained(health: Health) -> None:
+    more = msgspec.structs.replace(NORTH, models=("m", "z", "b"))
+    drained = status(more, health)._replace(is_drained=True)
+    level, _, lines = banner([drained, status(SOUTH, health)])
+    assert level is Level.WARNING
+    assert lines == ["No provider takes new conversations of these models; they are refused: b, z."]
+    assert banner([drained._replace(provider=NORTH), status(SOUTH, health)]).level is Level.OK
+
+
+def test_banner_warns_of_drained_providers_when_the_store_is_down(health: Health, settings: Settings) -> None:
+    settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
+    level, _, lines = banner([status(each, health)._replace(is_drained=True) for each in (NORTH, SOUTH)])
+    assert level is Level.WARNING
+    assert lines == [
+        "No provider takes new conversations; they are refused.",
+        "The session store is unavailable: these are the chats of one worker.",
+    ]
 
 
 def test_banner_names_the_provider_that_is_down_and_who_serves_its_chats(health: Health) -> None:

@@ -168,6 +168,32 @@ def test_page_answers_404_for_an_unknown_provider_or_action(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("action", "language", "title"),
+    [("drain", "en", "Drain: north"), ("release", "en", "Release: north"), ("release", "de", "Freigeben: north")],
+)
+def test_recent_actions_name_the_provider_and_the_action(
+    gateway: Settings, admin_client: Client, action: str, language: str, title: str
+):
+    headers = {"accept-language": language}
+    admin_client.post(CHANGE, {"provider": "north", "action": action}, headers=headers)
+    assert title in admin_client.get("/admin/all/", headers=headers).text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Held: while it is failing, its conversations spill over but do not move."),
+        ("de", "Gehalten: Solange er ausfällt, weichen seine Konversationen aus, werden aber nicht verschoben."),
+    ],
+)
+def test_page_says_when_a_hold_takes_effect(gateway: Settings, admin_client: Client, language: str, text: str):
+    actions.act("north", Action.HOLD, by="ann")
+    assert text in admin_client.get(PAGE, headers={"accept-language": language}).text
+
+
+@pytest.mark.django_db
 def test_page_reports_that_nothing_was_changed_when_the_store_is_down(gateway: Settings, admin_client: Client):
     gateway.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     done = admin_client.post(CHANGE, {"provider": "north", "action": "hold"}, follow=True)
@@ -215,7 +241,7 @@ def test_api_lists_providers_and_acts(gateway: Settings, admin_client: Client):
     answered = admin_client.post(f"{API}north/", body, content_type="application/json")
     assert answered.status_code == 200
     assert (answered.json()["is_drained"], answered.json()["share"]) == (True, 0)
-    assert LogEntry.objects.count() == 1
+    assert LogEntry.objects.get().object_repr == "Provider 'north': drain"
     assert admin_client.post(f"{API}nrth/", body, content_type="application/json").status_code == 404
     wrong = admin_client.post(f"{API}north/", json.dumps({"action": "x"}), content_type="application/json")
     assert wrong.status_code == 400

@@ -106,6 +106,25 @@ def test_operation_page_moves_back_what_it_moved(ada: Client, moved: Any) -> Non
     assert "Move back…" in ada.get(f"{OPERATIONS}{jobs.recent()[0].key}/").text
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    ("move", "title"),
+    [
+        (Move(None, None, "r"), {"en": "Move sessions back", "de": "Sessions zurückverschieben"}),
+        (Move("west", None, "r"), {"en": "Move sessions", "de": "Sessions verschieben"}),
+        (None, {"en": "Delete sessions", "de": "Sessions löschen"}),
+    ],
+)
+def test_operation_page_names_its_kind_and_sessions_without_a_named_filter(
+    ada: Client, moved: Any, language: str, move: Move | None, title: dict[str, str]
+) -> None:
+    key = jobs.wait(jobs.start(Plan(Filters(moved_from="north"), move), actor="ada"), 30).key
+    page = ada.get(f"{OPERATIONS}{key}/", headers={"accept-language": language}).text
+    assert f"<h1>{title[language]}</h1>" in page
+    assert f"<dd>{'selected sessions' if language == 'en' else 'ausgewählte Sessions'}</dd>" in page
+    assert "<dd></dd>" not in page
+
+
 def test_move_back_counts_at_most_when_counting_would_take_long(
     ada: Client, moved: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
