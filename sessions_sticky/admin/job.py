@@ -85,12 +85,12 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
-        return admin.render(request, template, {"title": _("No such operation")}, status=404)
+        return admin.render(request, template, {"title": _("No such operation")}, status=404, section="operations")
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
         context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
-    return admin.render(request, template, context)
+    return admin.render(request, template, context, section="operations")
 
 
 @page("view", "POST", instead="../")

@@ -6,6 +6,7 @@ The first is read again every few seconds with few commands, the rest once a min
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -52,6 +53,8 @@ BADGES: dict[Level, StrOrPromise] = {
     Level.WARNING: gettext_lazy("Warning"),
     Level.ERROR: gettext_lazy("Error"),
 }
+UNIT = re.compile(r"(?<=\d) (?=m?s\b)")
+"""The space before a unit of time."""
 SUBJECTS: dict[str, StrOrPromise] = {
     "cache": gettext_lazy("Cache"),
     "clock": gettext_lazy("Clock"),
@@ -180,4 +183,5 @@ def route_rows(stats: Stats) -> list[RouteRow]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     subject = SUBJECTS.get(finding.subject, finding.subject)
-    return {**finding._asdict(), "subject": subject, "badge": BADGES[finding.level]}
+    message = UNIT.sub("\N{NO-BREAK SPACE}", finding.message)
+    return {**finding._asdict(), "subject": subject, "message": message, "badge": BADGES[finding.level]}

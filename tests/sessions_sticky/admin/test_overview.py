@@ -122,6 +122,12 @@ def test_overview_shows_what_the_doctor_finds(ada: Client, session_cache: redis.
     assert 'data-part="errors"' not in ada.get(PAGE).text
 
 
+def test_overview_keeps_a_number_and_its_unit_on_one_line(ada: Client, session_cache: redis.Redis) -> None:
+    page = ada.get(PAGE).text
+    assert "\N{NO-BREAK SPACE}ms (median of 3 reads)" in page
+    assert "\N{NO-BREAK SPACE}s apart" in page
+
+
 def test_overview_names_every_subject_of_the_doctor(ada: Client, session_cache: redis.Redis) -> None:
     fill(sessions, 1)
     shown = {str(each["subject"]) for each in ada.get(PAGE).context["findings"]}
