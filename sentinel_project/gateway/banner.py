@@ -48,6 +48,10 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
         slow = _("slow")
         names = ", ".join(f"{each.provider.name} ({each.error or slow})" for each in limited)
         lines.append(_("Limited: %s. Other providers of the same models serve some of their requests.") % names)
+    if unserved := {model for each in statuses for model in each.provider.models}.difference(
+        *(each.served_models for each in statuses)
+    ):
+        lines.insert(0, _("No provider serves these models at the moment: %s.") % ", ".join(sorted(unserved)))
     if any(each.state is State.UNKNOWN for each in statuses):
         lines.append(_("The state of the providers is unknown: it cannot be read from the cache."))
     refused = _refused(statuses)

@@ -125,10 +125,24 @@ def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> No
     health.states["north"][PROVIDER] = type(state)(
         failures=9, error="x", unanswered_since=health.now() - 400, failing_since=0, failed_at=health.now()
     )
-    line, _ = shown(health).lines
+    unserved, line, _ = shown(health).lines
+    assert unserved == "No provider serves these models at the moment: m."
     assert line.endswith("(x). Its conversations move permanently with their next chat.")
     held = [status(each, health)._replace(is_held=True) for each in (NORTH, SOUTH)]
-    assert banner(held).lines[0].endswith("UTC (x).")
+    assert banner(held).lines[1].endswith("UTC (x).")
+
+
+def test_banner_names_the_models_that_no_provider_serves(health: Health) -> None:
+    both, only = (
+        msgspec.structs.replace(each, models=models) for each, models in ((NORTH, ("a", "b")), (SOUTH, ("b",)))
+    )
+    health.failed("north", "a", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
+    lines = banner([status(both, health), status(only, health)]).lines
+    assert lines[0] == "No provider serves these models at the moment: a."
+    health.failed("south", "b", DOWN)
+    assert banner([status(both, health), status(only, health)]).lines[0] == lines[0]
+    health.failed("north", "b", DOWN)
+    assert banner([status(both, health), status(only, health)]).lines[0].endswith("at the moment: a, b.")
 
 
 def test_banner_does_not_call_providers_healthy_when_their_state_is_unknown(health: Health) -> None:
