@@ -161,7 +161,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Pause selected API keys"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Pause the selected keys."""
-        self._log(request, queryset.filter(revoked_at=None, paused_at=None), "Paused.")
+        self._log(request, queryset.filter(revoked_at=None, paused_at=None), gettext("Paused."))
         count = queryset.pause()
         text = ngettext("%d API key was paused.", "%d API keys were paused.", count) % count
         self.message_user(request, text, messages.SUCCESS)
@@ -169,7 +169,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Resume selected API keys"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Let the selected keys work again."""
-        self._log(request, queryset.filter(revoked_at=None).exclude(paused_at=None), "Resumed.")
+        self._log(request, queryset.filter(revoked_at=None).exclude(paused_at=None), gettext("Resumed."))
         count = queryset.resume()
         text = ngettext("%d API key works again.", "%d API keys work again.", count) % count
         self.message_user(request, text, messages.SUCCESS)
@@ -177,7 +177,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Revoke selected API keys"), permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Revoke the selected keys."""
-        self._log(request, queryset.filter(revoked_at=None), "Revoked.")
+        self._log(request, queryset.filter(revoked_at=None), gettext("Revoked."))
         count = queryset.revoke()
         text = ngettext("%d API key was revoked.", "%d API keys were revoked.", count) % count
         self.message_user(request, text, messages.SUCCESS)

@@ -38,40 +38,47 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     except (SessionNotSupported, SessionStoreUnavailable):
         answered, failed = recent.totals()
         lines = [_("The session store is unavailable: these are the chats of one worker.")]
-        lines = [*_refused(statuses), *(_line(each, []) for each in failing), *lines]
-        return _banner(answered, failed, lines, is_well=False)
+        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], _refused(statuses))
     latest = [each for each in turns if each.began_at > now - timedelta(minutes=MINUTES)]
     failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
     answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
-    lines = [*_refused(statuses), *(_line(each, turns) for each in failing)]
+    lines = [_line(each, turns) for each in failing]
     limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
         lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
-    well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
-    return _banner(answered, failed, lines or [well % {"number": len(statuses)}], is_well=not lines)
+    refused = _refused(statuses)
+    if not lines and not refused:
+        well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
+        return _banner(answered, failed, [well % {"number": len(statuses)}], level=Level.OK)
+    return _banner(answered, failed, lines, refused)
 
 
-def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> Banner:
+def _banner(answered: int, failed: int, lines: list[str], refused: str = "", *, level: Level = Level.WARNING) -> Banner:
+    """Return the banner. `refused` is the headline unless chats have failed, because they may fail only later."""
     total = answered + failed
     numbers = {"failed": failed, "total": total, "minutes": MINUTES}
     if failed:
         headline = _("Customers are affected: %(failed)d of %(total)d chats failed in the last %(minutes)d minutes.")
-        return Banner(Level.ERROR, headline % numbers, lines)
+        return Banner(Level.ERROR, headline % numbers, [refused, *lines] if refused else lines)
+    if refused:
+        return Banner(level, refused, lines)
     if total:
         headline = _("Customers are not affected: 0 of %(total)d chats failed in the last %(minutes)d minutes.")
     else:
         headline = _("Customers are not affected: no chats in the last %(minutes)d minutes.")
-    return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
+    return Banner(level, headline % numbers, lines)
 
 
-def _refused(statuses: list[ProviderStatus]) -> list[str]:
+def _refused(statuses: list[ProviderStatus]) -> str:
     """Return that new conversations are refused, of all models or of those whose last providers are drained."""
     if not any(each.takes_new for each in statuses):
-        return [_("No provider takes new conversations; they are refused.")]
+        if all(each.is_drained for each in statuses):
+            return _("All providers are drained: new conversations are refused with 503.")
+        return _("All providers are drained or have weight 0: new conversations are refused with 503.")
     served = {model for each in statuses if each.takes_new for model in each.provider.models}
     refused = {model for each in statuses if each.is_drained for model in each.provider.models} - served
-    text = _("No provider takes new conversations of these models; they are refused: %s.")
-    return [text % ", ".join(sorted(refused))] if refused else []
+    text = _("New conversations of these models are refused with 503, because all their providers are drained: %s.")
+    return text % ", ".join(sorted(refused)) if refused else ""
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:

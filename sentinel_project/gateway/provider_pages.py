@@ -85,7 +85,7 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "alone": actions.only_here(name) if action is Action.DRAIN else [],
         "cancel_url": back,
     }
-    return admin.render(request, f"{TEMPLATES}provider_change.html", context)
+    return admin.render(request, f"{TEMPLATES}provider_change.html", context, section="providers")
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:

@@ -95,9 +95,10 @@ def _needs_confirmation(request: HttpRequest, chosen: Chosen) -> bool:
 def _ask(
     admin: PageAdmin, request: HttpRequest, *, template: str, chosen: Chosen, count: Count, **context: Any
 ) -> HttpResponse:
-    where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url("changelist") + chosen.query
+    section = "bulk" if chosen.condition_fields else "changelist"  # the list has no such filters
+    where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url(section) + chosen.query
     shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
-    return admin.render(request, template, {**shared, **context})
+    return admin.render(request, template, {**shared, **context}, section=section)
 
 
 def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:

@@ -65,17 +65,24 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         return url if self.allows(request, "view") else reverse(f"{self.admin_site.name}:index")
 
     def render(
-        self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200
+        self,
+        request: HttpRequest,
+        template: str,
+        context: dict[str, Any],
+        *,
+        status: int = 200,
+        section: str = "changelist",
     ) -> TemplateResponse:
         """Render a template with the context of Django admin and the user's permissions.
 
-        `template` is a name in this app's folder, or with a slash a complete one.
+        `template` is a name in this app's folder, or with a slash a complete one. `section` is the name of the menu's
+        section that the page belongs to; a page with an entry of its own needs none.
         """
         name = template if "/" in template else f"{TEMPLATES}{template}"
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "sections": self._sections(request),
+            "sections": self._sections(request, section),
             "may_change": self.allows(request, "change"),
             "may_delete": self.allows(request, "delete"),
         }
@@ -90,11 +97,15 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         """Return whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
         return bool(request.user.has_perm(f"sessions_sticky.{action}_session"))
 
-    def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
+    def _sections(self, request: HttpRequest, parent: str) -> list[dict[str, Any]]:
+        """Return the menu; `current` is "page" for the entry of this page, otherwise "true" for that of its parent."""
+        menu = (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
+        by_url = {self.url(each.name): each for each in menu if self.allows(request, each.needed)}
+        here = request.path if request.path in by_url else self.url(parent)
+        current = "page" if here == request.path else "true"
         return [
-            {"title": section.title, "url": (url := self.url(section.name)), "here": request.path == url}
-            for section in (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
-            if self.allows(request, section.needed)
+            {"name": each.name, "title": each.title, "url": url, "current": current if url == here else ""}
+            for url, each in by_url.items()
         ]
 
 

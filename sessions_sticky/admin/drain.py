@@ -13,8 +13,9 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import MoveForm, named
-from sessions_sticky.admin.job import job_context
+from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.admin.selection import jobs
+from sessions_sticky.conf import conf
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
 
@@ -83,13 +84,15 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
+    names = names_in_use()
     context = {
         "title": _("Move all sessions"),
         "form": form,
-        **names_in_use(),
-        "operations": [job_context(job) for job in jobs.recent()[:MAX_OPERATIONS]],
+        **names,
+        "operations": recent_operations(MAX_OPERATIONS),
     }
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
         plan = form.plan
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
+        context["is_source_unknown"] = conf.providers is not None and plan.filters.provider not in names["providers"]
     return admin.render(request, "move_provider.html", context)

@@ -145,9 +145,7 @@ class StopView(AdminView):
         """Stop it, unless it is finished."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
-        return Response(
-            _serialize(request, _record_change(request, operation_key, jobs.stop(operation_key), "Stopped"))
-        )
+        return Response(_serialize(request, _record_change(request, operation_key, jobs.stop(operation_key), "stop")))
 
 
 class ResumeView(AdminView):
@@ -166,7 +164,7 @@ class ResumeView(AdminView):
         """Resume a stopped or failed operation and wait up to a second."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
-        return _answer(request, _record_change(request, operation_key, jobs.resume(operation_key), "Resumed"))
+        return _answer(request, _record_change(request, operation_key, jobs.resume(operation_key), "resume"))
 
 
 def _find(key: str) -> Job:
@@ -187,7 +185,7 @@ def _serialize(request: Request, job: Job) -> Any:
     return OperationSerializer(job, context={"request": request}).data
 
 
-def _record_change(request: Request, key: str, found: Changed | None, action: Literal["Stopped", "Resumed"]) -> Job:
+def _record_change(request: Request, key: str, found: Changed | None, action: Literal["stop", "resume"]) -> Job:
     if found is None:
         raise _unknown(key)
     if found.changed:

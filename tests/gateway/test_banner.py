@@ -50,32 +50,41 @@ def test_banner_is_calm_when_there_is_nothing(health: Health) -> None:
     )
 
 
-@pytest.mark.parametrize("drained", [{"is_drained": True}, {"weight": 0}])
-def test_banner_warns_when_no_provider_takes_new_conversations(health: Health, drained: dict[str, Any]) -> None:
+ALL_DRAINED = "All providers are drained: new conversations are refused with 503."
+
+
+def test_banner_warns_when_all_providers_are_drained(health: Health) -> None:
+    drained = [status(each, health)._replace(is_drained=True) for each in (NORTH, SOUTH)]
+    assert banner(drained) == (Level.WARNING, ALL_DRAINED, [])
     record("hit")
-    level, headline, lines = banner([status(each, health)._replace(**drained) for each in (NORTH, SOUTH)])
-    assert level is Level.WARNING
-    assert headline == "Customers are not affected: 0 of 1 chats failed in the last 5 minutes."
-    assert lines == ["No provider takes new conversations; they are refused."]
+    assert banner(drained) == (Level.WARNING, ALL_DRAINED, [])
+    record("unanswered", "", "")
+    level, headline, lines = banner(drained)
+    assert level is Level.ERROR
+    assert headline == "Customers are affected: 1 of 2 chats failed in the last 5 minutes."
+    assert lines == [ALL_DRAINED]
+
+
+def test_banner_warns_when_all_providers_have_weight_0(health: Health) -> None:
+    unused = [status(each, health)._replace(weight=0) for each in (NORTH, SOUTH)]
+    text = "All providers are drained or have weight 0: new conversations are refused with 503."
+    assert banner(unused) == (Level.WARNING, text, [])
+    assert banner([unused[0]._replace(is_drained=True), unused[1]]).headline == text
 
 
 def test_banner_names_the_models_whose_last_provider_is_drained(health: Health) -> None:
     more = msgspec.structs.replace(NORTH, models=("m", "z", "b"))
     drained = status(more, health)._replace(is_drained=True)
-    level, _, lines = banner([drained, status(SOUTH, health)])
-    assert level is Level.WARNING
-    assert lines == ["No provider takes new conversations of these models; they are refused: b, z."]
+    text = "New conversations of these models are refused with 503, because all their providers are drained: b, z."
+    assert banner([drained, status(SOUTH, health)]) == (Level.WARNING, text, [])
     assert banner([drained._replace(provider=NORTH), status(SOUTH, health)]).level is Level.OK
 
 
 def test_banner_warns_of_drained_providers_when_the_store_is_down(health: Health, settings: Settings) -> None:
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
-    level, _, lines = banner([status(each, health)._replace(is_drained=True) for each in (NORTH, SOUTH)])
-    assert level is Level.WARNING
-    assert lines == [
-        "No provider takes new conversations; they are refused.",
-        "The session store is unavailable: these are the chats of one worker.",
-    ]
+    level, headline, lines = banner([status(each, health)._replace(is_drained=True) for each in (NORTH, SOUTH)])
+    assert (level, headline) == (Level.WARNING, ALL_DRAINED)
+    assert lines == ["The session store is unavailable: these are the chats of one worker."]
 
 
 def test_banner_names_the_provider_that_is_down_and_who_serves_its_chats(health: Health) -> None:

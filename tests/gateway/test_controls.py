@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -277,7 +278,9 @@ def test_command_shows_and_changes_providers(gateway: Settings):
     assert run().splitlines()[1].split()[-4:] == ["1", "(0%)", "drain,", "hold"]
     (first, _) = json.loads(run("--json"))["providers"]
     assert (first["name"], first["is_held"], first["error"]) == ("north", True, "HTTP 503")
-    assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
+    assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(0%)", "-"]
+    routing.health.states = {}
+    assert run().splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["drain"], 2), (["drain", "nrth"], 2), (["x", "north"], 1)])
@@ -321,8 +324,33 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     assert limited == ("warning", "south is cooling down (HTTP 429)")
 
 
-@pytest.mark.parametrize("path", [PAGE, f"{CHANGE}?provider=north&action=hold"])
-def test_page_of_providers_links_to_the_other_pages(gateway: Settings, admin_client: Client, path: str):
-    page = admin_client.get(path).content.decode()
-    assert 'class="sticky-sections"' in page
-    assert "/admin/sessions_sticky/session/overview/" in page.partition('class="sticky-sections"')[2]
+@pytest.mark.parametrize(
+    ("path", "current"), [(PAGE, "page"), *((f"{CHANGE}?provider=north&action={each}", "true") for each in Action)]
+)
+def test_page_of_providers_links_to_the_other_pages(gateway: Settings, admin_client: Client, path: str, current: str):
+    trail, _, menu = admin_client.get(path).text.partition('class="sticky-sections"')
+    assert "/admin/sessions_sticky/session/overview/" in menu
+    assert f'<a href="{PAGE}" aria-current="{current}">Providers</a>' in menu
+    assert menu.count("aria-current") == 1
+    assert (f'<li><a href="{PAGE}">Providers</a></li>' in trail) == (current == "true")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("is_failing", "is_drained", "prominent"),
+    [
+        (False, False, ["Healthy"]),  # with the border of a healthy one
+        (False, True, ["Draining"]),
+        (True, False, ["Failing"]),
+        (True, True, ["Failing"]),
+    ],
+)
+def test_badge_with_the_border_of_the_level_names_its_reason(
+    gateway: Settings, admin_client: Client, *, is_failing: bool, is_drained: bool, prominent: list[str]
+):
+    if is_failing:
+        routing.health.failed("north", "model-a", DOWN)
+    if is_drained:
+        actions.act("north", Action.DRAIN, by="ann")
+    section = admin_client.get(PAGE).text.partition('id="provider-1"')[2].partition("</h2>")[0]
+    assert re.findall(r'class="sticky-badge">([^<]*)<', section) == prominent

@@ -97,6 +97,33 @@ def test_figures_are_of_all_workers_in_the_last_minutes(session_cache: redis.Red
     assert (found.weight, found.share) == (1, 1)
 
 
+def cooling(slot: str) -> dict[str, SlotState]:
+    return {slot: SlotState(failures=1, cooling_until=NOW + 10**9, error="HTTP 429")}
+
+
+@pytest.mark.parametrize(
+    ("states", "shares"),
+    [
+        ({}, [0.25, 0.75]),
+        ({"north": {PROVIDER: SlotState(failures=1, unanswered_since=1)}}, [0, 1]),
+        ({"north": cooling(PROVIDER)}, [0, 1]),
+        ({"north": cooling(model_slot("b"))}, [0.25, 0.75]),
+        ({"north": {**cooling(model_slot("a")), **cooling(model_slot("b"))}}, [0, 1]),
+        ({"north": cooling(PROVIDER), "south": cooling(PROVIDER)}, [0, 0]),
+    ],
+)
+def test_share_is_that_of_the_providers_that_get_new_conversations(
+    session_cache: redis.Redis,
+    health: Health,
+    settings: Settings,
+    states: dict[str, dict[str, SlotState]],
+    shares: list[float],
+):
+    settings.SENTINEL_PROVIDERS = (NORTH, msgspec.structs.replace(NORTH, name="south", weight=3))
+    health.states = states
+    assert [each.share for each in statuses()] == shares
+
+
 @pytest.mark.usefixtures("health")
 def test_statuses_are_without_figures_when_the_store_cannot_add_up(settings: Settings):
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

@@ -79,7 +79,7 @@ def test_move_all_moves_sessions_and_shows_its_progress_when_posted(ada: Client,
     assert response.url == f"{BASE}operations/{job.key}/"
     wait_for_jobs()
     assert sessions.filter(provider="mistral").count() == 3
-    assert "3 of 3 sessions (100 %)" in ada.get(response.url).text
+    assert "3 of 3 sessions (100%)" in ada.get(response.url).text
     event = sessions.history("conv-0")[-1]
     assert (event.actor, event.reason, event.model) == ("ada", "maintenance", "gpt-4")
 
@@ -124,6 +124,34 @@ def test_move_all_starts_nothing_and_gives_the_reason_when_the_form_is_invalid(
 
 def test_move_all_accepts_the_same_provider_when_the_model_differs(ada: Client, three: None) -> None:
     assert "sticky-errors" not in ada.get(PAGE, {**ASKED, "provider": "openai", "model": "gpt-5"}).text
+
+
+@pytest.mark.parametrize(("source", "is_named"), [("mistral", False), ("mistrol", True)])
+def test_preview_offers_nothing_when_no_session_matches(
+    ada: Client, three: None, settings: Settings, source: str, is_named: bool
+) -> None:
+    settings.SESSIONS_STICKY = {"PROVIDERS": ["mistral", "openai"]}
+    text = ada.get(PAGE, {**ASKED, "from_provider": source, "provider": "openai"}).text
+    assert "No session matches, so there is nothing to move." in text
+    assert "You can stop and continue" not in text
+    assert (f"The provider “<bdi>{source}</bdi>” is not configured and has no sessions." in text) is is_named
+
+
+@pytest.mark.parametrize(
+    ("language", "errors"),
+    [
+        ("en", ["Unknown provider “mistrol”: must be one of mistral, openai.", "Did you mean “mistral”?"]),
+        ("de", ["Unbekannter Anbieter „mistrol“. Möglich sind: mistral, openai.", "Meinten Sie „mistral“?"]),
+    ],
+)
+def test_form_names_an_unknown_target_in_the_language_of_the_user(
+    ada: Client, three: None, settings: Settings, language: str, errors: list[str]
+) -> None:
+    settings.SESSIONS_STICKY = {"PROVIDERS": ["openai", "mistral"]}
+    asked = {**ASKED, "provider": "mistrol"}
+    assert ada.get(PAGE, asked, headers={"accept-language": language}).context["form"].errors == {"provider": errors}
+    other = ada.get(PAGE, {**ASKED, "provider": "quite-another"}).context["form"].errors
+    assert other == {"provider": ["Unknown provider “quite-another”: must be one of mistral, openai."]}
 
 
 def test_form_suggests_configured_providers_and_those_in_use(ada: Client, three: None, settings: Settings) -> None:
