@@ -15,7 +15,7 @@ from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 NO_KEY = -2
 """The reply to `expiry` for a key that does not exist; Redis's PTTL."""
@@ -58,6 +58,7 @@ class Store(Protocol):
     """
 
     last_seen: LastSeen
+    loss_detector: LossDetector
     outages: OutageLog
     refresh_tracker: RefreshTracker
 

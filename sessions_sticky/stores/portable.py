@@ -16,7 +16,7 @@ from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotS
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
@@ -47,6 +47,7 @@ class PortableStore:
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
+        self.loss_detector = LossDetector()
         self.outages = OutageLog()
         self.refresh_tracker = RefreshTracker()
         # Called for each request: Django has one cache object for each thread.

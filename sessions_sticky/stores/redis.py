@@ -16,7 +16,7 @@ from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.stores import cluster_steps, index
 from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import PlannedChange
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
@@ -41,6 +41,7 @@ class RedisStore:
 
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
+        self.loss_detector = LossDetector()
         self.outages = OutageLog()
         self.refresh_tracker = index.RefreshTracker()
         self._cache = cache
