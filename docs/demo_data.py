@@ -6,9 +6,7 @@ import json
 import math
 import os
 import random
-import sys
 import time
-from contextlib import suppress
 
 import django
 
@@ -18,12 +16,11 @@ django.setup()
 from django.conf import settings  # noqa: E402
 from django.core.cache import cache  # noqa: E402
 
-from sentinel_project.gateway.models import ApiKey  # noqa: E402
 from sentinel_project.gateway.providers import health_sync  # noqa: E402
 from sentinel_project.gateway.providers.failures import Cools  # noqa: E402
 from sentinel_project.gateway.providers.health import Health  # noqa: E402
 from sentinel_project.gateway.providers.slots import Failure  # noqa: E402
-from sessions_sticky import SessionStoreUnavailable, Turn, Usage, keys, sessions  # noqa: E402
+from sessions_sticky import Turn, Usage, keys, sessions  # noqa: E402
 from sessions_sticky.jobs.job import Plan  # noqa: E402
 from sessions_sticky.jobs.service import Jobs  # noqa: E402
 from sessions_sticky.queries.bulk import Move  # noqa: E402
@@ -45,27 +42,37 @@ REASONS = {
     "azure-eu is over its quota": 41,
     "planned maintenance": 14,
 }
-MANY = 40_000
-SHOWN = "ticket-20871"
-"""The conversation whose page is shown."""
+MOVED_FROM = ("azure-eu", "google")
+"""The providers from which sessions are moved."""
 
 
 def fill() -> None:
-    """Make the sessions, what happened to them, and API keys."""
+    """Make the sessions, and what happened to them."""
     settings.SESSIONS_STICKY["PROVIDERS"] = None  # google is no longer configured
     random.seed(5)
-    for (provider, model), number in ROUTES.items():
-        for _ in range(number):
-            conversation_id = f"{random.choice(WORDS)}-{random.randrange(10**6):06}"
-            sessions.create(conversation_id, provider, model, random.choice(OWNERS), replace=True)
+    routes = [route for route, number in ROUTES.items() for _ in range(number)]
+    random.shuffle(routes)
+    _create([route for route in routes if route[0] in MOVED_FROM])
+    _move()
+    _create([route for route in routes if route[0] not in MOVED_FROM])  # the most recently active
     _count_the_day()
+    _chat_for_an_hour()
+
+
+def _create(routes: list[tuple[str, str]]) -> None:
+    for provider, model in routes:
+        conversation_id = f"{random.choice(WORDS)}-{random.randrange(10**6):06}"
+        sessions.create(conversation_id, provider, model, random.choice(OWNERS), replace=True)
+
+
+def _move() -> None:
+    """Move sessions as the gateway does, and as operators do."""
+    client, minute = cache.client.get_client(), int(time.time()) // 60
     for reason, number in REASONS.items():
         for session in [entry.session for entry in sessions.filter(provider="azure-eu").page(limit=number).entries]:
             sessions.rebind(session, provider="openai", model=session.model, reason=reason)
-    _live_one_conversation()
-    _chat_for_an_hour()
-    for owner in OWNERS[:4]:
-        ApiKey.objects.issue(owner)
+        field = json.dumps([str(minute), "moves", reason, "gateway", "azure-eu", "openai"], separators=(",", ":"))
+        client.hincrby(keys.usage("activity", minute // 60), field, number)
     jobs = Jobs()
     plan = Plan(Filters("google"), Move("mistral", "mistral-large", "contract ended"))
     jobs.wait(jobs.start(plan, actor="ann"), 10)
@@ -81,18 +88,10 @@ def _count_the_day() -> None:
             client.hset(keys.created("hour", hour - ago), keys.route_name(provider, model), created)
 
 
-def _live_one_conversation() -> None:
-    session = sessions.create(SHOWN, "azure-eu", "gpt-5", "support-desk")
-    session = sessions.rebind(session, provider="openai", model="gpt-5", reason="provider unreachable for 90 s")
-    manager = sessions.acting_as("ann")
-    session = manager.rebind(session, provider="anthropic", model="claude-sonnet-4-5", reason="customer asked for it")
-    manager.rebind(session, provider="openai", model="gpt-5-mini", reason="planned maintenance")
-
-
 def _chat_for_an_hour() -> None:
     """Record the turns of the last hour, as the recorder of a worker does; one provider was down for some minutes."""
     client, minute = cache.client.get_client(), int(time.time()) // 60
-    for ago in range(60):
+    for ago in range(1, 60):
         began = minute - ago
         activity = keys.usage("activity", began // 60)
         for (provider, _), number in ROUTES.items():
@@ -103,7 +102,7 @@ def _chat_for_an_hour() -> None:
     usage = Usage(input=12_000, read=9_600, output=400)
     for (provider, model), number in ROUTES.items():
         turn = {"conversation_id": None, "at": time.time(), "provider": provider, "model": model, "outcome": "hit"}
-        for _ in range(number // 10):
+        for _ in range(number // 20):
             sessions.record_turn(Turn(**turn, first_byte_ms=random.randrange(120, 900), usage=usage))
 
 
@@ -115,16 +114,6 @@ def trouble() -> None:
     health_sync.write(mistral, health.states["mistral"], health.now())
 
 
-def many() -> None:
-    """Give one provider many sessions."""
-    for number in range(MANY):
-        with suppress(SessionStoreUnavailable):  # a busy machine may be late with one
-            sessions.create(f"batch-{number:06}", "azure-eu", "gpt-5", "research")
-
-
 if __name__ == "__main__":
-    if "many" in sys.argv:
-        many()
-    else:
-        fill()
-        trouble()
+    fill()
+    trouble()

@@ -20,9 +20,9 @@ from typing import Any
 
 from django.conf import settings
 
-from sentinel_project.gateway.errors import ApiError
+from sentinel_project.gateway.errors import ApiError, too_many_connections
 from sentinel_project.http_exchange import CONTINUE, Exchange, addresses, asgi_scope, error_response
-from sentinel_project.http_request import Body, HeadReader, Request
+from sentinel_project.http_request import Incoming, Request
 from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SECONDS, Delivery, Timer
 
 MAX_WAITING_BYTES = 64 * 1024
@@ -44,9 +44,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._max_connections = config.limit_concurrency or settings.SENTINEL_MAX_CONNECTIONS
         self._addresses: dict[str, Any] = {}
-        self._waiting = b""
-        self._head: HeadReader | None = None
-        self._body: Body | None = None
+        self._incoming = Incoming()
         self._exchange: Exchange | None = None
         self._has_eof = self._is_paused = self._is_ending = False
         self._arrival = Timer(self._loop, self._on_late)
@@ -76,7 +74,7 @@ class LimitedProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Use the bytes of the current request; keep those after it."""
         if not self._is_ending:
-            self._waiting = self._waiting + data if self._waiting else data
+            self._incoming.waiting += data
             self._advance()
 
     def eof_received(self) -> bool:
@@ -110,7 +108,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def resume_body(self) -> None:
         """Resume reading after the application has taken the body so far."""
-        if self._body is not None:
+        if self._incoming.body is not None:
             self._pause_reading(False)
 
     def finish(self) -> None:
@@ -120,7 +118,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._probing.cancel()
         if exchange is None or exchange.is_persistent:
             self._advance()
-        elif self._body is not None:
+        elif self._incoming.body is not None:
             self._linger()
         else:
             self.close()
@@ -140,9 +138,12 @@ class LimitedProtocol(asyncio.Protocol):
 
     def _advance(self) -> None:
         try:
-            while self._waiting and not self._is_ending:
-                if self._body is not None:
-                    if not self._take_body(self._body):
+            while self._incoming.waiting and not self._is_ending:
+                if (body := self._incoming.body) is not None:
+                    piece = self._incoming.take_piece(body)
+                    if self._exchange is not None:  # else it was answered before its body was complete
+                        self._exchange.feed(piece, is_last=body.is_complete)
+                    if not body.is_complete:
                         break
                 elif self._exchange is not None or not self._take_head():
                     break
@@ -153,35 +154,18 @@ class LimitedProtocol(asyncio.Protocol):
 
     def _take_head(self) -> bool:
         """Parse the waiting bytes of a head; return whether it is complete."""
-        is_new = self._head is None
-        self._head = self._head or HeadReader()
-        request, self._waiting = self._head.feed(self._waiting)
+        is_new = self._incoming.head is None
+        request = self._incoming.take_request()
         if request is not None:
-            self._head = None
             self._begin(request)
         elif is_new:
             self._arrival.start(HEAD_SECONDS)
         return request is not None
 
-    def _take_body(self, body: Body) -> bool:
-        """Take the waiting bytes of a body, or drop them if it was already answered; return whether it is complete."""
-        piece, self._waiting = body.take(self._waiting)
-        if body.is_complete:
-            self._body = None
-        if self._exchange is not None:
-            self._exchange.feed(piece, is_last=body.is_complete)
-        return body.is_complete
-
     def _begin(self, request: Request) -> None:
-        if request.offers_websocket:
-            message, headers = "There are no WebSockets here: use HTTP", {"Upgrade": "HTTP/1.1"}
-            raise ApiError(426, message, code="websocket_not_supported", headers=headers)
         if max(len(self._state.connections), len(self._state.tasks)) >= self._max_connections:
             logger.warning("Refused a request: SENTINEL_MAX_CONNECTIONS (%d) is reached", self._max_connections)
-            message, headers = "The gateway has too many connections", {"Retry-After": "1"}
-            code, kind = "too_many_connections", "service_unavailable"
-            error = ApiError(503, message, type=kind, code=code, headers=headers)
-            self.transport.write(error_response(error, self.default_headers))
+            self.transport.write(error_response(too_many_connections(), self.default_headers))
             self.close()
             return
         self._arrival.cancel()
@@ -189,8 +173,6 @@ class LimitedProtocol(asyncio.Protocol):
         self._exchange = Exchange(self, request, asgi_scope(request, about))
         if request.body.is_complete:
             self._exchange.feed(b"", is_last=True)
-        else:
-            self._body = request.body
         task = self._loop.create_task(self._exchange.run(self._config.loaded_app))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
@@ -198,21 +180,21 @@ class LimitedProtocol(asyncio.Protocol):
     def _await_next(self) -> None:
         """Set the time limit of the next bytes, and whether to continue reading."""
         exchange, is_full = self._exchange, False
-        if self._body is not None:
+        if self._incoming.body is not None:
             if not self._arrival.is_running:
                 self._arrival.start(settings.SENTINEL_REQUEST_SECONDS)
             is_full = exchange is not None and exchange.unread > MAX_WAITING_BYTES
         elif exchange is not None:
             self._arrival.cancel()
             if not exchange.is_persistent:
-                self._waiting = b""
-            is_full = len(self._waiting) > MAX_WAITING_BYTES
+                self._incoming.waiting = b""
+            is_full = len(self._incoming.waiting) > MAX_WAITING_BYTES
             if is_full or self._has_eof:
                 self._probing.start(PROBE_SECONDS)
         elif self._has_eof:
             self.close()
             return
-        elif self._head is None:
+        elif self._incoming.head is None:
             self._arrival.start(self._config.timeout_keep_alive)
         self._pause_reading(is_full)
 
@@ -222,12 +204,12 @@ class LimitedProtocol(asyncio.Protocol):
             (self.transport.pause_reading if pause else self.transport.resume_reading)()
 
     def _on_late(self) -> None:
-        exchange = self._exchange
+        head = self._incoming.head
         if self._is_ending:
             self.transport.close()
-        elif self._body is not None and self._is_paused:  # the application is slow, not the client
+        elif self._incoming.body is not None and self._is_paused:  # the application is slow, not the client
             self._arrival.start(HEAD_SECONDS)
-        elif exchange is not None or (self._head is not None and self._head.has_begun):
+        elif self._exchange is not None or (head is not None and head.has_begun):
             self._refuse(ApiError(408, "The request took too long to arrive", code="request_timeout"))
         else:  # idle
             self.close()
@@ -249,7 +231,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def _refuse(self, error: ApiError) -> None:
         """Answer the request that is arriving with an error, unless its response has begun, and close."""
-        if self._body is not None and (self._exchange is None or self._exchange.is_started):
+        if self._incoming.body is not None and (self._exchange is None or self._exchange.is_started):
             self.close()
             return
         self.transport.write(error_response(error, self.default_headers))
@@ -268,7 +250,7 @@ class LimitedProtocol(asyncio.Protocol):
 
     def _end(self) -> None:
         self._is_ending = True
-        self._waiting, self._head, self._body = b"", None, None
+        self._incoming = Incoming()
         self._arrival.cancel()
         self._probing.cancel()
         if self._exchange is not None:

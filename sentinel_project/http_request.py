@@ -1,107 +1,28 @@
 """Parse HTTP/1.1 requests from the bytes of a connection, without I/O.
 
 httptools parses each request's head, and only the head: for it a request that offers an upgrade ends there, and the
-body is the next request (MagicStack/httptools#124, Kludex/uvicorn#2722). This module finds the ends of head and body: a
-parser never sees the bytes of two requests. RFC 9112 is applied strictly where recipients could disagree.
+body is the next request (MagicStack/httptools#124, Kludex/uvicorn#2722). This module and http_body.py find the ends of
+head and body: a parser never sees the bytes of two requests. RFC 9112 is applied strictly where recipients could
+disagree.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
 from urllib.parse import unquote
 
 import httptools
 
 from sentinel_project.gateway.errors import ApiError
+from sentinel_project.http_body import Body, ChunkedBody, FixedBody, invalid
 
 MAX_HEAD_BYTES = 64 * 1024
 """Maximum size of a request line with its headers; nginx allows 32 KiB, h11 64 KiB."""
 MAX_HEADERS = 128
-MAX_CHUNK_LINE_BYTES = 4096
-"""Maximum size of a chunk's first line with its extensions, and of a trailer."""
 
 VERSIONS = (b"HTTP/1.1", b"HTTP/1.0")
 END_OF_HEAD = b"\r\n\r\n"
-CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\Z")
-TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\Z")
 LENGTH = re.compile(rb"[0-9]{1,18}\Z")
-
-
-class Body(Protocol):
-    """The framing of a request's body."""
-
-    is_complete: bool
-
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the decoded body within `data` and the bytes not yet used; raises `ApiError`."""
-
-
-class FixedBody:
-    """A body of a known length, which may be 0."""
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.is_complete = not length
-
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the decoded body within `data` and the bytes not yet used."""
-        body, rest = data[: self._left], data[self._left :]
-        self._left -= len(body)
-        self.is_complete = not self._left
-        return body, rest
-
-
-class ChunkedBody:
-    """A body in chunks. Extensions and trailers are checked and dropped."""
-
-    def __init__(self) -> None:
-        self.is_complete = False
-        self._left = 0
-        self._is_in_chunk = self._is_in_trailers = False
-        self._overhead = -MAX_HEAD_BYTES
-
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the decoded body within `data` and the bytes not yet used; raises `ApiError`."""
-        pieces: list[bytes] = []
-        at, given = 0, len(data)
-        while at < given and not self.is_complete:
-            if self._left:
-                piece = data[at : at + self._left]
-                pieces.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                self._overhead -= len(piece)
-                continue
-            end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE_BYTES)
-            if end < 0:
-                if given - at >= MAX_CHUNK_LINE_BYTES:
-                    message = f"A chunk's size line or a trailer has more than {MAX_CHUNK_LINE_BYTES} bytes"
-                    raise ApiError(413, message, code="request_too_large")
-                break
-            self._take_line(data[at:end])
-            self._overhead += end + 2 - at
-            at = end + 2
-            if self._overhead > 0:
-                message = f"Chunk sizes, extensions and trailers exceed the body by more than {MAX_HEAD_BYTES} bytes"
-                raise ApiError(413, message, code="request_too_large")
-        return b"".join(pieces), data[at:]
-
-    def _take_line(self, line: bytes) -> None:
-        if self._is_in_chunk:
-            if line:
-                raise _invalid("a chunk is longer than its size")
-            self._is_in_chunk = False
-        elif self._is_in_trailers:
-            if line and not TRAILER.match(line):
-                raise _invalid("a trailer is malformed")
-            self.is_complete = not line
-        elif size := CHUNK_SIZE.match(line):
-            self._left = int(size[1], 16)
-            self._is_in_chunk = self._left > 0
-            self._is_in_trailers = not self._left
-        else:
-            raise _invalid("a chunk's size is malformed")
 
 
 class Request:
@@ -116,7 +37,7 @@ class Request:
         try:
             url = httptools.parse_url(parsed.target)
         except httptools.HttpParserInvalidURLError as exc:
-            raise _invalid(f"its target is {parsed.target[:100]!r}") from exc
+            raise invalid(f"its target is {parsed.target[:100]!r}") from exc
         self.target = parsed.target
         self.raw_path = url.path or b"/"
         self.path = self.raw_path.decode("ascii")
@@ -127,11 +48,13 @@ class Request:
         self.is_persistent = self.version == "1.1" and b"close" not in self._tokens(b"connection")
         expected = self._fields.get(b"expect", b"")
         self.expects_continue = self.version == "1.1" and expected.lower() == b"100-continue"
+        if self._offers_websocket():
+            message, headers = "There are no WebSockets here: use HTTP", {"Upgrade": "HTTP/1.1"}
+            raise ApiError(426, message, code="websocket_not_supported", headers=headers)
         self.body = self._framing()
 
-    @property
-    def offers_websocket(self) -> bool:
-        """Whether this is a WebSocket handshake; offers of other protocols are to be ignored (RFC 9110, 7.8)."""
+    def _offers_websocket(self) -> bool:
+        """Return whether this is a WebSocket handshake; offers of other protocols are to be ignored (RFC 9110, 7.8)."""
         return (
             self.method == "GET"
             and self.version == "1.1"
@@ -152,16 +75,42 @@ class Request:
         if len(self._fields) < len(self.headers):
             names = [name for name, _ in self.headers]
             if names.count(b"content-length") > 1 or names.count(b"transfer-encoding") > 1:
-                raise _invalid("Content-Length and Transfer-Encoding must not be repeated")
+                raise invalid("Content-Length and Transfer-Encoding must not be repeated")
         if coding is None:
             if not LENGTH.match(length or b""):
-                raise _invalid(f"Content-Length must be a number, not {length!r:.50}")
+                raise invalid(f"Content-Length must be a number, not {length!r:.50}")
             return FixedBody(int(length or b""))
         if length is not None or self.version != "1.1":
-            raise _invalid("Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0")
+            raise invalid("Transfer-Encoding is not allowed with Content-Length or in HTTP/1.0")
         if coding.lower() != b"chunked":
             raise _unsupported_coding(coding)
         return ChunkedBody()
+
+
+class Incoming:
+    """The bytes of a connection that were not used yet. One request is parsed at a time."""
+
+    def __init__(self) -> None:
+        self.waiting = b""
+        self.body: Body | None = None
+        """The body of the last request; None once it is complete."""
+        self.head: HeadReader | None = None
+        """The head that is arriving."""
+
+    def take_request(self) -> Request | None:
+        """Parse the waiting bytes of a head; return the request once it is complete. Raises `ApiError`."""
+        self.head = self.head or HeadReader()
+        request, self.waiting = self.head.feed(self.waiting)
+        if request is not None:
+            self.head, self.body = None, None if request.body.is_complete else request.body
+        return request
+
+    def take_piece(self, body: Body) -> bytes:
+        """Return the waiting bytes of `body`, decoded. Raises `ApiError`."""
+        piece, self.waiting = body.take(self.waiting)
+        if body.is_complete:
+            self.body = None
+        return piece
 
 
 class HeadReader:
@@ -193,7 +142,7 @@ class HeadReader:
             return None, b""
         self._check_version()
         if not self._head.is_complete or self._head.begun != 1:
-            raise _invalid("its head is malformed")
+            raise invalid("its head is malformed")
         return Request(self._head, self._parser), received[stop:]
 
     def _parse(self, data: bytes) -> None:
@@ -207,7 +156,7 @@ class HeadReader:
             coding = next((value for name, value in self._head.headers if name == b"transfer-encoding"), b"chunked")
             if coding.lower() != b"chunked":
                 raise _unsupported_coding(coding) from exc
-            raise _invalid(str(exc)) from exc
+            raise invalid(str(exc)) from exc
 
     def _check_version(self) -> None:
         """Raise `ApiError` for another version; llhttp accepts HTTP/2.0, and RTSP/1.0 as version 1.0."""
@@ -244,7 +193,3 @@ def _unsupported_coding(coding: bytes) -> ApiError:
     """Return the error for a transfer coding other than `chunked`."""
     message = f"Transfer-Encoding must be chunked, not {coding[:100].decode('latin-1')!r}"
     return ApiError(501, message, code="unsupported_transfer_encoding")
-
-
-def _invalid(reason: str) -> ApiError:
-    return ApiError(400, f"The request is not valid HTTP/1.1: {reason}", code="invalid_http")

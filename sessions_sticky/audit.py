@@ -1,4 +1,7 @@
-"""Who changed what through the admin API or Django admin: Django's `LogEntry`, which its admin shows."""
+"""Who changed what through the admin API or Django admin: Django's `LogEntry`, which its admin shows.
+
+The texts are in the language of the user who made the change, as Django records names of objects.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.db import router, transaction
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.models import Session as SessionModel
@@ -68,47 +73,60 @@ def record(
 
 def record_touch(request: HttpRequest | Request, conversation_id: str) -> None:
     """Record a reset of the idle time."""
-    record(request, Flag.CHANGE, conversation_id, "Idle time reset")
+    record(request, Flag.CHANGE, conversation_id, _("Idle time reset"))
 
 
 def record_move(request: HttpRequest | Request, before: Session, after: Session, reason: str) -> None:
     """Record a move."""
-    where = f"from {before.provider}, {before.model} to {after.provider}, {after.model}"
-    record(request, Flag.CHANGE, before.id, f"Moved {where}: {reason}")
+    text = _("Moved from %(from_provider)s, %(from_model)s to %(provider)s, %(model)s: %(reason)s") % {
+        "from_provider": before.provider,
+        "from_model": before.model,
+        "provider": after.provider,
+        "model": after.model,
+        "reason": reason,
+    }
+    record(request, Flag.CHANGE, before.id, text)
 
 
 def record_delete(request: HttpRequest | Request, conversation_id: str) -> None:
     """Record a deletion."""
-    record(request, Flag.DELETION, conversation_id, "Deleted")
+    record(request, Flag.DELETION, conversation_id, _("Deleted"))
 
 
 def record_start(request: HttpRequest | Request, job: Job) -> None:
     """Record the start of a bulk operation, which may not be counted yet. The entry links to its page."""
-    _record_job(request, job, f"Started, {job.expected} sessions expected" if job.expected else "Started")
+    number = job.expected
+    text = ngettext("Started, %(number)d session expected", "Started, %(number)d sessions expected", number)
+    _record_job(request, job, text % {"number": number} if number else _("Started"))
 
 
-def record_progress(request: HttpRequest | Request, job: Job, action: Literal["Stopped", "Resumed"]) -> None:
+def record_progress(request: HttpRequest | Request, job: Job, action: Literal["stop", "resume"]) -> None:
     """Record that a bulk operation was stopped or resumed, and its progress. The entry links to its page."""
-    _record_job(request, job, f"{action}, {job.done} of {job.expected} sessions done")
+    if action == "stop":
+        text = _("Stopped, %(done)d of %(number)d sessions done")
+    else:
+        text = _("Resumed, %(done)d of %(number)d sessions done")
+    _record_job(request, job, text % {"done": job.done, "number": job.expected})
 
 
 def _record_job(request: HttpRequest | Request, job: Job, change: str) -> None:
     description = _describe(job)
-    message = f"{change}: {description} (operation {job.key})"
+    message = _("%(change)s: %(description)s (operation %(key)s)")
+    message %= {"change": change, "description": description, "key": job.key}
     record(request, FLAG[job.kind], job.key, message, object_repr=description)
 
 
 def _describe(job: Job) -> str:
     """Describe an operation in words, without its conditions."""
-    named = [
-        f"{name} {value!r}"
-        for name, value in (("provider", job.provider), ("model", job.model), ("owner", job.owner))
-        if value is not None
-    ]
-    which = f"sessions of {', '.join(named)}" if named else "all sessions" if job.everything else "selected sessions"
+    names = ((_("provider"), job.provider), (_("model"), job.model), (_("owner"), job.owner))
+    if named := ", ".join(f"{name} {value!r}" for name, value in names if value is not None):
+        which = _("sessions of %s") % named
+    else:
+        which = _("all sessions") if job.everything else _("selected sessions")
     if job.kind == "delete":
-        return f"delete {which}"
+        return _("delete %s") % which
     if job.is_back:
-        return f"move {which} back: {job.reason}"
-    model = "" if job.to_model is None else f", model {job.to_model!r}"
-    return f"move {which} to {job.to_provider!r}{model}: {job.reason}"
+        return _("move %(sessions)s back: %(reason)s") % {"sessions": which, "reason": job.reason}
+    model = "" if job.to_model is None else f", {_('model')} {job.to_model!r}"
+    text = _("move %(sessions)s to %(target)s: %(reason)s")
+    return text % {"sessions": which, "target": f"{job.to_provider!r}{model}", "reason": job.reason}

@@ -94,6 +94,11 @@ def usage(period: str, number: int) -> str:
     return f"{usage_prefix()}{period}:{number}"
 
 
+def process(name: str) -> str:
+    """Return the key of the number by which a process notices that the store lost something."""
+    return prefixed(f"process:{name}")
+
+
 def owner(external_id: str) -> str:
     """Return the key of the index of an owner's sessions."""
     return prefixed(f"{{index}}:owner:{external_id}")

@@ -22,6 +22,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import run, unsuspended
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries.manager_methods import ManagerMethods
+from sessions_sticky.restoration import Restoration
 from sessions_sticky.session import FORMER_OWNER, Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
@@ -137,13 +138,15 @@ class SessionManager(ManagerMethods):
         """Return the bound session and extend it (HIT), or bind the proposed provider and model (CREATED).
 
         Atomic: of concurrent callers the first one binds, and all get its session. Takes two round trips on a first
-        bind and one on a hit; once a minute in each process a hit takes a second one, which refreshes the index. An
-        unreadable value counts as no session and is replaced.
+        bind and one on a hit. Once a second in each process it takes one more, which checks whether the store lost
+        writes, and once a minute a hit takes one that refreshes the index. An unreadable value counts as no session and
+        is replaced.
 
         Losing the store moves no conversation. While it is unavailable, `resolve` returns the session that this process
         saw last, else the unstored proposal (DEGRADED), or raises `SessionStoreUnavailable` if `ON_STORE_ERROR` is
         `"raise"`. Once a second a call waits for the cache's timeout; others do not wait. A session that was seen
-        within its idle time, was not deleted and was lost by the store is restored (CREATED; one round trip more).
+        within its idle time, was not deleted and was lost by the store is restored (CREATED; one round trip more). On
+        Redis a process that notices a loss restores the others that it saw in the last hour in the background.
 
         Raises `SessionOwnerMismatch` for another owner's conversation (the attempt extends its idle time: checking
         first would cost every hit a round trip), and `InvalidSession` like `create`.
@@ -202,8 +205,8 @@ class SessionManager(ManagerMethods):
     def trail(self, conversation_id: str) -> Trail:
         """Return the last turns of a session, its totals, and what the providers' prompt caches should hold of it.
 
-        Empty if no turn was recorded. A trail is deleted with its session, and kept when the session is rebound. It
-        expires when the session would have expired after the last recorded turn.
+        Empty if no turn was recorded, and on caches other than django-redis. A trail is deleted with its session, and
+        kept when the session is rebound. It expires when the session would have expired after the last recorded turn.
         """
         return run(self._blocking.trail(conversation_id))
 
@@ -216,7 +219,7 @@ class SessionManager(ManagerMethods):
 
         Return False if no trail stores it: there is no session, or `TRAIL_LENGTH` is 0. Call it after the answer, not
         before: it takes two round trips. Raises `InvalidSession` for a turn that cannot be stored. Without django-redis
-        there are no sums.
+        there are only the metrics.
         """
         return run(self._blocking.record_turns([turn])) != [None]
 
@@ -234,13 +237,16 @@ class SessionManager(ManagerMethods):
 
     @property
     def _blocking(self) -> Policy:
-        store, signal = self._store, unsuspended(partial(send_signal, manager=self))
-        return Policy(store, unsuspended(store.send), signal, self.ttl_seconds, self._actor)
+        store, signal = self._store, partial(send_signal, manager=self)
+        send, asignal = unsuspended(store.send), unsuspended(signal)
+        restoration = Restoration(store, send, signal)
+        return Policy(store, send, asignal, restoration, ttl_seconds=self.ttl_seconds, actor=self._actor)
 
     @property
     def _async(self) -> Policy:
         store, signal = self._store, partial(asend_signal, manager=self)
-        return Policy(store, store.asend, signal, self.ttl_seconds, self._actor)
+        restoration = Restoration(store, store.asend, partial(send_signal, manager=self))
+        return Policy(store, store.asend, signal, restoration, ttl_seconds=self.ttl_seconds, actor=self._actor)
 
 
 sessions = SessionManager()

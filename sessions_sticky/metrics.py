@@ -4,6 +4,7 @@
 | --- | --- |
 | `sessions_sticky_resolutions_total` | `outcome`, `provider` |
 | `sessions_sticky_resolve_seconds` (histogram) | |
+| `sessions_sticky_restored_total` (sessions that the store had lost) | |
 | `sessions_sticky_rebinds_total` (operators' texts: history) | `reason`, `by`, `from_provider`, `to_provider` |
 | `sessions_sticky_turns_total` | `provider`, `model`, `outcome`; `failed` counts failed attempts |
 | `sessions_sticky_tokens_total` | `provider`, `model`, `kind`: `input` (all of it), `read`, `written` ... |
@@ -56,6 +57,7 @@ class _Metrics:
         self.resolve_seconds = Histogram(
             "sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS
         )
+        self.restored = Counter("sessions_sticky_restored_total", "Sessions bound again after the store had lost them.")
         self.rebinds = Counter(
             "sessions_sticky_rebinds_total",
             "Conversations moved to another provider or model.",
@@ -103,6 +105,12 @@ def resolved(outcome: str, provider: str, asked_at: float) -> None:
     if conf.metrics:
         _resolutions(outcome, provider).inc()
         _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
+
+
+def restored(number: int = 1) -> None:
+    """Count sessions that were bound again after the store had lost them."""
+    if conf.metrics:
+        _metrics().restored.inc(number)
 
 
 def rebound(reason: str, actor: str, from_provider: str, to_provider: str, number: int = 1) -> None:

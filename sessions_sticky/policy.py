@@ -16,6 +16,7 @@ from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
 from sessions_sticky.index_entries import IndexEntries
 from sessions_sticky.recording import record_move, record_turns
+from sessions_sticky.restoration import Restoration
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -30,7 +31,7 @@ from sessions_sticky.session import (
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from sessions_sticky.stores.base import NO_KEY, Replaced, Store, restorable_from
 from sessions_sticky.stores.history import RESTORED
-from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.trail import Recorded, read_command, read_trail
 from sessions_sticky.turns import Trail, Turn
 
 logger = logging.getLogger("sessions_sticky")
@@ -43,7 +44,14 @@ class Policy:
     """The policy on one store with one idle time; `actor` is the author of changes in the history."""
 
     def __init__(
-        self, store: Store, send: Send, send_signal: Callable[..., Awaitable[None]], ttl_seconds: int, actor: str
+        self,
+        store: Store,
+        send: Send,
+        send_signal: Callable[..., Awaitable[None]],
+        restoration: Restoration,
+        *,
+        ttl_seconds: int,
+        actor: str,
     ) -> None:
         self._store = store
         self._send = send
@@ -52,6 +60,7 @@ class Policy:
         self._actor = actor
         self._seen = store.last_seen
         self._index_entries = IndexEntries(store, send, ttl_seconds)
+        self._restoration = restoration
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -84,7 +93,7 @@ class Policy:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
-        self._seen.remember(session, asked_at, conf.last_seen_size)
+        self._seen.remember(session, asked_at, self._ttl_seconds, conf.last_seen_size)
         self._index_entries.mark(session)
         _log("created", conversation_id)
         await self._send_signal(session_created, session=session, actor=self._actor)
@@ -105,12 +114,11 @@ class Policy:
         keys.check(conversation_id)
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(owner)
-        asked_at = time.monotonic()
-        not_before = asked_at - self._ttl_seconds
-        remembered = self._seen.recall(conversation_id, not_before)
-        proposal = None
+        asked_at, ttl = time.monotonic(), self._ttl_seconds
+        remembered = self._seen.recall(conversation_id, asked_at)
+        proposal, is_restored = None, False
         try:
-            raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
+            raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), ttl))
             bound, outcome = readable(conversation_id, raw), Outcome.HIT
             if bound is None:
                 _log("miss", conversation_id)
@@ -119,22 +127,27 @@ class Policy:
                     proposal, reason = _proposal(conversation_id, provider, model, owner), ""
                 bound, is_new = await self._bind(proposal, raw, reason)
                 outcome = Outcome.CREATED if is_new else Outcome.HIT
-            self._seen.remember(bound, asked_at, conf.last_seen_size)
+                is_restored = is_new and reason == RESTORED
+            self._seen.remember(bound, asked_at, ttl, conf.last_seen_size)
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
             self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
             bound, outcome = proposal or remembered, Outcome.DEGRADED
             if bound is None:
-                bound = self._seen.recall_proposal(conversation_id, owner, not_before)
+                bound = self._seen.recall_proposal(conversation_id, owner, asked_at)
                 bound = bound or _proposal(conversation_id, provider, model, owner)
             # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
-            self._seen.remember(bound, asked_at, conf.last_seen_size, is_stored=bound is remembered)
+            self._seen.remember(bound, asked_at, ttl, conf.last_seen_size, is_stored=bound is remembered)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
             await self._index_entries.refresh_when_due(bound, raw, remembered)
+        if is_restored:
+            metrics.restored()
+        if outcome is not Outcome.DEGRADED:
+            await self._restoration.restore_when_lost(asked_at, is_missing=is_restored)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
@@ -200,7 +213,8 @@ class Policy:
     async def trail(self, conversation_id: str) -> Trail:
         """Read the last turns."""
         keys.check(conversation_id)
-        return self._store.decode_trail(await self._send(self._store.read_trail(conversation_id)))
+        found = await self._send(read_command(conversation_id)) if self._store.has_index else None
+        return read_trail(found or [])  # a key of another type is empty
 
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
         """Add turns to their trails, to the sums and to the metrics; see recording.py."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from sessions_sticky import metrics
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import Send
+from sessions_sticky.connections.commands import Batch, Send
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.session import Session
+from sessions_sticky.stores import usage
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.trail import Recorded
+from sessions_sticky.stores.trail import Recorded, record_command
 from sessions_sticky.stores.usage import UsageSums, add_up, move_sums
 from sessions_sticky.turns import Turn, check_turn
 
@@ -23,10 +24,11 @@ async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seco
     for turn in turns:
         check_turn(turn)
     recorded: list[Recorded] = [None] * len(turns)
-    kept = [at for at, turn in enumerate(turns) if turn.conversation_id is not None] if conf.trail_length else []
+    length = conf.trail_length if store.has_index else 0
+    kept = {at: turn for at, turn in enumerate(turns) if turn.conversation_id is not None} if length else {}
     if kept:
-        request = store.record_turns([turns[at] for at in kept], ttl_seconds, conf.trail_length)
-        for at, reply in zip(kept, await send(request), strict=True):
+        commands = [record_command(turn, str(turn.conversation_id), ttl_seconds, length) for turn in kept.values()]
+        for at, reply in zip(kept, await send(Batch(commands)), strict=True):
             recorded[at] = reply and (reply[0], reply[1])
     sums = add_up((turn, reply or (0, 0)) for turn, reply in zip(turns, recorded, strict=True))
     try:
@@ -56,5 +58,5 @@ async def record_move(store: Store, send: Send, before: Session, after: Session,
 
 
 async def _add(store: Store, send: Send, sums: UsageSums) -> None:
-    if (adding := store.add_usage(sums)) is not None:
-        await send(adding)
+    if store.has_index:
+        await send(usage.add_commands(sums))

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command
 
 from sentinel_project.secret_key import secret_key
 from sentinel_project.test_runner import PytestRunner
@@ -133,11 +134,28 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ({"verbosity": 0}, ["-q"]),
         ({"verbosity": 2, "failfast": True}, ["-v", "-x"]),
         ({"keepdb": True, "interactive": False, "parallel": 1}, ["--reuse-db"]),
+        ({"parallel": 0}, []),
+        ({"parallel": 4}, ["-n", "4", "--dist", "worksteal"]),
     ],
 )
 def test_runner_hands_labels_and_flags_to_pytest_when_it_runs(handed_over, options, flags):
     assert PytestRunner(**options).run_tests(["tests/test_project.py::a", "tests/gateway"]) == 0
     assert handed_over == [[*flags, "tests/test_project.py::a", "tests/gateway"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ((), []),
+        (("--parallel",), ["-n", "6", "--dist", "worksteal"]),
+        (("--parallel", "3"), ["-n", "3", "--dist", "worksteal"]),
+        (("--parallel=1",), []),
+    ],
+)
+def test_manage_test_starts_processes_when_it_is_asked_to(handed_over, arguments, flags, monkeypatch):
+    monkeypatch.setenv("DJANGO_TEST_PROCESSES", "6")  # instead of the number of cores
+    call_command("test", "tests/test_project.py", *arguments)
+    assert handed_over == [[*flags, "tests/test_project.py"]]
 
 
 LABEL = "tests/test_environment.py::test_number_reads_a_whole_number_when_it_is_within_bounds"

@@ -20,13 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway import owner_pages, provider_pages, provider_panel
 from sentinel_project.gateway.models import ApiKey, ApiKeyQuerySet, is_owner
-from sessions_sticky.admin.registry import (
-    register_link,
-    register_pages,
-    register_panel,
-    register_provider_note,
-    register_routes,
-)
+from sessions_sticky.admin.registry import register_link, register_pages, register_panel, register_provider_note
 
 TEMPLATES = "admin/gateway/apikey/"
 STATES = {"live": _("Working"), "paused": _("Paused"), "revoked": _("Revoked")}
@@ -35,7 +29,6 @@ SHOWN = ("hint", "owner", "state", "created_at", "last_use")
 
 register_panel(provider_panel.banner_panel)
 register_panel(provider_panel.panel)
-register_routes(provider_panel.routes)
 register_provider_note(provider_panel.note)
 register_link(_("Reference of the admin API"), "api-docs")
 register_pages(provider_pages.SECTION, provider_pages.urls)
@@ -168,7 +161,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Pause selected API keys"), permissions=["change"])
     def pause(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Pause the selected keys."""
-        self._log(request, queryset.filter(revoked_at=None, paused_at=None), "Paused.")
+        self._log(request, queryset.filter(revoked_at=None, paused_at=None), gettext("Paused."))
         count = queryset.pause()
         text = ngettext("%d API key was paused.", "%d API keys were paused.", count) % count
         self.message_user(request, text, messages.SUCCESS)
@@ -176,7 +169,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Resume selected API keys"), permissions=["change"])
     def resume(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Let the selected keys work again."""
-        self._log(request, queryset.filter(revoked_at=None).exclude(paused_at=None), "Resumed.")
+        self._log(request, queryset.filter(revoked_at=None).exclude(paused_at=None), gettext("Resumed."))
         count = queryset.resume()
         text = ngettext("%d API key works again.", "%d API keys work again.", count) % count
         self.message_user(request, text, messages.SUCCESS)
@@ -184,7 +177,7 @@ class ApiKeyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.action(description=_("Revoke selected API keys"), permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: ApiKeyQuerySet) -> None:
         """Revoke the selected keys."""
-        self._log(request, queryset.filter(revoked_at=None), "Revoked.")
+        self._log(request, queryset.filter(revoked_at=None), gettext("Revoked."))
         count = queryset.revoke()
         text = ngettext("%d API key was revoked.", "%d API keys were revoked.", count) % count
         self.message_user(request, text, messages.SUCCESS)

@@ -38,29 +38,55 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     except (SessionNotSupported, SessionStoreUnavailable):
         answered, failed = recent.totals()
         lines = [_("The session store is unavailable: these are the chats of one worker.")]
-        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], is_well=False)
+        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], _refused(statuses))
     latest = [each for each in turns if each.began_at > now - timedelta(minutes=MINUTES)]
     failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
     answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
     lines = [_line(each, turns) for each in failing]
-    limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
+    limited = [each for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
-        lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
-    well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
-    return _banner(answered, failed, lines or [well % {"number": len(statuses)}], is_well=not lines)
+        slow = _("slow")
+        names = ", ".join(f"{each.provider.name} ({each.error or slow})" for each in limited)
+        lines.append(_("Limited: %s. Other providers of the same models serve some of their requests.") % names)
+    if unserved := {model for each in statuses for model in each.provider.models}.difference(
+        *(each.served_models for each in statuses)
+    ):
+        lines.insert(0, _("No provider serves these models at the moment: %s.") % ", ".join(sorted(unserved)))
+    if any(each.state is State.UNKNOWN for each in statuses):
+        lines.append(_("The state of the providers is unknown: it cannot be read from the cache."))
+    refused = _refused(statuses)
+    if not lines and not refused:
+        well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
+        return _banner(answered, failed, [well % {"number": len(statuses)}], level=Level.OK)
+    return _banner(answered, failed, lines, refused)
 
 
-def _banner(answered: int, failed: int, lines: list[str], *, is_well: bool) -> Banner:
+def _banner(answered: int, failed: int, lines: list[str], refused: str = "", *, level: Level = Level.WARNING) -> Banner:
+    """Return the banner. `refused` is its headline as long as no chat has failed."""
     total = answered + failed
     numbers = {"failed": failed, "total": total, "minutes": MINUTES}
     if failed:
         headline = _("Customers are affected: %(failed)d of %(total)d chats failed in the last %(minutes)d minutes.")
-        return Banner(Level.ERROR, headline % numbers, lines)
+        return Banner(Level.ERROR, headline % numbers, [refused, *lines] if refused else lines)
+    if refused:
+        return Banner(level, refused, lines)
     if total:
         headline = _("Customers are not affected: 0 of %(total)d chats failed in the last %(minutes)d minutes.")
     else:
         headline = _("Customers are not affected: no chats in the last %(minutes)d minutes.")
-    return Banner(Level.OK if is_well else Level.WARNING, headline % numbers, lines)
+    return Banner(level, headline % numbers, lines)
+
+
+def _refused(statuses: list[ProviderStatus]) -> str:
+    """Return that new conversations are refused, of all models or of those whose last providers are drained."""
+    if not any(each.takes_new for each in statuses):
+        if all(each.is_drained for each in statuses):
+            return _("All providers are drained: new conversations are refused with 503.")
+        return _("All providers are drained or have weight 0: new conversations are refused with 503.")
+    served = {model for each in statuses if each.takes_new for model in each.provider.models}
+    refused = {model for each in statuses if each.is_drained for model in each.provider.models} - served
+    text = _("New conversations of these models are refused with 503, because all their providers are drained: %s.")
+    return text % ", ".join(sorted(refused)) if refused else ""
 
 
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
@@ -85,6 +111,6 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         parts.append(text % {"number": number, "others": ", ".join(sorted(served))})
         failed = sum(each.turns for each in own if each.outcome == UNANSWERED)
         parts.append(ngettext("%d failed.", "%d failed.", failed) % failed)
-    if status.state is State.LOST:
+    if status.state is State.LOST and not status.is_held:
         parts.append(_("Its conversations move permanently with their next chat."))
     return " ".join(parts)

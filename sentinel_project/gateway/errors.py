@@ -71,6 +71,12 @@ def internal_error() -> ApiError:
     return ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
 
 
+def too_many_connections() -> ApiError:
+    """Return the error for a request that the server has no connection left for."""
+    message, code = "The gateway has too many connections", "too_many_connections"
+    return ApiError(503, message, type="service_unavailable", code=code, headers={"Retry-After": "1"})
+
+
 def too_large() -> ApiError:
     """Return the error for a request body over the limit."""
     message = f"The request is larger than {settings.DATA_UPLOAD_MAX_MEMORY_SIZE} bytes"

@@ -71,7 +71,8 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         except ControlsUnavailable:
             messages.error(request, _("The session store is unavailable: nothing was changed."))
         else:
-            audit.record(request, audit.Flag.CHANGE, None, f"Provider {name!r}: {action}")
+            title = f"{TITLES[action]}: {name}"
+            audit.record(request, audit.Flag.CHANGE, None, f"Provider {name!r}: {action}", object_repr=title)
             everywhere = _("All workers follow within a second.")
             messages.success(request, f"{RESULTS[action] % name} {everywhere}")
         return HttpResponseRedirect(back)
@@ -84,7 +85,7 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "alone": actions.only_here(name) if action is Action.DRAIN else [],
         "cancel_url": back,
     }
-    return admin.render(request, f"{TEMPLATES}provider_change.html", context)
+    return admin.render(request, f"{TEMPLATES}provider_change.html", context, section="providers")
 
 
 def urls(admin: PageAdmin) -> list[URLPattern]:

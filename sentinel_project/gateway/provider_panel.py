@@ -23,11 +23,6 @@ def panel(request: HttpRequest) -> Panel:
     return Panel(_("Providers"), "admin/gateway/providers.html", {"statuses": failing_first}, is_first=True)
 
 
-def routes() -> list[tuple[str, str]]:
-    """Return the providers that are configured, with each of their models."""
-    return [(provider.name, model) for provider in providers() for model in provider.models]
-
-
 def note(provider: str, model: str) -> str:
     """Say why a provider answers no requests for a model now, and until when; empty while it does."""
     found = next((each for each in providers() if each.name == provider and model in each.models), None)

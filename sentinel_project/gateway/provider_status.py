@@ -59,8 +59,8 @@ class ProviderStatus(NamedTuple):
     """The status of one provider.
 
     `failing_since` is the first failure since the last answer. `cooling_models` is empty if all or no models cool down.
-    `weight` is the configured one, `share` its part of the weights in force: 0 while `is_drained`. `in_flight` is of
-    this machine. `figures` None: the store cannot report them.
+    `weight` is the configured one, `share` its part of the new conversations: 0 while it is drained, is failing, or
+    cools down for all models. `in_flight` is of this machine. `figures` None: the store cannot report them.
     """
 
     provider: Provider
@@ -82,26 +82,36 @@ class ProviderStatus(NamedTuple):
         """Whether it takes new conversations."""
         return self.weight > 0 and not self.is_drained
 
+    @property
+    def served_models(self) -> set[str]:
+        """The models whose requests it gets now: none while it is failing, and none that cool down."""
+        if self.failing_since is not None or (self.seconds_left > 0 and not self.cooling_models):
+            return set()
+        return set(self.provider.models).difference(self.cooling_models)
+
+    @property
+    def weight_in_force(self) -> float:
+        """The weight with which it gets new conversations now, when others serve their models."""
+        return 0.0 if self.is_drained or not self.served_models else self.weight
+
 
 def statuses() -> list[ProviderStatus]:
     """Return the status of every provider; without figures if the store is unavailable."""
     (health, is_shared), numbers, in_flight = _latest_health(), _figures(), metrics.in_flight()
     current = configured()
     settings_of = controls.latest(provider.name for provider in current)
-    drained = {name for name, found in settings_of.items() if Control.DRAIN in found}
-    total = sum(provider.weight for provider in current if provider.name not in drained) or 1
-    found = [status(provider, health) for provider in current]
-    return [
+    found = [
         each._replace(
             state=each.state if is_shared or each.state is not State.HEALTHY else State.UNKNOWN,
-            share=0.0 if each.provider.name in drained else each.weight / total,
-            is_drained=each.provider.name in drained,
-            is_held=Control.HOLD in settings_of.get(each.provider.name, ()),
+            is_drained=Control.DRAIN in (controls_of := settings_of.get(each.provider.name, ())),
+            is_held=Control.HOLD in controls_of,
             in_flight=in_flight.get(each.provider.name, 0),
             figures=None if numbers is None else numbers.get(each.provider.name, Figures()),
         )
-        for each in found
+        for each in (status(provider, health) for provider in current)
     ]
+    total = sum(each.weight_in_force for each in found) or 1
+    return [each._replace(share=each.weight_in_force / total) for each in found]
 
 
 def status(provider: Provider, health: Health) -> ProviderStatus:

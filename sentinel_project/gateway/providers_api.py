@@ -100,6 +100,7 @@ class ProviderDetail(APIView):
             raise NotFound(str(exc)) from exc
         except ControlsUnavailable as exc:
             raise Unavailable from exc
-        audit.record(request, audit.Flag.CHANGE, None, f"Provider {name!r}: {action}")
+        message = f"Provider {name!r}: {action}"
+        audit.record(request, audit.Flag.CHANGE, None, message, object_repr=message)
         (status,) = (each for each in statuses() if each.provider.name == name)
         return Response(ProviderSerializer(as_data(status)).data)

@@ -25,7 +25,7 @@ MAX_NAMED = 10
 """How many unchanged sessions are named; the others are counted."""
 
 
-@page("delete", "POST")
+@page("delete", "POST", instead="../")
 def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then delete."""
     chosen = Chosen.read(request.POST)
@@ -40,7 +40,7 @@ def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../")
 def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for the target, and for confirmation if all matches are selected; then move."""
     chosen = Chosen.read(request.POST)
@@ -63,7 +63,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     )
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../")
 def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Ask for confirmation, then move all matches back to where their last move came from."""
     chosen = Chosen.read(request.POST)
@@ -95,9 +95,10 @@ def _needs_confirmation(request: HttpRequest, chosen: Chosen) -> bool:
 def _ask(
     admin: PageAdmin, request: HttpRequest, *, template: str, chosen: Chosen, count: Count, **context: Any
 ) -> HttpResponse:
-    where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url("changelist") + chosen.query
+    section = "bulk" if chosen.condition_fields else "changelist"  # the list has no such filters
+    where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url(section) + chosen.query
     shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
-    return admin.render(request, template, {**shared, **context})
+    return admin.render(request, template, {**shared, **context}, section=section)
 
 
 def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:

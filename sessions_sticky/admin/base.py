@@ -17,11 +17,13 @@ import logging
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, ClassVar, Concatenate, ParamSpec, cast
+from urllib.parse import urljoin
 
+from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.contrib.admin.utils import quote
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
@@ -63,17 +65,24 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         return url if self.allows(request, "view") else reverse(f"{self.admin_site.name}:index")
 
     def render(
-        self, request: HttpRequest, template: str, context: dict[str, Any], *, status: int = 200
+        self,
+        request: HttpRequest,
+        template: str,
+        context: dict[str, Any],
+        *,
+        status: int = 200,
+        section: str = "changelist",
     ) -> TemplateResponse:
         """Render a template with the context of Django admin and the user's permissions.
 
-        `template` is a name in this app's folder, or with a slash a complete one.
+        `template` is a name in this app's folder, or with a slash a complete one. `section` is the name of the menu's
+        section that the page belongs to; a page with an entry of its own needs none.
         """
         name = template if "/" in template else f"{TEMPLATES}{template}"
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "sections": self._sections(request),
+            "sections": self._sections(request, section),
             "may_change": self.allows(request, "change"),
             "may_delete": self.allows(request, "delete"),
         }
@@ -88,17 +97,23 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         """Return whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
         return bool(request.user.has_perm(f"sessions_sticky.{action}_session"))
 
-    def _sections(self, request: HttpRequest) -> list[dict[str, Any]]:
+    def _sections(self, request: HttpRequest, parent: str) -> list[dict[str, Any]]:
+        """Return the menu; `current` is "page" for the entry of this page, otherwise "true" for that of its parent."""
+        menu = (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
+        by_url = {self.url(each.name): each for each in menu if self.allows(request, each.needed)}
+        here = request.path if request.path in by_url else self.url(parent)
+        current = "page" if here == request.path else "true"
         return [
-            {"title": section.title, "url": (url := self.url(section.name)), "here": request.path == url}
-            for section in (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
-            if self.allows(request, section.needed)
+            {"name": each.name, "title": each.title, "url": url, "current": current if url == here else ""}
+            for url, each in by_url.items()
         ]
 
 
-def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
+def page(needed: Needed, *methods: str, instead: str = "") -> Callable[[Page[P]], Page[P]]:
     """Require a permission on sessions, and allow the given methods (by default GET and HEAD).
 
+    A page that allows only POST redirects GET and HEAD to the path `instead`, relative to its own: a user whose login
+    expired while a form was open arrives there after the next login.
     An unavailable store becomes a page with status 503, an unsupported cache one with 501.
     """
 
@@ -107,6 +122,9 @@ def page(needed: Needed, *methods: str) -> Callable[[Page[P]], Page[P]]:
         def guarded(admin: PageAdmin, request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
             if not admin.allows(request, needed):
                 raise PermissionDenied
+            if instead and request.method in READING:
+                messages.warning(request, _("Nothing was changed. Choose again what to do."))
+                return HttpResponseRedirect(admin.back(request, urljoin(request.path, instead)))
             if request.method not in (methods or READING):
                 return HttpResponseNotAllowed(methods or READING)
             try:

@@ -21,7 +21,9 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     context = {"title": _("Bulk changes"), "form": form, **names_in_use()}
     if form.is_bound and form.is_valid():
         chosen = Chosen([], True, conditions_in(request.GET, filters_in(request.GET)), "", False)
-        if not chosen.everything:
+        if chosen.everything:
+            form.add_error(None, _("Fill in at least one field: a bulk change needs a filter."))
+        else:
             context |= {"chosen": chosen, "count": chosen.count_sessions(), "query": request.GET.urlencode()}
     return admin.render(request, "bulk.html", context)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
@@ -18,7 +18,7 @@ from sessions_sticky.admin import (
 )
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
-from sessions_sticky.admin.formatting import duration_formats, session_rows
+from sessions_sticky.admin.formatting import OUTCOMES, duration_formats, session_rows
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
@@ -26,9 +26,13 @@ from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupporte
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
+from sessions_sticky.queries.server_info import format_percent
 from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
 
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
@@ -36,10 +40,11 @@ MAX_RAW_LENGTH = 10_000
 
 
 class TurnRow(NamedTuple):
-    """A turn on the page; `cached_percent` is the part of its input that came from the cache, None without input."""
+    """A turn on the page; `cached` is the part of its input that came from the cache, empty without input."""
 
     turn: RecordedTurn
-    cached_percent: float | None
+    outcome: StrOrPromise
+    cached: str
 
 
 @page("view")
@@ -73,7 +78,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     return admin.render(request, "detail.html", context, status=200 if shown else 404)
 
 
-@page("change", "POST")
+@page("change", "POST", instead="../change/")
 def touch(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpResponse:
     """Reset the idle time."""
     _check(conversation_id)
@@ -110,16 +115,20 @@ def _turns(conversation_id: str, session: Session | None) -> dict[str, Any]:
     return {
         "spilled": last if is_elsewhere else None,
         "spill_overs": trail.spill_overs[::-1],
-        "turns": [TurnRow(turn, _percent(turn.usage)) for turn in reversed(trail.turns)],
+        "turns": [
+            TurnRow(turn, OUTCOMES.get(turn.outcome, turn.outcome), _cached(turn.usage))
+            for turn in reversed(trail.turns)
+        ],
         "totals": totals,
-        "cached_percent": _percent(totals),
+        "cached": _cached(totals),
         "saved": totals.saved / MILLION,
         "lost_money": totals.lost_money / MILLION,
     }
 
 
-def _percent(used: Usage | TurnTotals | None) -> float | None:
-    return 100 * used.read / used.input if used and used.input else None
+def _cached(used: Usage | TurnTotals | None) -> str:
+    """Return the part of the input that came from prompt caches, in percent; empty without input."""
+    return format_percent(used.read / used.input, 1) if used and used.input else ""
 
 
 def _history(conversation_id: str) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky import audit
-from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
+from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import MoveForm, named
-from sessions_sticky.admin.job import job_context
+from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.admin.selection import jobs
+from sessions_sticky.conf import conf
 from sessions_sticky.jobs.job import Plan
-from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
 MAX_OPERATIONS = 20
@@ -84,25 +84,15 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
-    routes = registry.routes()
-    known = routes | {(route.provider, route.model) for route in sessions.stats().routes}
+    names = names_in_use()
     context = {
         "title": _("Move all sessions"),
         "form": form,
-        "providers": sorted({route[0] for route in known}),
-        "models": sorted({route[1] for route in known}),
-        "operations": [job_context(job) for job in jobs.recent()[:MAX_OPERATIONS]],
+        **names,
+        "operations": recent_operations(MAX_OPERATIONS),
     }
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
         plan = form.plan
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
-        context["unknown"] = _unknown(plan, routes)
+        context["is_source_unknown"] = conf.providers is not None and plan.filters.provider not in names["providers"]
     return admin.render(request, "move_provider.html", context)
-
-
-def _unknown(plan: Plan, routes: set[tuple[str, str]]) -> bool:
-    """Return whether the project has registered its providers without this target."""
-    if not routes or plan.move is None:
-        return False
-    provider, model = plan.move.provider, plan.move.model or plan.filters.model
-    return not any(provider == each and model in (None, its_model) for each, its_model in routes)

@@ -9,9 +9,8 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.filters import conditions_in, names_in_use
-from sessions_sticky.admin.job import job_context
-from sessions_sticky.admin.selection import jobs
+from sessions_sticky.admin.filters import InvalidCondition, conditions_in, names_in_use
+from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.pages import MAX_PAGE
@@ -28,10 +27,10 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     wanted = EventFilter(*(query.get(name, "").strip() or None for name in EventFilter._fields))
     try:
         since = conditions_in(query).moved_since
-    except ValueError as exc:
+    except InvalidCondition as exc:
         since, error = None, str(exc)
     after = None if since is None else f"{int(since * 1000)}-0"
-    read = sessions.recent(after=after, limit=MAX_PAGE)
+    read = [] if error else sessions.recent(after=after, limit=MAX_PAGE)
     found = [event for event in reversed(read) if wanted.match(event)]
     context = {
         "title": _("Events"),
@@ -53,7 +52,7 @@ def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List the operations of the last day, including those of commands."""
     context = {
         "title": _("Operations"),
-        "operations": [job_context(job) for job in jobs.recent()],
+        "operations": recent_operations(),
         "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "operations.html", context)

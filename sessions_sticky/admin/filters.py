@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.utils.formats import number_format
+from django.utils.translation import gettext_lazy
 
+from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.times import format_instant, parse_duration, parse_time
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
 ANY = Filters()
 
 MAX_COUNTED = 2_000
 """Maximum number of sessions that are read to count them: some ten milliseconds."""
+
+
+NO_TIME = gettext_lazy(
+    "“%s” is not a time. Enter one with a zone, such as 2026-11-26T03:00Z, or how long ago, such as 12h."
+)
+REFUSALS: dict[str, StrOrPromise] = {
+    "idle_for": gettext_lazy("“%s” is not a duration. Enter seconds, or a number with s, m, h or d, such as 12h."),
+    "created_before": NO_TIME,
+    "moved_since": NO_TIME,
+    "operation": gettext_lazy("“%s” is not the key of an operation, which has 32 hex digits."),
+}
+"""The messages for values that `conditions_in` cannot parse."""
+
+
+class InvalidCondition(ValueError):
+    """A value that a field does not allow; the message is for users, and does not name the field."""
 
 
 class Count(NamedTuple):
@@ -39,7 +60,7 @@ def filters_in(query: QueryDict) -> Filters:
 
 
 def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
-    """Return filters with the conditions of the query. Raises `ValueError` that names the field at fault."""
+    """Return filters with the conditions of the query. Raises `InvalidCondition`."""
     parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
         "created_before": _instant,
@@ -53,7 +74,7 @@ def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
             try:
                 found[name] = read(text)
             except ValueError as exc:
-                raise ValueError(f"{name} {exc}") from exc
+                raise InvalidCondition(str(REFUSALS[name]) % text) from exc
     return filters._replace(**found)
 
 
@@ -69,7 +90,7 @@ def _instant(text: str) -> float:
 
 def _operation_key(text: str) -> str:
     if not KEY.fullmatch(text):
-        raise ValueError(f"must be the key of an operation, 32 hex digits, not {text!r}")
+        raise ValueError(text)
     return text
 
 
@@ -87,12 +108,12 @@ def query_of(filters: Filters, **more: str) -> str:
 
 
 def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
-    """Return the providers and models with sessions, and those of the filters; none without an index."""
+    """Return the providers and models with sessions, those of the filters, and the configured providers."""
     try:
         routes = [route for route in sessions.stats().routes if route.sessions]
     except SessionNotSupported:
         routes = []
-    providers = {filters.provider or "", *(route.provider for route in routes)}
+    providers = {filters.provider or "", *(conf.providers or ()), *(route.provider for route in routes)}
     models = {filters.model or "", *(route.model for route in routes)}
     return {"providers": sorted(providers - {""}), "models": sorted(models - {""})}
 

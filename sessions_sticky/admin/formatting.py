@@ -5,15 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext_lazy
 
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import EARLIEST, LATEST, Entry, Session
 
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
+OUTCOMES: dict[str, StrOrPromise] = {
+    "created": pgettext_lazy("outcome", "created"),
+    "hit": pgettext_lazy("outcome", "hit"),
+    "spilled": pgettext_lazy("outcome", "spilled"),
+    "rebound": pgettext_lazy("outcome", "rebound"),
+    "degraded": pgettext_lazy("outcome", "degraded"),
+    "ranked": pgettext_lazy("outcome", "ranked"),
+    "none": pgettext_lazy("outcome", "none"),
+    "unanswered": pgettext_lazy("outcome", "unanswered"),
+    "refused": pgettext_lazy("outcome", "refused"),
+    "left": pgettext_lazy("outcome", "left"),
+}
+"""Translated outcomes of the gateway's turns; others are shown unchanged."""
 
 
 class SessionRow(NamedTuple):

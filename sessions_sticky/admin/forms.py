@@ -10,9 +10,10 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from sessions_sticky.admin.filters import conditions_in
-from sessions_sticky.conf import check_target
+from sessions_sticky.conf import check_target, conf
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.setting_values import similar_name
 
 MAX_NAME_LENGTH = 256
 MAX_REASON_LENGTH = 500
@@ -55,7 +56,12 @@ class MoveForm(forms.Form):
         try:
             check_target(provider)
         except UnknownProvider as exc:
-            raise forms.ValidationError(str(exc)) from exc
+            known = sorted(conf.providers or ())
+            text = _("Unknown provider “%(provider)s”: must be one of %(known)s.")
+            errors = [text % {"provider": provider, "known": ", ".join(known)}]
+            if similar := similar_name(provider, known):
+                errors.append(_("Did you mean “%s”?") % similar)
+            raise forms.ValidationError(errors) from exc
         return provider
 
     @classmethod

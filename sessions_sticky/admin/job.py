@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -23,6 +23,7 @@ from sessions_sticky.admin.selection import jobs
 from sessions_sticky.jobs.job import Job, Kind, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
 from sessions_sticky.jobs.worker import WATCH_SECONDS
+from sessions_sticky.queries.server_info import format_percent
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrOrPromise
@@ -84,21 +85,21 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     job = jobs.get(key)
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
-        return admin.render(request, template, {"title": _("No such operation")}, status=404)
+        return admin.render(request, template, {"title": _("No such operation")}, status=404, section="operations")
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
         context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
-    return admin.render(request, template, context)
+    return admin.render(request, template, context, section="operations")
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def stop(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Stop the operation unless it is finished."""
     return _act(admin, request, key, "stop")
 
 
-@page("view", "POST")
+@page("view", "POST", instead="../")
 def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Resume a stopped or failed operation."""
     return _act(admin, request, key, "resume")
@@ -107,10 +108,10 @@ def resume(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
 def job_context(job: Job) -> dict[str, Any]:
     """Return the template context of an operation."""
     return {
-        "title": _("Move sessions") if job.kind == "rebind" else _("Delete sessions"),
+        "title": _title(job),
         "job": job,
         "state": STATES[job.state],
-        "percent": 100 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)),
+        "percent": format_percent(1 if job.state == "done" else min(99, 100 * job.done // max(job.expected, 1)) / 100),
         "most": max(job.expected, job.done),
         "shown": max(job.expected, job.done, 1) if job.state == "done" else job.done,
         "started_at": datetime.fromtimestamp(job.started_at, UTC),
@@ -120,6 +121,21 @@ def job_context(job: Job) -> dict[str, Any]:
         "left": max(job.expected - job.done, 0),
         "conditions": condition_fields(job.filters),
     }
+
+
+def recent_operations(limit: int | None = None) -> list[dict[str, Any]]:
+    """Return the contexts of the recent operations; that of a move back has the operation that it undoes, if recent."""
+    recent = jobs.recent()
+    by_key: dict[str | None, Job] = {job.key: job for job in recent}
+    return [
+        {**job_context(job), "undone": by_key.get(job.operation) if job.is_back else None} for job in recent[:limit]
+    ]
+
+
+def _title(job: Job) -> str:
+    if job.kind == "delete":
+        return _("Delete sessions")
+    return _("Move sessions back") if job.is_back else _("Move sessions")
 
 
 def _speed(job: Job, mark: str) -> dict[str, Any]:
@@ -143,11 +159,11 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
     }
 
 
-def _act(admin: PageAdmin, request: HttpRequest, key: str, what: str) -> HttpResponse:
+def _act(admin: PageAdmin, request: HttpRequest, key: str, action: Literal["stop", "resume"]) -> HttpResponse:
     job = jobs.get(key)
     if job and not admin.allows(request, NEEDED[job.kind]):
         raise PermissionDenied
-    changed: Changed | None = jobs.stop(key) if what == "stop" else jobs.resume(key)
+    changed: Changed | None = jobs.stop(key) if action == "stop" else jobs.resume(key)
     if changed and changed.changed:
-        audit.record_progress(request, changed.job, "Stopped" if what == "stop" else "Resumed")
+        audit.record_progress(request, changed.job, action)
     return HttpResponseRedirect(admin.url("operation", key))

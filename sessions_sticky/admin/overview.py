@@ -6,6 +6,7 @@ The first is read again every few seconds with few commands, the rest once a min
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.charts import Columns
 from sessions_sticky.admin.filters import query_of
+from sessions_sticky.admin.formatting import OUTCOMES
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries import doctor
@@ -51,6 +53,8 @@ BADGES: dict[Level, StrOrPromise] = {
     Level.WARNING: gettext_lazy("Warning"),
     Level.ERROR: gettext_lazy("Error"),
 }
+UNIT = re.compile(r"(?<=\d) (?=m?s\b)")
+"""The space before a unit of time."""
 SUBJECTS: dict[str, StrOrPromise] = {
     "cache": gettext_lazy("Cache"),
     "clock": gettext_lazy("Clock"),
@@ -84,7 +88,7 @@ class Traffic(NamedTuple):
     """The turns of the last hour; `unanswered` is drawn on the same scale as `chart`."""
 
     turns: int
-    outcomes: list[tuple[str, int]]
+    outcomes: list[tuple[StrOrPromise, int]]
     chart: Columns
     unanswered: Columns
 
@@ -140,7 +144,8 @@ def _traffic(turns: list[MinuteTurns]) -> Traffic:
     chart = charts.columns([(minute, by_minute[minute]) for minute in minutes])
     labelled = [each._replace(labelled=each.began_at.minute % MINUTES_PER_LABEL == 0) for each in chart.columns]
     failed = charts.columns([(minute, unanswered[minute]) for minute in minutes], most=chart.most)
-    return Traffic(outcomes.total(), outcomes.most_common(), chart._replace(columns=labelled), failed)
+    named = [(OUTCOMES.get(outcome, outcome), number) for outcome, number in outcomes.most_common()]
+    return Traffic(outcomes.total(), named, chart._replace(columns=labelled), failed)
 
 
 def _moves(moves: list[MinuteMoves]) -> Moves:
@@ -178,4 +183,5 @@ def route_rows(stats: Stats) -> list[RouteRow]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     subject = SUBJECTS.get(finding.subject, finding.subject)
-    return {**finding._asdict(), "subject": subject, "badge": BADGES[finding.level]}
+    message = UNIT.sub("\N{NO-BREAK SPACE}", finding.message)
+    return {**finding._asdict(), "subject": subject, "message": message, "badge": BADGES[finding.level]}

@@ -1,9 +1,8 @@
 """Extensions of the pages by a project, from its `admin.py`.
 
-from sessions_sticky.admin.registry import Panel, register_panel, register_routes
+from sessions_sticky.admin.registry import Panel, register_panel
 
 register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
-register_routes(lambda: [("openai", "gpt-4"), ...])
 
 `register_pages` adds whole pages, written as in `admin.base`. `register_provider_note` explains on a session's page why
 its provider serves no requests now.
@@ -11,7 +10,7 @@ its provider serves no requests now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from django.http import HttpRequest
@@ -36,7 +35,6 @@ class Panel(NamedTuple):
 
 MakePanel = Callable[[HttpRequest], Panel]
 MakeNote = Callable[[str, str], str]
-ListRoutes = Callable[[], Iterable[tuple[str, str]]]
 
 Needed = Literal["view", "change", "delete"]
 
@@ -60,17 +58,11 @@ _panels: list[MakePanel] = []
 _pages: list[Pages] = []
 _notes: list[MakeNote] = []
 _links: list[tuple[StrOrPromise, str]] = []
-_routes: list[ListRoutes] = []
 
 
 def register_panel(make: MakePanel) -> None:
     """Add a panel to the overview. `make` is called for each request of it, every few seconds."""
     _panels.append(make)
-
-
-def register_routes(list_routes: ListRoutes) -> None:
-    """Register providers and models as targets, so that sessions can be moved to unused ones."""
-    _routes.append(list_routes)
 
 
 def register_provider_note(make: MakeNote) -> None:
@@ -106,8 +98,3 @@ def links() -> list[tuple[StrOrPromise, str]]:
 def panels(request: HttpRequest) -> list[Panel]:
     """Return the panels for a request."""
     return [make(request) for make in _panels]
-
-
-def routes() -> set[tuple[str, str]]:
-    """Return the registered providers with their models; empty if none are registered."""
-    return {route for list_routes in _routes for route in list_routes()}

@@ -75,7 +75,8 @@ class Chosen(NamedTuple):
     @property
     def query(self) -> str:
         """The query of the page of the selection."""
-        return query_of(self.filters, **({"cursor": self.cursor} if self.cursor else {}))
+        cursor = {"cursor": self.cursor} if self.cursor else {}
+        return query_of(self.filters, **self.condition_fields, **cursor)
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""

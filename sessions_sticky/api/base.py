@@ -1,4 +1,4 @@
-"""The base class of all views of the admin API, its parser and its content negotiation."""
+"""The base class of all views of the admin API, and its parser."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from io import BytesIO
 from typing import Any
 
 from django.apps import apps
-from django.http import Http404, HttpRequest
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.parsers import JSONParser
 from rest_framework.renderers import BaseRenderer, BrowsableAPIRenderer, JSONRenderer
@@ -50,20 +50,6 @@ class ShortJSONParser(JSONParser):
         return super().parse(BytesIO(body), media_type, parser_context)
 
 
-class Negotiation(DefaultContentNegotiation):
-    """Answers 400 to an unknown `?format=`; DRF answers 404, as if there were no such session."""
-
-    def filter_renderers(self, renderers: Any, format: str) -> Any:
-        """Return the renderers of a format."""
-        try:
-            return super().filter_renderers(renderers, format)
-        except Http404:
-            allowed = ", ".join(renderer.format for renderer in renderers)
-            raise ValidationError(
-                {api_settings.URL_FORMAT_OVERRIDE: [f"Unknown format; allowed: {allowed}."]}
-            ) from None
-
-
 class AdminView(APIView):
     """JSON requests and responses, problem details for errors, and the project's authentication.
 
@@ -72,7 +58,7 @@ class AdminView(APIView):
 
     parser_classes = (ShortJSONParser,)
     renderer_classes = (JSONRenderer,)
-    content_negotiation_class = Negotiation
+    content_negotiation_class = DefaultContentNegotiation
     versioning_class = None  # the project's versioning would expect a version in the path
     permission_classes = (SessionPermission,)
     throttle_classes = (SessionThrottle,)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
+from django.template.defaultfilters import filesizeformat
 from django.utils.formats import number_format
 from django.utils.translation import gettext
 
@@ -45,6 +46,11 @@ def make_finding(level: Level | None, subject: str, message: str, hint: str) -> 
 def format_number(number: float, decimals: int = 0) -> str:
     """Return a number formatted for the active language."""
     return number_format(round(number, decimals), decimals, force_grouping=True)
+
+
+def format_percent(ratio: float, decimals: int = 0) -> str:
+    """Return a part of 1 in percent, as the active language writes it."""
+    return gettext("%s%%") % format_number(100 * ratio, decimals)
 
 
 def read_info(reply: bytes) -> dict[str, str]:
@@ -97,9 +103,9 @@ def memory_ratio(info: dict[str, str]) -> float | None:
 def _memory(info: dict[str, str]) -> Finding:
     ratio = memory_ratio(info)
     if ratio is None:
-        used = info.get("used_memory_human", "?")
+        used = filesizeformat(int(info.get("used_memory", 0)))
         return Finding(Level.OK, "memory", gettext("%s is used; maxmemory is not set") % used)
-    percent, hint = f"{ratio:.1%}", gettext("Raise maxmemory, or delete idle sessions before Redis is full")
+    percent, hint = format_percent(ratio, 1), gettext("Raise maxmemory, or delete idle sessions before Redis is full")
     if info.get("maxmemory_policy") == "noeviction" and ratio > 1:
         message = gettext("Redis is full: %s of maxmemory is used; new sessions and bulk changes are refused")
         return Finding(Level.ERROR, "memory", message % percent, gettext("Raise maxmemory"))

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.session import Session
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
-from sessions_sticky.stores.trail import Recorded
-from sessions_sticky.stores.usage import UsageSums
-from sessions_sticky.turns import Trail, Turn
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 NO_KEY = -2
 """The reply to `expiry` for a key that does not exist; Redis's PTTL."""
@@ -58,16 +54,17 @@ class Store(Protocol):
     and `asend` should fail fast after a failure (breaker.py), or every chat waits for the timeout.
 
     On one Redis a session, its trail, its marker, its history and its index change atomically; on a Cluster in steps,
-    see cluster_steps.py. Other caches have no history and no index; portable.py lists what else they lack.
+    see cluster_steps.py. Other caches have no history, no index and no trails; portable.py lists what else they lack.
     """
 
     last_seen: LastSeen
+    loss_detector: LossDetector
     outages: OutageLog
     refresh_tracker: RefreshTracker
 
     @property
     def has_index(self) -> bool:
-        """Whether the store runs Redis commands, so that policy and `queries` may send those of index and history."""
+        """Whether the store runs Redis commands, so that others may send those of index, history, trails and usage."""
 
     @property
     def operators(self) -> Store:
@@ -112,18 +109,6 @@ class Store(Protocol):
 
     def expiry(self, key: str) -> Request[int | None]:
         """Milliseconds until the key expires, or `NO_KEY`; another negative number or None: unknown."""
-
-    def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Request[list[Recorded]]:
-        """Add turns with a conversation id to the trails of their sessions, in order; keep `length` of each."""
-
-    def add_usage(self, sums: UsageSums) -> Request[Any] | None:
-        """Add to the sums of this minute and hour; None if the store has none."""
-
-    def read_trail(self, conversation_id: str) -> Request[Any]:
-        """Read a session's trail, for `decode_trail`."""
-
-    def decode_trail(self, reply: Any) -> Trail:
-        """Return the trail in a reply to `read_trail`."""
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
         """Send with blocking calls."""

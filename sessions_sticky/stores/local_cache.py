@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from threading import Lock
+from typing import NamedTuple
+from uuid import uuid4
 
+from sessions_sticky import keys
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.session import Session
 
 logger = logging.getLogger("sessions_sticky")
 
 WARN_SECONDS = 1.0
-_NOTHING = (None, 0.0, False)
+CHECK_SECONDS = 1.0
+"""How often a process that resolves checks whether the store has lost something."""
+
+
+class Seen(NamedTuple):
+    """A session, when it was last seen, and until when the store has it at least; see `LastSeen`."""
+
+    session: Session
+    at: float
+    expires_at: float
+    is_stored: bool
 
 
 class LastSeen:
@@ -24,16 +38,16 @@ class LastSeen:
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[Session, float, bool]] = OrderedDict()
+        self._entries: OrderedDict[str, Seen] = OrderedDict()
         self._lock = Lock()
 
-    def remember(self, session: Session, asked_at: float, size: int, *, is_stored: bool = True) -> None:
-        """Store a session; drop the least recently seen beyond `size`.
+    def remember(self, session: Session, asked_at: float, ttl: int, size: int, *, is_stored: bool = True) -> None:
+        """Store a session that expires after `ttl` seconds; drop the least recently seen beyond `size`.
 
         A session that is not `is_stored` was only proposed while the store was down.
         """
         with self._lock:
-            self._entries[session.id] = (session, asked_at, is_stored)
+            self._entries[session.id] = Seen(session, asked_at, asked_at + ttl, is_stored)
             self._entries.move_to_end(session.id)
             while len(self._entries) > size:
                 self._entries.popitem(last=False)
@@ -42,23 +56,69 @@ class LastSeen:
         """Replace the remembered session of the conversation, if there is one."""
         with self._lock:
             if entry := self._entries.get(session.id):
-                self._entries[session.id] = (session, *entry[1:])
+                self._entries[session.id] = entry._replace(session=session)
 
-    def recall(self, conversation_id: str, not_before: float) -> Session | None:
-        """Return the session if the store had it at `not_before` or later, so that it cannot have expired."""
-        session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
-        return session if is_stored and asked_at >= not_before else None
+    def recall(self, conversation_id: str, now: float) -> Session | None:
+        """Return the session if the store had it and it cannot have expired."""
+        entry = self._entries.get(conversation_id)
+        return entry.session if entry and entry.is_stored and now <= entry.expires_at else None
 
-    def recall_proposal(self, conversation_id: str, owner: str, not_before: float) -> Session | None:
-        """Return an unstored proposal for this owner from `not_before` or later."""
-        session, asked_at, is_stored = self._entries.get(conversation_id, _NOTHING)
-        is_owners = session is not None and session.external_id == owner
-        return session if is_owners and not is_stored and asked_at >= not_before else None
+    def recall_proposal(self, conversation_id: str, owner: str, now: float) -> Session | None:
+        """Return an unstored proposal for this owner that is not older than an idle time."""
+        entry = self._entries.get(conversation_id)
+        if entry is None or entry.is_stored or entry.session.external_id != owner or now > entry.expires_at:
+            return None
+        return entry.session
+
+    def stored_since(self, then: float) -> list[Seen]:
+        """Return the sessions that the store had and that were seen since `then`, latest first."""
+        with self._lock:
+            return [entry for entry in reversed(self._entries.values()) if entry.is_stored and entry.at >= then]
 
     def forget(self, conversation_id: str) -> None:
         """Forget the session of a conversation, if there is one."""
         with self._lock:
             self._entries.pop(conversation_id, None)
+
+
+class LossDetector:
+    """Notices that the store lost writes: by a restart, a failover or FLUSHALL.
+
+    A process writes numbers in ascending order under a key of its own. A store that returns an earlier number, or none,
+    has lost what was written later.
+    """
+
+    def __init__(self) -> None:
+        self._name = uuid4().hex
+        self._number = 0
+        self._stored = -1
+        self._due_at = 0.0
+
+    @property
+    def key(self) -> str:
+        """The key of the number; a forked process has another one."""
+        return keys.process(f"{self._name}-{os.getpid()}")
+
+    def is_due(self, now: float) -> bool:
+        """Return whether to write and compare the next number now, at most once every `CHECK_SECONDS`."""
+        if now < self._due_at:
+            return False
+        self._due_at = now + CHECK_SECONDS
+        return True
+
+    def hurry(self) -> None:
+        """Let the next check be due: a session is missing."""
+        self._due_at = 0.0
+
+    def next_number(self) -> tuple[int, int]:
+        """Return the number to write, and the last one that the store has confirmed; -1 for none."""
+        self._number += 1
+        return self._number, self._stored
+
+    def has_lost(self, written: int, expected: int, found: bytes | None) -> bool:
+        """Return whether a store that has replaced `found` by `written` lost the number `expected`."""
+        self._stored = max(self._stored, written)
+        return (int(found) if found and found.isdigit() else -1) < expected
 
 
 class OutageLog:

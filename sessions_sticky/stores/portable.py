@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-import msgspec
 from asgiref.sync import sync_to_async
 
 from sessions_sticky import keys, metrics
@@ -18,25 +16,12 @@ from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotS
 from sessions_sticky.session import session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.index import RefreshTracker
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
-from sessions_sticky.turns import (
-    MAX_SPILL_OVERS,
-    SPILLED,
-    PromptCache,
-    RecordedTurn,
-    SpillOver,
-    Trail,
-    TurnTotals,
-    Usage,
-)
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 if TYPE_CHECKING:
     from django.core.cache.backends.base import BaseCache
 
     from sessions_sticky.session import Session
-    from sessions_sticky.stores.trail import Recorded
-    from sessions_sticky.stores.usage import UsageSums
-    from sessions_sticky.turns import Turn
 
 ADD_ATTEMPTS = 10
 """Maximum retries of `add` if the key is gone when read; a silently failing cache would loop forever."""
@@ -54,14 +39,15 @@ class PortableStore:
 
     The first writer wins if the cache's `add` is atomic, as in Django's own caches. There is no compare-and-set and no
     expiry: `replace` raises `SessionNotSupported`, `expiry` is None, `remove` deletes any value, and `bind` may
-    overwrite a value written just after it found an unreadable one. There is no index, no history and no usage, and of
-    concurrently recorded turns of one session one may be lost.
+    overwrite a value written just after it found an unreadable one. There is no index, no history, no trail and no
+    usage.
     """
 
     has_index = False
 
     def __init__(self, get_cache: Callable[[], BaseCache]) -> None:
         self.last_seen = LastSeen()
+        self.loss_detector = LossDetector()
         self.outages = OutageLog()
         self.refresh_tracker = RefreshTracker()
         # Called for each request: Django has one cache object for each thread.
@@ -88,7 +74,6 @@ class PortableStore:
         self, session: Session, unreadable: bytes | None, ttl: int, *, reason: str, actor: str
     ) -> Call[bytes | None]:
         name, value = cache_key(keys.session(session.id)), session.to_json()
-        trail = cache_key(keys.trail(session.id))
 
         def call() -> bytes | None:
             cache = self._get_cache()
@@ -96,7 +81,6 @@ class PortableStore:
                 cache.delete(name)
             for _ in range(ADD_ATTEMPTS):
                 if cache.add(name, value, ttl):
-                    cache.delete(trail)
                     return None
                 if (found := cache.get(name)) is not None:
                     return found  # type: ignore[no-any-return]
@@ -105,12 +89,7 @@ class PortableStore:
         return Call(call)
 
     def put(self, session: Session, ttl: int, *, actor: str) -> Call[bytes | None]:
-        def call() -> None:
-            cache = self._get_cache()
-            cache.set(cache_key(keys.session(session.id)), session.to_json(), ttl)
-            cache.delete(cache_key(keys.trail(session.id)))
-
-        return Call(call)
+        return Call(lambda: self._get_cache().set(cache_key(keys.session(session.id)), session.to_json(), ttl))
 
     def replace(
         self, before: Session, raw: bytes, after: Session, ttl: int, *, reason: str, actor: str
@@ -127,10 +106,7 @@ class PortableStore:
         def call() -> Replaced:
             # First, so that no process sees a missing session without the marker.
             self._mark_deleted(conversation_id, created_at, ttl)
-            cache = self._get_cache()
-            done = cache.delete(cache_key(keys.session(conversation_id)))
-            cache.delete(cache_key(keys.trail(conversation_id)))
-            return done, None
+            return self._get_cache().delete(cache_key(keys.session(conversation_id))), None
 
         return Call(call)
 
@@ -145,30 +121,6 @@ class PortableStore:
     def expiry(self, key: str) -> Call[int | None]:
         return Call(lambda: None)
 
-    def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Call[list[Recorded]]:
-        def record(turn: Turn) -> Recorded:
-            cache, conversation_id = self._get_cache(), str(turn.conversation_id)
-            if cache.get(cache_key(keys.session(conversation_id))) is None:
-                return None
-            name = cache_key(keys.trail(conversation_id))
-            trail, found = _with_turn(self.decode_trail(cache.get(name)), turn, length)
-            cache.set(name, msgspec.json.encode(trail), ttl)
-            return found
-
-        return Call(lambda: [record(turn) for turn in turns])
-
-    def add_usage(self, sums: UsageSums) -> None:
-        return None
-
-    def read_trail(self, conversation_id: str) -> Call[Any]:
-        return Call(lambda: self._get_cache().get(cache_key(keys.trail(conversation_id))))
-
-    def decode_trail(self, reply: Any) -> Trail:
-        try:
-            return _TRAIL.decode(reply or b"{}")
-        except (msgspec.MsgspecError, UnicodeError, TypeError, RecursionError):
-            return Trail()
-
     def send(self, request: Request[ReplyT]) -> ReplyT:
         try:
             return cast("Call[ReplyT]", request).function()
@@ -180,58 +132,6 @@ class PortableStore:
 
     async def asend(self, request: Request[ReplyT]) -> ReplyT:
         return await sync_to_async(self.send)(request)
-
-
-_TRAIL = msgspec.json.Decoder(Trail)
-
-
-def _with_turn(trail: Trail, turn: Turn, length: int) -> tuple[Trail, tuple[int, int]]:
-    """Return a trail with one more turn, of `length` in all, and the tokens expected and lost; see trail.lua."""
-    usage, last, read = turn.usage, trail.last_provider, turn.usage.read if turn.usage else None
-    own = trail.caches.get(turn.provider)
-    former = trail.caches[last] if last is not None and last != turn.provider else None
-    expected = own.tokens if read is not None and own and int(turn.at) < own.expires_at else 0
-    lost = max(0, former.tokens - read) if read is not None and former and int(turn.at) < former.expires_at else 0
-    caches = trail.caches
-    if turn.cache_expires_at is not None:
-        last, tokens = turn.provider, usage.warm if usage else own.tokens if own else 0
-        caches = caches | {last: PromptCache(turn.cache_expires_at, tokens)}
-    lost_money = int(lost * turn.price.discount + 0.5) if turn.price else 0
-    added = (*turn.sums, expected, lost, lost_money)
-    totals = TurnTotals(*(a + b for a, b in zip(msgspec.structs.astuple(trail.totals), added, strict=True)))
-    recorded = RecordedTurn(
-        at=datetime.fromtimestamp(int(turn.at), UTC),
-        provider=turn.provider,
-        model=turn.model,
-        outcome=turn.outcome,
-        bound_provider=turn.bound_provider,
-        source=turn.source,
-        reason=turn.reason,
-        status=turn.status,
-        attempts=turn.attempts,
-        first_byte_ms=turn.first_byte_ms,
-        usage=usage and Usage(usage.input, usage.read, usage.written, usage.output),
-        expected=expected,
-        lost=lost,
-        saved=turn.saved,
-    )
-    turns = [*trail.turns, recorded][-length:]
-    return Trail(turns, totals, caches, last, _with_spill_over(trail, recorded)), (expected, lost)
-
-
-def _with_spill_over(trail: Trail, turn: RecordedTurn) -> list[SpillOver]:
-    if turn.outcome != SPILLED:
-        return trail.spill_overs
-    if trail.spill_overs and trail.turns and _answered(trail.turns[-1]) == _answered(turn):
-        *former, last = trail.spill_overs
-        return [*former, last._replace(last_at=turn.at, turns=last.turns + 1)]
-    added = SpillOver(turn.provider, turn.bound_provider, turn.at, turn.at, 1, turn.reason)
-    return [*trail.spill_overs, added][-MAX_SPILL_OVERS:]
-
-
-def _answered(turn: RecordedTurn) -> tuple[str, str, str]:
-    """Return who answered instead of whom, and the outcome."""
-    return turn.provider, turn.bound_provider, turn.outcome
 
 
 def _is_unreadable(value: Any, conversation_id: str) -> bool:

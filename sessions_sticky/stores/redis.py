@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -11,20 +10,18 @@ from redis.exceptions import RedisError, ResponseError
 
 from sessions_sticky import keys, metrics
 from sessions_sticky.connections.cluster.client import RedisCluster
-from sessions_sticky.connections.commands import Batch, Command, RedisRequest, ReplyT, Request, Script
+from sessions_sticky.connections.commands import Command, RedisRequest, ReplyT, Request, Script
 from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
-from sessions_sticky.stores import cluster_steps, index, trail, usage
+from sessions_sticky.stores import cluster_steps, index
 from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import PlannedChange
-from sessions_sticky.stores.local_cache import LastSeen, OutageLog
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
 
 if TYPE_CHECKING:
     from django_redis.cache import RedisCache
 
     from sessions_sticky.session import Session
-    from sessions_sticky.stores.usage import UsageSums
-    from sessions_sticky.turns import Trail, Turn
 
 OPERATOR_REPLY_SECONDS = 5.0
 """How long operators wait for a reply; a chat waits as long as the cache's timeout says."""
@@ -44,6 +41,7 @@ class RedisStore:
 
     def __init__(self, cache: RedisCache) -> None:
         self.last_seen = LastSeen()
+        self.loss_detector = LossDetector()
         self.outages = OutageLog()
         self.refresh_tracker = index.RefreshTracker()
         self._cache = cache
@@ -111,18 +109,6 @@ class RedisStore:
 
     def expiry(self, key: str) -> Command[int | None]:
         return Command(("PTTL", key))
-
-    def record_turns(self, turns: Sequence[Turn], ttl: int, length: int) -> Batch:
-        return Batch([trail.record_command(turn, str(turn.conversation_id), ttl, length) for turn in turns])
-
-    def add_usage(self, sums: UsageSums) -> Batch:
-        return usage.add_commands(sums)
-
-    def read_trail(self, conversation_id: str) -> Command[list[bytes]]:
-        return trail.read_command(conversation_id)
-
-    def decode_trail(self, reply: Any) -> Trail:
-        return trail.read_trail(reply or [])  # WRONG_TYPE is not a trail
 
     def send(self, request: Request[ReplyT]) -> ReplyT:
         try:

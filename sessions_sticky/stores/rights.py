@@ -71,6 +71,7 @@ FAMILIES = (
     "history:{index}",
     "trail:",
     "usage:",
+    "process:",
     "created:{index}:",
     "job:{index}:",
     "jobs:{index}",

@@ -134,7 +134,12 @@ def advance_time(seconds: float) -> None:
         raise RuntimeError(f"advance_time needs a store of sessions_sticky.testing, not CACHES[{conf.cache!r}]")
     remembered = stores.for_alias(conf.cache)
     entries = remembered.last_seen._entries
-    entries.update({key: (session, at - seconds, stored) for key, (session, at, stored) in entries.items()})
+    entries.update(
+        {
+            key: entry._replace(at=entry.at - seconds, expires_at=entry.expires_at - seconds)
+            for key, entry in entries.items()
+        }
+    )
     vars(remembered.refresh_tracker).update(vars(RefreshTracker()))
 
 

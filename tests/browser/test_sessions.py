@@ -254,6 +254,7 @@ def test_list_fits_beside_the_sidebar_when_the_words_are_long(
     browse: Callable[..., Any], session_cache: redis.Redis, width: int
 ) -> None:
     sessions.create("x" * 36, "anthropic", "claude-sonnet-4-5-20250929", "user-7")
+    sessions.create("y" * 36, "azure-openai-west-europe", "mistral-large-latest-2411", "support-desk-emea-tier-2")
     session_cache.expire(keys.session("x" * 36), 43_000)
     page = browse(viewport={"width": width, "height": 740}, locale="de-DE").page
     page.goto(BASE)

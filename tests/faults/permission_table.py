@@ -140,26 +140,37 @@ SESSION_PAGES = {
     "help/": _page(f"{SESSION}help/", GET="view 200", other="view 405"),
     "operations/": _page(f"{SESSION}operations/", GET="view 200", other="view 405"),
     "move-back/": _page(
-        f"{SESSION}move-back/", body={"all": "1", "moved_from": "x"}, POST="change 200", other="change 405"
+        f"{SESSION}move-back/",
+        body={"all": "1", "moved_from": "x"},
+        GET="change 302",
+        POST="change 200",
+        other="change 405",
     ),
     "operations/<job_key:key>/": _page(f"{SESSION}operations/{{job}}/", GET="view 200", other="view 405"),
     "operations/<job_key:key>/stop/": _page(
-        f"{SESSION}operations/{{job}}/stop/", POST="view+delete 302", other="view 405"
+        f"{SESSION}operations/{{job}}/stop/", GET="view 302", POST="view+delete 302", other="view 405"
     ),
     "operations/<job_key:key>/resume/": _page(
-        f"{SESSION}operations/{{job}}/resume/", POST="view+delete 302", other="view 405"
+        f"{SESSION}operations/{{job}}/resume/", GET="view 302", POST="view+delete 302", other="view 405"
     ),
     "delete/": _page(
         f"{SESSION}delete/",
         body={"selected": "{binding}", "confirmed": "1"},
+        GET="delete 302",
         POST="delete 302",
         other="delete 405",
     ),
     "move/": _page(
-        f"{SESSION}move/", body={"selected": "{binding}", **MOVE_FORM}, POST="change 302", other="change 405"
+        f"{SESSION}move/",
+        body={"selected": "{binding}", **MOVE_FORM},
+        GET="change 302",
+        POST="change 302",
+        other="change 405",
     ),
     "<quoted_id:conversation_id>/change/": _page(f"{SESSION}conv-1/change/", GET="view 200", other="view 405"),
-    "<quoted_id:conversation_id>/touch/": _page(f"{SESSION}conv-1/touch/", POST="change 302", other="change 405"),
+    "<quoted_id:conversation_id>/touch/": _page(
+        f"{SESSION}conv-1/touch/", GET="change 302", POST="change 302", other="change 405"
+    ),
     "<quoted_id:conversation_id>/history/": _page(f"{SESSION}conv-1/history/", GET="view 200", other="view 405"),
 }
 USER_FORM = {"username": "new", "usable_password": "true", "password1": "a-long-one-7", "password2": "a-long-one-7"}

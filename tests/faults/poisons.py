@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import ECHO
-from sessions_sticky import keys
+from sessions_sticky import keys, stores
 from sessions_sticky.jobs.records import done_key
 from tests.sessions_sticky.calls import sample
 from tests.sessions_sticky.test_session import UNREADABLE
@@ -88,6 +88,7 @@ def targets(*, job: str, user: int) -> dict[str, list[str]]:
         "sentinel:usage:hour:...": [keys.usage("hour", now // 3600)],
         "sentinel:usage:owners:...": [keys.usage("owners", now // 3600)],
         "sentinel:usage:activity:...": [keys.usage("activity", now // 3600)],
+        "sentinel:process:...": [stores.for_alias("default").loss_detector.key],
         "sentinel:job:{index}:...": [keys.job(job), done_key(job), f"{keys.job(job)}:runner"],
         "sentinel:jobs:{index}": [keys.jobs()],
         "sentinel:object:{id}": [f"sentinel:object:{OBJECT}"],

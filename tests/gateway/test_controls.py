@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,32 @@ def test_page_answers_404_for_an_unknown_provider_or_action(
 
 
 @pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("action", "language", "title"),
+    [("drain", "en", "Drain: north"), ("release", "en", "Release: north"), ("release", "de", "Freigeben: north")],
+)
+def test_recent_actions_name_the_provider_and_the_action(
+    gateway: Settings, admin_client: Client, action: str, language: str, title: str
+):
+    headers = {"accept-language": language}
+    admin_client.post(CHANGE, {"provider": "north", "action": action}, headers=headers)
+    assert title in admin_client.get("/admin/all/", headers=headers).text
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Held: while it is failing, its conversations spill over but do not move."),
+        ("de", "Gehalten: Solange er ausfällt, weichen seine Konversationen aus, werden aber nicht verschoben."),
+    ],
+)
+def test_page_says_when_a_hold_takes_effect(gateway: Settings, admin_client: Client, language: str, text: str):
+    actions.act("north", Action.HOLD, by="ann")
+    assert text in admin_client.get(PAGE, headers={"accept-language": language}).text
+
+
+@pytest.mark.django_db
 def test_page_reports_that_nothing_was_changed_when_the_store_is_down(gateway: Settings, admin_client: Client):
     gateway.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     done = admin_client.post(CHANGE, {"provider": "north", "action": "hold"}, follow=True)
@@ -215,7 +242,7 @@ def test_api_lists_providers_and_acts(gateway: Settings, admin_client: Client):
     answered = admin_client.post(f"{API}north/", body, content_type="application/json")
     assert answered.status_code == 200
     assert (answered.json()["is_drained"], answered.json()["share"]) == (True, 0)
-    assert LogEntry.objects.count() == 1
+    assert LogEntry.objects.get().object_repr == "Provider 'north': drain"
     assert admin_client.post(f"{API}nrth/", body, content_type="application/json").status_code == 404
     wrong = admin_client.post(f"{API}north/", json.dumps({"action": "x"}), content_type="application/json")
     assert wrong.status_code == 400
@@ -251,7 +278,9 @@ def test_command_shows_and_changes_providers(gateway: Settings):
     assert run().splitlines()[1].split()[-4:] == ["1", "(0%)", "drain,", "hold"]
     (first, _) = json.loads(run("--json"))["providers"]
     assert (first["name"], first["is_held"], first["error"]) == ("north", True, "HTTP 503")
-    assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
+    assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(0%)", "-"]
+    routing.health.states = {}
+    assert run().splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["drain"], 2), (["drain", "nrth"], 2), (["x", "north"], 1)])
@@ -283,7 +312,7 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     routing.health.record_pace("south", is_slow=True)
     routing.health.failed("north", "model-a", DOWN)
     (level, message), slow = found()
-    assert (level, message[:29]) == ("error", "north has not answered since ")
+    assert (level, message[:30]) == ("error", "north has been failing since 2")
     assert message.endswith(" UTC (HTTP 503)")
     assert slow == ("warning", "south begins its streams too slowly")
     routing.health.failed("south", "model-a", Failure(Cools.MODEL, error="HTTP 429"))
@@ -295,8 +324,33 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     assert limited == ("warning", "south is cooling down (HTTP 429)")
 
 
-@pytest.mark.parametrize("path", [PAGE, f"{CHANGE}?provider=north&action=hold"])
-def test_page_of_providers_links_to_the_other_pages(gateway: Settings, admin_client: Client, path: str):
-    page = admin_client.get(path).content.decode()
-    assert 'class="sticky-sections"' in page
-    assert "/admin/sessions_sticky/session/overview/" in page.partition('class="sticky-sections"')[2]
+@pytest.mark.parametrize(
+    ("path", "current"), [(PAGE, "page"), *((f"{CHANGE}?provider=north&action={each}", "true") for each in Action)]
+)
+def test_page_of_providers_links_to_the_other_pages(gateway: Settings, admin_client: Client, path: str, current: str):
+    trail, _, menu = admin_client.get(path).text.partition('class="sticky-sections"')
+    assert "/admin/sessions_sticky/session/overview/" in menu
+    assert f'<a href="{PAGE}" aria-current="{current}">Providers</a>' in menu
+    assert menu.count("aria-current") == 1
+    assert (f'<li><a href="{PAGE}">Providers</a></li>' in trail) == (current == "true")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("is_failing", "is_drained", "prominent"),
+    [
+        (False, False, ["Healthy"]),  # with the border of a healthy one
+        (False, True, ["Draining"]),
+        (True, False, ["Failing"]),
+        (True, True, ["Failing"]),
+    ],
+)
+def test_badge_with_the_border_of_the_level_names_its_reason(
+    gateway: Settings, admin_client: Client, *, is_failing: bool, is_drained: bool, prominent: list[str]
+):
+    if is_failing:
+        routing.health.failed("north", "model-a", DOWN)
+    if is_drained:
+        actions.act("north", Action.DRAIN, by="ann")
+    section = admin_client.get(PAGE).text.partition('id="provider-1"')[2].partition("</h2>")[0]
+    assert re.findall(r'class="sticky-badge">([^<]*)<', section) == prominent

@@ -175,6 +175,8 @@ def test_admin_pauses_and_resumes_a_key_after_a_question(key: ApiKey):
     assert [*states, ApiKey.objects.get().state] == ["live", "paused", "live"]
     messages = LogEntry.objects.order_by("pk").values_list("change_message", flat=True)
     assert list(messages) == ["Paused.", "Resumed."]
+    client.post(f"{LIST}{key.pk}/revoke/", headers={"accept-language": "de"})
+    assert LogEntry.objects.latest("pk").change_message == "Widerrufen."
 
 
 @pytest.mark.parametrize("permissions", [[], ["view_apikey"], ["add_apikey", "delete_apikey"]])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.config import CREDENTIALS, OF_A_CLIENT, OF_A_CONNECTION
 from sentinel_project.gateway.providers.file import ALLOWED, load_providers
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 NORTH = '[[provider]]\nname = "north"\nbase_url = "https://north/v1"\nmodels = ["m"]\n\n'
 SOUTH = '[[provider]]  # the second\nname = "south"\nbase_url = "https://south/v1"\nmodels = [\n  "m",\n]\n'
 TWO = NORTH + SOUTH
+SUB_PATHS = ("/messages/count_tokens", "/responses/compact", "/responses/input_tokens")
 SECOND = '[[provider]] number 2 "south": '
 """The entry in `TWO` that begins on line 6; a line that is added comes to be line 12."""
 
@@ -123,6 +125,45 @@ def test_load_providers_names_line_entry_and_key_when_a_value_is_wrong(refused, 
 )  # fmt: skip
 def test_load_providers_names_the_line_when_a_required_key_is_wrong(refused, old, new, error):
     assert refused(NORTH + SOUTH.replace(old, new)).startswith(error)
+
+
+@pytest.mark.parametrize("ending", ["", "/"])
+@pytest.mark.parametrize("path", sorted(api.path for api in APIS if api.path not in SUB_PATHS))
+def test_load_providers_refuses_a_base_url_with_the_path_of_an_api(refused, path, ending):
+    error = refused(NORTH + SOUTH.replace("https://south/v1", f"https://south/v1{path}{ending}"))
+    assert error == (
+        f", line 8: {SECOND}base_url must not end in {path}, which the gateway adds: write 'https://south/v1'."
+    )
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "",
+        "/",
+        "/v1",
+        "/v1/",
+        "/api/v1",
+        "/openai/deployments/x",
+        "/models",
+        "/v1beta/openai",
+        "/messages/v1",
+        "/xmessages",
+    ],
+)
+def test_load_providers_accepts_a_base_url_with_any_other_path(tmp_path, base):
+    file = tmp_path / "providers.toml"
+    file.write_text(SOUTH.replace("https://south/v1", f"https://south{base}"))
+    (provider,) = load_providers(str(file))
+    assert provider.base_url == f"https://south{base}".rstrip("/")
+
+
+def test_load_providers_refuses_weights_that_are_all_0(refused, tmp_path):
+    error = refused(f"{NORTH}weight = 0\n{SOUTH}weight = 0.0\n")
+    assert "weight must be above 0 for at least one provider: none takes new conversations." in error
+    file = tmp_path / "providers.toml"
+    file.write_text(f"{NORTH}weight = 0\n{SOUTH}weight = 0.001\n")
+    assert [provider.weight for provider in load_providers(str(file))] == [0, 0.001]
 
 
 def test_load_providers_finds_the_line_when_a_key_is_a_separate_table(refused):

@@ -60,6 +60,23 @@ async def test_conversations_stay_when_the_store_is_killed_and_restarted_empty(g
     assert sum(reply.outcome == "created" for reply in replies) > 0
 
 
+@pytest.mark.parametrize("way", ["FLUSHALL", "restart"])
+async def test_conversations_stay_where_one_worker_saw_them_when_the_store_is_emptied(ground: Ground, way: str) -> None:
+    """Their next turns reach the other worker; any other turn lets the first one restore them."""
+    ids = [f"{way}-{number}" for number in range(60)]
+    async with ground.clients() as clients:
+        seen = bindings(await begin_rebound(clients, ids))
+        if way == "FLUSHALL":
+            with ground.store.client() as client:
+                client.flushall()
+        else:
+            ground.store.restart()
+        await clients.load(list(ground.before), seconds=2, rate=50)
+        replies = await clients.visit(ids, 1)
+    assert not failed(replies)
+    assert not moved(replies, seen)
+
+
 async def test_conversations_stay_when_the_port_of_the_store_is_closed(ground: Ground) -> None:
     replies = await suffer(
         ground, "closed port", ground.store.kill, ground.store.start, seconds=2, error="ConnectionError"

@@ -29,7 +29,7 @@ from collections.abc import Callable
 import pytest
 
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.http_request import MAX_HEAD_BYTES, ChunkedBody
+from sentinel_project.http_body import MAX_OVERHEAD_BYTES, ChunkedBody
 from tests.http_server.conftest import SECONDS, App, Connect, read, refused, statuses
 
 BODY = b"POST /smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
@@ -228,5 +228,5 @@ def test_chunked_body_is_refused_when_it_is_malformed(data: bytes, size: int) ->
 
 def test_chunked_body_is_refused_when_its_framing_outgrows_it() -> None:
     with pytest.raises(ApiError) as caught:
-        take(MAX_HEAD_BYTES * b"1\r\nx\r\n", 2**16)
+        take(MAX_OVERHEAD_BYTES * b"1\r\nx\r\n", 2**16)
     assert caught.value.status == 413

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from sessions_sticky import Outcome, Resolution, Session, SessionConflict, SessionOwnerMismatch
+from sessions_sticky.restoration import RECENT_SECONDS
 
 TTL_SECONDS = 100
 HISTORY_SECONDS = 2 * TTL_SECONDS
@@ -57,6 +58,8 @@ class History:
 class Model:
     """One store and the processes that use it; times are seconds of a clock of its own."""
 
+    restores: bool = True
+    """Whether a process notices that the store lost everything, and restores what it remembers."""
     now: float = 0.0
     down: bool = False
     held: dict[str, Held] = field(default_factory=dict)
@@ -64,6 +67,8 @@ class Model:
     """Until when a session is marked as deleted, and the `created_at` up to which bindings are not restored."""
     seen: list[dict[str, Memory]] = field(default_factory=lambda: [{}, {}])
     """What each process remembers."""
+    marked_until: list[float] = field(default_factory=lambda: [inf, inf])
+    """Until when each process finds again what it wrote to notice a loss; infinite before its first resolve."""
     recent: list[str] = field(default_factory=list)
     """The conversation ids of the recent events; empty for a bulk operation."""
     histories: dict[str, History] = field(default_factory=dict)
@@ -122,7 +127,7 @@ class Model:
     def create(self, who: int, session: Session) -> None:
         """Bind, whatever is bound."""
         self._bind(session)
-        self.seen[who][session.id] = Memory(session, self.now)
+        self._remember(who, Memory(session, self.now))
 
     def expect(self, who: int, proposal: Session) -> Session:
         """Return the session that a resolve will give: `proposal` itself when it will be bound, or not stored."""
@@ -148,7 +153,9 @@ class Model:
             self._bind(given)
         seen = self.remembered(who, given.id)
         is_stored = not self.down or (seen is not None and seen.is_stored)
-        self.seen[who][given.id] = Memory(given, self.now, is_stored)
+        self._remember(who, Memory(given, self.now, is_stored))
+        if not self.down:
+            self._notice_loss(who)
         return Resolution(given, outcome) if given.external_id == owner else SessionOwnerMismatch
 
     def rebind(self, who: int, before: Session, after: Session) -> SessionConflict | Session:
@@ -157,7 +164,8 @@ class Model:
             return SessionConflict(before.id, self.session(before.id))
         self._move(after)
         self.recent.append(after.id)
-        self.seen[who][after.id] = Memory(after, self.now)
+        if after.id in self.seen[who]:
+            self.seen[who][after.id].session = after
         return after
 
     def delete(self, who: int, conversation_id: str) -> bool:
@@ -207,9 +215,24 @@ class Model:
     def lose_everything(self) -> None:
         """The store is emptied; the processes remember."""
         self.held, self.deleted, self.recent, self.histories, self.drifted = {}, {}, [], {}, False
+        self.marked_until = [inf if until == inf else -inf for until in self.marked_until]
 
-    def _bind(self, session: Session) -> None:
-        self.held[session.id] = Held(session, self.now + TTL_SECONDS)
+    def _remember(self, who: int, memory: Memory) -> None:
+        self.seen[who].pop(memory.session.id, None)  # the one seen last is the last one
+        self.seen[who][memory.session.id] = memory
+
+    def _notice_loss(self, who: int) -> None:
+        """Restore what a process remembers, if the store no longer has what the process wrote."""
+        if self.restores and self.marked_until[who] <= self.now:
+            for memory in reversed(self.seen[who].values()):
+                session, until = memory.session, memory.since + TTL_SECONDS
+                is_missing = session.id not in self.held and until > self.now
+                if is_missing and memory.is_stored and self.restorable(session):
+                    self._bind(session, until)
+        self.marked_until[who] = self.now + RECENT_SECONDS
+
+    def _bind(self, session: Session, until: float | None = None) -> None:
+        self.held[session.id] = Held(session, until or self.now + TTL_SECONDS)
         self.recent.append(session.id)
 
     def _move(self, after: Session) -> None:

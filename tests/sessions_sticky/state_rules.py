@@ -31,7 +31,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
+        self.model = Model(restores=not isinstance(self.world, Portable))
         self.world.begin()
         self.older: list[Session] = []
         self.steps_down = 0

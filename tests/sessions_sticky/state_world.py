@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from math import inf
+from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 
-from sessions_sticky import SessionError, SessionManager, keys, policy
+from sessions_sticky import SessionError, SessionManager, keys, policy, restoration
 from sessions_sticky.connections import breaker
+from sessions_sticky.stores import local_cache
 from tests.sessions_sticky.calls import method_of
 from tests.sessions_sticky.state_model import TTL_SECONDS
 
@@ -39,6 +41,21 @@ end
 """Moves all expiries, and the scores of the index, which are expiries as well."""
 
 
+class Waiting(Thread):
+    """A thread that has ended when `start` returns."""
+
+    def start(self) -> None:
+        super().start()
+        self.join()
+
+
+def restore_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each `resolve` check whether sessions are lost, and return when they are restored."""
+    monkeypatch.setattr(local_cache, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(restoration, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(restoration, "Thread", Waiting)
+
+
 class World:
     """Two managers with memories of their own on the cache `default`."""
 
@@ -46,9 +63,13 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._ahead = self._retried = 0.0
-        clock = SimpleNamespace(time=time.time, monotonic=lambda: time.monotonic() + self._ahead)
+        restore_at_once(monkeypatch)
+        clock = SimpleNamespace(
+            time=time.time, monotonic=lambda: time.monotonic() + self._ahead, sleep=lambda seconds: None
+        )
         breakers = SimpleNamespace(monotonic=lambda: clock.monotonic() + self._retried)
         monkeypatch.setattr(policy, "time", clock)
+        monkeypatch.setattr(restoration, "time", clock)
         monkeypatch.setattr(breaker, "time", breakers)
         self.managers: list[SessionManager] = []
         self.asked: set[tuple[str, bool]] = set()

@@ -49,7 +49,7 @@ def test_binding_that_was_deleted_elsewhere_is_not_restored(call, manager, clock
     clock(-20)
     session = call("resolve", "conv-123", **PROPOSAL).session
     call(delete, session if delete == "delete_unchanged" else "conv-123")
-    manager._store.last_seen.remember(session, time.monotonic(), 10)  # as a process that did not delete it
+    manager._store.last_seen.remember(session, time.monotonic(), 60, 10)  # as a process that did not delete it
     assert call("resolve", "conv-123", **OTHER).session.provider == OTHER["provider"]
     assert marker(manager) == session.created_at
 
@@ -58,7 +58,7 @@ def test_binding_that_was_deleted_elsewhere_does_not_answer_when_the_bind_fails(
     clock(-20)
     session = call("resolve", "conv-123", **PROPOSAL).session
     call("delete", "conv-123")
-    manager._store.last_seen.remember(session, time.monotonic(), 10)  # as a process that did not delete it
+    manager._store.last_seen.remember(session, time.monotonic(), 60, 10)  # as a process that did not delete it
 
     def refuse(*args, **kwargs):
         raise SessionStoreUnavailable("gone after the read of the marker")

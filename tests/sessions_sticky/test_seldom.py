@@ -6,6 +6,7 @@ import asyncio
 import io
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
@@ -28,6 +29,7 @@ from sessions_sticky.management.commands.sessions import Command as SessionsComm
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
 from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Doctor
+from sessions_sticky.restoration import Restoration
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
@@ -49,6 +51,7 @@ def server(settings):
 def policy(*replies):
     """Return the policy of the configured store, which gives or raises these replies and sends no signals."""
     left = iter(replies)
+    sessions._store.loss_detector.is_due(time.monotonic())  # not again within this second
 
     async def send(request):
         reply = next(left)
@@ -59,7 +62,8 @@ def policy(*replies):
     async def send_signal(signal, **arguments):
         pass
 
-    return Policy(sessions._store, send, send_signal, 3_600, "gateway")
+    restoration = Restoration(sessions._store, send, Mock())
+    return Policy(sessions._store, send, send_signal, restoration, ttl_seconds=3_600, actor="gateway")
 
 
 def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):

@@ -1,4 +1,4 @@
-"""The trail of a session on every cache: its turns, its totals, and what the prompt caches should hold."""
+"""The trail of a session on Redis: its turns, its totals, and what the prompt caches should hold."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from sessions_sticky import (
     Usage,
     keys,
 )
+from sessions_sticky.connections.commands import Command
 from sessions_sticky.queries.usage import first_byte_ms
 from sessions_sticky.stores import usage
 from sessions_sticky.stores.trail import MAX_TURN_BYTES
@@ -39,6 +40,7 @@ def turn(conversation_id: str | None = "conv-123", **fields) -> Turn:
     return Turn(conversation_id=conversation_id, **{**defaults, **fields})
 
 
+@on_redis
 def test_record_turn_keeps_every_field(call):
     call("create", "conv-123", **PROPOSAL)
     assert call(
@@ -64,6 +66,7 @@ def test_record_turn_keeps_every_field(call):
     assert recorded.saved == 2_048 * 1.5 - 1_024 * 0.5
 
 
+@on_redis
 def test_trail_is_empty_when_there_is_no_session_or_no_turn(call):
     assert call("record_turn", turn()) is False
     assert call("trail", "conv-123") == Trail()
@@ -71,6 +74,7 @@ def test_trail_is_empty_when_there_is_no_session_or_no_turn(call):
     assert call("trail", "conv-123") == Trail()
 
 
+@on_redis
 def test_trail_keeps_the_last_turns_and_sums_all(call, settings):
     settings.SESSIONS_STICKY = {"TRAIL_LENGTH": 3}
     call("create", "conv-123", **PROPOSAL)
@@ -85,6 +89,7 @@ def test_trail_keeps_the_last_turns_and_sums_all(call, settings):
     assert TurnTotals().cached_share is None
 
 
+@on_redis
 def test_turn_expects_what_the_last_one_at_its_provider_left(call):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn(usage=Usage(3_000)))
@@ -99,6 +104,7 @@ def test_turn_expects_what_the_last_one_at_its_provider_left(call):
     assert (trail.last_provider, trail.totals.expected) == ("openai", 6_912)
 
 
+@on_redis
 def test_move_costs_what_was_warm_and_was_not_read(call):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn(usage=Usage(5_000), ended_at=NOW + 5, price=PRICE))
@@ -121,6 +127,7 @@ def spill_over(provider: str, first: int, last: int, turns: int, reason: str = "
     return SpillOver(provider, "openai", times[0], times[1], turns, reason)
 
 
+@on_redis
 def test_trail_keeps_spill_overs_when_their_turns_are_gone(call, settings):
     settings.SESSIONS_STICKY = {"TRAIL_LENGTH": 2}
     call("create", "conv-123", **PROPOSAL)
@@ -138,6 +145,7 @@ def test_trail_keeps_spill_overs_when_their_turns_are_gone(call, settings):
     assert trail.caches.keys() == {"openai", "azure", "anthropic"}
 
 
+@on_redis
 def test_trail_keeps_the_last_spill_overs(call):
     call("create", "conv-123", **PROPOSAL)
     for at in range(0, 16, 2):
@@ -147,6 +155,7 @@ def test_trail_keeps_the_last_spill_overs(call):
     assert [each.first_at.timestamp() - NOW for each in trail.spill_overs] == [6, 8, 10, 12, 14]
 
 
+@on_redis
 def test_turn_without_an_answer_leaves_nothing_in_a_cache(call):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn(status=503))
@@ -168,6 +177,7 @@ def test_usage_returns_what_the_next_turn_should_read(usage, warm):
     assert usage.warm == warm
 
 
+@on_redis
 def test_trail_ends_with_its_session(call):
     replace = {**PROPOSAL, "replace": True}
     for end in (lambda: call("delete", "conv-123"), lambda: call("create", "conv-123", **replace)):
@@ -177,12 +187,13 @@ def test_trail_ends_with_its_session(call):
         assert call("trail", "conv-123") == Trail()
 
 
+@on_redis
 def test_trail_starts_again_when_another_program_deleted_the_session(call, manager):
     call("create", "conv-123", **PROPOSAL)
     call("record_turn", turn())
     request = manager._store.read(keys.session("conv-123"))
     assert manager._store.send(request) is not None
-    _delete_as_others_do(manager)
+    manager._store.send(Command(("DEL", keys.session("conv-123"))))
     manager._store.last_seen.forget("conv-123")
     call("resolve", "conv-123", **PROPOSAL)
     assert call("trail", "conv-123") == Trail()
@@ -226,6 +237,7 @@ def test_turn_takes_at_most_80_bytes(call, raw):
     assert trail.totals.turns == 14
 
 
+@on_redis
 def test_trail_keeps_the_last_attempts(call):
     call("create", "conv-123", **PROPOSAL)
     attempts = (Attempt("openai", 503), Attempt("openai", 504, "upstream_timeout"), Attempt("eu", 429, "rate_limit"))
@@ -272,9 +284,9 @@ def test_trail_replaces_a_key_of_another_type(call, raw):
 
 
 @on_portable
-def test_trail_is_empty_when_the_cache_holds_another_value(call, manager):
+def test_no_trail_is_kept_when_the_cache_is_portable(call):
     call("create", "conv-123", **PROPOSAL)
-    manager._store._get_cache().set(keys.trail("conv-123"), b"text")
+    assert call("record_turn", turn()) is False
     assert call("trail", "conv-123") == Trail()
 
 
@@ -368,16 +380,6 @@ def test_trail_counts_when_the_sums_cannot_be_added(call, manager, monkeypatch, 
     assert call("record_turn", turn())
     assert "usage of 1 turns not added: gone in between" in caplog.text
     assert call("trail", "conv-123").totals.turns == 1
-
-
-def _delete_as_others_do(manager) -> None:
-    store = manager._store
-    if hasattr(store, "_get_cache"):
-        store._get_cache().delete(keys.session("conv-123"))
-    else:
-        from sessions_sticky.connections.commands import Command
-
-        store.send(Command(("DEL", keys.session("conv-123"))))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from sentinel_project.gateway.providers.toml_source import Place, parse, suggest
 
 HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 """A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
+ENDPOINTS = re.compile(r"/(chat/completions|completions|embeddings|messages|responses)$", re.IGNORECASE)
+"""The paths that the gateway adds to a `base_url`. Some providers' URLs end in `/models`."""
 HIDDEN = frozenset({"headers", "query"})
 """Keys whose values are not shown in errors, because they may be secrets."""
 
@@ -49,6 +51,8 @@ def load_providers(path: str) -> tuple[Provider, ...]:
     places = parse(path, data)
     providers = tuple(_provider(place) for place in places)
     _check_names(places, providers)
+    if not any(provider.weight for provider in providers):
+        raise places[0].error("weight", "must be above 0 for at least one provider: none takes new conversations")
     return providers
 
 
@@ -187,6 +191,9 @@ def _check_base_url(place: Place, base_url: str) -> None:
         raise place.error("base_url", f"must be {ALLOWED['base_url']}, not {shown!r}")
     if is_metadata_host(host):
         raise place.error("base_url", f"must not lead to a cloud's own services as {base_url!r} does")
+    if endpoint := ENDPOINTS.search(base_url.rstrip("/")):
+        allowed = base_url[: endpoint.start()]
+        raise place.error("base_url", f"must not end in {endpoint[0]}, which the gateway adds: write {allowed!r}")
 
 
 def _host(base_url: str) -> str | None:

@@ -9,7 +9,7 @@ from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy
 
 from sentinel_project.gateway.provider_status import ProviderStatus, State, format_time
-from sessions_sticky.queries.server_info import Level
+from sessions_sticky.queries.server_info import Level, format_percent
 
 register = template.Library()
 
@@ -53,7 +53,7 @@ def figure(number: object) -> str:
 @register.filter
 def percent(share: object) -> str:
     """Return a share in percent."""
-    return f"{share:.0%}" if isinstance(share, float) else UNKNOWN
+    return format_percent(share) if isinstance(share, float) else UNKNOWN
 
 
 @register.filter

@@ -19,8 +19,13 @@ function refreshParts(root) {
     return parts.querySelector("[data-live-say]")?.dataset.liveSay;
   }
 
+  function isOver() { // nothing will change here
+    return parts.querySelector("[data-live-over]") !== null;
+  }
+
   function tell(kind) {
     if (kind === trouble) return; // a screen reader hears of it once
+    status.classList.remove("visually-hidden");
     status.textContent = kind ? status.dataset[kind] : status.dataset.back;
     root.classList.toggle("sticky-stale", Boolean(kind));
     trouble = kind;
@@ -37,7 +42,10 @@ function refreshParts(root) {
     if (answer.ok || answer.status === 404) {
       if (isWhole) put(parts, await answer.text());
       else if (!update(parts, await answer.text())) count = 0; // there is more than before: ask for all of it next
-      if (said !== saying()) status.textContent = said = saying();
+      if (said !== saying()) {
+        status.textContent = said = saying();
+        status.classList.add("visually-hidden"); // it can be seen below
+      }
       return "";
     }
     if (answer.status === 503) update(parts, await answer.text());
@@ -46,16 +54,17 @@ function refreshParts(root) {
 
   async function refresh() {
     clearTimeout(timer);
-    if (asking || paused || document.hidden) return;
+    if (asking || paused || document.hidden || isOver()) return;
     asking = true;
     tell(await ask().catch(() => "unreachable"));
     asking = false;
     const seconds = parts.querySelector("[data-live-seconds]")?.dataset.liveSeconds || root.dataset.live;
     if (trouble && trouble !== "ended") count = 0;
+    pause.hidden = isOver();
     if (trouble !== "ended") timer = setTimeout(refresh, Number(seconds) * 1000);
   }
 
-  pause.hidden = false;
+  pause.hidden = isOver();
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.textContent = paused ? pause.dataset.resume : pauseText;

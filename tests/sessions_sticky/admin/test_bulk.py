@@ -67,8 +67,25 @@ def test_bulk_offers_nothing_without_valid_filters(ada: Client, moved: Any, quer
     assert "chosen" not in ada.get(BULK, query).context
 
 
+@pytest.mark.parametrize(
+    ("query", "english", "german"),
+    [
+        ({"provider": ""}, "Fill in at least one field", "Füllen Sie mindestens ein Feld aus"),
+        ({"idle_for": "soon"}, "“soon” is not a duration.", "„soon“ ist keine Dauer."),
+        ({"created_before": "soon"}, "“soon” is not a time.", "„soon“ ist kein Zeitpunkt."),
+    ],
+)
+def test_bulk_names_invalid_filters_in_the_language_of_the_user(
+    ada: Client, moved: Any, query: dict[str, str], english: str, german: str
+) -> None:
+    assert english in ada.get(BULK, query).text
+    assert german in ada.get(BULK, query, headers={"accept-language": "de"}).text
+
+
 def test_bulk_shows_what_an_operation_must_be(ada: Client, moved: Any) -> None:
-    assert "operation must be the key of an operation, 32 hex digits" in ada.get(BULK, {"operation": "zz"}).text
+    refused = "“zz” is not the key of an operation, which has 32 hex digits."
+    assert refused in ada.get(BULK, {"operation": "zz"}).text
+    assert ada.get(f"{BULK}export/", {"operation": "zz"}).text == refused
 
 
 def test_bulk_buttons_ask_and_delete_what_was_idle(ada: Client, moved: redis.Redis) -> None:
@@ -104,6 +121,25 @@ def test_operation_page_moves_back_what_it_moved(ada: Client, moved: Any) -> Non
     assert where() == {"one": "south", "two": "south", "three": "south"}
     assert "where each came from" in done.text
     assert "Move back…" in ada.get(f"{OPERATIONS}{jobs.recent()[0].key}/").text
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    ("move", "title"),
+    [
+        (Move(None, None, "r"), {"en": "Move sessions back", "de": "Sessions zurückverschieben"}),
+        (Move("west", None, "r"), {"en": "Move sessions", "de": "Sessions verschieben"}),
+        (None, {"en": "Delete sessions", "de": "Sessions löschen"}),
+    ],
+)
+def test_operation_page_names_its_kind_and_sessions_without_a_named_filter(
+    ada: Client, moved: Any, language: str, move: Move | None, title: dict[str, str]
+) -> None:
+    key = jobs.wait(jobs.start(Plan(Filters(moved_from="north"), move), actor="ada"), 30).key
+    page = ada.get(f"{OPERATIONS}{key}/", headers={"accept-language": language}).text
+    assert f"<h1>{title[language]}</h1>" in page
+    assert f"<dd>{'selected sessions' if language == 'en' else 'ausgewählte Sessions'}</dd>" in page
+    assert "<dd></dd>" not in page
 
 
 def test_move_back_counts_at_most_when_counting_would_take_long(
@@ -157,7 +193,32 @@ def test_operations_show_end_actor_and_reason(ada: Client, moved: Any) -> None:
     text = ada.get(OPERATIONS).text
     assert "cli:ann" in text
     assert "a reason" in text
-    assert "selected sessions → back" in text
+    assert "Move back: sessions last moved from <bdi>east</bdi>" in text
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_operations_and_events_name_what_a_move_back_undoes(ada: Client, moved: Any, language: str) -> None:
+    ada.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+    ada.post(f"{BASE}move-all/", MOVE_ALL)
+    wait_for_jobs()
+    (job,) = jobs.recent()
+    asked = ada.post(BACK, hidden_fields(ada.get(f"{OPERATIONS}{job.key}/")))
+    ada.post(BACK, {**hidden_fields(asked), **CONFIRMED, "reason": "undo"})
+    wait_for_jobs()
+    title, back = {"en": ("Move back", "where each came from"), "de": ("Zurückverschieben", "dorthin, woher jede kam")}[
+        language
+    ]
+    for path in (OPERATIONS, f"{BASE}move-all/"):
+        assert f"{title}: <bdi>south</bdi> → <bdi>west</bdi>" in ada.get(path).text
+    assert f">{back}</span>" in ada.get(EVENTS).text
+
+
+def test_operations_name_only_what_a_move_back_undoes(ada: Client, moved: Any) -> None:
+    ada.post(f"{BASE}move-all/", MOVE_ALL)
+    wait_for_jobs()
+    (job,) = jobs.recent()
+    jobs.wait(jobs.start(Plan(Filters(operation=job.key), None), actor="ada"), 30)
+    assert "Delete: selected sessions" in ada.get(OPERATIONS).text
 
 
 def test_recent_actions_lead_to_the_operation(ada: Client, moved: Any) -> None:
@@ -165,10 +226,30 @@ def test_recent_actions_lead_to_the_operation(ada: Client, moved: Any) -> None:
     wait_for_jobs()
     entry = LogEntry.objects.get()
     assert entry.object_repr == "move sessions of provider 'south' to 'west': r"
+    assert entry.change_message == f"Started, 3 sessions expected: {entry.object_repr} (operation {entry.object_id})"
     url = entry.get_admin_url()
     assert url is not None
     assert ada.get(url)["Location"] == f"{OPERATIONS}{entry.object_id}/"
     assert ada.get(f"{BASE}{'0' * 32}/change/").status_code == 404
+
+
+def test_changes_are_recorded_in_the_language_of_the_user(ada: Client, moved: Any) -> None:
+    ada.defaults["HTTP_ACCEPT_LANGUAGE"] = "de"
+    ada.post(f"{BASE}one/touch/")
+    ada.post(f"{BASE}move-all/", {**MOVE_ALL, "from_model": "model-two"})
+    wait_for_jobs()
+    asked = ada.post(BACK, hidden_fields(ada.get(f"{OPERATIONS}{jobs.recent()[0].key}/")))
+    ada.post(BACK, {**hidden_fields(asked), **CONFIRMED, "reason": "undo"})
+    wait_for_jobs()
+    ada.post(DELETE, {**hidden_fields(ada.get(BULK, {"provider": "south"})), **CONFIRMED})
+    wait_for_jobs()
+    touched, moved_all, moved_back, deleted = LogEntry.objects.order_by("pk")
+    assert touched.change_message == "Leerlaufzeit zurückgesetzt"
+    assert moved_all.object_repr == "Sessions von Anbieter 'south', Modell 'model-two' zu 'west' verschieben: r"
+    assert moved_all.change_message.startswith("Begonnen, 1 Session erwartet: Sessions von")
+    assert moved_back.object_repr == "Sessions von Anbieter 'west' zurückverschieben: undo"
+    assert moved_back.change_message.startswith("Begonnen: Sessions von")
+    assert deleted.object_repr == "Sessions von Anbieter 'south' löschen"
 
 
 def test_page_of_a_conversation_is_no_operation_without_an_index(ada: Client, moved: Any, settings: Settings) -> None:
@@ -198,7 +279,12 @@ def test_events_are_filtered(ada: Client, moved: Any, query: dict[str, str], num
 
 
 def test_events_name_an_invalid_time(ada: Client, moved: Any) -> None:
-    assert "must be a time with a zone" in ada.get(EVENTS, {"moved_since": "<x>"}).text
+    page = ada.get(EVENTS, {"moved_since": "<x>"})
+    assert "Since: “&lt;x&gt;” is not a time. Enter one with a zone, such as" in page.text
+    assert page.context["rows"] == []
+    assert "No recent event" not in page.text
+    german = ada.get(EVENTS, {"moved_since": "soon"}, headers={"accept-language": "de"}).text
+    assert "Seit: „soon“ ist kein Zeitpunkt." in german
 
 
 def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyPatch) -> None:

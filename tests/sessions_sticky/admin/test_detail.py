@@ -208,14 +208,19 @@ def test_detail_shows_the_last_turns_and_what_they_used(ada: Client, session_cac
     sessions.record_turn(Turn(at=1_700_000_020, provider="openai", outcome="unanswered", status=503, **route))
     text = re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", ada.get(page_of("conv-1")).text))
     assert "3 turns in all, 1 without usage." in text
-    assert "9,000 input tokens, 11.4 % from prompt caches, which saved 0.0015." in text
+    assert "9,000 input tokens, 11.4% from prompt caches, which saved 0.0015." in text
     assert "Moves lost 2,944 cached tokens (0.0044)." in text
     unanswered, azure, openai = (
         text.partition("Lost by a move ")[2].partition(" Answered by other")[0].split("2023-11-14 ")[1:]
     )
     assert unanswered.split() == ["22:13:40", "unanswered", "(503)", "openai", "gpt-4", *([DASH] * 4)]
-    assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5 % 2,944" in azure
-    assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0", "%", DASH]
+    assert "spilled azure gpt-4 bound to openai openai : 503 overloaded 1,234 ms 5,000 20.5% 2,944" in azure
+    assert openai.split() == ["22:13:20", "hit", "openai", "gpt-4", DASH, "4,000", "0.0%", DASH]
+    german = re.sub(
+        "[ \n]+", " ", re.sub("<[^>]*>", " ", ada.get(page_of("conv-1"), headers={"accept-language": "de"}).text)
+    )
+    assert "11,4\u00a0% aus Prompt-Caches" in german
+    assert "22:13:20 Treffer openai" in german
 
 
 def test_detail_shows_spill_overs_that_the_last_turns_no_longer_have(
@@ -241,7 +246,7 @@ def test_detail_has_no_money_when_no_price_is_known(ada: Client, session_cache: 
         route = {"provider": provider, "model": "gpt-4", "outcome": "hit", "usage": Usage(4_000)}
         sessions.record_turn(Turn(conversation_id="conv-1", at=1_700_000_000 + at, **route))
     text = " ".join(ada.get(page_of("conv-1")).text.split())
-    assert "8,000 input tokens, 0.0 % from prompt caches. Moves lost 3,968 cached tokens." in text
+    assert "8,000 input tokens, 0.0% from prompt caches. Moves lost 3,968 cached tokens." in text
 
 
 def test_detail_names_the_provider_that_answered_last_when_it_is_another(

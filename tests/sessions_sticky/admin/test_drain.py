@@ -11,7 +11,6 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from sessions_sticky import Price, Turn, Usage, cache_config, sessions
-from sessions_sticky.admin import registry
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
 PAGE = f"{BASE}move-all/"
 ASKED = {"from_provider": "openai", "from_model": "", "provider": "mistral", "model": "", "reason": "maintenance"}
 HOSTILE = "<script>alert(1)</script>\"'%/{{ x }}"
-
-
-@pytest.fixture(autouse=True)
-def no_known_routes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The project does not list its providers."""
-    monkeypatch.setattr(registry, "_routes", [])
 
 
 @pytest.fixture
@@ -86,7 +79,7 @@ def test_move_all_moves_sessions_and_shows_its_progress_when_posted(ada: Client,
     assert response.url == f"{BASE}operations/{job.key}/"
     wait_for_jobs()
     assert sessions.filter(provider="mistral").count() == 3
-    assert "3 of 3 sessions (100 %)" in ada.get(response.url).text
+    assert "3 of 3 sessions (100%)" in ada.get(response.url).text
     event = sessions.history("conv-0")[-1]
     assert (event.actor, event.reason, event.model) == ("ada", "maintenance", "gpt-4")
 
@@ -133,21 +126,38 @@ def test_move_all_accepts_the_same_provider_when_the_model_differs(ada: Client, 
     assert "sticky-errors" not in ada.get(PAGE, {**ASKED, "provider": "openai", "model": "gpt-5"}).text
 
 
-@pytest.mark.parametrize(("target", "warned"), [("mistral", False), ("mistrol", True)])
-def test_preview_warns_when_the_project_does_not_know_the_target(
-    ada: Client, three: None, target: str, warned: bool
+@pytest.mark.parametrize(("source", "is_named"), [("mistral", False), ("mistrol", True)])
+def test_preview_offers_nothing_when_no_session_matches(
+    ada: Client, three: None, settings: Settings, source: str, is_named: bool
 ) -> None:
-    registry.register_routes(lambda: [("mistral", "large")])
-    response = ada.get(PAGE, {**ASKED, "provider": target})
-    assert ("This provider and model are not configured" in response.text) is warned
-    assert response.context["providers"] == ["mistral", "openai", "xai"]
+    settings.SESSIONS_STICKY = {"PROVIDERS": ["mistral", "openai"]}
+    text = ada.get(PAGE, {**ASKED, "from_provider": source, "provider": "openai"}).text
+    assert "No session matches, so there is nothing to move." in text
+    assert "You can stop and continue" not in text
+    assert (f"The provider “<bdi>{source}</bdi>” is not configured and has no sessions." in text) is is_named
 
 
-def test_preview_warns_when_the_target_does_not_serve_the_model(ada: Client, three: None) -> None:
-    registry.register_routes(lambda: [("mistral", "large")])
-    assert ada.get(PAGE, {**ASKED, "model": "large"}).context["unknown"] is False
-    assert ada.get(PAGE, {**ASKED, "model": "small"}).context["unknown"] is True
-    assert ada.get(PAGE, {**ASKED, "from_model": "gpt-4"}).context["unknown"] is True
+@pytest.mark.parametrize(
+    ("language", "errors"),
+    [
+        ("en", ["Unknown provider “mistrol”: must be one of mistral, openai.", "Did you mean “mistral”?"]),
+        ("de", ["Unbekannter Anbieter „mistrol“. Möglich sind: mistral, openai.", "Meinten Sie „mistral“?"]),
+    ],
+)
+def test_form_names_an_unknown_target_in_the_language_of_the_user(
+    ada: Client, three: None, settings: Settings, language: str, errors: list[str]
+) -> None:
+    settings.SESSIONS_STICKY = {"PROVIDERS": ["openai", "mistral"]}
+    asked = {**ASKED, "provider": "mistrol"}
+    assert ada.get(PAGE, asked, headers={"accept-language": language}).context["form"].errors == {"provider": errors}
+    other = ada.get(PAGE, {**ASKED, "provider": "quite-another"}).context["form"].errors
+    assert other == {"provider": ["Unknown provider “quite-another”: must be one of mistral, openai."]}
+
+
+def test_form_suggests_configured_providers_and_those_in_use(ada: Client, three: None, settings: Settings) -> None:
+    settings.SESSIONS_STICKY = {"PROVIDERS": ["mistral"]}
+    assert ada.get(PAGE).context["providers"] == ["mistral", "openai", "xai"]
+    assert "must be one of mistral" in ada.get(PAGE, {**ASKED, "provider": "mistrol"}).text
 
 
 def test_page_shows_hostile_names_as_text_when_they_were_moved(ada: Client, session_cache: redis.Redis) -> None:

@@ -66,6 +66,10 @@ def test_overview_shows_the_traffic_of_the_last_hour(ada: Client, session_cache:
     traffic = ada.get(PAGE).context["traffic"]
     assert traffic.turns == 4  # failed attempts are no turns
     assert dict(traffic.outcomes) == {"hit": 2, "spilled": 1, "unanswered": 1}
+    german = ada.get(PAGE, headers={"accept-language": "de"}).text
+    assert [
+        word for word in ("Treffer", "ausgewichen", "unbeantwortet") if f"</strong> {word}</span>" not in german
+    ] == []
     assert sum(column.number for column in traffic.chart.columns) == 4
     assert sum(column.number for column in traffic.unanswered.columns) == 1
     assert [column.began_at.minute % 15 for column in traffic.chart.columns if column.labelled] == 4 * [0]
@@ -116,6 +120,12 @@ def test_overview_shows_what_the_doctor_finds(ada: Client, session_cache: redis.
     first = page.text.partition('data-part="panel-1"')[0]
     assert "Redis is full: " in first
     assert 'data-part="errors"' not in ada.get(PAGE).text
+
+
+def test_overview_keeps_a_number_and_its_unit_on_one_line(ada: Client, session_cache: redis.Redis) -> None:
+    page = ada.get(PAGE).text
+    assert "\N{NO-BREAK SPACE}ms (median of 3 reads)" in page
+    assert "\N{NO-BREAK SPACE}s apart" in page
 
 
 def test_overview_names_every_subject_of_the_doctor(ada: Client, session_cache: redis.Redis) -> None:

@@ -50,9 +50,9 @@ CALLS = {
     "ask to delete": Call("POST", f"{BASE}delete/", "delete", 200, {"selected": SHOWN}),
     "delete": Call("POST", f"{BASE}delete/", "delete", 302, {"selected": SHOWN, "confirmed": "1"}),
     "delete all": Call("POST", f"{BASE}delete/", "delete", 302, {"all": "1", "provider": "openai", "confirmed": "1"}),
-    "get touch": Call("GET", f"{BASE}conv-1/touch/", "change", 405, {}),
-    "get move": Call("GET", f"{BASE}move/", "change", 405, {"selected": SHOWN, **TARGET}),
-    "get delete": Call("GET", f"{BASE}delete/", "delete", 405, {"selected": SHOWN, "confirmed": "1"}),
+    "get touch": Call("GET", f"{BASE}conv-1/touch/", "change", 302, {}),
+    "get move": Call("GET", f"{BASE}move/", "change", 302, {"selected": SHOWN, **TARGET}),
+    "get delete": Call("GET", f"{BASE}delete/", "delete", 302, {"selected": SHOWN, "confirmed": "1"}),
     "post to the list": Call("POST", BASE, "view", 405, {}),
     "post to the detail": Call("POST", f"{BASE}conv-1/change/", "view", 405, {}),
 }
@@ -129,6 +129,52 @@ def test_page_acts_when_the_csrf_token_is_that_of_its_form(
     call = CALLS[name]
     fields = {**call.fields, "csrfmiddlewaretoken": client.cookies["csrftoken"].value}
     assert call._replace(fields=fields).by(client).status_code == call.status
+
+
+@pytest.mark.parametrize("method", ["get", "head"])
+@pytest.mark.parametrize(
+    ("path", "permission", "target"),
+    [
+        ("move/", "change", ""),
+        ("move-back/", "change", ""),
+        ("delete/", "delete", ""),
+        ("conv-1/touch/", "change", "conv-1/change/"),
+        (f"operations/{'ab' * 16}/stop/", "view", f"operations/{'ab' * 16}/"),
+        (f"operations/{'ab' * 16}/resume/", "view", f"operations/{'ab' * 16}/"),
+    ],
+)
+def test_page_of_a_form_redirects_when_it_is_only_read(
+    login: Callable[..., Client], bound: redis.Redis, path: str, permission: str, target: str, method: str
+) -> None:
+    fields = {"selected": SHOWN, "confirmed": "1", "all": "1", "moved_from": "openai", **TARGET}
+    response = getattr(login("view", permission), method)(f"{BASE}{path}", fields)
+    assert (response.status_code, response.url) == (302, f"{BASE}{target}")
+    assert getattr(login(name="nel"), method)(f"{BASE}{path}", fields).status_code == 403
+    assert_untouched(bound)
+
+
+def test_page_of_a_form_leads_on_after_the_login_had_expired(
+    client: Client, make_user: Callable[..., Any], bound: redis.Redis
+) -> None:
+    user = make_user("view", "delete")
+    user.set_password("secret")
+    user.save()
+    asked = client.post(f"{BASE}delete/", {"selected": SHOWN})
+    done = client.post(asked.url, {"username": "ada", "password": "secret"}, follow=True)
+    assert (done.status_code, done.redirect_chain[-1][0]) == (200, BASE)
+    assert "Nothing was changed. Choose again what to do." in done.text
+    assert_untouched(bound)
+
+
+def test_page_of_a_form_redirects_to_the_index_for_a_user_who_may_not_view(
+    login: Callable[..., Client], bound: redis.Redis
+) -> None:
+    assert login("change").get(f"{BASE}move/").url == "/admin/"
+
+
+@pytest.mark.parametrize("path", ["move/", "move-back/", "delete/", "conv-1/touch/"])
+def test_page_of_a_form_refuses_other_methods(login: Callable[..., Client], bound: redis.Redis, path: str) -> None:
+    assert login(is_superuser=True).put(f"{BASE}{path}").status_code == 405
 
 
 def test_forms_have_the_csrf_token_when_they_post(login: Callable[..., Client], bound: redis.Redis) -> None:

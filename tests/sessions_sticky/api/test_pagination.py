@@ -209,7 +209,6 @@ BLANK, NO_CURSOR = "This field may not be blank.", "The cursor was not issued by
     [
         ("providr=p1", "providr", UNKNOWN),
         ("Provider=p1", "Provider", UNKNOWN),
-        ("format=xml", "format", "Unknown format; allowed: json."),
         ("provider=", "provider", BLANK),
         ("model=", "model", BLANK),
         ("provider=a%00b", "provider", "Null characters are not allowed."),

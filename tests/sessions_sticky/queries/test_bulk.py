@@ -251,7 +251,7 @@ def test_session_stays_deleted_when_a_process_remembers_it(call, manager, raw, p
     if process == "another":
         seen = manager._store.last_seen.recall("conv-123", 0)
         other.all().delete()
-        manager._store.last_seen.remember(seen, time.monotonic(), 10)  # as in the process that did not delete it
+        manager._store.last_seen.remember(seen, time.monotonic(), 60, 10)  # as in the process that did not delete it
     else:
         assert call("delete_all") == 1
     session, outcome = call("resolve", "conv-123", **OTHER)

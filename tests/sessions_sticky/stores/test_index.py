@@ -148,7 +148,7 @@ def test_nothing_but_what_is_wanted_is_written(call, raw, settings, is_index, le
     call("create", "conv-2", **PROPOSAL)
     call("delete", "conv-2")
     kinds = {key.decode().split(":")[1] for key in raw.scan_iter()}
-    assert kinds == {"session", "deleted"} | ({"{index}", "created"} if is_index else set()) | (
+    assert kinds == {"session", "deleted", "process"} | ({"{index}", "created"} if is_index else set()) | (
         {"history"} if length else set()
     )
 

@@ -8,11 +8,13 @@ from sessions_sticky.testing import advance_time, valkey
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 
+TTL = 60
+
 
 def remembered(size: int, *ids: str) -> LastSeen:
     seen = LastSeen()
     for at, each in enumerate(ids):
-        seen.remember(sample(each), float(at), size)
+        seen.remember(sample(each), float(at), TTL, size)
     return seen
 
 
@@ -22,15 +24,15 @@ def known(seen: LastSeen, *ids: str) -> list[str]:
 
 def test_recall_gives_what_was_remembered_last():
     seen = remembered(10, "a", "b")
-    seen.remember(sample("a", provider="mistral"), 5.0, 10)
+    seen.remember(sample("a", provider="mistral"), 5.0, TTL, 10)
     assert seen.recall("a", 0.0) == sample("a", provider="mistral")
     assert seen.recall("c", 0.0) is None
 
 
 def test_recall_gives_nothing_when_the_session_may_have_expired():
     seen = remembered(10, "a", "b")
-    assert seen.recall("b", 1.0) == sample("b")
-    assert seen.recall("b", 1.001) is None
+    assert seen.recall("b", 1.0 + TTL) == sample("b")
+    assert seen.recall("b", 1.001 + TTL) is None
 
 
 def test_remember_forgets_the_least_recently_used_beyond_its_size():
@@ -51,7 +53,7 @@ def test_size_is_kept_when_threads_remember_together():
 
     def work(thread: int) -> None:
         for number in range(500):
-            seen.remember(sample(f"{thread}-{number}"), 0.0, 50)
+            seen.remember(sample(f"{thread}-{number}"), 0.0, TTL, 50)
             seen.recall(f"{thread}-{number - 1}", 0.0)
             seen.forget(f"{thread}-{number - 2}")
 
