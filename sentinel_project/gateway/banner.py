@@ -43,9 +43,17 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
     failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
     answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
     lines = [_line(each, turns) for each in failing]
-    limited = [each.provider.name for each in statuses if each.state in (State.COOLING, State.SLOW)]
+    limited = [each for each in statuses if each.state in (State.COOLING, State.SLOW)]
     if limited:
-        lines.append(_("%s: rate-limited or slow; other providers serve some of its requests.") % ", ".join(limited))
+        slow = _("slow")
+        names = ", ".join(f"{each.provider.name} ({each.error or slow})" for each in limited)
+        lines.append(_("Limited: %s. Other providers of the same models serve some of their requests.") % names)
+    if unserved := {model for each in statuses for model in each.provider.models}.difference(
+        *(each.served_models for each in statuses)
+    ):
+        lines.insert(0, _("No provider serves these models at the moment: %s.") % ", ".join(sorted(unserved)))
+    if any(each.state is State.UNKNOWN for each in statuses):
+        lines.append(_("The state of the providers is unknown: it cannot be read from the cache."))
     refused = _refused(statuses)
     if not lines and not refused:
         well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
@@ -54,7 +62,7 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
 
 
 def _banner(answered: int, failed: int, lines: list[str], refused: str = "", *, level: Level = Level.WARNING) -> Banner:
-    """Return the banner. `refused` is the headline unless chats have failed, because they may fail only later."""
+    """Return the banner. `refused` is its headline as long as no chat has failed."""
     total = answered + failed
     numbers = {"failed": failed, "total": total, "minutes": MINUTES}
     if failed:
@@ -103,6 +111,6 @@ def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
         parts.append(text % {"number": number, "others": ", ".join(sorted(served))})
         failed = sum(each.turns for each in own if each.outcome == UNANSWERED)
         parts.append(ngettext("%d failed.", "%d failed.", failed) % failed)
-    if status.state is State.LOST:
+    if status.state is State.LOST and not status.is_held:
         parts.append(_("Its conversations move permanently with their next chat."))
     return " ".join(parts)

@@ -26,7 +26,7 @@ def _finding(status: ProviderStatus) -> Finding:
     name = status.provider.name
     if status.failing_since is not None:
         since = f"{format_time(status.failing_since)} UTC"
-        message = _("%(name)s has not answered since %(since)s (%(error)s)")
+        message = _("%(name)s has been failing since %(since)s (%(error)s)")
         message %= {"name": name, "since": since, "error": status.error}
         if status.state is State.LOST and not status.is_held:
             message += ". " + _("Its conversations move permanently with their next chat")

@@ -83,10 +83,16 @@ class ProviderStatus(NamedTuple):
         return self.weight > 0 and not self.is_drained
 
     @property
+    def served_models(self) -> set[str]:
+        """The models whose requests it gets now: none while it is failing, and none that cool down."""
+        if self.failing_since is not None or (self.seconds_left > 0 and not self.cooling_models):
+            return set()
+        return set(self.provider.models).difference(self.cooling_models)
+
+    @property
     def weight_in_force(self) -> float:
         """The weight with which it gets new conversations now, when others serve their models."""
-        is_away = self.failing_since is not None or (self.seconds_left > 0 and not self.cooling_models)
-        return 0.0 if self.is_drained or is_away else self.weight
+        return 0.0 if self.is_drained or not self.served_models else self.weight
 
 
 def statuses() -> list[ProviderStatus]:

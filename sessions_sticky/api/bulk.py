@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from drf_spectacular.utils import extend_schema_view
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -22,7 +21,7 @@ from sessions_sticky.api.bulk_serializers import (
 )
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
-from sessions_sticky.api.schema import COUNT_OR_OPERATION, KEY, LOCATION, RUNNING, operation
+from sessions_sticky.api.schema import COUNTED, KEY, LOCATION, RUNNING, operation
 from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.jobs.service import Changed, Jobs
 
@@ -31,35 +30,18 @@ WAIT_SECONDS = 1.0
 
 PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
 
-FOUND = (OperationSerializer, "The operation.")
+STARTED = {200: COUNTED, 202: RUNNING}
 
 jobs = Jobs()
-
-
-def _starts_operation(operation_id: str, summary: str, request: type[DeleteAllSerializer]) -> Any:
-    """Describe a view that starts a bulk operation."""
-    counted = (COUNT_OR_OPERATION, "With `dry_run` the number, else the finished operation.")
-    post = operation(
-        operation_id,
-        summary,
-        *(400, 415, 501),
-        ok={200: counted, 202: RUNNING},
-        parameters=(LOCATION,),
-        request=request,
-        tag="operations",
-    )
-    return extend_schema_view(post=post)
 
 
 class BulkView(AdminView):
     """Start a bulk operation."""
 
-    serializer_class: ClassVar[type[DeleteAllSerializer]]
-
-    def post(self, request: Request) -> Response:
+    def start(self, request: Request, kind: type[DeleteAllSerializer]) -> Response:
         """Count, or start and wait up to a second."""
         parameters(request)
-        serializer = self.serializer_class(data=request.data)
+        serializer = kind(data=request.data)
         serializer.is_valid(raise_exception=True)
         if serializer.validated_data["dry_run"]:
             return Response(CountSerializer({"count": jobs.count(serializer.plan())}).data)
@@ -68,28 +50,34 @@ class BulkView(AdminView):
         return _answer(request, job)
 
 
-@_starts_operation("sessions_delete_all", "Delete many sessions", DeleteAllSerializer)
 class DeleteAllView(BulkView):
     """Delete many sessions."""
 
     permission = "delete"
-    serializer_class = DeleteAllSerializer
+
+    @operation("sessions_delete_all", 501, ok=STARTED, parameters=[LOCATION], request=DeleteAllSerializer)
+    def post(self, request: Request) -> Response:
+        """Delete many sessions."""
+        return self.start(request, DeleteAllSerializer)
 
 
-@_starts_operation("sessions_rebind_all", "Move many sessions", RebindAllSerializer)
 class RebindAllView(BulkView):
     """Move many sessions."""
 
     permission = "change"
-    serializer_class = RebindAllSerializer
+
+    @operation("sessions_rebind_all", 501, ok=STARTED, parameters=[LOCATION], request=RebindAllSerializer)
+    def post(self, request: Request) -> Response:
+        """Move many sessions."""
+        return self.start(request, RebindAllSerializer)
 
 
 class OperationsView(AdminView):
     """The most recent operations."""
 
-    @operation("operations_list", "List bulk operations", 400, 501, ok={200: (OperationsSerializer, "The operations.")})
+    @operation("operations_list", 501, ok={200: OperationsSerializer})
     def get(self, request: Request) -> Response:
-        """List them, the most recently started first."""
+        """List bulk operations, the most recently started first."""
         parameters(request)
         return Response({"results": OperationSerializer(jobs.recent(), many=True, context={"request": request}).data})
 
@@ -116,15 +104,9 @@ class OperationPermission(SessionPermission):
 class OperationView(AdminView):
     """One operation."""
 
-    @operation(
-        "operations_retrieve",
-        "Show the progress of a bulk operation",
-        *(400, 404, 501),
-        ok={200: FOUND},
-        parameters=(KEY,),
-    )
+    @operation("operations_retrieve", 404, 501, ok={200: OperationSerializer}, parameters=[KEY])
     def get(self, request: Request, operation_key: str) -> Response:
-        """Return the progress."""
+        """Show the progress of a bulk operation."""
         parameters(request)
         return Response(_serialize(request, _find(operation_key)))
 
@@ -134,15 +116,9 @@ class StopView(AdminView):
 
     permission_classes = (OperationPermission,)
 
-    @operation(
-        "operations_stop",
-        "Stop a bulk operation",
-        *(400, 404, 405, 501),
-        ok={200: FOUND},
-        parameters=(KEY,),
-    )
+    @operation("operations_stop", 404, 501, ok={200: OperationSerializer}, parameters=[KEY])
     def post(self, request: Request, operation_key: str) -> Response:
-        """Stop it, unless it is finished."""
+        """Stop a bulk operation, unless it is finished."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
         return Response(_serialize(request, _record_change(request, operation_key, jobs.stop(operation_key), "stop")))
@@ -153,15 +129,9 @@ class ResumeView(AdminView):
 
     permission_classes = (OperationPermission,)
 
-    @operation(
-        "operations_resume",
-        "Resume a bulk operation",
-        *(400, 404, 405, 501),
-        ok={200: (OperationSerializer, "The finished operation."), 202: RUNNING},
-        parameters=(KEY, LOCATION),
-    )
+    @operation("operations_resume", 404, 501, ok={200: OperationSerializer, 202: RUNNING}, parameters=[KEY, LOCATION])
     def post(self, request: Request, operation_key: str) -> Response:
-        """Resume a stopped or failed operation and wait up to a second."""
+        """Resume a stopped or failed bulk operation, and wait up to a second for its end."""
         parameters(request)
         self.check_object_permissions(request, _find(operation_key))
         return _answer(request, _record_change(request, operation_key, jobs.resume(operation_key), "resume"))

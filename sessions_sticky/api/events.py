@@ -55,15 +55,9 @@ class EventsSerializer(serializers.Serializer[Any]):
 class EventsView(AdminView):
     """The recent events of all conversations."""
 
-    @operation(
-        "sessions_events",
-        "List recent events",
-        *(400, 501),
-        ok={200: (EventsSerializer, "The events.")},
-        parameters=(EventsQuerySerializer,),
-    )
+    @operation("sessions_events", 501, ok={200: EventsSerializer}, parameters=[EventsQuerySerializer])
     def get(self, request: Request) -> Response:
-        """Return the last events, or those after a position."""
+        """List the recent events: the last ones, or those after a position."""
         query = parameters(request, EventsQuerySerializer)
         event_filter = EventFilter(query.get("kind"), query.get("provider"), query.get("actor"))
         events = self.manager.recent(after=query.get("after"), limit=query["limit"])

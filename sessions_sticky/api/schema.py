@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -31,7 +31,6 @@ PROBLEMS = {
     401: "Not authenticated.",
     403: "The user may not do this, or the CSRF token is missing.",
     404: "Not found.",
-    405: "Method not allowed for this resource.",
     406: "The client does not accept JSON.",
     409: "The conversation has another binding: see `current`.",
     415: "The body is not JSON.",
@@ -41,7 +40,7 @@ PROBLEMS = {
 }
 """Descriptions by status."""
 
-ALWAYS = (401, 403, 406, 429, 503)
+ALWAYS = (400, 401, 403, 406, 429, 503)
 """Statuses that every operation may return."""
 
 HEADERS = (
@@ -119,42 +118,50 @@ class HistorySerializer(serializers.Serializer[Any]):
     trail = TrailSerializer(help_text="The last turns of the session; empty without one.")
 
 
-RUNNING = (OperationSerializer, "The operation, which continues; `Location` is its path.")
-COUNT_OR_OPERATION = PolymorphicProxySerializer(
-    component_name="StickySessionCountOrOperation",
-    serializers=[CountSerializer, OperationSerializer],
-    resource_type_field_name=None,
+RUNNING = OpenApiResponse(OperationSerializer, "The operation, which continues; `Location` is its path.")
+COUNTED = OpenApiResponse(
+    PolymorphicProxySerializer(
+        component_name="StickySessionCountOrOperation",
+        serializers=[CountSerializer, OperationSerializer],
+        resource_type_field_name=None,
+    ),
+    "With `dry_run` the number, else the finished operation.",
 )
 
 
 def operation(
     operation_id: str,
-    summary: str,
     *problems: int,
-    ok: dict[int, tuple[Any, str]],
-    parameters: tuple[Any, ...] = (),
+    ok: dict[int, Any],
+    parameters: Sequence[Any] = (),
     request: Any = None,
-    tag: str | None = None,
 ) -> Callable[[F], F]:
-    """Describe a view's method.
+    """Describe a view's method; its documentation is the summary.
 
     Ids of operations, tags and names of components begin with `sticky`, so that they do not collide with the project's.
 
-    `ok` has a serializer (None: no body) and a description for each status; `problems` come on top of `ALWAYS`. Without
-    `tag` the beginning of the id is one.
+    `ok` has a serializer for each status, or its `OpenApiResponse`; `problems` come on top of `ALWAYS`.
     """
-    answers: dict[Any, Any] = {status: OpenApiResponse(*answer) for status, answer in ok.items()}
-    for problem in sorted({*ALWAYS, *problems}):
+    statuses = sorted({*ALWAYS, *problems, *([415] if request else [])})
+    answers: dict[Any, Any] = {
+        status: answer if isinstance(answer, OpenApiResponse) else OpenApiResponse(answer, HTTPStatus(status).phrase)
+        for status, answer in ok.items()
+    }
+    for problem in statuses:
         shape = ConflictSerializer if problem == HTTPStatus.CONFLICT else ProblemSerializer
         answers[problem, "application/problem+json"] = OpenApiResponse(shape, PROBLEMS[problem])
-    return extend_schema(
-        operation_id=f"sticky_{operation_id}",
-        summary=summary,
-        parameters=[*parameters, *HEADERS],
-        request=request,
-        responses=answers,
-        tags=[f"sticky_{tag or operation_id.partition('_')[0]}"],
-    )
+
+    def describe(method: F) -> F:
+        return extend_schema(
+            operation_id=f"sticky_{operation_id}",
+            summary=str(method.__doc__).partition("\n")[0].rstrip("."),
+            parameters=[*parameters, *HEADERS],
+            request=request,
+            responses=answers,
+            tags=[f"sticky_{operation_id.partition('_')[0]}"],
+        )(method)
+
+    return describe
 
 
 class SessionSchema(OpenApiSerializerExtension):

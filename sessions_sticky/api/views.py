@@ -6,6 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -29,8 +30,7 @@ from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
 
-SESSION = (SessionSerializer, "The session.")
-NO_CONTENT = (None, "Done; for users who may not view sessions.")
+CHANGED = {200: SessionSerializer, 204: OpenApiResponse(None, "Done; for users who may not view sessions.")}
 
 
 class SessionsView(AdminView):
@@ -38,13 +38,7 @@ class SessionsView(AdminView):
 
     permission = "add"
 
-    @operation(
-        "sessions_list",
-        "List sessions",
-        *(400, 501),
-        ok={200: (PageSerializer, "A page.")},
-        parameters=(ListQuerySerializer,),
-    )
+    @operation("sessions_list", 501, ok={200: PageSerializer}, parameters=[ListQuerySerializer])
     def get(self, request: Request) -> Response:
         """List sessions, most recently active first."""
         query = parameters(request, ListQuerySerializer)
@@ -58,14 +52,7 @@ class SessionsView(AdminView):
         pages = links(request, cursor, page.next_cursor)
         return Response({"results": serialize_sessions(page.entries, request), **pages, "count": count})
 
-    @operation(
-        "sessions_create",
-        "Bind a conversation",
-        *(400, 409, 415),
-        ok={201: (SessionSerializer, "Bound.")},
-        parameters=(LOCATION,),
-        request=SessionSerializer,
-    )
+    @operation("sessions_create", 409, ok={201: SessionSerializer}, parameters=[LOCATION], request=SessionSerializer)
     def post(self, request: Request) -> Response:
         """Bind a new conversation."""
         proposal = _validated(SessionSerializer(data=request.data))
@@ -91,12 +78,12 @@ class ConversationView(AdminView):
 class SessionView(ConversationView):
     """One session."""
 
-    @operation("sessions_retrieve", "Show a session", 400, 404, ok={200: SESSION}, parameters=(ID,))
+    @operation("sessions_retrieve", 404, ok={200: SessionSerializer}, parameters=[ID])
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show a session without extending it."""
         return Response(_serialize(request, _find(conversation_id)))
 
-    @operation("sessions_delete", "Delete a session", 400, 404, ok={204: (None, "Unbound.")}, parameters=(ID,))
+    @operation("sessions_delete", 404, ok={204: None}, parameters=[ID])
     def delete(self, request: Request, conversation_id: str) -> Response:
         """Delete a session."""
         if not self.manager.delete(conversation_id):
@@ -108,13 +95,7 @@ class SessionView(ConversationView):
 class StatsView(AdminView):
     """Statistics."""
 
-    @operation(
-        "sessions_stats",
-        "Count sessions by provider and model",
-        400,
-        501,
-        ok={200: (StatsSerializer, "The numbers.")},
-    )
+    @operation("sessions_stats", 501, ok={200: StatsSerializer})
     def get(self, request: Request) -> Response:
         """Count the sessions of each provider and model."""
         parameters(request)
@@ -126,13 +107,7 @@ class StatsView(AdminView):
 class HistoryView(ConversationView):
     """The history of one conversation, whether or not it is bound now."""
 
-    @operation(
-        "sessions_history",
-        "Show the history of a conversation",
-        *(400, 501),
-        ok={200: (HistorySerializer, "The events.")},
-        parameters=(ID,),
-    )
+    @operation("sessions_history", 501, ok={200: HistorySerializer}, parameters=[ID])
     def get(self, request: Request, conversation_id: str) -> Response:
         """Show the history of a conversation and the last turns of its session, oldest first."""
         parameters(request)
@@ -143,9 +118,9 @@ class HistoryView(ConversationView):
 class TouchView(ConversationView):
     """Touch one session."""
 
-    @operation("sessions_touch", "Extend a session", 400, 404, ok={200: SESSION, 204: NO_CONTENT}, parameters=(ID,))
+    @operation("sessions_touch", 404, ok=CHANGED, parameters=[ID])
     def post(self, request: Request, conversation_id: str) -> Response:
-        """Reset the idle time."""
+        """Extend a session: reset its idle time."""
         if self.manager.touch(conversation_id):
             audit.record_touch(request, conversation_id)
         return _session_or_no_content(request, _find(conversation_id))
@@ -154,14 +129,7 @@ class TouchView(ConversationView):
 class RebindView(ConversationView):
     """Rebind one session."""
 
-    @operation(
-        "sessions_rebind",
-        "Move a conversation",
-        *(400, 404, 409, 415, 501),
-        ok={200: (SessionSerializer, "The session, moved."), 204: NO_CONTENT},
-        parameters=(ID,),
-        request=RebindSerializer,
-    )
+    @operation("sessions_rebind", 404, 409, 501, ok=CHANGED, parameters=[ID], request=RebindSerializer)
     def post(self, request: Request, conversation_id: str) -> Response:
         """Move a conversation to another provider or model."""
         target = _validated(RebindSerializer(data=request.data))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from django.core.management.color import color_style
-
 from sessions_sticky.cli.errors import UNHEALTHY, Error
 from sessions_sticky.cli.formatting import escape, pluralize
 from sessions_sticky.cli.output import Output
@@ -21,20 +19,13 @@ def doctor(output: Output, **_: Any) -> None:
     findings = examine()
     output.print_json([{"findings": [finding._asdict() for finding in findings]}])
     for finding in findings:
-        output.print(f"{_level(output, finding)} {_words(finding)}")
+        styled = getattr(output.style, STYLES[finding.level])
+        output.print(f"{styled(f'{finding.level.upper():<8}')} {_words(finding)}")
     counts = Counter(finding.level for finding in findings)
     errors = pluralize(counts[Level.ERROR], "error")
     output.print(f"{errors}, {pluralize(counts[Level.WARNING], 'warning')}")
     if counts[Level.ERROR]:
         raise Error(f"doctor found {errors}", UNHEALTHY)
-
-
-def _level(output: Output, finding: Finding) -> str:
-    text = f"{finding.level.upper():<8}"
-    if output.no_color or not output.out.isatty():
-        return text
-    styled: str = getattr(color_style(), STYLES[finding.level])(text)
-    return styled
 
 
 def _words(finding: Finding) -> str:

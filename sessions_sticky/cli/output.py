@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
+from django.core.management.color import no_style
+
 from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, discard_stream
 from sessions_sticky.cli.formatting import escape, truncate
 
@@ -16,13 +18,16 @@ MAX_CELL = 40
 
 
 class Output:
-    """Standard output and standard error of one run; `as_json` disables tables and sentences."""
+    """Standard output and standard error of one run; `as_json` disables tables and sentences.
 
-    def __init__(self, out: IO[str], err: IO[str], *, as_json: bool = False, no_color: bool = False) -> None:
+    `style` has Django's colors, none of them without a terminal or with `--no-color`.
+    """
+
+    def __init__(self, out: IO[str], err: IO[str], *, as_json: bool = False, style: Any = None) -> None:
         self.out = out
         self.err = err
         self.as_json = as_json
-        self.no_color = no_color
+        self.style = style or no_style()
 
     def print(self, line: str) -> None:
         """Print a line, unless the output is JSON."""

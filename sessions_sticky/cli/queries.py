@@ -9,27 +9,10 @@ from typing import Any
 
 import msgspec
 
+from sessions_sticky.cli import rows
 from sessions_sticky.cli.errors import INTERRUPTED, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import describe_spill_over, describe_totals
 from sessions_sticky.cli.output import Output, Table
-from sessions_sticky.cli.rows import (
-    EVENT_TIMES,
-    EVENT_TITLES,
-    OPERATION_TITLES,
-    SESSION_TIMES,
-    SESSION_TITLES,
-    TURN_NUMBERS,
-    TURN_TITLES,
-    USAGE_TITLES,
-    entry_json,
-    event_json,
-    event_row,
-    operation_json,
-    operation_row,
-    session_row,
-    turn_row,
-    usage_row,
-)
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
@@ -57,21 +40,21 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
         raise Error(
             f"--{next(iter(filters.conditions)).replace('_', '-')} needs --all: it reads every session", WRONG_USAGE
         )
-    table = Table(output, *SESSION_TITLES, right=SESSION_TIMES)
+    table = Table(output, *rows.SESSION_TITLES, right=rows.SESSION_TIMES)
     query = sessions.all().filter(**filters.fields)
     if all:
         entries = iter(query)
         while batch := list(islice(entries, MAX_PAGE)):
-            table.add([session_row(entry) for entry in batch])
-            output.print_json(map(entry_json, batch))
+            table.add([rows.session_row(entry) for entry in batch])
+            output.print_json(map(rows.entry_json, batch))
         return
     found: list[Entry] = []
     more = False
     for page in _pages(limit, query, search):
-        table.add([session_row(entry) for entry in page.entries])
+        table.add([rows.session_row(entry) for entry in page.entries])
         found += page.entries
         more = page.next_cursor is not None
-    output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
+    output.print_json([{"sessions": list(map(rows.entry_json, found)), "more": more}])
     if more and not output.as_json:
         output.print_err(f"Only the first {limit:,} are shown; use --limit N or --all for more")
 
@@ -83,13 +66,13 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
         events = sessions.history(ID)
     except SessionNotSupported as exc:
         events, no_history = None, str(exc)
-    history = None if events is None else [event_json(event) for event in events]
+    history = None if events is None else [rows.event_json(event) for event in events]
     model = entry.session.model if entry else None
     stored = read_session_id(ID, model=model, scope=conf.conversation_scope)
     output.print_json(
         [
             {
-                "session": entry and entry_json(entry),
+                "session": entry and rows.entry_json(entry),
                 "identity": stored._asdict(),
                 "trail": msgspec.to_builtins(trail),
                 "history": history,
@@ -97,21 +80,23 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
         ]
     )
     if entry:
-        fields = [title.lower() for title in SESSION_TITLES]
+        fields = [title.lower() for title in rows.SESSION_TITLES]
         parts = {"kind": stored.kind, "client_id": stored.client_id, "requested_model": stored.model}
         cells = [
-            *zip(fields, session_row(entry), strict=True),
+            *zip(fields, rows.session_row(entry), strict=True),
             *((name, value) for name, value in parts.items() if value),
         ]
         Table(output, "FIELD", "VALUE", fold=True).add(cells)
         output.print("")
     if trail.turns:
-        Table(output, *TURN_TITLES, right=TURN_NUMBERS, fold=True).add([turn_row(turn) for turn in trail.turns])
+        Table(output, *rows.TURN_TITLES, right=rows.TURN_NUMBERS, fold=True).add(
+            [rows.turn_row(turn) for turn in trail.turns]
+        )
         output.print("\n".join([describe_totals(trail.totals), *map(describe_spill_over, trail.spill_overs), ""]))
     if events:
         # All rows have the same id; omit it to leave room for the reasons.
-        titles, *rows = [(*row[:2], *row[3:]) for row in (EVENT_TITLES, *map(event_row, events))]
-        Table(output, *titles, right=EVENT_TIMES, fold=True).add(rows)
+        titles, *listed = [(*row[:2], *row[3:]) for row in (rows.EVENT_TITLES, *map(rows.event_row, events))]
+        Table(output, *titles, right=rows.EVENT_TIMES, fold=True).add(listed)
     else:
         output.print(no_history if events is None else "No history for this conversation")
     if not entry:
@@ -125,26 +110,26 @@ def stats(output: Output, **_: Any) -> None:
     routes = [route._asdict() for route in counted.routes]
     output.print_json([{"sessions": counted.sessions, "routes": routes, "usage": usage}])
     numbers = ("SESSIONS", "NEW_LAST_HOUR", "NEW_LAST_DAY")
-    rows = [[route.provider, route.model, *(f"{number:,}" for number in route[2:])] for route in counted.routes]
+    cells = [[route.provider, route.model, *(f"{number:,}" for number in route[2:])] for route in counted.routes]
     sums = [sum(column) for column in zip(*(route[2:] for route in counted.routes), strict=True)] or [0, 0, 0]
     total = ["(all)", "", *(f"{number:,}" for number in sums)]
-    Table(output, "PROVIDER", "MODEL", *numbers, right=numbers).add([*rows, total])
+    Table(output, "PROVIDER", "MODEL", *numbers, right=numbers).add([*cells, total])
     if used:
         output.print("\nTurns of the last day:")
-        Table(output, *USAGE_TITLES, right=USAGE_TITLES[3:]).add([usage_row(route) for route in used])
+        Table(output, *rows.USAGE_TITLES, right=rows.USAGE_TITLES[3:]).add([rows.usage_row(route) for route in used])
 
 
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
     found = Jobs(sessions).recent()
-    output.print_json([{"operations": [operation_json(job) for job in found]}])
-    table = Table(output, *OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
-    table.add([operation_row(job) for job in found])
+    output.print_json([{"operations": [rows.operation_json(job) for job in found]}])
+    table = Table(output, *rows.OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
+    table.add([rows.operation_row(job) for job in found])
 
 
 def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
     """Print the end of the history; with `follow`, also new events."""
-    table = Table(output, *EVENT_TITLES)
+    table = Table(output, *rows.EVENT_TITLES)
     event_filter = EventFilter(options["kind"], options["provider"], options["actor"])
     events = sessions.recent(limit=lines if event_filter == EventFilter() else MAX_PAGE)
     after = BEGINNING
@@ -153,8 +138,8 @@ def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
         shown = [event for event in events if event_filter.match(event)]
         shown = shown[-lines:] if is_first else shown
         is_first = False
-        table.add([event_row(event) for event in shown])
-        output.print_json(map(event_json, shown))
+        table.add([rows.event_row(event) for event in shown])
+        output.print_json(map(rows.event_json, shown))
         if not follow:
             return
         after = events[-1].position if events else after

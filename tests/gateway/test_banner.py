@@ -12,7 +12,7 @@ from django.core.cache import cache
 from pytest_django import Settings
 
 from sentinel_project.gateway.banner import Banner, banner
-from sentinel_project.gateway.provider_status import status
+from sentinel_project.gateway.provider_status import State, status
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
@@ -114,15 +114,41 @@ def test_banner_says_that_customers_are_affected_when_chats_fail(health: Health)
 
 def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> None:
     health.failed("south", "m", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
-    assert shown(health).lines == ["south: rate-limited or slow; other providers serve some of its requests."]
+    health.record_pace("north", is_slow=True)
+    limited = (
+        "Limited: north (slow), south (HTTP 429). Other providers of the same models serve some of their requests."
+    )
+    assert shown(health).lines == [limited]
     assert shown(health).level is Level.WARNING
     health.failed("north", "m", DOWN)
     state = health.states["north"][PROVIDER]
     health.states["north"][PROVIDER] = type(state)(
         failures=9, error="x", unanswered_since=health.now() - 400, failing_since=0, failed_at=health.now()
     )
-    line, _ = shown(health).lines
+    unserved, line, _ = shown(health).lines
+    assert unserved == "No provider serves these models at the moment: m."
     assert line.endswith("(x). Its conversations move permanently with their next chat.")
+    held = [status(each, health)._replace(is_held=True) for each in (NORTH, SOUTH)]
+    assert banner(held).lines[1].endswith("UTC (x).")
+
+
+def test_banner_names_the_models_that_no_provider_serves(health: Health) -> None:
+    both, only = (
+        msgspec.structs.replace(each, models=models) for each, models in ((NORTH, ("a", "b")), (SOUTH, ("b",)))
+    )
+    health.failed("north", "a", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
+    lines = banner([status(both, health), status(only, health)]).lines
+    assert lines[0] == "No provider serves these models at the moment: a."
+    health.failed("south", "b", DOWN)
+    assert banner([status(both, health), status(only, health)]).lines[0] == lines[0]
+    health.failed("north", "b", DOWN)
+    assert banner([status(both, health), status(only, health)]).lines[0].endswith("at the moment: a, b.")
+
+
+def test_banner_does_not_call_providers_healthy_when_their_state_is_unknown(health: Health) -> None:
+    level, _, lines = banner([status(each, health)._replace(state=State.UNKNOWN) for each in (NORTH, SOUTH)])
+    assert level is Level.WARNING
+    assert lines == ["The state of the providers is unknown: it cannot be read from the cache."]
 
 
 def test_banner_counts_chats_served_since_the_provider_has_been_failing(health: Health) -> None:

@@ -312,7 +312,7 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
     routing.health.record_pace("south", is_slow=True)
     routing.health.failed("north", "model-a", DOWN)
     (level, message), slow = found()
-    assert (level, message[:29]) == ("error", "north has not answered since ")
+    assert (level, message[:30]) == ("error", "north has been failing since 2")
     assert message.endswith(" UTC (HTTP 503)")
     assert slow == ("warning", "south begins its streams too slowly")
     routing.health.failed("south", "model-a", Failure(Cools.MODEL, error="HTTP 429"))

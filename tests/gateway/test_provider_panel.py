@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ from pytest_django import Settings
 from sentinel_project.gateway import banner
 from sentinel_project.gateway.provider_findings import check_providers
 from sentinel_project.gateway.provider_status import State, latest_health, status, statuses
-from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers import actions, controls, health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
@@ -40,6 +41,13 @@ NOW = 1_000.0
 DOWN = Failure(Cools.PROVIDER)
 NORTH = Provider(name="north", base_url="https://north.invalid/v1", api_key=None, models=("a", "b"), weight=1)
 PAGE = "/admin/sessions_sticky/session/overview/"
+
+
+@pytest.fixture(autouse=True)
+def _no_controls() -> Iterator[None]:
+    controls.take_over({})
+    yield
+    controls.take_over({})
 
 
 @pytest.fixture
@@ -181,18 +189,21 @@ def test_overview_shows_a_provider_that_fails(session_cache: redis.Redis, health
     health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     page = admin_client.get(PAGE).text
     assert "Cooling down" in page
-    assert "Cooling down for these models only: b" in page
+    assert re.search(r"No requests for b until \S+ UTC \(\d+ s left\); other models are served\.", page)
     assert "Last error: HTTP 429." in page
     health.failed("north", "a", DOWN._replace(error="HTTP 503 <b>"))
     page = admin_client.get(PAGE).text
     assert "Failing since" in page
     assert "HTTP 503 &lt;b&gt;." in page
-    assert "Cooling down for these models only" not in page
+    assert "No requests for" not in page
     assert "No requests until" in page
     assert '<a href="/admin/sessions_sticky/session/providers/">Outages and actions</a>' in page
     health.states["north"] = {PROVIDER: SlotState(failures=2, failing_since=0, failed_at=200, unanswered_since=0)}
     page = admin_client.get(PAGE).text
     assert "Its conversations move to other providers" in page
+    actions.act("north", actions.Action.HOLD, by="ann")
+    assert "Its conversations move" not in admin_client.get(PAGE).text
+    actions.act("north", actions.Action.RELEASE, by="ann")
     assert "The next request tests" not in page  # no error is known
 
 
@@ -238,9 +249,12 @@ def test_overview_shows_slow_and_draining_providers(
     assert "Its streams begin too slowly" in admin_client.get(PAGE).text
     settings.SENTINEL_PROVIDERS = (msgspec.structs.replace(NORTH, weight=0),)
     page = admin_client.get(PAGE).text
-    assert "Draining" in page
-    assert "It takes no new conversations" in page
+    assert "Draining" not in page  # no action ends it
+    assert "Its weight in the configuration is 0. It takes no new conversations" in page
     assert 'href="/admin/sessions_sticky/session/move-all/?from_provider=' in page
+    settings.SENTINEL_PROVIDERS = (NORTH,)
+    actions.act("north", actions.Action.DRAIN, by="ann")
+    assert "Draining" in admin_client.get(PAGE).text
     assert "Draining" not in admin_client.get("/admin/sessions_sticky/session/").text
 
 

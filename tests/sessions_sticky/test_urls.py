@@ -43,6 +43,10 @@ def test_every_route_has_a_name(name, kwargs, expected):
     assert reverse(f"sessions_sticky:{name}", kwargs=kwargs) == f"/mine/{expected}"
 
 
+SETUP = (
+    "import django; from django.conf import settings; settings.configure(INSTALLED_APPS=['sessions_sticky',"
+    " 'django.contrib.auth', 'django.contrib.contenttypes']); django.setup()"
+)
 MISSING = (
     "django.core.exceptions.ImproperlyConfigured: sessions_sticky.urls needs Django REST framework and drf-spectacular:"
     " pip install 'sessions_sticky[drf]'"
@@ -59,6 +63,6 @@ MISSING = (
     ],
 )
 def test_urls_report_a_missing_package(missing, message):
-    code = f"import sys; sys.modules[{missing!r}] = None; import sessions_sticky.urls"
+    code = f"import sys; sys.modules[{missing!r}] = None; {SETUP}; import sessions_sticky.urls"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.stderr.splitlines()[-1] == message

@@ -42,7 +42,8 @@ class Command(BaseCommand):
     requires_system_checks = []  # doctor reports them and must run even if they fail
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the subcommands and their arguments."""
+        """Add the subcommands and their arguments; `NO_COLOR` (no-color.org) counts as `--no-color`."""
+        parser.set_defaults(no_color=bool(os.environ.get("NO_COLOR")))
         add_subcommands(parser)
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -50,8 +51,6 @@ class Command(BaseCommand):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        if _no_color_wanted():
-            self.stderr.style_func = None  # no color for errors
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, subcommand: str | None = None, json: bool = False, **options: Any) -> None:
@@ -60,14 +59,10 @@ class Command(BaseCommand):
             self.stderr.write(self.create_parser("manage.py", "sessions").format_help())
             raise Error("a subcommand is required", WRONG_USAGE)
         out, err = options.get("stdout") or sys.stdout, options.get("stderr") or sys.stderr
-        output = Output(out, err, as_json=json, no_color=options["no_color"] or _no_color_wanted())
+        output = Output(out, err, as_json=json, style=self.style)
         with exit_with_error(out), _only_errors_logged():
             SUBCOMMANDS[subcommand](output, **options)
             out.flush()
-
-
-def _no_color_wanted() -> bool:
-    return bool(os.environ.get("NO_COLOR"))  # no-color.org; Django only supports its option
 
 
 @contextmanager

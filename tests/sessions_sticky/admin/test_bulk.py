@@ -210,7 +210,7 @@ def test_operations_and_events_name_what_a_move_back_undoes(ada: Client, moved: 
     ]
     for path in (OPERATIONS, f"{BASE}move-all/"):
         assert f"{title}: <bdi>south</bdi> → <bdi>west</bdi>" in ada.get(path).text
-    assert f">{back}</td>" in ada.get(EVENTS).text
+    assert f">{back}</span>" in ada.get(EVENTS).text
 
 
 def test_operations_name_only_what_a_move_back_undoes(ada: Client, moved: Any) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.core.management.color import color_style
 
 from sessions_sticky import cache_config
 from sessions_sticky.queries.server_info import Finding, Level
@@ -57,11 +56,6 @@ def test_doctor_colors_the_levels_on_a_terminal(terminal):
     assert shown.finish() == 0
     assert "\x1b[32;1mOK" in shown.text
     assert "\x1b[33;1mWARNING" in shown.text
-
-
-def test_doctor_sends_no_colors_elsewhere_than_to_a_terminal(manager, monkeypatch):
-    monkeypatch.setattr("sessions_sticky.cli.doctor.color_style", lambda: color_style(force_color=True))
-    assert "\x1b" not in run("doctor").out
 
 
 @pytest.mark.slow

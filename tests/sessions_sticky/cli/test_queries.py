@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from sessions_sticky import Attempt, Price, SessionStoreUnavailable, Turn, Usage, sessions
-from sessions_sticky.cli import queries
+from sessions_sticky.cli import rows
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 from tests.sessions_sticky.cli.conftest import COMMAND, run, store_url
 from tests.sessions_sticky.cli.terminal import ROOT
@@ -308,7 +308,7 @@ def test_show_prints_the_last_turns():
     lines = run("show", "conv-0").out.splitlines()
     at = next(number for number, line in enumerate(lines) if line.startswith("AT  "))
     cells = [line.split() for line in lines[at : at + 5]]
-    assert cells[0] == list(queries.TURN_TITLES)
+    assert cells[0] == list(rows.TURN_TITLES)
     assert cells[1] == ["2023-11-14T22:13:20Z", "hit", "a", "m0", "a", "200", "-", "4,000", "0.0%", "0"]
     assert cells[2][1:10] == ["spilled", "b", "m0", "a", "200", "1,234", "5,000", "20.5%", "2,944"]
     assert cells[2][10:] == ["a", "503", "overloaded,", "c", "502"]
@@ -340,9 +340,9 @@ def test_stats_print_what_turns_used():
     assert "Turns of the last day" not in run("stats").out
     record_turns()
     printed = run("stats").out.partition("Turns of the last day:\n")[2].splitlines()
-    assert printed[0].split() == list(queries.USAGE_TITLES)
-    rows = [line.split() for line in printed[1:]]
-    assert ["b", "m0", "spilled", "1", "5,000", "20.5%", "0", "0.00", "2,944"] in rows
-    assert ["c", "m0", "failed", "1", "0", "-", "0", "0.00", "0"] in rows
+    assert printed[0].split() == list(rows.USAGE_TITLES)
+    lines = [line.split() for line in printed[1:]]
+    assert ["b", "m0", "spilled", "1", "5,000", "20.5%", "0", "0.00", "2,944"] in lines
+    assert ["c", "m0", "failed", "1", "0", "-", "0", "0.00", "0"] in lines
     found = json.loads(run("stats", "--json").out)
     assert [each["totals"]["turns"] for each in found["usage"]] == [1, 1, 1, 1, 1]
