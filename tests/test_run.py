@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import urllib.request
@@ -24,6 +25,7 @@ import pytest
 import redis
 
 from sentinel_project import embedded
+from tests.programs import Program
 
 ROOT = Path(__file__).parent.parent
 OURS = ("SENTINEL_", "REDIS_", "DATABASE_", "DJANGO_", "DEBUG", "ALLOWED_HOSTS", "SESSION_", "SECRET_KEY")
@@ -49,27 +51,28 @@ class Gateway:
     """A started command and what it printed until it was ready; a demo as with `make run`, unless `demo` is False."""
 
     def __init__(self, data: Path, *args: str, demo: bool = True, **environment: str) -> None:
-        command = [sys.executable, "manage.py", "run", "--port", "0", *args]
+        command = ["manage.py", "run", "--port", "0", *args]
         self.data = data
-        self.process = subprocess.Popen(
-            [*command, "--demo"] if demo else command,
-            cwd=ROOT,
-            env={**clean_environment(data), **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        env = {**clean_environment(data), **environment}
+        if demo:
+            command.append("--demo")
+        self.process = Program(*command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors)
         self.printed = ""
         self.clients: list[str] = []
         """The lines that start Claude Code, Codex and OpenCode, where they were read."""
 
     def wait_until_ready(self) -> None:
-        assert self.process.stdout
         for line in self.process.stdout:
             self.printed += line
             if line.startswith("curl") or "createsuperuser" in line:  # the last one but the clients'
                 return
-        raise AssertionError(f"did not start: {self.process.stderr and self.process.stderr.read()}")
+        raise AssertionError(f"did not start: {self.errors()}")
+
+    def errors(self) -> str:
+        """Return what it has written to standard error."""
+        self._errors.seek(0)
+        return self._errors.read()
 
     @property
     def curl(self) -> str:
@@ -91,7 +94,13 @@ class Gateway:
     def stop(self, signum: int = signal.SIGTERM) -> str:
         """Return what it wrote to standard error."""
         self.process.send_signal(signum)
-        return self.process.communicate(timeout=20)[1]
+        self.process.wait(20)
+        return self.errors()
+
+    def close(self) -> None:
+        """Kill it, and close the files of its output."""
+        self.process.__exit__()
+        self._errors.close()
 
     def answers(self) -> bool:
         try:
@@ -108,20 +117,17 @@ def started(data: Path, *args: str, demo: bool = True, **environment: str) -> It
         gateway.wait_until_ready()
         yield gateway
     finally:
-        if gateway.process.poll() is None:
-            gateway.process.kill()
-        gateway.process.communicate()
+        gateway.close()
 
 
 def failure(data: Path, *args: str, **environment: str) -> str:
     """Return what a command that must not start writes to standard error."""
     gateway = Gateway(data, *args, **environment)
     try:
-        printed, errors = gateway.process.communicate(timeout=20)
+        assert gateway.process.wait(20) == 1
+        printed, errors = gateway.process.stdout.read(), gateway.errors()
     finally:
-        gateway.process.kill()
-        gateway.process.communicate()
-    assert gateway.process.returncode == 1
+        gateway.close()
     assert printed == ""
     assert errors.count("\n") == 1
     assert not store_answers(data)
@@ -132,7 +138,6 @@ def failure(data: Path, *args: str, **environment: str) -> str:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A command that has been started for the first time."""
     with started(tmp_path_factory.mktemp("first") / "data") as gateway:
-        assert gateway.process.stdout
         gateway.clients = [gateway.process.stdout.readline() for _ in range(3)]
         yield gateway
 
@@ -275,8 +280,7 @@ def test_run_shares_store_and_credentials_when_two_start_at_once(tmp_path: Path)
     with ExitStack() as stack:
         both = [Gateway(data) for _ in range(2)]
         for gateway in both:
-            stack.callback(gateway.process.communicate)
-            stack.callback(gateway.process.kill)
+            stack.callback(gateway.close)
         for gateway in both:
             gateway.wait_until_ready()
         keys = {re.search(r"Bearer (\S+)'", gateway.curl)[1] for gateway in both}

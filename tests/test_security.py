@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,9 @@ from sentinel_project.gateway.handler import UNKNOWN_BYTES
 from sentinel_project.http_protocol import HEAD_SECONDS
 from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS
 from sentinel_project.http_timers import STUCK_SECONDS
-from tests.gateway.live import ROOT, environment, manage
+from tests import programs
+from tests.gateway.live import environment, manage
+from tests.programs import ROOT
 from tests.servers import VALKEY, Server
 
 PASSWORDS = {"REDIS_URL": "redis-7f3a91", "UPSTREAM_KEY": "sk-upstream-9be1"}
@@ -103,8 +103,7 @@ except ZeroDivisionError as exc:
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_error_page_hides_every_secret_when_a_view_fails(tmp_path: Path, debug: str) -> None:
     env = {**secret_environment(tmp_path), "DEBUG": debug}
-    command = [sys.executable, "-c", REPORT]
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = programs.run("-c", REPORT, env=env)
     assert "ZeroDivisionError" in done.stdout, done.stderr
     assert "SENTINEL_PROVIDERS" in done.stdout
     for secret in (*PASSWORDS.values(), env["SECRET_KEY"], "sk-sentinel-x77", "database-55c02e"):

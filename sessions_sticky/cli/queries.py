@@ -134,21 +134,21 @@ def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
     events = sessions.recent(limit=lines if event_filter == EventFilter() else MAX_PAGE)
     after = BEGINNING
     is_first = True
-    while True:
-        shown = [event for event in events if event_filter.match(event)]
-        shown = shown[-lines:] if is_first else shown
-        is_first = False
-        table.add([rows.event_row(event) for event in shown])
-        output.print_json(map(rows.event_json, shown))
-        if not follow:
-            return
-        after = events[-1].position if events else after
-        try:
+    try:
+        while True:
+            shown = [event for event in events if event_filter.match(event)]
+            shown = shown[-lines:] if is_first else shown
+            is_first = False
+            table.add([rows.event_row(event) for event in shown])
+            output.print_json(map(rows.event_json, shown))
+            if not follow:
+                return
+            after = events[-1].position if events else after
             if len(events) < MAX_PAGE:  # otherwise read on at once, before a move of many sessions trims the history
                 time.sleep(POLL_SECONDS)
             events = _further(output, after)
-        except KeyboardInterrupt:
-            raise SystemExit(INTERRUPTED) from None  # the normal end: no error
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None  # the normal end: no error
 
 
 def _further(output: Output, after: str) -> list[Event]:

@@ -47,7 +47,8 @@ def run(url: str, *, processes: int, rounds: int) -> list[tuple[tuple[str, str],
 
     The conversation of a round is `race-{number}`.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # importing it takes a process half a second
     initargs = (context.Barrier(processes * THREADS), url)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:
         racers = [answers for each in pool.map(race, range(processes), [rounds] * processes) for answers in each]

@@ -49,7 +49,8 @@ def rebind(process: int, rounds: int) -> list[Round]:
 
 def run(url: str, *, processes: int, rounds: int) -> list[tuple[Round, ...]]:
     """Let processes rebind on the store at `url`; return the result of each process for each round."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # importing it takes a process half a second
     initargs = (context.Barrier(processes), url)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:
         return list(zip(*pool.map(rebind, range(processes), [rounds] * processes), strict=True))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.gateway.live import PROTOCOL, ROOT, database, environment, wait_until_healthy
+from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
 from tests.gateway.workers import START_SECONDS, wait_until
+from tests.programs import ROOT, Program
 from tests.servers import free_port
 
 UVICORN = (
@@ -34,10 +33,10 @@ class Fleet:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         # Warnings are errors in what is run, but for the supervisor's own child: multiprocessing's tracker.
-        command = [sys.executable, *program, "--port", str(self.port), "--workers", str(workers), *options]
+        command = [*program, "--port", str(self.port), "--workers", str(workers), *options]
         env = environment(folder, **{"PYTHONWARNINGS": "error", **variables})
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+            self.process = Program(*command, env=env, cwd=folder, stdout=log, stderr=log)
         try:
             wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
             wait_until(lambda: len(self.workers()) == workers, START_SECONDS)

@@ -11,9 +11,10 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
+from tests import programs
+from tests.programs import ROOT, Program
 from tests.servers import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 20.0
 PROTOCOL = ("--http", "sentinel_project.http_protocol:LimitedProtocol")
 """As docs/production.md starts it."""
@@ -43,8 +44,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `manage.py` to its end."""
-    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return programs.run(str(ROOT / "manage.py"), *arguments, env=env)
 
 
 def prepare(env: dict[str, str]) -> tuple[str, str]:
@@ -64,9 +64,7 @@ def database() -> tuple[bytes, str, str]:
         return Path(folder, "db.sqlite3").read_bytes(), *keys
 
 
-def wait_until_healthy(
-    url: str, process: subprocess.Popen[bytes], log: Path, seconds: float, *, path: str = "/healthz"
-) -> None:
+def wait_until_healthy(url: str, process: Program, log: Path, seconds: float, *, path: str = "/healthz") -> None:
     """Wait until a server answers; fail with its log when it ends or takes too long."""
     deadline = time.monotonic() + seconds
     while True:
@@ -90,14 +88,11 @@ class LiveGateway:
         (folder / "db.sqlite3").write_bytes(content)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        uvicorn = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL]
+        uvicorn = ["-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL, "--port", str(port)]
+        env = {**self.env, "PYTHONWARNINGS": "error"}
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [*uvicorn, "--port", str(port), "--timeout-graceful-shutdown", "1"],
-                env=self.env,
-                cwd=folder,
-                stdout=log,
-                stderr=log,
+            self.process = Program(
+                *uvicorn, "--timeout-graceful-shutdown", "1", env=env, cwd=folder, stdout=log, stderr=log
             )
         wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
 

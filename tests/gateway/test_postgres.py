@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,8 +13,10 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
+from tests import programs
 from tests.gateway.live import ROOT, LiveGateway, environment, manage
 from tests.postgres import Postgres
+from tests.programs import Program
 from tests.servers import wait_for
 from tests.upgrade.test_upgrade import WRITTEN
 
@@ -112,7 +112,7 @@ def test_admin_log_names_the_user_who_makes_a_key_on_a_page(
 ) -> None:
     one, _ = gateways
     env = {**one.env, "DJANGO_SETTINGS_MODULE": "sentinel_project.settings"}
-    subprocess.run([sys.executable, "-c", CREATE_USER], env=env, check=True, timeout=60)
+    assert programs.run("-c", CREATE_USER, env=env).returncode == 0
     jar = CookieJar()
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
 
@@ -149,13 +149,13 @@ def test_key_of_0_1_works_once_its_database_is_migrated(tmp_path: Path, database
 def test_run_migrates_once_when_four_start_on_an_empty_database(
     tmp_path: Path, database_url: str, valkey_url: str
 ) -> None:
-    command = [sys.executable, str(ROOT / "manage.py"), "run", "--port", "0"]
+    command = (str(ROOT / "manage.py"), "run", "--port", "0")
     processes = []
     for name in ("a", "b", "c", "d"):
         (tmp_path / name).mkdir()  # as on machines of their own: no lock file is shared
         env = environment(tmp_path / name, DATABASE_URL=database_url, REDIS_URL=valkey_url)
         with open(tmp_path / name / "log", "wb") as log:
-            processes.append(subprocess.Popen(command, env=env, cwd=tmp_path / name, stdout=log, stderr=log))
+            processes.append(Program(*command, env=env, cwd=tmp_path / name, stdout=log, stderr=log))
     logs = [tmp_path / name / "log" for name in ("a", "b", "c", "d")]
     try:
         wait_for(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
+import os
 import sys
 import time
 import urllib.request
@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.gateway.live import ROOT
+from tests.programs import ROOT, Program
 from tests.servers import free_port
 
 START_SECONDS = 20.0
@@ -27,14 +27,13 @@ class UpstreamProcess:
     def __init__(self, *names: str) -> None:
         self._ports = {name: free_port() for name in names}
         self.urls = {name: f"http://127.0.0.1:{port}/v1" for name, port in self._ports.items()}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
         self.start()
 
     def start(self) -> None:
         """Start, and wait until it answers. It is healthy and its counts are 0."""
         addresses = [f"{name}:{port}" for name, port in self._ports.items()]
-        command = [sys.executable, "-m", "tests.gateway.upstream_process", *addresses]
-        self._process = subprocess.Popen(command, cwd=ROOT)
+        self._process = Program("-m", "tests.gateway.upstream_process", *addresses, env=os.environ, cwd=ROOT)
         deadline = time.monotonic() + START_SECONDS
         for name in self._ports:
             while True:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
+from tests.programs import Program
 from tests.servers import free_port
 
 START_SECONDS = 30.0
@@ -41,11 +40,19 @@ class Worker:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"log-{port}"
-        command = [sys.executable, "-W", "error", "-m", "uvicorn", "sentinel_project.asgi:application", *PROTOCOL]
-        command += ["--port", str(port), "--timeout-graceful-shutdown", str(grace_seconds)]
+        command = [
+            "-m",
+            "uvicorn",
+            "sentinel_project.asgi:application",
+            *PROTOCOL,
+            "--port",
+            str(port),
+            "--timeout-graceful-shutdown",
+            str(grace_seconds),
+        ]
         command += ["--no-access-log", "--backlog", "2048"]
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+            self.process = Program(*command, env={**env, "PYTHONWARNINGS": "error"}, cwd=folder, stdout=log, stderr=log)
 
     def wait(self) -> None:
         """Wait until it answers."""

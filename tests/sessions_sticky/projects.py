@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sessions_sticky
+from tests import programs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,14 +77,7 @@ def run_project(
     contents = {"__init__": "", "settings": SETTINGS + settings, "urls": f"urlpatterns = []\n{urls}", **files}
     for name, text in contents.items():
         (app / f"{name}.py").write_text(text)
-    ended = subprocess.run(
-        [sys.executable, "-c", START + program],
-        cwd=folder,
-        env={"PYTHONPATH": f"{folder}:{ROOT}", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    env = {"PYTHONPATH": f"{folder}:{ROOT}", "PATH": "/usr/bin:/bin"}
+    ended = programs.run("-c", START + program, cwd=folder, env=env, timeout=120)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return json.loads(ended.stdout.splitlines()[-1])

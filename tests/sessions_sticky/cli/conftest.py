@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +12,8 @@ import pytest
 from django.core.cache import cache
 from django.core.management import CommandError, call_command
 
-from tests.sessions_sticky.cli.terminal import ROOT, Terminal
+from tests import programs
+from tests.sessions_sticky.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ PROVIDERS = "".join(
     f'[[provider]]\nname = "{name}"\nbase_url = "http://127.0.0.1:1/v1"\nmodels = ["m0"]\n' for name in ("a", "b")
 )
 """Sessions are moved only to providers that the project has."""
-COMMAND = [sys.executable, "manage.py", "sessions"]
+COMMAND = ("manage.py", "sessions")
 
 
 class Run(NamedTuple):
@@ -93,16 +92,8 @@ def process(manager: object, environment: Callable[[str], dict[str, str]]) -> Ca
     """Run the command in a process of its own, without a terminal, on the manager's store or the one at `url`."""
 
     def start(*args: str, url: str = "", settings: str = SETTINGS) -> Run:
-        done = subprocess.run(
-            [*COMMAND, *args],
-            check=False,
-            cwd=ROOT,
-            env={**environment(url or store_url()), "DJANGO_SETTINGS_MODULE": settings},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        env = {**environment(url or store_url()), "DJANGO_SETTINGS_MODULE": settings}
+        done = programs.run(*COMMAND, *args, env=env, timeout=30)
         return Run(done.returncode, done.stdout, done.stderr)
 
     return start
@@ -113,7 +104,7 @@ def terminal(manager: object, environment: Callable[[str], dict[str, str]]) -> I
     """Run the command on a terminal of its own, on the manager's store."""
 
     def start(*args: str) -> Terminal:
-        return stack.enter_context(Terminal([*COMMAND, *args], environment(store_url())))
+        return stack.enter_context(Terminal(*COMMAND, *args, environment=environment(store_url())))
 
     with ExitStack() as stack:
         yield start

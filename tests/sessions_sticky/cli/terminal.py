@@ -7,39 +7,22 @@ import os
 import pty
 import select
 import struct
-import subprocess
-import sys
 import termios
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+from tests.programs import Program
+
 WAIT_SECONDS = 30.0
-
-
-LAUNCH = """
-import fcntl, os, signal, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed here becomes SIGINT there
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent may ignore it
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 class Terminal:
     """A process whose standard input, output and error are a terminal of 100 columns; a context manager."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+    def __init__(self, *command: str, environment: dict[str, str]) -> None:
         self._own, its = pty.openpty()
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, *command],
-            cwd=ROOT,
-            env={**environment, "TERM": "xterm-256color"},
-            stdin=its,
-            stdout=its,
-            stderr=its,
-            start_new_session=True,
-        )
+        env = {**environment, "TERM": "xterm-256color"}
+        self.process = Program(*command, env=env, stdin=its, stdout=its, stderr=its)
         os.close(its)
         self.text = ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
 from django.core.management import BaseCommand, CommandError, call_command
@@ -12,10 +13,10 @@ from sessions_sticky import cache_config, sessions
 from sessions_sticky.cli.errors import EXIT_CODES, Error
 from sessions_sticky.management.commands.sessions import SUBCOMMANDS as RUNNABLE
 from sessions_sticky.management.commands.sessions import Command
+from tests.programs import ROOT
 from tests.servers import free_port
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.cli.conftest import COMMAND, Full, run, store_url
-from tests.sessions_sticky.cli.terminal import ROOT
 
 MOVE = ["--to-provider", "b", "--reason", "x"]
 LISTING = [
@@ -177,7 +178,7 @@ def test_help_lists_the_exit_codes(process):
 def test_a_process_ends_without_a_traceback_when_the_disk_is_full(manager, environment):
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*COMMAND, "stats"],
+            [sys.executable, *COMMAND, "stats"],
             check=False,
             cwd=ROOT,
             env=environment(store_url()),
@@ -204,7 +205,7 @@ def test_a_process_is_quiet_when_its_reader_has_had_enough(manager, environment,
     for at in range(number):
         manager.create(f"conv-{at}", **PROPOSAL)
     with subprocess.Popen(
-        [*COMMAND, "list", "--all", "--json"],
+        [sys.executable, *COMMAND, "list", "--all", "--json"],
         cwd=ROOT,
         env=environment(store_url()),
         stdout=subprocess.PIPE,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import time
 
 import pytest
 
 from sessions_sticky import Session, keys
-from tests.sessions_sticky.cli.conftest import COMMAND, ROOT, store_url
+from tests import programs
+from tests.programs import ROOT
+from tests.sessions_sticky.cli.conftest import COMMAND, store_url
 
 pytestmark = pytest.mark.slow
 
@@ -32,16 +35,7 @@ def test_every_command_handles_100_000_unindexed_sessions(manager, environment, 
 
     def run(*args):
         started = time.monotonic()
-        done = subprocess.run(
-            [*COMMAND, *args],
-            cwd=ROOT,
-            env=environment(store_url()),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        done = programs.run(*COMMAND, *args, env=environment(store_url()), timeout=SECONDS)
         assert time.monotonic() - started < SECONDS
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout
@@ -66,7 +60,7 @@ def test_every_command_handles_100_000_unindexed_sessions(manager, environment, 
 def test_list_ends_quietly_when_its_reader_stops(manager, environment, raw):
     fill(raw, 10_000)  # more text than a pipe holds
     manager.reindex()
-    command = f"{' '.join(COMMAND)} list --all --json | head -n 3"
+    command = f"{sys.executable} {' '.join(COMMAND)} list --all --json | head -n 3"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}; echo ${{PIPESTATUS[0]}}"],
         cwd=ROOT,

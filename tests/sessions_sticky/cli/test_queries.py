@@ -4,15 +4,16 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from sessions_sticky import Attempt, Price, SessionStoreUnavailable, Turn, Usage, sessions
-from sessions_sticky.cli import rows
+from sessions_sticky.cli import queries, rows
+from tests.programs import ROOT
 from tests.sessions_sticky.calls import MOVE, PROPOSAL
 from tests.sessions_sticky.cli.conftest import COMMAND, run, store_url
-from tests.sessions_sticky.cli.terminal import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -238,7 +239,10 @@ def test_tail_follows_from_an_empty_history(terminal, raw):
 @pytest.mark.slow
 def test_tail_gives_a_pipe_each_event_at_once(environment):
     with subprocess.Popen(
-        [*COMMAND, "tail", "-f", "--json", "-n", "1"], cwd=ROOT, env=environment(store_url()), stdout=subprocess.PIPE
+        [sys.executable, *COMMAND, "tail", "-f", "--json", "-n", "1"],
+        cwd=ROOT,
+        env=environment(store_url()),
+        stdout=subprocess.PIPE,
     ) as process:
         try:
             for expected in ("conv-5", "conv-0"):
@@ -246,6 +250,15 @@ def test_tail_gives_a_pipe_each_event_at_once(environment):
                 sessions.delete("conv-0")
         finally:
             process.kill()
+
+
+def test_tail_ends_without_an_error_when_ctrl_c_comes_while_it_prints(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(queries.Table, "add", interrupted)
+    found = run("tail", "-f")
+    assert (found.code, found.err) == (130, "")
 
 
 def test_tail_follows_without_a_pause_when_more_happens_than_it_reads_at_once(monkeypatch):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import os
 import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import BATCH_SIZE
 from sessions_sticky.stores.redis import RedisStore
+from tests.programs import Program
 from tests.servers import start_server
 from tests.sessions_sticky.jobs.calls import (
     DELETE,
@@ -47,17 +48,13 @@ pytestmark = pytest.mark.usefixtures("quick_ticks")
 
 
 @contextmanager
-def worker(url: str, lease: float, what: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "tests.sessions_sticky.jobs.worker", url, str(lease), what]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+def worker(url: str, lease: float, what: str) -> Iterator[Program]:
+    command = ("-m", "tests.sessions_sticky.jobs.worker", url, str(lease), what)
+    with Program(*command, env=os.environ, stdout=subprocess.PIPE) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
-def line(process: subprocess.Popen[str]) -> str:
+def line(process: Program) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 

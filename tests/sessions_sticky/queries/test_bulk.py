@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -26,6 +24,7 @@ from tests.sessions_sticky.indexed import (
     write_raw,
 )
 from tests.sessions_sticky.marks import on_redis
+from tests.sessions_sticky.queries.writer import writer
 
 MOVE_ALL = {"provider": "openai", "to_provider": "mistral", "reason": "maintenance"}
 
@@ -232,15 +231,9 @@ def test_bulk_finishes_when_it_is_stopped_and_called_again(call, manager, raw, s
 def test_bulk_finishes_when_its_process_was_killed_and_it_is_called_again(manager, raw, store_name, request):
     made = fill(manager, 2_000)
     url = request.getfixturevalue(f"{store_name}_url")
-    drain = subprocess.Popen(
-        [sys.executable, "-m", "tests.sessions_sticky.queries.writer", url, "drain", "openai"], stdout=subprocess.PIPE
-    )
-    try:
+    with writer(url, "drain", "openai") as drain:
         while int(drain.stdout.readline()) < 100:
             pass
-    finally:
-        drain.kill()
-        drain.communicate()
     moved = manager.filter(provider="elsewhere").count()
     assert 100 <= moved < 2_000
     check(raw, [manager.get(session.id) for session in made])

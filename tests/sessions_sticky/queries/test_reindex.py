@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event
 
 import pytest
@@ -26,6 +25,7 @@ from tests.sessions_sticky.indexed import (
     write_raw,
 )
 from tests.sessions_sticky.marks import on_redis
+from tests.sessions_sticky.queries.writer import writer
 
 
 class Stop(Exception):
@@ -252,18 +252,10 @@ def test_reindex_finds_nothing_to_do_when_writers_were_killed(manager, raw, stor
     """Each change is one step with its entries: kill -9 leaves nothing half done, and `reindex` nothing at all."""
     url = request.getfixturevalue(f"{store_name}_url")
     for round_ in range(5 if store_name == "valkey" else 2):
-        command = [sys.executable, "-m", "tests.sessions_sticky.queries.writer", url, "change"]
-        writers = [
-            subprocess.Popen([*command, f"{round_}{n}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for n in range(2)
-        ]
-        try:
-            for writer in writers:
-                assert writer.stdout.readline() == b"begun\n", writer.stderr.read().decode()
-        finally:
-            for writer in writers:
-                writer.kill()
-                writer.communicate()
+        with ExitStack() as stack:
+            writers = [stack.enter_context(writer(url, "change", f"{round_}{n}")) for n in range(2)]
+            for each in writers:
+                assert each.stdout.readline() == "begun\n"
         manager.reindex()
         check(raw, living(raw))
         assert manager.all().count() == len(living(raw))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from contextlib import suppress
 from random import Random
@@ -9,6 +11,13 @@ from random import Random
 from django.conf import settings
 
 from tests.conftest import patient_config
+from tests.programs import Program
+
+
+def writer(url: str, *arguments: str) -> Program:
+    """Start one."""
+    command = ("-m", "tests.sessions_sticky.queries.writer", url, *arguments)
+    return Program(*command, env=os.environ, stdout=subprocess.PIPE)
 
 
 def change(seed: str) -> None:
