@@ -33,7 +33,7 @@ def _failing(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Ite
     health = Health(30, providers)
     monkeypatch.setattr(routing, "health", health)
     health.failed("echo-one", "echo-small", Failure(Cools.PROVIDER, error="HTTP 503 overloaded"))
-    outages._record("echo-one", 1_700_000_000.0, 1_700_000_090.0, "upstream_unreachable (ClientConnectorError)")
+    outages._record("echo-one", 1_700_000_000.0, 1_700_000_090.0, "upstream_unreachable (ConnectFailed)")
     controls.take_over({})
     yield
     controls.take_over({})

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import aiodns
 import httpx
 import msgspec
 import pytest
@@ -28,6 +29,7 @@ def submit_nothing(*args, **kwargs):
 async def no_threads(gateway) -> AsyncIterator[None]:
     """From here on the event loop's thread can neither start a thread nor hand work to one."""
     await auth.keys.caller(KEY)  # the ring is warm
+    await aiodns.DNSResolver().close()  # the first of a process starts a thread that closes channels
     start, loop_thread = threading.Thread.start, threading.current_thread()
 
     def refuse(thread: threading.Thread) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 from typing import TYPE_CHECKING
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -14,6 +13,7 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.routing import plan as routing
 from sentinel_project.gateway.turns.recorder import recorder
+from sentinel_project.gateway.upstream.response import Response
 from sessions_sticky import sessions
 from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.conftest import provider
@@ -74,7 +74,7 @@ async def test_request_is_freed_at_once_when_its_providers_fail(
     try:
         assert ((await say(bound_to_north, stream=stream)).status == 200) == (failing == 1)
         await recorder.flush()
-        held = [each for each in gc.get_objects() if type(each) in (ApiRequest, aiohttp.ClientRequest)]
+        held = [each for each in gc.get_objects() if type(each) in (ApiRequest, Response)]
         assert not held
     finally:
         gc.enable()

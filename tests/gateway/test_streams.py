@@ -71,7 +71,7 @@ async def test_stream_ends_with_an_error_event_when_it_breaks_off(only_north: Up
 @pytest.mark.parametrize(
     ("behave", "reason", "kind"),
     [
-        (breaks_off(FIRST), "upstream_unreachable", " (ClientPayloadError)"),
+        (breaks_off(FIRST), "upstream_unreachable", " (Disconnected)"),
         (streams_and_stalls, "upstream_timeout", " (TimeoutError)"),
         (None, "upstream_too_long", ""),
     ],

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sentinel_project.gateway.providers.address import parse_address
 from sentinel_project.gateway.providers.config import CREDENTIALS, OF_A_CLIENT, OF_A_CONNECTION, Entry, Provider
 from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
 from sentinel_project.gateway.providers.toml_source import Place, parse, suggestion
@@ -198,13 +199,10 @@ def _check_base_url(place: Place, base_url: str) -> None:
 
 def _host(base_url: str) -> str | None:
     """Return the host that the HTTP client connects to; None unless the URL has only a scheme, a host and a path."""
-    from yarl import URL  # aiohttp's; loading it takes 30 ms, and commands without a file of providers need none
-
     try:
-        given, url = urlsplit(base_url), URL(base_url)
-    except ValueError:  # brackets without an IPv6 address, an invalid port or host character
+        given, address = urlsplit(base_url), parse_address(base_url)
+    except ValueError:  # brackets without an IPv6 address, an invalid port, name or scheme
         return None
-    # The provider's key goes into `api_key_env`: aiohttp does not take credentials in both places.
-    if given.query or given.fragment or "@" in given.netloc or url.scheme not in ("http", "https") or url.port == 0:
+    if given.query or given.fragment or "@" in given.netloc:  # the provider's key goes into `api_key_env`
         return None
-    return url.raw_host if url.raw_host and HOST.fullmatch(url.raw_host) else None
+    return address.origin.host if HOST.fullmatch(address.origin.host) else None

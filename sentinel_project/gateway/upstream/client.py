@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import logging
-import socket
-import time
 from collections.abc import AsyncGenerator
-from contextvars import ContextVar
 from typing import NamedTuple
 
-import aiohttp
 import msgspec
 
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
+from sentinel_project.gateway.providers.address import parse_address, quote_path
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.tracing import trace_attempt
 from sentinel_project.gateway.upstream import echo, headers
 from sentinel_project.gateway.upstream.alarm import Alarm
+from sentinel_project.gateway.upstream.connection import request_head
 from sentinel_project.gateway.upstream.errors import failure, not_an_answer, rejection, stream_error, too_long
 from sentinel_project.gateway.upstream.masking import mask_body
+from sentinel_project.gateway.upstream.pool import CONNECT_SECONDS, InvalidUrl, Pool
 from sentinel_project.gateway.upstream.relay import Progress, open_stream
+from sentinel_project.gateway.upstream.response import Disconnected, HttpError, Response
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5
-CLOSING_SECONDS = 2
-"""How soon a pooled connection breaks if the provider was closing it; a later break is a failure."""
-MAX_HEADER_BYTES = 64 * 1024
-"""Maximum length of a response header: some providers send their whole policy."""
-MAX_WRITE_BYTES = 2**20
-"""Maximum size of a request that is written at once; larger ones are written in pieces, as the provider reads them."""
 MAX_ANSWER_BYTES = 64 * 2**20
 """Maximum size of a plain answer; enough for some images in base64."""
 
@@ -74,7 +66,7 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
     try:
         with alarm.at(until.answer):
             return await _ask(provider, request, body.encode(), hint, until.content)
-    except (aiohttp.ClientError, TimeoutError, OSError) as exc:
+    except (HttpError, TimeoutError) as exc:
         raise failure(provider, exc) from _without_frames(exc)
     finally:
         alarm.close()
@@ -89,7 +81,9 @@ def _without_frames(error: BaseException) -> BaseException:
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:
-    response = await _send(provider, request, body, headers.to_provider(provider, request, hint))
+    target, may_repeat = (request.path, request.query), request.api.may_repeat(request.body)
+    sent = headers.to_provider(provider, request, hint)
+    response = await _send(provider, request.method, target, sent, body, may_repeat=may_repeat)
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -105,68 +99,53 @@ async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str |
         raise
 
 
-def _headers(provider: Provider, response: aiohttp.ClientResponse, default_type: str) -> dict[str, str]:
+def _headers(provider: Provider, response: Response, default_type: str) -> dict[str, str]:
     return {**headers.to_client(provider, response), "Content-Type": headers.media_type(response, default_type)}
 
 
 async def _send(
-    provider: Provider, request: ApiRequest, body: bytes, sent_headers: dict[str, str]
-) -> aiohttp.ClientResponse:
-    """Send; retry once if a pooled connection breaks, because the provider may close it at any time."""
-    clients = await _clients_of_loop()
-
-    async def send(session: aiohttp.ClientSession) -> aiohttp.ClientResponse:
-        return await session.request(
-            method=request.method,
-            url=f"{provider.base_url}{request.path}",
-            params=headers.query_to_provider(provider, request.query),
-            data=io.BytesIO(body) if len(body) > MAX_WRITE_BYTES else body or None,
-            headers=sent_headers,
-            allow_redirects=False,  # a provider must not send the key and the prompt elsewhere
-        )
-
-    if not request.api.may_repeat(request.body):
-        return await send(clients.unpooled)
-    sent, opened = time.monotonic(), list[socket.socket]()
-    _opened.set(opened)
+    provider: Provider,
+    method: str,
+    target: tuple[str, str],
+    sent_headers: dict[str, str],
+    body: bytes = b"",
+    *,
+    may_repeat: bool = True,
+) -> Response:
+    """Send a request for a path and query. A redirect is not followed: it would send the key and prompt elsewhere."""
+    path, query = target
     try:
-        return await send(clients.pooled)
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-        if opened or time.monotonic() - sent > CLOSING_SECONDS:
-            raise
-        return await send(clients.unpooled)  # a provider that stops closes all pooled connections
-
-
-_opened: ContextVar[list[socket.socket]] = ContextVar("opened")
-"""The sockets that the current request has opened: none when it reuses a connection. aiohttp's traces cost 25 us."""
-
-
-def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    opened = socket.socket(*address[:3])
-    _opened.get([]).append(opened)
-    return opened
+        address = parse_address(provider.base_url or "")
+    except ValueError as exc:
+        raise InvalidUrl from exc
+    sent = {"Host": address.host, **sent_headers}
+    if body or method != "GET":
+        sent["Content-Length"] = str(len(body))
+    if not may_repeat:
+        sent["Connection"] = "close"
+    line = f"{address.path}{quote_path(path)}{headers.query_to_provider(provider, query)}"
+    pool = await _pool_of_loop()
+    return await pool.request(address.origin, request_head(method, line, sent), body, may_repeat=may_repeat)
 
 
 async def probe(provider: Provider) -> int:
-    """Return the status of a provider's list of models. Raises `aiohttp.ClientError`, `TimeoutError` or `OSError`."""
+    """Return the status of a provider's list of models. Raises `HttpError` or `TimeoutError`."""
     if provider.base_url is None:
         return 200
-    client = (await _clients_of_loop()).pooled
-    timeout = aiohttp.ClientTimeout(total=CONNECT_SECONDS)
-    sent = {**provider.headers, **headers.authorization(provider)}
-    url, query = f"{provider.base_url}/models", headers.query_to_provider(provider, "")
-    async with client.get(url, params=query, headers=sent, timeout=timeout, allow_redirects=False) as response:
+    async with asyncio.timeout(CONNECT_SECONDS):
+        response = await _send(provider, "GET", ("/models", ""), headers.of_provider(provider))
+        response.close()
         return response.status
 
 
-async def _read_body(provider: Provider, response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(provider: Provider, response: Response) -> bytes:
     body = bytearray()
-    while chunk := await response.content.readany():
+    while chunk := await response.read():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise too_long(provider, MAX_ANSWER_BYTES)
     if not body:
-        raise aiohttp.ServerDisconnectedError  # without a length a truncated answer looks complete
+        raise Disconnected("no body")  # without a length a truncated answer looks complete
     return bytes(body)
 
 
@@ -182,41 +161,22 @@ def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
         raise not_an_answer(provider)
 
 
-class Clients(NamedTuple):
-    """HTTP clients: one with a connection pool, and one with a new connection for each request."""
-
-    pooled: aiohttp.ClientSession
-    unpooled: aiohttp.ClientSession
+_pools: dict[asyncio.AbstractEventLoop, tuple[Pool, AsyncGenerator[None]]] = {}
 
 
-_clients: dict[asyncio.AbstractEventLoop, tuple[Clients, AsyncGenerator[None]]] = {}
-
-
-async def _clients_of_loop() -> Clients:
-    """Return the HTTP clients of the running event loop, which are closed when the loop ends."""
+async def _pool_of_loop() -> Pool:
+    """Return the connections of the running event loop, which are closed when the loop ends."""
     loop = asyncio.get_running_loop()
-    if loop not in _clients:
-        clients = Clients(_client(force_close=False), _client(force_close=True))
-        _clients[loop] = clients, _close_with(loop, clients)
-        await anext(_clients[loop][1])
-    return _clients[loop][0]
+    if loop not in _pools:
+        pool = Pool(loop)
+        _pools[loop] = pool, _close_with(loop, pool)
+        await anext(_pools[loop][1])
+    return _pools[loop][0]
 
 
-def _client(*, force_close: bool) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, force_close=force_close, socket_factory=_open_socket),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),  # reads have limits of their own
-        cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=MAX_HEADER_BYTES,
-        max_field_size=MAX_HEADER_BYTES,
-        headers={"Accept-Encoding": "identity", "User-Agent": "sessions_sticky"},
-    )
-
-
-async def _close_with(loop: asyncio.AbstractEventLoop, clients: Clients) -> AsyncGenerator[None]:
+async def _close_with(loop: asyncio.AbstractEventLoop, pool: Pool) -> AsyncGenerator[None]:
     try:
         yield
     finally:  # run by the loop's `shutdown_asyncgens`
-        _clients.pop(loop, None)
-        for client in clients:
-            await client.close()
+        _pools.pop(loop, None)
+        await pool.close()

@@ -7,7 +7,6 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from sentinel_project.gateway.apis import json_text
@@ -16,8 +15,10 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import FailureClass, Fault
-from sentinel_project.gateway.upstream.headers import SECONDS, to_client
+from sentinel_project.gateway.upstream.headers import SECONDS, content_type, to_client
 from sentinel_project.gateway.upstream.masking import mask
+from sentinel_project.gateway.upstream.pool import NotConnected
+from sentinel_project.gateway.upstream.response import Disconnected, Response
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
@@ -64,7 +65,7 @@ class UpstreamFailure(ApiError):
         return f"{self.reason} ({type(self.__cause__).__name__})" if self.__cause__ else self.reason
 
 
-async def rejection(provider: Provider, api: Api, response: aiohttp.ClientResponse) -> ApiError:
+async def rejection(provider: Provider, api: Api, response: Response) -> ApiError:
     """Return a provider's error answer as an error for the client: an `UpstreamFailure` if another one may answer.
 
     Keeps the provider's text and fields, with the gateway's key masked. An error about the gateway's account becomes
@@ -92,12 +93,12 @@ async def rejection(provider: Provider, api: Api, response: aiohttp.ClientRespon
 def failure(provider: Provider, exc: Exception) -> UpstreamFailure:
     """Return the error for an unreachable provider, or a broken answer."""
     status, code, message = 502, "upstream_unreachable", f"Provider {provider.name!r} cannot be reached"
-    if isinstance(exc, TimeoutError) and not isinstance(exc, aiohttp.ConnectionTimeoutError):
+    if isinstance(exc, TimeoutError):
         status, code, message = 504, "upstream_timeout", f"Provider {provider.name!r} did not answer in time"
-    elif isinstance(exc, (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+    elif isinstance(exc, Disconnected):
         message = f"Provider {provider.name!r} closed the connection before the end of its answer"
     failed = _failure(status, message, code)
-    if isinstance(exc, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)):
+    if isinstance(exc, NotConnected):
         failed.failure_class = failures.UNREACHABLE
     failed.__cause__ = exc
     return failed
@@ -159,17 +160,17 @@ def _failure(status: int, message: str, code: str) -> UpstreamFailure:
     return failed
 
 
-async def _error_text(response: aiohttp.ClientResponse) -> bytes:
+async def _error_text(response: Response) -> bytes:
     """Return the start of an error's body."""
     text = b""
-    while len(text) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+    while len(text) < MAX_ERROR_BYTES and (chunk := await response.read()):
         text += chunk
     return text
 
 
-def _plain_text(response: aiohttp.ClientResponse, text: bytes, secrets: tuple[str, ...]) -> str | None:
+def _plain_text(response: Response, text: bytes, secrets: tuple[str, ...]) -> str | None:
     """Return the text of a plain error, without secrets."""
-    if response.content_type != "text/plain":
+    if content_type(response)[0] != "text/plain":
         return None
     words = " ".join(text.decode(errors="replace").split())
     return str(mask(words, secrets))[:MAX_PLAIN_TEXT] or None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC
+from email.message import Message
 from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
-from urllib.parse import parse_qsl
-
-import aiohttp
+from urllib.parse import parse_qsl, urlencode
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.tracing import send_context
 from sentinel_project.gateway.upstream.masking import mask
+from sentinel_project.gateway.upstream.response import Response
 
 TO_PROVIDER = frozenset(
     {"openai-beta", "anthropic-version", "anthropic-beta", "traceparent", "tracestate", "idempotency-key"}
@@ -25,6 +25,8 @@ TO_PROVIDER_PREFIXES = ("x-stainless-",)
 QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+DEFAULTS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "sessions_sticky"}
+"""Headers that a client or an operator may set otherwise."""
 REQUEST_IDS = ("x-request-id", "request-id")
 """Where providers put their own id of a request: OpenAI and most others, Anthropic."""
 MEDIA_TYPES = frozenset({"application/json", "text/event-stream", "application/x-ndjson"})
@@ -49,7 +51,12 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
     issuer, _, state = given.get(TURN_STATE, "").partition(":")
     if state and issuer == _issuer(provider) and _is_printable(state) and TURN_STATE not in hop_by_hop:
         sent[TURN_STATE] = state
-    return {**sent, **provider.headers, **authorization(provider), "Content-Type": "application/json"}
+    return {**DEFAULTS, **sent, **of_provider(provider), "Content-Type": "application/json"}
+
+
+def of_provider(provider: Provider) -> dict[str, str]:
+    """Return the headers of every request to a provider: those of its entry, and its key."""
+    return {**provider.headers, **authorization(provider)}
 
 
 @lru_cache(maxsize=128)
@@ -59,11 +66,17 @@ def _forwarded(given: tuple[str, ...], configured: frozenset[str], affinity_head
     return [name for name in given if name in names or name.startswith(TO_PROVIDER_PREFIXES)]
 
 
-def query_to_provider(provider: Provider, query: str) -> list[tuple[str, str]]:
-    """Return the query of a request to a provider: the client's allowed parameters, then the provider's own."""
-    sent = parse_qsl(query, keep_blank_values=True) if query else []
-    allowed = [(name, value) for name, value in sent if name in QUERY_TO_PROVIDER and name not in provider.query]
-    return [*allowed, *provider.query.items()]
+def query_to_provider(provider: Provider, query: str) -> str:
+    """Return the query of a request to a provider with its mark, perhaps "".
+
+    It has the client's allowed parameters, then the provider's own.
+    """
+    if not query and not provider.query:
+        return ""
+    given = parse_qsl(query, keep_blank_values=True)
+    allowed = [(name, value) for name, value in given if name in QUERY_TO_PROVIDER and name not in provider.query]
+    sent = urlencode([*allowed, *provider.query.items()])
+    return f"?{sent}" if sent else ""
 
 
 def next_attempt(request: ApiRequest) -> ApiRequest:
@@ -81,7 +94,7 @@ def authorization(provider: Provider) -> dict[str, str]:
     return {provider.auth: provider.api_key}
 
 
-def to_client(provider: Provider, response: aiohttp.ClientResponse) -> dict[str, str]:
+def to_client(provider: Provider, response: Response) -> dict[str, str]:
     """Return the headers of a provider's answer that go to the client, its id of the request among them.
 
     Without the gateway's key, which the provider may repeat in them.
@@ -108,16 +121,27 @@ def _issuer(provider: Provider) -> str:
     return hashlib.sha256(provider.name.encode()).hexdigest()[:16]
 
 
-def media_type(response: aiohttp.ClientResponse, default: str) -> str:
+def media_type(response: Response, default: str) -> str:
     """Return the type of an answer if it is one of `MEDIA_TYPES`, with its charset if that is UTF-8, else `default`."""
-    given = response.content_type
+    given, charset = content_type(response)
     if given not in MEDIA_TYPES:
         return default
-    is_utf8 = (response.charset or "").lower() == "utf-8"
-    return f"{given}; charset=utf-8" if is_utf8 else given
+    return f"{given}; charset=utf-8" if charset == "utf-8" else given
 
 
-def _usable(provider: Provider, response: aiohttp.ClientResponse, name: str) -> str | None:
+def content_type(response: Response) -> tuple[str, str | None]:
+    """Return the type of a body and its charset, in lower case; without a valid type `text/plain`, as RFC 2045 says."""
+    return _content_type(response.headers.get("content-type", ""))
+
+
+@lru_cache(maxsize=64)
+def _content_type(text: str) -> tuple[str, str | None]:
+    parsed = Message()
+    parsed["Content-Type"] = text
+    return parsed.get_content_type(), parsed.get_content_charset()
+
+
+def _usable(provider: Provider, response: Response, name: str) -> str | None:
     """Return a header of a provider's answer; None if it is missing or invalid."""
     value = response.headers.get(name)
     if value is None or not _is_printable(value):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-import aiohttp
-
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.upstream import client
+from sentinel_project.gateway.upstream.response import HttpError
 
 PROBE_SECONDS = 3.0
 
@@ -31,5 +30,5 @@ async def probe_forever(health: Health, providers: Callable[[], Sequence[Provide
 async def _is_alive(provider: Provider) -> bool:
     try:
         return await client.probe(provider) < 500
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    except (HttpError, TimeoutError):
         return False

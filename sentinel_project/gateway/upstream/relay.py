@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Callable
 
-import aiohttp
 import msgspec
 
 from sentinel_project.gateway import metrics
@@ -20,6 +19,7 @@ from sentinel_project.gateway.upstream import errors
 from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.masking import mask_body
+from sentinel_project.gateway.upstream.response import HttpError, Response
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_ending: set[asyncio.Task[None]] = set()
 
 
 class Progress:
@@ -65,19 +64,17 @@ class Progress:
         return stage is Stage.CONTENT or (stage is Stage.END and self._api.end_is_answer)
 
 
-async def open_stream(
-    provider: Provider, api: Api, response: aiohttp.ClientResponse, progress: Progress
-) -> AsyncGenerator[bytes]:
+async def open_stream(provider: Provider, api: Api, response: Response, progress: Progress) -> AsyncGenerator[bytes]:
     """Return the stream once its answer begins, or its prelude is long or old enough; `progress` says which.
 
     Raises `UpstreamFailure` when it ends or reports an error before: nothing was sent to the client, and another
-    provider may be asked. Raises aiohttp's errors and `TimeoutError` when the connection breaks.
+    provider may be asked. Raises `HttpError` and `TimeoutError` when the connection breaks.
     """
     buffer, held, held_until = events.EventBuffer(), bytearray(), None
     while len(held) < PRELUDE_BYTES:
         try:
             async with asyncio.timeout_at(held_until):
-                chunk = await response.content.readany()
+                chunk = await response.read()
         except TimeoutError:
             if held_until is None or asyncio.get_running_loop().time() < held_until:
                 raise  # the caller's own limit
@@ -136,17 +133,15 @@ async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
             raise
         if progress.failure is None:
             yield api.error_event(stopping.error(), last)
-    except (UpstreamFailure, aiohttp.ClientError, TimeoutError, OSError) as exc:
+    except (UpstreamFailure, HttpError, TimeoutError) as exc:
         if progress.failure is None:
             failed = exc if isinstance(exc, UpstreamFailure) else errors.failure(provider, exc)
             _record_failure(reader, failed)
             yield api.error_event(failed, last)
     finally:
         reader.alarm.close()
-        if end is not None and not response.content.at_eof():
-            task = asyncio.get_running_loop().create_task(_read_to_end(response))
-            _ending.add(task)
-            task.add_done_callback(_ending.discard)
+        if end is not None:
+            response.discard(END_SECONDS)
         else:
             response.close()
 
@@ -158,7 +153,7 @@ class _Reader:
         self,
         provider: Provider,
         api: Api,
-        response: aiohttp.ClientResponse,
+        response: Response,
         buffer: events.EventBuffer,
         progress: Progress,
     ) -> None:
@@ -181,7 +176,7 @@ class _Reader:
         heartbeat_at = self._loop.time() + (settings.SENTINEL_HEARTBEAT_SECONDS or math.inf)
         try:
             with self.alarm.at(min(until, heartbeat_at)):
-                chunk = await self.response.content.readany()
+                chunk = await self.response.read()
         except TimeoutError:
             if until <= heartbeat_at:
                 raise
@@ -235,14 +230,3 @@ def _record_failure(reader: _Reader, failed: UpstreamFailure) -> None:
     reader.progress.failure = failed
     metrics.upstream_failures.labels(provider.name, failed.reason).inc()
     logger.warning("provider %r broke off a stream: %s", provider.name, failed.logged)
-
-
-async def _read_to_end(response: aiohttp.ClientResponse) -> None:
-    """Read the end of a response to reuse its connection; otherwise close it."""
-    try:
-        async with asyncio.timeout(END_SECONDS):
-            await response.content.readany()
-    except (aiohttp.ClientError, TimeoutError, OSError):
-        pass
-    finally:
-        response.close()
