@@ -1,7 +1,7 @@
 """A pytest plugin: the data folder and the metrics of the tests are a folder of their own, not the developer's `var`.
 
-It is loaded (`-p`) before pytest-django reads the settings: start pytest as `python -m pytest`. Where `manage.py test` has
-read them before, they stay.
+It is loaded (`-p`) before pytest-django reads the settings: start pytest as `python -m pytest`. They stay where
+`manage.py test` has read them before.
 """
 
 from __future__ import annotations
