@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from math import ceil
 
 from sentinel_project.gateway.auth import KeyLimits, KeyRefused
@@ -52,6 +53,10 @@ class Quota:
     def exceeded(self) -> str | None:
         """Return a measure whose limit is reached; None without one."""
         return next((measure for measure, limit in self.limits.items if self.known(measure) >= limit), None)
+
+    def is_full(self) -> bool:
+        """Return whether the limit of requests in flight is reached."""
+        return self.limits.in_flight is not None and self.known(IN_FLIGHT) >= self.limits.in_flight
 
     def is_share_used(self) -> bool:
         """Return whether this process has used its share of what was left at the last exchange."""
@@ -117,8 +122,9 @@ class Quota:
 class Slot:
     """An admitted request of a limited key."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, report_end: Callable[[Quota], None]) -> None:
         self._quota = quota
+        self._report_end = report_end
         self._is_over = False
 
     @property
@@ -133,10 +139,13 @@ class Slot:
             self._quota.add(TOKENS, usage.input + usage.output)
 
     def end(self) -> None:
-        """End the request."""
+        """End the request. Other processes may wait for its place if the key is full."""
         if not self._is_over:
             self._is_over = True
+            was_full = self._quota.is_full()
             self._quota.add(IN_FLIGHT, -1)
+            if was_full:
+                self._report_end(self._quota)
 
     def headers(self) -> dict[str, str]:
         """Return the headers that state the limits."""
