@@ -201,6 +201,22 @@ async def ended_exchanges(process: Quotas) -> None:
 
 
 @pytest.mark.usefixtures("session_cache")
+async def test_each_end_of_a_key_that_was_full_is_reported_within_the_minute(clock):
+    limits, worker = KeyLimits(None, None, 3), Quotas()
+    slots = [await enter(worker, limits) for _ in range(3)]
+    await exchange(worker)
+    for left in (2, 1):
+        slots.pop().end()
+        await ended_exchanges(worker)
+        assert worker._quotas["a" * 64]._totals[IN_FLIGHT] == left
+    clock.now += 60
+    await exchange(worker)
+    slots.pop().end()
+    assert worker._quotas["a" * 64]._unreported(IN_FLIGHT) == -1
+    assert worker._quotas["a" * 64].exchanging.done()
+
+
+@pytest.mark.usefixtures("session_cache")
 async def test_end_within_an_exchange_is_reported_after_it(clock, monkeypatch):
     limits, worker = KeyLimits(None, None, 2), Quotas()
     slots = [await enter(worker, limits) for _ in range(2)]
