@@ -2,9 +2,9 @@
 
 A fixed window: the minutes of the wall clock. Each process admits requests by its own counts and its share of what was
 left when it last exchanged counts through Django's cache, once a second in the background. Only a request over the
-share of its process waits for an exchange, and one that would exceed the limit of requests in flight: a process reports
-at once the ends of requests of a key that was full in this minute. Hence a burst may exceed a limit by the shares that other processes have
-left in that second. Tokens count when an answer has ended. Without the cache each process enforces the whole limit by
+share of its process waits for an exchange, and one over the limit of requests in flight. Hence a burst may exceed a
+limit by the shares that other processes have left in that second. A key that was full in this minute reports the end of
+each request at once. Tokens count when an answer has ended. Without the cache each process enforces the whole limit by
 its own counts.
 """
 
