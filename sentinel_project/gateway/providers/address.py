@@ -37,6 +37,7 @@ def parse_address(base_url: str) -> Address:
     return Address(Origin(host, url.port or (443 if is_tls else 80), is_tls), shown, quote_path(url.path.rstrip("/")))
 
 
+@lru_cache(maxsize=128)
 def quote_path(path: str) -> str:
     """Percent-encode what a path may not hold; what is already encoded stays."""
     return quote(path, safe="/%:@!$&'()*+,;=~")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -45,7 +46,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._unsent = memoryview(b"")
-        self._overhead = self._header_bytes = self._header_count = 0
+        self._overhead = 0
+        self._fields: list[tuple[bytes, bytes]] = []
         self._is_until_close = self._can_reuse = False
         self._is_reading_paused = self._is_writing_paused = False
 
@@ -60,7 +62,7 @@ class Connection(asyncio.Protocol):
         if self.is_closed:
             raise Disconnected("closed before the request")
         response = self._response = Response(self)
-        self._overhead = self._header_bytes = self._header_count = 0
+        self._overhead, self._fields = 0, []
         self.has_answered = self._is_until_close = self._can_reuse = False
         first = MAX_WRITE_BYTES if len(body) > MAX_WRITE_BYTES else len(body)
         self._transport.write(head + body[:first])
@@ -153,22 +155,20 @@ class Connection(asyncio.Protocol):
         self._receiving()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header of the response, the first of its name; drop trailers."""
-        response = self._receiving()
-        self._header_count += 1
-        self._header_bytes += len(name) + len(value)
-        if self._header_count > MAX_HEADERS or self._header_bytes > MAX_HEAD_BYTES:
-            raise InvalidResponse(f"more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES} bytes of them")
-        if not response.status:
-            response.headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        """Keep a header until the head is complete, or a trailer until the next request."""
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin the response; drop the headers of an interim one (1xx)."""
         response, status = self._receiving(), self._parser.get_status_code()
+        fields, self._fields = self._fields, []
+        is_long = self._overhead > MAX_HEAD_BYTES and sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES
+        if is_long or len(fields) > MAX_HEADERS:
+            raise InvalidResponse(f"more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES} bytes of them")
         if status < 200:
-            response.headers.clear()
             return
         response.status = status
+        response.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields[::-1]}
         if self._parser.get_http_version() not in ("1.0", "1.1"):
             raise InvalidResponse("another version than HTTP/1.0 and HTTP/1.1")
         if response.headers.get("transfer-encoding", "chunked").lower() != "chunked":
