@@ -44,6 +44,8 @@ class Connection(asyncio.Protocol):
         self._on_idle = on_idle
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
+        # Some servers send these; RFC 9112 lets a client accept them.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._response: Response | None = None
         self._unsent = memoryview(b"")
         self._overhead = 0
@@ -165,13 +167,15 @@ class Connection(asyncio.Protocol):
         is_long = self._overhead > MAX_HEAD_BYTES and sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES
         if is_long or len(fields) > MAX_HEADERS:
             raise InvalidResponse(f"more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES} bytes of them")
+        if status < 100:
+            raise InvalidResponse("a status below 100")
         if status < 200:
             return
         response.status = status
         response.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields[::-1]}
         if self._parser.get_http_version() not in ("1.0", "1.1"):
             raise InvalidResponse("another version than HTTP/1.0 and HTTP/1.1")
-        if response.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        if response.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
             raise InvalidResponse("another transfer coding than chunked")
         if response.headers.get("content-encoding", "").lower() in COMPRESSIONS:
             raise InvalidResponse("compressed, which was not asked for")
