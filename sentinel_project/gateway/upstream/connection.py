@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
             (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _write(self) -> None:
-        while self._unsent and not self._is_writing_paused:
+        while self._unsent and not self._is_writing_paused and not self._transport.is_closing():
             piece, self._unsent = self._unsent[:MAX_WRITE_BYTES], self._unsent[MAX_WRITE_BYTES:]
             self._transport.write(piece)
 
@@ -142,6 +142,10 @@ class Connection(asyncio.Protocol):
             elif self._overhead > MAX_HEAD_BYTES:
                 self._end(InvalidResponse(f"more than {MAX_HEAD_BYTES} bytes around the body"))
         response.wake()
+
+    def eof_received(self) -> None:
+        """End the response at once: the loop would first send the rest of the request, which may never be read."""
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response: in order only if it lasts until the connection is closed."""
