@@ -37,28 +37,32 @@ def banner(statuses: list[ProviderStatus]) -> Banner:
         turns = sessions.activity(min(minutes, MAX_MINUTES)).turns
     except (SessionNotSupported, SessionStoreUnavailable):
         answered, failed = recent.totals()
-        lines = [_("The session store is unavailable: these are the chats of one worker.")]
-        return _banner(answered, failed, [*(_line(each, []) for each in failing), *lines], _refused(statuses))
+        lines = [*_limits(statuses, []), _("The session store is unavailable: these are the chats of one worker.")]
+        return _banner(answered, failed, lines, _refused(statuses))
     latest = [each for each in turns if each.began_at > now - timedelta(minutes=MINUTES)]
     failed = sum(each.turns for each in latest if each.outcome == UNANSWERED)
     answered = sum(each.turns for each in latest if each.outcome not in (UNANSWERED, FAILED))
-    lines = [_line(each, turns) for each in failing]
-    limited = [each for each in statuses if each.state in (State.COOLING, State.SLOW)]
-    if limited:
-        slow = _("slow")
-        names = ", ".join(f"{each.provider.name} ({each.error or slow})" for each in limited)
-        lines.append(_("Limited: %s. Other providers of the same models serve some of their requests.") % names)
-    if unserved := {model for each in statuses for model in each.provider.models}.difference(
-        *(each.served_models for each in statuses)
-    ):
-        lines.insert(0, _("No provider serves these models at the moment: %s.") % ", ".join(sorted(unserved)))
+    lines, refused = _limits(statuses, turns), _refused(statuses)
     if any(each.state is State.UNKNOWN for each in statuses):
         lines.append(_("The state of the providers is unknown: it cannot be read from the cache."))
-    refused = _refused(statuses)
     if not lines and not refused:
         well = ngettext("The provider is healthy.", "All %(number)d providers are healthy.", len(statuses))
         return _banner(answered, failed, [well % {"number": len(statuses)}], level=Level.OK)
     return _banner(answered, failed, lines, refused)
+
+
+def _limits(statuses: list[ProviderStatus], turns: list[MinuteTurns]) -> list[str]:
+    """Return what is not served, and by which providers, one sentence or more for each."""
+    models = {model for each in statuses for model in each.provider.models}
+    unserved = models.difference(*(each.served_models for each in statuses))
+    lines = [_("No provider serves these models at the moment: %s.") % ", ".join(sorted(unserved))] if unserved else []
+    lines += [_line(each, turns) for each in statuses if each.failing_since is not None]
+    if limited := [each for each in statuses if each.state in (State.COOLING, State.SLOW)]:
+        slow = _("slow")
+        names = ", ".join(f"{each.provider.name} ({each.error or slow})" for each in limited)
+        text = _("Cooling down or slow: %s. Other providers of the same models serve some of their requests.")
+        lines.append(text % names)
+    return lines
 
 
 def _banner(answered: int, failed: int, lines: list[str], refused: str = "", *, level: Level = Level.WARNING) -> Banner:

@@ -82,7 +82,7 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "action": action,
         "button": TITLES[action],
         "effect": EFFECTS[action],
-        "alone": actions.only_here(name) if action is Action.DRAIN else [],
+        **(_left_without(name) if action is Action.DRAIN else {}),
         "cancel_url": back,
     }
     return admin.render(request, f"{TEMPLATES}provider_change.html", context, section="providers")
@@ -105,6 +105,14 @@ def _possible(status: ProviderStatus) -> list[Action]:
         Action.RELEASE: status.is_drained or status.is_held,
     }
     return [action for action, possible in is_possible.items() if possible]
+
+
+def _left_without(name: str) -> dict[str, list[str]]:
+    """Return the models without another provider if this one is drained: never, and at the moment."""
+    alone, found = actions.only_here(name), statuses()
+    models = {model for each in found if each.provider.name == name for model in each.provider.models}
+    served = set[str]().union(*(each.served_models for each in found if each.takes_new and each.provider.name != name))
+    return {"alone": alone, "down": sorted(models - served - set(alone))}
 
 
 def _outages(status: ProviderStatus) -> list[Outage] | None:

@@ -27,7 +27,8 @@ def note(provider: str, model: str) -> str:
     """Say why a provider answers no requests for a model now, and until when; empty while it does."""
     found = next((each for each in providers() if each.name == provider and model in each.models), None)
     if found is None:
-        return gettext("%s is not configured for this model: the conversation moves with its next chat.") % provider
+        text = gettext("%(provider)s is not configured for %(model)s: the conversation moves with its next chat.")
+        return text % {"provider": provider, "model": model}
     now = status(found, latest_health())
     if now.cooling_models and model not in now.cooling_models:
         return ""

@@ -14,7 +14,7 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import MAX_COUNTED, Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm, ReasonForm
-from sessions_sticky.admin.selection import Chosen, jobs
+from sessions_sticky.admin.selection import Chosen, jobs, target_notes
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.session import SessionConflict
 
@@ -52,8 +52,8 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
     if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
         count, title = chosen.count_sessions(form.move), _("Move these sessions?")
-        cost = jobs.cost(chosen.plan(form.move))
-        return ask(template="move_all.html", count=count, title=title, move=form.move, cost=cost)
+        cost, notes = jobs.cost(chosen.plan(form.move)), target_notes(chosen.filters, form.move)
+        return ask(template="move_all.html", count=count, title=title, move=form.move, cost=cost, notes=notes)
     if chosen.all_matching:
         return _start(admin, request, chosen, form.move)
     _move_each(admin, request, chosen.bindings, form.move)

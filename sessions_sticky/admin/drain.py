@@ -14,7 +14,7 @@ from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import MoveForm, named
 from sessions_sticky.admin.job import recent_operations
-from sessions_sticky.admin.selection import jobs
+from sessions_sticky.admin.selection import jobs, target_notes
 from sessions_sticky.conf import conf
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
@@ -94,5 +94,6 @@ def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResp
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
         plan = form.plan
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
+        context["notes"] = target_notes(plan.filters, form.move)
         context["is_source_unknown"] = conf.providers is not None and plan.filters.provider not in names["providers"]
     return admin.render(request, "move_provider.html", context)

@@ -8,6 +8,7 @@ from django.core.exceptions import BadRequest
 from django.http import QueryDict
 
 from sessions_sticky import keys
+from sessions_sticky.admin import registry
 from sessions_sticky.admin.filters import (
     Count,
     condition_fields,
@@ -20,11 +21,15 @@ from sessions_sticky.admin.filters import (
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.manager import sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
 
 jobs = Jobs()
+
+MAX_NOTES = 5
+"""Maximum number of notes on the target of a move."""
 
 
 class Chosen(NamedTuple):
@@ -90,6 +95,17 @@ class Chosen(NamedTuple):
             return Count(jobs.count(self.plan(move)), exact=True)
         counted = count_of(self.filters)  # not exact if counting would take long
         return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
+
+
+def target_notes(filters: Filters, move: Move) -> list[str]:
+    """Return why the target of a move serves no requests for the models of the sessions now, as the project says."""
+    if model := move.model or filters.model:
+        models = {model}
+    else:
+        routes = [route for route in sessions.stats().routes if route.sessions]
+        models = {route.model for route in routes if filters.provider in (None, route.provider)}
+    notes = [note for model in sorted(models) for note in registry.provider_notes(move.provider or "", model)]
+    return list(dict.fromkeys(notes))[:MAX_NOTES]
 
 
 def _binding(text: str) -> Session:

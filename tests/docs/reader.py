@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests import programs
 from tests.docs.blocks import DOCS, Block
+from tests.programs import Program
 from tests.servers import free_port, wait_for
 
 PROGRAMS = {
@@ -34,7 +34,7 @@ class Reader:
     def __init__(self, folder: Path, redis_url: str) -> None:
         self._folder = folder
         self._port = free_port()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Program | None = None
         python_path = os.pathsep.join([str(folder), str(DOCS.parent)])
         own = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
         pytest_variables = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
@@ -59,22 +59,14 @@ class Reader:
             return self.curl(*arguments)
         if program == "uvicorn":
             return self._serve(*arguments)
-        done = subprocess.run(
-            [sys.executable, *PROGRAMS[program], *arguments],
-            cwd=self._folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = programs.run(*PROGRAMS[program], *arguments, cwd=self._folder, env=self.environment)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
     def _serve(self, *arguments: str) -> str:
         self._kill()  # SIGKILL: no chance to clean up
-        command = [sys.executable, *PROGRAMS["uvicorn"], *arguments, "--port", str(self._port), "--log-level", "error"]
-        self._server = subprocess.Popen(command, cwd=self._folder, env=self.environment)
+        command = (*PROGRAMS["uvicorn"], *arguments, "--port", str(self._port), "--log-level", "error")
+        self._server = Program(*command, cwd=self._folder, env=self.environment)
         wait_for(self._is_up)
         return ""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sessions_sticky import cache_config, sessions
+from tests import programs
 from tests.docs.blocks import DOCS, blocks
 from tests.servers import Server, start_server
 from tests.sessions_sticky.projects import run_project
@@ -120,7 +120,7 @@ def test_removal_leaves_what_the_page_says(tmp_path: Path, server: Server) -> No
     file.write_text(f'{file.read_text()}\nINSTALLED_APPS.remove("sessions_sticky")\n')
     command = ["remove_stale_contenttypes", "--include-stale-apps", "--noinput", "--settings=theirs.settings"]
     environment = {"PYTHONPATH": f"{tmp_path}:{DOCS.parent}", "PATH": "/usr/bin:/bin"}
-    subprocess.run([sys.executable, "-m", "django", *command], cwd=tmp_path, env=environment, check=True)
+    assert programs.run("-m", "django", *command, cwd=tmp_path, env=environment).returncode == 0
     with sqlite3.connect(tmp_path / "db.sqlite3") as database:
         (left,) = database.execute("SELECT count(*) FROM django_content_type WHERE app_label = 'sessions_sticky'")
         (permissions,) = database.execute("SELECT count(*) FROM auth_permission WHERE codename = 'add_session'")

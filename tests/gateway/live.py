@@ -49,7 +49,7 @@ def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[
 
 def prepare(env: dict[str, str]) -> tuple[str, str]:
     """Migrate the database of an environment; return two keys in it, of ann and of ben."""
-    command = [sys.executable, "-c", PREPARE]
+    command = [sys.executable, "-c", PREPARE]  # not forked: its end puts the write-ahead log into the file
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ann, ben = done.stdout.split()

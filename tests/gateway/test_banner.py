@@ -11,12 +11,14 @@ import redis
 from django.core.cache import cache
 from pytest_django import Settings
 
+import sentinel_project.gateway.banner as banner_module
 from sentinel_project.gateway.banner import Banner, banner
 from sentinel_project.gateway.provider_status import State, status
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
+from sentinel_project.gateway.recent import Recent
 from sessions_sticky import Turn, cache_config, keys, sessions
 from sessions_sticky.queries.server_info import Level
 from tests.servers import free_port
@@ -80,7 +82,10 @@ def test_banner_names_the_models_whose_last_provider_is_drained(health: Health) 
     assert banner([drained._replace(provider=NORTH), status(SOUTH, health)]).level is Level.OK
 
 
-def test_banner_warns_of_drained_providers_when_the_store_is_down(health: Health, settings: Settings) -> None:
+def test_banner_warns_of_drained_providers_when_the_store_is_down(
+    health: Health, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(banner_module, "recent", Recent())
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     level, headline, lines = banner([status(each, health)._replace(is_drained=True) for each in (NORTH, SOUTH)])
     assert (level, headline) == (Level.WARNING, ALL_DRAINED)
@@ -115,10 +120,10 @@ def test_banner_says_that_customers_are_affected_when_chats_fail(health: Health)
 def test_banner_reports_providers_that_are_limited_or_lost(health: Health) -> None:
     health.failed("south", "m", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
     health.record_pace("north", is_slow=True)
-    limited = (
-        "Limited: north (slow), south (HTTP 429). Other providers of the same models serve some of their requests."
+    (limited,) = shown(health).lines
+    assert limited.startswith(
+        "Cooling down or slow: north (slow), south (HTTP 429). Other providers of the same models"
     )
-    assert shown(health).lines == [limited]
     assert shown(health).level is Level.WARNING
     health.failed("north", "m", DOWN)
     state = health.states["north"][PROVIDER]

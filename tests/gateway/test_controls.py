@@ -157,6 +157,18 @@ def test_page_asks_before_it_acts_and_logs_it(gateway: Settings, admin_client: C
     ]
     alone = admin_client.get(CHANGE, {**fields, "provider": "south"}).text
     assert "they will be refused: model-a, model-b" in alone
+    assert "are failing or cooling down" not in alone
+
+
+@pytest.mark.django_db
+def test_page_warns_when_the_other_providers_of_a_drained_one_are_down(gateway: Settings, admin_client: Client):
+    fields, warning = {"provider": "north", "action": "drain"}, "are failing or cooling down"
+    assert warning not in admin_client.get(CHANGE, fields).text
+    routing.health.failed("south", "model-a", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
+    assert f"{warning}; new conversations may be refused: model-a</p>" in admin_client.get(CHANGE, fields).text
+    routing.health.failed("south", "model-a", DOWN)
+    assert f"{warning}; new conversations may be refused: model-a, model-b</p>" in admin_client.get(CHANGE, fields).text
+    assert warning not in admin_client.get(CHANGE, {**fields, "action": "hold"}).text
 
 
 @pytest.mark.django_db

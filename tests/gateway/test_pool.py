@@ -15,6 +15,7 @@ from sentinel_project.gateway.providers.address import Origin
 from sentinel_project.gateway.upstream import pool as pools
 from sentinel_project.gateway.upstream.connection import request_head
 from sentinel_project.gateway.upstream.pool import (
+    IDLE_SECONDS,
     CertificateError,
     ConnectFailed,
     ConnectTimeout,
@@ -184,12 +185,15 @@ async def test_request_is_sent_once_on_a_new_connection(pool: Pool, peer: Peer) 
 async def test_idle_connections_are_closed_when_they_are_old(
     pool: Pool, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "IDLE_SECONDS", 0.1)
     await asyncio.gather(*(ask(pool, peer.origin) for _ in range(3)))
-    for _ in range(6):
-        await asyncio.sleep(0.05)
-        await ask(pool, peer.origin)
-    assert peer.ended == 2  # the one that is used stays
+    for connection in pool._idle[peer.origin][:2]:
+        connection.idle_since -= IDLE_SECONDS
+    pool._sweep()
+    await until(lambda: peer.ended == 2)
+    assert await text(await ask(pool, peer.origin)) == b"hello"
+    assert len(peer.connections) == 3  # the one that is left
+    monkeypatch.setattr(pools, "IDLE_SECONDS", 0.05)
+    pool._sweep()  # again soon, until none is left
     await until(lambda: peer.ended == 3)
     assert not pool._idle
     assert pool._sweeper is None
@@ -294,10 +298,11 @@ async def test_memory_is_bounded_when_the_reader_is_slow(pool: Pool, peer: Peer)
 
     peer.answers = [pour]
     response = await ask(pool, peer.origin)
-    await asyncio.sleep(0.3)
-    stopped_at = sent
-    await asyncio.sleep(0.2)
-    assert sent == stopped_at < 20_000_000
+    before = -1
+    while sent != before:
+        before = sent
+        await asyncio.sleep(0.2)
+    assert sent < 20_000_000
     assert response._unread < MAX_UNREAD_BYTES + 300_000
     assert len(await text(response)) == 30_000_000
 
@@ -352,7 +357,6 @@ async def test_request_fails_when_the_host_has_no_address(pool: Pool, host: str)
 
 
 async def test_lookup_is_shared_and_its_answer_kept(pool: Pool, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "LOOKUP_SECONDS", 0.1)
     lookups, look_up = [], pool._look_up
 
     async def counted(origin: Origin) -> Any:
@@ -369,9 +373,11 @@ async def test_lookup_is_shared_and_its_answer_kept(pool: Pool, peer: Peer, monk
         assert (await task).status == 200
     await ask(pool, named, may_repeat=False)
     assert len(lookups) == 1
-    await asyncio.sleep(0.15)
+    pool._lookups.clear()
+    monkeypatch.setattr(pools, "LOOKUP_SECONDS", 0.05)
     await ask(pool, named, may_repeat=False)
     assert len(lookups) == 2
+    await until(lambda: not pool._lookups)
 
 
 async def test_request_fails_when_connecting_takes_too_long(

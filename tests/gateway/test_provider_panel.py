@@ -219,7 +219,7 @@ def test_session_page_says_until_when_its_provider_cools_down(health: Health, ad
         return " ".join(page.context["provider_notes"])
 
     assert (note("a"), note("b")) == ("", "")
-    assert note("c") == "north is not configured for this model: the conversation moves with its next chat."
+    assert note("c") == "north is not configured for c: the conversation moves with its next chat."
     health.failed("north", "b", Failure(Cools.MODEL, error="HTTP 429"))
     assert note("a") == ""
     assert re.fullmatch(r"north is cooling down until \d\d:\d\d:\d\d UTC\.", note("b"))

@@ -11,6 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 
 from sessions_sticky import Price, Turn, Usage, cache_config, sessions
+from sessions_sticky.admin import registry
 from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.admin.pages import BASE, wait_for_jobs
@@ -152,6 +153,25 @@ def test_form_names_an_unknown_target_in_the_language_of_the_user(
     assert ada.get(PAGE, asked, headers={"accept-language": language}).context["form"].errors == {"provider": errors}
     other = ada.get(PAGE, {**ASKED, "provider": "quite-another"}).context["form"].errors
     assert other == {"provider": ["Unknown provider “quite-another”: must be one of mistral, openai."]}
+
+
+def test_preview_says_why_the_target_serves_no_requests(
+    ada: Client, three: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_notes", [])
+    registry.register_provider_note(lambda provider, model: f"<{provider}> is down for {model}" * (provider == "xai"))
+    sessions.create("mini", "openai", "gpt-4-mini", "user-7")
+    target = {**ASKED, "provider": "xai"}
+    assert ada.get(PAGE, ASKED).context["notes"] == []
+    page = ada.get(PAGE, target)
+    assert page.context["notes"] == ["<xai> is down for gpt-4", "<xai> is down for gpt-4-mini"]
+    assert '<p class="errornote">&lt;xai&gt; is down for gpt-4</p>' in page.text
+    assert ada.get(PAGE, {**target, "from_model": "gpt-4"}).context["notes"] == ["<xai> is down for gpt-4"]
+    assert ada.get(PAGE, {**target, "model": "grok"}).context["notes"] == ["<xai> is down for grok"]
+    everything = {"all": "1", "to-provider": "xai", "to-model": "", "to-reason": "r"}
+    asked = ada.post(f"{BASE}move/", everything)
+    assert [note.split()[-1] for note in asked.context["notes"]] == ["gpt-4", "gpt-4-mini", "grok"]
+    assert '<p class="errornote">&lt;xai&gt; is down for grok</p>' in asked.text
 
 
 def test_form_suggests_configured_providers_and_those_in_use(ada: Client, three: None, settings: Settings) -> None:
