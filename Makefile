@@ -17,28 +17,35 @@ PLAIN := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md Makefile noxfile.py 
 CLIENTS := $(VENV)/clients
 CLIENTS_READY := $(CLIENTS)/requirements-installed
 
-.PHONY: run test coverage quick faults clients containers matrix lint docs
+# Tests keep their data and metrics apart from those of `make run`.
+TEST_DATA := $(CURDIR)/var/tests
+test coverage quick faults clients: export SENTINEL_DATA_DIR := $(TEST_DATA)
+
+.PHONY: run test coverage quick faults clients containers matrix lint docs clean-test-data
 
 run: $(READY)
 	@exec $(BIN)/python manage.py run --demo $(ARGS)
 
-test: $(READY)
+clean-test-data:
+	@rm -rf $(TEST_DATA)
+
+test: $(READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # The same, and each line and branch of the app must be run. Measuring takes half as long again, so that experiments,
 # which run nothing of the app that other tests do not, are not measured. Of one part: make test ARGS="--cov tests/docs"
-coverage: $(READY)
+coverage: $(READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) --cov --ignore tests/browser --ignore tests/faults $(ARGS)
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS) tests/browser tests/faults
 
-quick: $(READY)
+quick: $(READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
-faults: $(READY)
+faults: $(READY) clean-test-data
 	SOAK_SECONDS=180 $(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
-clients: $(READY) $(CLIENTS_READY)
+clients: $(READY) $(CLIENTS_READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) -m clients $(ARGS) tests/clients
 
 # The image of the Dockerfile, built on a Debian base without a container engine; as root, with buildah and debootstrap.

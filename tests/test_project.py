@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from django.conf import settings
 from django.core.management import call_command
 
 from sentinel_project.secret_key import secret_key
@@ -160,11 +159,6 @@ def test_manage_test_starts_processes_when_it_is_asked_to(handed_over, arguments
 
 
 LABEL = "tests/test_environment.py::test_number_reads_a_whole_number_when_it_is_within_bounds"
-
-
-def test_tests_leave_the_data_of_the_developer_alone():
-    assert not settings.DATA_DIR.is_relative_to(ROOT)
-    assert Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).parent == settings.DATA_DIR
 
 
 @pytest.mark.slow
