@@ -107,6 +107,8 @@ WHOLE = {
     "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n",
     "trailers": HEAD + b"transfer-encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nServer-Timing: a\r\nX-Sum: 1\r\n\r\n",
     "after interim responses": INTERIM + HEAD + b"Content-Length: 5\r\n\r\nhello",
+    "lines that end in a line feed": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
+    "spaces behind framing": HEAD + b"Transfer-Encoding: chunked \r\n\r\n5  \r\nhello\r\n0  \r\n\r\n",
     "kept by HTTP/1.0": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
 }
 
@@ -230,8 +232,9 @@ INVALID = {
     "a folded header": HEAD + b"X-A: a\r\n b\r\n\r\n",
     "a header without name": HEAD + b": a\r\n\r\n",
     "a space before the colon": HEAD + b"Content-Length : 5\r\n\r\n",
-    "a bare line feed": b"HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "a bare line feed within a line": HEAD + b"X-A: a\nb\r\n\r\n",
     "a zero byte": HEAD + b"X-A: \0\r\n\r\n",
+    "a status below 100": b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
     "a status of two digits": b"HTTP/1.1 20 OK\r\n\r\n",
     "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     "an upgrade without headers": b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello",

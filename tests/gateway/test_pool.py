@@ -137,6 +137,8 @@ async def test_request_that_may_not_repeat_takes_a_new_connection(pool: Pool, pe
     await ask(pool, peer.origin)
     await ask(pool, peer.origin, may_repeat=False)
     assert peer.connections == [1, 1]
+    await ask(pool, peer.origin)
+    assert peer.connections == [2, 1]
 
 
 async def test_request_takes_a_new_connection_when_the_kept_ones_were_closed(pool: Pool, peer: Peer) -> None:
@@ -238,6 +240,49 @@ async def test_answer_is_read_when_it_comes_before_the_whole_request(pool: Pool,
     is_read.set()
     assert await text(await ask(pool, peer.origin)) == b"hello"
     assert peer.connections == [1, 1]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 413 Content Too Large\r\n\r\nlarge"])
+async def test_response_ends_when_the_server_reads_no_more_and_ends_its_side(
+    pool: Pool, peer: Peer, caplog: pytest.LogCaptureFixture, answer: bytes
+) -> None:
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(answer)
+        writer.write_eof()
+        await is_read.wait()
+
+    is_read = asyncio.Event()
+    peer.answers = [end]
+    if answer:
+        response = await ask(pool, peer.origin, 20_000_000 * b"x")
+        assert (response.status, await text(response)) == (413, b"large")
+    else:
+        with pytest.raises(Disconnected):
+            await ask(pool, peer.origin, 20_000_000 * b"x")
+    is_read.set()
+    assert not caplog.records
+
+
+async def test_nothing_is_logged_when_the_server_closes_while_it_is_written_to(
+    pool: Pool, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000_000)
+        writer.transport.abort()
+
+    async def end_and_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HELLO[:-1])
+        writer.write_eof()
+        await reader.read()
+
+    for size in (300_000, 20_000_000):
+        peer.answers = [close, end_and_read]
+        for _ in range(2):
+            with pytest.raises(Disconnected):
+                await text(await ask(pool, peer.origin, size * b"x", may_repeat=False))
+    await asyncio.sleep(0.05)
+    assert not caplog.records
 
 
 async def test_memory_is_bounded_when_the_reader_is_slow(pool: Pool, peer: Peer) -> None:

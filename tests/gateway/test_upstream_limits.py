@@ -10,7 +10,7 @@ import pytest
 
 from sentinel_project.gateway.upstream import client, relay
 from tests.gateway.asgi import Call, ask, chat
-from tests.gateway.upstreams import Exchange, Upstream, fails
+from tests.gateway.upstreams import Exchange, Upstream, fails, says
 
 LIMIT = 10_000
 
@@ -141,6 +141,16 @@ async def test_chat_answers_502_when_the_provider_sends_a_huge_header(only_north
     only_north.then(fails(200, b"{}", X_Huge="x" * 100_000))
     answer = await ask(chat())
     assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
+
+
+async def test_status_counts_when_the_body_of_an_error_breaks_off(only_north: Upstream):
+    def breaks_off(exchange: Exchange) -> None:
+        says(b"HTTP/1.1 413 Too Large\r\nContent-Type: text/plain\r\nContent-Length: 99", b"only 1 MB")(exchange)
+        exchange.cut()
+
+    only_north.then(breaks_off)
+    answer = await ask(chat())
+    assert (answer.status, answer.error["message"]) == (413, "only 1 MB")
 
 
 async def test_error_reports_that_redirects_are_not_followed_when_the_provider_redirects(only_north: Upstream, south):

@@ -44,6 +44,8 @@ class Connection(asyncio.Protocol):
         self._on_idle = on_idle
         self._transport: Any = None
         self._parser = httptools.HttpResponseParser(self)
+        # Some servers send these; RFC 9112 lets a client accept them.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._response: Response | None = None
         self._unsent = memoryview(b"")
         self._overhead = 0
@@ -88,7 +90,7 @@ class Connection(asyncio.Protocol):
             (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _write(self) -> None:
-        while self._unsent and not self._is_writing_paused:
+        while self._unsent and not self._is_writing_paused and not self._transport.is_closing():
             piece, self._unsent = self._unsent[:MAX_WRITE_BYTES], self._unsent[MAX_WRITE_BYTES:]
             self._transport.write(piece)
 
@@ -141,6 +143,10 @@ class Connection(asyncio.Protocol):
                 self._end(InvalidResponse(f"more than {MAX_HEAD_BYTES} bytes around the body"))
         response.wake()
 
+    def eof_received(self) -> None:
+        """End the response at once: the loop would first send the rest of the request, which may never be read."""
+        self.connection_lost(None)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response: in order only if it lasts until the connection is closed."""
         if self._response is not None:
@@ -165,13 +171,15 @@ class Connection(asyncio.Protocol):
         is_long = self._overhead > MAX_HEAD_BYTES and sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES
         if is_long or len(fields) > MAX_HEADERS:
             raise InvalidResponse(f"more than {MAX_HEADERS} headers, or {MAX_HEAD_BYTES} bytes of them")
+        if status < 100:
+            raise InvalidResponse("a status below 100")
         if status < 200:
             return
         response.status = status
         response.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields[::-1]}
         if self._parser.get_http_version() not in ("1.0", "1.1"):
             raise InvalidResponse("another version than HTTP/1.0 and HTTP/1.1")
-        if response.headers.get("transfer-encoding", "chunked").lower() != "chunked":
+        if response.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
             raise InvalidResponse("another transfer coding than chunked")
         if response.headers.get("content-encoding", "").lower() in COMPRESSIONS:
             raise InvalidResponse("compressed, which was not asked for")

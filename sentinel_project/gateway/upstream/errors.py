@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -18,7 +19,7 @@ from sentinel_project.gateway.providers.failures import FailureClass, Fault
 from sentinel_project.gateway.upstream.headers import SECONDS, content_type, to_client
 from sentinel_project.gateway.upstream.masking import mask
 from sentinel_project.gateway.upstream.pool import NotConnected
-from sentinel_project.gateway.upstream.response import Disconnected, Response
+from sentinel_project.gateway.upstream.response import Disconnected, HttpError, Response
 
 MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
@@ -161,10 +162,11 @@ def _failure(status: int, message: str, code: str) -> UpstreamFailure:
 
 
 async def _error_text(response: Response) -> bytes:
-    """Return the start of an error's body."""
+    """Return the start of an error's body; if that breaks, what has arrived: its status counts."""
     text = b""
-    while len(text) < MAX_ERROR_BYTES and (chunk := await response.read()):
-        text += chunk
+    with suppress(HttpError):
+        while len(text) < MAX_ERROR_BYTES and (chunk := await response.read()):
+            text += chunk
     return text
 
 

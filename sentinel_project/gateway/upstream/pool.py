@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 from weakref import WeakSet
@@ -82,7 +83,7 @@ class Pool:
             except Disconnected:
                 if kept.has_answered or self._loop.time() - sent > CLOSING_SECONDS:
                     raise
-        connection = await self._connect(origin)
+        connection = await self._connect(origin, partial(self._keep, origin) if may_repeat else Connection.close)
         return await connection.send(head, body)
 
     async def close(self) -> None:
@@ -126,7 +127,7 @@ class Pool:
         if self._idle:
             self._sweeper = self._loop.call_later(IDLE_SECONDS, self._sweep)
 
-    async def _connect(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin, on_idle: Callable[[Connection], None]) -> Connection:
         tls: dict[str, Any] = {}
         if origin.is_tls:
             tls = {"ssl": _tls_context(), "server_hostname": origin.host.rstrip(".")}  # as certificates have names
@@ -134,8 +135,7 @@ class Pool:
             async with asyncio.timeout(CONNECT_SECONDS):
                 addresses = await self._addresses(origin)
                 opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
-                create = partial(Connection, partial(self._keep, origin))
-                _, connection = await self._loop.create_connection(create, sock=opened, **tls)
+                _, connection = await self._loop.create_connection(partial(Connection, on_idle), sock=opened, **tls)
         except TimeoutError as exc:
             raise ConnectTimeout from exc
         except (aiodns.error.DNSError, UnicodeError) as exc:
