@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -118,7 +119,8 @@ class Soak:
             worker = self.balancer.slots[0].worker
             if worker.process.poll() is None:
                 seconds, requests = time.monotonic() - self._began, self.balancer.counts["requests"]
-                self.samples.append(sample(worker, seconds, requests))
+                with suppress(AssertionError, OSError):  # it ends at this moment
+                    self.samples.append(sample(worker, seconds, requests))
             await asyncio.sleep(SAMPLE_SECONDS)
 
     async def _suffer(self) -> None:
