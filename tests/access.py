@@ -58,9 +58,10 @@ def make_certificates(folder: Path) -> Certificates:
     """Make an authority and a server's certificate, which are good for a day, with the `openssl` program."""
     authority, authority_key = folder / "authority.pem", folder / "authority-key.pem"
     certificate, key, request, names = (folder / name for name in ("server.pem", "key.pem", "request.pem", "names"))
-    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    # Python 3.13 checks certificates as strictly as RFC 5280.
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n")
     new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made = ["-x509", "-days", "1", "-subj", "/CN=tests"]
+    made = ["-x509", "-days", "1", "-subj", "/CN=tests", "-addext", "keyUsage=critical,keyCertSign"]
     signed = ["x509", "-req", "-days", "1", "-CAcreateserial", "-CA", str(authority), "-CAkey", str(authority_key)]
     for command in (
         [*new, *made, "-keyout", str(authority_key), "-out", str(authority)],
