@@ -5,6 +5,7 @@ The imports of the gateway take half a second of CPU, and the tests start some h
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import multiprocessing
 import os
@@ -72,6 +73,7 @@ class Program:
                 self.stdout = os.fdopen(reading)
             self._process = context.Process(target=_Start(arguments, dict(env), str(cwd), (stdin, out, err)))
             self._process.start()
+        atexit.register(self.kill)  # or multiprocessing would wait for it
         assert self._process.pid
         self.pid = self._process.pid
 
@@ -152,6 +154,8 @@ class _Start:
         sys.stdin = os.fdopen(0, encoding=encoding, closefd=False)
         sys.stdout = os.fdopen(1, "w", encoding=encoding, closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)
+        if "coverage" in sys.modules and "COVERAGE_PROCESS_CONFIG" not in self._env:
+            _stop_measuring()
         os.environ.clear()
         os.environ.update(self._env)
         os.chdir(self._cwd)
@@ -169,3 +173,11 @@ class _Start:
         else:
             sys.argv = [kind, *rest]
             runpy.run_path(kind, run_name="__main__")
+
+
+def _stop_measuring() -> None:
+    """Do as coverage does in a program that gets no configuration of it."""
+    from coverage import Coverage
+
+    if current := Coverage.current():
+        current.stop()

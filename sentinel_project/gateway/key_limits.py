@@ -2,8 +2,9 @@
 
 A fixed window: the minutes of the wall clock. Each process admits requests by its own counts and its share of what was
 left when it last exchanged counts through Django's cache, once a second in the background. Only a request over the
-share of its process waits for an exchange. Hence a burst may exceed a limit by the shares that other processes have
-left in that second. Tokens count when an answer has ended. Without the cache each process enforces the whole limit by
+share of its process waits for an exchange, and one over the limit of requests in flight. Hence a burst may exceed a
+limit by the shares that other processes have left in that second. A key that was full in this minute reports the end of
+each request at once. Tokens count when an answer has ended. Without the cache each process enforces the whole limit by
 its own counts.
 """
 
@@ -47,18 +48,21 @@ class Quotas:
             if self._is_shared:
                 self._begin_exchange(quota)
         quota.limits = limits
-        deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
+        deadline, may_be_stale = asyncio.get_running_loop().time() + WAIT_SECONDS, True
         while True:
             quota.roll()
-            if (measure := quota.exceeded()) is not None:
-                raise quota.refusal(measure)
-            left = deadline - asyncio.get_running_loop().time()
-            if not self._is_shared or left <= 0 or not quota.is_share_used():
+            measure, left = quota.exceeded(), deadline - asyncio.get_running_loop().time()
+            may_wait = self._is_shared and left > 0
+            if measure is not None:
+                if measure != IN_FLIGHT or not may_be_stale or not may_wait:
+                    raise quota.refusal(measure)
+                may_be_stale = False
+            elif not may_wait or not quota.is_share_used():
                 break
             await asyncio.wait([self._begin_exchange(quota)], timeout=left)
         quota.add(REQUESTS, 1)
         quota.add(IN_FLIGHT, 1)
-        return Slot(quota)
+        return Slot(quota, self._report_end)
 
     async def exchange_forever(self) -> None:
         """Exchange counts with other processes until cancelled."""
@@ -71,6 +75,13 @@ class Quotas:
                 if not self._is_shared:
                     break
             await asyncio.sleep(EXCHANGE_SECONDS)
+
+    def _report_end(self, quota: Quota) -> None:
+        """Exchange counts now, or after the exchange that is running: it may have read the counts before."""
+        if self._is_shared and quota.exchanging is not None and not quota.exchanging.done():
+            quota.exchanging.add_done_callback(lambda _: self._begin_exchange(quota))
+        elif self._is_shared:
+            self._begin_exchange(quota)
 
     def _begin_exchange(self, quota: Quota) -> asyncio.Task[None]:
         if quota.exchanging is None or quota.exchanging.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from math import ceil
 
 from sentinel_project.gateway.auth import KeyLimits, KeyRefused
@@ -32,6 +33,7 @@ class Quota:
         self._totals = dict.fromkeys(MEASURES, 0)
         self._processes = 1
         self._others_in_flight = 0
+        self._was_full = False
         self.exchanging: asyncio.Task[None] | None = None
 
     def roll(self) -> None:
@@ -40,7 +42,7 @@ class Quota:
         if window == self._window:
             return
         self._others_in_flight = max(0, self.known(IN_FLIGHT) - self._own[IN_FLIGHT])
-        self._window = window
+        self._window, self._was_full = window, False
         self._own[REQUESTS] = self._own[TOKENS] = 0
         self._reported = dict.fromkeys(MEASURES, 0)
         self._totals = dict.fromkeys(MEASURES, 0) | {IN_FLIGHT: self._others_in_flight}
@@ -52,6 +54,13 @@ class Quota:
     def exceeded(self) -> str | None:
         """Return a measure whose limit is reached; None without one."""
         return next((measure for measure, limit in self.limits.items if self.known(measure) >= limit), None)
+
+    def reports_ends(self) -> bool:
+        """Return whether others may wait for places: the limit was reached when a request of this minute ended."""
+        self._was_full = self._was_full or (
+            self.limits.in_flight is not None and self.known(IN_FLIGHT) >= self.limits.in_flight
+        )
+        return self._was_full
 
     def is_share_used(self) -> bool:
         """Return whether this process has used its share of what was left at the last exchange."""
@@ -117,8 +126,9 @@ class Quota:
 class Slot:
     """An admitted request of a limited key."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, report_end: Callable[[Quota], None]) -> None:
         self._quota = quota
+        self._report_end = report_end
         self._is_over = False
 
     @property
@@ -133,10 +143,13 @@ class Slot:
             self._quota.add(TOKENS, usage.input + usage.output)
 
     def end(self) -> None:
-        """End the request."""
+        """End the request. Other processes may wait for its place if the key is full."""
         if not self._is_over:
             self._is_over = True
+            must_report = self._quota.reports_ends()
             self._quota.add(IN_FLIGHT, -1)
+            if must_report:
+                self._report_end(self._quota)
 
     def headers(self) -> dict[str, str]:
         """Return the headers that state the limits."""

@@ -175,6 +175,74 @@ async def test_request_that_ends_makes_room_in_all_processes(clock):
 
 
 @pytest.mark.usefixtures("session_cache")
+@pytest.mark.parametrize("limit", [1, 2, 4])
+async def test_place_of_a_full_key_is_free_for_other_processes_at_once(clock, limit):
+    limits, worker, other = KeyLimits(None, None, limit), Quotas(), Quotas()
+    (await enter(other, limits)).end()  # it knows the key
+    await exchange(other)
+    slots = [await enter(worker, limits) for _ in range(limit)]
+    await exchange(worker, other)
+    assert await enter(other, limits) == "key_in_flight_limit"
+    for _ in range(3):
+        for slot in slots:
+            slot.end()
+        await ended_exchanges(worker)
+        worker, other = other, worker
+        slots = [await enter(worker, limits) for _ in range(limit)]
+        assert all(isinstance(slot, Slot) for slot in slots), slots
+        assert await enter(worker, limits) == "key_in_flight_limit"
+        await exchange(worker)
+
+
+async def ended_exchanges(process: Quotas) -> None:
+    """Wait until a process has nothing left to report."""
+    quota = process._quotas["a" * 64]
+    await until(lambda: quota.exchanging.done() and not quota._unreported(IN_FLIGHT))
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_each_end_of_a_key_that_was_full_is_reported_within_the_minute(clock):
+    limits, worker = KeyLimits(None, None, 3), Quotas()
+    slots = [await enter(worker, limits) for _ in range(3)]
+    await exchange(worker)
+    for left in (2, 1):
+        slots.pop().end()
+        await ended_exchanges(worker)
+        assert worker._quotas["a" * 64]._totals[IN_FLIGHT] == left
+    clock.now += 60
+    await exchange(worker)
+    slots.pop().end()
+    assert worker._quotas["a" * 64]._unreported(IN_FLIGHT) == -1
+    assert worker._quotas["a" * 64].exchanging.done()
+
+
+@pytest.mark.usefixtures("session_cache")
+async def test_end_within_an_exchange_is_reported_after_it(clock, monkeypatch):
+    limits, worker = KeyLimits(None, None, 2), Quotas()
+    slots = [await enter(worker, limits) for _ in range(2)]
+    await exchange(worker)
+    running, add = threading.Event(), key_limits._add
+    monkeypatch.setattr(key_limits, "_add", lambda *args: running.wait(10) and add(*args))
+    slots[0].end()
+    await asyncio.sleep(0.01)  # the exchange has taken the counts
+    slots[1].end()
+    running.set()
+    await ended_exchanges(worker)
+    assert worker._quotas["a" * 64]._totals[IN_FLIGHT] == 0
+
+
+async def test_end_is_not_reported_when_the_store_is_down(clock, monkeypatch):
+    monkeypatch.setattr(key_limits, "_add", failing)
+    limits, worker = KeyLimits(None, None, 1), Quotas()
+    slot = await enter(worker, limits)
+    await exchange(worker)
+    before = worker._quotas["a" * 64].exchanging
+    slot.end()
+    assert worker._quotas["a" * 64].exchanging is before
+    assert isinstance(await enter(worker, limits), Slot)
+
+
+@pytest.mark.usefixtures("session_cache")
 async def test_requests_in_flight_count_across_minutes(clock):
     limits, workers = KeyLimits(None, None, 2), [Quotas(), Quotas()]
     for worker in workers:

@@ -77,7 +77,8 @@ async def served(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     finally:
         server.close()
         for writer in peer.writers:
-            writer.transport.abort()
+            if not writer.transport.is_closing():  # Python 3.11 fails where a close has waited for unsent bytes
+                writer.transport.abort()
         await until(lambda: peer.ended == len(peer.connections))
 
 
