@@ -43,7 +43,7 @@ class Restoration:
         detector = self._store.loss_detector
         if is_missing:
             detector.hurry()
-        if not self._store.has_index or not detector.is_due(now):
+        if not self._store.has_index or detector.is_restoring or not detector.is_due(now):
             return
         written, expected = detector.next_number()
         mark = Command[bytes | None](("SET", detector.key, written, "EX", RECENT_SECONDS, "GET"))
@@ -53,7 +53,11 @@ class Restoration:
             self._store.outages.log(exc, "not checked whether sessions are lost: %s", exc)
             return
         if detector.has_lost(written, expected, found):
-            Thread(target=self.restore, name="restore sessions", daemon=True).start()
+            detector.restorer = Thread(target=self.restore, name="restore sessions", daemon=True)
+            try:
+                detector.restorer.start()
+            except RuntimeError as exc:  # the process has too many threads, or ends
+                logger.warning("lost sessions wait for their next turns: %s", exc)
 
     def restore(self) -> None:
         """Bind the sessions again that this process saw in the last hour and the store lost, latest first."""

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from threading import Lock
+from threading import Lock, Thread
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -89,6 +89,7 @@ class LossDetector:
     """
 
     def __init__(self) -> None:
+        self.restorer: Thread | None = None
         self._name = uuid4().hex
         self._number = 0
         self._stored = -1
@@ -98,6 +99,11 @@ class LossDetector:
     def key(self) -> str:
         """The key of the number; a forked process has another one."""
         return keys.process(f"{self._name}-{os.getpid()}")
+
+    @property
+    def is_restoring(self) -> bool:
+        """Whether a thread restores sessions: the next loss is noticed after it. A fork has no such thread."""
+        return self.restorer is not None and self.restorer.is_alive()
 
     def is_due(self, now: float) -> bool:
         """Return whether to write and compare the next number now, at most once every `CHECK_SECONDS`."""

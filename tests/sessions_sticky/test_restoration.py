@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import time
+from threading import Event, Thread
 from unittest.mock import Mock
 
 import pytest
 from django.core.cache import caches
 from prometheus_client import REGISTRY
 
-from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, keys
+from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, keys, restoration
 from sessions_sticky.restoration import BATCH_SIZE, RECENT_SECONDS, Restoration
 from sessions_sticky.signals import session_created
 from sessions_sticky.stores import local_cache
@@ -173,6 +174,41 @@ def test_loss_is_noticed_once_a_second_or_at_the_turn_of_a_lost_session(manager,
     manager.resolve(IDS[1] if turn == "of a lost one" else "new", **OTHER)
     session = manager.get(IDS[0])
     assert (session and session.provider) == found
+
+
+@on_valkey
+def test_next_loss_is_restored_after_the_restoration_that_it_met(manager, flush, monkeypatch):
+    started, go_on, restore = [], Event(), Restoration._restore
+
+    def restore_slowly(self, seen):
+        started.append(len(seen))
+        go_on.wait(20)
+        return restore(self, seen)
+
+    monkeypatch.setattr(restoration, "Thread", Thread)
+    monkeypatch.setattr(Restoration, "_restore", restore_slowly)
+    for each in IDS[:3]:
+        manager.resolve(each, **PROPOSAL)
+    for _ in range(5):
+        flush()
+        manager.resolve("new", **OTHER)
+    wait_for(lambda: started)
+    go_on.set()
+    wait_for(lambda: not manager._store.loss_detector.is_restoring)
+    assert started == [4]
+    flush()
+    manager.resolve("new", **OTHER)
+    wait_for(lambda: len(started) == 2 and not manager._store.loss_detector.is_restoring)
+    assert manager.get(IDS[0]).provider == PROPOSAL["provider"]
+
+
+@on_valkey
+def test_resolve_answers_when_no_thread_can_be_started(call, manager, flush, monkeypatch, caplog):
+    monkeypatch.setattr(restoration, "Thread", Mock(return_value=Mock(start=Mock(side_effect=RuntimeError("full")))))
+    call("resolve", IDS[0], **PROPOSAL)
+    flush()
+    assert call("resolve", IDS[0], **OTHER).session.provider == PROPOSAL["provider"]
+    assert "lost sessions wait for their next turns: full" in caplog.text
 
 
 @on_redis
