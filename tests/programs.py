@@ -164,8 +164,14 @@ class _Start:
             warnings.simplefilter(action)
         kind, *rest = self._arguments
         sys.path[:0] = [os.path.dirname(kind) or self._cwd, *self._env.get("PYTHONPATH", "").split(os.pathsep)]
+        try:
+            self._run(kind, *rest)
+        finally:
+            atexit._run_exitfuncs()  # multiprocessing does not; embedded servers of the program would go on
+
+    def _run(self, kind: str, *rest: str) -> None:
         if kind == "-m":
-            sys.argv = rest
+            sys.argv = list(rest)
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         elif kind == "-c":
             sys.argv = ["-c", *rest[1:]]
