@@ -167,7 +167,7 @@ class _Start:
         try:
             self._run(kind, *rest)
         finally:
-            atexit._run_exitfuncs()  # multiprocessing does not; embedded servers of the program would go on
+            atexit._run_exitfuncs()  # multiprocessing does not; embedded servers of the program would continue
 
     def _run(self, kind: str, *rest: str) -> None:
         if kind == "-m":
