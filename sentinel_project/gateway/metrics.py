@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,6 +35,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
     multiprocess,
     values,
@@ -120,8 +123,7 @@ def in_flight() -> dict[str, int]:
     if not folder:
         found = provider_in_flight.collect()
     else:
-        files = [str(file) for file in Path(folder).glob("gauge_livesum_*.db") if is_alive(process_of(file))]
-        found = multiprocess.MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        found = _merged(file for file in _files(folder, "gauge_livesum_*.db") if is_alive(process_of(file)))
     samples = [each for metric in found for each in metric.samples if each.name == "sentinel_provider_in_flight"]
     return {sample.labels["provider"]: int(sample.value) for sample in samples}
 
@@ -135,5 +137,28 @@ def render() -> tuple[bytes, str]:
         if not is_alive(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(_Workers(folder))
     return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _Workers:
+    """The counts of all workers of this machine, those that ended included."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        return _merged(_files(self._folder, "*.db"))
+
+
+def _files(folder: str, pattern: str) -> Iterator[Path]:
+    """Return files of counts; not the empty one of a process that was killed as it created it."""
+    for file in Path(folder).glob(pattern):
+        with suppress(FileNotFoundError):  # another worker has removed it
+            if file.stat().st_size:
+                yield file
+
+
+def _merged(files: Iterable[Path]) -> Iterable[Metric]:
+    metrics: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(map(str, files))  # type: ignore[no-untyped-call]
+    return metrics

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +174,13 @@ async def test_metrics_continue_when_a_worker_is_killed_and_begin_at_zero_when_a
     with start_workers(tmp_path, store, upstreams) as workers:
         samples = workers.each[0].metrics()
         assert total(samples, REQUESTS) == total(samples, RESOLUTIONS) == 0
+
+
+def test_metrics_continue_when_a_process_was_killed_as_it_created_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    for kind in ("counter", "gauge_livesum", "histogram"):
+        (tmp_path / f"{kind}_{os.getpid()}.db").touch()
+    assert metrics.render()[0] == b""
+    assert metrics.in_flight() == {}
