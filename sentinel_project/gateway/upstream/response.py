@@ -41,7 +41,8 @@ class Response:
         self._connection = connection
         self._chunks: list[bytes] = []
         self._unread = 0
-        self._is_discarded = False
+        self._give_up: asyncio.TimerHandle | None = None
+        """Closes the connection, if the rest of the body, which is dropped, does not end before."""
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
@@ -63,10 +64,9 @@ class Response:
 
     def discard(self, seconds: float) -> None:
         """Drop the rest of the body; close the connection unless the response ends within some seconds."""
-        self._is_discarded = True
         if not self.is_complete:
             self._connection.pause_reading(False)
-            asyncio.get_running_loop().call_later(seconds, self.close)
+            self._give_up = asyncio.get_running_loop().call_later(seconds, self.close)
 
     async def wait(self) -> None:
         """Wait for more of the response; raises `HttpError` if none will come."""
@@ -76,13 +76,15 @@ class Response:
         await self._waiter
 
     def wake(self) -> None:
-        """End the wait."""
+        """End the wait; the connection calls it when something has arrived, and at the end."""
+        if self._give_up is not None and (self.is_complete or self._error):
+            self._give_up.cancel()  # it would keep the response
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def feed(self, data: bytes) -> None:
         """Add a part of the body."""
-        if self._is_discarded:
+        if self._give_up is not None:
             return
         self._chunks.append(data)
         self._unread += len(data)
