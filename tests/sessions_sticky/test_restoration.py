@@ -261,6 +261,17 @@ def test_signal_and_metric_report_each_restored_session(call, manager, flush, se
 
 
 @on_valkey
+def test_restored_sessions_are_not_counted_when_metrics_are_off(manager, flush, settings):
+    settings.SESSIONS_STICKY = {"METRICS": False}
+    bound = [manager.resolve(each, **PROPOSAL).session for each in IDS[:3]]
+    before = REGISTRY.get_sample_value("sessions_sticky_restored_total")
+    flush()
+    manager.resolve(IDS[0], **OTHER)
+    assert [manager.get(each.id) for each in bound] == bound
+    assert REGISTRY.get_sample_value("sessions_sticky_restored_total") == before
+
+
+@on_valkey
 def test_log_has_one_line_of_a_loss(manager, flush, caplog):
     for each in IDS:
         manager.resolve(each, **PROPOSAL)

@@ -63,6 +63,6 @@ MISSING = (
     ],
 )
 def test_urls_report_a_missing_package(missing, message):
-    code = f"import sys; sys.modules[{missing!r}] = None; {SETUP}; import sessions_sticky.urls"
+    code = f"{SETUP}; import sys; sys.modules[{missing!r}] = None; import sessions_sticky.urls"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.stderr.splitlines()[-1] == message
