@@ -52,8 +52,6 @@ SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
 """These start processes of Python, half a second of a CPU each."""
 SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
-QUICK = "not slow"
-"""The expression of marks that `make quick` passes."""
 QUICK_CASES = 5
 """Of each parametrised test the quick part runs as many cases, spread over all."""
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
@@ -228,15 +226,9 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Start three workers for two cores, since many tests wait; those of the quick suite compute."""
-    cores = os.cpu_count() or 1
-    return cores if config.option.markexpr == QUICK else cores + cores // 2
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import modules of which the quick suite runs nothing: imports took a tenth of its time."""
-    if config.option.markexpr != QUICK or collection_path.suffix not in ("", ".py"):
+    if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
         return None
     slow = (
         collection_path.name in SLOW_FOLDERS
