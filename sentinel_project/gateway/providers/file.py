@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sentinel_project.gateway.apis import APIS
 from sentinel_project.gateway.providers.address import parse_address
 from sentinel_project.gateway.providers.config import CREDENTIALS, OF_A_CLIENT, OF_A_CONNECTION, Entry, Provider
 from sentinel_project.gateway.providers.metadata_hosts import is_metadata_host
@@ -18,8 +19,8 @@ from sentinel_project.gateway.providers.toml_source import Place, parse, suggest
 
 HOST = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 """A name in ASCII, with the underscores of container networks; or an IPv6 address, perhaps with a zone."""
-ENDPOINTS = re.compile(r"/(chat/completions|completions|embeddings|messages|responses)$", re.IGNORECASE)
-"""The paths that the gateway adds to a `base_url`. Some providers' URLs end in `/models`."""
+ENDPOINTS = sorted((api.path for api in APIS), key=len, reverse=True)
+"""The paths that the gateway adds to a `base_url`, longest first. Some providers' URLs end in `/models`."""
 HIDDEN = frozenset({"headers", "query"})
 """Keys whose values are not shown in errors, because they may be secrets."""
 
@@ -192,9 +193,10 @@ def _check_base_url(place: Place, base_url: str) -> None:
         raise place.error("base_url", f"must be {ALLOWED['base_url']}, not {shown!r}")
     if is_metadata_host(host):
         raise place.error("base_url", f"must not lead to a cloud's own services as {base_url!r} does")
-    if endpoint := ENDPOINTS.search(base_url.rstrip("/")):
-        allowed = base_url[: endpoint.start()]
-        raise place.error("base_url", f"must not end in {endpoint[0]}, which the gateway adds: write {allowed!r}")
+    base_url = base_url.rstrip("/")
+    if endpoint := next((each for each in ENDPOINTS if base_url.lower().endswith(each)), None):
+        allowed, added = base_url[: -len(endpoint)], base_url[-len(endpoint) :]
+        raise place.error("base_url", f"must not end in {added}, which the gateway adds: write {allowed!r}")
 
 
 def _host(base_url: str) -> str | None:
