@@ -78,9 +78,11 @@ class Quotas:
 
     def _report_end(self, quota: Quota) -> None:
         """Exchange counts now, or after the exchange that is running: it may have read the counts before."""
-        if self._is_shared and quota.exchanging is not None and not quota.exchanging.done():
+        if not self._is_shared:
+            return
+        if quota.exchanging is not None and not quota.exchanging.done():
             quota.exchanging.add_done_callback(lambda _: self._begin_exchange(quota))
-        elif self._is_shared:
+        else:
             self._begin_exchange(quota)
 
     def _begin_exchange(self, quota: Quota) -> asyncio.Task[None]:

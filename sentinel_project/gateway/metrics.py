@@ -137,11 +137,11 @@ def render() -> tuple[bytes, str]:
         if not is_alive(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(_Workers(folder))
+    registry.register(_Counts(folder))
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-class _Workers:
+class _Counts:
     """The counts of all workers of this machine, those that ended included."""
 
     def __init__(self, folder: str) -> None:

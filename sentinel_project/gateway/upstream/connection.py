@@ -21,7 +21,6 @@ MAX_HEADERS = 256
 MAX_WRITE_BYTES = 256 * 1024
 """How much of a request is written at once; the rest follows as the server reads."""
 
-
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
 
 
