@@ -41,6 +41,7 @@ from prometheus_client import (
     values,
 )
 
+from sentinel_project.gateway.counts_file import CountsFile
 from sentinel_project.metrics_folder import is_alive, process_of
 
 # prometheus-client asks the system for the process's number at each count, which was 6 % of a request.
@@ -48,6 +49,7 @@ _process = [os.getpid()]
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    values.MmapedDict = CountsFile  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
 
 UPSTREAM_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
