@@ -31,8 +31,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep connections (usually 60 s), so that no request meets a closing connection."""
 GRACE_SECONDS = 5
 """How long a stopping worker may run after the drain time, at which the gateway ends its chats."""
-WORKER_SECONDS = 30
-"""How long a worker may take to start, or to answer its parent: under load uvicorn's 5 s are too short."""
+START_SECONDS = 30
+"""How long a new worker may take to start before a restart is given up: under load uvicorn's 5 s are too short."""
 
 FILES_PER_CONNECTION = 2
 """Files per chat: the client's connection and the one to its provider."""
@@ -65,7 +65,6 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
         log_level="info" if debug else "warning",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds + GRACE_SECONDS,
-        timeout_worker_healthcheck=WORKER_SECONDS,
     )
     _raise_file_limit()
     nohup = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -122,6 +121,14 @@ def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> Non
 
 class _Workers(Multiprocess):
     """uvicorn's supervisor; a stop closes the listening socket, or connections would wait until they time out."""
+
+    def restart_all(self) -> None:
+        answer_seconds = self.config.timeout_worker_healthcheck
+        self.config.timeout_worker_healthcheck = START_SECONDS  # also how long a worker may not answer
+        try:
+            super().restart_all()
+        finally:
+            self.config.timeout_worker_healthcheck = answer_seconds
 
     def terminate_all(self) -> None:
         for listener in self.sockets:

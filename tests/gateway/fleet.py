@@ -18,8 +18,6 @@ UVICORN = (
     "--no-access-log",
     "--timeout-keep-alive",
     "75",
-    "--timeout-worker-healthcheck",
-    "30",
     *PROTOCOL,
 )
 RUN = (str(ROOT / "manage.py"), "run")
