@@ -15,6 +15,7 @@
 | `sentinel_provider_in_flight` (requests) | `provider` |
 | `sentinel_provider_weight` (0: it takes no new conversations) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
+| `sentinel_log_lines_dropped_total` (lines of the log whose reader, a pipe or a socket, did not keep up) | |
 | `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 
 Workers on one machine write to files in PROMETHEUS_MULTIPROC_DIR, so any of them answers for all.
@@ -94,6 +95,7 @@ provider_weight = Gauge(
 provider_reloads = Counter("sentinel_provider_reloads_total", "Changes of the providers' file.", ["result"])
 for result in ("taken", "refused"):
     provider_reloads.labels(result)  # 0 until there is one: an alert rule must see the first
+log_lines_dropped = Counter("sentinel_log_lines_dropped_total", "Log lines that were not written.")
 tasks = Gauge("sentinel_tasks", "Tasks on the event loops.", multiprocess_mode="livesum")
 
 # prometheus-client checks the labels at each look-up, which takes as long as the count.
