@@ -18,7 +18,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
-from sentinel_project.gateway import metrics
+from sentinel_project.gateway import metrics, request_log
 from sentinel_project.gateway.apis.base import ROOT
 from sentinel_project.gateway.auth import authenticate, keys
 from sentinel_project.gateway.calls import Call, api_path
@@ -96,6 +96,8 @@ class GatewayHandler(ASGIHandler):
             record_forever(health),
             provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, routing.forget),
             metrics.count_tasks_forever(),
+            metrics.write_counts_forever(),
+            request_log.writer.write_forever(),
             recorder.flush_forever(),
             watch_forever(routing.warmth, health),
             routing.load.count_workers_forever(metrics.count_workers),

@@ -83,7 +83,8 @@ def _without_frames(error: BaseException) -> BaseException:
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:
     sent = headers.to_provider(provider, request, hint)
     may_repeat = request.api.may_repeat(request.body)
-    response = await _send(provider, request.method, request.path, request.query, sent, body, may_repeat=may_repeat)
+    path, query = request.path, request.query
+    response = await _send(provider, request.method, path, query, sent, body=body, may_repeat=may_repeat)
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -109,8 +110,8 @@ async def _send(
     path: str,
     query: str,
     sent_headers: dict[str, str],
-    body: bytes = b"",
     *,
+    body: bytes = b"",
     may_repeat: bool = True,
 ) -> Response:
     """Send a request for a path and query. A redirect is not followed: it would send the key and prompt elsewhere."""
