@@ -13,7 +13,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.warmth import Warmth
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import sessions
@@ -86,9 +86,9 @@ def gateway(
 ) -> Settings:
     """The gateway in this process, over two upstreams and an empty store; returns the settings to change."""
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
-    monkeypatch.setattr(routing, "load", Load())
-    monkeypatch.setattr(routing, "warmth", Warmth())
+    monkeypatch.setattr(process, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
+    monkeypatch.setattr(process, "load", Load())
+    monkeypatch.setattr(process, "warmth", Warmth())
     recorder._queue.clear()  # of the turns of other tests
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings

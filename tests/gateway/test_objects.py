@@ -11,8 +11,7 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.responses import RESPONSES as API
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import objects
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import objects, process
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import sessions
 from tests.gateway.asgi import OTHER_KEY, ask
@@ -127,7 +126,7 @@ async def test_known_response_is_answered_503_until_its_provider_is_back(account
             assert 1 <= int(answer.headers["retry-after"]) <= gateway.SENTINEL_COOLDOWN_SECONDS
     finally:
         upstream.start()
-    monkeypatch.setattr(routing, "health", Health(gateway.SENTINEL_COOLDOWN_SECONDS, providers))
+    monkeypatch.setattr(process, "health", Health(gateway.SENTINEL_COOLDOWN_SECONDS, providers))
     assert (await respond("and now?", previous_response_id=first.json["id"])).status == 200
 
 
