@@ -95,7 +95,7 @@ class KeyRing:
         if owner is None:
             return None
         if name in self._paused:
-            raise KeyRefused(403, "The API key is paused", type="permission_error", code="key_paused")
+            raise KeyRefused(403, "The API key is paused", code="key_paused")
         self._uses.note(name)
         return Caller(owner, name, self._limits.get(name))
 
@@ -125,8 +125,7 @@ class KeyRing:
         if time.monotonic() - self._unknown.get(name, float("-inf")) < UNKNOWN_SECONDS:
             return
         if time.monotonic() - self._failed < FAILURE_SECONDS or not await self._refresh_after_now():
-            headers = {"Retry-After": str(FAILURE_SECONDS)}
-            raise ApiError(503, "API keys cannot be checked", type="service_unavailable", headers=headers)
+            raise ApiError(503, "API keys cannot be checked", retry_after=FAILURE_SECONDS)
         if name not in self._owners:
             if len(self._unknown) >= MAX_UNKNOWN:
                 self._unknown.clear()
@@ -213,4 +212,4 @@ def key_hint(headers: Mapping[str, str]) -> str | None:
 
 def _unauthorized(message: str) -> ApiError:
     headers = {"WWW-Authenticate": "Bearer"}
-    return ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=headers)
+    return ApiError(401, message, code="invalid_api_key", headers=headers)

@@ -67,11 +67,13 @@ class Attempts:
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
-        model, headers = self._plan.model, {"Retry-After": "1"}
-        busy = f"All providers of the model {model!r} are busy"
-        error = ApiError(429, busy, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
-        is_cooling = process.health.is_cooling(provider.name, model)
-        self.first = self.first or (unavailable(model) if is_cooling else error)
+        model = self._plan.model
+        if process.health.is_cooling(provider.name, model):
+            error = unavailable(model)
+        else:
+            busy = f"All providers of the model {model!r} are busy"
+            error = ApiError(429, busy, code="rate_limit_exceeded", retry_after=1)
+        self.first = self.first or error
         if self._plan.is_own(provider):
             self.spill_reason = Spill.FULL
 

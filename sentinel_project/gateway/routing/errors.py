@@ -25,9 +25,8 @@ def unavailable(model: str, serving: Iterable[Provider] = (), *, is_pinned: bool
     wait = min(waits, default=None)
     what = f"serves the model {model!r}" if model else "that could answer is available"
     message = f"No provider {what} at the moment"
-    seconds = settings.SENTINEL_COOLDOWN_SECONDS if wait is None else wait
-    headers = {"Retry-After": str(max(1, math.ceil(seconds)))}
+    retry_after = max(1, math.ceil(settings.SENTINEL_COOLDOWN_SECONDS if wait is None else wait))
     if wait is None or is_pinned:
-        return ApiError(503, message, type="service_unavailable", code="no_provider", headers=headers)
+        return ApiError(503, message, code="no_provider", retry_after=retry_after)
     message += f": all are rate-limited, the first of them for {wait:.0f} s"
-    return ApiError(429, message, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
+    return ApiError(429, message, code="rate_limit_exceeded", retry_after=retry_after)

@@ -122,8 +122,8 @@ async def read(object_id: str) -> StoredObject | None:
         if object_id in _remembered:
             return _remembered[object_id]
         logger.warning("upstream object %r cannot be looked up: %s", object_id, type(exc).__name__)
-        message, headers = f"The provider of {object_id!r} cannot be looked up now", {"Retry-After": "1"}
-        raise ApiError(503, message, type="service_unavailable", code="store_unavailable", headers=headers) from exc
+        message = f"The provider of {object_id!r} cannot be looked up now"
+        raise ApiError(503, message, code="store_unavailable", retry_after=1) from exc
     if stored is not None:
         _remember(object_id, stored)
     elif (stored := _remembered.get(object_id)) is not None:  # the store has lost it: no record is ever deleted
