@@ -72,12 +72,24 @@ async def owner_of(ring: auth.KeyRing, key: str) -> str | None:
     return caller.owner if caller else None
 
 
+def callers(owners: dict[str, str]) -> dict[str, auth.Caller]:
+    """Return what a key ring knows of live keys, which are given with their owners."""
+    return {digest(key): auth.Caller(owner, digest(key)) for key, owner in owners.items()}
+
+
 class FixedKeys(auth.KeyRing):
     """A key ring that knows `OWNERS` without a database."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._callers = callers(OWNERS)
+
     def _read(self) -> None:
-        self._owners = {digest(key): owner for key, owner in OWNERS.items()}
         self._version = 1
+
+    def change(self, key: str, **changes: Any) -> None:
+        """Change what the ring knows of a key."""
+        self._callers[digest(key)] = self._callers[digest(key)]._replace(**changes)
 
 
 @pytest.fixture
