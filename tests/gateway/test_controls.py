@@ -32,6 +32,7 @@ from tests.gateway.asgi import outcome_of, say, until
 from tests.servers import free_port
 
 if TYPE_CHECKING:
+    import redis
     from django.contrib.auth.models import User
     from pytest_django import Settings
 
@@ -102,6 +103,21 @@ async def test_other_worker_follows_the_controls_and_keeps_them_when_the_cache_i
         assert controls.latest(["north"])["north"][Control.DRAIN].by == "ann"
     finally:
         task.cancel()
+
+
+@pytest.mark.parametrize("value", [b"{", b"\xff", b"[" * 100_000, b"", b"7", {"a": "hash"}])
+def test_controls_are_read_when_one_belongs_to_another_program(
+    gateway: Settings, session_cache: redis.Redis, value: bytes | dict[str, str]
+):
+    key = "sentinel:provider-hold:north"
+    session_cache.hset(key, mapping=value) if isinstance(value, dict) else session_cache.set(key, value)
+    actions.act("north", Action.DRAIN, by="ann")
+    actions.act("south", Action.HOLD, by="ann")
+    found = controls.read(["north", "south"])
+    assert {name: set(settings) for name, settings in found.items()} == {
+        "north": {Control.DRAIN},
+        "south": {Control.HOLD},
+    }
 
 
 def test_action_is_refused_when_it_cannot_be_shared(gateway: Settings):
