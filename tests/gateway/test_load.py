@@ -113,7 +113,7 @@ def test_provider_is_overfull_when_it_has_a_quarter_more_than_its_share(
         for name, weight in zip(names, weights, strict=True)
     ]
     for name, count in zip(names, in_flight, strict=True):
-        load.gate(name).in_flight = count
+        load.gates[name].in_flight = count
     assert ("north" in load.overfull(providers)) is is_overfull
 
 
@@ -239,7 +239,7 @@ async def test_stream_spills_once_when_its_provider_begins_late(
         assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
         assert 0.6 < time.monotonic() - begun < 2
         south.clear()
-        process.load.pace("south").record(time.monotonic(), is_late=False)
+        process.load.paces["south"].record(time.monotonic(), is_late=False)
     assert not process.health.failing()
     asked = len(north.exchanges)
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")

@@ -89,7 +89,7 @@ class Attempts:
             return None
         self._made += 1
         begun = self._health.begin(provider.name, self._plan.model)
-        process.load.pace(provider.name).begin(begun)
+        process.load.paces[provider.name].begin(begun)
         return Attempt(provider, gate, begun, self._until(provider))
 
     def failed(self, attempt: Attempt, error: UpstreamFailure) -> None:
@@ -160,12 +160,12 @@ class Attempts:
             return False
         load, model = process.load, self._plan.model
         wait = settings.SENTINEL_QUEUE_SECONDS
-        return await load.retries(model).enter(self._plan.owner, lambda: load.retry_limit(model), wait_seconds=wait)
+        return await load.retries[model].enter(self._plan.owner, lambda: load.retry_limit(model), wait_seconds=wait)
 
     def _end(self) -> None:
         """Return a further attempt to the budget."""
         if self._made > 1:
-            process.load.retries(self._plan.model).leave()
+            process.load.retries[self._plan.model].leave()
 
     def _until(self, provider: Provider) -> Until:
         """Return when an attempt ends: no other provider can be asked after the last one."""
@@ -184,7 +184,7 @@ class Attempts:
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
         is_late = now - attempt.begun >= provider.first_byte_seconds
-        pace = process.load.pace(provider.name)
+        pace = process.load.paces[provider.name]
         pace.record(now, is_late=is_late)
         self._health.record_pace(provider.name, is_slow=pace.is_late)
         self._is_late = self._is_late or is_late
@@ -195,7 +195,7 @@ class Attempts:
         self._health.answered(provider.name, self._plan.model, begun)
         for other, failed in self._doubtful:
             self._count(other, failed)
-        process.load.gate(provider.name).wake()  # it may have been cooling down until now
+        process.load.gates[provider.name].wake()  # it may have been cooling down until now
 
     def _record_end(self, provider: Provider, progress: Progress | None, gate: Gate) -> None:
         """Leave the gate, and count how a stream ended: no other provider can then show who was at fault."""

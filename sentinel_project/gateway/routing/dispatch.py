@@ -97,7 +97,7 @@ async def _until_content(plan: Plan, served: Served, progress: Progress) -> Asyn
 async def _first_answer(plan: Plan, request: ApiRequest, turn: TurnObserver) -> Served:
     attempts = Attempts(plan, request)
     for provider in plan.candidates:
-        gate = process.load.gate(provider.name)
+        gate = process.load.gates[provider.name]
         if not await _enter(gate, provider, plan):
             attempts.add_full(provider)
             continue

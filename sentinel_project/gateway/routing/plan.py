@@ -180,7 +180,7 @@ def _spill_reason(session: Session, candidates: list[Provider], decision: Decisi
         return Spill.COOLING
     if decision is not None and decision.first is not None:
         return Spill.WARM
-    return Spill.SLOW if process.load.pace(own).is_slow(process.health.now()) else Spill.LOAD
+    return Spill.SLOW if process.load.paces[own].is_slow(process.health.now()) else Spill.LOAD
 
 
 def _move_reason(session: Session) -> str | None:
@@ -204,7 +204,7 @@ def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
     overfull, now = process.load.overfull(able), process.health.now()
     return sorted(
         (by_name[name] for name in ranking),
-        key=lambda each: (process.load.pace(each.name).is_slow(now), each.name in overfull),
+        key=lambda each: (process.load.paces[each.name].is_slow(now), each.name in overfull),
     )
 
 
@@ -217,5 +217,5 @@ def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]
     account = next((provider.account for provider in own or providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
-    own_is_last = bool(own) and process.load.pace(own[0].name).is_slow(process.health.now())
+    own_is_last = bool(own) and process.load.paces[own[0].name].is_slow(process.health.now())
     return others + own if own_is_last else own + others

@@ -19,4 +19,4 @@ warmth = Warmth()
 def forget(name: str) -> None:
     """Forget everything known about a provider whose endpoint has changed."""
     health.forget(name)
-    load.forget_pace(name)
+    load.paces.pop(name, None)

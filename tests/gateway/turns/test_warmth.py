@@ -180,7 +180,7 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
 
 async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(patient):
     conversation, other, *_ = all_bound_to_north()
-    pace = process.load.pace("north")
+    pace = process.load.paces["north"]
     async with flushing():
         assert (await conversation.turn())[1] == "hit"
         assert (await other.turn())[1] == "hit"
