@@ -272,11 +272,22 @@ def test_api_lists_providers_and_acts(gateway: Settings, admin_client: Client):
     assert (answered.json()["is_drained"], answered.json()["share"]) == (True, 0)
     assert LogEntry.objects.get().object_repr == "Provider 'north': drain"
     assert admin_client.post(f"{API}nrth/", body, content_type="application/json").status_code == 404
-    wrong = admin_client.post(f"{API}north/", json.dumps({"action": "x"}), content_type="application/json")
-    assert wrong.status_code == 400
     gateway.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
-    assert admin_client.post(f"{API}north/", body, content_type="application/json").status_code == 503
+    down = admin_client.post(f"{API}north/", body, content_type="application/json")
+    assert (down.status_code, down.headers["Retry-After"]) == (503, "1")
+    assert down.json()["detail"] == "The session store is unavailable: nothing was changed."
     assert admin_client.get(API).json()["providers"][0]["requests_per_minute"] is None
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"\xff", b"7", b"{", b"{}", b'{"action": "x"}', b'{"action": "\\ud800"}']
+)
+def test_api_reports_a_problem_when_a_body_is_not_an_action(gateway: Settings, admin_client: Client, body: bytes):
+    answer = admin_client.post(f"{API}north/", body, content_type="application/json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    if b'"action"' in body:
+        assert answer.json()["errors"] == {"action": ["Must be one of drain, try, hold, release."]}
 
 
 @pytest.mark.django_db
