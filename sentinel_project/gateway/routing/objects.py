@@ -33,8 +33,6 @@ STORE_SECONDS = 0.5
 REMEMBERED = 4096
 """How many objects a process remembers, in case the store loses them or is down; about 300 bytes each."""
 
-NO_CONVERSATION = Identity(None, "none", False, None, None, False)
-
 _remembered: OrderedDict[str, StoredObject] = OrderedDict()
 _writing: set[asyncio.Task[None]] = set()
 
