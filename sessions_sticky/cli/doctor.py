@@ -29,7 +29,7 @@ def doctor(output: Output, **_: Any) -> None:
 
 
 def _words(finding: Finding) -> str:
-    message = f"{finding.subject}: {finding.message}".rstrip(".")
+    message = f"{finding.subject}: {finding.message}".rstrip(".").replace("\xa0", " ")  # of numbers and their units
     if not finding.hint:
         return escape(message)
     stop = "" if message.endswith(("?", "!")) else "."
