@@ -17,7 +17,6 @@ class SessionsStickyConfig(AppConfig):
 
     name = "sessions_sticky"
     verbose_name = _("Sticky sessions")
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register."""
