@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -132,27 +132,31 @@ class IndexReader:
 
     def verify(self, entries: list[IndexEntry]) -> list[Row]:
         """Return the sessions of entries, and repair wrong entries."""
-        if not entries:
-            return []
-        now, *found = self._store.send(index.read_sessions([entry.member for entry in entries]))
-        rows: list[Row] = []
+        now, rows = self.read([entry.member for entry in entries])
         repairs: list[Command[int]] = []
-        for entry, raw, left_ms in zip(entries, found[::2], found[1::2], strict=True):
-            session = readable(entry.conversation_id, raw)
-            if session is None:
+        for entry, row in zip(entries, rows, strict=True):
+            if row is None:
                 zsets = {entry.zset, keys.index_all()}
                 repairs += [index.drop_entry(zset, entry.member, entry.score) for zset in zsets]
-                continue
-            row = Row(session, raw, left_ms)
-            rows.append(row)
-            if entry.zset not in index.zsets(session):
+            elif entry.zset not in index.zsets(row.session):
                 repairs.append(index.drop_entry(entry.zset, entry.member, entry.score))
                 repairs.append(self.refresh(row, only_missing=True))
-            elif float(entry.score) < float(now) or self._lags(row, entry.score, float(now)):
+            elif float(entry.score) < now or self._lags(row, entry.score, now):
                 repairs.append(self.refresh(row))
         if repairs:
             self._store.send(Batch(repairs))
-        return rows
+        return [row for row in rows if row is not None]
+
+    def read(self, members: Sequence[bytes]) -> tuple[float, list[Row | None]]:
+        """Return the server's Unix time, and the session of each member; None where it is missing or unreadable."""
+        if not members:
+            return 0.0, []
+        now, *found = self._store.send(index.read_sessions(members))
+        rows: list[Row | None] = []
+        for member, raw, left_ms in zip(members, found[::2], found[1::2], strict=True):
+            session = readable(member.decode(errors="replace"), raw)
+            rows.append(None if session is None else Row(session, raw, left_ms))
+        return float(now), rows
 
     def out_of_date(self, rows: list[Row], now: float) -> list[Row]:
         """Return the sessions that lack an entry or have a wrong one; `now` is the server's Unix time."""

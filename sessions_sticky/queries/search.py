@@ -15,7 +15,6 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
 from sessions_sticky.queries.pages import Page
 from sessions_sticky.queries.reads import Reads, entry_of
-from sessions_sticky.session import readable
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -67,15 +66,11 @@ class Search:
         if cursor is not None:
             position = SearchCursor.read(cursor, text)
             return self._containing(position, limit) if position else self._reads.page(owned, cursor, limit)
-        if (exact := self._by_id(text)) is not None:
+        _now, (exact,) = self._reader.read([text.encode()])
+        if exact is not None:
             return Page([entry_of(exact)], None)
         page = self._reads.page(owned, None, limit)
         return page if page.entries else self._containing(SearchCursor(text), limit)
-
-    def _by_id(self, text: str) -> Row | None:
-        _now, raw, left_ms = self._store.send(index.read_sessions([text.encode()]))
-        session = readable(text, raw)
-        return None if session is None else Row(session, raw, left_ms)
 
     def _containing(self, position: SearchCursor, limit: int) -> Page:
         """Scan until the page is full, the scan is complete or has taken `MAX_SECONDS`.
