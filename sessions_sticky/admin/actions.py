@@ -49,7 +49,7 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = MoveForm(request.POST if MoveForm.is_in(request.POST) else None)
     ask = partial(_ask, admin, request, chosen=chosen, form=form)
     if not form.is_valid():
-        return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
+        return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"), **names_in_use())
     if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
         count, title = chosen.count_sessions(form.move), _("Move these sessions?")
         cost, notes = jobs.cost(chosen.plan(form.move)), target_notes(chosen.filters, form.move)
@@ -97,7 +97,7 @@ def _ask(
 ) -> HttpResponse:
     section = "bulk" if chosen.condition_fields else "changelist"  # the list has no such filters
     where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url(section) + chosen.query
-    shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
+    shared = {"chosen": chosen, "count": count, "cancel_url": admin.back(request, where)}
     return admin.render(request, template, {**shared, **context}, section=section)
 
 

@@ -15,8 +15,9 @@ from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import MoveForm, named
 from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.admin.selection import jobs, target_notes
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import is_target
 from sessions_sticky.jobs.job import Plan
+from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
 MAX_OPERATIONS = 20
@@ -84,16 +85,12 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
-    names = names_in_use()
-    context = {
-        "title": _("Move all sessions"),
-        "form": form,
-        **names,
-        "operations": recent_operations(MAX_OPERATIONS),
-    }
+    context = {"title": _("Move all sessions"), "form": form, "operations": recent_operations(MAX_OPERATIONS)}
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
-        plan = form.plan
+        plan, source = form.plan, form.cleaned_data["from_provider"]
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
         context["notes"] = target_notes(plan.filters, form.move)
-        context["is_source_unknown"] = conf.providers is not None and plan.filters.provider not in names["providers"]
+        context["is_source_unknown"] = not is_target(source) and not sessions.filter(provider=source).count()
+    else:
+        context |= names_in_use()
     return admin.render(request, "move_provider.html", context)
