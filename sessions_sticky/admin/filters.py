@@ -95,10 +95,10 @@ def _operation_key(text: str) -> str:
 
 
 def fields_of(filters: Filters) -> dict[str, str]:
-    """Return the fields that `filters_in` reads as these filters."""
-    named = {"provider": filters.provider, "model": filters.model, "owner": filters.owner}
-    fields = {name: value for name, value in named.items() if value}
-    return {**fields, "no_owner": "1"} if filters.owner == "" else fields
+    """Return the fields that `filters_in` and `conditions_in` read as these filters."""
+    no_owner = "1" if filters.owner == "" else ""
+    named = {"provider": filters.provider, "model": filters.model, "owner": filters.owner, "no_owner": no_owner}
+    return {name: value for name, value in named.items() if value} | condition_fields(filters)
 
 
 def query_of(filters: Filters, **more: str) -> str:

@@ -89,7 +89,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     may_act = admin.allows(request, NEEDED[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
-        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
+        context["undo"] = fields_of(undo.filters)
     return admin.render(request, template, context, section="operations")
 
 

@@ -70,7 +70,7 @@ class Chosen(NamedTuple):
         fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
         flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
         fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
-        return fields + list({**fields_of(self.filters), **condition_fields(self.filters)}.items())
+        return fields + list(fields_of(self.filters).items())
 
     @property
     def condition_fields(self) -> dict[str, str]:
@@ -81,7 +81,7 @@ class Chosen(NamedTuple):
     def query(self) -> str:
         """The query of the page of the selection."""
         cursor = {"cursor": self.cursor} if self.cursor else {}
-        return query_of(self.filters, **self.condition_fields, **cursor)
+        return query_of(self.filters, **cursor)
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""
