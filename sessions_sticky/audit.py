@@ -18,11 +18,10 @@ from django.utils.translation import ngettext
 
 from sessions_sticky.jobs.job import Job, Kind
 from sessions_sticky.models import Session as SessionModel
+from sessions_sticky.session import Session
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
-
-    from sessions_sticky.session import Session
 
 logger = logging.getLogger("sessions_sticky")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -16,10 +16,7 @@ from sessions_sticky.admin.filters import MAX_COUNTED, Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm, ReasonForm
 from sessions_sticky.admin.selection import Chosen, jobs, target_notes
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.session import SessionConflict
-
-if TYPE_CHECKING:
-    from sessions_sticky.session import Session
+from sessions_sticky.session import Session, SessionConflict
 
 MAX_NAMED = 10
 """How many unchanged sessions are named; the others are counted."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.functional import Promise
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
@@ -31,9 +32,6 @@ from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
 
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
 """Maximum length of the displayed stored value, in characters."""
@@ -43,7 +41,7 @@ class TurnRow(NamedTuple):
     """A turn on the page; `cached` is the part of its input that came from the cache, empty without input."""
 
     turn: RecordedTurn
-    outcome: StrOrPromise
+    outcome: str | Promise
     cached: str
 
 

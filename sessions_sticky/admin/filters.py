@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.utils.formats import number_format
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky.conf import conf
@@ -17,9 +18,6 @@ from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.times import format_instant, parse_duration, parse_time
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 ANY = Filters()
 
@@ -30,7 +28,7 @@ MAX_COUNTED = 2_000
 NO_TIME = gettext_lazy(
     "“%s” is not a time. Enter one with a zone, such as 2026-11-26T03:00Z, or how long ago, such as 12h."
 )
-REFUSALS: dict[str, StrOrPromise] = {
+REFUSALS: dict[str, str | Promise] = {
     "idle_for": gettext_lazy("“%s” is not a duration. Enter seconds, or a number with s, m, h or d, such as 12h."),
     "created_before": NO_TIME,
     "moved_since": NO_TIME,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
@@ -14,11 +15,8 @@ from sessions_sticky.admin.filters import query_of
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import EARLIEST, LATEST, Entry, Session
 
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
-OUTCOMES: dict[str, StrOrPromise] = {
+OUTCOMES: dict[str, str | Promise] = {
     "created": pgettext_lazy("outcome", "created"),
     "hit": pgettext_lazy("outcome", "hit"),
     "spilled": pgettext_lazy("outcome", "spilled"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import register_converter
 from django.urls.converters import StringConverter
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -25,11 +26,6 @@ from sessions_sticky.jobs.runner import LEASE_SECONDS
 from sessions_sticky.jobs.worker import WATCH_SECONDS
 from sessions_sticky.queries.server_info import format_percent
 
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
-    from sessions_sticky.jobs.service import Changed
-
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
 """Interval of progress updates."""
 SILENT_SECONDS = 3
@@ -41,7 +37,7 @@ LEAST_RATE = 0.01
 
 NEEDED: dict[Kind, Needed] = {"delete": "delete", "rebind": "change"}
 """The permission to start, stop or resume each kind of operation; as in the admin API."""
-STATES: dict[State, StrOrPromise] = {
+STATES: dict[State, str | Promise] = {
     "running": gettext_lazy("Running"),
     "stopped": gettext_lazy("Stopped"),
     "done": gettext_lazy("Done"),
@@ -163,7 +159,7 @@ def _act(admin: PageAdmin, request: HttpRequest, key: str, action: Literal["stop
     job = jobs.get(key)
     if job and not admin.allows(request, NEEDED[job.kind]):
         raise PermissionDenied
-    changed: Changed | None = jobs.stop(key) if action == "stop" else jobs.resume(key)
+    changed = jobs.stop(key) if action == "stop" else jobs.resume(key)
     if changed and changed.changed:
         audit.record_progress(request, changed.job, action)
     return HttpResponseRedirect(admin.url("operation", key))

@@ -11,13 +11,11 @@ its provider serves no requests now.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from django.http import HttpRequest
 from django.urls import URLPattern
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
+from django.utils.functional import Promise
 
 
 class Panel(NamedTuple):
@@ -27,7 +25,7 @@ class Panel(NamedTuple):
     raise then.
     """
 
-    title: StrOrPromise
+    title: str | Promise
     template: str
     context: dict[str, Any]
     is_first: bool = False
@@ -43,7 +41,7 @@ class Section(NamedTuple):
     """An entry of the menu: the name and title of a page, and the required permission."""
 
     name: str
-    title: StrOrPromise
+    title: str | Promise
     needed: Needed = "view"
 
 
@@ -57,7 +55,7 @@ class Pages(NamedTuple):
 _panels: list[MakePanel] = []
 _pages: list[Pages] = []
 _notes: list[MakeNote] = []
-_links: list[tuple[StrOrPromise, str]] = []
+_links: list[tuple[str | Promise, str]] = []
 
 
 def register_panel(make: MakePanel) -> None:
@@ -70,7 +68,7 @@ def register_provider_note(make: MakeNote) -> None:
     _notes.append(make)
 
 
-def register_link(title: StrOrPromise, url_name: str) -> None:
+def register_link(title: str | Promise, url_name: str) -> None:
     """Add a link to the page of help: its title, and the name of the URL pattern."""
     _links.append((title, url_name))
 
@@ -90,7 +88,7 @@ def provider_notes(provider: str, model: str) -> list[str]:
     return [note for make in _notes if (note := make(provider, model))]
 
 
-def links() -> list[tuple[StrOrPromise, str]]:
+def links() -> list[tuple[str | Promise, str]]:
     """Return the registered links."""
     return list(_links)
 

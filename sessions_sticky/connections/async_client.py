@@ -10,8 +10,9 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django_redis.cache import RedisCache
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
@@ -23,9 +24,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on its own connection; further commands form the next one."""

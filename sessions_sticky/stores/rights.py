@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from django_redis.cache import RedisCache
 
 from sessions_sticky import keys
 from sessions_sticky.connections.cluster.client import RedisCluster
 from sessions_sticky.connections.commands import AllPrimaries, Script
 from sessions_sticky.stores.base import Store
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 RIGHTS = Script("rights")
 

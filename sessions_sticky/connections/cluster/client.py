@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django_redis.cache import RedisCache
 from redis import Connection, ConnectionPool
 from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -26,9 +27,6 @@ from sessions_sticky.connections.cluster.slot_map import (
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest, run
 from sessions_sticky.connections.url import Address, read_url
 from sessions_sticky.exceptions import SessionStoreUnavailable
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 _BEGIN: Any = None
 """The value that starts a generator."""
