@@ -12,7 +12,6 @@ from rest_framework.views import APIView
 from sessions_sticky import audit
 from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.bulk_serializers import (
-    CountSerializer,
     DeleteAllSerializer,
     OperationSerializer,
     OperationsSerializer,
@@ -44,7 +43,7 @@ class BulkView(AdminView):
         serializer = kind(data=request.data)
         serializer.is_valid(raise_exception=True)
         if serializer.validated_data["dry_run"]:
-            return Response(CountSerializer({"count": jobs.count(serializer.plan())}).data)
+            return Response({"count": jobs.count(serializer.plan())})
         job = jobs.start(serializer.plan(), actor=request.user.get_username())
         audit.record_start(request, job)
         return _answer(request, job)

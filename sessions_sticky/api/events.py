@@ -63,4 +63,4 @@ class EventsView(AdminView):
         events = self.manager.recent(after=query.get("after"), limit=query["limit"])
         found = [event for event in events if event_filter.match(event)]
         last = events[-1].position if events else query.get("after")
-        return Response({"results": RecentEventSerializer(found, many=True).data, "last": last})
+        return Response(EventsSerializer({"results": found, "last": last}).data)

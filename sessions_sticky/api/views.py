@@ -18,14 +18,7 @@ from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, 
 from sessions_sticky.api.permissions import has_permission
 from sessions_sticky.api.problems import Conflict
 from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, operation
-from sessions_sticky.api.serializers import (
-    EventSerializer,
-    RebindSerializer,
-    SessionSerializer,
-    StatsSerializer,
-    serialize_sessions,
-)
-from sessions_sticky.api.turn_serializers import TrailSerializer
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer, StatsSerializer, serialize_sessions
 from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
@@ -112,7 +105,7 @@ class HistoryView(ConversationView):
         """Show the history of a conversation and the last turns of its session, oldest first."""
         parameters(request)
         events, trail = self.manager.history(conversation_id), self.manager.trail(conversation_id)
-        return Response({"results": EventSerializer(events, many=True).data, "trail": TrailSerializer(trail).data})
+        return Response(HistorySerializer({"results": events, "trail": trail}).data)
 
 
 class TouchView(ConversationView):
