@@ -27,7 +27,7 @@ class SessionsStickyConfig(AppConfig):
 
 def watch_jobs(**kwargs: Any) -> None:
     """Start the watcher at the first request: threads do not survive a fork, and commands need none."""
-    from sessions_sticky.jobs.service import Jobs
+    from sessions_sticky.jobs.service import jobs
 
     request_started.disconnect(dispatch_uid=WATCH_JOBS)
-    Jobs().watch()
+    jobs.watch()

@@ -14,7 +14,8 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import MAX_COUNTED, Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm, ReasonForm
-from sessions_sticky.admin.selection import Chosen, jobs, target_notes
+from sessions_sticky.admin.selection import Chosen, target_notes
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.session import Session, SessionConflict
 

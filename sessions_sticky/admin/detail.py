@@ -21,11 +21,11 @@ from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import OUTCOMES, duration_formats, session_rows
 from sessions_sticky.admin.forms import MoveForm
-from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.job import KEY
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.server_info import format_percent
 from sessions_sticky.session import Session

@@ -14,9 +14,10 @@ from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import MoveForm, named
 from sessions_sticky.admin.job import recent_operations
-from sessions_sticky.admin.selection import jobs, target_notes
+from sessions_sticky.admin.selection import target_notes
 from sessions_sticky.conf import is_target
 from sessions_sticky.jobs.job import Plan
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 

@@ -19,10 +19,9 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
-from sessions_sticky.admin.registry import Needed
-from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.job import Job, Kind, State
+from sessions_sticky.jobs.job import PERMISSION, Job, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.jobs.worker import WATCH_SECONDS
 from sessions_sticky.queries.server_info import format_percent
 
@@ -35,8 +34,6 @@ SMOOTHING = 0.4
 LEAST_RATE = 0.01
 """Minimum rate, in sessions per second, for an estimate of the remaining time."""
 
-NEEDED: dict[Kind, Needed] = {"delete": "delete", "rebind": "change"}
-"""The permission to start, stop or resume each kind of operation; as in the admin API."""
 STATES: dict[State, str | Promise] = {
     "running": gettext_lazy("Running"),
     "stopped": gettext_lazy("Stopped"),
@@ -82,7 +79,7 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
         return admin.render(request, template, {"title": _("No such operation")}, status=404, section="operations")
-    may_act = admin.allows(request, NEEDED[job.kind])
+    may_act = admin.allows(request, PERMISSION[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
         context["undo"] = fields_of(undo.filters)
@@ -157,7 +154,7 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
 
 def _act(admin: PageAdmin, request: HttpRequest, key: str, action: Literal["stop", "resume"]) -> HttpResponse:
     job = jobs.get(key)
-    if job and not admin.allows(request, NEEDED[job.kind]):
+    if job and not admin.allows(request, PERMISSION[job.kind]):
         raise PermissionDenied
     changed = jobs.stop(key) if action == "stop" else jobs.resume(key)
     if changed and changed.changed:

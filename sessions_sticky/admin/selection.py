@@ -20,13 +20,11 @@ from sessions_sticky.admin.filters import (
 )
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.jobs.job import Plan
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
-
-jobs = Jobs()
 
 MAX_NOTES = 5
 """Maximum number of notes on the target of a move."""

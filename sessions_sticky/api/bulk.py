@@ -21,17 +21,13 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.schema import COUNTED, KEY, LOCATION, RUNNING, operation
-from sessions_sticky.jobs.job import Job, Kind
-from sessions_sticky.jobs.service import Changed, Jobs
+from sessions_sticky.jobs.job import PERMISSION, Job
+from sessions_sticky.jobs.service import Changed, jobs
 
 WAIT_SECONDS = 1.0
 """How long a request waits for the end of its operation."""
 
-PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
-
 STARTED = {200: COUNTED, 202: RUNNING}
-
-jobs = Jobs()
 
 
 class BulkView(AdminView):

@@ -13,7 +13,7 @@ from sessions_sticky.cli.progress import reporting
 from sessions_sticky.cli.rows import session_json
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.jobs.job import Plan
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
@@ -120,7 +120,6 @@ def _each(
 
 def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, yes: bool) -> None:
     """Change many sessions after confirmation, as an operation of this command."""
-    jobs = Jobs(sessions)
     number = jobs.count(plan)
     if not number and not plan.everything:
         hint = "" if plan.filters.conditions else "; if other programs wrote some run: sessions reindex"

@@ -16,7 +16,7 @@ from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.pages import MAX_PAGE, Page
@@ -121,7 +121,7 @@ def stats(output: Output, **_: Any) -> None:
 
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
-    found = Jobs(sessions).recent()
+    found = jobs.recent()
     output.print_json([{"operations": [rows.operation_json(job) for job in found]}])
     table = Table(output, *rows.OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
     table.add([rows.operation_row(job) for job in found])

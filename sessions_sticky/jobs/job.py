@@ -16,6 +16,8 @@ from sessions_sticky.turns import Seconds
 Kind = Literal["delete", "rebind"]
 State = Literal["running", "stopped", "done", "failed"]
 
+PERMISSION: dict[Kind, Literal["delete", "change"]] = {"delete": "delete", "rebind": "change"}
+"""The permission on sessions to start, stop or resume each kind of job."""
 KEY = re.compile(r"[0-9a-f]{32}")
 """The form of the keys of jobs."""
 MAX_REASON = 500

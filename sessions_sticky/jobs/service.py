@@ -123,3 +123,7 @@ class Jobs:
     def _records(self) -> Records:
         IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises without an index
         return Records(self._manager._store.operators)
+
+
+jobs = Jobs()
+"""The jobs of the default manager."""
