@@ -16,7 +16,7 @@ from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
 from sessions_sticky.index_entries import IndexEntries
 from sessions_sticky.recording import record_move, record_turns
-from sessions_sticky.restoration import Restoration
+from sessions_sticky.restoration import SendSignal, restore_when_lost
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -48,7 +48,7 @@ class Policy:
         store: Store,
         send: Send,
         send_signal: Callable[..., Awaitable[None]],
-        restoration: Restoration,
+        signal_in_thread: SendSignal,
         *,
         ttl_seconds: int,
         actor: str,
@@ -60,7 +60,7 @@ class Policy:
         self._actor = actor
         self._seen = store.last_seen
         self._index_entries = IndexEntries(store, send, ttl_seconds)
-        self._restoration = restoration
+        self._signal_in_thread = signal_in_thread
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -72,9 +72,7 @@ class Policy:
         if session is None:
             return None
         left_ms = await self._send(self._store.expiry(keys.session(conversation_id)))
-        if left_ms == NO_KEY:
-            return None
-        return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
+        return None if left_ms == NO_KEY else Entry.of(session, left_ms)
 
     async def create(
         self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
@@ -89,12 +87,12 @@ class Policy:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
             if former := readable(conversation_id, raw):
                 await self._index_entries.replace(former, session)
+            self._index_entries.mark(session)
         else:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
         self._seen.remember(session, asked_at, self._ttl_seconds, conf.last_seen_size)
-        self._index_entries.mark(session)
         _log("created", conversation_id)
         await self._send_signal(session_created, session=session, actor=self._actor)
         return session
@@ -147,7 +145,7 @@ class Policy:
         if is_restored:
             metrics.restored()
         if outcome is not Outcome.DEGRADED:
-            await self._restoration.restore_when_lost(asked_at, is_missing=is_restored)
+            await restore_when_lost(self._store, self._send, self._signal_in_thread, asked_at, is_missing=is_restored)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)

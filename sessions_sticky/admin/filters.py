@@ -105,7 +105,7 @@ def query_of(filters: Filters, **more: str) -> str:
     return f"?{urlencode(fields, errors='replace')}" if fields else ""
 
 
-def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
+def names_in_use(filters: Filters = ANY) -> dict[str, Any]:
     """Return the providers and models with sessions, those of the filters, and the configured providers."""
     try:
         routes = [route for route in sessions.stats().routes if route.sessions]

@@ -12,7 +12,7 @@ from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.pages import Cursor
-from sessions_sticky.session import Session, readable
+from sessions_sticky.session import Entry, Session, readable
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import Event, last_events, last_move
@@ -41,6 +41,11 @@ class Row(NamedTuple):
     raw: bytes
     left_ms: int
     move: Event | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The session as an operator sees it."""
+        return Entry.of(self.session, self.left_ms)
 
 
 class IndexEntry(NamedTuple):

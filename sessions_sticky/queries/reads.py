@@ -50,7 +50,7 @@ class Reads:
                 break
             more, at = self._reader.step(at, limit - len(rows))
             rows += more
-        return Page([entry_of(row) for row in rows], None if at is None else str(at))
+        return Page([row.entry for row in rows], None if at is None else str(at))
 
     def scan(self, filters: Filters) -> Iterator[Entry]:
         """Yield every matching session once."""
@@ -59,7 +59,7 @@ class Reads:
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
-                    yield entry_of(row)
+                    yield row.entry
 
     def count(self, filters: Filters) -> int:
         """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
@@ -149,11 +149,6 @@ def _check_history(store: Store) -> None:
     require_index(store, "keep a history")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
-
-
-def entry_of(row: Row) -> Entry:
-    """Return a session with the idle time left, in seconds, rounded up."""
-    return Entry(row.session, None if row.left_ms < 0 else -(-row.left_ms // 1000))
 
 
 def _by_route(counters: list[list[Any]]) -> Counter[tuple[str, str]]:

@@ -14,7 +14,7 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
 from sessions_sticky.queries.pages import Page
-from sessions_sticky.queries.reads import Reads, entry_of
+from sessions_sticky.queries.reads import Reads
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -68,7 +68,7 @@ class Search:
             return self._containing(position, limit) if position else self._reads.page(owned, cursor, limit)
         _now, (exact,) = self._reader.read([text.encode()])
         if exact is not None:
-            return Page([entry_of(exact)], None)
+            return Page([exact.entry], None)
         page = self._reads.page(owned, None, limit)
         return page if page.entries else self._containing(SearchCursor(text), limit)
 
@@ -91,12 +91,12 @@ class Search:
             following = replies[0][0].decode() if replies[0] else "0"
             if len(taken) < len(new):
                 position = position._replace(member=taken[-1].conversation_id)
-                return Page([entry_of(row) for row in rows], str(position))
+                return Page([row.entry for row in rows], str(position))
             position = SearchCursor(position.text, following)
             if following == "0":
-                return Page([entry_of(row) for row in rows], None)
+                return Page([row.entry for row in rows], None)
             if len(rows) == limit or time.monotonic() >= until:
-                return Page([entry_of(row) for row in rows], str(position))
+                return Page([row.entry for row in rows], str(position))
 
 
 def pattern(text: str) -> bytes:

@@ -29,7 +29,6 @@ from sessions_sticky.management.commands.sessions import Command as SessionsComm
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
 from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Doctor
-from sessions_sticky.restoration import Restoration
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
@@ -62,8 +61,7 @@ def policy(*replies):
     async def send_signal(signal, **arguments):
         pass
 
-    restoration = Restoration(sessions._store, send, Mock())
-    return Policy(sessions._store, send, send_signal, restoration, ttl_seconds=3_600, actor="gateway")
+    return Policy(sessions._store, send, send_signal, Mock(), ttl_seconds=3_600, actor="gateway")
 
 
 def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):
