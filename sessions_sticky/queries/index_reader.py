@@ -120,12 +120,12 @@ class IndexReader:
         """Return ZSETs that contain all matches: of owner and route the smaller one."""
         if not filters.is_encodable:
             return []  # no session matches
-        if filters.owner is None:
-            return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
+        if not filters.has_route:
+            return [keys.index_all() if filters.owner is None else keys.owner(filters.owner)]
+        routes = self._route_zsets(filters)
+        if filters.owner is None or not routes:
+            return routes
         owner = keys.owner(filters.owner)
-        routes = self._route_zsets(filters) if filters.has_route else []
-        if not filters.has_route or not routes:
-            return [] if filters.has_route else [owner]
         sizes = self._store.send(Batch([Command(("ZCARD", key)) for key in (owner, *routes)]))
         own, *others = [size or 0 for size in sizes]
         return [owner] if own <= sum(others) else routes
