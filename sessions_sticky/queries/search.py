@@ -78,7 +78,8 @@ class Search:
         A step is sorted, so that one that does not fit continues after its last member on the next page.
         """
         rows: list[Row] = []
-        patterns = [pattern(text) for text in (position.text, _sha256(position.text))]
+        hashed = hashlib.sha256(position.text.encode()).hexdigest()  # replaces observed ids that are long or invalid
+        patterns = [pattern(position.text), pattern(hashed)]
         until = time.monotonic() + MAX_SECONDS
         while True:
             steps = [index.scan_zset(keys.index_all(), position.scan.encode(), SCAN_COUNT, each) for each in patterns]
@@ -103,8 +104,3 @@ def pattern(text: str) -> bytes:
     r"""Return the glob of `MATCH` for ids that contain a text: `*`, `?`, `[`, `]`, `^` and `\` are literal."""
     escaped = "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text)
     return f"*{escaped}*".encode()
-
-
-def _sha256(text: str) -> str:
-    """Return the replacement of an observed id that is too long or invalid."""
-    return hashlib.sha256(text.encode()).hexdigest()
