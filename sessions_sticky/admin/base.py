@@ -99,7 +99,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def _sections(self, request: HttpRequest, parent: str) -> list[dict[str, Any]]:
         """Return the menu; `current` is "page" for the entry of this page, otherwise "true" for that of its parent."""
-        menu = (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
+        menu = (*self.menu, *(pages.section for pages in registry.pages), *self.end_of_menu)
         by_url = {self.url(each.name): each for each in menu if self.allows(request, each.needed)}
         here = request.path if request.path in by_url else self.url(parent)
         current = "page" if here == request.path else "true"

@@ -13,10 +13,7 @@ from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky import audit, keys
-from sessions_sticky.admin import (
-    converters,  # noqa: F401  # the converter `quoted_id`
-    registry,
-)
+from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import OUTCOMES, duration_formats, session_rows

@@ -9,8 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import register_converter
-from django.urls.converters import StringConverter
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -40,15 +38,6 @@ STATES: dict[State, str | Promise] = {
     "done": gettext_lazy("Done"),
     "failed": gettext_lazy("Failed"),
 }
-
-
-class JobKey(StringConverter):
-    """Matches keys of operations, which differ from all page names."""
-
-    regex = "[0-9a-f]{32}"
-
-
-register_converter(JobKey, "job_key")
 
 
 class Mark(NamedTuple):

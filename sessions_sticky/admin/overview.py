@@ -103,13 +103,14 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Show the overview; with `?fragment` return only its parts, with `?fragment=recent` those that change quickly."""
     template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
     is_whole = request.GET.get("fragment") != "recent"
+    panels = [make(request) for make in registry.panels]
     context = {
         "title": _("Overview"),
         "refresh_seconds": REFRESH_SECONDS,
         "whole_every": WHOLE_EVERY,
         "now": timezone.now(),
         "is_whole": is_whole,
-        "panels": [each for each in registry.panels(request) if is_whole or each.is_first],
+        "panels": [each for each in panels if is_whole or each.is_first],
     }
     try:
         figures = {**_recent(), **(_figures() if is_whole else {})}
