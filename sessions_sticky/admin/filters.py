@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -61,9 +60,9 @@ def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
     """Return filters with the conditions of the query. Raises `InvalidCondition`."""
     parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
-        "created_before": _instant,
+        "created_before": parse_time,
         "moved_from": str,
-        "moved_since": _instant,
+        "moved_since": parse_time,
         "operation": _operation_key,
     }
     found: dict[str, Any] = {}
@@ -80,10 +79,6 @@ def condition_fields(filters: Filters) -> dict[str, str]:
     """Return the fields that `conditions_in` reads as the conditions of these filters."""
     shown = {"idle_for": "{:.0f}s".format, "created_before": format_instant, "moved_since": format_instant}
     return {name: shown.get(name, str)(value) for name, value in filters.conditions.items()}
-
-
-def _instant(text: str) -> float:
-    return parse_time(text, time.time())
 
 
 def _operation_key(text: str) -> str:

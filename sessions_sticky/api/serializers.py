@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, get_args
 
 from django.core.validators import RegexValidator
@@ -17,7 +17,7 @@ from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
-from sessions_sticky.queries.times import format_any
+from sessions_sticky.queries.times import format_any, format_datetime
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
 
@@ -170,7 +170,7 @@ class InstantField(serializers.DateTimeField):
 
     def to_representation(self, value: datetime) -> str:
         """Return it in ISO 8601, with a `Z`."""
-        return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+        return format_datetime(value, "milliseconds")
 
 
 @extend_schema_serializer(component_name="StickySessionEvent")

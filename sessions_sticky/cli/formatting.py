@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.times import format_any, format_instant
+from sessions_sticky.queries.times import format_any, format_datetime, format_instant
 from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
 
@@ -52,7 +52,7 @@ def describe_totals(totals: TurnTotals) -> str:
 def describe_spill_over(spill_over: SpillOver) -> str:
     """Return a spill-over as a sentence."""
     provider, bound, first, last, turns, reason = spill_over
-    times = " to ".join(format_instant(at.timestamp()) for at in dict.fromkeys((first, last)))
+    times = " to ".join(map(format_datetime, dict.fromkeys((first, last))))
     why = f" ({reason})" if reason else ""
     return escape(f"{pluralize(turns, 'turn')} answered by {provider} instead of {bound}{why}: {times}")
 

@@ -19,7 +19,7 @@ from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.pages import MAX_PAGE, Page
+from sessions_sticky.queries.pages import MAX_PAGE, Page, entry_json
 from sessions_sticky.queries.query import SessionQuery
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event, EventFilter
@@ -46,7 +46,7 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
         entries = iter(query)
         while batch := list(islice(entries, MAX_PAGE)):
             table.add([rows.session_row(entry) for entry in batch])
-            output.print_json(map(rows.entry_json, batch))
+            output.print_json(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
@@ -54,7 +54,7 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
         table.add([rows.session_row(entry) for entry in page.entries])
         found += page.entries
         more = page.next_cursor is not None
-    output.print_json([{"sessions": list(map(rows.entry_json, found)), "more": more}])
+    output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
     if more and not output.as_json:
         output.print_err(f"Only the first {limit:,} are shown; use --limit N or --all for more")
 
@@ -72,7 +72,7 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     output.print_json(
         [
             {
-                "session": entry and rows.entry_json(entry),
+                "session": entry and entry_json(entry),
                 "identity": stored._asdict(),
                 "trail": msgspec.to_builtins(trail),
                 "history": history,
