@@ -18,7 +18,7 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.queries.pages import Cursor, HourStats, Page, RouteStats, Stats
 from sessions_sticky.session import Entry, readable
-from sessions_sticky.stores import created_counts, index
+from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import (
     Event,
@@ -70,9 +70,11 @@ class Reads:
     def stats(self) -> Stats:
         """Count by route."""
         living = self._route_counts()
-        created = self._store.send(created_counts.created())
-        minutes = created_counts.MINUTE_COUNTS
-        in_hour, in_day = _by_route(created[:minutes]), _by_route(created[minutes:])
+        now = int(time.time())
+        minutes = [keys.created("minute", now // 60 - ago) for ago in range(-1, 60)]  # -1: clocks differ
+        hours = [keys.created("hour", now // 3600 - ago) for ago in range(-1, 24)]
+        created = self._read_counters([*minutes, *hours])
+        in_hour, in_day = _by_route(created[: len(minutes)]), _by_route(created[len(minutes) :])
         rows = [
             RouteStats(*route, living.get(route, 0), in_hour[route], in_day[route])
             for route in sorted({*living, *in_hour, *in_day})
@@ -96,11 +98,15 @@ class Reads:
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600
-        hours = self._store.send(created_counts.created_per_hour(hour))
+        hours = self._read_counters([keys.created("hour", hour - ago) for ago in range(24)])
         return [
             HourStats(datetime.fromtimestamp((hour - ago) * 3600, UTC), sum(_by_route([counted]).values()))
             for ago, counted in reversed(list(enumerate(hours)))
         ]
+
+    def _read_counters(self, names: list[str]) -> list[Any]:
+        """Read HASHes as lists of route name, number, route name, number ..."""
+        return self._store.send(Batch([Command(("HGETALL", name)) for name in names]))
 
     def _route_counts(self) -> dict[tuple[str, str], int]:
         routes = self._reader.routes()
