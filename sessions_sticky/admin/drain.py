@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.translation import gettext_lazy as _
 
 from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
-from sessions_sticky.admin.forms import MoveForm, named
+from sessions_sticky.admin.forms import KEEP_MODEL, MoveForm, named
 from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.admin.selection import target_notes
 from sessions_sticky.conf import is_target
@@ -29,19 +28,13 @@ class MoveAllForm(MoveForm):
     """The provider whose sessions move, the target and the reason."""
 
     prefix = None  # type: ignore[assignment]  # its page has no other fields
-    from_provider = named(gettext_lazy("Move from provider"), "sticky-providers")
+    from_provider = named(_("Move from provider"), "sticky-providers")
     from_model = named(
-        gettext_lazy("Only this model"),
-        "sticky-models",
-        required=False,
-        help_text=gettext_lazy("Leave empty for all models."),
+        _("Only this model"), "sticky-models", required=False, help_text=_("Leave empty for all models.")
     )
+    provider = named(_("Move to provider"), "sticky-providers")
+    model = named(_("Move to model"), "sticky-models", required=False, help_text=KEEP_MODEL)
     field_order = ["from_provider", "from_model", "provider", "model", "reason"]
-
-    def __init__(self, data: QueryDict | None = None, *, from_provider: str = "") -> None:
-        super().__init__(data)
-        self.initial = {"from_provider": from_provider}
-        self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
 
     def clean(self) -> dict[str, Any]:
         """Refuse a move to the same provider and model."""
@@ -65,7 +58,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return _start(admin, request)
     if "provider" in request.GET:
         return _show(admin, request, MoveAllForm(request.GET))
-    return _show(admin, request, MoveAllForm(from_provider=request.GET.get("from_provider", "")))
+    return _show(admin, request, MoveAllForm(initial={"from_provider": request.GET.get("from_provider", "")}))
 
 
 @page("view")
