@@ -53,7 +53,8 @@ class SessionsView(AdminView):
         try:
             session = self.manager.create(conversation_id, **proposal)
         except SessionConflict as exc:
-            raise _already_bound(request, conversation_id) from exc
+            detail = f"Conversation {conversation_id!r} is already bound."
+            raise _conflict(request, detail, detail, sessions.inspect(conversation_id)) from exc
         audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
         entry = Entry(session, self.manager.ttl_seconds)
         location = session_path(session.id, sessions_path(request))
@@ -173,11 +174,6 @@ def _session_or_no_content(request: Request, entry: Entry) -> Response:
 
 def _serialize(request: Request, entry: Entry) -> Any:
     return SessionSerializer(entry, context={"request": request}).data
-
-
-def _already_bound(request: Request, conversation_id: str) -> Conflict:
-    detail = f"Conversation {conversation_id!r} is already bound."
-    return _conflict(request, detail, detail, sessions.inspect(conversation_id))
 
 
 def _rebound_elsewhere(request: Request, conversation_id: str, current: Entry | None) -> Conflict:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from itertools import count
 from typing import Any, NoReturn
@@ -60,11 +60,9 @@ _numbers = count(1)
 substitute.TEST_LOCATIONS.append(MEMORY["LOCATION"])
 
 
-@contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> AbstractContextManager[None]:
     """Store sessions in memory while the block runs, initially none, and clear them afterwards."""
-    with _kept_in(MEMORY):
-        yield
+    return _kept_in(MEMORY)
 
 
 def isolate_process() -> None:
