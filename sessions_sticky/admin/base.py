@@ -26,6 +26,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin import registry
@@ -83,6 +84,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "sections": self._sections(request, section),
+            "timezone": get_current_timezone_name(),
             "may_change": self.allows(request, "change"),
             "may_delete": self.allows(request, "delete"),
         }

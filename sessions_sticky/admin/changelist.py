@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.base import PageAdmin, page
@@ -80,7 +79,6 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "next_query": (
             _page_query(filters, position.following(listed.next_cursor, len(entries))) if listed.next_cursor else None
         ),
-        "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "list.html", context)
 
@@ -107,7 +105,6 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "rows": session_rows(entries, sessions.ttl_seconds),
         "first_url": _search_url(admin, stripped) if cursor else None,
         "next_url": _search_url(admin, stripped, cursor=page.next_cursor) if page.next_cursor else None,
-        "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "search_results.html", context)
 

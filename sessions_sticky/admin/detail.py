@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.functional import Promise
-from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky import audit, keys
@@ -67,7 +66,6 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
         "form": MoveForm(),
         **names_in_use(),
         "quoted_id": quote(conversation_id),
-        "timezone": get_current_timezone_name(),
         **_history(conversation_id),
     }
     return admin.render(request, "detail.html", context, status=200 if shown else 404)
