@@ -16,7 +16,6 @@ from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Progress
-from sessions_sticky.queries.index_reader import IndexReader
 from sessions_sticky.queries.move_cost import MoveCost, move_cost
 
 POLL_SECONDS = 0.02
@@ -121,7 +120,6 @@ class Jobs:
 
     @property
     def _records(self) -> Records:
-        IndexReader(self._manager._store, self._manager.ttl_seconds)  # raises without an index
         return Records(self._manager._store.operators)
 
 

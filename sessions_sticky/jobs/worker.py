@@ -14,7 +14,6 @@ from sessions_sticky.jobs.job import Job
 from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.queries.index_reader import IndexReader
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -78,9 +77,7 @@ class Worker:
 
     def _waiting(self) -> list[JobRunner]:
         """Return the jobs without a worker, the first begun first."""
-        store = self._manager._store.operators
-        IndexReader(store, self._manager.ttl_seconds)  # raises where there is no index
-        found = Records(store).recent()
+        found = Records(self._manager._store.operators).recent()
         waiting = [each.job for each in reversed(found) if each.job.state == "running" and not each.is_leased]
         return [JobRunner(self._manager, job) for job in waiting]
 

@@ -61,13 +61,18 @@ class IndexEntry(NamedTuple):
         return self.member.decode(errors="replace")
 
 
+def check_index(store: Store) -> None:
+    """Raise `SessionNotSupported` unless there is an index in a store."""
+    require_index(store, "list sessions")
+    if not conf.index:
+        raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
+
+
 class IndexReader:
     """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
-        require_index(store, "list sessions")
-        if not conf.index:
-            raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
+        check_index(store)
         self._store = store
         self._ttl_seconds = ttl_seconds
 
