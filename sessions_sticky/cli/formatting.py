@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.server_info import Finding
 from sessions_sticky.queries.times import format_any, format_datetime, format_instant
 from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
@@ -55,6 +56,15 @@ def describe_spill_over(spill_over: SpillOver) -> str:
     times = " to ".join(map(format_datetime, dict.fromkeys((first, last))))
     why = f" ({reason})" if reason else ""
     return escape(f"{pluralize(turns, 'turn')} answered by {provider} instead of {bound}{why}: {times}")
+
+
+def describe_finding(finding: Finding) -> str:
+    """Return a finding of the doctor and its hint as sentences."""
+    message = f"{finding.subject}: {finding.message}".rstrip(".")
+    if not finding.hint:
+        return escape(message)
+    stop = "" if message.endswith(("?", "!")) else "."
+    return escape(f"{message}{stop} {finding.hint.rstrip('.')}")
 
 
 def pluralize(number: int, noun: str = "conversation") -> str:
