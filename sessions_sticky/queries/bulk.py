@@ -23,7 +23,7 @@ from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Event, PlannedChange, bulk_event
+from sessions_sticky.stores.history import Event, bulk_event
 from sessions_sticky.stores.usage import add_commands, move_sums
 from sessions_sticky.turns import DEFAULT_CACHE_SECONDS
 
@@ -156,12 +156,15 @@ class Bulk:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
-        change = PlannedChange("deleted", None, None, "", self._actor, self._recorded.operation)
-        if move is not None:
-            moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
-            change = PlannedChange("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
+        provider, model = filters.provider, filters.model
+        fields: dict[str, Any] = {"actor": self._actor, "sessions": number, "operation": self._recorded.operation}
+        if move is None:
+            event = bulk_event("deleted", reason="", provider=provider or "", model=model or "", **fields)
+        else:
+            fields |= {"from_provider": provider, "from_model": model, "reason": move.reason}
+            event = bulk_event("rebound", provider=move.provider or "", model=move.model or model or "", **fields)
         try:
-            self._store.send(bulk_event(change, filters.provider, filters.model, number))
+            self._store.send(event)
         except SessionStoreUnavailable as exc:
             logger.warning("bulk operation is not among the recent events: %s", exc)
 
