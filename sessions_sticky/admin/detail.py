@@ -50,7 +50,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     with suppress(SessionNotSupported):
         if entry is None and KEY.fullmatch(conversation_id) and jobs.get(conversation_id):
             return HttpResponseRedirect(admin.url("operation", conversation_id))  # Django's recent actions link here
-    shown = session_rows([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
+    shown = session_rows([entry], admin.session_url)[0] if entry else None
     context = {
         "title": _("Session") if shown else _("No session for this conversation"),
         "conversation_id": conversation_id,

@@ -8,11 +8,10 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext_lazy as _
 
-from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.forms import KEEP_MODEL, MoveForm, named
-from sessions_sticky.admin.job import recent_operations
+from sessions_sticky.admin.job import recent_operations, start
 from sessions_sticky.admin.selection import target_notes
 from sessions_sticky.conf import is_target
 from sessions_sticky.jobs.job import Plan
@@ -73,9 +72,7 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = MoveAllForm(request.POST)
     if not form.is_valid():
         return _show(admin, request, form)
-    job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_start(request, job)
-    return HttpResponseRedirect(admin.url("operation", job.key))
+    return start(admin, request, form.plan)
 
 
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:

@@ -17,7 +17,7 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
-from sessions_sticky.jobs.job import PERMISSION, Job, State
+from sessions_sticky.jobs.job import PERMISSION, Job, Plan, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
 from sessions_sticky.jobs.service import jobs
 from sessions_sticky.jobs.worker import WATCH_SECONDS
@@ -59,6 +59,13 @@ class Mark(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.done}_{self.at:.3f}_{self.rate:.3f}"
+
+
+def start(admin: PageAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
+    """Start an operation and redirect to its page."""
+    job = jobs.start(plan, actor=request.user.get_username())
+    audit.record_start(request, job)
+    return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 
 @page("view")
