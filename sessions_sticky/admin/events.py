@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.filters import InvalidCondition, conditions_in, names_in_use
+from sessions_sticky.admin.filters import conditions_in, names_in_use
 from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
@@ -26,7 +26,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     wanted = EventFilter(*(query.get(name, "").strip() or None for name in EventFilter._fields))
     try:
         since = conditions_in(query).moved_since
-    except InvalidCondition as exc:
+    except ValueError as exc:
         since, error = None, str(exc)
     after = None if since is None else f"{int(since * 1000)}-0"
     read = [] if error else sessions.recent(after=after, limit=MAX_PAGE)

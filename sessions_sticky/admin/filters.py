@@ -36,10 +36,6 @@ REFUSALS: dict[str, str | Promise] = {
 """The messages for values that `conditions_in` cannot parse."""
 
 
-class InvalidCondition(ValueError):
-    """A value that a field does not allow; the message is for users, and does not name the field."""
-
-
 class Count(NamedTuple):
     """A number of sessions; an upper bound unless `exact`."""
 
@@ -57,7 +53,7 @@ def filters_in(query: QueryDict) -> Filters:
 
 
 def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
-    """Return filters with the conditions of the query. Raises `InvalidCondition`."""
+    """Return filters with the conditions of the query. Raises `ValueError` for users, which does not name the field."""
     parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
         "created_before": parse_time,
@@ -71,7 +67,7 @@ def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
             try:
                 found[name] = read(text)
             except ValueError as exc:
-                raise InvalidCondition(str(REFUSALS[name]) % text) from exc
+                raise ValueError(str(REFUSALS[name]) % text) from exc
     return filters._replace(**found)
 
 

@@ -13,10 +13,8 @@ from sessions_sticky.admin.filters import conditions_in
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from sessions_sticky.setting_values import similar_name
-
-MAX_NAME_LENGTH = 256
-MAX_REASON_LENGTH = 500
 
 no_control_characters = RegexValidator(r"\A[^\x00-\x1f\x7f-\x9f]*\Z", _("Control characters are not allowed."))
 

@@ -10,7 +10,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky.api.serializers import (
-    MAX_LENGTH,
     TEXT,
     NamedChoiceField,
     TextField,
@@ -21,7 +20,7 @@ from sessions_sticky.api.serializers import (
 from sessions_sticky.api.url_ids import sessions_path
 from sessions_sticky.jobs.job import Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH, Filters
 from sessions_sticky.queries.times import format_any
 from sessions_sticky.session import LATEST
 
@@ -41,7 +40,9 @@ def _seconds(help_text: str) -> serializers.FloatField:
 
 
 def _name(help_text: str, validators: Sequence[Any] = (not_blank,)) -> TextField:
-    return TextField(required=False, allow_null=True, max_length=MAX_LENGTH, validators=validators, help_text=help_text)
+    return TextField(
+        required=False, allow_null=True, max_length=MAX_NAME_LENGTH, validators=validators, help_text=help_text
+    )
 
 
 @extend_schema_serializer(component_name="StickySessionDeleteAll")
@@ -54,7 +55,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         allow_blank=True,
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         help_text="Only sessions of this owner; empty for sessions without an owner.",
     )
     idle_for = _seconds("Only sessions that were not used for so many seconds; never those found by content.")
@@ -111,7 +112,7 @@ class RebindAllSerializer(DeleteAllSerializer):
         help_text="True instead of a target: each session returns to where its last move came from. Needs moved_from,"
         " moved_since or operation.",
     )
-    reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
+    reason = TextField(max_length=MAX_REASON_LENGTH, validators=TEXT, help_text="Reason, stored in the history.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require either a target or `back`."""

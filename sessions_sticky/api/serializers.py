@@ -17,12 +17,10 @@ from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from sessions_sticky.queries.times import format_any, format_datetime
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
-
-MAX_LENGTH = 256
-"""Maximum length of names and owners, in characters; the stored format has no limit."""
 
 not_blank = RegexValidator(r"\S", "This field may not be blank.", code="blank")
 no_control_characters = RegexValidator(
@@ -82,13 +80,13 @@ class SessionSerializer(serializers.Serializer[Any]):
         help_text=f"Conversation id: 1 to {keys.MAX_CONVERSATION_ID_LENGTH} characters, no control characters.",
     )
     provider = TextField(
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         validators=[*TEXT, valid_target],
         help_text="Provider that serves the conversation.",
     )
-    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
+    model = TextField(max_length=MAX_NAME_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
     owner = TextField(
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         allow_blank=True,
         validators=[no_control_characters],
         help_text="Owner of the conversation; may be blank.",
@@ -123,9 +121,9 @@ class SessionSerializer(serializers.Serializer[Any]):
 class RebindSerializer(serializers.Serializer[Any]):
     """The target of a move."""
 
-    provider = TextField(max_length=MAX_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
-    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model to move to.")
-    reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
+    provider = TextField(max_length=MAX_NAME_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
+    model = TextField(max_length=MAX_NAME_LENGTH, validators=TEXT, help_text="Model to move to.")
+    reason = TextField(max_length=MAX_REASON_LENGTH, validators=TEXT, help_text="Reason, stored in the history.")
     from_provider = TextField(
         required=False,
         allow_blank=True,

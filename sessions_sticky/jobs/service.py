@@ -15,7 +15,7 @@ from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.runner import JobRunner, remaining
 from sessions_sticky.jobs.worker import Worker, worker_of
 from sessions_sticky.manager import SessionManager, sessions
-from sessions_sticky.queries.bulk import Progress
+from sessions_sticky.queries.index_reader import Progress
 from sessions_sticky.queries.move_cost import MoveCost, move_cost
 
 POLL_SECONDS = 0.02

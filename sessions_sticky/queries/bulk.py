@@ -18,7 +18,7 @@ from sessions_sticky.conf import check_target, conf, is_target
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.index_reader import IndexReader, Row
+from sessions_sticky.queries.index_reader import IndexReader, Progress, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
@@ -34,9 +34,6 @@ MAX_PASSES = 10
 
 COLD_SECONDS = DEFAULT_CACHE_SECONDS
 """Sessions idle for at least this long probably have no warm prompt cache, and are moved first."""
-
-Progress = Callable[[int, int], object]
-"""Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""
 
 
 class Move(NamedTuple):

@@ -22,7 +22,7 @@ from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries import server_info
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.server_info import Finding, Level, format_number, make_finding
-from sessions_sticky.session import Session
+from sessions_sticky.session import Session, session_of
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -214,7 +214,6 @@ def _is_refused(exc: SessionStoreUnavailable) -> bool:
 def _session(member: bytes, raw: bytes) -> Session | None:
     """Decode a session without logging unreadable values."""
     try:
-        session = Session.from_json(raw)
+        return session_of(member.decode(errors="replace"), raw)
     except InvalidSession:
         return None
-    return session if session.id.encode() == member else None

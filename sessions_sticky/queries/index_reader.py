@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -23,6 +23,9 @@ BATCH_SIZE = 500
 
 MAX_ZSETS = 100
 """ZSETs of one step: a client may use any number of model names, each of which makes a route."""
+
+Progress = Callable[[int, int], object]
+"""Called after each batch with the number of sessions or keys done so far and the number expected; to stop, raise."""
 
 
 def batched(zsets: list[str], size: int) -> Iterator[list[str]]:

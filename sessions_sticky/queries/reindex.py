@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
-from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, read_entries
+from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, Progress, read_entries
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
-
-Progress = Callable[[int, int], object]
-"""Called after each step with the number of keys read so far and the number expected; to stop, raise."""
 
 
 class Reindex:
