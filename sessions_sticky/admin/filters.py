@@ -53,7 +53,7 @@ def filters_in(query: QueryDict) -> Filters:
 
 
 def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
-    """Return filters with the conditions of the query. Raises `ValueError` for users, which does not name the field."""
+    """Return filters with the conditions of the query. Raises `ValueError` with a message for users."""
     parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
         "created_before": parse_time,
