@@ -19,8 +19,7 @@ from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
 from sessions_sticky.jobs.job import PERMISSION, Job, Plan, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
-from sessions_sticky.jobs.service import jobs
-from sessions_sticky.jobs.worker import WATCH_SECONDS
+from sessions_sticky.jobs.service import WATCH_SECONDS, jobs
 from sessions_sticky.queries.server_info import format_percent
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
