@@ -10,11 +10,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from sessions_sticky import keys, metrics
+from sessions_sticky import index_entries, keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
-from sessions_sticky.index_entries import IndexEntries
 from sessions_sticky.recording import record_move, record_turns
 from sessions_sticky.restoration import SendSignal, restore_when_lost
 from sessions_sticky.session import (
@@ -59,7 +58,6 @@ class Policy:
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._seen = store.last_seen
-        self._index_entries = IndexEntries(store, send, ttl_seconds)
         self._signal_in_thread = signal_in_thread
 
     async def get(self, conversation_id: str) -> Session | None:
@@ -86,8 +84,8 @@ class Policy:
         if replace:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
             if former := readable(conversation_id, raw):
-                await self._index_entries.replace(former, session)
-            self._index_entries.mark(session)
+                await index_entries.replace(self._store, self._send, self._ttl_seconds, former, session)
+            index_entries.mark(self._store, session)
         else:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
@@ -103,7 +101,7 @@ class Policy:
         raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
         session = readable(conversation_id, raw)
         if session is not None:
-            await self._index_entries.refresh_when_due(session, raw)
+            await index_entries.refresh_when_due(self._store, self._send, self._ttl_seconds, session, raw=raw)
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
@@ -141,7 +139,7 @@ class Policy:
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
-            await self._index_entries.refresh_when_due(bound, raw, remembered)
+            await index_entries.refresh_when_due(self._store, self._send, ttl, bound, raw=raw, before=remembered)
         if is_restored:
             metrics.restored()
         if outcome is not Outcome.DEGRADED:
@@ -235,7 +233,7 @@ class Policy:
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             found = await self._send(request)
             if found is None:
-                self._index_entries.mark(proposal)
+                index_entries.mark(self._store, proposal)
                 return proposal, True
             if winner := readable(proposal.id, found):
                 return winner, False
