@@ -12,7 +12,7 @@ from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import standalone
-from sessions_sticky.connections.async_client import AsyncRedis, pool_for_node
+from sessions_sticky.connections.async_client import AsyncRedis, new_pool
 from sessions_sticky.connections.breaker import Breaker
 from sessions_sticky.connections.cluster.connection_factory import ClusterConnectionFactory
 from sessions_sticky.connections.cluster.slot_map import (
@@ -129,7 +129,7 @@ class _Node:
         factory = cache.client.connection_factory
         params = standalone.params_with_timeout(factory, url, reply_seconds)
         self._pool = ConnectionPool.from_url(**params, **factory.pool_cls_kwargs)
-        self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
+        self._async_client = AsyncRedis(lambda: new_pool(factory, url))
         self._breaker = Breaker(measured=reply_seconds is None)
 
     def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:
