@@ -89,10 +89,9 @@ class Chosen(NamedTuple):
         """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)
-        if self.filters.conditions:
-            return Count(jobs.count(self.plan(move)), exact=True)
-        counted = count_of(self.filters)  # not exact if counting would take long
-        return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
+        if not self.filters.conditions and not (counted := count_of(self.filters)).exact:
+            return counted  # an exact one would take long
+        return Count(jobs.count(self.plan(move)), exact=True)
 
 
 def target_notes(filters: Filters, move: Move) -> list[str]:
