@@ -31,7 +31,7 @@ from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.outages import record_forever
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
@@ -84,21 +84,21 @@ class GatewayHandler(ASGIHandler):
         await receive()
         log_exposed_files()
         Jobs().watch()
-        health, providers = routing.health, provider_file.providers
+        health, providers = process.health, provider_file.providers
         forever = [
             keys.refresh_forever(),
             quotas.exchange_forever(),
             share_forever(health, providers),
             probe_forever(health, providers),
-            export_forever(health, routing.load, providers),
+            export_forever(health, process.load, providers),
             export_store_forever(),
             follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
             record_forever(health),
-            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, routing.forget),
+            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, process.forget),
             metrics.count_tasks_forever(),
             recorder.flush_forever(),
-            watch_forever(routing.warmth, health),
-            routing.load.count_workers_forever(metrics.count_workers),
+            watch_forever(process.warmth, health),
+            process.load.count_workers_forever(metrics.count_workers),
         ]
         background = [asyncio.create_task(each) for each in forever]
         resolve("/healthz")  # imports all views, which takes 0.3 s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from django.core.cache import cache
@@ -11,8 +12,7 @@ from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.responses import RESPONSES as API
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import objects
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import objects, process
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import sessions
 from tests.gateway.asgi import OTHER_KEY, ask
@@ -127,7 +127,7 @@ async def test_known_response_is_answered_503_until_its_provider_is_back(account
             assert 1 <= int(answer.headers["retry-after"]) <= gateway.SENTINEL_COOLDOWN_SECONDS
     finally:
         upstream.start()
-    monkeypatch.setattr(routing, "health", Health(gateway.SENTINEL_COOLDOWN_SECONDS, providers))
+    monkeypatch.setattr(process, "health", Health(gateway.SENTINEL_COOLDOWN_SECONDS, providers))
     assert (await respond("and now?", previous_response_id=first.json["id"])).status == 200
 
 
@@ -262,7 +262,7 @@ async def test_store_that_is_down_keeps_no_history_from_its_bound_provider(accou
 
 async def test_answer_does_not_wait_for_a_store_that_does_not_answer(accounts, monkeypatch):
     monkeypatch.setattr(objects, "STORE_SECONDS", 0.05)
-    monkeypatch.setattr(objects, "_write", lambda *_: objects._threads and __import__("time").sleep(0.5))
+    monkeypatch.setattr(objects, "_write", lambda *_: time.sleep(0.5))
     assert (await respond("hello")).status == 200
 
 

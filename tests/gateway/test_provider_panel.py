@@ -32,7 +32,7 @@ from sentinel_project.gateway.providers.slots import (
     model_slot,
 )
 from sentinel_project.gateway.recent import MINUTES, Recent
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import Attempt, Turn, Usage, cache_config, sessions
 from sessions_sticky.queries.server_info import Level
 from tests.servers import start_server
@@ -55,7 +55,7 @@ def health(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Health:
     """What this process knows: nothing yet. One provider is configured."""
     settings.SENTINEL_PROVIDERS = (NORTH,)
     fresh = Health(30, providers)
-    monkeypatch.setattr(routing, "health", fresh)
+    monkeypatch.setattr(process, "health", fresh)
     return fresh
 
 
