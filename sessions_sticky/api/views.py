@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -19,7 +17,7 @@ from sessions_sticky.api.permissions import has_permission
 from sessions_sticky.api.problems import Conflict
 from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, operation
 from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer, StatsSerializer, serialize_sessions
-from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
+from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
 
@@ -61,15 +59,7 @@ class SessionsView(AdminView):
         return Response(_serialize(request, entry), 201, headers={"Location": location})
 
 
-class ConversationView(AdminView):
-    """A path that contains a conversation id."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, conversation_id: str, **kwargs: Any) -> HttpResponseBase:
-        """Parse the conversation id in the path."""
-        return super().dispatch(request, *args, conversation_id=id_in(conversation_id), **kwargs)
-
-
-class SessionView(ConversationView):
+class SessionView(AdminView):
     """One session."""
 
     @operation("sessions_retrieve", 404, ok={200: SessionSerializer}, parameters=[ID])
@@ -98,7 +88,7 @@ class StatsView(AdminView):
         return Response(StatsSerializer(numbers).data)
 
 
-class HistoryView(ConversationView):
+class HistoryView(AdminView):
     """The history of one conversation, whether or not it is bound now."""
 
     @operation("sessions_history", 501, ok={200: HistorySerializer}, parameters=[ID])
@@ -109,7 +99,7 @@ class HistoryView(ConversationView):
         return Response(HistorySerializer({"results": events, "trail": trail}).data)
 
 
-class TouchView(ConversationView):
+class TouchView(AdminView):
     """Touch one session."""
 
     @operation("sessions_touch", 404, ok=CHANGED, parameters=[ID])
@@ -120,7 +110,7 @@ class TouchView(ConversationView):
         return _session_or_no_content(request, _find(conversation_id))
 
 
-class RebindView(ConversationView):
+class RebindView(AdminView):
     """Rebind one session."""
 
     @operation("sessions_rebind", 404, 409, 501, ok=CHANGED, parameters=[ID], request=RebindSerializer)
