@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from sessions_sticky.api.serializers import (
     TEXT,
     NamedChoiceField,
+    Serializer,
     TextField,
     not_blank,
     valid_target,
@@ -45,8 +46,7 @@ def _name(help_text: str, validators: Sequence[Any] = (not_blank,)) -> TextField
     )
 
 
-@extend_schema_serializer(component_name="StickySessionDeleteAll")
-class DeleteAllSerializer(serializers.Serializer[Any]):
+class DeleteAllSerializer(Serializer):
     """The sessions to delete: those that match all filters given, or everything."""
 
     provider = _name("Only sessions on this provider.")
@@ -101,7 +101,6 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         return None
 
 
-@extend_schema_serializer(component_name="StickySessionRebindAll")
 class RebindAllSerializer(DeleteAllSerializer):
     """The sessions to move, as for deleting, and the target."""
 
@@ -129,8 +128,7 @@ class RebindAllSerializer(DeleteAllSerializer):
         return Move(data.get("to_provider"), data.get("to_model"), data["reason"])
 
 
-@extend_schema_serializer(component_name="StickySessionCount")
-class CountSerializer(serializers.Serializer[Any]):
+class CountSerializer(Serializer):
     """The result of a dry run."""
 
     count = serializers.IntegerField(help_text="Number of sessions it would change, according to the index.")
@@ -152,8 +150,8 @@ class UnixTimeField(serializers.DateTimeField):
         return format_any(value)
 
 
-@extend_schema_serializer(component_name="StickySessionOperation", deprecate_fields=["external_id"])
-class OperationSerializer(serializers.Serializer[Any]):
+@extend_schema_serializer(deprecate_fields=["external_id"])
+class OperationSerializer(Serializer):
     """A bulk operation. Kept for a day after its last change."""
 
     url = OperationPathField(source="key", help_text="Path of this operation.")
@@ -197,8 +195,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     ended_at_iso = UnixTimeField(source="ended_at", allow_null=True, help_text="`ended_at` in UTC, or null.")
 
 
-@extend_schema_serializer(component_name="StickySessionOperations")
-class OperationsSerializer(serializers.Serializer[Any]):
+class OperationsSerializer(Serializer):
     """The most recent operations."""
 
     results = OperationSerializer(many=True, help_text="At most 100, the most recently started first.")

@@ -13,7 +13,6 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky import keys
-from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
@@ -27,6 +26,14 @@ no_control_characters = RegexValidator(
     r"\A[^\x00-\x1f\x7f-\x9f]*\Z", "Control characters are not allowed.", code="control_characters"
 )
 TEXT = (no_control_characters, not_blank)
+
+
+class Serializer(serializers.Serializer[Any]):
+    """A serializer whose component in the OpenAPI document has a name that no component of the project has."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        extend_schema_serializer(component_name=f"StickySession{cls.__name__.removesuffix('Serializer')}")(cls)
 
 
 def valid_conversation_id(value: str) -> None:
@@ -72,7 +79,7 @@ def with_owner(data: Any) -> Any:
 
 
 @extend_schema_serializer(component_name="StickySession", deprecate_fields=["external_id"])
-class SessionSerializer(serializers.Serializer[Any]):
+class SessionSerializer(Serializer):
     """The binding of a conversation to a provider and a model."""
 
     id = TextField(
@@ -117,8 +124,7 @@ class SessionSerializer(serializers.Serializer[Any]):
         return _serialize(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
-@extend_schema_serializer(component_name="StickySessionRebind")
-class RebindSerializer(serializers.Serializer[Any]):
+class RebindSerializer(Serializer):
     """The target of a move."""
 
     provider = TextField(max_length=MAX_NAME_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
@@ -129,30 +135,6 @@ class RebindSerializer(serializers.Serializer[Any]):
         allow_blank=True,
         help_text="Required current provider, otherwise 409; by default any.",
     )
-
-
-@extend_schema_serializer(component_name="StickySessionRouteStats")
-class RouteStatsSerializer(serializers.Serializer[Any]):
-    """The sessions of one provider and model."""
-
-    provider = serializers.CharField(help_text="Provider of these sessions.")
-    model = serializers.CharField(help_text="Model of these sessions.")
-    sessions = serializers.IntegerField(help_text="Current number of sessions.")
-    created_last_hour = serializers.IntegerField(
-        help_text="Number created in the last hour, including sessions that no longer exist."
-    )
-    created_last_day = serializers.IntegerField(
-        help_text="Number created in the last day, including sessions that no longer exist."
-    )
-
-
-@extend_schema_serializer(component_name="StickySessionStats")
-class StatsSerializer(serializers.Serializer[Any]):
-    """Numbers of sessions, and what their turns used."""
-
-    sessions = serializers.IntegerField(help_text="Current number of sessions.")
-    routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
-    usage = RouteUsageSerializer(many=True, help_text="What the turns of the last day used.")
 
 
 class NamedChoiceField(serializers.ChoiceField):
@@ -171,8 +153,7 @@ class InstantField(serializers.DateTimeField):
         return format_datetime(value, "milliseconds")
 
 
-@extend_schema_serializer(component_name="StickySessionEvent")
-class EventSerializer(serializers.Serializer[Any]):
+class EventSerializer(Serializer):
     """One change of a conversation's binding."""
 
     kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="Kind of change.")

@@ -16,7 +16,8 @@ from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, 
 from sessions_sticky.api.permissions import has_permission
 from sessions_sticky.api.problems import Conflict
 from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, operation
-from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer, StatsSerializer, serialize_sessions
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer, serialize_sessions
+from sessions_sticky.api.turn_serializers import StatsSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
