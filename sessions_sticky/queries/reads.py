@@ -27,6 +27,7 @@ from sessions_sticky.stores.history import (
     read_recent,
     recent_events,
 )
+from sessions_sticky.stores.usage import read_hashes
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -73,7 +74,7 @@ class Reads:
         now = int(time.time())
         minutes = [keys.created("minute", now // 60 - ago) for ago in range(-1, 60)]  # -1: clocks differ
         hours = [keys.created("hour", now // 3600 - ago) for ago in range(-1, 24)]
-        created = self._read_counters([*minutes, *hours])
+        created = self._store.send(read_hashes([*minutes, *hours]))
         in_hour, in_day = _by_route(created[: len(minutes)]), _by_route(created[len(minutes) :])
         rows = [
             RouteStats(*route, living.get(route, 0), in_hour[route], in_day[route])
@@ -98,15 +99,11 @@ class Reads:
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600
-        hours = self._read_counters([keys.created("hour", hour - ago) for ago in range(24)])
+        hours = self._store.send(read_hashes(keys.created("hour", hour - ago) for ago in range(24)))
         return [
             HourStats(datetime.fromtimestamp((hour - ago) * 3600, UTC), sum(_by_route([counted]).values()))
             for ago, counted in reversed(list(enumerate(hours)))
         ]
-
-    def _read_counters(self, names: list[str]) -> list[Any]:
-        """Read HASHes as lists of route name, number, route name, number ..."""
-        return self._store.send(Batch([Command(("HGETALL", name)) for name in names]))
 
     def _route_counts(self) -> dict[tuple[str, str], int]:
         routes = self._reader.routes()
