@@ -8,7 +8,7 @@ from django.urls import URLPattern, register_converter
 from django.urls.converters import StringConverter
 from django.utils.translation import gettext_lazy as _
 
-from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, help, job, overview, registry
+from sessions_sticky.admin import actions, bulk, changelist, detail, events, help, job, move_all, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.admin.registry import Section
 from sessions_sticky.jobs.job import KEY
@@ -65,8 +65,8 @@ class SessionAdmin(PageAdmin):
             self.path("", changelist.show, name="changelist"),
             self.path("search/", changelist.find, name="search"),
             self.path("overview/", overview.show, name="overview"),
-            self.path("move-all/", drain.show, name="move_all"),
-            self.path("drain/", drain.former, name="drain"),
+            self.path("move-all/", move_all.show, name="move_all"),
+            self.path("drain/", move_all.former, name="drain"),
             self.path("bulk/", bulk.show, name="bulk"),
             self.path("bulk/export/", bulk.export, name="bulk_export"),
             self.path("delete/", actions.delete, name="delete_selected"),
