@@ -18,8 +18,8 @@ from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
-from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.planner import plan_any_model, without_failover
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sessions_sticky.identity import Identity
 
