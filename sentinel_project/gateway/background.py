@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-from sentinel_project.gateway import metrics
+from sentinel_project.gateway import metrics, request_log
 from sentinel_project.gateway.auth import keys
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.key_limits import quotas
@@ -40,6 +40,8 @@ def start() -> list[asyncio.Task[None]]:
         partial(record_forever, health),
         partial(provider_file.watch_forever, settings.SENTINEL_PROVIDERS_FILE, process.forget),
         metrics.count_tasks_forever,
+        metrics.write_counts_forever,
+        request_log.writer.write_forever,
         recorder.flush_forever,
         partial(watch_forever, process.warmth, health),
         partial(process.load.count_workers_forever, metrics.count_workers),

@@ -26,7 +26,7 @@ from sentinel_project.gateway.endpoint import Endpoint, refuse
 from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
-from sentinel_project.http_exchange import CALL_ON_DISCONNECT
+from sentinel_project.http_exchange import EXCHANGE, Exchange
 from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
@@ -91,15 +91,24 @@ class GatewayHandler(ASGIHandler):
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:
         work = cast("asyncio.Task[Any]", asyncio.current_task())
         client = _Client(work)
+        exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
         stopping.begin_chat(work)
         try:
-            call = Call.of_scope(scope, await _read_body(scope, receive))
-            client.watch(scope, receive)
+            body = exchange.take_body() if exchange is not None else None
+            if body is None:
+                body = await _read_body(scope, receive)
+            elif len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                raise too_large()
+            call = Call.of_scope(scope, body)
+            client.watch(exchange, receive)
             endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
                 reply.headers["Connection"] = "close"
-            await reply.send_to(send)
+            if exchange is not None and isinstance(reply.body, bytes):
+                await exchange.respond(reply.status, reply.headers_to_send, reply.body)
+            else:
+                await reply.send_to(send)
         except ApiError as exc:
             await refuse(Call.of_scope(scope, b""), exc).send_to(send)
         except _Left:
@@ -131,12 +140,11 @@ class _Client:
         self._work = work
         self._waiting: asyncio.Task[None] | None = None
 
-    def watch(self, scope: Any, receive: Any) -> None:
-        """Watch for a disconnect after the body was read, by a callback of the server if possible."""
+    def watch(self, exchange: Exchange | None, receive: Any) -> None:
+        """Watch for a disconnect after the body was read, by a callback of our own server."""
         self.is_watched = True
-        call_on_disconnect = scope.get("extensions", {}).get(CALL_ON_DISCONNECT)
-        if call_on_disconnect is not None:
-            call_on_disconnect(self._leave)
+        if exchange is not None:
+            exchange.call_on_disconnect(self._leave)
         else:
             self._waiting = asyncio.create_task(self._wait(receive))
 

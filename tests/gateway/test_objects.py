@@ -388,3 +388,10 @@ async def test_response_in_the_background_is_sent_once(accounts, gateway):
     finally:
         upstream.start()
     assert (answer.status, answer.json["status"]) == (200, "queued")  # it never reached the first
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+async def test_request_closes_its_connection_when_it_may_not_repeat(accounts, is_repeatable):
+    assert (await respond("x", headers=SESSION, background=not is_repeatable)).status == 200
+    (request,) = [request for upstream in accounts for request in upstream.requests]
+    assert dict(request.headers).get("Connection") == (None if is_repeatable else "close")
