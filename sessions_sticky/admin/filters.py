@@ -123,7 +123,7 @@ def count_of(filters: Filters) -> Count:
     if filters.owner is None or not filters.has_route:
         return Count(sessions.all().filter(**filters.fields).count(), exact=True)
     of_owner = sessions.filter(owner=filters.owner).count()
-    of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
+    of_route = sessions.all().filter(**Filters(filters.provider, filters.model).fields).count()
     at_most = min(of_owner, of_route)
     if at_most > MAX_COUNTED:
         return Count(at_most, exact=False)
