@@ -142,6 +142,11 @@ class Entry(msgspec.Struct, frozen=True):
     session: Session
     expires_in: int | None
 
+    @classmethod
+    def of(cls, session: Session, left_ms: int | None) -> Entry:
+        """Return the entry of a session with so many milliseconds left; None or a negative number: not known."""
+        return cls(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
+
 
 class Outcome(StrEnum):
     """How `resolve` obtained its session."""

@@ -11,8 +11,9 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from sessions_sticky.queries.bulk import Bulk, Move, Progress
+from sessions_sticky.queries.bulk import Bulk, Move
 from sessions_sticky.queries.filters import FilterFields, Filters
+from sessions_sticky.queries.index_reader import Progress
 from sessions_sticky.queries.pages import Page, check_limit
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Entry, check_names

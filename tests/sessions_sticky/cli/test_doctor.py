@@ -90,7 +90,7 @@ def test_doctor_reports_what_the_system_checks_would_stop_other_commands_for(pro
 )
 def test_doctor_ends_each_sentence_once(monkeypatch, message, hint, printed):
     finding = Finding(Level.ERROR, "store", message, hint)
-    monkeypatch.setattr("sessions_sticky.cli.doctor.examine", lambda: [finding])
+    monkeypatch.setattr("sessions_sticky.cli.queries.examine", lambda: [finding])
     assert run("doctor").out.splitlines()[0] == f"ERROR    store: {printed}"
 
 
