@@ -23,8 +23,8 @@ from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.observer import TurnObserver, record_unrouted
-from sentinel_project.gateway.routing.pinned import plan_request
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.planner import plan_request
 from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.tracing import trace_request
@@ -231,8 +231,7 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
     except ApiError as exc:
         error = exc
     except SessionStoreUnavailable:
-        message, headers = "The session store is unavailable", {"Retry-After": "1"}
-        error = ApiError(503, message, type="service_unavailable", headers=headers)
+        error = ApiError(503, "The session store is unavailable", retry_after=1)
     except SessionError as exc:
         error = ApiError(400, str(exc))
     except Exception:

@@ -18,12 +18,15 @@ from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
-from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.planner import plan_any_model, without_failover
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sessions_sticky.identity import Identity
 
 ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 """Characters that a URL keeps as they are, and not the dots that lead to another path."""
+
+NO_CONVERSATION = Identity(None, "none", False, None, None, False)
 
 
 class StoredObjects(Responses):
@@ -51,14 +54,15 @@ def _view(kind: str, *methods: str) -> Endpoint:
     async def view(call: Call, object_id: str = "") -> Reply:
         owner = await admit(call)
         request = _request(call)
-        call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
+        call.log.note_request(NO_CONVERSATION, model="", is_stream=request.is_stream)
         references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
         placement = await objects.locate(references, owner)
         only = placement.providers if placement else None
-        plan = plan_any_model(objects.NO_CONVERSATION, ranking_id=object_id, owner=owner, api=STORED.name, only=only)
+        identity = NO_CONVERSATION._replace(ranking_id=object_id or None)
+        plan = plan_any_model(identity, owner=owner, api=STORED.name, only=only)
         if not object_id:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
-        elif only is None and call.method == "GET":
+        elif only is None and request.method == "GET":
             served = await _ask_in_turn(plan, request)
         else:
             served = await dispatch(without_failover(plan), request)
@@ -68,11 +72,11 @@ def _view(kind: str, *methods: str) -> Endpoint:
 
 
 def _request(call: Call) -> ApiRequest:
-    raw = call.body
+    raw, path = call.body, call.path.removeprefix(ROOT)
     body = Body.parse(raw) if raw else Body({}, raw)
-    is_stream = call.method == "GET" and call.parameter("stream") == "true"
-    path = call.path.removeprefix(ROOT)
-    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path, call.slot)
+    method = "GET" if call.method == "HEAD" else call.method  # our server leaves the body out
+    is_stream = method == "GET" and call.parameter("stream") == "true"
+    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, method, path, call.slot)
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:

@@ -34,6 +34,7 @@ if fills_first:
     fill()
 from sentinel_project.gateway import metrics
 metrics.provider_reloads.labels("taken").inc()
+metrics.write_counts()
 fill()
 for number in range(3_000):
     metrics.upstream_failures.labels(f"provider-{number}", "timeout").inc(number)

@@ -6,8 +6,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.cache.backends.locmem import LocMemCache
 
-from sessions_sticky import SessionNotSupported, sessions
+from sessions_sticky import SessionManager, SessionNotSupported, sessions
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.indexed import fill, ids, on_real, on_valkey
@@ -40,7 +41,6 @@ def found(query):
         ({"owner": "ann"}, "13"),
         ({"owner": ""}, "4"),
         ({"owner": "ann", "provider": "azure"}, "3"),
-        ({"provider": "openai", "model": None, "owner": None}, "12"),
         ({"provider": "azur"}, ""),
         ({"provider": "\ud800"}, ""),
     ],
@@ -70,6 +70,18 @@ async def test_query_has_async_forms(manager):
     assert await manager.filter(provider="azure").adelete() == 1
     assert await manager.all().acount() == 0
     assert openai.acount.__doc__.startswith("Return the number of sessions")
+
+
+@on_valkey
+@pytest.mark.parametrize("number", [0, 1, 100, 101, 250])
+async def test_query_yields_each_session_once_to_async_for(manager, number):
+    fill(manager, number)
+    assert len({entry.session.id async for entry in manager.all()}) == number
+
+
+async def test_async_for_raises_like_the_methods():
+    with pytest.raises(SessionNotSupported):
+        _ = [entry async for entry in SessionManager(LocMemCache("not-redis", {})).all()]
 
 
 @on_real
@@ -115,9 +127,11 @@ def test_created_before_matches_older_sessions(manager, raw):
     ("fields", "error"),
     [
         ({}, "needs one of provider, model, owner"),
-        ({"provider": None}, "needs one of"),
-        ({"provider": 5}, "provider must be a string or None, not 5"),
-        ({"owner": b"ann"}, "owner must be a string or None"),
+        ({"provider": None}, "provider must be a string, not None"),
+        ({"provider": "openai", "owner": None}, "owner must be a string, not None"),
+        ({"provider": "openai", "idle_for": None}, "idle_for must be a time or a number of seconds"),
+        ({"provider": 5}, "provider must be a string, not 5"),
+        ({"owner": b"ann"}, "owner must be a string"),
         ({"idle_for": "2h"}, "idle_for must be a time or a number of seconds of at least 0, not '2h'"),
         ({"idle_for": True}, "idle_for must be a time"),
         ({"idle_for": float("nan")}, "idle_for must be a time"),
