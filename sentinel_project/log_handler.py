@@ -64,7 +64,7 @@ class _Unblocked(NamedTuple):
 
     @classmethod
     def of(cls, stream: Any) -> _Unblocked | None:
-        """Return the end of a stream; None if it is no pipe or socket, or may not be opened."""
+        """Return the end of a stream; None if it is neither a pipe nor a socket, or may not be opened."""
         try:
             number = stream.fileno()
             kind = os.fstat(number).st_mode

@@ -27,7 +27,7 @@ ENTRY_BYTES = 4 + 8 + 16
 class CountsFile(mmap_dict.MmapedDict):
     """Counts of one kind and process, in a file that has its space; in memory alone if there is none.
 
-    Counts in memory go on, but `/metrics` lacks them until the process is restarted.
+    Counts in memory continue, but `/metrics` lacks them until the process is restarted.
     """
 
     _f: Any

@@ -1,4 +1,4 @@
-"""Counts go on when they cannot be stored."""
+"""Counts continue when they cannot be stored."""
 
 from __future__ import annotations
 
