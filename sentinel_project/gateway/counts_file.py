@@ -11,17 +11,22 @@ import logging
 import mmap
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from prometheus_client import mmap_dict
 
+from sentinel_project.metrics_folder import process_of
+
 logger = logging.getLogger(__name__)
 
 INITIAL_BYTES: int = mmap_dict._INITIAL_MMAP_SIZE
 ENTRY_BYTES = 4 + 8 + 16
 """What an entry needs at most besides its key: the key's length, its padding, the value and its time."""
+MAX_ENDED = 32
+"""How many ended processes have files of their own: each makes `/metrics` slower by half a millisecond."""
 
 
 class CountsFile(mmap_dict.MmapedDict):
@@ -39,7 +44,7 @@ class CountsFile(mmap_dict.MmapedDict):
         open_counts = cast("Callable[[str, bool], None]", super().__init__)
         if read_mode or sys.platform != "linux":
             open_counts(filename, read_mode)
-        elif _allocate(filename, INITIAL_BYTES):
+        elif _has_space(filename, INITIAL_BYTES):
             open_counts(filename, False)
         else:
             memory = os.memfd_create(Path(filename).name)
@@ -51,7 +56,7 @@ class CountsFile(mmap_dict.MmapedDict):
         size = self._capacity
         while self._used + len(key.encode()) + ENTRY_BYTES > size:
             size *= 2
-        if size > self._capacity and sys.platform == "linux" and not _allocate(self._fname, size):
+        if size > self._capacity and sys.platform == "linux" and not _has_space(self._fname, size):
             self._move_to_memory()
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
@@ -65,19 +70,54 @@ class CountsFile(mmap_dict.MmapedDict):
         self._f, self._m, self._fname = memory, counts, f"/proc/self/fd/{memory.fileno()}"
 
 
-def _allocate(filename: str, size: int) -> bool:
-    """Create a file if it is missing, and give it space; log a failure. A new file stays empty then."""
+def _has_space(filename: str, size: int) -> bool:
+    """Give a file space; log a failure."""
     try:
-        with open(filename, "a+b") as file:
-            before = os.fstat(file.fileno()).st_size
-            try:
-                os.posix_fallocate(file.fileno(), 0, max(size, before))
-            except OSError:
-                file.truncate(before)
-                raise
+        _allocate(filename, size)
     except OSError as exc:
         logger.error(
             "/metrics lacks new counts of process %d until it is restarted: %s: %s", os.getpid(), filename, exc.strerror
         )
         return False
     return True
+
+
+def _allocate(filename: str, size: int) -> None:
+    """Create a file if it is missing, and give it space; a new one stays empty if there is none. Raises `OSError`."""
+    with open(filename, "a+b") as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if sys.platform == "linux":
+                os.posix_fallocate(file.fileno(), 0, max(size, before))
+            else:
+                file.truncate(max(size, before))
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def merge_ended(folder: Path, is_alive: Callable[[int], bool]) -> None:
+    """Merge the counts of ended processes, once they are many; no other process may read or merge them at that time.
+
+    Raises `OSError`, and leaves the files as they are, if the merged file has no space.
+    """
+    for kind in ("counter", "histogram"):
+        ended = [file for file in folder.glob(f"{kind}_*.db") if not is_alive(process_of(file))]
+        if len(ended) <= MAX_ENDED:
+            continue
+        sums: defaultdict[str, float] = defaultdict(float)
+        for file in ended:
+            if file.stat().st_size:  # a process that was killed as it created its file left it empty
+                values = mmap_dict.MmapedDict.read_all_values_from_file(file)  # type: ignore[no-untyped-call]
+                for key, value, _, _ in values:
+                    sums[key] += value
+        merged = folder / f"{kind}.merged"
+        merged.unlink(missing_ok=True)
+        _allocate(str(merged), INITIAL_BYTES + sum(len(key.encode()) + ENTRY_BYTES for key in sums))
+        counts = CountsFile(str(merged))
+        for key, value in sums.items():
+            counts.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]
+        counts.close()  # type: ignore[no-untyped-call]
+        merged.replace(ended[0])
+        for file in ended[1:]:
+            file.unlink()

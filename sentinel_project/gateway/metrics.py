@@ -28,7 +28,7 @@ import atexit
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ from prometheus_client import (
     values,
 )
 
-from sentinel_project.gateway.counts_file import CountsFile
+from sentinel_project import locks
+from sentinel_project.gateway.counts_file import CountsFile, merge_ended
 from sentinel_project.metrics_folder import is_alive, process_of
 
 # prometheus-client asks the system for the process's number at each count, which was 6 % of a request.
@@ -197,7 +198,22 @@ def render() -> tuple[bytes, str]:
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(_Counts(folder))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    with _locked(Path(folder)):
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep the counts of ended workers as they are, merged if they are many; a full or read-only disk leaves them."""
+    try:
+        lock = locks.exclusive(folder / "lock")
+    except OSError:
+        yield
+        return
+    with lock:
+        with suppress(OSError):
+            merge_ended(folder, is_alive)
+        yield
 
 
 class _Counts:

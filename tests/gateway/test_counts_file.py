@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from sentinel_project.gateway.counts_file import INITIAL_BYTES, CountsFile
+from sentinel_project.gateway.counts_file import INITIAL_BYTES, MAX_ENDED, CountsFile, merge_ended
 from tests.programs import ROOT
 
 KEYS = [f"key {number} {'x' * (number % 50)}" for number in range(3_000)]
@@ -64,6 +67,54 @@ def test_worker_survives_and_counts_when_the_disk_is_full(filled: str, samples: 
     assert all(expected in "\n".join(answer["samples"]) for expected in samples)
     assert "No space left on device" in done.stderr
     assert "/metrics lacks new counts of process" in done.stderr
+
+
+def counted(folder: Path) -> dict[tuple[str, str], float]:
+    """Return the samples of all files of counts."""
+    found = MultiProcessCollector.merge(map(str, folder.glob("*.db")))
+    return {(each.name, str(each.labels)): each.value for metric in found for each in metric.samples}
+
+
+def write_counts_of(folder: Path, processes: Iterable[int]) -> None:
+    for kind, name in (("counter", "made_up"), ("histogram", "taken")):
+        for process in processes:
+            counts = CountsFile(str(folder / f"{kind}_{process}.db"))
+            counts.write_value(mmap_key(name, f"{name}_total", ["of"], ["all"], "Made up."), 1.0, 0.0)
+            counts.write_value(mmap_key(name, f"{name}_total", ["of"], [str(process % 7)], "Made up."), 0.5, 0.0)
+            counts.close()
+
+
+def test_counts_of_ended_processes_are_merged_when_they_are_many(tmp_path: Path) -> None:
+    alive, ended = range(1, 4), range(4, MAX_ENDED + 5)
+    write_counts_of(tmp_path, [*alive, *ended])
+    (tmp_path / "counter_9999.db").touch()  # killed as it created its file
+    before = counted(Path(shutil.copytree(tmp_path, tmp_path / "before", ignore=lambda *_: ["counter_9999.db"])))
+    merge_ended(tmp_path, lambda pid: pid in alive)
+    assert len(list(tmp_path.glob("counter_*"))) == len(list(tmp_path.glob("histogram_*"))) == len(alive) + 1
+    assert counted(tmp_path) == before
+    assert sum(before.values()) > MAX_ENDED
+    write_counts_of(tmp_path, range(100, 100 + MAX_ENDED))  # once more, into what was merged
+    merge_ended(tmp_path, lambda pid: pid in alive)
+    assert sum(counted(tmp_path).values()) == sum(before.values()) + 2 * MAX_ENDED * 1.5
+
+
+def test_files_of_ended_processes_stay_when_they_are_few(tmp_path: Path) -> None:
+    write_counts_of(tmp_path, range(MAX_ENDED))
+    before = sorted(tmp_path.iterdir())
+    merge_ended(tmp_path, lambda _: False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_files_of_ended_processes_stay_when_the_merged_one_has_no_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_counts_of(tmp_path, range(MAX_ENDED + 1))
+    before = counted(tmp_path)
+    monkeypatch.setattr("os.posix_fallocate", _no_space)
+    with pytest.raises(OSError, match="No space left"):
+        merge_ended(tmp_path, lambda _: False)
+    assert counted(tmp_path) == before
+    assert len(list(tmp_path.glob("*.db"))) == 2 * MAX_ENDED + 2
 
 
 def written(counts: MmapedDict) -> dict[str, float]:
