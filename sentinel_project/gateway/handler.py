@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,24 +17,15 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
-from sentinel_project.gateway import metrics, request_log
+from sentinel_project.gateway import background
 from sentinel_project.gateway.apis.base import ROOT
-from sentinel_project.gateway.auth import authenticate, keys
+from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.endpoint import Endpoint, refuse
 from sentinel_project.gateway.errors import ApiError, too_large
-from sentinel_project.gateway.key_limits import quotas
-from sentinel_project.gateway.providers import reload as provider_file
-from sentinel_project.gateway.providers.controls import follow_forever
-from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
-from sentinel_project.gateway.providers.health_sync import share_forever
-from sentinel_project.gateway.providers.outages import record_forever
-from sentinel_project.gateway.routing import process
-from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
-from sentinel_project.gateway.upstream.probes import probe_forever
 from sentinel_project.http_exchange import EXCHANGE, Exchange
 from sessions_sticky.jobs.service import Jobs
 
@@ -43,7 +33,7 @@ UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
 RECANCEL_SECONDS = 0.5
-"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose a cancellation (`cancel`)."""
+"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose one (`background.cancel`)."""
 YOUNG_OBJECTS = 10_000
 """How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave
 of requests starts several, which takes 8 % of the time."""
@@ -80,29 +70,11 @@ class GatewayHandler(ASGIHandler):
         await super().send_response(response, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
-        """Refresh API keys, providers and their health in the background."""
+        """Keep the tasks in the background running while the server does."""
         await receive()
         log_exposed_files()
         Jobs().watch()
-        health, providers = process.health, provider_file.providers
-        forever = [
-            keys.refresh_forever(),
-            quotas.exchange_forever(),
-            share_forever(health, providers),
-            probe_forever(health, providers),
-            export_forever(health, process.load, providers),
-            export_store_forever(),
-            follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
-            record_forever(health),
-            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, process.forget),
-            metrics.count_tasks_forever(),
-            metrics.write_counts_forever(),
-            request_log.writer.write_forever(),
-            recorder.flush_forever(),
-            watch_forever(process.warmth, health),
-            process.load.count_workers_forever(metrics.count_workers),
-        ]
-        background = [asyncio.create_task(each) for each in forever]
+        tasks = background.start()
         resolve("/healthz")  # imports all views, which takes 0.3 s
         # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
         gc.collect()
@@ -112,7 +84,7 @@ class GatewayHandler(ASGIHandler):
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stopping.unlisten()
-        await cancel(background)
+        await background.cancel(tasks)
         await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -133,10 +105,7 @@ class GatewayHandler(ASGIHandler):
             reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
                 reply.headers["Connection"] = "close"
-            if exchange is not None and isinstance(reply.body, bytes):
-                await exchange.respond(reply.status, reply.headers_to_send, reply.body)
-            else:
-                await reply.send_to(send)
+            await reply.send_to(send)
         except ApiError as exc:
             await refuse(Call.of_scope(scope, b""), exc).send_to(send)
         except _Left:
@@ -149,14 +118,6 @@ class GatewayHandler(ASGIHandler):
         finally:
             stopping.end_chat(work)
             client.unwatch()
-
-
-async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as redis-py's `wait_for` ends."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=0.1)
 
 
 @lru_cache(maxsize=256)

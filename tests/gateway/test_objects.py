@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
@@ -264,6 +265,32 @@ async def test_answer_does_not_wait_for_a_store_that_does_not_answer(accounts, m
     monkeypatch.setattr(objects, "STORE_SECONDS", 0.05)
     monkeypatch.setattr(objects, "_write", lambda *_: time.sleep(0.5))
     assert (await respond("hello")).status == 200
+
+
+@pytest.fixture
+def together(accounts, monkeypatch) -> threading.Barrier:
+    """The store answers only when it is asked for six objects at the same time; otherwise the barrier breaks."""
+    barrier = threading.Barrier(6, timeout=3)
+
+    def answer(*_: object) -> None:
+        barrier.wait()
+
+    monkeypatch.setattr(objects, "STORE_SECONDS", 10)
+    monkeypatch.setattr(objects, "_write", answer)
+    monkeypatch.setattr(objects, "_read", answer)
+    return barrier
+
+
+async def test_write_waits_for_all_objects_at_once(together):
+    await objects.write([f"resp_{number}" for number in range(6)], objects.StoredObject("north", "ann"))
+    assert not together.broken
+
+
+async def test_locate_waits_for_all_objects_at_once(together):
+    histories = [{"type": "compaction", "encrypted_content": str(number)} for number in range(6)]
+    references = API.references(Body.parse(json.dumps({"input": histories}).encode()))
+    assert await objects.locate(references, "ann") == objects.Placement(None, None)
+    assert not together.broken
 
 
 @pytest.mark.parametrize("value", ["text", 7, ["north"], {"provider": "north"}, {"provider": 3, "owner": "ann"}])
