@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, Protocol, cast
 
@@ -20,7 +20,7 @@ access_logger = logging.getLogger("uvicorn.access")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT = {"type": "http.disconnect"}
 EXCHANGE = "sentinel.exchange"
-"""The extension in an ASGI scope with the `Exchange` itself: `take_body` and `respond` cost less than messages."""
+"""The extension in an ASGI scope with the `Exchange` itself: `take_body` costs less than a message."""
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 """Headers that concern how the server frames the body."""
 HEADER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n")
@@ -113,24 +113,6 @@ class Exchange:
             return None
         body, self._pieces, self.unread = b"".join(self._pieces), [], 0
         return body
-
-    async def respond(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a whole response, as `send` does with two messages."""
-        is_plain = "".join(headers.values()).isprintable()
-        if not (is_plain and self.is_persistent and self.request.method == "POST") or self._awaits_continue:
-            lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-            await self.send({"type": "http.response.start", "status": status, "headers": lines})
-            await self.send({"type": "http.response.body", "body": body})
-            return
-        if not self._connection.writable.is_set():
-            await self._connection.writable.wait()
-        if self._is_over:
-            return
-        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]).encode("latin-1")
-        default = b"".join([b"%b: %b\r\n" % header for header in self._connection.default_headers])
-        self._log_access(status)
-        self._head = b"%b%b%b\r\n" % (status_line(status), default, fields)
-        self._write(body, is_last=True)
 
     async def send(self, message: Any) -> None:
         """Write a part of the response; nothing once the client has left."""

@@ -105,10 +105,7 @@ class GatewayHandler(ASGIHandler):
             reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
                 reply.headers["Connection"] = "close"
-            if exchange is not None and isinstance(reply.body, bytes):
-                await exchange.respond(reply.status, reply.headers_to_send, reply.body)
-            else:
-                await reply.send_to(send)
+            await reply.send_to(send)
         except ApiError as exc:
             await refuse(Call.of_scope(scope, b""), exc).send_to(send)
         except _Left:

@@ -19,17 +19,11 @@ class Reply(NamedTuple):
     headers: dict[str, str]
     body: bytes | AsyncGenerator[bytes]
 
-    @property
-    def headers_to_send(self) -> dict[str, str]:
-        """The headers as a server takes them. The type may be a provider's: browsers must not guess another one."""
+    async def send_to(self, send: Any) -> None:
+        """Send the reply to an ASGI server. Its type may be a provider's: browsers must not guess another one."""
         headers = {**self.headers, "X-Content-Type-Options": "nosniff"}
         if isinstance(self.body, bytes):
             headers["Content-Length"] = str(len(self.body))
-        return headers
-
-    async def send_to(self, send: Any) -> None:
-        """Send the reply to an ASGI server."""
-        headers = self.headers_to_send
         lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": lines})
         if isinstance(self.body, bytes):
