@@ -52,8 +52,8 @@ class SessionManager(ManagerMethods):
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
     connection. Raises `ValueError` if `cache` has another type or `ttl_seconds` is not a whole number of at least 1.
 
-    Every method that accesses the store has an async form (`aget` of `get`) with the same arguments and errors. On Redis
-    those for single sessions run on the event loop; all others run in a thread.
+    Every method that accesses the store has an async form (`aget` of `get`) with the same arguments and errors. On
+    Redis those for single sessions run on the event loop; all others run in a thread.
 
     Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
     `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
