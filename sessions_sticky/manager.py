@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import metrics, stores
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import acheck_target, check_target, conf
 from sessions_sticky.connections.commands import Send, run, unsuspended
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries.manager_methods import ManagerMethods
@@ -237,16 +237,22 @@ class SessionManager(ManagerMethods):
     @property
     def _blocking(self) -> Policy:
         store, signal = self._store, partial(send_signal, manager=self)
-        return self._policy(store, unsuspended(store.send), unsuspended(signal))
+        return self._policy(store, unsuspended(store.send), unsuspended(signal), unsuspended(check_target))
 
     @property
     def _async(self) -> Policy:
         store = self._store
-        return self._policy(store, store.asend, partial(asend_signal, manager=self))
+        return self._policy(store, store.asend, partial(asend_signal, manager=self), acheck_target)
 
-    def _policy(self, store: Store, send: Send, signal: Callable[..., Awaitable[None]]) -> Policy:
+    def _policy(
+        self,
+        store: Store,
+        send: Send,
+        signal: Callable[..., Awaitable[None]],
+        check: Callable[[str], Awaitable[None]],
+    ) -> Policy:
         in_thread = partial(send_signal, manager=self)
-        return Policy(store, send, signal, in_thread, ttl_seconds=self.ttl_seconds, actor=self._actor)
+        return Policy(store, send, signal, in_thread, check, ttl_seconds=self.ttl_seconds, actor=self._actor)
 
 
 sessions = SessionManager()
