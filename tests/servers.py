@@ -9,7 +9,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -132,15 +131,6 @@ class FakeServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> float:
-    """Wait until it holds; return how many seconds that took. Fails when it takes too long."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "in vain"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def free_port() -> int:

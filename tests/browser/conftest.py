@@ -1,6 +1,6 @@
 """A real browser before a real server with a real Valkey.
 
-The fixtures of Playwright end with each module: while they live, Django takes their event loop for one of its own, and
+The fixtures of Playwright end with this folder: while they live, Django takes their event loop for one of its own, and
 asynchronous tests find it running.
 """
 
@@ -28,7 +28,7 @@ CSP = "tests.browser.strict_csp.strict_csp"
 TIMEOUT_MS = 20_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium; it may be missing, but not in CI."""
     program = shutil.which("chromium")
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def live_server(django_db_setup: None) -> Iterator[LiveServer]:
     """pytest-django's server, with a strict Content-Security-Policy."""
     with override_settings(MIDDLEWARE=[CSP, *django_settings.MIDDLEWARE]):

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from tests.clients.upstream import MODELS, Upstream
 from tests.gateway.proxy import Proxy
-from tests.gateway.workers import Workers, wait_until
+from tests.gateway.workers import Workers
 from tests.servers import start_server
+from tests.waiting import wait_until
 
 RECOVERY_SECONDS = 20.0
 APIS = ("chat", "responses", "messages", "completions", "embeddings")

@@ -14,8 +14,9 @@ from sessions_sticky import Session
 from tests.gateway.live import ROOT
 from tests.gateway.load import Clients, Reply, bindings, failed, moved
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Workers, total, wait_until
+from tests.gateway.workers import Workers, total
 from tests.servers import Server, start_server
+from tests.waiting import wait_until
 
 NAMES = ("north", "south", "east")
 SETUP = "2 workers, 3 providers, 1 Valkey; 150 conversations, 100 chats a second for 6 s"

@@ -18,8 +18,9 @@ import pytest
 from tests.faults.balancer import Slot
 from tests.faults.soak import NAMES, RATE, Soak, sample
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Worker, Workers, wait_until
+from tests.gateway.workers import Worker, Workers
 from tests.servers import start_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 

@@ -10,7 +10,8 @@ import pytest
 
 from sentinel_project.gateway import endpoint, handler
 from sentinel_project.gateway.handler import cancel
-from tests.gateway.asgi import Call, chat, until
+from tests.gateway.asgi import Call, chat
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pytest_django import Settings

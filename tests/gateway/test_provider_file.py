@@ -22,8 +22,8 @@ from tests.gateway.fleet import UVICORN, Fleet
 from tests.gateway.load import Clients, bindings, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.upstreams import Exchange, Upstream
-from tests.gateway.workers import wait_until
 from tests.servers import start_server
+from tests.waiting import until, wait_until
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -41,12 +41,6 @@ def replace(file: Path, text: str) -> None:
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
-
-
-async def until(condition, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - asks each time
-            await asyncio.sleep(0.01)
 
 
 def names() -> list[str]:

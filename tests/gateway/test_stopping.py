@@ -19,8 +19,9 @@ from tests.gateway.asgi import CHAT, chat
 from tests.gateway.fleet import RUN, UVICORN, Fleet
 from tests.gateway.load import Clients, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import providers_file, wait_until
+from tests.gateway.workers import providers_file
 from tests.servers import start_server
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -183,7 +184,7 @@ async def test_no_request_fails_when_workers_are_restarted_under_load(start: Sta
         for pid in fleet.workers():
             await asyncio.sleep(0.7)
             os.kill(pid, signal.SIGTERM)
-            await asyncio.to_thread(wait_until, lambda gone=pid: gone not in fleet.workers() and two(), 30)
+            await asyncio.to_thread(wait_until, lambda gone=pid: gone not in fleet.workers() and two())
 
     def two() -> bool:
         return len(fleet.workers()) == 2

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +134,6 @@ class Workers:
             worker.process.send_signal(signal.SIGTERM)
         for worker in self.each:
             worker.__exit__()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> float:
-    """Wait until it holds; return how many seconds that took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "in vain"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def total(samples: Mapping[str, float], name: str, *parts: str) -> float:

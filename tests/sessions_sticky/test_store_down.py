@@ -27,8 +27,8 @@ from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
+from tests.waiting import own_seconds
 
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
 BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
 
@@ -67,12 +67,6 @@ def server(request, settings):
     with start_server(program, tcp=request.param == "redis") as server:
         settings.CACHES = {"default": cache_config(server.url)}
         yield server
-
-
-def own_seconds():
-    """Return a time without the waits of this thread for a CPU, which Linux counts."""
-    waited = SCHEDSTAT.read_text().split()[1] if SCHEDSTAT.exists() else 0  # in ns
-    return time.monotonic() - int(waited) / 1e9
 
 
 def timed(call, *args, **kwargs):
