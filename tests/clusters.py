@@ -52,7 +52,7 @@ class Node(Server):
     def __init__(self, program: str, *options: str, access: Access, timeout_ms: int) -> None:
         self.bus_port = free_port()
         cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)]
-        cluster += ["--cluster-port", str(self.bus_port), "--repl-diskless-sync-delay", "0"]
+        cluster += ["--cluster-port", str(self.bus_port)]
         super().__init__(program, *cluster, *options, tcp=True, access=access)
 
     def cluster(self, *command: str | int) -> Any:

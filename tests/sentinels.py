@@ -87,8 +87,10 @@ class Sentinels:
         self._access = access or Access()
         self._started = ExitStack()
         with ExitStack() as stack:
-            quick = ("--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb")
-            started = [Server(program, *quick, *options, tcp=True, access=self._access) for _ in range(1 + REPLICAS)]
+            started = [
+                Server(program, "--repl-backlog-size", "1mb", *options, tcp=True, access=self._access)
+                for _ in range(1 + REPLICAS)
+            ]
             self.servers = [stack.enter_context(each) for each in started]
             watchers = [Sentinel(program, access=self._access, password=watcher_password) for _ in range(WATCHERS)]
             self.watchers = [stack.enter_context(each) for each in watchers]

@@ -49,7 +49,7 @@ class Server:
     def _arguments(self) -> list[str]:
         where = ["--port", str(self.port), "--unixsocket", str(self._socket), "--bind", "127.0.0.1"]
         kept = ["--dir", self.folder, "--save", "", "--appendonly", "no"]
-        return [*where, *kept, *self._access.server_options(self.port)]
+        return [*where, *kept, "--repl-diskless-sync-delay", "0", *self._access.server_options(self.port)]
 
     def start(self) -> None:
         """Start, and wait until it answers."""

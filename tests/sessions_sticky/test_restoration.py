@@ -64,7 +64,10 @@ def test_process_restores_all_it_saw_when_the_store_loses_everything(call, manag
     assert manager.history(IDS[0])[-1].reason == "lost by the store"
 
 
-@pytest.mark.parametrize("way", ["restarted empty", "restarted with old data", "replaced by an old replica"])
+@pytest.mark.parametrize(
+    "way",
+    ["restarted empty", "restarted with old data", pytest.param("replaced by an old replica", marks=pytest.mark.slow)],
+)
 def test_process_restores_what_is_lost_when_the_store_is_restarted(settings, way):
     with start_server(tcp=True) as server, start_server(tcp=True) as replica:
         settings.CACHES = {"default": patient_config(server.url)}

@@ -274,6 +274,7 @@ def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     assert finished(key) == job
 
 
+@pytest.mark.slow
 def test_worker_gives_way_when_another_has_the_lease(session_cache: redis.Redis) -> None:
     fill(3 * BATCH_SIZE)
     with gate(1) as held:
