@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -25,6 +24,7 @@ from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
+from tests.missing import skip_or_fail
 from tests.servers import FakeServer, program_version, start_server
 from tests.sessions_sticky.calls import method_of
 
@@ -94,8 +94,7 @@ def redis_program() -> str:
     program = shutil.which("redis-server")
     if program and program_version(program) >= (7,):
         return program
-    reason = "no redis-server 7 or newer on PATH"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    skip_or_fail("no redis-server 7 or newer on PATH")
 
 
 @pytest.fixture(scope="session")
@@ -105,8 +104,7 @@ def postgres_programs() -> Path:
 
     if (folder := find_programs()) is not None:
         return folder
-    reason = "no PostgreSQL server installed"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    skip_or_fail("no PostgreSQL server installed")
 
 
 @pytest.fixture(scope="session")

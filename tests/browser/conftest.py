@@ -6,7 +6,6 @@ asynchronous tests find it running.
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from django.test import Client, override_settings
 from playwright.sync_api import sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from tests.missing import skip_or_fail
 from tests.sessions_sticky.admin.pages import wait_for_jobs
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def chromium() -> Iterator[Browser]:
     """Debian's Chromium; it may be missing, but not in CI."""
     program = shutil.which("chromium")
     if not program:
-        reason = "no chromium on PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        skip_or_fail("no chromium on PATH")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.gateway.asgi import chat
-from tests.gateway.live import LiveGateway
+from tests.gateway.live import LiveGateway, provider_entry
 from tests.gateway.upstreams import Upstream, breaks_off, fails, stalls, streams_and_stalls
 from tests.waiting import own_seconds
 
@@ -129,7 +129,7 @@ def test_warnings_have_the_id_of_their_request(live: LiveGateway, client: httpx.
 @pytest.mark.slow
 def test_stopping_is_quick_when_a_stream_runs(tmp_path, valkey_url, north: Upstream):
     file = tmp_path / "providers.toml"
-    file.write_text(f'[[provider]]\nname="north"\nbase_url="{north.url}"\nmodels=["model-a"]\n')
+    file.write_text(provider_entry("north", north.url, ["model-a"]))
     north.then(streams_and_stalls)
     variables = {"REDIS_URL": valkey_url, "SENTINEL_PROVIDERS": str(file)}
     with (

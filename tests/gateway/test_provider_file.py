@@ -19,6 +19,7 @@ from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import plan as routing
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
+from tests.gateway.live import provider_entry
 from tests.gateway.load import Clients, bindings, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.upstreams import Exchange, Upstream
@@ -32,8 +33,7 @@ NAMES = ("north", "south", "east")
 
 
 def configuration(urls: dict[str, str], **weights: float) -> str:
-    entry = '[[provider]]\nname = "{}"\nbase_url = "{}"\nmodels = ["model-a", "model-b"]\nweight = {}\n'
-    return "".join(entry.format(name, url, weights.get(name, 1)) for name, url in urls.items())
+    return "".join(provider_entry(name, url, weight=weights.get(name, 1)) for name, url in urls.items())
 
 
 def replace(file: Path, text: str) -> None:

@@ -11,24 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
+from tests.gateway.live import PROTOCOL, database, environment, provider_entry, wait_until_healthy
 from tests.programs import Program
 from tests.servers import free_port
 
 START_SECONDS = 30.0
-MODELS = ("model-a", "model-b")
 
 
 def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None = None) -> str:
     """Write the configuration of some upstreams; return its path."""
-    key = f'api_key_env = "{key_env}"\n' if key_env else ""
-    models = json.dumps(MODELS)
+    key = {"api_key_env": key_env} if key_env else {}
     file = folder / f"{'-'.join(urls)}.toml"
-    file.write_text(
-        "".join(
-            f'[[provider]]\nname = "{name}"\nbase_url = "{url}"\nmodels = {models}\n{key}' for name, url in urls.items()
-        )
-    )
+    file.write_text("".join(provider_entry(name, url, **key) for name, url in urls.items()))
     return str(file)
 
 
