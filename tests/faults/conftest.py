@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in this folder, and begin with them: they last longest, the soak above all, which mostly waits."""
+    """Mark every test in this folder, and begin with them: they last longest, the soak above all, which waits."""
     experiments = [item for item in items if item.nodeid.startswith(FOLDER)]  # paths take a second for all tests
     for item in experiments:
         item.add_marker("slow")

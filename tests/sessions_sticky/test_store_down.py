@@ -222,7 +222,8 @@ def test_unavailable_is_said_when_a_cache_other_than_redis_fails(settings, tmp_p
     assert call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED
 
 
-def test_resolve_warns_once_of_each_reason_when_the_store_refuses(call, server, caplog):
+def test_resolve_warns_once_of_each_reason_when_the_store_refuses(call, server, settings, caplog):
+    settings.CACHES = {"default": patient_config(server.url)}
     with server.client() as client:
         client.replicaof("127.0.0.1", free_port())
         begun = time.monotonic()
