@@ -43,7 +43,7 @@ from sentinel_project.gateway.providers import failures  # noqa: E402
 from sentinel_project.gateway.providers.config import Provider  # noqa: E402
 from sentinel_project.gateway.providers.health import Health  # noqa: E402
 from sentinel_project.gateway.providers.load import Load  # noqa: E402
-from sentinel_project.gateway.routing import binding, dispatch, plan  # noqa: E402
+from sentinel_project.gateway.routing import binding, dispatch, plan, process  # noqa: E402
 from sentinel_project.gateway.upstream import client  # noqa: E402
 from sentinel_project.gateway.upstream.errors import UpstreamFailure  # noqa: E402
 from sentinel_project.gateway.upstream.probes import probe_forever  # noqa: E402
@@ -176,7 +176,7 @@ class World:
                 self.waits.append(waited)
             busy.discard(conversation_id)
 
-        probes = asyncio.create_task(probe_forever(plan.health, lambda: settings.SENTINEL_PROVIDERS))
+        probes = asyncio.create_task(probe_forever(process.health, lambda: settings.SENTINEL_PROVIDERS))
         while loop.time() < SECONDS:
             await asyncio.sleep(self.random.expovariate(RATE))
             chosen = self.random.choice(ids)
@@ -281,8 +281,8 @@ def simulate(sky: Sky, ask: Callable[..., Any], seed: int) -> World:
     health = Health(settings.SENTINEL_COOLDOWN_SECONDS, lambda: providers, loop.time)
     with (
         patch.object(settings, "SENTINEL_PROVIDERS", providers),
-        patch.object(plan, "health", health),
-        patch.object(plan, "load", Load()),
+        patch.object(process, "health", health),
+        patch.object(process, "load", Load()),
         patch.object(client, "call", world.call),
         patch.object(client, "probe", world.probe),
         patch.object(binding, "resolve", manager.resolve),

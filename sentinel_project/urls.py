@@ -11,7 +11,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.authtoken.models import TokenProxy
 
 from sentinel_project.api_schema import SchemaView
-from sentinel_project.gateway.healthchecks import FrontPage, start_page
+from sentinel_project.gateway.healthchecks import front_page, start_page
 from sentinel_project.gateway.keys_api import KeyDetail, KeyList
 from sentinel_project.gateway.providers_api import ProviderDetail, ProviderList
 from sentinel_project.security_headers import styled
@@ -22,7 +22,7 @@ admin.site.site_header = admin.site.site_title = "Sentinel gateway"
 admin.site.site_url = None  # it would lead back to the admin
 
 urlpatterns = [
-    path("", FrontPage.as_view()),
+    path("", front_page),
     path("favicon.ico", RedirectView.as_view(url=static("gateway/favicon.svg"))),
     path("admin/", start_page),
     path("admin/all/", admin.site.admin_view(admin.site.index)),

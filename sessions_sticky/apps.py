@@ -17,7 +17,6 @@ class SessionsStickyConfig(AppConfig):
 
     name = "sessions_sticky"
     verbose_name = _("Sticky sessions")
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         """Register."""
@@ -28,7 +27,7 @@ class SessionsStickyConfig(AppConfig):
 
 def watch_jobs(**kwargs: Any) -> None:
     """Start the watcher at the first request: threads do not survive a fork, and commands need none."""
-    from sessions_sticky.jobs.service import Jobs
+    from sessions_sticky.jobs.service import jobs
 
     request_started.disconnect(dispatch_uid=WATCH_JOBS)
-    Jobs().watch()
+    jobs.watch()

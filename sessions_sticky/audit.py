@@ -16,13 +16,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from sessions_sticky.jobs.job import Job, Kind
+from sessions_sticky.jobs.job import Job
 from sessions_sticky.models import Session as SessionModel
+from sessions_sticky.session import Session
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
-
-    from sessions_sticky.session import Session
 
 logger = logging.getLogger("sessions_sticky")
 
@@ -36,10 +35,6 @@ class Flag(IntEnum):
     ADDITION = 1
     CHANGE = 2
     DELETION = 3
-
-
-FLAG: dict[Kind, Flag] = {"delete": Flag.DELETION, "rebind": Flag.CHANGE}
-"""The flag of each kind of job."""
 
 
 def record(
@@ -113,7 +108,8 @@ def _record_job(request: HttpRequest | Request, job: Job, change: str) -> None:
     description = _describe(job)
     message = _("%(change)s: %(description)s (operation %(key)s)")
     message %= {"change": change, "description": description, "key": job.key}
-    record(request, FLAG[job.kind], job.key, message, object_repr=description)
+    flag = Flag.DELETION if job.kind == "delete" else Flag.CHANGE
+    record(request, flag, job.key, message, object_repr=description)
 
 
 def _describe(job: Job) -> str:

@@ -68,13 +68,8 @@ def check_cache(**kwargs: Any) -> list[CheckMessage]:
     if is_on_redis(cache):
         return list(_check_redis(cache))
     if isinstance(cache, DummyCache):
-        return [
-            Error(
-                "The session cache is a DummyCache, which stores nothing.",
-                hint=USE_CACHE_CONFIG,
-                id="sessions_sticky.E004",
-            )
-        ]
+        message = "The session cache is a DummyCache, which stores nothing."
+        return [Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E004")]
     if isinstance(cache, DjangosRedisCache):
         message = "The session cache is Django's own RedisCache: its sessions cannot be listed, moved or shared."
         return [Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W005")]
@@ -114,12 +109,10 @@ def _encoded(cache: RedisCache, sample: Session) -> Any:
 def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
     sample = Session("conv-123", "openai", "gpt-4", "user-456", 1_700_000_000)
     key = keys.session(sample.id)
-    if str(cache.client.make_key(key)) != key:
-        yield Error(
-            f"The session cache writes the key {key!r} as {str(cache.client.make_key(key))!r}.",
-            hint=USE_CACHE_CONFIG,
-            id="sessions_sticky.E003",
-        )
+    written = str(cache.client.make_key(key))
+    if written != key:
+        message = f"The session cache writes the key {key!r} as {written!r}."
+        yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E003")
     if _encoded(cache, sample) != sample.to_json():
         message = "The session cache does not write values as compact JSON."
         yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E003")
@@ -129,7 +122,7 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
         yield Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W001")
     ignored = {name: cache._params.get(name) for name in ("KEY_PREFIX", "VERSION")}
     for name, value in ignored.items():
-        if value not in (None, "", 1) and str(cache.client.make_key(key)) == key:
+        if value not in (None, "", 1) and written == key:
             message = f"The session cache has {name} {value!r}, but keys of sessions are written without it."
             hint = "Separate tenants or projects with SESSIONS_STICKY['PREFIX'], or a Redis database each."
             yield Warning(message, hint=hint, id="sessions_sticky.W006")

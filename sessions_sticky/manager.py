@@ -7,7 +7,7 @@ a thread on other caches. queries/manager_methods.py has the methods for many se
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial, wraps
 from typing import ParamSpec, Self, TypeVar
@@ -19,10 +19,9 @@ from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import conf
-from sessions_sticky.connections.commands import run, unsuspended
+from sessions_sticky.connections.commands import Send, run, unsuspended
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries.manager_methods import ManagerMethods
-from sessions_sticky.restoration import Restoration
 from sessions_sticky.session import FORMER_OWNER, Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
@@ -238,15 +237,16 @@ class SessionManager(ManagerMethods):
     @property
     def _blocking(self) -> Policy:
         store, signal = self._store, partial(send_signal, manager=self)
-        send, asignal = unsuspended(store.send), unsuspended(signal)
-        restoration = Restoration(store, send, signal)
-        return Policy(store, send, asignal, restoration, ttl_seconds=self.ttl_seconds, actor=self._actor)
+        return self._policy(store, unsuspended(store.send), unsuspended(signal))
 
     @property
     def _async(self) -> Policy:
-        store, signal = self._store, partial(asend_signal, manager=self)
-        restoration = Restoration(store, store.asend, partial(send_signal, manager=self))
-        return Policy(store, store.asend, signal, restoration, ttl_seconds=self.ttl_seconds, actor=self._actor)
+        store = self._store
+        return self._policy(store, store.asend, partial(asend_signal, manager=self))
+
+    def _policy(self, store: Store, send: Send, signal: Callable[..., Awaitable[None]]) -> Policy:
+        in_thread = partial(send_signal, manager=self)
+        return Policy(store, send, signal, in_thread, ttl_seconds=self.ttl_seconds, actor=self._actor)
 
 
 sessions = SessionManager()

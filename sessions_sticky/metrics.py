@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -51,43 +51,25 @@ class _Metrics:
     def __init__(self) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
-        self.resolutions = Counter(
-            "sessions_sticky_resolutions_total", "Resolved conversations.", ["outcome", "provider"]
+        counter = partial(Counter, namespace="sessions_sticky")
+        gauge = partial(Gauge, namespace="sessions_sticky", multiprocess_mode="livemostrecent")
+        histogram = partial(Histogram, namespace="sessions_sticky")
+        route = ["provider", "model"]
+        moved = ["reason", "by", "from_provider", "to_provider"]
+        self.resolutions = counter("resolutions_total", "Resolved conversations.", ["outcome", "provider"])
+        self.resolve_seconds = histogram("resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS)
+        self.restored = counter("restored_total", "Sessions bound again after the store had lost them.")
+        self.rebinds = counter("rebinds_total", "Conversations moved to another provider or model.", moved)
+        self.turns = counter("turns_total", "Turns of conversations.", [*route, "outcome"])
+        self.tokens = counter("tokens_total", "Tokens of turns.", [*route, "kind"])
+        self.money = counter("money_total", "What prompt caches saved and moves cost.", [*route, "kind"])
+        self.first_byte_seconds = histogram(
+            "first_byte_seconds", "Time to the first byte of an answer.", route, buckets=FIRST_BYTE_BUCKETS
         )
-        self.resolve_seconds = Histogram(
-            "sessions_sticky_resolve_seconds", "Time to resolve a conversation.", buckets=RESOLVE_BUCKETS
-        )
-        self.restored = Counter("sessions_sticky_restored_total", "Sessions bound again after the store had lost them.")
-        self.rebinds = Counter(
-            "sessions_sticky_rebinds_total",
-            "Conversations moved to another provider or model.",
-            ["reason", "by", "from_provider", "to_provider"],
-        )
-        self.turns = Counter("sessions_sticky_turns_total", "Turns of conversations.", ["provider", "model", "outcome"])
-        self.tokens = Counter("sessions_sticky_tokens_total", "Tokens of turns.", ["provider", "model", "kind"])
-        self.money = Counter(
-            "sessions_sticky_money_total", "What prompt caches saved and moves cost.", ["provider", "model", "kind"]
-        )
-        self.first_byte_seconds = Histogram(
-            "sessions_sticky_first_byte_seconds",
-            "Time to the first byte of an answer.",
-            ["provider", "model"],
-            buckets=FIRST_BYTE_BUCKETS,
-        )
-        self.store_errors = Counter(
-            "sessions_sticky_store_errors_total", "Failed requests to the session store.", ["error"]
-        )
-        self.breaker_open = Gauge(
-            "sessions_sticky_breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax"
-        )
-        self.sessions = Gauge(
-            "sessions_sticky_sessions", "Live sessions.", ["provider"], multiprocess_mode="livemostrecent"
-        )
-        self.memory_ratio = Gauge(
-            "sessions_sticky_store_memory_ratio",
-            "Used part of the store's maxmemory.",
-            multiprocess_mode="livemostrecent",
-        )
+        self.store_errors = counter("store_errors_total", "Failed requests to the session store.", ["error"])
+        self.breaker_open = gauge("breaker_open", "Whether the store is considered down.", multiprocess_mode="livemax")
+        self.sessions = gauge("sessions", "Live sessions.", ["provider"])
+        self.memory_ratio = gauge("store_memory_ratio", "Used part of the store's maxmemory.")
 
 
 _registering = Lock()

@@ -10,13 +10,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from sessions_sticky import keys, metrics
+from sessions_sticky import index_entries, keys, metrics
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
-from sessions_sticky.index_entries import IndexEntries
 from sessions_sticky.recording import record_move, record_turns
-from sessions_sticky.restoration import Restoration
+from sessions_sticky.restoration import SendSignal, restore_when_lost
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -26,6 +25,7 @@ from sessions_sticky.session import (
     check_names,
     check_owner,
     check_session,
+    checked,
     readable,
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
@@ -48,7 +48,7 @@ class Policy:
         store: Store,
         send: Send,
         send_signal: Callable[..., Awaitable[None]],
-        restoration: Restoration,
+        signal_in_thread: SendSignal,
         *,
         ttl_seconds: int,
         actor: str,
@@ -59,8 +59,7 @@ class Policy:
         self._ttl_seconds = ttl_seconds
         self._actor = actor
         self._seen = store.last_seen
-        self._index_entries = IndexEntries(store, send, ttl_seconds)
-        self._restoration = restoration
+        self._signal_in_thread = signal_in_thread
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -72,9 +71,7 @@ class Policy:
         if session is None:
             return None
         left_ms = await self._send(self._store.expiry(keys.session(conversation_id)))
-        if left_ms == NO_KEY:
-            return None
-        return Entry(session, None if left_ms is None or left_ms < 0 else -(-left_ms // 1000))
+        return None if left_ms == NO_KEY else Entry.of(session, left_ms)
 
     async def create(
         self, conversation_id: str, provider: str, model: str, owner: str, *, replace: bool = False
@@ -88,13 +85,13 @@ class Policy:
         if replace:
             raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
             if former := readable(conversation_id, raw):
-                await self._index_entries.replace(former, session)
+                await index_entries.replace(self._store, self._send, self._ttl_seconds, former, session)
+            index_entries.mark(self._store, session)
         else:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
         self._seen.remember(session, asked_at, self._ttl_seconds, conf.last_seen_size)
-        self._index_entries.mark(session)
         _log("created", conversation_id)
         await self._send_signal(session_created, session=session, actor=self._actor)
         return session
@@ -105,7 +102,7 @@ class Policy:
         raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
         session = readable(conversation_id, raw)
         if session is not None:
-            await self._index_entries.refresh_when_due(session, raw)
+            await index_entries.refresh_when_due(self._store, self._send, self._ttl_seconds, session, raw=raw)
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
@@ -143,11 +140,11 @@ class Policy:
         if outcome is Outcome.CREATED:
             await self._send_signal(session_created, session=bound, actor=self._actor)
         elif outcome is Outcome.HIT:
-            await self._index_entries.refresh_when_due(bound, raw, remembered)
+            await index_entries.refresh_when_due(self._store, self._send, ttl, bound, raw=raw, before=remembered)
         if is_restored:
             metrics.restored()
         if outcome is not Outcome.DEGRADED:
-            await self._restoration.restore_when_lost(asked_at, is_missing=is_restored)
+            await restore_when_lost(self._store, self._send, self._signal_in_thread, asked_at, is_missing=is_restored)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
@@ -166,7 +163,7 @@ class Policy:
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
         check_target(provider)
-        moved = Session(session.id, provider, model, session.external_id, session.created_at)
+        moved = checked(Session(session.id, provider, model, session.external_id, session.created_at))
         expected = session.to_json()
         while True:
             request = self._store.replace(session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor)
@@ -237,7 +234,7 @@ class Policy:
             request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
             found = await self._send(request)
             if found is None:
-                self._index_entries.mark(proposal)
+                index_entries.mark(self._store, proposal)
                 return proposal, True
             if winner := readable(proposal.id, found):
                 return winner, False
@@ -246,9 +243,8 @@ class Policy:
 
 
 def _proposal(conversation_id: str, provider: str, model: str, owner: str) -> Session:
-    session = Session(conversation_id, provider, model, owner, int(time.time()))
-    session.to_json()  # refuse invalid values even if the store is unavailable
-    return session
+    # Checked here: invalid values are refused even if the store is unavailable.
+    return checked(Session(conversation_id, provider, model, owner, int(time.time())))
 
 
 def _log(event: str, conversation_id: str) -> None:

@@ -6,12 +6,9 @@ It does nothing in a project without the app in INSTALLED_APPS.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _is_isolated = pytest.StashKey[bool]()
 

@@ -29,67 +29,66 @@ BATCH_SIZE = 50
 PAUSE_SECONDS = 0.02
 """Pause between batches: all processes restore at the same time, and chats must not wait."""
 
+SendSignal = Callable[..., None]
 
-class Restoration:
-    """Restores what one store lost; does nothing for caches other than Redis."""
 
-    def __init__(self, store: Store, send: Send, send_signal: Callable[..., None]) -> None:
-        self._store = store
-        self._send = send
-        self._send_signal = send_signal
+async def restore_when_lost(store: Store, send: Send, send_signal: SendSignal, now: float, *, is_missing: bool) -> None:
+    """Check once a second, or when a session `is_missing`, whether Redis lost writes; if so, start a thread.
 
-    async def restore_when_lost(self, now: float, *, is_missing: bool) -> None:
-        """Check once a second, or when a session `is_missing`, whether the store lost writes; if so, start a thread."""
-        detector = self._store.loss_detector
-        if is_missing:
-            detector.hurry()
-        if not self._store.has_index or detector.is_restoring or not detector.is_due(now):
-            return
-        written, expected = detector.next_number()
-        mark = Command[bytes | None](("SET", detector.key, written, "EX", RECENT_SECONDS, "GET"))
+    The thread sends signals with `send_signal`. Does nothing for other caches.
+    """
+    detector = store.loss_detector
+    if is_missing:
+        detector.hurry()
+    if not store.has_index or detector.is_restoring or not detector.is_due(now):
+        return
+    written, expected = detector.next_number()
+    mark = Command[bytes | None](("SET", detector.key, written, "EX", RECENT_SECONDS, "GET"))
+    try:
+        found = await send(mark)
+    except SessionStoreUnavailable as exc:
+        store.outages.log(exc, "not checked whether sessions are lost: %s", exc)
+        return
+    if detector.has_lost(written, expected, found):
+        detector.restorer = Thread(target=restore, args=(store, send_signal), name="restore sessions", daemon=True)
         try:
-            found = await self._send(mark)
-        except SessionStoreUnavailable as exc:
-            self._store.outages.log(exc, "not checked whether sessions are lost: %s", exc)
-            return
-        if detector.has_lost(written, expected, found):
-            detector.restorer = Thread(target=self.restore, name="restore sessions", daemon=True)
-            try:
-                detector.restorer.start()
-            except RuntimeError as exc:  # the process has too many threads, or ends
-                logger.warning("lost sessions wait for their next turns: %s", exc)
+            detector.restorer.start()
+        except RuntimeError as exc:  # the process has too many threads, or ends
+            logger.warning("lost sessions wait for their next turns: %s", exc)
 
-    def restore(self) -> None:
-        """Bind the sessions again that this process saw in the last hour and the store lost, latest first."""
-        seen = self._store.last_seen.stored_since(time.monotonic() - RECENT_SECONDS)
-        number = 0
-        try:
-            for at in range(0, len(seen), BATCH_SIZE):
-                number += self._restore(seen[at : at + BATCH_SIZE])
-                time.sleep(PAUSE_SECONDS)
-        except SessionStoreUnavailable as exc:
-            self._store.outages.log(exc, "not all lost sessions restored: %s", exc)
-        finally:
-            connections.close_all()  # receivers of signals may have used the database
-            if number:
-                logger.warning("the store lost sessions: restored %d of %d seen in the last hour", number, len(seen))
 
-    def _restore(self, seen: Sequence[Seen]) -> int:
-        """Bind the missing ones of some sessions for the idle time that they had left; return their number."""
-        store, send = self._store, self._store.operators.send
-        names = [name for each in seen for name in (keys.session(each.session.id), keys.deleted(each.session.id))]
-        found = send(Batch([Command(("GET", name)) for name in names]))
-        now = time.monotonic()
-        lost = [
-            (session, int(expires_at - now))
-            for (session, _, expires_at, _), raw, marker in zip(seen, found[::2], found[1::2], strict=True)
-            if raw is None and session.created_at > restorable_from(marker) and expires_at - now >= 1
-        ]
-        actor = metrics.GATEWAY
-        binds: list[Any] = [store.bind(session, None, left, reason=RESTORED, actor=actor) for session, left in lost]
-        replies = send(Batch(binds)) if binds else []
-        restored = [session for (session, _), current in zip(lost, replies, strict=True) if current is None]
-        metrics.restored(len(restored))
-        for session in restored:
-            self._send_signal(session_created, session=session, actor=actor)
-        return len(restored)
+def restore(store: Store, send_signal: SendSignal) -> None:
+    """Bind the sessions again that this process saw in the last hour and the store lost, latest first."""
+    seen = store.last_seen.stored_since(time.monotonic() - RECENT_SECONDS)
+    number = 0
+    try:
+        for at in range(0, len(seen), BATCH_SIZE):
+            number += _restore(store, send_signal, seen[at : at + BATCH_SIZE])
+            time.sleep(PAUSE_SECONDS)
+    except SessionStoreUnavailable as exc:
+        store.outages.log(exc, "not all lost sessions restored: %s", exc)
+    finally:
+        connections.close_all()  # receivers of signals may have used the database
+        if number:
+            logger.warning("the store lost sessions: restored %d of %d seen in the last hour", number, len(seen))
+
+
+def _restore(store: Store, send_signal: SendSignal, seen: Sequence[Seen]) -> int:
+    """Bind the missing ones of some sessions for the idle time that they had left; return their number."""
+    send = store.operators.send
+    names = [name for each in seen for name in (keys.session(each.session.id), keys.deleted(each.session.id))]
+    found = send(Batch([Command(("GET", name)) for name in names]))
+    now = time.monotonic()
+    lost = [
+        (session, int(expires_at - now))
+        for (session, _, expires_at, _), raw, marker in zip(seen, found[::2], found[1::2], strict=True)
+        if raw is None and session.created_at > restorable_from(marker) and expires_at - now >= 1
+    ]
+    actor = metrics.GATEWAY
+    binds: list[Any] = [store.bind(session, None, left, reason=RESTORED, actor=actor) for session, left in lost]
+    replies = send(Batch(binds)) if binds else []
+    restored = [session for (session, _), current in zip(lost, replies, strict=True) if current is None]
+    metrics.restored(len(restored))
+    for session in restored:
+        send_signal(session_created, session=session, actor=actor)
+    return len(restored)

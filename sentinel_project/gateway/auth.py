@@ -55,11 +55,12 @@ class KeyRefused(ApiError):
 
 
 class Caller(NamedTuple):
-    """The owner of a request's key; the key's digest, and its limits if it has any."""
+    """The owner of a key that is not revoked; the key's digest, its limits if it has any, and whether it is paused."""
 
     owner: str
     key: str
-    limits: KeyLimits | None
+    limits: KeyLimits | None = None
+    is_paused: bool = False
 
 
 class KeyRing:
@@ -71,9 +72,7 @@ class KeyRing:
     """
 
     def __init__(self) -> None:
-        self._owners: dict[str, str] = {}
-        self._limits: dict[str, KeyLimits] = {}
-        self._paused: frozenset[str] = frozenset()
+        self._callers: dict[str, Caller] = {}
         self._unknown: dict[str, float] = {}
         self._version: Any = None
         self._refreshed = self._failed = float("-inf")
@@ -87,17 +86,17 @@ class KeyRing:
         Raises `KeyRefused` 403 for a paused key, `ApiError` 503 if the key cannot be checked.
         """
         name = digest(key)
-        if name not in self._owners:
+        if name not in self._callers:
             await self._look_up(name)
         elif time.monotonic() - self._refreshed > MAX_AGE_SECONDS:
             await self._refresh_after_now()
-        owner = self._owners.get(name)
-        if owner is None:
+        caller = self._callers.get(name)
+        if caller is None:
             return None
-        if name in self._paused:
-            raise KeyRefused(403, "The API key is paused", type="permission_error", code="key_paused")
+        if caller.is_paused:
+            raise KeyRefused(403, "The API key is paused", code="key_paused")
         self._uses.note(name)
-        return Caller(owner, name, self._limits.get(name))
+        return caller
 
     async def refresh(self) -> bool:
         """Read the keys again if any has changed; return whether they could be read."""
@@ -125,9 +124,8 @@ class KeyRing:
         if time.monotonic() - self._unknown.get(name, float("-inf")) < UNKNOWN_SECONDS:
             return
         if time.monotonic() - self._failed < FAILURE_SECONDS or not await self._refresh_after_now():
-            headers = {"Retry-After": str(FAILURE_SECONDS)}
-            raise ApiError(503, "API keys cannot be checked", type="service_unavailable", headers=headers)
-        if name not in self._owners:
+            raise ApiError(503, "API keys cannot be checked", retry_after=FAILURE_SECONDS)
+        if name not in self._callers:
             if len(self._unknown) >= MAX_UNKNOWN:
                 self._unknown.clear()
             self._unknown[name] = time.monotonic()
@@ -176,11 +174,11 @@ class KeyRing:
         sums = [Sum(name) for name in ApiKey.LIMITS]
         version = ApiKey.objects.aggregate(*counts, *sums, Max("pk"), Max("changed_at"))
         if version != self._version:
-            fields = ("digest", "owner", "paused_at", *ApiKey.LIMITS)
-            live = list(ApiKey.objects.filter(revoked_at=None).values_list(*fields))
-            self._owners = {name: owner for name, owner, *_ in live}
-            self._paused = frozenset(name for name, _, paused_at, *_ in live if paused_at is not None)
-            self._limits = {name: KeyLimits(*limits) for name, _, _, *limits in live if any(limits)}
+            live = ApiKey.objects.filter(revoked_at=None)
+            self._callers = {
+                key: Caller(owner, key, KeyLimits(*limits) if any(limits) else None, paused_at is not None)
+                for owner, key, paused_at, *limits in live.values_list("owner", "digest", "paused_at", *ApiKey.LIMITS)
+            }
             self._version = version
 
 
@@ -213,4 +211,4 @@ def key_hint(headers: Mapping[str, str]) -> str | None:
 
 def _unauthorized(message: str) -> ApiError:
     headers = {"WWW-Authenticate": "Bearer"}
-    return ApiError(401, message, type="authentication_error", code="invalid_api_key", headers=headers)
+    return ApiError(401, message, code="invalid_api_key", headers=headers)

@@ -231,8 +231,7 @@ async def _answer(answer: Answer, call: Call, captured: dict[str, str]) -> Reply
     except ApiError as exc:
         error = exc
     except SessionStoreUnavailable:
-        message, headers = "The session store is unavailable", {"Retry-After": "1"}
-        error = ApiError(503, message, type="service_unavailable", headers=headers)
+        error = ApiError(503, "The session store is unavailable", retry_after=1)
     except SessionError as exc:
         error = ApiError(400, str(exc))
     except Exception:

@@ -14,12 +14,21 @@ CLIENT_CLOSED_REQUEST = 499
 REFUSED, LEFT = "refused", "left"
 """The outcomes of requests without an answer that are no provider's fault: it was the request's, or the client left."""
 
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable",
+}
+"""OpenAI's types of errors by status; any other status has `invalid_request_error`."""
+
 
 class ApiError(Exception):
-    """An answer other than success. `param` names the field at fault; `code` is for programs.
+    """An answer other than success. `param` names the field at fault; `type` and `code` are for programs.
 
-    `provider_body` is the provider's own error object where it has the shape of the API: it goes to the client as it
-    is. None: the error is rendered from the other attributes. `request_id` is the gateway's.
+    `retry_after` is in seconds. `provider_body` is the provider's own error object where it has the API's shape: it
+    goes to the client as it is. None: the error is rendered from the other attributes. `request_id` is the gateway's.
     """
 
     request_id: str | None = None
@@ -29,19 +38,21 @@ class ApiError(Exception):
         status: int,
         message: str,
         *,
-        type: str = "invalid_request_error",
+        type: str | None = None,
         param: str | None = None,
         code: str | None = None,
+        retry_after: int | None = None,
         headers: Mapping[str, str] | None = None,
         provider_body: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-        self.type = type
+        self.type = type or TYPES.get(status, "invalid_request_error")
         self.param = param
         self.code = code
-        self.headers = dict(headers or {})
+        self.headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        self.headers |= headers or {}
         self.provider_body = provider_body
 
     def reply(self, render: Render | None = None) -> Reply:
@@ -68,13 +79,12 @@ def outcome_of(status: int) -> str:
 
 def internal_error() -> ApiError:
     """Return the error for a fault of the gateway itself."""
-    return ApiError(500, "Internal gateway error; see the gateway's log", type="server_error")
+    return ApiError(500, "Internal gateway error; see the gateway's log")
 
 
 def too_many_connections() -> ApiError:
     """Return the error for a request that the server has no connection left for."""
-    message, code = "The gateway has too many connections", "too_many_connections"
-    return ApiError(503, message, type="service_unavailable", code=code, headers={"Retry-After": "1"})
+    return ApiError(503, "The gateway has too many connections", code="too_many_connections", retry_after=1)
 
 
 def too_large() -> ApiError:

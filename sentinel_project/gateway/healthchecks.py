@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib import admin
 from django.db import Error
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.urls import reverse
-from django.views.generic import RedirectView
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
 
 from sentinel_project.gateway import metrics
 from sentinel_project.gateway.models import ApiKey
@@ -31,20 +29,15 @@ def any_host(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Callabl
     return middleware
 
 
-class FrontPage(RedirectView):
-    """Redirect browsers to the admin; answer HEAD probes of clients such as Claude Code."""
-
-    pattern_name = "admin:index"
-
-    def head(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Return 200: the process answers."""
-        return HttpResponse()
+def front_page(request: HttpRequest) -> HttpResponse:
+    """Redirect browsers to the admin; answer HEAD probes of clients such as Claude Code with 200."""
+    return HttpResponse() if request.method == "HEAD" else redirect("admin:index")
 
 
 def start_page(request: HttpRequest) -> HttpResponseBase:
     """Redirect users who may view sessions to the overview; show others the index of Django admin."""
     if admin.site.has_permission(request) and request.user.has_perm("sessions_sticky.view_session"):
-        return HttpResponseRedirect(reverse("admin:sessions_sticky_session_overview"))
+        return redirect("admin:sessions_sticky_session_overview")
     return admin.site.admin_view(admin.site.index)(request)
 
 

@@ -12,13 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
-from asgiref.sync import sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
-
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.auth import KeyLimits, authenticate
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.key_quota import IN_FLIGHT, KEEP_SECONDS, REQUESTS, Quota, Slot
@@ -29,8 +24,6 @@ logger = logging.getLogger(__name__)
 EXCHANGE_SECONDS = 1.0
 WAIT_SECONDS = 0.25
 """How long a request waits for an exchange; then its process decides alone."""
-
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="key_limits")
 
 
 class Quotas:
@@ -92,9 +85,8 @@ class Quotas:
 
     async def _exchange(self, quota: Quota) -> None:
         window, unreported = quota.begin_exchange()
-        run = sync_to_async(partial(_add, quota.key, window, unreported), thread_sensitive=False, executor=_thread)
         try:
-            quota.end_exchange(window, await run())
+            quota.end_exchange(window, await shared_cache.in_thread(_add, quota.key, window, unreported))
             self._is_shared = True
         except Exception as exc:  # cache backends raise different errors
             if self._is_shared:
@@ -119,8 +111,7 @@ def _add(key: str, window: int, numbers: dict[str, int]) -> dict[str, int]:
 
 
 def _increment(name: str, number: int) -> int:
-    cache: Any = caches[DEFAULT_CACHE_ALIAS]
-    key = keys.prefixed(f"limit:{name}")
+    cache, key = shared_cache.cache(), keys.prefixed(f"limit:{name}")
     try:
         return int(cache.incr(key, number))
     except ValueError:  # there is none yet

@@ -105,8 +105,8 @@ class Quota:
         limit = dict(self.limits.items)[measure]
         wait = 1 if measure == IN_FLIGHT else seconds_left()
         message = f"The API key is limited to {RULES[measure].format(limit)}; retry in {wait} s"
-        headers = {"Retry-After": str(wait)} | self.headers()
-        return KeyRefused(429, message, type="rate_limit_error", code=f"key_{measure}_limit", headers=headers)
+        code = f"key_{measure}_limit"
+        return KeyRefused(429, message, code=code, retry_after=wait, headers=self.headers())
 
     def headers(self) -> dict[str, str]:
         """Return the limits and what is left of them, under OpenAI's names."""

@@ -31,8 +31,8 @@ class KeySerializer(serializers.ModelSerializer[ApiKey]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse fields that do not exist or cannot change, and changes of revoked keys."""
         if unknown := sorted(set(self.initial_data) - {"paused", *ApiKey.LIMITS}):
-            allowed = ", ".join(("paused", *ApiKey.LIMITS))
-            raise serializers.ValidationError(dict.fromkeys(unknown, f"Cannot be changed. Allowed: {allowed}"))
+            refusal = f"Cannot be changed. Allowed: {', '.join(('paused', *ApiKey.LIMITS))}"
+            raise serializers.ValidationError({ascii(name)[1:-1]: refusal for name in unknown})
         if self.instance is not None and self.instance.revoked_at is not None:
             raise serializers.ValidationError("The key is revoked")
         return attrs

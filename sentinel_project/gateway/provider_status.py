@@ -17,7 +17,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import configured, providers
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.usage import RouteUsage, first_byte_ms
 from sessions_sticky.turns import FAILED
@@ -97,8 +97,8 @@ class ProviderStatus(NamedTuple):
 
 def statuses() -> list[ProviderStatus]:
     """Return the status of every provider; without figures if the store is unavailable."""
-    (health, is_shared), numbers, in_flight = _latest_health(), _figures(), metrics.in_flight()
-    current = configured()
+    health, is_shared = latest_health()
+    numbers, in_flight, current = _figures(), metrics.in_flight(), configured()
     settings_of = controls.latest(provider.name for provider in current)
     found = [
         each._replace(
@@ -132,15 +132,10 @@ def status(provider: Provider, health: Health) -> ProviderStatus:
     )
 
 
-def latest_health() -> Health:
-    """Return the newest states of the providers, from this process or the shared ones."""
-    return _latest_health()[0]
-
-
-def _latest_health() -> tuple[Health, bool]:
+def latest_health() -> tuple[Health, bool]:
     """Return the newest states of the providers, and whether those of other processes could be read."""
-    known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, routing.health.now)
-    known.states = {name: dict(slots) for name, slots in routing.health.states.items()}
+    known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, process.health.now)
+    known.states = {name: dict(slots) for name, slots in process.health.states.items()}
     try:
         health_sync.merge(known, health_sync.read(configured(), known.now))
     except Exception as exc:  # cache backends raise different errors

@@ -6,7 +6,7 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -16,13 +16,7 @@ from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sessions_sticky import audit
 from sessions_sticky.api.permissions import SessionPermission
-
-
-class Unavailable(APIException):
-    """503: the cache that the workers share is unavailable."""
-
-    status_code = 503
-    default_detail = "The session store is unavailable: nothing was changed."
+from sessions_sticky.api.problems import StoreUnavailable
 
 
 class ProviderSerializer(serializers.Serializer[Any]):
@@ -62,6 +56,7 @@ class ActionSerializer(serializers.Serializer[Any]):
 
     action = serializers.ChoiceField(
         [str(action) for action in Action],
+        error_messages={"invalid_choice": f"Must be one of {', '.join(Action)}."},  # DRF's text repeats the value
         help_text="`drain`: no new conversations; `try`: end the cooldown; `hold`: its conversations do not move;"
         " `release`: end drain and hold.",
     )
@@ -99,7 +94,7 @@ class ProviderDetail(APIView):
         except UnknownProvider as exc:
             raise NotFound(str(exc)) from exc
         except ControlsUnavailable as exc:
-            raise Unavailable from exc
+            raise StoreUnavailable(str(exc)) from exc
         message = f"Provider {name!r}: {action}"
         audit.record(request, audit.Flag.CHANGE, None, message, object_repr=message)
         (status,) = (each for each in statuses() if each.provider.name == name)

@@ -22,7 +22,7 @@ from django.conf import settings
 from sentinel_project.gateway.errors import ApiError
 
 CLIENT_DISCONNECTED = "the client left"
-"""The message of a cancellation because the server stops."""
+"""The message of a cancellation for this reason; others come from a stop of the server."""
 LINGER_SECONDS = 6
 """HTTP clients themselves give up an unused connection after 5 s (httpx, hence OpenAI's SDK) or 4 s (Node)."""
 LOOK_SECONDS = 0.05
@@ -72,9 +72,8 @@ class Stopping:
     def error(self) -> ApiError:
         """Return the error for a request whose time is over. Takes back the cancellation that led here."""
         cast("asyncio.Task[Any]", asyncio.current_task()).uncancel()
-        headers = {"Retry-After": "1", "Connection": "close"}
-        message = "The gateway is being restarted; send the request again"
-        return ApiError(503, message, type="service_unavailable", code="gateway_restarting", headers=headers)
+        message, headers = "The gateway is being restarted; send the request again", {"Connection": "close"}
+        return ApiError(503, message, code="gateway_restarting", retry_after=1, headers=headers)
 
     def end_chats(self) -> None:
         """Cancel the requests in flight."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -14,12 +14,11 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import MAX_COUNTED, Count, names_in_use
 from sessions_sticky.admin.forms import MoveForm, ReasonForm
-from sessions_sticky.admin.selection import Chosen, jobs, target_notes
+from sessions_sticky.admin.job import start
+from sessions_sticky.admin.selection import Chosen, target_notes
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.session import SessionConflict
-
-if TYPE_CHECKING:
-    from sessions_sticky.session import Session
+from sessions_sticky.session import Session, SessionConflict
 
 MAX_NAMED = 10
 """How many unchanged sessions are named; the others are counted."""
@@ -35,7 +34,7 @@ def delete(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         title = _("Delete sessions")
         return _ask(admin, request, template="delete.html", chosen=chosen, count=chosen.count_sessions(), title=title)
     if chosen.all_matching:
-        return _start(admin, request, chosen, None)
+        return start(admin, request, chosen.plan())
     _delete_each(admin, request, chosen.bindings)
     return HttpResponseRedirect(admin.back(request, admin.url("changelist") + chosen.query))
 
@@ -49,13 +48,13 @@ def move(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = MoveForm(request.POST if MoveForm.is_in(request.POST) else None)
     ask = partial(_ask, admin, request, chosen=chosen, form=form)
     if not form.is_valid():
-        return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"))
+        return ask(template="move.html", count=chosen.count_sessions(), title=_("Move sessions"), **names_in_use())
     if chosen.all_matching and ("confirmed" not in request.POST or _needs_confirmation(request, chosen)):
         count, title = chosen.count_sessions(form.move), _("Move these sessions?")
         cost, notes = jobs.cost(chosen.plan(form.move)), target_notes(chosen.filters, form.move)
         return ask(template="move_all.html", count=count, title=title, move=form.move, cost=cost, notes=notes)
     if chosen.all_matching:
-        return _start(admin, request, chosen, form.move)
+        return start(admin, request, chosen.plan(form.move))
     _move_each(admin, request, chosen.bindings, form.move)
     back = admin.url("changelist") + chosen.query
     return HttpResponseRedirect(
@@ -73,7 +72,7 @@ def move_back(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     if "confirmed" not in request.POST or not form.is_valid():
         ask = partial(_ask, admin, request, chosen=chosen, form=form)
         return ask(template="move_back.html", count=_count_moved(chosen), title=_("Move back"))
-    return _start(admin, request, chosen, Move(None, None, form.cleaned_data["reason"]))
+    return start(admin, request, chosen.plan(Move(None, None, form.cleaned_data["reason"])))
 
 
 def _count_moved(chosen: Chosen) -> Count:
@@ -97,14 +96,8 @@ def _ask(
 ) -> HttpResponse:
     section = "bulk" if chosen.condition_fields else "changelist"  # the list has no such filters
     where = admin.session_url(chosen.bindings[0].id) if chosen.on_detail else admin.url(section) + chosen.query
-    shared = {"chosen": chosen, "count": count, **names_in_use(), "cancel_url": admin.back(request, where)}
+    shared = {"chosen": chosen, "count": count, "cancel_url": admin.back(request, where)}
     return admin.render(request, template, {**shared, **context}, section=section)
-
-
-def _start(admin: PageAdmin, request: HttpRequest, chosen: Chosen, move: Move | None) -> HttpResponse:
-    job = jobs.start(chosen.plan(move), actor=request.user.get_username())
-    audit.record_start(request, job)
-    return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 
 
 def _delete_each(admin: PageAdmin, request: HttpRequest, bindings: list[Session]) -> None:

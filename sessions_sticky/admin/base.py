@@ -26,6 +26,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin import registry
@@ -83,6 +84,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "sections": self._sections(request, section),
+            "timezone": get_current_timezone_name(),
             "may_change": self.allows(request, "change"),
             "may_delete": self.allows(request, "delete"),
         }
@@ -99,7 +101,7 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def _sections(self, request: HttpRequest, parent: str) -> list[dict[str, Any]]:
         """Return the menu; `current` is "page" for the entry of this page, otherwise "true" for that of its parent."""
-        menu = (*self.menu, *(pages.section for pages in registry.pages()), *self.end_of_menu)
+        menu = (*self.menu, *(pages.section for pages in registry.pages), *self.end_of_menu)
         by_url = {self.url(each.name): each for each in menu if self.allows(request, each.needed)}
         here = request.path if request.path in by_url else self.url(parent)
         current = "page" if here == request.path else "true"

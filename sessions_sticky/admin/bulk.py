@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.utils.translation import gettext as _
-from msgspec.structs import asdict
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, filters_in, names_in_use
 from sessions_sticky.admin.forms import BulkForm
 from sessions_sticky.admin.selection import Chosen
 from sessions_sticky.manager import sessions
+from sessions_sticky.queries.pages import entry_json
 
 
 @page("view")
@@ -36,6 +36,6 @@ def export(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     except ValueError as exc:
         return HttpResponseBadRequest(str(exc), content_type="text/plain; charset=utf-8")
     found = sessions.all().filter(**filters.fields)
-    lines = (msgspec.json.encode({**asdict(entry.session), "expires_in": entry.expires_in}) + b"\n" for entry in found)
+    lines = (msgspec.json.encode(entry_json(entry)) + b"\n" for entry in found)
     headers = {"Content-Disposition": 'attachment; filename="sessions.jsonl"'}
     return HttpResponse(lines, content_type="application/x-ndjson", headers=headers)

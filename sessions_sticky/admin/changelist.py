@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.base import PageAdmin, page
@@ -65,22 +64,21 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     except InvalidCursor:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
-    entries = [(entry, admin.session_url(entry.session.id)) for entry in listed.entries]
+    number = len(listed.entries)
     context = {
         "title": _("Sessions"),
-        "rows": session_rows(entries, sessions.ttl_seconds),
+        "rows": session_rows(listed.entries, admin.session_url),
         "count": count_of(filters),
         "filters": filters,
         "fields": {**fields_of(filters), "cursor": str(position)},
         **names_in_use(filters),
         "first_number": position.before + 1,
-        "last_number": position.before + len(entries),
+        "last_number": position.before + number,
         "first_query": _page_query(filters, Position()) if str(position) else None,
         "previous_query": _page_query(filters, position.previous) if position.previous else None,
         "next_query": (
-            _page_query(filters, position.following(listed.next_cursor, len(entries))) if listed.next_cursor else None
+            _page_query(filters, position.following(listed.next_cursor, number)) if listed.next_cursor else None
         ),
-        "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "list.html", context)
 
@@ -100,14 +98,12 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         page = sessions.search(stripped, cursor=cursor or None, limit=PAGE_SIZE)
     except InvalidCursor:
         return HttpResponseRedirect(_search_url(admin, stripped))
-    entries = [(entry, admin.session_url(entry.session.id)) for entry in page.entries]
     context = {
         "title": _("Search"),
         "q": stripped,
-        "rows": session_rows(entries, sessions.ttl_seconds),
+        "rows": session_rows(page.entries, admin.session_url),
         "first_url": _search_url(admin, stripped) if cursor else None,
         "next_url": _search_url(admin, stripped, cursor=page.next_cursor) if page.next_cursor else None,
-        "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "search_results.html", context)
 

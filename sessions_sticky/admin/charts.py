@@ -15,14 +15,6 @@ LEAST = 2.0
 """The minimum height of a column, or width of a bar in percent, for a number above 0."""
 
 
-class Bar(NamedTuple):
-    """A horizontal bar; `percent` is its width, as an attribute."""
-
-    label: str
-    number: int
-    percent: str
-
-
 class Column(NamedTuple):
     """A column for one hour, in SVG units. `labelled`: whether its time is written below."""
 
@@ -49,12 +41,6 @@ def percent(number: int, most: int) -> str:
     """Return a number relative to the largest as an SVG attribute, at least the visible minimum."""
     part = 100 * number / most if most else 0
     return f"{max(part, LEAST) if number else 0:.1f}%"
-
-
-def bars(numbers: Sequence[tuple[str, int]]) -> list[Bar]:
-    """Return horizontal bars."""
-    most = max((number for _, number in numbers), default=0)
-    return [Bar(label, number, percent(number, most)) for label, number in numbers]
 
 
 def columns(numbers: Sequence[tuple[datetime, int]], *, most: int | None = None) -> Columns:

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.contrib.admin.utils import quote
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.timezone import get_current_timezone_name
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
 from sessions_sticky import audit, keys
-from sessions_sticky.admin import (
-    converters,  # noqa: F401  # the converter `quoted_id`
-    registry,
-)
+from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
 from sessions_sticky.admin.formatting import OUTCOMES, duration_formats, session_rows
 from sessions_sticky.admin.forms import MoveForm
-from sessions_sticky.admin.selection import jobs
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
 from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.jobs.job import KEY
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.server_info import format_percent
 from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn, TurnTotals, Usage
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 MAX_EVENTS = 200
 MAX_RAW_LENGTH = 10_000
@@ -43,7 +37,7 @@ class TurnRow(NamedTuple):
     """A turn on the page; `cached` is the part of its input that came from the cache, empty without input."""
 
     turn: RecordedTurn
-    outcome: StrOrPromise
+    outcome: str | Promise
     cached: str
 
 
@@ -56,7 +50,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
     with suppress(SessionNotSupported):
         if entry is None and KEY.fullmatch(conversation_id) and jobs.get(conversation_id):
             return HttpResponseRedirect(admin.url("operation", conversation_id))  # Django's recent actions link here
-    shown = session_rows([(entry, request.path)], sessions.ttl_seconds)[0] if entry else None
+    shown = session_rows([entry], admin.session_url)[0] if entry else None
     context = {
         "title": _("Session") if shown else _("No session for this conversation"),
         "conversation_id": conversation_id,
@@ -72,7 +66,6 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
         "form": MoveForm(),
         **names_in_use(),
         "quoted_id": quote(conversation_id),
-        "timezone": get_current_timezone_name(),
         **_history(conversation_id),
     }
     return admin.render(request, "detail.html", context, status=200 if shown else 404)

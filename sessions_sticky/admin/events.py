@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import get_args
 
 from django.http import HttpRequest, HttpResponse
-from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.filters import InvalidCondition, conditions_in, names_in_use
+from sessions_sticky.admin.filters import conditions_in, names_in_use
 from sessions_sticky.admin.job import recent_operations
 from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
@@ -27,7 +26,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     wanted = EventFilter(*(query.get(name, "").strip() or None for name in EventFilter._fields))
     try:
         since = conditions_in(query).moved_since
-    except InvalidCondition as exc:
+    except ValueError as exc:
         since, error = None, str(exc)
     after = None if since is None else f"{int(since * 1000)}-0"
     read = [] if error else sessions.recent(after=after, limit=MAX_PAGE)
@@ -42,7 +41,6 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "error": error,
         "kinds": get_args(Kind),
         **names_in_use(),
-        "timezone": get_current_timezone_name(),
     }
     return admin.render(request, "events.html", context)
 
@@ -50,12 +48,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 @page("view")
 def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List the operations of the last day, including those of commands."""
-    context = {
-        "title": _("Operations"),
-        "operations": recent_operations(),
-        "timezone": get_current_timezone_name(),
-    }
-    return admin.render(request, "operations.html", context)
+    return admin.render(request, "operations.html", {"title": _("Operations"), "operations": recent_operations()})
 
 
 def _url(admin: PageAdmin, event: Event) -> str:

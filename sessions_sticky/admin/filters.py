@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from django.http import QueryDict
 from django.utils.formats import number_format
+from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
 from sessions_sticky.conf import conf
@@ -17,9 +17,6 @@ from sessions_sticky.jobs.job import KEY
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.times import format_instant, parse_duration, parse_time
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
 
 ANY = Filters()
 
@@ -30,17 +27,13 @@ MAX_COUNTED = 2_000
 NO_TIME = gettext_lazy(
     "“%s” is not a time. Enter one with a zone, such as 2026-11-26T03:00Z, or how long ago, such as 12h."
 )
-REFUSALS: dict[str, StrOrPromise] = {
+REFUSALS: dict[str, str | Promise] = {
     "idle_for": gettext_lazy("“%s” is not a duration. Enter seconds, or a number with s, m, h or d, such as 12h."),
     "created_before": NO_TIME,
     "moved_since": NO_TIME,
     "operation": gettext_lazy("“%s” is not the key of an operation, which has 32 hex digits."),
 }
 """The messages for values that `conditions_in` cannot parse."""
-
-
-class InvalidCondition(ValueError):
-    """A value that a field does not allow; the message is for users, and does not name the field."""
 
 
 class Count(NamedTuple):
@@ -60,12 +53,12 @@ def filters_in(query: QueryDict) -> Filters:
 
 
 def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
-    """Return filters with the conditions of the query. Raises `InvalidCondition`."""
+    """Return filters with the conditions of the query. Raises `ValueError` with a message for users."""
     parse: dict[str, Callable[[str], Any]] = {
         "idle_for": parse_duration,
-        "created_before": _instant,
+        "created_before": parse_time,
         "moved_from": str,
-        "moved_since": _instant,
+        "moved_since": parse_time,
         "operation": _operation_key,
     }
     found: dict[str, Any] = {}
@@ -74,7 +67,7 @@ def conditions_in(query: Mapping[str, Any], filters: Filters = ANY) -> Filters:
             try:
                 found[name] = read(text)
             except ValueError as exc:
-                raise InvalidCondition(str(REFUSALS[name]) % text) from exc
+                raise ValueError(str(REFUSALS[name]) % text) from exc
     return filters._replace(**found)
 
 
@@ -84,10 +77,6 @@ def condition_fields(filters: Filters) -> dict[str, str]:
     return {name: shown.get(name, str)(value) for name, value in filters.conditions.items()}
 
 
-def _instant(text: str) -> float:
-    return parse_time(text, time.time())
-
-
 def _operation_key(text: str) -> str:
     if not KEY.fullmatch(text):
         raise ValueError(text)
@@ -95,10 +84,10 @@ def _operation_key(text: str) -> str:
 
 
 def fields_of(filters: Filters) -> dict[str, str]:
-    """Return the fields that `filters_in` reads as these filters."""
-    named = {"provider": filters.provider, "model": filters.model, "owner": filters.owner}
-    fields = {name: value for name, value in named.items() if value}
-    return {**fields, "no_owner": "1"} if filters.owner == "" else fields
+    """Return the fields that `filters_in` and `conditions_in` read as these filters."""
+    no_owner = "1" if filters.owner == "" else ""
+    named = {"provider": filters.provider, "model": filters.model, "owner": filters.owner, "no_owner": no_owner}
+    return {name: value for name, value in named.items() if value} | condition_fields(filters)
 
 
 def query_of(filters: Filters, **more: str) -> str:
@@ -107,7 +96,7 @@ def query_of(filters: Filters, **more: str) -> str:
     return f"?{urlencode(fields, errors='replace')}" if fields else ""
 
 
-def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
+def names_in_use(filters: Filters = ANY) -> dict[str, Any]:
     """Return the providers and models with sessions, those of the filters, and the configured providers."""
     try:
         routes = [route for route in sessions.stats().routes if route.sessions]
@@ -120,11 +109,9 @@ def names_in_use(filters: Filters = ANY) -> dict[str, list[str]]:
 
 def count_of(filters: Filters) -> Count:
     """Count without reading many sessions, which an owner with a provider or model would require."""
-    if filters.owner is None or not filters.has_route:
-        return Count(sessions.all().filter(**filters.fields).count(), exact=True)
-    of_owner = sessions.filter(owner=filters.owner).count()
-    of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
-    at_most = min(of_owner, of_route)
-    if at_most > MAX_COUNTED:
-        return Count(at_most, exact=False)
+    if filters.owner is not None and filters.has_route:
+        of_owner = sessions.filter(owner=filters.owner).count()
+        of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
+        if (at_most := min(of_owner, of_route)) > MAX_COUNTED:
+            return Count(at_most, exact=False)
     return Count(sessions.all().filter(**filters.fields).count(), exact=True)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
 from sessions_sticky.admin.filters import query_of
+from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import EARLIEST, LATEST, Entry, Session
 
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
-OUTCOMES: dict[str, StrOrPromise] = {
+OUTCOMES: dict[str, str | Promise] = {
     "created": pgettext_lazy("outcome", "created"),
     "hit": pgettext_lazy("outcome", "hit"),
     "spilled": pgettext_lazy("outcome", "spilled"),
@@ -71,10 +70,10 @@ def session_row(entry: Entry, url: str, ttl_seconds: int, now: float) -> Session
     )
 
 
-def session_rows(entries: Iterable[tuple[Entry, str]], ttl_seconds: int) -> list[SessionRow]:
-    """Return sessions, given with their URLs, formatted for pages."""
-    now = time.time()
-    return [session_row(entry, url, ttl_seconds, now) for entry, url in entries]
+def session_rows(entries: Iterable[Entry], url_of: Callable[[str], str]) -> list[SessionRow]:
+    """Return sessions formatted for pages; `url_of` returns the URL of a conversation id."""
+    ttl_seconds, now = sessions.ttl_seconds, time.time()
+    return [session_row(entry, url_of(entry.session.id), ttl_seconds, now) for entry in entries]
 
 
 def moment(unix_seconds: float) -> datetime | None:

@@ -13,10 +13,8 @@ from sessions_sticky.admin.filters import conditions_in
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.exceptions import UnknownProvider
 from sessions_sticky.queries.bulk import Move
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH
 from sessions_sticky.setting_values import similar_name
-
-MAX_NAME_LENGTH = 256
-MAX_REASON_LENGTH = 500
 
 no_control_characters = RegexValidator(r"\A[^\x00-\x1f\x7f-\x9f]*\Z", _("Control characters are not allowed."))
 
@@ -24,11 +22,20 @@ no_control_characters = RegexValidator(r"\A[^\x00-\x1f\x7f-\x9f]*\Z", _("Control
 class NameField(forms.CharField):
     """One line of text for a name of a session; surrounding white space is stripped."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_length=kwargs.pop("max_length", MAX_NAME_LENGTH), **kwargs)
-        self.validators.append(no_control_characters)
+    default_validators = [no_control_characters]
+
+    def __init__(self, *, max_length: int = MAX_NAME_LENGTH, **kwargs: Any) -> None:
+        super().__init__(max_length=max_length, **kwargs)
 
 
+class PageForm(forms.Form):
+    """A form without colons behind its labels."""
+
+    def __init__(self, data: QueryDict | None = None, **kwargs: Any) -> None:
+        super().__init__(data, label_suffix="", **kwargs)
+
+
+KEEP_MODEL = _("Leave empty to keep the current model.")
 TIME_HELP = _("A time such as 2026-11-26T03:00Z, or how long ago, such as 12h.")
 
 
@@ -38,16 +45,13 @@ def named(label: Any, names: str = "", **kwargs: Any) -> NameField:
     return NameField(label=label, widget=forms.TextInput(attrs=attrs), **kwargs)
 
 
-class MoveForm(forms.Form):
+class MoveForm(PageForm):
     """The target and reason of a move. Its fields have a prefix because the filters are posted too."""
 
     prefix = "to"
 
-    def __init__(self, data: QueryDict | None = None) -> None:
-        super().__init__(data, label_suffix="")
-
     provider = named(_("Provider"), "sticky-providers")
-    model = named(_("Model"), "sticky-models", required=False, help_text=_("Leave empty to keep the current model."))
+    model = named(_("Model"), "sticky-models", required=False, help_text=KEEP_MODEL)
     reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history."))
 
     def clean_provider(self) -> str:
@@ -76,20 +80,16 @@ class MoveForm(forms.Form):
         return Move(data["provider"], data["model"] or None, data["reason"])
 
 
-class ReasonForm(forms.Form):
+class ReasonForm(PageForm):
     """The reason of a move back."""
 
-    def __init__(self, data: QueryDict | None = None) -> None:
-        super().__init__(data, label_suffix="", initial={"reason": _("move back")})
+    reason = NameField(
+        label=_("Reason"), initial=_("move back"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history.")
+    )
 
-    reason = NameField(label=_("Reason"), max_length=MAX_REASON_LENGTH, help_text=_("Shown in the history."))
 
-
-class BulkForm(forms.Form):
+class BulkForm(PageForm):
     """The filters of a bulk change; times are texts such as `12h` or `2026-11-26T03:00Z`."""
-
-    def __init__(self, data: QueryDict | None = None) -> None:
-        super().__init__(data, label_suffix="")
 
     provider = named(_("Provider"), "sticky-providers", required=False)
     model = named(_("Model"), "sticky-models", required=False)

@@ -42,5 +42,5 @@ GLOSSARY = (
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Explain the words."""
-    links = [(title, reverse(name)) for title, name in registry.links()]
+    links = [(title, reverse(name)) for title, name in registry.links]
     return admin.render(request, "help.html", {"title": _("Help"), "glossary": GLOSSARY, "links": links})

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import register_converter
-from django.urls.converters import StringConverter
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -18,17 +17,10 @@ from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import condition_fields, fields_of
 from sessions_sticky.admin.formatting import duration
-from sessions_sticky.admin.registry import Needed
-from sessions_sticky.admin.selection import jobs
-from sessions_sticky.jobs.job import Job, Kind, State
+from sessions_sticky.jobs.job import PERMISSION, Job, Plan, State
 from sessions_sticky.jobs.runner import LEASE_SECONDS
-from sessions_sticky.jobs.worker import WATCH_SECONDS
+from sessions_sticky.jobs.service import WATCH_SECONDS, jobs
 from sessions_sticky.queries.server_info import format_percent
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
-    from sessions_sticky.jobs.service import Changed
 
 RUNNING_SECONDS, RESTING_SECONDS = 1, 5
 """Interval of progress updates."""
@@ -39,23 +31,12 @@ SMOOTHING = 0.4
 LEAST_RATE = 0.01
 """Minimum rate, in sessions per second, for an estimate of the remaining time."""
 
-NEEDED: dict[Kind, Needed] = {"delete": "delete", "rebind": "change"}
-"""The permission to start, stop or resume each kind of operation; as in the admin API."""
-STATES: dict[State, StrOrPromise] = {
+STATES: dict[State, str | Promise] = {
     "running": gettext_lazy("Running"),
     "stopped": gettext_lazy("Stopped"),
     "done": gettext_lazy("Done"),
     "failed": gettext_lazy("Failed"),
 }
-
-
-class JobKey(StringConverter):
-    """Matches keys of operations, which differ from all page names."""
-
-    regex = "[0-9a-f]{32}"
-
-
-register_converter(JobKey, "job_key")
 
 
 class Mark(NamedTuple):
@@ -79,6 +60,13 @@ class Mark(NamedTuple):
         return f"{self.done}_{self.at:.3f}_{self.rate:.3f}"
 
 
+def start(admin: PageAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
+    """Start an operation and redirect to its page."""
+    job = jobs.start(plan, actor=request.user.get_username())
+    audit.record_start(request, job)
+    return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
+
+
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Show the progress. With `?fragment` return only the figures."""
@@ -86,10 +74,10 @@ def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     template = "operation_state.html" if "fragment" in request.GET else "operation.html"
     if job is None:
         return admin.render(request, template, {"title": _("No such operation")}, status=404, section="operations")
-    may_act = admin.allows(request, NEEDED[job.kind])
+    may_act = admin.allows(request, PERMISSION[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
-        context["undo"] = {**fields_of(undo.filters), **condition_fields(undo.filters)}
+        context["undo"] = fields_of(undo.filters)
     return admin.render(request, template, context, section="operations")
 
 
@@ -161,9 +149,9 @@ def _speed(job: Job, mark: str) -> dict[str, Any]:
 
 def _act(admin: PageAdmin, request: HttpRequest, key: str, action: Literal["stop", "resume"]) -> HttpResponse:
     job = jobs.get(key)
-    if job and not admin.allows(request, NEEDED[job.kind]):
+    if job and not admin.allows(request, PERMISSION[job.kind]):
         raise PermissionDenied
-    changed: Changed | None = jobs.stop(key) if action == "stop" else jobs.resume(key)
+    changed = jobs.stop(key) if action == "stop" else jobs.resume(key)
     if changed and changed.changed:
         audit.record_progress(request, changed.job, action)
     return HttpResponseRedirect(admin.url("operation", key))

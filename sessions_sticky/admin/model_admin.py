@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from django.contrib.admin.utils import unquote
 from django.http import HttpRequest
-from django.urls import URLPattern
+from django.urls import URLPattern, register_converter
+from django.urls.converters import StringConverter
 from django.utils.translation import gettext_lazy as _
 
-from sessions_sticky.admin import actions, bulk, changelist, detail, drain, events, help, job, overview, registry
+from sessions_sticky.admin import actions, bulk, changelist, detail, events, help, job, move_all, overview, registry
 from sessions_sticky.admin.base import PageAdmin
 from sessions_sticky.admin.registry import Section
+from sessions_sticky.jobs.job import KEY
 from sessions_sticky.models import Session
+
+QUOTED = {".": "_2E", "..": "_2E_2E"}
+"""A prefix that Django's quoting never returns: it quotes `_` as `_5F`."""
+UNQUOTED = {quoted: dots for dots, quoted in QUOTED.items()}
+
+
+class QuotedId(StringConverter):
+    """Decodes conversation ids in paths, which `django.contrib.admin.utils.quote` has made one segment.
+
+    That leaves `.` and `..`, which browsers resolve away. They are quoted in the path, so that Django's own links
+    (recent actions, history) work for them too.
+    """
+
+    def to_python(self, value: str) -> str:
+        """Return the conversation id; it is not checked."""
+        return UNQUOTED.get(value) or unquote(value)
+
+    def to_url(self, value: str) -> str:
+        """Return the segment for a quoted id."""
+        return QUOTED.get(value, value)
+
+
+class JobKey(StringConverter):
+    """Matches keys of operations, which differ from all page names."""
+
+    regex = KEY.pattern
+
+
+register_converter(QuotedId, "quoted_id")
+register_converter(JobKey, "job_key")
 
 
 class SessionAdmin(PageAdmin):
@@ -32,8 +65,8 @@ class SessionAdmin(PageAdmin):
             self.path("", changelist.show, name="changelist"),
             self.path("search/", changelist.find, name="search"),
             self.path("overview/", overview.show, name="overview"),
-            self.path("move-all/", drain.show, name="move_all"),
-            self.path("drain/", drain.former, name="drain"),
+            self.path("move-all/", move_all.show, name="move_all"),
+            self.path("drain/", move_all.former, name="drain"),
             self.path("bulk/", bulk.show, name="bulk"),
             self.path("bulk/export/", bulk.export, name="bulk_export"),
             self.path("delete/", actions.delete, name="delete_selected"),
@@ -45,7 +78,7 @@ class SessionAdmin(PageAdmin):
             self.path("operations/<job_key:key>/resume/", job.resume, name="operation_resume"),
             self.path("events/", events.show, name="events"),
             self.path("help/", help.show, name="help"),
-            *(url for pages in registry.pages() for url in pages.urls(self)),
+            *(url for pages in registry.pages for url in pages.urls(self)),
             self.path(f"{session}/change/", detail.show, name="change"),
             self.path(f"{session}/touch/", detail.touch, name="touch"),
             self.path(f"{session}/history/", detail.changes, name="history"),

@@ -10,10 +10,11 @@ import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -31,10 +32,6 @@ from sessions_sticky.queries.server_info import Finding, Level
 from sessions_sticky.queries.usage import MinuteMoves, MinuteTurns
 from sessions_sticky.turns import FAILED, UNANSWERED
 
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
-
-
 logger = logging.getLogger("sessions_sticky")
 
 MAX_ROUTES = 40
@@ -47,7 +44,7 @@ MINUTES = 60
 MINUTES_PER_LABEL = 15
 
 
-BADGES: dict[Level, StrOrPromise] = {
+BADGES: dict[Level, str | Promise] = {
     Level.OK: gettext_lazy("OK"),
     Level.NOTE: gettext_lazy("Note"),
     Level.WARNING: gettext_lazy("Warning"),
@@ -55,7 +52,7 @@ BADGES: dict[Level, StrOrPromise] = {
 }
 UNIT = re.compile(r"(?<=\d) (?=m?s\b)")
 """The space before a unit of time."""
-SUBJECTS: dict[str, StrOrPromise] = {
+SUBJECTS: dict[str, str | Promise] = {
     "cache": gettext_lazy("Cache"),
     "clock": gettext_lazy("Clock"),
     "eviction": gettext_lazy("Eviction"),
@@ -88,7 +85,7 @@ class Traffic(NamedTuple):
     """The turns of the last hour; `unanswered` is drawn on the same scale as `chart`."""
 
     turns: int
-    outcomes: list[tuple[StrOrPromise, int]]
+    outcomes: list[tuple[str | Promise, int]]
     chart: Columns
     unanswered: Columns
 
@@ -106,13 +103,14 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Show the overview; with `?fragment` return only its parts, with `?fragment=recent` those that change quickly."""
     template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
     is_whole = request.GET.get("fragment") != "recent"
+    panels = [make(request) for make in registry.panels]
     context = {
         "title": _("Overview"),
         "refresh_seconds": REFRESH_SECONDS,
         "whole_every": WHOLE_EVERY,
         "now": timezone.now(),
         "is_whole": is_whole,
-        "panels": [each for each in registry.panels(request) if is_whole or each.is_first],
+        "panels": [each for each in panels if is_whole or each.is_first],
     }
     try:
         figures = {**_recent(), **(_figures() if is_whole else {})}

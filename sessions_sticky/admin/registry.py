@@ -1,23 +1,20 @@
-"""Extensions of the pages by a project, from its `admin.py`.
+"""Extensions of the pages by a project, from its `admin.py`:
 
-from sessions_sticky.admin.registry import Panel, register_panel
+    from sessions_sticky.admin.registry import Panel, register_panel
 
-register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
+    register_panel(lambda request: Panel("Providers", "my_project/providers.html", {"providers": ...}))
 
-`register_pages` adds whole pages, written as in `admin.base`. `register_provider_note` explains on a session's page why
-its provider serves no requests now.
+`sessions_sticky.admin.base` shows how to write a page for `register_pages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from django.http import HttpRequest
 from django.urls import URLPattern
-
-if TYPE_CHECKING:
-    from django_stubs_ext import StrOrPromise
+from django.utils.functional import Promise
 
 
 class Panel(NamedTuple):
@@ -27,7 +24,7 @@ class Panel(NamedTuple):
     raise then.
     """
 
-    title: StrOrPromise
+    title: str | Promise
     template: str
     context: dict[str, Any]
     is_first: bool = False
@@ -43,7 +40,7 @@ class Section(NamedTuple):
     """An entry of the menu: the name and title of a page, and the required permission."""
 
     name: str
-    title: StrOrPromise
+    title: str | Promise
     needed: Needed = "view"
 
 
@@ -54,47 +51,33 @@ class Pages(NamedTuple):
     urls: Callable[[Any], list[URLPattern]]
 
 
-_panels: list[MakePanel] = []
-_pages: list[Pages] = []
-_notes: list[MakeNote] = []
-_links: list[tuple[StrOrPromise, str]] = []
+panels: list[MakePanel] = []
+pages: list[Pages] = []
+notes: list[MakeNote] = []
+links: list[tuple[str | Promise, str]] = []
+"""Titles, and names of URL patterns."""
 
 
 def register_panel(make: MakePanel) -> None:
     """Add a panel to the overview. `make` is called for each request of it, every few seconds."""
-    _panels.append(make)
+    panels.append(make)
 
 
 def register_provider_note(make: MakeNote) -> None:
     """Add a function that says why a provider serves no requests for a model now; empty while it does."""
-    _notes.append(make)
+    notes.append(make)
 
 
-def register_link(title: StrOrPromise, url_name: str) -> None:
+def register_link(title: str | Promise, url_name: str) -> None:
     """Add a link to the page of help: its title, and the name of the URL pattern."""
-    _links.append((title, url_name))
+    links.append((title, url_name))
 
 
 def register_pages(section: Section, urls: Callable[[Any], list[URLPattern]]) -> None:
     """Add pages below those of sessions, and an entry of their menu. Call it from a project's `admin.py`."""
-    _pages.append(Pages(section, urls))
-
-
-def pages() -> list[Pages]:
-    """Return the registered pages."""
-    return list(_pages)
+    pages.append(Pages(section, urls))
 
 
 def provider_notes(provider: str, model: str) -> list[str]:
     """Return why a provider serves no requests for a model now, as the project says; empty while it does."""
-    return [note for make in _notes if (note := make(provider, model))]
-
-
-def links() -> list[tuple[StrOrPromise, str]]:
-    """Return the registered links."""
-    return list(_links)
-
-
-def panels(request: HttpRequest) -> list[Panel]:
-    """Return the panels for a request."""
-    return [make(request) for make in _panels]
+    return [note for make in notes if (note := make(provider, model))]

@@ -20,13 +20,11 @@ from sessions_sticky.admin.filters import (
 )
 from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.jobs.job import Plan
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.session import Session
-
-jobs = Jobs()
 
 MAX_NOTES = 5
 """Maximum number of notes on the target of a move."""
@@ -70,7 +68,7 @@ class Chosen(NamedTuple):
         fields = [("selected", binding.to_json().decode()) for binding in self.bindings]
         flags = {"all": self.all_matching, "on_detail": self.on_detail, "cursor": self.cursor}
         fields += [(name, "1" if value is True else str(value)) for name, value in flags.items() if value]
-        return fields + list({**fields_of(self.filters), **condition_fields(self.filters)}.items())
+        return fields + list(fields_of(self.filters).items())
 
     @property
     def condition_fields(self) -> dict[str, str]:
@@ -81,7 +79,7 @@ class Chosen(NamedTuple):
     def query(self) -> str:
         """The query of the page of the selection."""
         cursor = {"cursor": self.cursor} if self.cursor else {}
-        return query_of(self.filters, **self.condition_fields, **cursor)
+        return query_of(self.filters, **cursor)
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""
@@ -91,10 +89,9 @@ class Chosen(NamedTuple):
         """Count the sessions to change."""
         if not self.all_matching:
             return Count(len(self.bindings), exact=True)
-        if self.filters.conditions:
-            return Count(jobs.count(self.plan(move)), exact=True)
-        counted = count_of(self.filters)  # not exact if counting would take long
-        return Count(jobs.count(self.plan(move)), exact=True) if counted.exact else counted
+        if not self.filters.conditions and not (counted := count_of(self.filters)).exact:
+            return counted  # an exact one would take long
+        return Count(jobs.count(self.plan(move)), exact=True)
 
 
 def target_notes(filters: Filters, move: Move) -> list[str]:

@@ -22,7 +22,7 @@ from rest_framework.views import APIView
 from sessions_sticky.api.permissions import SessionPermission
 from sessions_sticky.api.problems import problem_handler
 from sessions_sticky.api.throttling import SessionThrottle
-from sessions_sticky.api.url_ids import OWN_KWARGS
+from sessions_sticky.api.url_ids import OWN_KWARGS, id_in
 from sessions_sticky.conf import conf
 from sessions_sticky.manager import SessionManager, sessions
 
@@ -64,8 +64,10 @@ class AdminView(APIView):
     throttle_classes = (SessionThrottle,)
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Remove parameters that the project's prefix captures, such as a version or a tenant."""
+        """Remove parameters of the project's prefix, such as a version or a tenant; unescape the conversation id."""
         own = {name: value for name, value in kwargs.items() if name in OWN_KWARGS}
+        if "conversation_id" in own:
+            own["conversation_id"] = id_in(own["conversation_id"])
         return super().dispatch(request, **own)
 
     def get_authenticators(self) -> list[BaseAuthentication]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -12,7 +12,6 @@ from rest_framework.views import APIView
 from sessions_sticky import audit
 from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.bulk_serializers import (
-    CountSerializer,
     DeleteAllSerializer,
     OperationSerializer,
     OperationsSerializer,
@@ -22,17 +21,15 @@ from sessions_sticky.api.bulk_serializers import (
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.permissions import SessionPermission, has_permission
 from sessions_sticky.api.schema import COUNTED, KEY, LOCATION, RUNNING, operation
-from sessions_sticky.jobs.job import Job, Kind
-from sessions_sticky.jobs.service import Changed, Jobs
+from sessions_sticky.jobs.job import PERMISSION, Job
+from sessions_sticky.jobs.service import Changed, jobs
+
+T = TypeVar("T")
 
 WAIT_SECONDS = 1.0
 """How long a request waits for the end of its operation."""
 
-PERMISSION: dict[Kind, str] = {"delete": "delete", "rebind": "change"}
-
 STARTED = {200: COUNTED, 202: RUNNING}
-
-jobs = Jobs()
 
 
 class BulkView(AdminView):
@@ -44,7 +41,7 @@ class BulkView(AdminView):
         serializer = kind(data=request.data)
         serializer.is_valid(raise_exception=True)
         if serializer.validated_data["dry_run"]:
-            return Response(CountSerializer({"count": jobs.count(serializer.plan())}).data)
+            return Response({"count": jobs.count(serializer.plan())})
         job = jobs.start(serializer.plan(), actor=request.user.get_username())
         audit.record_start(request, job)
         return _answer(request, job)
@@ -138,10 +135,7 @@ class ResumeView(AdminView):
 
 
 def _find(key: str) -> Job:
-    job = jobs.get(key)
-    if job is None:
-        raise _unknown(key)
-    return job
+    return _known(key, jobs.get(key))
 
 
 def _answer(request: Request, job: Job) -> Response:
@@ -156,12 +150,13 @@ def _serialize(request: Request, job: Job) -> Any:
 
 
 def _record_change(request: Request, key: str, found: Changed | None, action: Literal["stop", "resume"]) -> Job:
+    change = _known(key, found)
+    if change.changed:
+        audit.record_progress(request, change.job, action)
+    return change.job
+
+
+def _known(key: str, found: T | None) -> T:
     if found is None:
-        raise _unknown(key)
-    if found.changed:
-        audit.record_progress(request, found.job, action)
-    return found.job
-
-
-def _unknown(key: str) -> NotFound:
-    return NotFound(f"No operation {key}. Operations are kept for a day.")
+        raise NotFound(f"No operation {key}. Operations are kept for a day.")
+    return found

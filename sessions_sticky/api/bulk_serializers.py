@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import msgspec
 from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky.api.serializers import (
-    MAX_LENGTH,
     TEXT,
     NamedChoiceField,
+    Serializer,
     TextField,
     not_blank,
     valid_target,
     with_owner,
 )
 from sessions_sticky.api.url_ids import sessions_path
-from sessions_sticky.jobs.job import Job, Kind, Plan, State
+from sessions_sticky.jobs.job import Kind, Plan, State
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH, Filters
 from sessions_sticky.queries.times import format_any
 from sessions_sticky.session import LATEST
 
@@ -42,11 +41,12 @@ def _seconds(help_text: str) -> serializers.FloatField:
 
 
 def _name(help_text: str, validators: Sequence[Any] = (not_blank,)) -> TextField:
-    return TextField(required=False, allow_null=True, max_length=MAX_LENGTH, validators=validators, help_text=help_text)
+    return TextField(
+        required=False, allow_null=True, max_length=MAX_NAME_LENGTH, validators=validators, help_text=help_text
+    )
 
 
-@extend_schema_serializer(component_name="StickySessionDeleteAll")
-class DeleteAllSerializer(serializers.Serializer[Any]):
+class DeleteAllSerializer(Serializer):
     """The sessions to delete: those that match all filters given, or everything."""
 
     provider = _name("Only sessions on this provider.")
@@ -55,7 +55,7 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         required=False,
         allow_null=True,
         allow_blank=True,
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         help_text="Only sessions of this owner; empty for sessions without an owner.",
     )
     idle_for = _seconds("Only sessions that were not used for so many seconds; never those found by content.")
@@ -101,7 +101,6 @@ class DeleteAllSerializer(serializers.Serializer[Any]):
         return None
 
 
-@extend_schema_serializer(component_name="StickySessionRebindAll")
 class RebindAllSerializer(DeleteAllSerializer):
     """The sessions to move, as for deleting, and the target."""
 
@@ -112,7 +111,7 @@ class RebindAllSerializer(DeleteAllSerializer):
         help_text="True instead of a target: each session returns to where its last move came from. Needs moved_from,"
         " moved_since or operation.",
     )
-    reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
+    reason = TextField(max_length=MAX_REASON_LENGTH, validators=TEXT, help_text="Reason, stored in the history.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Require either a target or `back`."""
@@ -129,18 +128,33 @@ class RebindAllSerializer(DeleteAllSerializer):
         return Move(data.get("to_provider"), data.get("to_model"), data["reason"])
 
 
-@extend_schema_serializer(component_name="StickySessionCount")
-class CountSerializer(serializers.Serializer[Any]):
+class CountSerializer(Serializer):
     """The result of a dry run."""
 
     count = serializers.IntegerField(help_text="Number of sessions it would change, according to the index.")
 
 
-@extend_schema_serializer(component_name="StickySessionOperation", deprecate_fields=["external_id"])
-class OperationSerializer(serializers.Serializer[Any]):
+class OperationPathField(serializers.CharField):
+    """The path of an operation, from its key."""
+
+    def to_representation(self, value: str) -> str:
+        """Return the path."""
+        return operation_path(self.context["request"], value)
+
+
+class UnixTimeField(serializers.DateTimeField):
+    """A time in UTC, from Unix seconds."""
+
+    def to_representation(self, value: int) -> str | None:  # type: ignore[override]
+        """Return it in ISO 8601, with a `Z`."""
+        return format_any(value)
+
+
+@extend_schema_serializer(deprecate_fields=["external_id"])
+class OperationSerializer(Serializer):
     """A bulk operation. Kept for a day after its last change."""
 
-    url = serializers.CharField(help_text="Path of this operation.")
+    url = OperationPathField(source="key", help_text="Path of this operation.")
     kind = NamedChoiceField("StickySessionOperationKind", get_args(Kind), help_text="What it does.")
     state = NamedChoiceField(
         "StickySessionOperationState",
@@ -154,7 +168,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     provider = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
     model = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
     owner = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
-    external_id = serializers.CharField(allow_null=True, help_text="Former name of `owner`.")
+    external_id = serializers.CharField(source="owner", allow_null=True, help_text="Former name of `owner`.")
     idle_for = serializers.FloatField(allow_null=True, help_text="Filter in seconds; null: any.")
     created_before = serializers.FloatField(allow_null=True, help_text="Filter in Unix seconds; null: any.")
     moved_from = serializers.CharField(allow_null=True, help_text="Filter; null: any.")
@@ -164,7 +178,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     to_provider = serializers.CharField(
         allow_null=True, help_text="Provider to move to; null for deleting and for a move back."
     )
-    back = serializers.BooleanField(help_text="Whether sessions return to where they came from.")
+    back = serializers.BooleanField(source="is_back", help_text="Whether sessions return to where they came from.")
     to_model = serializers.CharField(
         allow_null=True, help_text="Model to move to; null if each session keeps its model."
     )
@@ -176,28 +190,12 @@ class OperationSerializer(serializers.Serializer[Any]):
     ended_at = serializers.IntegerField(
         allow_null=True, help_text="When it was stopped or finished, in Unix seconds; null: it runs."
     )
-    started_at_iso = serializers.DateTimeField(help_text="`started_at` in UTC.")
-    updated_at_iso = serializers.DateTimeField(help_text="`updated_at` in UTC.")
-    ended_at_iso = serializers.DateTimeField(allow_null=True, help_text="`ended_at` in UTC, or null.")
-
-    def to_representation(self, instance: Job) -> dict[str, Any]:
-        """Return the fields of the job and its path."""
-        return super().to_representation(
-            {
-                **msgspec.structs.asdict(instance),
-                "url": operation_path(self.context["request"], instance.key),
-                "external_id": instance.owner,
-                "back": instance.is_back,
-                "ended_at": instance.ended_at,
-                "started_at_iso": format_any(instance.started_at),
-                "updated_at_iso": format_any(instance.updated_at),
-                "ended_at_iso": None if instance.ended_at is None else format_any(instance.ended_at),
-            }
-        )
+    started_at_iso = UnixTimeField(source="started_at", help_text="`started_at` in UTC.")
+    updated_at_iso = UnixTimeField(source="updated_at", help_text="`updated_at` in UTC.")
+    ended_at_iso = UnixTimeField(source="ended_at", allow_null=True, help_text="`ended_at` in UTC, or null.")
 
 
-@extend_schema_serializer(component_name="StickySessionOperations")
-class OperationsSerializer(serializers.Serializer[Any]):
+class OperationsSerializer(Serializer):
     """The most recent operations."""
 
     results = OperationSerializer(many=True, help_text="At most 100, the most recently started first.")

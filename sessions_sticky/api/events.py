@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import get_args
 
-from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -12,13 +11,12 @@ from rest_framework.response import Response
 from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.pagination import parameters
 from sessions_sticky.api.schema import operation
-from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, TextField
+from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, Serializer, TextField
 from sessions_sticky.queries.pages import MAX_PAGE
 from sessions_sticky.stores.history import EventFilter, Kind
 
 
-@extend_schema_serializer(component_name="StickySessionEventsQuery")
-class EventsQuerySerializer(serializers.Serializer[Any]):
+class EventsQuerySerializer(Serializer):
     """The query parameters of the events."""
 
     kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), required=False, help_text="Only of this kind.")
@@ -32,7 +30,6 @@ class EventsQuerySerializer(serializers.Serializer[Any]):
     )
 
 
-@extend_schema_serializer(component_name="StickySessionRecentEvent")
 class RecentEventSerializer(EventSerializer):
     """One change of a conversation's binding, or a bulk operation."""
 
@@ -42,8 +39,7 @@ class RecentEventSerializer(EventSerializer):
     position = serializers.CharField(help_text="For `after`.")
 
 
-@extend_schema_serializer(component_name="StickySessionEvents")
-class EventsSerializer(serializers.Serializer[Any]):
+class EventsSerializer(Serializer):
     """Recent events."""
 
     results = RecentEventSerializer(many=True, help_text="The events, oldest first.")
@@ -63,4 +59,4 @@ class EventsView(AdminView):
         events = self.manager.recent(after=query.get("after"), limit=query["limit"])
         found = [event for event in events if event_filter.match(event)]
         last = events[-1].position if events else query.get("after")
-        return Response({"results": RecentEventSerializer(found, many=True).data, "last": last})
+        return Response(EventsSerializer({"results": found, "last": last}).data)

@@ -15,12 +15,11 @@ from drf_spectacular.utils import (
     OpenApiResponse,
     PolymorphicProxySerializer,
     extend_schema,
-    extend_schema_serializer,
 )
 from rest_framework import serializers
 
 from sessions_sticky.api.bulk_serializers import CountSerializer, OperationSerializer
-from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, SessionSerializer
+from sessions_sticky.api.serializers import EventSerializer, NamedChoiceField, Serializer, SessionSerializer
 from sessions_sticky.api.turn_serializers import TrailSerializer
 from sessions_sticky.keys import MAX_CONVERSATION_ID_LENGTH
 
@@ -66,8 +65,7 @@ ID = OpenApiParameter(
 )
 
 
-@extend_schema_serializer(component_name="StickySessionProblem")
-class ProblemSerializer(serializers.Serializer[Any]):
+class ProblemSerializer(Serializer):
     """An error as defined in RFC 9457."""
 
     type = serializers.CharField(help_text="Always `about:blank`; see the status.")
@@ -81,7 +79,6 @@ class ProblemSerializer(serializers.Serializer[Any]):
     )
 
 
-@extend_schema_serializer(component_name="StickySessionConflict")
 class ConflictSerializer(ProblemSerializer):
     """The conversation is bound otherwise."""
 
@@ -92,8 +89,7 @@ class ConflictSerializer(ProblemSerializer):
     )
 
 
-@extend_schema_serializer(component_name="StickySessionPage")
-class PageSerializer(serializers.Serializer[Any]):
+class PageSerializer(Serializer):
     """Some sessions."""
 
     results = SessionSerializer(
@@ -110,8 +106,7 @@ class PageSerializer(serializers.Serializer[Any]):
     )
 
 
-@extend_schema_serializer(component_name="StickySessionHistory")
-class HistorySerializer(serializers.Serializer[Any]):
+class HistorySerializer(Serializer):
     """The history of one conversation."""
 
     results = EventSerializer(many=True, help_text="Oldest first; empty without a history of this conversation.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, get_args
 
 from django.core.validators import RegexValidator
@@ -13,22 +13,27 @@ from rest_framework import serializers
 from rest_framework.request import Request
 
 from sessions_sticky import keys
-from sessions_sticky.api.turn_serializers import RouteUsageSerializer
 from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.conf import check_target
 from sessions_sticky.exceptions import InvalidConversationId, UnknownProvider
-from sessions_sticky.queries.times import format_any
+from sessions_sticky.queries.filters import MAX_NAME_LENGTH, MAX_REASON_LENGTH
+from sessions_sticky.queries.times import format_any, format_datetime
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Kind
-
-MAX_LENGTH = 256
-"""Maximum length of names and owners, in characters; the stored format has no limit."""
 
 not_blank = RegexValidator(r"\S", "This field may not be blank.", code="blank")
 no_control_characters = RegexValidator(
     r"\A[^\x00-\x1f\x7f-\x9f]*\Z", "Control characters are not allowed.", code="control_characters"
 )
 TEXT = (no_control_characters, not_blank)
+
+
+class Serializer(serializers.Serializer[Any]):
+    """A serializer whose component in the OpenAPI document has a name that no component of the project has."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        extend_schema_serializer(component_name=f"StickySession{cls.__name__.removesuffix('Serializer')}")(cls)
 
 
 def valid_conversation_id(value: str) -> None:
@@ -74,7 +79,7 @@ def with_owner(data: Any) -> Any:
 
 
 @extend_schema_serializer(component_name="StickySession", deprecate_fields=["external_id"])
-class SessionSerializer(serializers.Serializer[Any]):
+class SessionSerializer(Serializer):
     """The binding of a conversation to a provider and a model."""
 
     id = TextField(
@@ -82,13 +87,13 @@ class SessionSerializer(serializers.Serializer[Any]):
         help_text=f"Conversation id: 1 to {keys.MAX_CONVERSATION_ID_LENGTH} characters, no control characters.",
     )
     provider = TextField(
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         validators=[*TEXT, valid_target],
         help_text="Provider that serves the conversation.",
     )
-    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
+    model = TextField(max_length=MAX_NAME_LENGTH, validators=TEXT, help_text="Model that serves the conversation.")
     owner = TextField(
-        max_length=MAX_LENGTH,
+        max_length=MAX_NAME_LENGTH,
         allow_blank=True,
         validators=[no_control_characters],
         help_text="Owner of the conversation; may be blank.",
@@ -119,42 +124,17 @@ class SessionSerializer(serializers.Serializer[Any]):
         return _serialize(instance, sessions_path(self.context["request"]), int(time.time()))
 
 
-@extend_schema_serializer(component_name="StickySessionRebind")
-class RebindSerializer(serializers.Serializer[Any]):
+class RebindSerializer(Serializer):
     """The target of a move."""
 
-    provider = TextField(max_length=MAX_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
-    model = TextField(max_length=MAX_LENGTH, validators=TEXT, help_text="Model to move to.")
-    reason = TextField(max_length=500, validators=TEXT, help_text="Reason, stored in the history.")
+    provider = TextField(max_length=MAX_NAME_LENGTH, validators=[*TEXT, valid_target], help_text="Provider to move to.")
+    model = TextField(max_length=MAX_NAME_LENGTH, validators=TEXT, help_text="Model to move to.")
+    reason = TextField(max_length=MAX_REASON_LENGTH, validators=TEXT, help_text="Reason, stored in the history.")
     from_provider = TextField(
         required=False,
         allow_blank=True,
         help_text="Required current provider, otherwise 409; by default any.",
     )
-
-
-@extend_schema_serializer(component_name="StickySessionRouteStats")
-class RouteStatsSerializer(serializers.Serializer[Any]):
-    """The sessions of one provider and model."""
-
-    provider = serializers.CharField(help_text="Provider of these sessions.")
-    model = serializers.CharField(help_text="Model of these sessions.")
-    sessions = serializers.IntegerField(help_text="Current number of sessions.")
-    created_last_hour = serializers.IntegerField(
-        help_text="Number created in the last hour, including sessions that no longer exist."
-    )
-    created_last_day = serializers.IntegerField(
-        help_text="Number created in the last day, including sessions that no longer exist."
-    )
-
-
-@extend_schema_serializer(component_name="StickySessionStats")
-class StatsSerializer(serializers.Serializer[Any]):
-    """Numbers of sessions, and what their turns used."""
-
-    sessions = serializers.IntegerField(help_text="Current number of sessions.")
-    routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
-    usage = RouteUsageSerializer(many=True, help_text="What the turns of the last day used.")
 
 
 class NamedChoiceField(serializers.ChoiceField):
@@ -170,11 +150,10 @@ class InstantField(serializers.DateTimeField):
 
     def to_representation(self, value: datetime) -> str:
         """Return it in ISO 8601, with a `Z`."""
-        return f"{value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+        return format_datetime(value, "milliseconds")
 
 
-@extend_schema_serializer(component_name="StickySessionEvent")
-class EventSerializer(serializers.Serializer[Any]):
+class EventSerializer(Serializer):
     """One change of a conversation's binding."""
 
     kind = NamedChoiceField("StickySessionEventKind", get_args(Kind), help_text="Kind of change.")

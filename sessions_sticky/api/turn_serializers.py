@@ -1,15 +1,13 @@
-"""Serializers of turns, and of what they used."""
+"""Serializers of turns, of what they used, and of statistics."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from drf_spectacular.utils import extend_schema_serializer
 from rest_framework import serializers
 
+from sessions_sticky.api.serializers import Serializer
 
-@extend_schema_serializer(component_name="StickySessionTokens")
-class TokensSerializer(serializers.Serializer[Any]):
+
+class TokensSerializer(Serializer):
     """Tokens of one turn."""
 
     input = serializers.IntegerField(help_text="All of the prompt: uncached, read from a cache and written to one.")
@@ -18,8 +16,7 @@ class TokensSerializer(serializers.Serializer[Any]):
     output = serializers.IntegerField(help_text="Of the answer.")
 
 
-@extend_schema_serializer(component_name="StickySessionAttempt")
-class AttemptSerializer(serializers.Serializer[Any]):
+class AttemptSerializer(Serializer):
     """A provider that was asked and did not answer."""
 
     provider = serializers.CharField(help_text="Provider that was asked.")
@@ -27,8 +24,7 @@ class AttemptSerializer(serializers.Serializer[Any]):
     code = serializers.CharField(help_text="Code of the failure; may be empty.")
 
 
-@extend_schema_serializer(component_name="StickySessionTurn")
-class TurnSerializer(serializers.Serializer[Any]):
+class TurnSerializer(Serializer):
     """One request of a conversation and its answer."""
 
     at = serializers.DateTimeField(help_text="When the request came, in UTC.")
@@ -47,7 +43,6 @@ class TurnSerializer(serializers.Serializer[Any]):
     saved = serializers.IntegerField(help_text="Money that the cache saved, in millionths of the prices' currency.")
 
 
-@extend_schema_serializer(component_name="StickySessionTurnTotals")
 class TurnTotalsSerializer(TokensSerializer):
     """Sums over turns."""
 
@@ -59,8 +54,7 @@ class TurnTotalsSerializer(TokensSerializer):
     lost_money = serializers.IntegerField(help_text="Money that moves cost, in millionths.")
 
 
-@extend_schema_serializer(component_name="StickySessionSpillOver")
-class SpillOverSerializer(serializers.Serializer[Any]):
+class SpillOverSerializer(Serializer):
     """Turns in a row that another provider answered."""
 
     provider = serializers.CharField(help_text="Provider that answered.")
@@ -71,8 +65,7 @@ class SpillOverSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(help_text="Why the first one was spilled; may be empty.")
 
 
-@extend_schema_serializer(component_name="StickySessionTrail")
-class TrailSerializer(serializers.Serializer[Any]):
+class TrailSerializer(Serializer):
     """The last turns of a session."""
 
     turns = TurnSerializer(many=True, help_text="Oldest first.")
@@ -80,11 +73,32 @@ class TrailSerializer(serializers.Serializer[Any]):
     spill_overs = SpillOverSerializer(many=True, help_text="The last ones, oldest first.")
 
 
-@extend_schema_serializer(component_name="StickySessionRouteUsage")
-class RouteUsageSerializer(serializers.Serializer[Any]):
+class RouteUsageSerializer(Serializer):
     """What the turns with one outcome used at one provider and model."""
 
     provider = serializers.CharField(help_text="Provider of these turns.")
     model = serializers.CharField(help_text="Model of these turns.")
     outcome = serializers.CharField(help_text="Outcome of these turns; `failed` counts failed attempts.")
     totals = TurnTotalsSerializer(help_text="Sums over these turns.")
+
+
+class RouteStatsSerializer(Serializer):
+    """The sessions of one provider and model."""
+
+    provider = serializers.CharField(help_text="Provider of these sessions.")
+    model = serializers.CharField(help_text="Model of these sessions.")
+    sessions = serializers.IntegerField(help_text="Current number of sessions.")
+    created_last_hour = serializers.IntegerField(
+        help_text="Number created in the last hour, including sessions that no longer exist."
+    )
+    created_last_day = serializers.IntegerField(
+        help_text="Number created in the last day, including sessions that no longer exist."
+    )
+
+
+class StatsSerializer(Serializer):
+    """Numbers of sessions, and what their turns used."""
+
+    sessions = serializers.IntegerField(help_text="Current number of sessions.")
+    routes = RouteStatsSerializer(many=True, help_text="Numbers for each provider and model, in alphabetical order.")
+    usage = RouteUsageSerializer(many=True, help_text="What the turns of the last day used.")

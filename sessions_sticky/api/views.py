@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
@@ -18,15 +16,9 @@ from sessions_sticky.api.pagination import ListQuerySerializer, last_of, links, 
 from sessions_sticky.api.permissions import has_permission
 from sessions_sticky.api.problems import Conflict
 from sessions_sticky.api.schema import ID, LOCATION, HistorySerializer, PageSerializer, operation
-from sessions_sticky.api.serializers import (
-    EventSerializer,
-    RebindSerializer,
-    SessionSerializer,
-    StatsSerializer,
-    serialize_sessions,
-)
-from sessions_sticky.api.turn_serializers import TrailSerializer
-from sessions_sticky.api.url_ids import id_in, session_path, sessions_path
+from sessions_sticky.api.serializers import RebindSerializer, SessionSerializer, serialize_sessions
+from sessions_sticky.api.turn_serializers import StatsSerializer
+from sessions_sticky.api.url_ids import session_path, sessions_path
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Entry, SessionConflict
 
@@ -60,22 +52,15 @@ class SessionsView(AdminView):
         try:
             session = self.manager.create(conversation_id, **proposal)
         except SessionConflict as exc:
-            raise _already_bound(request, conversation_id) from exc
+            detail = f"Conversation {conversation_id!r} is already bound."
+            raise _conflict(request, detail, detail, sessions.inspect(conversation_id)) from exc
         audit.record(request, audit.Flag.ADDITION, session.id, f"Bound to {session.provider}, {session.model}")
         entry = Entry(session, self.manager.ttl_seconds)
         location = session_path(session.id, sessions_path(request))
         return Response(_serialize(request, entry), 201, headers={"Location": location})
 
 
-class ConversationView(AdminView):
-    """A path that contains a conversation id."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, conversation_id: str, **kwargs: Any) -> HttpResponseBase:
-        """Parse the conversation id in the path."""
-        return super().dispatch(request, *args, conversation_id=id_in(conversation_id), **kwargs)
-
-
-class SessionView(ConversationView):
+class SessionView(AdminView):
     """One session."""
 
     @operation("sessions_retrieve", 404, ok={200: SessionSerializer}, parameters=[ID])
@@ -104,7 +89,7 @@ class StatsView(AdminView):
         return Response(StatsSerializer(numbers).data)
 
 
-class HistoryView(ConversationView):
+class HistoryView(AdminView):
     """The history of one conversation, whether or not it is bound now."""
 
     @operation("sessions_history", 501, ok={200: HistorySerializer}, parameters=[ID])
@@ -112,10 +97,10 @@ class HistoryView(ConversationView):
         """Show the history of a conversation and the last turns of its session, oldest first."""
         parameters(request)
         events, trail = self.manager.history(conversation_id), self.manager.trail(conversation_id)
-        return Response({"results": EventSerializer(events, many=True).data, "trail": TrailSerializer(trail).data})
+        return Response(HistorySerializer({"results": events, "trail": trail}).data)
 
 
-class TouchView(ConversationView):
+class TouchView(AdminView):
     """Touch one session."""
 
     @operation("sessions_touch", 404, ok=CHANGED, parameters=[ID])
@@ -126,7 +111,7 @@ class TouchView(ConversationView):
         return _session_or_no_content(request, _find(conversation_id))
 
 
-class RebindView(ConversationView):
+class RebindView(AdminView):
     """Rebind one session."""
 
     @operation("sessions_rebind", 404, 409, 501, ok=CHANGED, parameters=[ID], request=RebindSerializer)
@@ -180,11 +165,6 @@ def _session_or_no_content(request: Request, entry: Entry) -> Response:
 
 def _serialize(request: Request, entry: Entry) -> Any:
     return SessionSerializer(entry, context={"request": request}).data
-
-
-def _already_bound(request: Request, conversation_id: str) -> Conflict:
-    detail = f"Conversation {conversation_id!r} is already bound."
-    return _conflict(request, detail, detail, sessions.inspect(conversation_id))
 
 
 def _rebound_elsewhere(request: Request, conversation_id: str, current: Entry | None) -> Conflict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any, get_args
@@ -109,10 +108,10 @@ def _add_filters(command: ArgumentParser, *names: str) -> None:
 
 def _add_conditions(command: ArgumentParser) -> None:
     add = command.add_argument
-    add("--idle-for", type=_parsed(parse_duration), metavar="12h", help="only sessions not used for at least this long")
-    add("--created-before", type=_parsed(_time), metavar="TIME", help=f"only sessions created before; {ALLOWED_TIME}")
+    add("--idle-for", type=_duration, metavar="12h", help="only sessions not used for at least this long")
+    add("--created-before", type=_time, metavar="TIME", help=f"only sessions created before; {ALLOWED_TIME}")
     add("--moved-from", type=_name, metavar="P", help="only sessions whose last move came from this provider")
-    add("--moved-since", type=_parsed(_time), metavar="TIME", help="only sessions last moved at or after this time")
+    add("--moved-since", type=_time, metavar="TIME", help="only sessions last moved at or after this time")
     add("--operation", type=_name, metavar="KEY", help="only sessions last moved by this operation")
 
 
@@ -126,8 +125,7 @@ def _parsed(parse: Callable[[str], float]) -> Callable[[str], float]:
     return read
 
 
-def _time(text: str) -> float:
-    return parse_time(text, time.time())
+_duration, _time = _parsed(parse_duration), _parsed(parse_time)
 
 
 def _add_move(command: ArgumentParser) -> None:

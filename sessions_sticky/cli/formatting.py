@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.times import format_any, format_instant
+from sessions_sticky.queries.server_info import Finding
+from sessions_sticky.queries.times import format_any, format_datetime, format_instant
 from sessions_sticky.turns import MILLION, SpillOver, TurnTotals
 
 
@@ -52,9 +53,18 @@ def describe_totals(totals: TurnTotals) -> str:
 def describe_spill_over(spill_over: SpillOver) -> str:
     """Return a spill-over as a sentence."""
     provider, bound, first, last, turns, reason = spill_over
-    times = " to ".join(format_instant(at.timestamp()) for at in dict.fromkeys((first, last)))
+    times = " to ".join(map(format_datetime, dict.fromkeys((first, last))))
     why = f" ({reason})" if reason else ""
     return escape(f"{pluralize(turns, 'turn')} answered by {provider} instead of {bound}{why}: {times}")
+
+
+def describe_finding(finding: Finding) -> str:
+    """Return a finding of the doctor and its hint as sentences."""
+    message = f"{finding.subject}: {finding.message}".rstrip(".").replace("\xa0", " ")  # of numbers and their units
+    if not finding.hint:
+        return escape(message)
+    stop = "" if message.endswith(("?", "!")) else "."
+    return escape(f"{message}{stop} {finding.hint.rstrip('.')}")
 
 
 def pluralize(number: int, noun: str = "conversation") -> str:

@@ -10,15 +10,14 @@ from sessions_sticky.cli.errors import NOT_DONE, WRONG_USAGE, Error, no_session
 from sessions_sticky.cli.formatting import describe_conditions, describe_filters, escape, format_route, pluralize
 from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
-from sessions_sticky.cli.rows import session_json
 from sessions_sticky.conf import check_target, conf
 from sessions_sticky.jobs.job import Plan
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import SessionManager, sessions
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.move_cost import MoveCost
-from sessions_sticky.session import Session
+from sessions_sticky.queries.pages import session_json
 
 
 def touch(output: Output, *, ID: list[str], dry_run: bool, **_: Any) -> None:
@@ -34,17 +33,14 @@ def rebind(
     session = sessions.get(ID)
     if session is None:
         raise no_session(ID)
-    model = session.model if to_model is None else to_model
-    moves = (session.provider, session.model) != (to_provider, model)
-    moved = Session(session.id, to_provider, model, session.external_id, session.created_at)
+    moved = Move(to_provider, to_model, reason).of(session)
+    moves = moved != session
     if moves and not dry_run:
-        moved = _operator().rebind(session, provider=to_provider, model=model, reason=reason)
+        moved = _operator().rebind(session, provider=moved.provider, model=moved.model, reason=reason)
     output.print_json([{"dry_run": dry_run, "moved": int(moves), "session": session_json(moved)}])
-    target = format_route(to_provider, model)
+    origin, target = (format_route(each.provider, each.model) for each in (session, moved))
     if moves:
-        output.print(
-            f"{_did('Move', 1, dry_run=dry_run)} from {format_route(session.provider, session.model)} to {target}"
-        )
+        output.print(f"{_did('Move', 1, dry_run=dry_run)} from {origin} to {target}")
     else:
         output.print(f"Already bound to {target}")
 
@@ -120,7 +116,6 @@ def _each(
 
 def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, yes: bool) -> None:
     """Change many sessions after confirmation, as an operation of this command."""
-    jobs = Jobs(sessions)
     number = jobs.count(plan)
     if not number and not plan.everything:
         hint = "" if plan.filters.conditions else "; if other programs wrote some run: sessions reindex"
@@ -131,7 +126,7 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
         output.confirm(f"{verb} {pluralize(number)} {which}?")
     if not dry_run:
         with reporting(output) as report:
-            number = jobs.run(plan, actor=_actor(), progress=report)
+            number = jobs.run(plan, actor=actor(), progress=report)
     output.print_json([{"dry_run": dry_run, _past(verb): number}])
     output.print(f"{_did(verb, number, dry_run=dry_run)} {which}")
 
@@ -144,10 +139,10 @@ def _print_cost(output: Output, cost: MoveCost | None) -> None:
 
 
 def _operator() -> SessionManager:
-    return sessions.acting_as(_actor())
+    return sessions.acting_as(actor())
 
 
-def _actor() -> str:
+def actor() -> str:
     """Return the user of the operating system as an actor; a container may have none."""
     try:
         return f"cli:{getpass.getuser()}"

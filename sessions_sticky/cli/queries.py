@@ -1,8 +1,9 @@
-"""The subcommands that read: list, show, stats, tail."""
+"""The subcommands that read: list, show, stats, operations, tail, doctor."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -10,17 +11,19 @@ from typing import Any
 import msgspec
 
 from sessions_sticky.cli import rows
-from sessions_sticky.cli.errors import INTERRUPTED, WRONG_USAGE, Error, no_session
-from sessions_sticky.cli.formatting import describe_spill_over, describe_totals
+from sessions_sticky.cli.errors import INTERRUPTED, UNHEALTHY, WRONG_USAGE, Error, no_session
+from sessions_sticky.cli.formatting import describe_finding, describe_spill_over, describe_totals, pluralize
 from sessions_sticky.cli.output import Output, Table
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 from sessions_sticky.manager import sessions
+from sessions_sticky.queries.doctor import examine
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.pages import MAX_PAGE, Page
+from sessions_sticky.queries.pages import MAX_PAGE, Page, entry_json
 from sessions_sticky.queries.query import SessionQuery
+from sessions_sticky.queries.server_info import Level
 from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event, EventFilter
 
@@ -29,6 +32,8 @@ POLL_SECONDS = 0.5
 
 BEGINNING = "0-0"
 """A position before all events."""
+
+STYLES = {Level.OK: "SUCCESS", Level.NOTE: "NOTICE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
 
 
 def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, **options: Any) -> None:
@@ -46,7 +51,7 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
         entries = iter(query)
         while batch := list(islice(entries, MAX_PAGE)):
             table.add([rows.session_row(entry) for entry in batch])
-            output.print_json(map(rows.entry_json, batch))
+            output.print_json(map(entry_json, batch))
         return
     found: list[Entry] = []
     more = False
@@ -54,7 +59,7 @@ def list_sessions(output: Output, *, limit: int, all: bool, search: str | None, 
         table.add([rows.session_row(entry) for entry in page.entries])
         found += page.entries
         more = page.next_cursor is not None
-    output.print_json([{"sessions": list(map(rows.entry_json, found)), "more": more}])
+    output.print_json([{"sessions": list(map(entry_json, found)), "more": more}])
     if more and not output.as_json:
         output.print_err(f"Only the first {limit:,} are shown; use --limit N or --all for more")
 
@@ -72,7 +77,7 @@ def show(output: Output, *, ID: str, **_: Any) -> None:
     output.print_json(
         [
             {
-                "session": entry and rows.entry_json(entry),
+                "session": entry and entry_json(entry),
                 "identity": stored._asdict(),
                 "trail": msgspec.to_builtins(trail),
                 "history": history,
@@ -121,7 +126,7 @@ def stats(output: Output, **_: Any) -> None:
 
 def operations(output: Output, **_: Any) -> None:
     """Print the bulk operations of the last day."""
-    found = Jobs(sessions).recent()
+    found = jobs.recent()
     output.print_json([{"operations": [rows.operation_json(job) for job in found]}])
     table = Table(output, *rows.OPERATION_TITLES, right=("DONE", "EXPECTED"), fold=True)
     table.add([rows.operation_row(job) for job in found])
@@ -149,6 +154,20 @@ def tail(output: Output, *, lines: int, follow: bool, **options: Any) -> None:
             events = _further(output, after)
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None  # the normal end: no error
+
+
+def doctor(output: Output, **_: Any) -> None:
+    """Print the findings, one a line."""
+    findings = examine()
+    output.print_json([{"findings": [finding._asdict() for finding in findings]}])
+    for finding in findings:
+        styled = getattr(output.style, STYLES[finding.level])
+        output.print(f"{styled(f'{finding.level.upper():<8}')} {describe_finding(finding)}")
+    counts = Counter(finding.level for finding in findings)
+    errors = pluralize(counts[Level.ERROR], "error")
+    output.print(f"{errors}, {pluralize(counts[Level.WARNING], 'warning')}")
+    if counts[Level.ERROR]:
+        raise Error(f"doctor found {errors}", UNHEALTHY)
 
 
 def _further(output: Output, after: str) -> list[Event]:

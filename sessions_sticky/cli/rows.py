@@ -8,9 +8,9 @@ import msgspec
 
 from sessions_sticky.cli.formatting import describe_filters, format_duration, format_share, format_time, pluralize
 from sessions_sticky.jobs.job import Job
-from sessions_sticky.queries.times import format_instant
+from sessions_sticky.queries.times import format_datetime
 from sessions_sticky.queries.usage import RouteUsage
-from sessions_sticky.session import Entry, Session
+from sessions_sticky.session import Entry
 from sessions_sticky.stores.history import Event
 from sessions_sticky.turns import MILLION, RecordedTurn
 
@@ -53,7 +53,7 @@ def turn_row(turn: RecordedTurn) -> tuple[str, ...]:
     usage = turn.usage
     failed = ", ".join(f"{each.provider} {each.status} {each.code}".rstrip() for each in turn.attempts)
     return (
-        *(format_instant(turn.at.timestamp()), turn.outcome, turn.reason, turn.provider, turn.model),
+        *(format_datetime(turn.at), turn.outcome, turn.reason, turn.provider, turn.model),
         *(turn.bound_provider, str(turn.status), "-" if turn.first_byte_ms is None else f"{turn.first_byte_ms:,}"),
         *("-" if usage is None else f"{usage.input:,}", format_share(usage.read, usage.input) if usage else "-"),
         *(f"{turn.lost:,}", failed),
@@ -70,16 +70,6 @@ def usage_row(route: RouteUsage) -> tuple[str, ...]:
     )
 
 
-def session_json(session: Session) -> dict[str, Any]:
-    """Return the fields of a session, and its owner also under that name."""
-    return {**msgspec.structs.asdict(session), "owner": session.owner}
-
-
-def entry_json(entry: Entry) -> dict[str, Any]:
-    """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
-    return {**session_json(entry.session), "expires_in": entry.expires_in}
-
-
 def operation_json(job: Job) -> dict[str, Any]:
     """Return the fields of a bulk operation; `external_id` is the former name of its filter `owner`."""
     return {**msgspec.structs.asdict(job), "external_id": job.owner, "ended_at": job.ended_at}
@@ -87,12 +77,12 @@ def operation_json(job: Job) -> dict[str, Any]:
 
 def event_json(event: Event) -> dict[str, Any]:
     """Return the fields of an event, with its time as the HTTP API has it."""
-    return {**event._asdict(), "at": f"{event.at.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"}
+    return {**event._asdict(), "at": format_datetime(event.at, "milliseconds")}
 
 
 def event_row(event: Event) -> tuple[str, ...]:
     """Return the cells of an event for `EVENT_TITLES`."""
     origin = "" if event.from_provider is None else f"{event.from_provider}/{event.from_model or '*'}"
-    at = format_instant(event.at.timestamp())
     conversation = event.conversation_id or pluralize(event.sessions)
+    at = format_datetime(event.at)
     return at, event.kind, conversation, event.provider, event.model, origin, event.reason, event.actor

@@ -10,7 +10,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -23,9 +23,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 MAX_PIPELINES = 4
 """Pipelines in flight on one loop, each on its own connection; further commands form the next one."""
@@ -166,21 +163,8 @@ async def _reply(connection: AbstractConnection) -> Any:
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later
 
 
-def pool_for_cache(cache: RedisCache) -> ConnectionPool:
-    """Return a connection pool for the server of a cache, or for the primary of its Sentinels."""
-    client = cache.client
-    params = _params(client.connection_factory, client._server[0])
-    if isinstance(client.connection_factory, sentinel.SentinelConnectionFactory):
-        return sentinel.async_pool(params)
-    return ConnectionPool.from_url(**params)
-
-
-def pool_for_node(cache: RedisCache, url: str) -> ConnectionPool:
-    """Return a connection pool for one server of a cache's Redis Cluster."""
-    return ConnectionPool.from_url(**_params(cache.client.connection_factory, url))
-
-
-def _params(factory: Any, url: str) -> dict[str, Any]:
+def new_pool(factory: Any, url: str) -> ConnectionPool:
+    """Return an asynchronous connection pool like those of a django-redis factory, for a server or for Sentinels."""
     params = {**factory.make_connection_params(url), **getattr(factory, "pool_cls_kwargs", {})}
     for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; MAX_PIPELINES is the bound here
         params.pop(name, None)
@@ -188,7 +172,8 @@ def _params(factory: Any, url: str) -> dict[str, Any]:
         params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
     if "connection_class" in params:
         params["connection_class"] = _async_connection_class(params["connection_class"])
-    return params
+    is_sentinel = isinstance(factory, sentinel.SentinelConnectionFactory)
+    return sentinel.async_pool(params) if is_sentinel else ConnectionPool.from_url(**params)
 
 
 def _async_connection_class(sync_class: type) -> type:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django_redis.cache import RedisCache
 from hiredis import pack_command
+from redis import Connection, ConnectionPool
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from sessions_sticky.connections.async_client import AsyncRedis, pool_for_cache
+from sessions_sticky.connections.async_client import AsyncRedis, new_pool
 from sessions_sticky.connections.breaker import Breaker
 from sessions_sticky.connections.commands import (
     AllPrimaries,
@@ -19,12 +21,6 @@ from sessions_sticky.connections.commands import (
     ScriptCall,
     run,
 )
-
-if TYPE_CHECKING:
-    import redis
-    from django_redis.cache import RedisCache
-    from redis import Connection
-
 
 PART_BYTES = 16_384
 """Size of a write: Redis reads as much at a time, so it works on one part while the next is packed."""
@@ -43,13 +39,13 @@ class RedisServer:
 
     def __init__(self, cache: RedisCache, reply_seconds: float | None = None) -> None:
         """Open separate connections if replies may take `reply_seconds`, else use those of the cache."""
-        factory = cache.client.connection_factory
-        self._pool: redis.ConnectionPool = (
+        factory, url = cache.client.connection_factory, cache.client._server[0]
+        self._pool: ConnectionPool = (
             cache.client.get_client(write=True).connection_pool
             if reply_seconds is None
-            else factory.get_connection_pool(params_with_timeout(factory, cache.client._server[0], reply_seconds))
+            else factory.get_connection_pool(params_with_timeout(factory, url, reply_seconds))
         )
-        self._async_client = AsyncRedis(lambda: pool_for_cache(cache))
+        self._async_client = AsyncRedis(lambda: new_pool(factory, url))
         self._breaker = Breaker(measured=reply_seconds is None)
         self._loaded: set[Script] = set()
 

@@ -9,16 +9,17 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 
 from sessions_sticky.queries.bulk import Move
-from sessions_sticky.queries.filters import Filters
+from sessions_sticky.queries.filters import MAX_REASON_LENGTH, Filters
 from sessions_sticky.session import LATEST, Session
 from sessions_sticky.turns import Seconds
 
 Kind = Literal["delete", "rebind"]
 State = Literal["running", "stopped", "done", "failed"]
 
+PERMISSION: dict[Kind, Literal["delete", "change"]] = {"delete": "delete", "rebind": "change"}
+"""The permission on sessions to start, stop or resume each kind of job."""
 KEY = re.compile(r"[0-9a-f]{32}")
 """The form of the keys of jobs."""
-MAX_REASON = 500
 
 
 class Plan(NamedTuple):
@@ -145,5 +146,5 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.kind != "rebind" or not self.done or self.state == "running":
             return None
         there = Filters(self.to_provider, self.to_model, self.owner, operation=self.key)
-        move = Move(None, None, f"move back: {self.reason}"[:MAX_REASON])
+        move = Move(None, None, f"move back: {self.reason}"[:MAX_REASON_LENGTH])
         return Plan(there, move)

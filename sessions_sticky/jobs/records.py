@@ -15,6 +15,7 @@ import msgspec
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command, Script
 from sessions_sticky.jobs.job import KEY, Job, State
+from sessions_sticky.queries.index_reader import check_index
 from sessions_sticky.stores.base import Store
 
 logger = logging.getLogger("sessions_sticky")
@@ -36,9 +37,10 @@ class Found(NamedTuple):
 
 
 class Records:
-    """The jobs in one store."""
+    """The jobs in one store. Raises `SessionNotSupported` without an index."""
 
     def __init__(self, store: Store) -> None:
+        check_index(store)
         self._store = store
 
     def write(self, job: Job, expected: bytes = b"") -> bool:

@@ -18,8 +18,8 @@ from sessions_sticky.exceptions import SessionError, SessionStoreUnavailable
 from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records, done_key
 from sessions_sticky.manager import SessionManager
-from sessions_sticky.queries.bulk import Bulk, Progress, Recorded
-from sessions_sticky.queries.index_reader import IndexReader
+from sessions_sticky.queries.bulk import Bulk, Recorded
+from sessions_sticky.queries.index_reader import IndexReader, Progress
 from sessions_sticky.signals import send_signal
 
 logger = logging.getLogger("sessions_sticky")

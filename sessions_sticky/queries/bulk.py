@@ -18,12 +18,12 @@ from sessions_sticky.conf import check_target, conf, is_target
 from sessions_sticky.connections.commands import Batch
 from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries.filters import Filters
-from sessions_sticky.queries.index_reader import IndexReader, Row
+from sessions_sticky.queries.index_reader import IndexReader, Progress, Row
 from sessions_sticky.queries.reads import Reads
 from sessions_sticky.session import Session, check_names
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
-from sessions_sticky.stores.history import Event, PlannedChange, bulk_event
+from sessions_sticky.stores.history import Event, bulk_event
 from sessions_sticky.stores.usage import add_commands, move_sums
 from sessions_sticky.turns import DEFAULT_CACHE_SECONDS
 
@@ -34,9 +34,6 @@ MAX_PASSES = 10
 
 COLD_SECONDS = DEFAULT_CACHE_SECONDS
 """Sessions idle for at least this long probably have no warm prompt cache, and are moved first."""
-
-Progress = Callable[[int, int], object]
-"""Called after each batch with the number of sessions changed so far and the number expected; to stop, raise."""
 
 
 class Move(NamedTuple):
@@ -156,12 +153,15 @@ class Bulk:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
-        change = PlannedChange("deleted", None, None, "", self._actor, self._recorded.operation)
-        if move is not None:
-            moved = Session("", move.provider or "", move.model or filters.model or "", "", 0)
-            change = PlannedChange("rebound", None, moved, move.reason, self._actor, self._recorded.operation)
+        provider, model = filters.provider, filters.model
+        fields: dict[str, Any] = {"actor": self._actor, "sessions": number, "operation": self._recorded.operation}
+        if move is None:
+            event = bulk_event("deleted", reason="", provider=provider or "", model=model or "", **fields)
+        else:
+            fields |= {"from_provider": provider, "from_model": model, "reason": move.reason}
+            event = bulk_event("rebound", provider=move.provider or "", model=move.model or model or "", **fields)
         try:
-            self._store.send(bulk_event(change, filters.provider, filters.model, number))
+            self._store.send(event)
         except SessionStoreUnavailable as exc:
             logger.warning("bulk operation is not among the recent events: %s", exc)
 

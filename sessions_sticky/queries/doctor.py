@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from django.core.cache import caches
 from django.core.checks import ERROR, Tags, run_checks
@@ -22,7 +22,7 @@ from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries import server_info
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.queries.server_info import Finding, Level, format_number, make_finding
-from sessions_sticky.session import Session
+from sessions_sticky.session import Session, session_of
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -54,7 +54,7 @@ def examine(*, sample: bool = True) -> list[Finding]:
     found: list[Finding] = []
     try:
         found += _settings()
-        _Doctor(stores.for_alias(conf.cache), found, sample=sample).run()
+        found += _examine_store(stores.for_alias(conf.cache), sample=sample)
         found += [finding for check in _checks if sample for finding in check()]
     except ImproperlyConfigured as exc:
         if not any(finding.level is Level.ERROR for finding in found):
@@ -76,134 +76,133 @@ def _settings() -> list[Finding]:
     ] or [Finding(Level.OK, "settings", gettext("system checks passed"))]
 
 
-class _Doctor:
-    """The checks of one store; adds to `found`."""
+def _examine_store(store: Store, *, sample: bool) -> Iterator[Finding]:
+    """Check the latency, and if the store is available all else."""
+    try:
+        yield _latency(store, LATENCY_READS if sample else FEW_READS)
+    except SessionStoreUnavailable as exc:
+        hint = gettext(
+            "Check that the server runs, and its address, password and TLS (rediss://) in CACHES (REDIS_URL)"
+        )
+        yield Finding(Level.ERROR, "reachable", str(exc), gettext(GRANT) if _is_refused(exc) else hint)
+        if _is_refused(exc):
+            yield from _unless_refused("rights", _rights, store)
+        return
+    if not store.has_index:
+        kind = type(caches[conf.cache]).__name__
+        message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
+        hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
+        yield Finding(Level.NOTE, "cache", message % kind, hint)
+        return
+    store = store.operators
+    yield from _unless_refused("server", _server, store)
+    yield from _unless_refused("clock", _clock, store)
+    if not conf.history_length:
+        message = gettext("HISTORY_LENGTH is 0: the reasons of moves are not recorded")
+        yield Finding(Level.NOTE, "history", message)
+    if not conf.index:
+        message = gettext("INDEX is False: sessions cannot be listed, counted or moved together")
+        yield Finding(Level.NOTE, "index", message)
+    if sample:
+        yield from _unless_refused("sessions", _sample, store)
+        yield from _unless_refused("rights", _rights, store)
 
-    def __init__(self, store: Store, found: list[Finding], *, sample: bool) -> None:
-        self._store = store
-        self._found = found
-        self._is_sampling = sample
 
-    def run(self) -> None:
-        """Run all checks; only the first if the store is unavailable."""
-        try:
-            self._latency()
-        except SessionStoreUnavailable as exc:
-            hint = gettext(
-                "Check that the server runs, and its address, password and TLS (rediss://) in CACHES (REDIS_URL)"
-            )
-            self._add(Level.ERROR, "reachable", str(exc), gettext(GRANT) if _is_refused(exc) else hint)
-            if _is_refused(exc):
-                self._unless_refused("rights", self._rights)
-            return
-        if not self._store.has_index:
-            kind = type(caches[conf.cache]).__name__
-            message = gettext("%s binds, reads and deletes sessions; it cannot list or move them and keeps no history")
-            hint = gettext("Use sessions_sticky.cache_config(url) to store sessions in Redis")
-            self._add(Level.NOTE, "cache", message % kind, hint)
-            return
-        self._store = self._store.operators
-        self._unless_refused("server", self._server)
-        self._unless_refused("clock", self._clock)
-        if not conf.history_length:
-            message = gettext("HISTORY_LENGTH is 0: the reasons of moves are not recorded")
-            self._add(Level.NOTE, "history", message)
-        if not conf.index:
-            message = gettext("INDEX is False: sessions cannot be listed, counted or moved together")
-            self._add(Level.NOTE, "index", message)
-        if self._is_sampling:
-            self._unless_refused("sessions", self._sample)
-            self._unless_refused("rights", self._rights)
+def _unless_refused(subject: str, check: Callable[..., Iterable[Finding]], *args: Any) -> Iterator[Finding]:
+    try:
+        yield from check(*args)
+    except SessionStoreUnavailable as exc:
+        message = gettext("not checked: this server does not permit or support it (%s)") % exc
+        yield Finding(Level.NOTE, subject, message)
 
-    def _add(self, level: Level | None, subject: str, message: str, hint: str = "") -> None:
-        self._found.append(make_finding(level, subject, message, hint))
 
-    def _unless_refused(self, subject: str, check: Callable[[], None]) -> None:
-        try:
-            check()
-        except SessionStoreUnavailable as exc:
-            message = gettext("not checked: this server does not permit or support it (%s)") % exc
-            self._add(Level.NOTE, subject, message)
+def _latency(store: Store, reads: int) -> Finding:
+    taken_ms = []
+    for _ in range(reads):
+        began = time.perf_counter()
+        store.send(store.read(keys.session("doctor")))
+        taken_ms.append((time.perf_counter() - began) * 1000)
+    median = statistics.median(taken_ms)
+    message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
+    message %= {"ms": format_number(median, 2), "number": reads}
+    level = Level.WARNING if median > MAX_LATENCY_MS else None
+    return make_finding(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
 
-    def _latency(self) -> None:
-        taken_ms, reads = [], LATENCY_READS if self._is_sampling else FEW_READS
-        for _ in range(reads):
-            began = time.perf_counter()
-            self._store.send(self._store.read(keys.session("doctor")))
-            taken_ms.append((time.perf_counter() - began) * 1000)
-        median = statistics.median(taken_ms)
-        message = gettext("the store answers in %(ms)s ms (median of %(number)d reads)")
-        message %= {"ms": format_number(median, 2), "number": reads}
-        level = Level.WARNING if median > MAX_LATENCY_MS else None
-        self._add(level, "latency", message, gettext("Every chat waits for the store: find the cause"))
 
-    def _rights(self) -> None:
-        from sessions_sticky.stores import rights  # loads redis-py
+def _rights(store: Store) -> Iterator[Finding]:
+    from sessions_sticky.stores import rights  # loads redis-py
 
-        try:
-            missing = rights.missing(self._store, caches[conf.cache])
-        except SessionStoreUnavailable as exc:
-            if not _is_refused(exc):
-                raise
-            self._add(Level.ERROR, "rights", str(exc), gettext(GRANT))  # no right to run scripts, so no check
-            return
-        level = Level.ERROR if missing else None
-        message = gettext("the Redis user lacks %s") % " ".join(missing)
-        message = message if missing else gettext("the Redis user has all rights that are needed")
-        self._add(level, "rights", message, gettext(GRANT))
+    try:
+        missing = rights.missing(store, caches[conf.cache])
+    except SessionStoreUnavailable as exc:
+        if not _is_refused(exc):
+            raise
+        yield Finding(Level.ERROR, "rights", str(exc), gettext(GRANT))  # no right to run scripts, so no check
+        return
+    level = Level.ERROR if missing else None
+    message = gettext("the Redis user lacks %s") % " ".join(missing)
+    message = message if missing else gettext("the Redis user has all rights that are needed")
+    yield make_finding(level, "rights", message, gettext(GRANT))
 
-    def _server(self) -> None:
-        infos = [server_info.read_info(reply) for reply in self._store.send(AllPrimaries(Command(("INFO",))))]
-        self._found += server_info.most_severe(list(server_info.judge(info)) for info in infos)
-        self._unless_refused("persistence", partial(self._persistence, infos))
 
-    def _persistence(self, infos: list[dict[str, str]]) -> None:
-        found = [server_info.persistence(info) for info in infos]
-        if None in found:
-            replies = self._store.send(AllPrimaries(Command(("CONFIG", "GET", "save"))))
-            saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
-            found = [one or server_info.snapshots(save[0].decode()) for one, save in zip(found, saves, strict=True)]
-        self._found += server_info.most_severe([[one] for one in found if one])
+def _server(store: Store) -> Iterator[Finding]:
+    infos = [server_info.read_info(reply) for reply in store.send(AllPrimaries(Command(("INFO",))))]
+    yield from server_info.most_severe(list(server_info.judge(info)) for info in infos)
+    yield from _unless_refused("persistence", _persistence, store, infos)
 
-    def _clock(self) -> None:
-        before = time.time()
-        clocks = self._store.send(AllPrimaries(Command(("TIME",))))
-        now = (before + time.time()) / 2
-        skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
-        level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
-        message = gettext("this machine's clock and the server's are %s s apart") % format_number(skew, 1)
-        self._add(level, "clock", message, gettext("Synchronize both with NTP"))
 
-    def _sample(self) -> None:
-        members = self._sampled()
-        now, *found = self._store.send(index.read_sessions(members)) if members else [b"0"]
-        rows = [row for row in zip(members, found[::2], found[1::2], strict=True) if row[1] is not None]
-        sessions = [Row(session, raw, left_ms) for member, raw, left_ms in rows if (session := _session(member, raw))]
-        writers = gettext("Another program writes them in the wrong format; see docs/interchange.md")
-        unreadable = gettext("%(bad)s of %(number)s sampled sessions are unreadable")
-        self._count("values", len(rows) - len(sessions), len(rows), unreadable, writers)
-        immortal = gettext("%(bad)s of %(number)s sampled sessions have no expiry")
-        self._count("expiry", sum(row[2] == -1 for row in rows), len(rows), immortal, writers)
-        if conf.index:
-            expiring = [row for row in sessions if row.left_ms > 0]
-            late = IndexReader(self._store, conf.ttl_seconds).out_of_date(expiring, float(now))
-            drifted = gettext("%(bad)s of %(number)s sampled sessions are missing or outdated in the index")
-            hint = gettext("Run manage.py sessions reindex, and repeat it after other programs have written sessions")
-            self._count("index", len(late), len(expiring), drifted, hint)
+def _persistence(store: Store, infos: list[dict[str, str]]) -> list[Finding]:
+    found = [server_info.persistence(info) for info in infos]
+    if None in found:
+        replies = store.send(AllPrimaries(Command(("CONFIG", "GET", "save"))))
+        saves = [list(reply.values()) if isinstance(reply, dict) else reply[1:] for reply in replies]
+        found = [one or server_info.snapshots(save[0].decode()) for one, save in zip(found, saves, strict=True)]
+    return server_info.most_severe([[one] for one in found if one])
 
-    def _count(self, subject: str, bad: int, number: int, message: str, hint: str) -> None:
-        message %= {"bad": format_number(bad), "number": format_number(number)}
-        self._add(Level.WARNING if bad else None, subject, message, hint)
 
-    def _sampled(self) -> list[bytes]:
-        names: set[bytes] = set()
-        cursor = b"0"
-        for _ in range(SAMPLE_STEPS):
-            cursor, more = self._store.send(index.scan(cursor, f"{keys.session_prefix()}*", SAMPLE_SIZE))
-            names.update(more)
-            if cursor == b"0" or len(names) >= SAMPLE_SIZE:
-                break
-        return [name.removeprefix(keys.session_prefix().encode()) for name in names][:SAMPLE_SIZE]
+def _clock(store: Store) -> Iterator[Finding]:
+    before = time.time()
+    clocks = store.send(AllPrimaries(Command(("TIME",))))
+    now = (before + time.time()) / 2
+    skew = max(abs(int(seconds) + int(micros) / 1_000_000 - now) for seconds, micros in clocks)
+    level = Level.WARNING if skew > MAX_SKEW_SECONDS else None
+    message = gettext("this machine's clock and the server's are %s s apart") % format_number(skew, 1)
+    yield make_finding(level, "clock", message, gettext("Synchronize both with NTP"))
+
+
+def _sample(store: Store) -> Iterator[Finding]:
+    members = _sampled(store)
+    now, *found = store.send(index.read_sessions(members)) if members else [b"0"]
+    rows = [row for row in zip(members, found[::2], found[1::2], strict=True) if row[1] is not None]
+    sessions = [Row(session, raw, left_ms) for member, raw, left_ms in rows if (session := _session(member, raw))]
+    writers = gettext("Another program writes them in the wrong format; see docs/interchange.md")
+    unreadable = gettext("%(bad)s of %(number)s sampled sessions are unreadable")
+    yield _share("values", len(rows) - len(sessions), len(rows), unreadable, writers)
+    immortal = gettext("%(bad)s of %(number)s sampled sessions have no expiry")
+    yield _share("expiry", sum(row[2] == -1 for row in rows), len(rows), immortal, writers)
+    if conf.index:
+        expiring = [row for row in sessions if row.left_ms > 0]
+        late = IndexReader(store, conf.ttl_seconds).out_of_date(expiring, float(now))
+        drifted = gettext("%(bad)s of %(number)s sampled sessions are missing or outdated in the index")
+        hint = gettext("Run manage.py sessions reindex, and repeat it after other programs have written sessions")
+        yield _share("index", len(late), len(expiring), drifted, hint)
+
+
+def _share(subject: str, bad: int, number: int, message: str, hint: str) -> Finding:
+    message %= {"bad": format_number(bad), "number": format_number(number)}
+    return make_finding(Level.WARNING if bad else None, subject, message, hint)
+
+
+def _sampled(store: Store) -> list[bytes]:
+    """Return the ids of some sessions."""
+    names: set[bytes] = set()
+    cursor = b"0"
+    for _ in range(SAMPLE_STEPS):
+        cursor, more = store.send(index.scan(cursor, f"{keys.session_prefix()}*", SAMPLE_SIZE))
+        names.update(more)
+        if cursor == b"0" or len(names) >= SAMPLE_SIZE:
+            break
+    return [name.removeprefix(keys.session_prefix().encode()) for name in names][:SAMPLE_SIZE]
 
 
 def _is_refused(exc: SessionStoreUnavailable) -> bool:
@@ -214,7 +213,6 @@ def _is_refused(exc: SessionStoreUnavailable) -> bool:
 def _session(member: bytes, raw: bytes) -> Session | None:
     """Decode a session without logging unreadable values."""
     try:
-        session = Session.from_json(raw)
+        return session_of(member.decode(errors="replace"), raw)
     except InvalidSession:
         return None
-    return session if session.id.encode() == member else None

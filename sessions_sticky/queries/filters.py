@@ -10,6 +10,9 @@ from sessions_sticky.identity.stored import read_session_id
 from sessions_sticky.session import Session
 from sessions_sticky.stores.history import Event
 
+MAX_NAME_LENGTH, MAX_REASON_LENGTH = 256, 500
+"""Maximum lengths of what operators enter, in characters; the stored format has no limit."""
+
 
 class FilterFields(TypedDict, total=False):
     """The filters as keyword arguments."""

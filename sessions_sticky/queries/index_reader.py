@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.exceptions import SessionNotSupported
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.pages import Cursor
-from sessions_sticky.session import Session, readable
+from sessions_sticky.session import Entry, Session, readable
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import Event, last_events, last_move
@@ -23,6 +23,9 @@ BATCH_SIZE = 500
 
 MAX_ZSETS = 100
 """ZSETs of one step: a client may use any number of model names, each of which makes a route."""
+
+Progress = Callable[[int, int], object]
+"""Called after each batch with the number of sessions or keys done so far and the number expected; to stop, raise."""
 
 
 def batched(zsets: list[str], size: int) -> Iterator[list[str]]:
@@ -42,6 +45,11 @@ class Row(NamedTuple):
     left_ms: int
     move: Event | None = None
 
+    @property
+    def entry(self) -> Entry:
+        """The session as an operator sees it."""
+        return Entry.of(self.session, self.left_ms)
+
 
 class IndexEntry(NamedTuple):
     """An entry of the index: its ZSET, the conversation id and its score."""
@@ -56,13 +64,18 @@ class IndexEntry(NamedTuple):
         return self.member.decode(errors="replace")
 
 
+def check_index(store: Store) -> None:
+    """Raise `SessionNotSupported` unless there is an index in a store."""
+    require_index(store, "list sessions")
+    if not conf.index:
+        raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
+
+
 class IndexReader:
     """Reads the index of one store. Raises `SessionNotSupported` if there is none."""
 
     def __init__(self, store: Store, ttl_seconds: int) -> None:
-        require_index(store, "list sessions")
-        if not conf.index:
-            raise SessionNotSupported("There is no index: SESSIONS_STICKY['INDEX'] is False")
+        check_index(store)
         self._store = store
         self._ttl_seconds = ttl_seconds
 
@@ -115,12 +128,12 @@ class IndexReader:
         """Return ZSETs that contain all matches: of owner and route the smaller one."""
         if not filters.is_encodable:
             return []  # no session matches
-        if filters.owner is None:
-            return self._route_zsets(filters) if filters.has_route else [keys.index_all()]
+        if not filters.has_route:
+            return [keys.index_all() if filters.owner is None else keys.owner(filters.owner)]
+        routes = self._route_zsets(filters)
+        if filters.owner is None or not routes:
+            return routes
         owner = keys.owner(filters.owner)
-        routes = self._route_zsets(filters) if filters.has_route else []
-        if not filters.has_route or not routes:
-            return [] if filters.has_route else [owner]
         sizes = self._store.send(Batch([Command(("ZCARD", key)) for key in (owner, *routes)]))
         own, *others = [size or 0 for size in sizes]
         return [owner] if own <= sum(others) else routes
@@ -132,27 +145,31 @@ class IndexReader:
 
     def verify(self, entries: list[IndexEntry]) -> list[Row]:
         """Return the sessions of entries, and repair wrong entries."""
-        if not entries:
-            return []
-        now, *found = self._store.send(index.read_sessions([entry.member for entry in entries]))
-        rows: list[Row] = []
+        now, rows = self.read([entry.member for entry in entries])
         repairs: list[Command[int]] = []
-        for entry, raw, left_ms in zip(entries, found[::2], found[1::2], strict=True):
-            session = readable(entry.conversation_id, raw)
-            if session is None:
+        for entry, row in zip(entries, rows, strict=True):
+            if row is None:
                 zsets = {entry.zset, keys.index_all()}
                 repairs += [index.drop_entry(zset, entry.member, entry.score) for zset in zsets]
-                continue
-            row = Row(session, raw, left_ms)
-            rows.append(row)
-            if entry.zset not in index.zsets(session):
+            elif entry.zset not in index.zsets(row.session):
                 repairs.append(index.drop_entry(entry.zset, entry.member, entry.score))
                 repairs.append(self.refresh(row, only_missing=True))
-            elif float(entry.score) < float(now) or self._lags(row, entry.score, float(now)):
+            elif float(entry.score) < now or self._lags(row, entry.score, now):
                 repairs.append(self.refresh(row))
         if repairs:
             self._store.send(Batch(repairs))
-        return rows
+        return [row for row in rows if row is not None]
+
+    def read(self, members: Sequence[bytes]) -> tuple[float, list[Row | None]]:
+        """Return the server's Unix time, and the session of each member; None where it is missing or unreadable."""
+        if not members:
+            return 0.0, []
+        now, *found = self._store.send(index.read_sessions(members))
+        rows: list[Row | None] = []
+        for member, raw, left_ms in zip(members, found[::2], found[1::2], strict=True):
+            session = readable(member.decode(errors="replace"), raw)
+            rows.append(None if session is None else Row(session, raw, left_ms))
+        return float(now), rows
 
     def out_of_date(self, rows: list[Row], now: float) -> list[Row]:
         """Return the sessions that lack an entry or have a wrong one; `now` is the server's Unix time."""

@@ -8,10 +8,11 @@ from typing import Unpack
 
 from sessions_sticky.queries.bulk import Bulk
 from sessions_sticky.queries.filters import FilterFields
+from sessions_sticky.queries.index_reader import Progress
 from sessions_sticky.queries.pages import HourStats, Page, Stats, check_limit
 from sessions_sticky.queries.query import SessionQuery, in_thread
 from sessions_sticky.queries.reads import Reads, history, recent
-from sessions_sticky.queries.reindex import Progress, Reindex
+from sessions_sticky.queries.reindex import Reindex
 from sessions_sticky.queries.search import Search
 from sessions_sticky.queries.usage import Activity, UsageReport, read_activity, read_usage
 from sessions_sticky.signals import send_signal

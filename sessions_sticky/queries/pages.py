@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import re
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sessions_sticky.exceptions import InvalidCursor
-from sessions_sticky.session import Entry
+from sessions_sticky.session import Entry, Session
 
 MAX_PAGE = 1_000
 
@@ -27,6 +27,16 @@ class Page(NamedTuple):
 
     entries: list[Entry]
     next_cursor: str | None
+
+
+def session_json(session: Session) -> dict[str, Any]:
+    """Return the fields of a session, and its owner also under that name."""
+    return {**msgspec.structs.asdict(session), "owner": session.owner}
+
+
+def entry_json(entry: Entry) -> dict[str, Any]:
+    """Return the fields of a session and `expires_in`, the remaining idle time in seconds."""
+    return {**session_json(entry.session), "expires_in": entry.expires_in}
 
 
 class RouteStats(NamedTuple):

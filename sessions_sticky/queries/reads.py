@@ -18,7 +18,7 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import MAX_ZSETS, IndexEntry, IndexReader, Row, batched
 from sessions_sticky.queries.pages import Cursor, HourStats, Page, RouteStats, Stats
 from sessions_sticky.session import Entry, readable
-from sessions_sticky.stores import created_counts, index
+from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store, require_index
 from sessions_sticky.stores.history import (
     Event,
@@ -27,6 +27,7 @@ from sessions_sticky.stores.history import (
     read_recent,
     recent_events,
 )
+from sessions_sticky.stores.usage import read_hashes
 
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
@@ -50,7 +51,7 @@ class Reads:
                 break
             more, at = self._reader.step(at, limit - len(rows))
             rows += more
-        return Page([entry_of(row) for row in rows], None if at is None else str(at))
+        return Page([row.entry for row in rows], None if at is None else str(at))
 
     def scan(self, filters: Filters) -> Iterator[Entry]:
         """Yield every matching session once."""
@@ -59,7 +60,7 @@ class Reads:
             for row in rows:
                 if row.session.id not in seen:
                     seen.add(row.session.id)
-                    yield entry_of(row)
+                    yield row.entry
 
     def count(self, filters: Filters) -> int:
         """Count index entries; read the sessions if conditions, or an owner and a provider or model, are given."""
@@ -70,9 +71,11 @@ class Reads:
     def stats(self) -> Stats:
         """Count by route."""
         living = self._route_counts()
-        created = self._store.send(created_counts.created())
-        minutes = created_counts.MINUTE_COUNTS
-        in_hour, in_day = _by_route(created[:minutes]), _by_route(created[minutes:])
+        now = int(time.time())
+        minutes = [keys.created("minute", now // 60 - ago) for ago in range(-1, 60)]  # -1: clocks differ
+        hours = [keys.created("hour", now // 3600 - ago) for ago in range(-1, 24)]
+        created = self._store.send(read_hashes([*minutes, *hours]))
+        in_hour, in_day = _by_route(created[: len(minutes)]), _by_route(created[len(minutes) :])
         rows = [
             RouteStats(*route, living.get(route, 0), in_hour[route], in_day[route])
             for route in sorted({*living, *in_hour, *in_day})
@@ -96,7 +99,7 @@ class Reads:
     def created_per_hour(self) -> list[HourStats]:
         """Sum the routes of each hour of the last day."""
         hour = int(time.time()) // 3600
-        hours = self._store.send(created_counts.created_per_hour(hour))
+        hours = self._store.send(read_hashes(keys.created("hour", hour - ago) for ago in range(24)))
         return [
             HourStats(datetime.fromtimestamp((hour - ago) * 3600, UTC), sum(_by_route([counted]).values()))
             for ago, counted in reversed(list(enumerate(hours)))
@@ -149,11 +152,6 @@ def _check_history(store: Store) -> None:
     require_index(store, "keep a history")
     if not conf.history_length:
         raise SessionNotSupported("There is no history: SESSIONS_STICKY['HISTORY_LENGTH'] is 0")
-
-
-def entry_of(row: Row) -> Entry:
-    """Return a session with the idle time left, in seconds, rounded up."""
-    return Entry(row.session, None if row.left_ms < 0 else -(-row.left_ms // 1000))
 
 
 def _by_route(counters: list[list[Any]]) -> Counter[tuple[str, str]]:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
-from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, Row, read_entries
-from sessions_sticky.session import readable
+from sessions_sticky.queries.index_reader import BATCH_SIZE, IndexEntry, IndexReader, Progress, read_entries
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
-
-Progress = Callable[[int, int], object]
-"""Called after each step with the number of keys read so far and the number expected; to stop, raise."""
 
 
 class Reindex:
@@ -61,14 +55,8 @@ class Reindex:
     def _enter(self, names: list[bytes]) -> int:
         """Add missing entries for the sessions of some keys; return the number of sessions."""
         members = [name.removeprefix(keys.session_prefix().encode()) for name in names]
-        if not members:
-            return 0
-        now, *found = self._store.send(index.read_sessions(members))
-        rows = [
-            Row(session, raw, left_ms)
-            for member, raw, left_ms in zip(members, found[::2], found[1::2], strict=True)
-            if (session := readable(member.decode(errors="replace"), raw))
-        ]
-        late = self._reader.out_of_date(rows, float(now))
-        self._store.send(Batch([self._reader.refresh(row) for row in late]))
+        now, found = self._reader.read(members)
+        if rows := [row for row in found if row is not None]:
+            late = self._reader.out_of_date(rows, now)
+            self._store.send(Batch([self._reader.refresh(row) for row in late]))
         return len(rows)

@@ -14,8 +14,7 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
 from sessions_sticky.queries.pages import Page
-from sessions_sticky.queries.reads import Reads, entry_of
-from sessions_sticky.session import readable
+from sessions_sticky.queries.reads import Reads
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -67,15 +66,11 @@ class Search:
         if cursor is not None:
             position = SearchCursor.read(cursor, text)
             return self._containing(position, limit) if position else self._reads.page(owned, cursor, limit)
-        if (exact := self._by_id(text)) is not None:
-            return Page([entry_of(exact)], None)
+        _now, (exact,) = self._reader.read([text.encode()])
+        if exact is not None:
+            return Page([exact.entry], None)
         page = self._reads.page(owned, None, limit)
         return page if page.entries else self._containing(SearchCursor(text), limit)
-
-    def _by_id(self, text: str) -> Row | None:
-        _now, raw, left_ms = self._store.send(index.read_sessions([text.encode()]))
-        session = readable(text, raw)
-        return None if session is None else Row(session, raw, left_ms)
 
     def _containing(self, position: SearchCursor, limit: int) -> Page:
         """Scan until the page is full, the scan is complete or has taken `MAX_SECONDS`.
@@ -83,7 +78,8 @@ class Search:
         A step is sorted, so that one that does not fit continues after its last member on the next page.
         """
         rows: list[Row] = []
-        patterns = [pattern(text) for text in (position.text, _sha256(position.text))]
+        hashed = hashlib.sha256(position.text.encode()).hexdigest()  # replaces observed ids that are long or invalid
+        patterns = [pattern(position.text), pattern(hashed)]
         until = time.monotonic() + MAX_SECONDS
         while True:
             steps = [index.scan_zset(keys.index_all(), position.scan.encode(), SCAN_COUNT, each) for each in patterns]
@@ -96,20 +92,15 @@ class Search:
             following = replies[0][0].decode() if replies[0] else "0"
             if len(taken) < len(new):
                 position = position._replace(member=taken[-1].conversation_id)
-                return Page([entry_of(row) for row in rows], str(position))
+                return Page([row.entry for row in rows], str(position))
             position = SearchCursor(position.text, following)
             if following == "0":
-                return Page([entry_of(row) for row in rows], None)
+                return Page([row.entry for row in rows], None)
             if len(rows) == limit or time.monotonic() >= until:
-                return Page([entry_of(row) for row in rows], str(position))
+                return Page([row.entry for row in rows], str(position))
 
 
 def pattern(text: str) -> bytes:
     r"""Return the glob of `MATCH` for ids that contain a text: `*`, `?`, `[`, `]`, `^` and `\` are literal."""
     escaped = "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text)
     return f"*{escaped}*".encode()
-
-
-def _sha256(text: str) -> str:
-    """Return the replacement of an observed id that is too long or invalid."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 
 from sessions_sticky.session import LATEST
@@ -23,10 +24,10 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def parse_time(text: str, now: float) -> float:
-    """Parse a time with a zone, or how long before `now`, as Unix seconds. Raises `ValueError`."""
+def parse_time(text: str) -> float:
+    """Parse a time with a zone, or how long ago, as Unix seconds. Raises `ValueError`."""
     if _DURATION.fullmatch(text.strip()):
-        return max(0.0, now - parse_duration(text))
+        return max(0.0, time.time() - parse_duration(text))
     try:
         at = datetime.fromisoformat(text.strip())
         seconds = at.timestamp() if at.tzinfo else -1.0
@@ -39,7 +40,12 @@ def parse_time(text: str, now: float) -> float:
 
 def format_instant(unix_seconds: float) -> str:
     """Return a time as `parse_time` reads it."""
-    return f"{datetime.fromtimestamp(unix_seconds, UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
+    return format_datetime(datetime.fromtimestamp(unix_seconds, UTC))
+
+
+def format_datetime(at: datetime, timespec: str = "seconds") -> str:
+    """Return a time in UTC, in ISO 8601 with a `Z`."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=timespec)}Z"
 
 
 def format_any(unix_seconds: int) -> str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sessions_sticky.stores import usage
+from sessions_sticky import keys
 from sessions_sticky.stores.base import Store, require_index
+from sessions_sticky.stores.usage import FIRST_BYTES, MAX_MINUTES, MEASURES, MINUTES_KEPT, read_fields, read_hashes
 from sessions_sticky.turns import TurnTotals
 
 
@@ -75,24 +79,34 @@ class Activity(NamedTuple):
 def read_usage(store: Store, minutes: int) -> UsageReport:
     """Sum the last minutes, including the current one; above 60, whole hours."""
     _check(store, minutes)
-    batch = usage.read_commands(minutes)
-    replies = store.send(batch)
-    hours = ceil(minutes / 60)
-    by_route = usage.read_sums(replies[:-hours], 3)
-    by_owner = usage.read_sums(replies[-hours:], 1)
+    now = int(time.time())
+    hours = [now // 3600 - ago for ago in range(ceil(minutes / 60))]
+    of_routes = [keys.usage("hour", hour) for hour in hours]
+    if minutes <= MINUTES_KEPT:
+        of_routes = [keys.usage("minute", now // 60 - ago) for ago in range(minutes)]
+    replies = store.send(read_hashes([*of_routes, *(keys.usage("owners", hour) for hour in hours)]))
+    by_route = _sums(replies[: len(of_routes)], 3)
+    by_owner = _sums(replies[len(of_routes) :], 1)
     routes = [
-        RouteUsage(provider, model, outcome, usage.totals_of(measures), usage.first_bytes_of(measures))
+        RouteUsage(provider, model, outcome, _totals(measures), _first_bytes(measures))
         for (provider, model, outcome), measures in sorted(by_route.items())
     ]
-    owners = [OwnerUsage(owner, usage.totals_of(measures)) for (owner,), measures in sorted(by_owner.items())]
+    owners = [OwnerUsage(owner, _totals(measures)) for (owner,), measures in sorted(by_owner.items())]
     return UsageReport(routes, sorted(owners, key=lambda each: each.totals.input, reverse=True))
 
 
 def read_activity(store: Store, minutes: int) -> Activity:
     """Read the last minutes, including the current one, with one command for each hour."""
     _check(store, minutes)
-    found = usage.read_activity(store.send(usage.activity_commands(minutes)), minutes)
+    now = int(time.time()) // 60
+    first = now - minutes + 1
+    replies = store.send(read_hashes(keys.usage("activity", hour) for hour in range(first // 60, now // 60 + 1)))
     activity = Activity([], [])
+    found = [
+        (int(minute), field, number)
+        for (minute, *field), number in read_fields(replies)
+        if minute.isdecimal() and len(minute) < 12 and int(minute) >= first
+    ]
     for minute, field, number in sorted(found):
         began_at = datetime.fromtimestamp(minute * 60, UTC)
         match field:
@@ -115,8 +129,25 @@ def first_byte_ms(first_bytes: dict[int, int], share: float) -> int | None:
     return None
 
 
+def _sums(hashes: Iterable[Any], parts: int) -> dict[tuple[str, ...], Counter[str]]:
+    """Return the measures of each route or owner, by the parts of its name."""
+    found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for (*field, measure), number in read_fields(hashes):
+        if len(field) == parts:
+            found[tuple(field)][measure] += number
+    return found
+
+
+def _totals(measures: Counter[str]) -> TurnTotals:
+    return TurnTotals(**{name: measures[name] for name in MEASURES})
+
+
+def _first_bytes(measures: Counter[str]) -> dict[int, int]:
+    return {bound: measures[name] for bound, name in FIRST_BYTES if measures[name]}
+
+
 def _check(store: Store, minutes: int) -> None:
     """Raise `ValueError` unless usage is kept for so many minutes, `SessionNotSupported` for a cache without usage."""
-    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= usage.MAX_MINUTES:
-        raise ValueError(f"minutes must be a whole number from 1 to {usage.MAX_MINUTES}, not {minutes!r}")
+    if isinstance(minutes, bool) or not isinstance(minutes, int) or not 1 <= minutes <= MAX_MINUTES:
+        raise ValueError(f"minutes must be a whole number from 1 to {MAX_MINUTES}, not {minutes!r}")
     require_index(store, "add up usage")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
@@ -13,10 +13,7 @@ from django.core.signals import setting_changed
 
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.cache_config import is_on_redis
-
-if TYPE_CHECKING:
-    from sessions_sticky.stores.base import Store
-
+from sessions_sticky.stores.base import Store
 
 _stores: dict[tuple[str, str], Store] = {}
 _lock = RLock()

@@ -148,15 +148,9 @@ def read_recent(entries: Any) -> list[Event]:
     return [event for event in found if event]
 
 
-def bulk_event(change: PlannedChange, provider: str | None, model: str | None, number: int) -> Command[Any]:
-    """Add a bulk operation to the stream; `provider` and `model` are its filters."""
-    now = change.after or Session("", provider or "", model or "", "", 0)
-    before = (provider, model) if change.kind == "rebound" else (None, None)
-    stored = _Stored(
-        *(change.kind, now.provider, now.model, *before, _text(change.reason), _text(change.actor)),
-        sessions=number,
-        operation=change.operation,
-    )
+def bulk_event(kind: Kind, *, reason: str, actor: str, **fields: Any) -> Command[Any]:
+    """Add a bulk operation to the stream; `fields` are further ones of its `Event`."""
+    stored = _Stored(kind, reason=_text(reason), actor=_text(actor), **fields)
     kept = ("MAXLEN", "=", conf.history_length)
     return Command(("XADD", keys.history(), *kept, "*", "id", "", "event", _ENCODER.encode(stored)))
 

@@ -7,6 +7,7 @@ index keys share one slot of a Redis Cluster, so that entries, history and count
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,13 +18,14 @@ from sessions_sticky import keys
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Command, ReplyT_co, Script, ScriptCall
 from sessions_sticky.session import Session
-from sessions_sticky.stores.created_counts import counters_of
 from sessions_sticky.stores.history import MAX_EVENTS, PlannedChange
 
 LAG_SECONDS = 60
 """How far an entry may lag behind its session: the minimum interval of refreshes by one process."""
 MAX_DUE = 1_000
 """Maximum number of entries in one step of counting whose sessions must be read to know whether they are alive."""
+COUNTED_SECONDS = 24 * 3600
+"""How old a session may be that is counted as created: the counters are of the last day."""
 
 REFRESH = Script("change", "refresh")
 MARK_DELETED = Script("mark", "mark_deleted")
@@ -31,6 +33,10 @@ DROP_ENTRY = Script("drop_entry")
 PAGE = Script("page")
 COUNT = Script("count")
 READ = Script("read")
+
+
+Counts = Literal["", "created", "done"]
+"""What a change counts."""
 
 
 class ChangeKeys(NamedTuple):
@@ -60,7 +66,7 @@ class ChangeOptions(NamedTuple):
     history_length: int
     event: bytes
     route_name: str
-    counts: Literal["", "created", "done"]
+    counts: Counts
     max_events: int
 
 
@@ -127,7 +133,7 @@ def change(
     unused = keys.index_all()  # a script needs all its KEYS, in one slot
     places = zsets(now)[1:] if now else (unused, unused)
     former_places = zsets(planned.before)[1:] if planned.before else places
-    counts, counters = counters_of(planned if record else None, counter)
+    counts, counters = _counters(planned if record else None, counter)
     names = ChangeKeys(
         *(keys.session(conversation_id), keys.deleted(conversation_id), keys.trail(conversation_id)),
         *(keys.index_all(), keys.index_routes(), keys.history()),
@@ -149,6 +155,16 @@ def change(
     argv = (*options, *script_args)
     command = ("EVALSHA", script.sha, len(names), *names, *argv)
     return SessionChange(command, script, names, argv, names, options, script_args)
+
+
+def _counters(planned: PlannedChange | None, counter: str) -> tuple[Counts, tuple[str, str]]:
+    """Return the option `counts` and the two counters of a change."""
+    if planned is not None and counter:
+        return "done", (counter, counter)
+    created_at = planned.after.created_at if planned and planned.kind == "created" and planned.after else 0
+    if time.time() - created_at < COUNTED_SECONDS:
+        return "created", (keys.created("minute", created_at // 60), keys.created("hour", created_at // 3600))
+    return "", (keys.index_all(), keys.index_all())
 
 
 def refresh(

@@ -6,22 +6,18 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
+from django.core.cache.backends.base import BaseCache
 
 from sessions_sticky import keys, metrics
 from sessions_sticky.connections.commands import ReplyT, Request
 from sessions_sticky.exceptions import InvalidSession, SessionError, SessionNotSupported, SessionStoreUnavailable
-from sessions_sticky.session import session_of
+from sessions_sticky.session import Session, session_of
 from sessions_sticky.stores.base import Replaced, deletion_time, restorable_from
 from sessions_sticky.stores.index import RefreshTracker
 from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
-
-if TYPE_CHECKING:
-    from django.core.cache.backends.base import BaseCache
-
-    from sessions_sticky.session import Session
 
 ADD_ATTEMPTS = 10
 """Maximum retries of `add` if the key is gone when read; a silently failing cache would loop forever."""

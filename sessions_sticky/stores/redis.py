@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from django_redis.cache import RedisCache
 from redis.exceptions import RedisError, ResponseError
 
 from sessions_sticky import keys, metrics
@@ -13,15 +14,11 @@ from sessions_sticky.connections.cluster.client import RedisCluster
 from sessions_sticky.connections.commands import Command, RedisRequest, ReplyT, Request, Script
 from sessions_sticky.connections.standalone import RedisServer
 from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.session import Session
 from sessions_sticky.stores import cluster_steps, index
 from sessions_sticky.stores.base import Replaced, deletion_time
 from sessions_sticky.stores.history import PlannedChange
 from sessions_sticky.stores.local_cache import LastSeen, LossDetector, OutageLog
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
-
-    from sessions_sticky.session import Session
 
 OPERATOR_REPLY_SECONDS = 5.0
 """How long operators wait for a reply; a chat waits as long as the cache's timeout says."""

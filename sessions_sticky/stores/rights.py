@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+from django_redis.cache import RedisCache
 
 from sessions_sticky import keys
 from sessions_sticky.connections.cluster.client import RedisCluster
 from sessions_sticky.connections.commands import AllPrimaries, Script
 from sessions_sticky.stores.base import Store
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 RIGHTS = Script("rights")
 
@@ -92,9 +90,6 @@ def missing(store: Store, cache: RedisCache) -> list[str]:
     replies = store.send(AllPrimaries(RIGHTS.call([], *map(msgspec.json.encode, calls.values()))))
     asked = list(calls)
     denied = {asked[number - 1] for reply in replies for number in reply}
-    commands = {right for right, family in denied if not family}
     closed = [family for family in families if all((f"+{name}", family) in denied for name in ON_KEYS)]
-    for name, family in product(ON_KEYS, families):
-        if family not in closed and (f"+{name}", family) in denied:
-            commands.add(f"+{name}")
+    commands = {right for right, family in denied if family not in closed}
     return [*sorted(commands), *([f"~{keys.prefixed('*')}"] if closed == families else closed)]

@@ -32,6 +32,8 @@ MAX_REASON_LENGTH = 200
 """Maximum number of characters of a reason in the activity; the history has all of it."""
 FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
 """Upper bounds of the buckets of times to the first byte."""
+FIRST_BYTES = [(bound, f"first_byte {bound}") for bound in (*FIRST_BYTE_MS, 0)]
+"""Each bound with its measure."""
 MEASURES = TurnTotals.__struct_fields__
 
 Sums = Counter[tuple[str, ...]]
@@ -60,7 +62,7 @@ def add_up(turns: Iterable[tuple[Turn, tuple[int, int]]]) -> UsageSums:
         by_route[route].append(numbers)
         by_owner[(turn.owner,)].append(numbers)
         if turn.first_byte_ms is not None:
-            routes[*route, _FIRST_BYTES[bisect_left(FIRST_BYTE_MS, turn.first_byte_ms)]] += 1
+            routes[*route, FIRST_BYTES[bisect_left(FIRST_BYTE_MS, turn.first_byte_ms)][1]] += 1
         for attempt in turn.attempts:
             routes[attempt.provider, turn.model, FAILED, "turns"] += 1
             activity["turns", FAILED, turn.bound_provider, attempt.provider] += 1
@@ -94,70 +96,26 @@ def add_commands(sums: UsageSums) -> Batch:
     return Batch([_increment(key, part, kept_seconds) for key, part, kept_seconds in parts if part])
 
 
-def activity_commands(minutes: int) -> Batch:
-    """Read the activity of the hours that contain the last minutes."""
-    now = int(time.time())
-    hours = range((now // 60 - minutes + 1) // 60, now // 3600 + 1)
-    return Batch([Command(("HGETALL", keys.usage("activity", hour))) for hour in hours])
+def read_hashes(names: Iterable[str]) -> Batch:
+    """Read HASHes of numbers, each as a list of field, number, field, number ..."""
+    return Batch([Command(("HGETALL", name)) for name in names])
 
 
-def read_activity(hashes: Iterable[Any], minutes: int) -> list[tuple[int, list[str], int]]:
-    """Return minute since 1970, field and number of the last minutes; ignore invalid fields of other programs."""
-    first = int(time.time()) // 60 - minutes + 1
-    found = ((field, number) for flat in hashes for field, number in _fields(flat))
-    return [(int(minute), field, number) for (minute, *field), number in found if _is_since(minute, first)]
-
-
-def read_commands(minutes: int) -> Batch:
-    """Read the routes' sums of the last minutes (above 60: hours), and the owners' sums of the hours."""
-    now = int(time.time())
-    hours = [now // 3600 - ago for ago in range(-(-minutes // 60))]
-    routes = [keys.usage("hour", hour) for hour in hours]
-    if minutes <= MINUTES_KEPT:
-        routes = [keys.usage("minute", now // 60 - ago) for ago in range(minutes)]
-    return Batch([Command(("HGETALL", key)) for key in (*routes, *(keys.usage("owners", hour) for hour in hours))])
-
-
-def read_sums(hashes: Iterable[Any], parts: int) -> dict[tuple[str, ...], Counter[str]]:
-    """Return the measures of each route or owner; ignore invalid fields of other programs."""
-    found: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+def read_fields(hashes: Iterable[Any]) -> Iterator[tuple[list[str], int]]:
+    """Yield the fields of HASHes and their numbers; ignore invalid ones of other programs."""
     for flat in hashes:
-        for (*field, measure), number in _fields(flat):
-            if len(field) == parts:
-                found[tuple(field)][measure] += number
-    return found
-
-
-def totals_of(measures: Mapping[str, int]) -> TurnTotals:
-    """Return measures as totals."""
-    return TurnTotals(**{name: measures.get(name, 0) for name in MEASURES})
-
-
-def first_bytes_of(measures: Mapping[str, int]) -> dict[int, int]:
-    """Return the number of first bytes in each non-empty bucket, by its upper bound; 0: above all bounds."""
-    return {
-        bound: measures[f"first_byte {bound}"] for bound in (*FIRST_BYTE_MS, 0) if measures.get(f"first_byte {bound}")
-    }
+        for name, number in zip(flat[::2], flat[1::2], strict=True):
+            try:
+                field, value = _FIELD.decode(name), int(number)
+            except (msgspec.MsgspecError, ValueError):
+                continue
+            if field:
+                yield field, value
 
 
 def _increment(key: str, sums: Sums, kept_seconds: int) -> ScriptCall[Any]:
     numbers = ((msgspec.json.encode(field), number) for field, number in sums.items())
     return INCREMENT.call([key], kept_seconds, *chain.from_iterable(numbers))
-
-
-def _fields(flat: Any) -> Iterator[tuple[list[str], int]]:
-    """Yield the valid fields of a HASH and their numbers."""
-    for name, number in zip(flat[::2], flat[1::2], strict=True):
-        try:
-            field, value = _FIELD.decode(name), int(number)
-        except (msgspec.MsgspecError, ValueError):
-            continue
-        if field:
-            yield field, value
-
-
-def _is_since(minute: str, first: int) -> bool:
-    return minute.isdecimal() and len(minute) < 12 and int(minute) >= first
 
 
 def _add(sums: Sums, rows: Mapping[tuple[str, ...], Sequence[Numbers]]) -> None:
@@ -167,5 +125,4 @@ def _add(sums: Sums, rows: Mapping[tuple[str, ...], Sequence[Numbers]]) -> None:
                 sums[*field, measure] += number
 
 
-_FIRST_BYTES = [f"first_byte {bound}" for bound in (*FIRST_BYTE_MS, 0)]
 _FIELD = msgspec.json.Decoder(list[str])

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from itertools import count
 from typing import Any, NoReturn
@@ -39,6 +39,7 @@ from sessions_sticky import keys, stores
 from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.conf import conf, is_target
 from sessions_sticky.connections.cache_config import cache_config
+from sessions_sticky.connections.commands import unsuspended
 from sessions_sticky.exceptions import SessionStoreUnavailable
 from sessions_sticky.manager import sessions
 from sessions_sticky.session import Session
@@ -60,11 +61,9 @@ _numbers = count(1)
 substitute.TEST_LOCATIONS.append(MEMORY["LOCATION"])
 
 
-@contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> AbstractContextManager[None]:
     """Store sessions in memory while the block runs, initially none, and clear them afterwards."""
-    with _kept_in(MEMORY):
-        yield
+    return _kept_in(MEMORY)
 
 
 def isolate_process() -> None:
@@ -112,10 +111,8 @@ def store_down() -> Iterator[None]:
     """
     from sessions_sticky.stores.redis import RedisStore
 
-    with ExitStack() as patches:
-        for kind in (PortableStore, RedisStore):
-            patches.enter_context(patch.object(kind, "send", _refuse))
-            patches.enter_context(patch.object(kind, "asend", _arefuse))
+    down: dict[str, Any] = {"send": _refuse, "asend": unsuspended(_refuse)}
+    with patch.multiple(PortableStore, **down), patch.multiple(RedisStore, **down):
         yield
 
 
@@ -243,7 +240,3 @@ def _age_redis(client: Any, seconds: float) -> None:
 def _refuse(*args: object) -> NoReturn:
     error = ConnectionError("made unavailable by sessions_sticky.testing")
     raise SessionStoreUnavailable.because(error) from error
-
-
-async def _arefuse(*args: object) -> NoReturn:
-    _refuse()

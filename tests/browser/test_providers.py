@@ -12,7 +12,7 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from tests.browser.test_accessibility import violations
 from tests.sessions_sticky.admin.pages import BASE
 
@@ -31,7 +31,7 @@ PAGE = f"{BASE}providers/"
 def _failing(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One provider fails, and had an outage before."""
     health = Health(30, providers)
-    monkeypatch.setattr(routing, "health", health)
+    monkeypatch.setattr(process, "health", health)
     health.failed("echo-one", "echo-small", Failure(Cools.PROVIDER, error="HTTP 503 overloaded"))
     outages._record("echo-one", 1_700_000_000.0, 1_700_000_090.0, "upstream_unreachable (ConnectFailed)")
     controls.take_over({})

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import sessions
 from tests.faults.hostile import ANYTHING, NASTY, TEXT, assert_no_foreign_keys, examples
 from tests.gateway.asgi import CHAT, KEY, OTHER_KEY, Call, ask
@@ -43,7 +43,7 @@ IDS = st.sampled_from([*NASTY, "conv-1", f"{ANNS}:conv-1", f"{ANNS}:*", *(f"{ANN
 def runner(session_cache: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Runner]:
     """One event loop for all examples of a test; the gateway has the echo providers, ann and ben have keys."""
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))
+    monkeypatch.setattr(process, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))
     with asyncio.Runner() as runner:
         yield runner
 

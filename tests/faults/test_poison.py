@@ -17,7 +17,7 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
@@ -40,7 +40,7 @@ def clients(session_cache, settings, monkeypatch, user):
     """A browser and a client of the admin API, over a gateway that needs no network."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(30, providers))
+    monkeypatch.setattr(process, "health", Health(30, providers))
     browser = Client()
     browser.force_login(user)
     return browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}")

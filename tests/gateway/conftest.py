@@ -13,7 +13,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.warmth import Warmth
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import sessions
@@ -71,12 +71,24 @@ async def owner_of(ring: auth.KeyRing, key: str) -> str | None:
     return caller.owner if caller else None
 
 
+def callers(owners: dict[str, str]) -> dict[str, auth.Caller]:
+    """Return what a key ring knows of live keys, which are given with their owners."""
+    return {digest(key): auth.Caller(owner, digest(key)) for key, owner in owners.items()}
+
+
 class FixedKeys(auth.KeyRing):
     """A key ring that knows `OWNERS` without a database."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._callers = callers(OWNERS)
+
     def _read(self) -> None:
-        self._owners = {digest(key): owner for key, owner in OWNERS.items()}
         self._version = 1
+
+    def change(self, key: str, **changes: Any) -> None:
+        """Change what the ring knows of a key."""
+        self._callers[digest(key)] = self._callers[digest(key)]._replace(**changes)
 
 
 @pytest.fixture
@@ -85,9 +97,9 @@ def gateway(
 ) -> Settings:
     """The gateway in this process, over two upstreams and an empty store; returns the settings to change."""
     monkeypatch.setattr(auth, "keys", FixedKeys())
-    monkeypatch.setattr(routing, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
-    monkeypatch.setattr(routing, "load", Load())
-    monkeypatch.setattr(routing, "warmth", Warmth())
+    monkeypatch.setattr(process, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
+    monkeypatch.setattr(process, "load", Load())
+    monkeypatch.setattr(process, "warmth", Warmth())
     recorder._queue.clear()  # of the turns of other tests
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings

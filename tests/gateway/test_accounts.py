@@ -9,7 +9,7 @@ import pytest
 
 from sentinel_project.gateway.providers import reload
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails
@@ -24,7 +24,7 @@ IDS = [f"conv-{number}" for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def _no_cooldowns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "health", Health(0, reload.providers))
+    monkeypatch.setattr(process, "health", Health(0, reload.providers))
 
 
 def providers(north: Upstream, south: Upstream, *, account: str) -> tuple[Provider, ...]:
@@ -71,7 +71,7 @@ async def test_rebind_prefers_a_provider_of_the_same_account(
     gateway.SENTINEL_PROVIDERS = providers(north, south, account="one")
     for each in IDS:
         await ask(chat(conversation_id=each))
-    monkeypatch.setattr(routing.health, "is_lost", lambda name: name == "north")
+    monkeypatch.setattr(process.health, "is_lost", lambda name: name == "north")
     north.then(*[fails(503)] * len(IDS))
     answers = [await ask(chat(conversation_id=each)) for each in IDS]
     assert {answer.headers["x-session-provider"] for answer in answers} == {"sibling"}

@@ -124,13 +124,22 @@ def test_api_limits_pauses_and_resumes_a_key(key: ApiKey):
         ({"tokens_per_minute": 2**31}, "tokens_per_minute"),
         ({"requests_in_flight": "many"}, "requests_in_flight"),
         ({"paused": "perhaps"}, "paused"),
+        ({"\ud800": 1}, r"\ud800"),
     ],
 )
 def test_api_refuses_a_change_and_names_the_field(key: ApiKey, changes, field):
     answer = patch(user_with(*EDITOR), key, **changes)
-    assert (answer.status_code, field in answer.json()) == (400, True)
+    assert answer.status_code == 400
+    assert answer.json()["errors"].keys() == {field}
     assert limits(key) == (None, None, None)
     assert key.owner == "ann"
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"7", b"null", b"{", b'{"tokens_per_minute": 1e400}'])
+def test_api_reports_a_problem_when_a_body_is_not_a_change(key: ApiKey, body):
+    answer = user_with(*EDITOR).patch(f"{API}{key.pk}/", body, content_type="application/json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    assert limits(key) == (None, None, None)
 
 
 def test_api_refuses_a_change_when_the_key_is_revoked(key: ApiKey):

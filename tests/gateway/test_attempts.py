@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import Call, chat, outcome_of, say
 from tests.gateway.conftest import provider
@@ -147,21 +147,21 @@ async def test_few_further_attempts_are_in_flight_when_a_provider_fails_for_many
     answered = await asyncio.gather(*(say(bound_to_north) for _ in range(9)))
     assert {call.status for call in answered} == {200}
     assert max(most) == 3
-    assert not routing.load.requests
+    assert not process.load.requests
 
 
 async def test_request_leaves_its_place_when_its_client_leaves_before_a_further_attempt(
     bound_to_north: str, gateway: Settings, north: Upstream
 ) -> None:
     gateway.SENTINEL_QUEUE_SECONDS = 30
-    routing.load.retries("model-a").in_flight = 100
+    process.load.retries["model-a"].in_flight = 100
     north.then(fails(500))
     call = Call(chat(conversation_id=bound_to_north))
     answering = call.start()
-    await until(lambda: routing.load.gate("south").in_flight == 1)
+    await until(lambda: process.load.gates["south"].in_flight == 1)
     call.leave()
     await answering
-    assert routing.load.gate("south").in_flight == 0
+    assert process.load.gates["south"].in_flight == 0
 
 
 @pytest.mark.parametrize("failure", [fails(503), stalls])
@@ -174,10 +174,10 @@ async def test_stream_leaves_its_place_at_its_end_when_another_provider_failed_f
     gc.disable()
     try:
         assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
-        await until(lambda: not routing.load.gate("south").in_flight)
+        await until(lambda: not process.load.gates["south"].in_flight)
     finally:
         gc.enable()
-    assert not routing.load.requests
+    assert not process.load.requests
 
 
 async def test_requests_in_flight_are_counted_to_their_end(
@@ -185,14 +185,14 @@ async def test_requests_in_flight_are_counted_to_their_end(
 ) -> None:
     call = Call(chat(conversation_id=bound_to_north, stream=True))
     await call.start()
-    await until(lambda: not routing.load.gate("north").in_flight)
+    await until(lambda: not process.load.gates["north"].in_flight)
     north.then(stalls)
     left = Call(chat(conversation_id=bound_to_north, stream=True))
     task, before = left.start(), abandoned()
     await until(lambda: len(north.exchanges) == 2)
-    assert routing.load.gate("north").in_flight == 1
+    assert process.load.gates["north"].in_flight == 1
     left.leave()
     await task
-    assert routing.load.gate("north").in_flight == 0
+    assert process.load.gates["north"].in_flight == 0
     assert abandoned() == before + 1
-    assert not routing.load.sessions
+    assert not process.load.sessions

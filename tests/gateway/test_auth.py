@@ -18,9 +18,9 @@ from django.utils import timezone
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.auth import KeyRing
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.models import ApiKey, digest
+from sentinel_project.gateway.models import ApiKey
 from tests.gateway.asgi import KEY, ask, chat
-from tests.gateway.conftest import owner_of
+from tests.gateway.conftest import callers, owner_of
 
 # The key ring reads in another thread, which would not see the rows of a test's own transaction.
 database = pytest.mark.django_db(transaction=True)
@@ -179,7 +179,7 @@ def stalled(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
 async def test_owner_stays_known_when_the_database_stalls(clock: Clock, stalled: threading.Event):
     ring = KeyRing()
-    ring._owners, ring._version = {digest("sk-sentinel-a"): "ann"}, 1
+    ring._callers, ring._version = callers({"sk-sentinel-a": "ann"}), 1
     async with asyncio.timeout(5):
         for _ in range(3):
             clock.now += 60
@@ -197,7 +197,7 @@ def counted(ring: KeyRing, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     def read() -> None:
         times.append(real_time.monotonic())
-        ring._owners, ring._version = {digest("sk-sentinel-a"): "ann"}, 1
+        ring._callers, ring._version = callers({"sk-sentinel-a": "ann"}), 1
         real_time.sleep(0.01)
 
     monkeypatch.setattr(ring, "_read", read)
@@ -265,12 +265,12 @@ async def test_owner_knows_a_key_that_is_made_during_a_read(monkeypatch: pytest.
         found = dict(live)
         reading.set()
         assert go_on.wait(5)
-        ring._owners, ring._version = found, len(found)
+        ring._callers, ring._version = callers(found), len(found)
 
     monkeypatch.setattr(ring, "_read", read)
     first = asyncio.create_task(owner_of(ring, "sk-sentinel-unknown"))
     assert await asyncio.to_thread(reading.wait, 5)
-    live[digest("sk-sentinel-new")] = "ann"
+    live["sk-sentinel-new"] = "ann"
     later = [asyncio.create_task(owner_of(ring, "sk-sentinel-new")) for _ in range(3)]
     await asyncio.sleep(0)
     go_on.set()

@@ -12,8 +12,7 @@ import pytest
 from sentinel_project.gateway.apis.chat import ChatCompletions
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import attempts
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import attempts, process
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream import relay
 from sessions_sticky import SessionConflict, sessions
@@ -87,7 +86,7 @@ async def meet(upstream: Upstream, behaviour: Behaviour, *numbers: int, path: st
 
 
 def is_cooling() -> bool:
-    return routing.health.is_cooling("north", "model-a")
+    return process.health.is_cooling("north", "model-a")
 
 
 @pytest.mark.slow
@@ -179,20 +178,20 @@ async def test_model_or_account_cools_down_at_once_when_a_stream_ends_with_its_l
 
 @pytest.mark.slow
 async def test_trial_that_stalls_after_its_prelude_does_not_end_the_outage(north: Upstream) -> None:
-    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
-    routing.health.end_cooldowns("north")
+    process.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    process.health.end_cooldowns("north")
     north.then(stalls_after(ROLE))
     assert outcome_of(await request(1).answer()) == (200, "hit", "north")
-    assert routing.health.failing() == ["north"]
+    assert process.health.failing() == ["north"]
 
 
 @pytest.mark.slow
 async def test_trial_ends_the_outage_when_content_follows_its_prelude(north: Upstream) -> None:
-    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
-    routing.health.end_cooldowns("north")
+    process.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    process.health.end_cooldowns("north")
     north.then(breaks_off(ROLE, WORD, pause=0.2))
     await request(1).answer()
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @pytest.mark.parametrize(("numbers", "is_outlier"), [((1, 2, 3), True), ((1, 1, 1, 1), False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import logging
 import re
@@ -25,7 +26,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.health_sync import share_forever
 from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.queries.doctor import examine
 from tests.gateway.asgi import outcome_of, say
@@ -33,6 +34,7 @@ from tests.servers import free_port
 from tests.waiting import until
 
 if TYPE_CHECKING:
+    import redis
     from django.contrib.auth.models import User
     from pytest_django import Settings
 
@@ -59,11 +61,11 @@ async def test_drained_provider_takes_no_new_conversations_and_keeps_its_own(gat
 
 
 async def test_held_provider_keeps_its_conversations_when_it_is_lost(gateway: Settings, bound_to_north: str):
-    now = routing.health.now()
+    now = process.health.now()
     lost = {"failures": 3, "cooling_until": now + 60, "failing_since": now - 100, "failed_at": now}
-    routing.health.failed("north", "model-a", DOWN)
-    state = routing.health.states["north"][PROVIDER]
-    routing.health.states["north"][PROVIDER] = type(state)(**lost)
+    process.health.failed("north", "model-a", DOWN)
+    state = process.health.states["north"][PROVIDER]
+    process.health.states["north"][PROVIDER] = type(state)(**lost)
     await asyncio.to_thread(actions.act, "north", Action.HOLD, by="ann")
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert (await sessions.aget(bound_to_north)).provider == "north"
@@ -103,6 +105,21 @@ async def test_other_worker_follows_the_controls_and_keeps_them_when_the_cache_i
         assert controls.latest(["north"])["north"][Control.DRAIN].by == "ann"
     finally:
         task.cancel()
+
+
+@pytest.mark.parametrize("value", [b"{", b"\xff", b"[" * 100_000, b"", b"7", {"a": "hash"}])
+def test_controls_are_read_when_one_belongs_to_another_program(
+    gateway: Settings, session_cache: redis.Redis, value: bytes | dict[str, str]
+):
+    key = "sentinel:provider-hold:north"
+    session_cache.hset(key, mapping=value) if isinstance(value, dict) else session_cache.set(key, value)
+    actions.act("north", Action.DRAIN, by="ann")
+    actions.act("south", Action.HOLD, by="ann")
+    found = controls.read(["north", "south"])
+    assert {name: set(settings) for name, settings in found.items()} == {
+        "north": {Control.DRAIN},
+        "south": {Control.HOLD},
+    }
 
 
 def test_action_is_refused_when_it_cannot_be_shared(gateway: Settings):
@@ -165,9 +182,9 @@ def test_page_asks_before_it_acts_and_logs_it(gateway: Settings, admin_client: C
 def test_page_warns_when_the_other_providers_of_a_drained_one_are_down(gateway: Settings, admin_client: Client):
     fields, warning = {"provider": "north", "action": "drain"}, "are failing or cooling down"
     assert warning not in admin_client.get(CHANGE, fields).text
-    routing.health.failed("south", "model-a", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
+    process.health.failed("south", "model-a", Failure(Cools.MODEL, retry_after=9, is_alive=True, error="HTTP 429"))
     assert f"{warning}; new conversations may be refused: model-a</p>" in admin_client.get(CHANGE, fields).text
-    routing.health.failed("south", "model-a", DOWN)
+    process.health.failed("south", "model-a", DOWN)
     assert f"{warning}; new conversations may be refused: model-a, model-b</p>" in admin_client.get(CHANGE, fields).text
     assert warning not in admin_client.get(CHANGE, {**fields, "action": "hold"}).text
 
@@ -257,11 +274,22 @@ def test_api_lists_providers_and_acts(gateway: Settings, admin_client: Client):
     assert (answered.json()["is_drained"], answered.json()["share"]) == (True, 0)
     assert LogEntry.objects.get().object_repr == "Provider 'north': drain"
     assert admin_client.post(f"{API}nrth/", body, content_type="application/json").status_code == 404
-    wrong = admin_client.post(f"{API}north/", json.dumps({"action": "x"}), content_type="application/json")
-    assert wrong.status_code == 400
     gateway.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
-    assert admin_client.post(f"{API}north/", body, content_type="application/json").status_code == 503
+    down = admin_client.post(f"{API}north/", body, content_type="application/json")
+    assert (down.status_code, down.headers["Retry-After"]) == (503, "1")
+    assert down.json()["detail"] == "The session store is unavailable: nothing was changed."
     assert admin_client.get(API).json()["providers"][0]["requests_per_minute"] is None
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b"\xff", b"7", b"{", b"{}", b'{"action": "x"}', b'{"action": "\\ud800"}']
+)
+def test_api_reports_a_problem_when_a_body_is_not_an_action(gateway: Settings, admin_client: Client, body: bytes):
+    answer = admin_client.post(f"{API}north/", body, content_type="application/json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (400, "application/problem+json")
+    if b'"action"' in body:
+        assert answer.json()["errors"] == {"action": ["Must be one of drain, try, hold, release."]}
 
 
 @pytest.mark.django_db
@@ -285,15 +313,24 @@ def test_command_shows_and_changes_providers(gateway: Settings):
     title, north, _ = run().splitlines()
     assert title.split()[:2] == ["provider", "state"]
     assert north.split()[:2] == ["north", "healthy"]
-    routing.health.failed("north", "model-a", DOWN)
+    process.health.failed("north", "model-a", DOWN)
     assert "failing" in run("drain", "north").splitlines()[1]
     assert "HTTP 503" in run("hold", "north").splitlines()[1]
     assert run().splitlines()[1].split()[-4:] == ["1", "(0%)", "drain,", "hold"]
     (first, _) = json.loads(run("--json"))["providers"]
     assert (first["name"], first["is_held"], first["error"]) == ("north", True, "HTTP 503")
     assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(0%)", "-"]
-    routing.health.states = {}
+    process.health.states = {}
     assert run().splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
+
+
+def test_command_acts_when_the_system_knows_no_user(gateway: Settings, monkeypatch: pytest.MonkeyPatch):
+    def no_user() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", no_user)
+    run("hold", "north")
+    assert controls.latest(["north"])["north"][Control.HOLD].by == "cli"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["drain"], 2), (["drain", "nrth"], 2), (["x", "north"], 1)])
@@ -322,16 +359,16 @@ def test_doctor_finds_a_provider_that_fails(gateway: Settings):
         ("note", "north takes no new conversations"),
         ("note", "south is held: its conversations do not move"),
     ]
-    routing.health.record_pace("south", is_slow=True)
-    routing.health.failed("north", "model-a", DOWN)
+    process.health.record_pace("south", is_slow=True)
+    process.health.failed("north", "model-a", DOWN)
     (level, message), slow = found()
     assert (level, message[:30]) == ("error", "north has been failing since 2")
     assert message.endswith(" UTC (HTTP 503)")
     assert slow == ("warning", "south begins its streams too slowly")
-    routing.health.failed("south", "model-a", Failure(Cools.MODEL, error="HTTP 429"))
-    state = routing.health.states["north"][PROVIDER]
+    process.health.failed("south", "model-a", Failure(Cools.MODEL, error="HTTP 429"))
+    state = process.health.states["north"][PROVIDER]
     lost = type(state)(failures=3, failing_since=0, failed_at=100, unanswered_since=0, error="x")
-    routing.health.states["north"][PROVIDER] = lost
+    process.health.states["north"][PROVIDER] = lost
     (_, message), limited = found()
     assert message.endswith("(x). Its conversations move permanently with their next chat")
     assert limited == ("warning", "south is cooling down (HTTP 429)")
@@ -362,7 +399,7 @@ def test_badge_with_the_border_of_the_level_names_its_reason(
     gateway: Settings, admin_client: Client, *, is_failing: bool, is_drained: bool, prominent: list[str]
 ):
     if is_failing:
-        routing.health.failed("north", "model-a", DOWN)
+        process.health.failed("north", "model-a", DOWN)
     if is_drained:
         actions.act("north", Action.DRAIN, by="ann")
     section = admin_client.get(PAGE).text.partition('id="provider-1"')[2].partition("</h2>")[0]

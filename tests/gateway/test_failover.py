@@ -11,7 +11,7 @@ import pytest
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.response import Response
 from sessions_sticky import sessions
@@ -121,7 +121,7 @@ async def test_last_error_names_status_and_code_but_no_text_of_the_provider(
     for number in range(3):  # two conversations, for the outlier rule
         north.then(failing)
         await say(bound_to_north if number else "conv-other")
-    assert routing.health.last_error("north") == error
+    assert process.health.last_error("north") == error
 
 
 async def test_chat_skips_a_cooling_provider_and_returns_when_it_answers_again(
@@ -131,7 +131,7 @@ async def test_chat_skips_a_cooling_provider_and_returns_when_it_answers_again(
     await say(bound_to_north)
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert len(north.exchanges) == 1
-    routing.health.answered("north", "model-a", routing.health.now())
+    process.health.answered("north", "model-a", process.health.now())
     assert outcome_of(await say(bound_to_north)) == (200, "hit", "north")
 
 
@@ -143,8 +143,8 @@ async def last_move(conversation_id: str) -> tuple[str | None, str, str, str]:
 
 
 async def test_rebinds_when_its_provider_is_lost(bound_to_north: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing.health, "is_lost", lambda name: name == "north")
-    monkeypatch.setattr(routing.health, "is_cooling", lambda name, model: name == "north")
+    monkeypatch.setattr(process.health, "is_lost", lambda name: name == "north")
+    monkeypatch.setattr(process.health, "is_cooling", lambda name, model: name == "north")
     answered = await say(bound_to_north)
     assert outcome_of(answered) == (200, "rebound", "south")
     reason = answered.headers["x-session-rebind-reason"]
@@ -266,7 +266,7 @@ async def test_moves_no_conversation_when_a_provider_flaps(
     for _ in range(5):
         north.then(fails(503))
         assert {call.status for call in await asyncio.gather(*map(say, ids))} == {200}
-        routing.health.answered("north", "model-a", routing.health.now())
+        process.health.answered("north", "model-a", process.health.now())
     north.clear()
     north.then(*[answers] * 5)
     after = {each: (await say(each)).headers["x-session-provider"] for each in ids}

@@ -15,7 +15,7 @@ from sentinel_project.gateway.apis.chat import CHAT
 from sentinel_project.gateway.providers import failures
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.slots import ACCOUNT, model_slot
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.upstream import errors
 from sessions_sticky import sessions
 from tests.gateway.asgi import outcome_of, say
@@ -57,7 +57,7 @@ async def test_account_cools_down_and_nothing_moves_when_it_is_at_fault(
     assert outcome_of(await say(bound_to_north, model="model-b")) == (200, "spilled", "south")
     assert {outcome_of(await say(f"new-{number}"))[2] for number in range(20)} == {"south"}
     assert len(north.exchanges) == asked
-    assert routing.health.seconds_left("north") > 55
+    assert process.health.seconds_left("north") > 55
     assert (await sessions.aget(bound_to_north)).provider == "north"
     assert len(await sessions.ahistory(bound_to_north)) == 1
 
@@ -70,7 +70,7 @@ async def test_model_cools_down_and_nothing_moves_when_it_is_at_fault(
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
     assert len(north.exchanges) == 1
-    assert not routing.health.is_cooling("north", "model-b")
+    assert not process.health.is_cooling("north", "model-b")
     assert (await sessions.aget(bound_to_north)).provider == "north"
 
 
@@ -91,7 +91,7 @@ async def test_model_cools_down_for_the_time_stated_by_its_provider(
 ) -> None:
     north.then(fails(429, **{name: value() if callable(value) else value for name, value in headers.items()}))
     await say(bound_to_north)
-    assert routing.health.seconds_left("north", "model-a") == pytest.approx(seconds, abs=1.1 if seconds > 3 else 0.3)
+    assert process.health.seconds_left("north", "model-a") == pytest.approx(seconds, abs=1.1 if seconds > 3 else 0.3)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -108,7 +108,7 @@ async def test_nothing_cools_down_when_one_request_is_above_the_limit_of_every_p
         south.then(too_large)
         answered = await say(bound_to_north, stream=stream)
         assert (answered.status, answered.error["message"]) == (429, message)
-    assert not routing.health.failing()
+    assert not process.health.failing()
     assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "hit", "north")
     north.then(too_large)
     assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
@@ -129,7 +129,7 @@ async def test_request_is_not_repeated_and_nothing_cools_when_it_is_at_fault(
     if body:
         assert json.loads(answered.body) == body
     assert south.exchanges == []
-    assert not routing.health.failing()
+    assert not process.health.failing()
     assert (await sessions.aget(bound_to_north)).provider == "north"
 
 
@@ -137,7 +137,7 @@ async def test_request_is_not_repeated_and_nothing_cools_when_it_is_at_fault(
 async def test_request_spills_when_a_failure_is_transient(bound_to_north: str, north: Upstream, status: int) -> None:
     north.then(fails(status))
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 def documented() -> list[tuple[str, ...]]:
@@ -241,7 +241,7 @@ async def test_error_with_status_200_cools_down_what_its_fields_name(
     events = fails(200, b"data: %b\n\n" % body, content_type="text/event-stream")
     north.then(events if stream else fails(200, body))
     assert outcome_of(await say(bound_to_north, stream=stream)) == (200, "spilled", "south")
-    assert set(routing.health.states["north"]) == {slot}
+    assert set(process.health.states["north"]) == {slot}
 
 
 async def test_error_with_status_200_is_not_a_fault_of_the_request(
@@ -250,7 +250,7 @@ async def test_error_with_status_200_is_not_a_fault_of_the_request(
     body = {"error": {"message": "Bad input", "type": "invalid_request_error", "code": 400}}
     north.then(fails(200, body))
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 SHAPES = [
@@ -277,7 +277,7 @@ async def test_account_is_at_fault_when_gemini_refuses_the_key_in_a_list(bound_t
     error = {"code": 400, "message": message, "status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}
     north.then(fails(400, json.dumps([{"error": error}]).encode()))
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
-    assert routing.health.states["north"].keys() == {ACCOUNT}
+    assert process.health.states["north"].keys() == {ACCOUNT}
 
 
 async def test_plain_text_error_is_passed_on_without_the_gateways_key(bound_to_north: str, north: Upstream) -> None:

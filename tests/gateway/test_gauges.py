@@ -36,11 +36,11 @@ async def test_gauges_follow_a_provider_until_it_is_removed(monkeypatch: pytest.
         await until(lambda: value(metrics.provider_weight) == 3)
         assert value(metrics.provider_failing_since) == value(metrics.provider_cooling) == 0
         health.failed("gauged", "m", Failure(Cools.PROVIDER))
-        await load.gate("gauged").enter("ann", lambda: 9)
+        await load.gates["gauged"].enter("ann", lambda: 9)
         await until(lambda: value(metrics.provider_in_flight) == 1)
         assert abs(value(metrics.provider_failing_since) - time.time()) < 5
         assert value(metrics.provider_cooling) == 1
-        load.gate("gauged").leave()
+        load.gates["gauged"].leave()
         configured[:] = [msgspec.structs.replace(GAUGED, name="another")]
         await until(lambda: value(metrics.provider_weight) == 0)
         assert value(metrics.provider_failing_since) == value(metrics.provider_cooling) == 0

@@ -92,14 +92,14 @@ async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
     from tests.gateway.conftest import FixedKeys
 
     ring = FixedKeys()
-    monkeypatch.setattr("sentinel_project.gateway.handler.keys", ring)
+    monkeypatch.setattr("sentinel_project.gateway.background.keys", ring)
     monkeypatch.setattr(auth, "keys", ring)
     incoming, outgoing = asyncio.Queue(), asyncio.Queue()
     incoming.put_nowait({"type": "lifespan.startup"})
     living = asyncio.create_task(handler()({"type": "lifespan"}, incoming.get, outgoing.put))
     assert (await outgoing.get())["type"] == "lifespan.startup.complete"
     async with asyncio.timeout(5):
-        while not ring._owners:  # noqa: ASYNC110 - made so by a thread
+        while ring._version is None:  # noqa: ASYNC110 - made so by a thread
             await asyncio.sleep(0.001)
     incoming.put_nowait({"type": "lifespan.shutdown"})
     assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"

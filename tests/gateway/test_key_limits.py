@@ -20,7 +20,6 @@ from sentinel_project.gateway import auth, key_limits, key_quota
 from sentinel_project.gateway.auth import KeyLimits, KeyRefused
 from sentinel_project.gateway.key_limits import Quotas
 from sentinel_project.gateway.key_quota import IN_FLIGHT, Slot
-from sentinel_project.gateway.models import digest
 from sessions_sticky import Usage
 from tests.gateway.asgi import KEY, OTHER_KEY, Call, ask, chat
 from tests.gateway.live import environment, manage
@@ -351,7 +350,7 @@ def limited(gateway, monkeypatch):
     monkeypatch.setattr(key_limits, "quotas", Quotas())
 
     def limit(**limits: int) -> None:
-        auth.keys._limits = {digest(KEY): NONE._replace(**limits)}
+        auth.keys.change(KEY, limits=NONE._replace(**limits))
 
     return limit
 
@@ -466,14 +465,14 @@ async def test_tokens_count_when_the_client_did_not_ask_for_usage(limited, accou
 
 
 async def test_request_is_refused_when_its_key_is_paused(gateway, lines, north, south):
-    auth.keys._paused = frozenset([digest(KEY)])
+    auth.keys.change(KEY, is_paused=True)
     for path, method in (("/v1/chat/completions", "POST"), ("/v1/models", "GET"), ("/v1/responses/resp_1", "GET")):
         answer = await ask(chat(), path=path, method=method)
         assert (answer.status, answer.error["code"]) == (403, "key_paused")
     assert [line["refused"] for line in lines] == ["key_paused"] * 3
     assert not north.exchanges + south.exchanges
     assert (await ask(chat(), key=OTHER_KEY)).status == 200
-    auth.keys._paused = frozenset()
+    auth.keys.change(KEY, is_paused=False)
     assert (await ask(chat())).status == 200
 
 

@@ -16,7 +16,7 @@ from sentinel_project.gateway import key_usage as key_uses
 from sentinel_project.gateway.auth import KeyRing
 from sentinel_project.gateway.key_usage import KeyUses
 from sentinel_project.gateway.models import ApiKey, digest
-from tests.gateway.conftest import owner_of
+from tests.gateway.conftest import callers, owner_of
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -126,7 +126,7 @@ async def test_refresh_forever_writes_what_is_left_when_the_server_stops():
 @pytest.mark.django_db
 async def test_owner_writes_nothing_when_a_key_opens_a_chat(monkeypatch: pytest.MonkeyPatch):
     ring, key = KeyRing(), "sk-sentinel-known"
-    ring._owners[digest(key)] = "ann"
+    ring._callers = callers({key: "ann"})
     ring._refreshed = float("inf")
     monkeypatch.setattr(auth, "sync_to_async", None)
     assert await owner_of(ring, key) == "ann"

@@ -13,7 +13,7 @@ from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Failure
 from sentinel_project.gateway.providers.load import SLOW_EXCESSES, SLOW_TRY_SECONDS, Gate, Load, Pace
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
 from tests.gateway.asgi import ask, chat, outcome_of, say
@@ -114,7 +114,7 @@ def test_provider_is_overfull_when_it_has_a_quarter_more_than_its_share(
         for name, weight in zip(names, weights, strict=True)
     ]
     for name, count in zip(names, in_flight, strict=True):
-        load.gate(name).in_flight = count
+        load.gates[name].in_flight = count
     assert ("north" in load.overfull(providers)) is is_overfull
 
 
@@ -145,7 +145,7 @@ async def test_provider_gets_no_more_requests_than_its_limit_allows(
 ) -> None:
     gateway.SENTINEL_QUEUE_SECONDS = 0.2
     gateway.SENTINEL_PROVIDERS = (provider(north, max_in_flight=3), provider(south))
-    routing.load.workers = workers
+    process.load.workers = workers
     north.then(*[later] * 9)
     tasks = [asyncio.create_task(say(bound_to_north)) for _ in range(9)]
     await until(lambda: sum(task.done() for task in tasks) == 9 - most)
@@ -241,8 +241,8 @@ async def test_stream_spills_once_when_its_provider_begins_late(
         assert time.monotonic() - begun >= 0.6
         assert own_seconds() - own < 2
         south.clear()
-        routing.load.pace("south").record(time.monotonic(), is_late=False)
-    assert not routing.health.failing()
+        process.load.paces["south"].record(time.monotonic(), is_late=False)
+    assert not process.health.failing()
     asked = len(north.exchanges)
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
     assert outcome_of(await say(bound_to_north)) == (200, "spilled", "south")
@@ -283,7 +283,7 @@ async def test_conversation_spills_when_its_provider_refuses_again_while_it_wait
     await say(bound_to_north)
     waiting = asyncio.create_task(say(bound_to_north))
     await asyncio.sleep(0.05)
-    routing.health.failed("north", "model-a", Failure(Cools.MODEL, 5))
+    process.health.failed("north", "model-a", Failure(Cools.MODEL, 5))
     reply = await waiting
     assert outcome_of(reply) == (200, "spilled", "south")
     assert reply.headers["x-session-reason"] == Spill.FULL
@@ -304,7 +304,7 @@ async def test_one_request_tries_a_provider_when_several_come_as_its_cooldown_en
     gateway.SENTINEL_QUEUE_SECONDS = 0
     north.then(fails(429))
     await say(bound_to_north)
-    routing.health.end_cooldowns("north")
+    process.health.end_cooldowns("north")
     north.then(later)
     asked = [asyncio.create_task(say(bound_to_north)) for _ in range(5)]
     await until(lambda: sum(task.done() for task in asked) == 4)

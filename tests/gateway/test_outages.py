@@ -79,6 +79,14 @@ def test_outages_of_another_program_are_ignored(junk: object):
     assert read("north") == []
 
 
+@pytest.mark.parametrize("junk", [b"{", b"\xff", b"[" * 100_000, b"", {"a": "hash"}])
+def test_outage_replaces_what_cannot_be_read(session_cache: redis.Redis, junk: bytes | dict[str, str]):
+    key = "sentinel:provider-outages:north"
+    session_cache.hset(key, mapping=junk) if isinstance(junk, dict) else session_cache.set(key, junk)
+    outages._record("north", 5.0, 9.0, "x")
+    assert [each.error for each in read("north")] == ["x"]
+
+
 def test_outage_is_recorded_when_its_consequences_are_unknown(monkeypatch: pytest.MonkeyPatch):
     def refuse(minutes: int) -> None:
         raise SessionStoreUnavailable("gone")

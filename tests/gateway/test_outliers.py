@@ -10,7 +10,7 @@ import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import sessions
 from tests.gateway.asgi import Call, chat, outcome_of, say
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, breaks_off, fails, stalls
@@ -38,7 +38,7 @@ async def test_others_are_served_by_their_providers_when_one_request_makes_each_
         south.clear()
         assert outcome_of(await say(bound_to_north)) == (200, "hit", "north")
         assert outcome_of(await say("souths")) == (200, "hit", "south")
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @pytest.mark.parametrize("failure", [fails(500), breaks_off()], ids=["status", "broken"])
@@ -47,10 +47,10 @@ async def test_provider_cools_down_when_requests_fail_that_another_one_answers(
 ) -> None:
     for number in range(3):
         sessions.create(f"conv-{number}", "north", "model-a", "ann")
-        assert not routing.health.is_cooling("north", "model-a")
+        assert not process.health.is_cooling("north", "model-a")
         north.then(failure)
         assert outcome_of(await say(f"conv-{number}")) == (200, "spilled", "south")
-    assert routing.health.is_cooling("north", "model-a")
+    assert process.health.is_cooling("north", "model-a")
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ async def test_provider_cools_down_when_requests_fail_that_another_one_answers(
 async def test_provider_that_is_due_first_is_asked_when_all_cool_down(
     bound_to_north: str, north: Upstream, south: Upstream, failing: Behaviour
 ) -> None:
-    routing.health.failed("south", "model-a", Failure(Cools.PROVIDER))
-    routing.health.failed("north", "model-a", Failure(Cools.ACCOUNT))
+    process.health.failed("south", "model-a", Failure(Cools.PROVIDER))
+    process.health.failed("north", "model-a", Failure(Cools.ACCOUNT))
     for conversation_id in (bound_to_north, "fresh"):
         assert outcome_of(await say(conversation_id))[::2] == (200, "south")
-        routing.health.failed("south", "model-a", Failure(Cools.PROVIDER))
+        process.health.failed("south", "model-a", Failure(Cools.PROVIDER))
     south.then(failing)
     assert (await say(bound_to_north)).status >= 429
     assert north.exchanges == []
@@ -87,7 +87,7 @@ async def test_chat_answers_429_with_the_shortest_time_when_all_state_one(
 async def test_few_requests_are_in_flight_to_a_provider_that_is_asked_while_it_cools_down(
     gateway: Settings, only_north: Upstream
 ) -> None:
-    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    process.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     release = threading.Event()
 
     def answers_later(exchange: Exchange) -> None:
@@ -101,7 +101,7 @@ async def test_few_requests_are_in_flight_to_a_provider_that_is_asked_while_it_c
     assert len(only_north.exchanges) == 4
     release.set()
     assert {call.status for call in await asyncio.gather(*running)} == {200}
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @pytest.mark.slow
@@ -109,7 +109,7 @@ async def test_chat_answers_503_when_a_provider_that_cools_down_keeps_all_waitin
     gateway: Settings, only_north: Upstream
 ) -> None:
     gateway.SENTINEL_QUEUE_SECONDS = 0.1
-    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    process.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     only_north.then(*[stalls] * 4)
     running = [Call(chat(conversation_id=f"conv-{number}")) for number in range(4)]
     tasks = [call.start() for call in running]

@@ -16,7 +16,7 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.file import load_providers
 from sentinel_project.gateway.providers.reload import providers, watch_forever
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
 from tests.gateway.live import provider_entry
@@ -63,7 +63,7 @@ async def file(
     file = tmp_path / "providers.toml"
     file.write_text(configuration(urls))
     gateway.SENTINEL_PROVIDERS = load_providers(str(file))
-    watching = asyncio.create_task(watch_forever(str(file), routing.forget))
+    watching = asyncio.create_task(watch_forever(str(file), process.forget))
     yield file
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
@@ -189,21 +189,21 @@ async def test_provider_is_tried_at_once_when_its_endpoint_changes(
     for name in ("KEY", "NEW_KEY"):
         monkeypatch.setenv(name, name)
     for cools in (Cools.PROVIDER, Cools.ACCOUNT, Cools.MODEL):
-        routing.health.failed("north", "model-a", Failure(cools, retry_after=300))
-    routing.health.record_pace("north", is_slow=True)
-    assert routing.health.is_cooling("north", "model-a")
+        process.health.failed("north", "model-a", Failure(cools, retry_after=300))
+    process.health.record_pace("north", is_slow=True)
+    assert process.health.is_cooling("north", "model-a")
     replace(file, ENDPOINTS[what](file.read_text(), north))
     await until(lambda: said)
-    assert not routing.health.states.get("north")
+    assert not process.health.states.get("north")
 
 
 @pytest.mark.slow
 async def test_provider_continues_cooling_when_its_weight_changes(file, urls, said):
-    routing.health.failed("north", "model-a", Failure(Cools.PROVIDER))
+    process.health.failed("north", "model-a", Failure(Cools.PROVIDER))
     replace(file, configuration(urls, north=3))
     await until(lambda: said)
     await asyncio.sleep(0.1)
-    assert routing.health.is_cooling("north", "model-a")
+    assert process.health.is_cooling("north", "model-a")
 
 
 @pytest.mark.slow
@@ -218,7 +218,7 @@ async def test_new_endpoint_is_not_blamed_when_a_request_to_the_old_one_fails_la
     held.send(429, b"", Retry_After="300")
     held.cut()
     await asyncio.gather(*tasks)
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway.providers.load import SLOW_EXCESSES
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.reasons import LOST, Spill
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import SessionStoreUnavailable, sessions
@@ -50,8 +50,8 @@ async def test_hit_has_no_reason(bound_to_north: str) -> None:
 
 
 async def test_rebind_has_its_reason_under_both_names(bound_to_north: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing.health, "is_lost", lambda name: name == "north")
-    monkeypatch.setattr(routing.health, "is_cooling", lambda name, model: name == "north")
+    monkeypatch.setattr(process.health, "is_lost", lambda name: name == "north")
+    monkeypatch.setattr(process.health, "is_cooling", lambda name, model: name == "north")
     call = await say(bound_to_north)
     assert reason_of(call) == ("rebound", LOST)
     assert call.headers["x-session-rebind-reason"] == LOST

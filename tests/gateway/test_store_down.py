@@ -9,7 +9,7 @@ import pytest
 
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import cache_config
 from tests.gateway.asgi import ask, chat
 from tests.gateway.conftest import provider
@@ -63,7 +63,7 @@ async def test_chat_keeps_its_provider_when_the_store_is_down_and_the_model_is_u
     gateway.SENTINEL_PROVIDERS = (provider(north, models=("model-a",)), provider(south, models=("model-b",)))
     await ask(chat("model-a", conversation_id="conv-1"))
     down.kill()
-    routing.health.failed("south", "model-b", Failure(Cools.MODEL, retry_after=30))
+    process.health.failed("south", "model-b", Failure(Cools.MODEL, retry_after=30))
     assert (await ask(chat("model-b", conversation_id="conv-1"))).said == "north as model-a"
     new = await ask(chat("model-b", conversation_id="conv-2"))
     assert (new.status, new.error["code"]) == (429, "rate_limit_exceeded")

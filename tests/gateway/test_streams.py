@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sentinel_project.gateway import metrics
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.upstreams import Behaviour, Exchange, Upstream, breaks_off, fails, stalls_after, streams_and_stalls
@@ -87,7 +87,7 @@ async def test_log_and_metrics_report_a_broken_stream(
     await ask(chat(stream=True))
     assert counted.get() == before + 1
     assert f"provider 'north' broke off a stream: {reason}{kind}" in caplog.messages
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
@@ -306,7 +306,7 @@ async def test_plain_answer_to_a_streamed_request_is_refused(
 ):
     north.then(fails(200, body))
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
-    assert routing.health.is_cooling("north", "model-a") is is_limited
+    assert process.health.is_cooling("north", "model-a") is is_limited
 
 
 async def test_stream_as_the_answer_to_a_plain_request_is_refused(bound_to_north: str, north: Upstream, south):

@@ -9,7 +9,7 @@ import time
 import msgspec
 import pytest
 
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.upstream import pool
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
@@ -73,7 +73,7 @@ async def test_chat_is_served_by_its_provider_when_that_closes_a_kept_connection
     first, cut, again = only_north.exchanges
     assert cut is first  # one connection
     assert again is not first
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @streaming
@@ -94,7 +94,7 @@ async def test_chat_is_served_by_its_provider_when_that_closes_all_kept_connecti
     assert len(kept) == 2
     only_north.then(Exchange.cut, answers_on_a_new_connection)
     assert (await ask(chat(stream=stream))).status == 200
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 @pytest.mark.slow

@@ -13,18 +13,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from sentinel_project.gateway import auth
-from sentinel_project.gateway.models import digest
-from tests.gateway.asgi import OWNERS, ask, chat
-from tests.gateway.conftest import provider
+from tests.gateway.asgi import ask, chat
+from tests.gateway.conftest import FixedKeys, provider
 from tests.gateway.upstreams import Exchange, Upstream
-
-
-class Keys(auth.KeyRing):
-    """Knows `OWNERS` without a database."""
-
-    def _read(self) -> None:
-        self._owners = {digest(key): owner for key, owner in OWNERS.items()}
-        self._version = 1
 
 
 def breaks(exchange: Exchange) -> None:
@@ -33,7 +24,7 @@ def breaks(exchange: Exchange) -> None:
 
 async def serve(upstreams: list[Upstream]) -> list[str]:
     """Send a chat, one whose first provider fails, a stream, and others; return what the first provider was sent."""
-    auth.keys = Keys()
+    auth.keys = FixedKeys()
     headers = [("traceparent", sys.argv[1]), ("baggage", "user=ann")]
     await ask(chat(conversation_id="plain"), headers=headers)
     first = next(upstream for upstream in upstreams if upstream.exchanges)

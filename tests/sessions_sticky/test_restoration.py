@@ -13,7 +13,7 @@ from django.core.cache import caches
 from prometheus_client import REGISTRY
 
 from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, keys, restoration
-from sessions_sticky.restoration import BATCH_SIZE, RECENT_SECONDS, Restoration
+from sessions_sticky.restoration import BATCH_SIZE, RECENT_SECONDS
 from sessions_sticky.signals import session_created
 from sessions_sticky.stores import local_cache
 from tests.conftest import patient_config
@@ -182,15 +182,15 @@ def test_loss_is_noticed_once_a_second_or_at_the_turn_of_a_lost_session(manager,
 
 @on_valkey
 def test_next_loss_is_restored_after_the_restoration_that_it_met(manager, flush, monkeypatch):
-    started, go_on, restore = [], Event(), Restoration._restore
+    started, go_on, restore = [], Event(), restoration._restore
 
-    def restore_slowly(self, seen):
+    def restore_slowly(store, send_signal, seen):
         started.append(len(seen))
         go_on.wait(20)
-        return restore(self, seen)
+        return restore(store, send_signal, seen)
 
     monkeypatch.setattr(restoration, "Thread", Thread)
-    monkeypatch.setattr(Restoration, "_restore", restore_slowly)
+    monkeypatch.setattr(restoration, "_restore", restore_slowly)
     for each in IDS[:3]:
         manager.resolve(each, **PROPOSAL)
     for _ in range(5):
@@ -306,7 +306,7 @@ def test_restoration_ends_when_the_store_fails_during_it(manager, flush, monkeyp
     gone = SessionStoreUnavailable("gone")
     gone.__cause__ = OSError()
     steps = Mock(side_effect=[BATCH_SIZE, gone])
-    monkeypatch.setattr(Restoration, "_restore", steps)
+    monkeypatch.setattr(restoration, "_restore", steps)
     manager.resolve("new", **OTHER)
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [

@@ -28,8 +28,7 @@ from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.management.commands.sessions import Command as SessionsCommand
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries import reads
-from sessions_sticky.queries.doctor import SAMPLE_STEPS, _Doctor
-from sessions_sticky.restoration import Restoration
+from sessions_sticky.queries.doctor import SAMPLE_STEPS, _sampled
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
@@ -62,8 +61,7 @@ def policy(*replies):
     async def send_signal(signal, **arguments):
         pass
 
-    restoration = Restoration(sessions._store, send, Mock())
-    return Policy(sessions._store, send, send_signal, restoration, ttl_seconds=3_600, actor="gateway")
+    return Policy(sessions._store, send, send_signal, Mock(), ttl_seconds=3_600, actor="gateway")
 
 
 def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):
@@ -110,9 +108,7 @@ def test_count_answers_when_there_are_ever_more_entries_to_look_at(session_cache
 
 
 def test_doctor_gives_up_sampling_when_no_session_turns_up():
-    examination = object.__new__(_Doctor)
-    examination._store = Mock(send=Mock(side_effect=[(b"7", [])] * SAMPLE_STEPS))
-    assert examination._sampled() == []
+    assert _sampled(Mock(send=Mock(side_effect=[(b"7", [])] * SAMPLE_STEPS))) == []
 
 
 def test_metrics_name_the_package_when_prometheus_is_missing(settings, monkeypatch):

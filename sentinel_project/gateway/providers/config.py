@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cached_property
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -41,12 +42,11 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
-class Provider(msgspec.Struct, frozen=True, kw_only=True):
+class Provider(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One upstream. `base_url` None: the echo inside the process; `api_key` None: send none.
 
     `models` are the public names; `upstream_names` has those that the provider calls otherwise. `account` groups
-    providers that share prompt caches and encrypted reasoning. Names of headers are in lower case. `endpoint`
-    changes with where requests go, and with the key: what is known of the old one does not apply to the new one.
+    providers that share prompt caches and encrypted reasoning. Names of headers are in lower case.
     """
 
     name: str
@@ -67,17 +67,19 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_seconds: float | None = None
     cache_seconds: float = DEFAULT_CACHE_SECONDS
     prices: dict[str, Price] = {}
-    secrets: tuple[str, ...] = ()
-    endpoint: str = ""
 
-    def __post_init__(self) -> None:
-        """Collect the secrets to mask in answers (the key, and secrets in headers and query), and hash the endpoint."""
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        """What to mask in answers: the key, and secrets in headers and query."""
         given = [value for name, value in (*self.headers.items(), *self.query.items()) if SECRET_NAME.search(name)]
         words = (word for value in given for word in value.split() if word.lower() not in ("basic", "bearer"))
-        secrets = tuple(secret for secret in (self.api_key, *words) if secret)
-        msgspec.structs.force_setattr(self, "secrets", secrets)
+        return tuple(secret for secret in (self.api_key, *words) if secret)
+
+    @cached_property
+    def endpoint(self) -> str:
+        """A hash of where requests go and of the key: what is known of one endpoint does not apply to another."""
         where = msgspec.json.encode((self.base_url, self.api_key, self.auth, self.headers, self.query), order="sorted")
-        msgspec.structs.force_setattr(self, "endpoint", hashlib.sha256(where).hexdigest()[:8])
+        return hashlib.sha256(where).hexdigest()[:8]
 
     def __repr__(self) -> str:
         return f"Provider({self.name!r}, {self.base_url!r})"  # without the key: reprs end up in logs

@@ -11,20 +11,16 @@ import enum
 import logging
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
+from sentinel_project.gateway import shared_cache
 from sessions_sticky import keys
 from sessions_sticky.turns import Seconds
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="controls")
 
 
 class Control(enum.StrEnum):
@@ -78,26 +74,22 @@ def read(names: Iterable[str]) -> Settings:
     """Return the controls of some providers; raises the cache's own errors. Invalid values are ignored."""
     places = {_key(name, control): (name, control) for name in names for control in Control}
     found: Settings = {}
-    for key, value in caches[DEFAULT_CACHE_ALIAS].get_many(places).items():
+    for key, setting in shared_cache.read_many(places, Setting).items():
         name, control = places[key]
-        try:
-            found.setdefault(name, {})[control] = msgspec.convert(value, Setting)
-        except msgspec.ValidationError:
-            continue
-    return {name: controls for name, controls in found.items() if controls}
+        found.setdefault(name, {})[control] = setting
+    return found
 
 
 def set_control(name: str, control: Control, by: str) -> None:
     """Set a control, in this process at once; raises the cache's own errors."""
     setting = Setting(by, time.time())
-    value: Any = msgspec.to_builtins(setting)
-    caches[DEFAULT_CACHE_ALIAS].set(_key(name, control), value, None)
+    shared_cache.write(_key(name, control), setting, None)
     _in_force[name] = {**_in_force.get(name, {}), control: setting}
 
 
 def release(name: str) -> None:
     """End all controls of a provider, in this process at once; raises the cache's own errors."""
-    caches[DEFAULT_CACHE_ALIAS].delete_many([_key(name, control) for control in Control])
+    shared_cache.cache().delete_many([_key(name, control) for control in Control])
     _in_force.pop(name, None)
 
 
@@ -106,7 +98,7 @@ async def follow_forever(names: Callable[[], Iterable[str]]) -> None:
     was_read = True
     while True:
         try:
-            take_over(await sync_to_async(read, thread_sensitive=False, executor=_thread)(list(names())))
+            take_over(await shared_cache.in_thread(read, list(names())))
             was_read = True
         except Exception as exc:  # cache backends raise different errors
             if was_read:

@@ -46,5 +46,5 @@ def _export(name: str, provider: Provider | None, health: Health, load: Load) ->
     models = provider.models if provider else ()
     metrics.provider_failing_since.labels(name).set(failing_since)
     metrics.provider_cooling.labels(name).set(any(health.is_cooling(name, model) for model in models))
-    metrics.provider_in_flight.labels(name).set(load.gate(name).in_flight)
+    metrics.provider_in_flight.labels(name).set(load.gates[name].in_flight)
     metrics.provider_weight.labels(name).set(provider.weight if provider else 0)

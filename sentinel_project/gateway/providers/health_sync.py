@@ -14,14 +14,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 import msgspec
-from asgiref.sync import sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import (
@@ -42,8 +38,6 @@ MAX_AGE_SECONDS = 30 * 86_400.0
 MAX_FAILURES = 1_000_000
 PAST = ("cooled_at", "failing_since", "failed_at", "at", "unanswered_since")
 """The times of a state that have been."""
-_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="health_sync")
-"""A separate thread: asgiref's may wait for the database, and asyncio's few for the resolution of host names."""
 
 States = dict[str, SlotState]
 """The states of one provider, by slot."""
@@ -71,19 +65,17 @@ async def share_forever(health: Health, providers: Callable[[], Sequence[Provide
 
 async def _exchange(health: Health, providers: Sequence[Provider]) -> None:
     """Merge the records of some providers, then write those that lack local changes."""
-    run = sync_to_async(lambda call: call(), thread_sensitive=False, executor=_thread)
-    stored: dict[str, States] = await run(lambda: read(providers, health.now))
+    stored = await shared_cache.in_thread(read, providers, health.now)
     merge(health, stored)
     for each in providers:
         known, shared = dict(health.states.get(each.name, {})), stored[each.name]
         if {slot: state.id for slot, state in known.items()} != {slot: state.id for slot, state in shared.items()}:
-            await run(partial(write, each, known, health.now()))
+            await shared_cache.in_thread(write, each, known, health.now())
 
 
 def write(provider: Provider, states: States, now: float) -> None:
     """Store what is known of a provider; raises the cache's own errors."""
-    record: Any = msgspec.to_builtins({slot: _relative(state, now) for slot, state in states.items()})
-    caches[DEFAULT_CACHE_ALIAS].set(key(provider), record, KEEP_SECONDS)
+    shared_cache.write(key(provider), {slot: _relative(state, now) for slot, state in states.items()}, KEEP_SECONDS)
 
 
 def read(providers: Iterable[Provider], clock: Callable[[], float]) -> dict[str, States]:
@@ -100,20 +92,12 @@ def merge(health: Health, stored: dict[str, States]) -> None:
 
 def _stored(place: str, clock: Callable[[], float]) -> States:
     """Decode a record; return nothing for invalid values of other programs."""
-    cache: Any = caches[DEFAULT_CACHE_ALIAS]
     asked = clock()
-    try:
-        left = cache.pttl(place)  # before the value, as the clock: a late read looks older
-        stored = msgspec.convert(cache.get(place), States) if left else {}
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+    left = shared_cache.cache().pttl(place)  # before the value, as the clock: a late read looks older
+    stored = shared_cache.read(place, States) if left else None
+    if stored is None or not all(_is_possible(state) for state in stored.values()):
         return {}
-    except Exception as exc:  # cache backends raise different errors
-        if "WRONGTYPE" in f"{exc} {exc.__cause__}":
-            return {}
-        raise
-    if not all(_is_possible(state) for state in stored.values()):
-        return {}
-    written = asked - max(0.0, KEEP_SECONDS - (left or 0) / 1000)
+    written = asked - max(0.0, KEEP_SECONDS - left / 1000)
     return {slot: _absolute(state, written) for slot, state in stored.items()}
 
 

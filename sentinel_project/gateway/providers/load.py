@@ -104,16 +104,17 @@ class Pace:
 
 
 class Load:
-    """The requests that this process has in flight: by provider, by model, by session."""
+    """The requests that this process has in flight: by model, by session, and in the gates of providers."""
 
     def __init__(self) -> None:
         self.requests: dict[str, int] = {}
         self.sessions: dict[str, int] = {}
         self.workers = 1
         """How many processes serve on this host: each has its part of a provider's `max_in_flight`."""
-        self._gates: dict[str, Gate] = defaultdict(Gate)
-        self._retries: dict[str, Gate] = defaultdict(Gate)
-        self._paces: dict[str, Pace] = defaultdict(Pace)
+        self.gates: dict[str, Gate] = defaultdict(Gate)
+        self.paces: dict[str, Pace] = defaultdict(Pace)
+        self.retries: dict[str, Gate] = defaultdict(Gate)
+        """The gates of further attempts, by model."""
 
     def begin(self, model: str, session_id: str | None) -> Callable[[], None]:
         """Count a request in flight; return what to call at its end."""
@@ -129,22 +130,6 @@ class Load:
 
         return end
 
-    def gate(self, name: str) -> Gate:
-        """Return a provider's gate."""
-        return self._gates[name]
-
-    def pace(self, name: str) -> Pace:
-        """Return a provider's pace."""
-        return self._paces[name]
-
-    def forget_pace(self, name: str) -> None:
-        """Forget the pace of a provider."""
-        self._paces.pop(name, None)
-
-    def retries(self, model: str) -> Gate:
-        """Return the gate of the further attempts of a model's requests."""
-        return self._retries[model]
-
     def retry_limit(self, model: str) -> float:
         """Return how many further attempts of a model's requests may be in flight: Envoy's retry budget."""
         return max(MIN_RETRIES, RETRY_SHARE * self.requests.get(model, 0))
@@ -158,7 +143,7 @@ class Load:
 
         After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        in_flight = {each.name: self._gates[each.name].in_flight for each in providers}
+        in_flight = {each.name: self.gates[each.name].in_flight for each in providers}
         total = sum(in_flight.values())
         if total < MIN_BOUND:
             return set()

@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from asgiref.sync import sync_to_async
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import MAX_ERROR_LENGTH, Recovery
 from sessions_sticky import SessionError, keys, sessions
@@ -52,24 +51,21 @@ async def record_forever(health: Health) -> None:
         began_at = ended_at - (recovery.ended_at - recovery.began_at)
         await asyncio.sleep(SETTLE_SECONDS)
         try:
-            await sync_to_async(_record, thread_sensitive=False)(recovery.provider, began_at, ended_at, recovery.error)
+            await shared_cache.in_thread(_record, recovery.provider, began_at, ended_at, recovery.error)
         except Exception as exc:  # cache backends raise different errors
             logger.warning("outage of provider %r not recorded: %s", recovery.provider, type(exc).__name__)
 
 
 def read(name: str) -> list[Outage]:
     """Return the outages of a provider, the latest first; raises the cache's own errors."""
-    try:
-        return msgspec.convert(caches[DEFAULT_CACHE_ALIAS].get(_key(name)) or [], list[Outage])
-    except msgspec.ValidationError:
-        return []
+    return shared_cache.read(_key(name), list[Outage]) or []
 
 
 def _record(name: str, began_at: float, ended_at: float, error: str) -> None:
     spilled, moved = _consequences(name, began_at)
     others = [each for each in read(name) if abs(each.began_at - began_at) > SAME_SECONDS]
-    outages: Any = msgspec.to_builtins([Outage(began_at, ended_at, error, spilled, moved), *others][:KEPT])
-    caches[DEFAULT_CACHE_ALIAS].set(_key(name), outages, KEEP_SECONDS)
+    latest = Outage(began_at, ended_at, error, spilled, moved)
+    shared_cache.write(_key(name), [latest, *others][:KEPT], KEEP_SECONDS)
 
 
 def _consequences(name: str, began_at: float) -> tuple[int, int]:

@@ -18,8 +18,9 @@ from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.replies import call_at_end
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.errors import unavailable
+from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import Spill
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream.client import Answer, Until
@@ -50,12 +51,12 @@ class Attempts:
     answers, `spill_reason` why the conversation's own provider does not.
     """
 
-    def __init__(self, plan: routing.Plan, request: ApiRequest) -> None:
+    def __init__(self, plan: Plan, request: ApiRequest) -> None:
         self.first: ApiError | None = None
         self.spill_reason = plan.spill_reason
         self._plan, self._request = plan, request
         # What a request shows that does not count for its provider's health is dropped.
-        self._health = routing.health if request.api.binds else Health(0, lambda: ())
+        self._health = process.health if request.api.binds else Health(0, lambda: ())
         self._conversation = plan.identity.session_id or f"owner {plan.owner}"
         self._doubtful: list[tuple[Provider, Failure]] = []
         self._made = 0
@@ -66,11 +67,13 @@ class Attempts:
 
     def add_full(self, provider: Provider) -> None:
         """Record that a provider had no room for an attempt."""
-        model, headers = self._plan.model, {"Retry-After": "1"}
-        busy = f"All providers of the model {model!r} are busy"
-        error = ApiError(429, busy, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
-        is_cooling = routing.health.is_cooling(provider.name, model)
-        self.first = self.first or (unavailable(model, []) if is_cooling else error)
+        model = self._plan.model
+        if process.health.is_cooling(provider.name, model):
+            error = unavailable(model)
+        else:
+            busy = f"All providers of the model {model!r} are busy"
+            error = ApiError(429, busy, code="rate_limit_exceeded", retry_after=1)
+        self.first = self.first or error
         if self._plan.is_own(provider):
             self.spill_reason = Spill.FULL
 
@@ -86,7 +89,7 @@ class Attempts:
             return None
         self._made += 1
         begun = self._health.begin(provider.name, self._plan.model)
-        routing.load.pace(provider.name).begin(begun)
+        process.load.paces[provider.name].begin(begun)
         return Attempt(provider, gate, begun, self._until(provider))
 
     def failed(self, attempt: Attempt, error: UpstreamFailure) -> None:
@@ -155,14 +158,14 @@ class Attempts:
         """Take a further attempt from the budget; return False if none is left."""
         if self._is_over or self._loop.time() >= self._deadline or self._made >= settings.SENTINEL_MAX_ATTEMPTS:
             return False
-        load, model = routing.load, self._plan.model
+        load, model = process.load, self._plan.model
         wait = settings.SENTINEL_QUEUE_SECONDS
-        return await load.retries(model).enter(self._plan.owner, lambda: load.retry_limit(model), wait_seconds=wait)
+        return await load.retries[model].enter(self._plan.owner, lambda: load.retry_limit(model), wait_seconds=wait)
 
     def _end(self) -> None:
         """Return a further attempt to the budget."""
         if self._made > 1:
-            routing.load.retries(self._plan.model).leave()
+            process.load.retries[self._plan.model].leave()
 
     def _until(self, provider: Provider) -> Until:
         """Return when an attempt ends: no other provider can be asked after the last one."""
@@ -181,7 +184,7 @@ class Attempts:
         if provider.first_byte_seconds is None or not self._request.is_stream:
             return False
         is_late = now - attempt.begun >= provider.first_byte_seconds
-        pace = routing.load.pace(provider.name)
+        pace = process.load.paces[provider.name]
         pace.record(now, is_late=is_late)
         self._health.record_pace(provider.name, is_slow=pace.is_late)
         self._is_late = self._is_late or is_late
@@ -192,7 +195,7 @@ class Attempts:
         self._health.answered(provider.name, self._plan.model, begun)
         for other, failed in self._doubtful:
             self._count(other, failed)
-        routing.load.gate(provider.name).wake()  # it may have been cooling down until now
+        process.load.gates[provider.name].wake()  # it may have been cooling down until now
 
     def _record_end(self, provider: Provider, progress: Progress | None, gate: Gate) -> None:
         """Leave the gate, and count how a stream ended: no other provider can then show who was at fault."""

@@ -66,7 +66,7 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
             return None
         headers = {"x-should-retry": "false"}
         message, code = "The conversation belongs to another owner", "conversation_owner_mismatch"
-        raise ApiError(403, message, type="permission_error", code=code, headers=headers) from exc
+        raise ApiError(403, message, code=code, headers=headers) from exc
     if outcome is Outcome.CREATED and not identity.pins_model and identity.client_id is not None:
         session = await _take_over(session, identity.client_id)
     return Bound(session, str(outcome), outcome is Outcome.CREATED and session.created_at >= began)

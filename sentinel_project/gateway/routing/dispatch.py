@@ -19,10 +19,11 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.load import Gate
 from sentinel_project.gateway.replies import call_at_end
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.attempts import Attempts
 from sentinel_project.gateway.routing.errors import unavailable
 from sentinel_project.gateway.routing.observer import TurnObserver
+from sentinel_project.gateway.routing.plan import Plan, is_ready_soon
 from sentinel_project.gateway.routing.result import RouteResult, note_answer, record_result, unconfirmed, undo
 from sentinel_project.gateway.upstream import client, headers
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 SESSION_FIELDS = ("conversation_id", "session_id", "litellm_session_id")
 """Body fields for gateways; removed, because strict providers refuse unknown fields."""
+FAIL_OPEN_REQUESTS = 4
+"""Maximum requests in flight to a provider that is asked although it cools down, per process."""
 
 
 class Served(NamedTuple):
@@ -49,13 +52,13 @@ class Served(NamedTuple):
     turn: TurnObserver
 
 
-async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
+async def dispatch(plan: Plan, request: ApiRequest) -> Served:
     """Ask the candidates in order, and return the first answer.
 
     Raises `ApiError`: that of the first candidate when all fail or have no room, or at once an error that is the
     request's own. A binding that this request made, and that answered no other, is removed again if it raises anything.
     """
-    end = routing.load.begin(plan.model, plan.session.id if plan.session is not None else None)
+    end = process.load.begin(plan.model, plan.session.id if plan.session is not None else None)
     if plan.session is not None and plan.is_new:
         unconfirmed.add(plan.session.id)
     turn = TurnObserver(plan, request)
@@ -76,7 +79,7 @@ async def dispatch(plan: routing.Plan, request: ApiRequest) -> Served:
     return served
 
 
-async def _until_content(plan: routing.Plan, served: Served, progress: Progress) -> AsyncGenerator[bytes]:
+async def _until_content(plan: Plan, served: Served, progress: Progress) -> AsyncGenerator[bytes]:
     """Pass on a stream that has had no content yet; remove the binding that its request made if none comes."""
     is_answered = False
     try:
@@ -91,10 +94,10 @@ async def _until_content(plan: routing.Plan, served: Served, progress: Progress)
             await asyncio.shield(undo(plan._replace(session=served.result.session or plan.session)))
 
 
-async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObserver) -> Served:
+async def _first_answer(plan: Plan, request: ApiRequest, turn: TurnObserver) -> Served:
     attempts = Attempts(plan, request)
     for provider in plan.candidates:
-        gate = routing.load.gate(provider.name)
+        gate = process.load.gates[provider.name]
         if not await _enter(gate, provider, plan):
             attempts.add_full(provider)
             continue
@@ -120,24 +123,24 @@ async def _first_answer(plan: routing.Plan, request: ApiRequest, turn: TurnObser
             return Served(answer, provider, result, repaired, turn)
     assert attempts.first is not None  # noqa: S101 - a plan has at least one candidate
     if plan.is_pinned and isinstance(attempts.first, UpstreamFailure) and attempts.first.is_unsent:
-        left = routing.seconds_left(plan.candidates, plan.model)
-        raise unavailable(plan.model, left, is_pinned=True) from attempts.first  # it comes back; no other can serve
+        # It comes back, and no other can serve.
+        raise unavailable(plan.model, plan.candidates, is_pinned=True) from attempts.first
     raise attempts.first
 
 
-async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
+async def _enter(gate: Gate, provider: Provider, plan: Plan) -> bool:
     """Enter a provider's gate; wait for the conversation's own provider, and for one that cools down like all others.
 
     A provider that cools down only since the request was planned is on trial: one request tries it.
     """
-    health, model = routing.health, plan.model
+    health, model = process.health, plan.model
 
     def trials() -> int:
         has_others = any(not health.is_cooling(each.name, model) for each in plan.candidates)
-        return 1 if has_others else routing.FAIL_OPEN_REQUESTS
+        return 1 if has_others else FAIL_OPEN_REQUESTS
 
     def limit() -> float:
-        room = routing.load.room(provider)
+        room = process.load.room(provider)
         return min(room, trials()) if health.is_cooling(provider.name, model) else room
 
     is_own = plan.is_own(provider)
@@ -145,19 +148,19 @@ async def _enter(gate: Gate, provider: Provider, plan: routing.Plan) -> bool:
         return False
     waits = is_own or (health.is_cooling(provider.name, model) and trials() > 1)
     wait = settings.SENTINEL_QUEUE_SECONDS if waits else 0
-    return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=routing.load.room(provider))
+    return await gate.enter(plan.owner, limit, wait_seconds=wait, max_queued=process.load.room(provider))
 
 
-async def _is_ready(provider: Provider, plan: routing.Plan) -> bool:
+async def _is_ready(provider: Provider, plan: Plan) -> bool:
     """Wait as long as the provider asked for, if that is short; return whether it may be asked now.
 
     Waiting requests ask at different moments; otherwise the provider would refuse them again.
     """
-    if not routing.is_ready_soon(provider, plan.model):
+    if not is_ready_soon(provider, plan.model):
         return True
-    left = routing.health.seconds_left(provider.name, plan.model)
+    left = process.health.seconds_left(provider.name, plan.model)
     await asyncio.sleep(min(left + random.uniform(0, left), settings.SENTINEL_QUEUE_SECONDS))  # noqa: S311 - no secret
-    return not routing.health.has_stated_time(provider.name, plan.model)
+    return not process.health.has_stated_time(provider.name, plan.model)
 
 
 async def _ask(
@@ -180,7 +183,7 @@ def affinity_hint(identity: Identity) -> str | None:
     return hmac.digest(settings.SENTINEL_ID_KEY, b"hint\0" + identity.session_id.encode(), "sha256").hex()[:32]
 
 
-def _body_for(provider: Provider, request: ApiRequest, plan: routing.Plan) -> Body:
+def _body_for(provider: Provider, request: ApiRequest, plan: Plan) -> Body:
     """Return the body for one provider: its own name of the model, its hint, no fields that are for the gateway."""
     body, changes = request.body, dict[str, bytes | None].fromkeys(SESSION_FIELDS)
     field = provider.affinity_field

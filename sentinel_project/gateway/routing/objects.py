@@ -1,7 +1,7 @@
 """Upstream objects: which provider has a stored response, a conversation or a compacted history.
 
 Each exists at one provider, or with one account, only. What the gateway has seen being made is kept in Redis, through
-Django's cache, in a thread of its own: the cache API blocks.
+Django's cache.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 from django.conf import settings
-from django.core.cache import DEFAULT_CACHE_ALIAS, caches
 
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, ApiRequest, Reference
 from sentinel_project.gateway.errors import ApiError
@@ -34,12 +33,8 @@ STORE_SECONDS = 0.5
 REMEMBERED = 4096
 """How many objects a process remembers, in case the store loses them or is down; about 300 bytes each."""
 
-NO_CONVERSATION = Identity(None, "none", False, None, None, False)
-
-_threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="objects")
 _remembered: OrderedDict[str, StoredObject] = OrderedDict()
 _writing: set[asyncio.Task[None]] = set()
-_T = TypeVar("_T")
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -73,8 +68,8 @@ async def locate(references: Sequence[Reference], owner: str) -> Placement | Non
         return None
     placed: frozenset[str] | None = None
     continues = None
-    for reference in references:
-        stored = await _read_reference(reference)
+    found = await asyncio.gather(*map(_read_reference, references))
+    for reference, stored in zip(references, found, strict=True):
         if stored is not None and not reference.is_account_wide and stored.owner != owner:
             raise reference.not_found
         if continues is None and reference.continues:
@@ -117,13 +112,14 @@ async def read(object_id: str) -> StoredObject | None:
     except InvalidConversationId:
         return None
     try:
-        stored = await _in_thread(_read, object_id)
+        async with asyncio.timeout(STORE_SECONDS):
+            stored = await shared_cache.in_thread(_read, object_id)
     except Exception as exc:  # cache backends raise different errors
         if object_id in _remembered:
             return _remembered[object_id]
         logger.warning("upstream object %r cannot be looked up: %s", object_id, type(exc).__name__)
-        message, headers = f"The provider of {object_id!r} cannot be looked up now", {"Retry-After": "1"}
-        raise ApiError(503, message, type="service_unavailable", code="store_unavailable", headers=headers) from exc
+        message = f"The provider of {object_id!r} cannot be looked up now"
+        raise ApiError(503, message, code="store_unavailable", retry_after=1) from exc
     if stored is not None:
         _remember(object_id, stored)
     elif (stored := _remembered.get(object_id)) is not None:  # the store has lost it: no record is ever deleted
@@ -133,12 +129,15 @@ async def read(object_id: str) -> StoredObject | None:
 
 async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
     """Record the provider of objects; waits only briefly for the store."""
+    tasks = []
     for object_id in object_ids:
         _remember(object_id, stored)
         task = asyncio.create_task(_write_logged(object_id, stored))
         _writing.add(task)
         task.add_done_callback(_writing.discard)
-        await asyncio.wait([task], timeout=STORE_SECONDS)
+        tasks.append(task)
+    if tasks:
+        await asyncio.wait(tasks, timeout=STORE_SECONDS)
 
 
 async def keep_made(request: ApiRequest, plan: Plan, served: Served) -> Served:
@@ -187,33 +186,22 @@ def _remember(object_id: str, stored: StoredObject) -> None:
 
 async def _write_logged(object_id: str, stored: StoredObject) -> None:
     try:
-        await _in_thread(_write, object_id, stored)
+        async with asyncio.timeout(STORE_SECONDS):
+            await shared_cache.in_thread(_write, object_id, stored)
     except Exception as exc:  # cache backends raise different errors
         logger.warning("upstream object %r of %r was not stored: %s", object_id, stored.provider, type(exc).__name__)
 
 
-async def _in_thread(call: Callable[..., _T], *arguments: object) -> _T:
-    async with asyncio.timeout(STORE_SECONDS):
-        return await asyncio.get_running_loop().run_in_executor(_threads, call, *arguments)
-
-
 def _read(object_id: str) -> StoredObject | None:
-    """Return the stored record; None for invalid values of other programs."""
-    cache, key = caches[DEFAULT_CACHE_ALIAS], keys.prefixed(f"object:{object_id}")
-    try:
-        value = cache.get(key)
-        stored = None if value is None else msgspec.convert(value, StoredObject)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return None
-    except Exception as exc:  # cache backends raise different errors
-        if "WRONGTYPE" in f"{exc} {exc.__cause__}":
-            return None
-        raise
-    if stored is not None:
-        cache.touch(key, settings.SENTINEL_OBJECT_TTL_SECONDS)  # a conversation may be in use for years
+    stored = shared_cache.read(_key(object_id), StoredObject)
+    if stored is not None:  # a conversation may be in use for years
+        shared_cache.cache().touch(_key(object_id), settings.SENTINEL_OBJECT_TTL_SECONDS)
     return stored
 
 
 def _write(object_id: str, stored: StoredObject) -> None:
-    ttl = settings.SENTINEL_OBJECT_TTL_SECONDS
-    caches[DEFAULT_CACHE_ALIAS].set(keys.prefixed(f"object:{object_id}"), msgspec.to_builtins(stored), ttl)
+    shared_cache.write(_key(object_id), stored, settings.SENTINEL_OBJECT_TTL_SECONDS)
+
+
+def _key(object_id: str) -> str:
+    return keys.prefixed(f"object:{object_id}")

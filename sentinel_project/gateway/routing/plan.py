@@ -11,23 +11,15 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control
-from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.reload import providers
-from sentinel_project.gateway.routing import binding, reasons
+from sentinel_project.gateway.routing import binding, process, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.reasons import Spill
-from sentinel_project.gateway.routing.warmth import Decision, Warmth
+from sentinel_project.gateway.routing.warmth import Decision
 from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, rendezvous, sessions
 from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
-
-health = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers)
-load = Load()
-warmth = Warmth()
-FAIL_OPEN_REQUESTS = 4
-"""Maximum requests in flight to a provider that is asked although it cools down, per process."""
 
 
 class Plan(NamedTuple):
@@ -63,12 +55,6 @@ class Plan(NamedTuple):
         return self.session is not None and provider.name == self.session.provider
 
 
-def forget(name: str) -> None:
-    """Forget everything known about a provider whose endpoint has changed."""
-    health.forget(name)
-    load.forget_pace(name)
-
-
 def providers_for(model: str, api: str) -> list[Provider]:
     """Return the providers that are configured for a model and an API."""
     return [provider for provider in providers() if model in provider.models and api in provider.apis]
@@ -79,13 +65,13 @@ def eligible(serving: list[Provider], model: str) -> list[Provider]:
 
     Every path asks here: first bind, hit, spill-over and rebind.
     """
-    return [provider for provider in serving if not health.is_cooling(provider.name, model)]
+    return [provider for provider in serving if not process.health.is_cooling(provider.name, model)]
 
 
 def is_ready_soon(provider: Provider, model: str) -> bool:
     """Return whether a provider asked for a wait that is short enough for its conversations."""
-    left = health.seconds_left(provider.name, model)
-    return 0 < left <= settings.SENTINEL_QUEUE_SECONDS and health.has_stated_time(provider.name, model)
+    left = process.health.seconds_left(provider.name, model)
+    return 0 < left <= settings.SENTINEL_QUEUE_SECONDS and process.health.has_stated_time(provider.name, model)
 
 
 def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
@@ -95,15 +81,10 @@ def fail_open(model: str, api: str, bound: str | None = None) -> list[Provider]:
     cool down take no new conversations. `bound` does take the conversation's requests.
     """
     serving = [provider for provider in providers_for(model, api) if provider.weight or provider.name == bound]
-    asked = [provider for provider in serving if not health.has_stated_time(provider.name, model)]
+    asked = [provider for provider in serving if not process.health.has_stated_time(provider.name, model)]
     if not asked:
-        raise unavailable(model, seconds_left(serving, model))
-    return [min(asked, key=lambda provider: health.seconds_left(provider.name, model))]
-
-
-def seconds_left(some: list[Provider], model: str) -> list[float]:
-    """Return how long each of some providers cools down for a model; 0 for one that does not."""
-    return [health.seconds_left(provider.name, model) for provider in some]
+        raise unavailable(model, serving)
+    return [min(asked, key=lambda provider: process.health.seconds_left(provider.name, model))]
 
 
 async def plan_route(identity: Identity, *, model: str, owner: str, api: str) -> Plan:
@@ -138,12 +119,13 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
     decision = None
     # A conversation whose provider does not support the API spills over. It never moves for that.
     if move_reason is None and bound.outcome == Outcome.HIT and own:
-        decision = await warmth.decide(session, binding.manager_for(identity), candidates, providers(), health)
+        manager = binding.manager_for(identity)
+        decision = await process.warmth.decide(session, manager, candidates, providers(), process.health)
     if decision is not None:
         candidates.sort(key=lambda each: each.name != decision.first)
         move_reason = None if controls.is_set(session.provider, Control.HOLD) else decision.move_reason
-    if identity.source == "content" and load.is_bucket(session.id):
-        overfull = load.overfull(candidates)
+    if identity.source == "content" and process.load.is_bucket(session.id):
+        overfull = process.load.overfull(candidates)
         candidates.sort(key=lambda each: each.name in overfull)
     speaks_api = bool(own) and model == session.model
     spill_reason = _spill_reason(session, candidates, decision) if speaks_api else Spill.API
@@ -198,7 +180,7 @@ def _spill_reason(session: Session, candidates: list[Provider], decision: Decisi
         return Spill.COOLING
     if decision is not None and decision.first is not None:
         return Spill.WARM
-    return Spill.SLOW if load.pace(own).is_slow(health.now()) else Spill.LOAD
+    return Spill.SLOW if process.load.paces[own].is_slow(process.health.now()) else Spill.LOAD
 
 
 def _move_reason(session: Session) -> str | None:
@@ -207,7 +189,7 @@ def _move_reason(session: Session) -> str | None:
         return reasons.MODEL_GONE
     if session.provider not in serving:
         return reasons.PROVIDER_GONE
-    if health.is_lost(session.provider) and not controls.is_set(session.provider, Control.HOLD):
+    if process.health.is_lost(session.provider) and not controls.is_set(session.provider, Control.HOLD):
         return reasons.LOST
     return None
 
@@ -219,10 +201,10 @@ def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
     """
     by_name = {provider.name: provider for provider in able}
     ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
-    overfull, now = load.overfull(able), health.now()
+    overfull, now = process.load.overfull(able), process.health.now()
     return sorted(
         (by_name[name] for name in ranking),
-        key=lambda each: (load.pace(each.name).is_slow(now), each.name in overfull),
+        key=lambda each: (process.load.paces[each.name].is_slow(now), each.name in overfull),
     )
 
 
@@ -235,5 +217,5 @@ def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]
     account = next((provider.account for provider in own or providers() if provider.name == bound), None)
     others = [provider for provider in ranking if provider.name != bound]
     others.sort(key=lambda each: each.account != account)
-    own_is_last = bool(own) and load.pace(own[0].name).is_slow(health.now())
+    own_is_last = bool(own) and process.load.paces[own[0].name].is_slow(process.health.now())
     return others + own if own_is_last else own + others

@@ -6,9 +6,8 @@ import logging
 from typing import NamedTuple
 
 from sentinel_project.gateway.providers.config import Provider
-from sentinel_project.gateway.routing import binding
-from sentinel_project.gateway.routing import plan as routing
-from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing import binding, process
+from sentinel_project.gateway.routing.plan import Plan, providers_for
 from sentinel_project.gateway.routing.reasons import FIRST_FAILED, Spill
 from sessions_sticky import (
     Session,
@@ -44,7 +43,7 @@ async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | No
     if session is None:
         if plan.outcome == "ranked":
             # Every worker ranks the same provider first if all are healthy.
-            weights = {each.name: each.weight for each in routing.providers_for(plan.model, plan.api)}
+            weights = {each.name: each.weight for each in providers_for(plan.model, plan.api)}
             if [answered.name] != rendezvous(str(plan.identity.ranking_id), weights)[:1]:
                 await binding.hold(plan.identity, provider=answered.name, model=plan.model, owner=plan.owner)
         return RouteResult(plan.outcome)
@@ -53,7 +52,7 @@ async def record_result(plan: Plan, answered: Provider, spill_reason: Spill | No
     reason = plan.move_reason or (FIRST_FAILED if plan.is_new else None)
     if reason is None:
         if spill_reason is not None and spill_reason.is_failure:
-            routing.warmth.note_failing([session.provider])
+            process.warmth.note_failing([session.provider])
         return RouteResult(SPILLED, spill_reason)
     try:
         moved = await plan.manager.arebind(session, provider=answered.name, model=plan.model, reason=reason)

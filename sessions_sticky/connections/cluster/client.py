@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from django_redis.cache import RedisCache
 from redis import Connection, ConnectionPool
 from redis.exceptions import ClusterDownError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import standalone
-from sessions_sticky.connections.async_client import AsyncRedis, pool_for_node
+from sessions_sticky.connections.async_client import AsyncRedis, new_pool
 from sessions_sticky.connections.breaker import Breaker
 from sessions_sticky.connections.cluster.connection_factory import ClusterConnectionFactory
 from sessions_sticky.connections.cluster.slot_map import (
@@ -26,9 +27,6 @@ from sessions_sticky.connections.cluster.slot_map import (
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command, RedisRequest, run
 from sessions_sticky.connections.url import Address, read_url
 from sessions_sticky.exceptions import SessionStoreUnavailable
-
-if TYPE_CHECKING:
-    from django_redis.cache import RedisCache
 
 _BEGIN: Any = None
 """The value that starts a generator."""
@@ -131,7 +129,7 @@ class _Node:
         factory = cache.client.connection_factory
         params = standalone.params_with_timeout(factory, url, reply_seconds)
         self._pool = ConnectionPool.from_url(**params, **factory.pool_cls_kwargs)
-        self._async_client = AsyncRedis(lambda: pool_for_node(cache, url))
+        self._async_client = AsyncRedis(lambda: new_pool(factory, url))
         self._breaker = Breaker(measured=reply_seconds is None)
 
     def write(self, commands: Sequence[Command[Any]]) -> Connection | Exception:

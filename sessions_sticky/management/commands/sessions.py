@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from sessions_sticky.cli import doctor, identify, mutations, queries
+from sessions_sticky.cli import identify, mutations, queries
 from sessions_sticky.cli.arguments import add_subcommands
 from sessions_sticky.cli.errors import WRONG_USAGE, Error, exit_with_error
 from sessions_sticky.cli.output import Output
@@ -30,7 +30,7 @@ SUBCOMMANDS: dict[str, Callable[..., None]] = {
     "drain": mutations.drain,
     "move-back": mutations.move_back,
     "reindex": mutations.reindex,
-    "doctor": doctor.doctor,
+    "doctor": queries.doctor,
     "identify": identify.run,
 }
 

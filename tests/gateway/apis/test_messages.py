@@ -14,7 +14,7 @@ from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import ECHO
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sessions_sticky import sessions
 from tests.clients.http_api import ApiError as Refusal
 from tests.clients.upstream import Upstream
@@ -143,7 +143,7 @@ async def test_error_below_messages_has_anthropics_shape_when_the_client_sends_n
 
 async def test_message_is_refused_in_anthropics_shape_when_all_providers_state_a_time(both, east, west):
     for name in ("east", "west"):
-        routing.health.failed(name, MODEL, Failure(Cools.MODEL, retry_after=30))
+        process.health.failed(name, MODEL, Failure(Cools.MODEL, retry_after=30))
     answer = await say()
     assert_error(answer, 429, "rate_limit_error")
     assert 1 <= int(answer.headers["retry-after"]) <= 30
@@ -155,7 +155,7 @@ async def test_message_fails_over_when_a_provider_fails(both, east, west, status
     east.fail_turns(Refusal(status, "Overloaded", headers={"retry-after": "7"}))
     answer = await say(body(stream=stream))
     assert text(answer) == f"west as {MODEL}"
-    assert routing.health.failing() == ["east"]
+    assert process.health.failing() == ["east"]
     assert len(east.requests) == 1
 
 
@@ -263,7 +263,7 @@ async def test_stream_fails_over_when_it_fails_before_its_content(raw, sent):
     answer = await say(body(model="model-a", stream=True))
     assert answer.body == START + EMPTY + DELTA + STOP
     assert answer.headers["x-session-provider"] == "south"
-    assert not routing.health.failing()  # one request condemns no provider
+    assert not process.health.failing()  # one request condemns no provider
 
 
 async def test_stream_is_passed_on_byte_for_byte_up_to_its_last_event(raw):
@@ -350,18 +350,18 @@ async def test_count_tokens_does_not_count_for_health(both, east, west):
     east.fail_path(COUNT, Refusal(500, "broken"))
     answer = await say(path=COUNT)
     assert answer.headers["x-session-provider"] == "west"
-    assert not routing.health.failing()
-    routing.health.failed("east", MODEL, Failure(Cools.MODEL, retry_after=0))
-    failing = dict(routing.health.states["east"])
+    assert not process.health.failing()
+    process.health.failed("east", MODEL, Failure(Cools.MODEL, retry_after=0))
+    failing = dict(process.health.states["east"])
     assert (await say(path=COUNT)).headers["x-session-provider"] == "east"
-    assert routing.health.states["east"] == failing  # no trial, no success
+    assert process.health.states["east"] == failing  # no trial, no success
 
 
 async def test_count_tokens_answers_404_when_no_provider_has_it(both, east, west):
     for upstream in (east, west):
         upstream.fail_path(COUNT, Refusal(404, "Not found"))
     assert assert_error(await say(path=COUNT), 404, "not_found_error") == "Not found"
-    assert not routing.health.failing()
+    assert not process.health.failing()
 
 
 async def test_count_tokens_ignores_the_binding_of_another_owner(both, east, west):

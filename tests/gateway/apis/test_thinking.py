@@ -12,7 +12,7 @@ from sentinel_project.gateway.apis.messages import COUNT_TOKENS, MESSAGES
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from tests.clients.http_api import ApiError as Refusal
 from tests.clients.upstream import Upstream
 from tests.gateway.apis.conftest import entry
@@ -58,7 +58,7 @@ async def test_conversation_continues_when_it_moves_to_another_account_and_back(
     assert repaired.body == asked(USER, assistant(of_east[1]), USER)
     of_west = blocks(moved)
 
-    routing.health.answered("east", MODEL, routing.health.now())
+    process.health.answered("east", MODEL, process.health.now())
     history = (USER, assistant(*of_east), USER, assistant(*of_west), USER)
     back = await turn(*history, stream=stream)
     assert (text(back), back.headers["x-session-repaired"]) == (f"east as {MODEL}", "thinking")
@@ -78,7 +78,7 @@ async def test_thinking_stays_when_its_own_account_answers(both, east: Upstream)
 
 async def test_count_tokens_is_repaired_too(both, east: Upstream, west: Upstream):
     of_east = blocks(await turn(USER))
-    routing.health.failed("east", MODEL, Failure(Cools.MODEL, retry_after=60))
+    process.health.failed("east", MODEL, Failure(Cools.MODEL, retry_after=60))
     answer = await turn(USER, assistant(*of_east), USER, path=COUNT)
     assert answer.json["input_tokens"] > 0
     assert (answer.headers["x-session-repaired"], answer.headers["x-session-provider"]) == ("thinking", "west")

@@ -13,7 +13,7 @@ import pytest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
@@ -134,7 +134,7 @@ async def test_outcome_of_an_error_is_the_same_everywhere(
 
 async def test_log_has_the_outcome_when_no_provider_is_asked(gateway, bound_to_north, north, south, caplog):
     for upstream in (north, south):
-        routing.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
+        process.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
     with caplog.at_level(logging.INFO, "sentinel_project.requests"):
         await say(bound_to_north)
         await say("conv-2", model="unknown")
@@ -149,7 +149,7 @@ async def test_log_has_the_outcome_when_no_provider_is_asked(gateway, bound_to_n
 async def test_request_that_no_provider_can_serve_is_counted(gateway, bound_to_north, north, south):
     for upstream in (north, south):
         upstream.then(fails(429, headers={"Retry-After": "60"}))
-        routing.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
+        process.health.failed(upstream.name, "model-a", Failure(Cools.MODEL, retry_after=60))
     assert (await say(bound_to_north)).status == 429
     assert (await say("conv-2", model="unknown")).status == 404
     await recorder.flush()

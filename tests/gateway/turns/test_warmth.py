@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sentinel_project.gateway import clock
-from sentinel_project.gateway.handler import cancel
+from sentinel_project.gateway.background import cancel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure, SlotState
-from sentinel_project.gateway.routing import plan as routing
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing import warmth as rules
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD, Spill
@@ -87,7 +87,7 @@ async def cold_turns() -> dict[str, int]:
 @pytest.fixture
 def patient(accounts, gateway, monkeypatch):
     """The two accounts, north with an empty cache of its own; cooldowns are short."""
-    monkeypatch.setattr(routing, "health", Health(0.05, providers))
+    monkeypatch.setattr(process, "health", Health(0.05, providers))
     monkeypatch.setattr(rules, "READ_SECONDS", 5)
     monkeypatch.setattr(rules, "QUIET_SECONDS", 0.1)
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
@@ -135,7 +135,7 @@ async def test_conversations_return_when_their_provider_came_back_warm(patient):
         await asyncio.sleep(2 * rules.SHARE_SECONDS)
         assert [await each.turn() for each in conversations] == [(200, "hit", "north")] * 8
     assert await cold_turns() == dict.fromkeys(NAMES, 1)
-    assert not routing.warmth._is_doubtful("north", providers())
+    assert not process.warmth._is_doubtful("north", providers())
 
 
 async def test_conversations_that_wait_elsewhere_do_not_prolong_the_doubt(patient, monkeypatch):
@@ -155,13 +155,13 @@ async def test_conversations_that_wait_elsewhere_do_not_prolong_the_doubt(patien
 @pytest.mark.parametrize("away", [Spill.FULL, Spill.SLOW, Spill.LOAD, Spill.WARM, Spill.PINNED, Spill.API])
 async def test_caches_are_not_in_doubt_when_a_spill_is_no_failure(gateway, north, south, monkeypatch, away):
     gateway.SENTINEL_PROVIDERS = (provider(north), provider(south))
-    monkeypatch.setattr(routing, "warmth", Warmth())
+    monkeypatch.setattr(process, "warmth", Warmth())
     identity = Identity(HOME.id, "body.conversation_id", True, HOME.id, HOME.id, True)
     plan = Plan(identity, "ann", "chat", MODEL, list(providers()), HOME, "hit")
     assert await record_result(plan, providers()[1], away) == RouteResult("spilled", away)
-    assert not routing.warmth._is_doubtful("north", providers())
+    assert not process.warmth._is_doubtful("north", providers())
     await record_result(plan, providers()[1], Spill.FAILED)
-    assert routing.warmth._is_doubtful("north", providers())
+    assert process.warmth._is_doubtful("north", providers())
 
 
 async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gateway, monkeypatch):
@@ -180,15 +180,15 @@ async def test_conversation_moves_when_its_prompt_cache_has_expired(patient, gat
 
 async def test_conversation_returns_to_a_slow_provider_when_it_is_fast_again(patient):
     conversation, other, *_ = all_bound_to_north()
-    pace = routing.load.pace("north")
+    pace = process.load.paces["north"]
     async with flushing():
         assert (await conversation.turn())[1] == "hit"
         assert (await other.turn())[1] == "hit"
         for _ in range(3):
-            pace.record(routing.health.now(), is_late=True)
+            pace.record(process.health.now(), is_late=True)
         assert await conversation.turn() == (200, "spilled", "south")
         assert await other.turn() == (200, "spilled", "south")
-        pace.record(routing.health.now(), is_late=False)
+        pace.record(process.health.now(), is_late=False)
         assert await conversation.turn() == (200, "hit", "north")
         assert await other.turn() == (200, "hit", "north")
 
@@ -200,9 +200,9 @@ async def test_requests_of_a_bucket_are_spread_although_its_cache_is_elsewhere(p
     async def decide(*_):
         return decided
 
-    monkeypatch.setattr(routing.warmth, "decide", decide)
-    monkeypatch.setattr(routing.load, "is_bucket", lambda _: True)
-    monkeypatch.setattr(routing.load, "overfull", lambda _: {"south"})
+    monkeypatch.setattr(process.warmth, "decide", decide)
+    monkeypatch.setattr(process.load, "is_bucket", lambda _: True)
+    monkeypatch.setattr(process.load, "overfull", lambda _: {"south"})
     messages = [*Conversation("bucket").messages, {"role": "user", "content": "a"}]
     messages += [{"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     for _ in range(2):
@@ -222,7 +222,7 @@ async def test_conversation_never_moves_for_an_api_that_its_provider_does_not_su
         assert [await conversation.turn() for _ in range(3)] == [(200, "spilled", "south")] * 3
         gateway.SENTINEL_PROVIDERS = (account(north), account(south))
         assert await conversation.turn() == (200, "hit", "north")
-    assert not routing.warmth._is_doubtful("north", providers())
+    assert not process.warmth._is_doubtful("north", providers())
     assert [event.kind for event in sessions.history(NAMES[0])] == ["created"]
 
 

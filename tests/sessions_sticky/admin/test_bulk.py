@@ -175,8 +175,8 @@ def test_user_who_may_only_view_gets_no_buttons(login: Callable[..., Client], mo
 
 def test_export_has_a_line_for_each_match(ada: Client, moved: Any) -> None:
     answer = ada.get(f"{BULK}export/", {"moved_from": "north"})
-    (line,) = answer.content.splitlines()
-    assert (json.loads(line)["id"], json.loads(line)["expires_in"] > 0) == ("one", True)
+    (exported,) = map(json.loads, answer.content.splitlines())
+    assert (exported["id"], exported["owner"], exported["expires_in"] > 0) == ("one", "ann", True)
     assert "attachment" in answer["Content-Disposition"]
     assert ada.get(f"{BULK}export/", {"idle_for": "soon"}).status_code == 400
 

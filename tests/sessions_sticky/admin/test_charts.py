@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sessions_sticky.admin.charts import HEIGHT, WIDTH, bars, columns, percent
+from sessions_sticky.admin.charts import HEIGHT, WIDTH, columns, percent
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -16,10 +16,6 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 )
 def test_percent_is_the_part_of_the_largest_and_never_hides_what_there_is(number: int, most: int, width: str) -> None:
     assert percent(number, most) == width
-
-
-def test_bars_are_empty_when_nothing_is_counted() -> None:
-    assert bars([]) == []
 
 
 def test_columns_stand_on_the_ground_side_by_side_when_drawn() -> None:

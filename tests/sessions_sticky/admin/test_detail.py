@@ -252,7 +252,7 @@ def test_detail_has_no_money_when_no_price_is_known(ada: Client, session_cache: 
 def test_detail_names_the_provider_that_answered_last_when_it_is_another(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_notes", [])
+    monkeypatch.setattr(registry, "notes", [])
     sessions.create("conv-1", **PROPOSED)
     route = {"conversation_id": "conv-1", "model": "gpt-4", "bound_provider": "openai"}
     attempts = (Attempt("openai", 503, "overloaded"), Attempt("mistral", 502))
@@ -266,7 +266,7 @@ def test_detail_names_the_provider_that_answered_last_when_it_is_another(
 def test_detail_says_why_the_provider_serves_no_requests_now(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_notes", [])
+    monkeypatch.setattr(registry, "notes", [])
     registry.register_provider_note(
         lambda provider, model: f"<{provider}> has no {model} now." * (provider == "openai")
     )

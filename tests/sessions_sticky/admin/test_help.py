@@ -27,7 +27,7 @@ def test_help_explains_the_words_and_is_linked_from_each_page(ada: Client, sessi
 
 
 def test_help_has_the_links_of_the_project(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_links", [])
+    monkeypatch.setattr(registry, "links", [])
     assert ">More<" not in ada.get(f"{BASE}help/").text
     registry.register_link("All <models>", "admin:index")
     assert '<a href="/admin/">All &lt;models&gt;</a>' in ada.get(f"{BASE}help/").text

@@ -178,7 +178,7 @@ def test_overview_shows_the_busiest_routes_when_there_are_very_many(ada: Client,
 def test_panel_is_shown_when_a_project_registers_one(
     ada: Client, session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_panels", [])
+    monkeypatch.setattr(registry, "panels", [])
     title = "admin/sessions_sticky/names.html"
     registry.register_panel(lambda request: Panel("A panel of ours", title, {"user": request.user}))
     response = ada.get(PAGE)
@@ -191,7 +191,7 @@ def test_panel_is_shown_when_a_project_registers_one(
 def test_first_panel_is_above_the_figures_and_stays_when_the_store_is_down(
     ada: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_panels", [])
+    monkeypatch.setattr(registry, "panels", [])
     context = {"names": ["north"]}
     registry.register_panel(lambda request: Panel("Ours", "admin/sessions_sticky/names.html", context, is_first=True))
     with start_server() as server:

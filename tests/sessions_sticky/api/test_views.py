@@ -12,7 +12,8 @@ from rest_framework.test import APIClient
 
 from sessions_sticky import Attempt, Price, Session, SessionManager, Turn, TurnTotals, Usage, sessions
 from sessions_sticky.api.pagination import ListQuerySerializer
-from sessions_sticky.api.serializers import EventSerializer, RebindSerializer, SessionSerializer, StatsSerializer
+from sessions_sticky.api.serializers import EventSerializer, RebindSerializer, SessionSerializer
+from sessions_sticky.api.turn_serializers import StatsSerializer
 from tests.sessions_sticky.api.calls import BASE, CALLS, MOVE, PROPOSAL
 
 if TYPE_CHECKING:

@@ -51,7 +51,9 @@ def test_command_goes_to_the_new_primary_when_replaced_while_connecting(call, te
 
 
 async def test_open_connection_stays_where_it_is(manager, tell):
-    pool, twin = cache.client.get_client().connection_pool, async_client.pool_for_cache(caches["default"])
+    client = caches["default"].client
+    pool = client.get_client().connection_pool
+    twin = async_client.new_pool(client.connection_factory, client._server[0])
     connection, other = pool.get_connection(), await twin.get_connection()
     asked = tell(lambda number, found: UNREACHABLE)
     connection.connect_check_health()

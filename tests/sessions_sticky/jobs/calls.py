@@ -14,8 +14,7 @@ from sessions_sticky.connections.commands import Batch
 from sessions_sticky.jobs import runner
 from sessions_sticky.jobs.job import Job, Plan, State
 from sessions_sticky.jobs.records import Records
-from sessions_sticky.jobs.service import Jobs
-from sessions_sticky.jobs.worker import Worker
+from sessions_sticky.jobs.service import Jobs, Worker
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import sample

@@ -12,8 +12,7 @@ from django.core.signals import request_started
 from django.test import override_settings
 
 from sessions_sticky import SessionError, SessionStoreUnavailable, apps, cache_config, session_deleted, sessions
-from sessions_sticky.jobs import runner
-from sessions_sticky.jobs import worker as jobs_worker
+from sessions_sticky.jobs import runner, service
 from sessions_sticky.jobs.job import Job, Plan
 from sessions_sticky.jobs.records import Records
 from sessions_sticky.jobs.service import Jobs
@@ -182,7 +181,7 @@ def test_resume_adopts_a_job_whose_worker_is_gone(session_cache: redis.Redis) ->
 
 
 def test_process_that_watches_adopts_a_job(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
     fill(2)
     with watching() as watcher:
         wait_until(watcher.is_alive)
@@ -193,7 +192,7 @@ def test_process_that_watches_adopts_a_job(session_cache: redis.Redis, monkeypat
 @contextmanager
 def watching() -> Iterator[threading.Thread]:
     """A process that watches, until it finds that there is no index."""
-    own = jobs_worker.Worker(sessions)
+    own = service.Worker(sessions)
     own.watch()
     thread = own._watcher
     own.watch()
@@ -210,7 +209,7 @@ def watching() -> Iterator[threading.Thread]:
 def test_worker_continues_when_the_store_is_down(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    monkeypatch.setattr(jobs_worker, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
     fill(2)
     recent, left = Records.recent, [0 if failing == "watch" else 1, 2]
 

@@ -158,7 +158,7 @@ def test_form_names_an_unknown_target_in_the_language_of_the_user(
 def test_preview_says_why_the_target_serves_no_requests(
     ada: Client, three: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "_notes", [])
+    monkeypatch.setattr(registry, "notes", [])
     registry.register_provider_note(lambda provider, model: f"<{provider}> is down for {model}" * (provider == "xai"))
     sessions.create("mini", "openai", "gpt-4-mini", "user-7")
     target = {**ASKED, "provider": "xai"}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils.translation import gettext_lazy as _
 
-from sessions_sticky import audit
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
-from sessions_sticky.admin.forms import MoveForm, named
-from sessions_sticky.admin.job import recent_operations
-from sessions_sticky.admin.selection import jobs, target_notes
-from sessions_sticky.conf import conf
+from sessions_sticky.admin.forms import KEEP_MODEL, MoveForm, named
+from sessions_sticky.admin.job import recent_operations, start
+from sessions_sticky.admin.selection import target_notes
+from sessions_sticky.conf import is_target
 from sessions_sticky.jobs.job import Plan
+from sessions_sticky.jobs.service import jobs
+from sessions_sticky.manager import sessions
 from sessions_sticky.queries.filters import Filters
 
 MAX_OPERATIONS = 20
@@ -27,19 +27,13 @@ class MoveAllForm(MoveForm):
     """The provider whose sessions move, the target and the reason."""
 
     prefix = None  # type: ignore[assignment]  # its page has no other fields
-    from_provider = named(gettext_lazy("Move from provider"), "sticky-providers")
+    from_provider = named(_("Move from provider"), "sticky-providers")
     from_model = named(
-        gettext_lazy("Only this model"),
-        "sticky-models",
-        required=False,
-        help_text=gettext_lazy("Leave empty for all models."),
+        _("Only this model"), "sticky-models", required=False, help_text=_("Leave empty for all models.")
     )
+    provider = named(_("Move to provider"), "sticky-providers")
+    model = named(_("Move to model"), "sticky-models", required=False, help_text=KEEP_MODEL)
     field_order = ["from_provider", "from_model", "provider", "model", "reason"]
-
-    def __init__(self, data: QueryDict | None = None, *, from_provider: str = "") -> None:
-        super().__init__(data)
-        self.initial = {"from_provider": from_provider}
-        self.fields["provider"].label, self.fields["model"].label = _("Move to provider"), _("Move to model")
 
     def clean(self) -> dict[str, Any]:
         """Refuse a move to the same provider and model."""
@@ -63,7 +57,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         return _start(admin, request)
     if "provider" in request.GET:
         return _show(admin, request, MoveAllForm(request.GET))
-    return _show(admin, request, MoveAllForm(from_provider=request.GET.get("from_provider", "")))
+    return _show(admin, request, MoveAllForm(initial={"from_provider": request.GET.get("from_provider", "")}))
 
 
 @page("view")
@@ -78,22 +72,16 @@ def _start(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     form = MoveAllForm(request.POST)
     if not form.is_valid():
         return _show(admin, request, form)
-    job = jobs.start(form.plan, actor=request.user.get_username())
-    audit.record_start(request, job)
-    return HttpResponseRedirect(admin.url("operation", job.key))
+    return start(admin, request, form.plan)
 
 
 def _show(admin: PageAdmin, request: HttpRequest, form: MoveAllForm) -> HttpResponse:
-    names = names_in_use()
-    context = {
-        "title": _("Move all sessions"),
-        "form": form,
-        **names,
-        "operations": recent_operations(MAX_OPERATIONS),
-    }
+    context = {"title": _("Move all sessions"), "form": form, "operations": recent_operations(MAX_OPERATIONS)}
     if form.is_bound and form.is_valid() and admin.allows(request, "change"):
-        plan = form.plan
+        plan, source = form.plan, form.cleaned_data["from_provider"]
         context |= {"preview": plan, "count": jobs.count(plan), "cost": jobs.cost(plan)}
         context["notes"] = target_notes(plan.filters, form.move)
-        context["is_source_unknown"] = conf.providers is not None and plan.filters.provider not in names["providers"]
+        context["is_source_unknown"] = not is_target(source) and not sessions.filter(provider=source).count()
+    else:
+        context |= names_in_use()
     return admin.render(request, "move_provider.html", context)
