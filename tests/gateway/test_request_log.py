@@ -15,12 +15,12 @@ import pytest
 
 from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.request_log import RequestLog, Writer
-from tests.gateway.asgi import CHAT, chat, until
+from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Worker, Workers, providers_file
 from tests.servers import Server, start_server
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.slow
 
