@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 SECONDS = 30.0
 """How long to wait for what must happen; give another number only where the time itself is tested."""
-SCHEDSTAT = Path("/proc/thread-self/schedstat")
+THREADS = Path("/proc/self/task")
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
@@ -31,7 +32,24 @@ async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
     return value
 
 
-def own_seconds() -> float:
-    """Return a time without the waits of this thread for a CPU, which Linux counts."""
-    waited = SCHEDSTAT.read_text().split()[1] if SCHEDSTAT.exists() else 0  # in ns
-    return time.monotonic() - int(waited) / 1e9
+def stopwatch() -> Callable[[], float]:
+    """Return a function that returns the seconds since now, without the waits of this process for a CPU.
+
+    Linux counts them for each thread.
+    """
+    began, waited_before = time.monotonic(), _waited()
+
+    def seconds() -> float:
+        waited = sum(waits - waited_before.get(thread, 0) for thread, waits in _waited().items())
+        return time.monotonic() - began - waited / 1e9
+
+    return seconds
+
+
+def _waited() -> dict[str, int]:
+    """Return how many nanoseconds each thread has waited for a CPU."""
+    waited = {}
+    for thread in THREADS.glob("*/schedstat"):
+        with suppress(OSError):  # it has ended
+            waited[thread.parent.name] = int(thread.read_text().split()[1])
+    return waited

@@ -17,7 +17,7 @@ from sentinel_project.gateway.upstream import relay
 from tests.gateway.asgi import Call, chat, outcome_of, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Exchange, answers, fails, stalls
-from tests.waiting import own_seconds, until
+from tests.waiting import stopwatch, until
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -38,11 +38,11 @@ async def test_request_has_one_deadline_when_every_provider_hangs(
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 0.9
     north.then(stalls)
     south.then(stalls)
-    begun, own, before = time.monotonic(), own_seconds(), abandoned()
+    begun, took, before = time.monotonic(), stopwatch(), abandoned()
     answered = await say(bound_to_north, stream=stream)
     assert (answered.status, answered.error["code"]) == (504, "upstream_timeout")
     assert time.monotonic() - begun >= 0.8
-    assert own_seconds() - own < 1.6
+    assert took() < 1.6
     assert len(south.exchanges) == stream
     assert abandoned() == before + 1
 
@@ -53,10 +53,10 @@ async def test_stream_is_answered_by_another_provider_when_its_own_hangs(
 ) -> None:
     gateway.SENTINEL_UPSTREAM_TIMEOUT_SECONDS = 3
     north.then(stalls)
-    begun, own = time.monotonic(), own_seconds()
+    begun, took = time.monotonic(), stopwatch()
     assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
     assert time.monotonic() - begun >= 0.9
-    assert own_seconds() - own < 2.5
+    assert took() < 2.5
 
 
 @pytest.mark.slow
@@ -76,12 +76,12 @@ async def test_stream_is_given_up_at_the_deadline_when_no_content_comes(
             time.sleep(0.05)
 
     only_north.then(queues)
-    begun, own = time.monotonic(), own_seconds()
+    begun, took = time.monotonic(), stopwatch()
     answered = await say("new", stream=True)
     assert answered.body.startswith(b": queued\n\n")
     assert b'"code":"upstream_timeout"' in answered.body.split(b"\n\n")[-2]
     assert time.monotonic() - begun >= 0.5
-    assert own_seconds() - own < 1.5
+    assert took() < 1.5
 
 
 @pytest.mark.slow

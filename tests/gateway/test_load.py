@@ -19,7 +19,7 @@ from sessions_sticky import rendezvous
 from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, fails
-from tests.waiting import own_seconds, until
+from tests.waiting import stopwatch, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,10 +236,10 @@ async def test_stream_spills_once_when_its_provider_begins_late(
     for _ in range(SLOW_EXCESSES):
         north.then(begins_late)
         south.then(begins_late)
-        begun, own = time.monotonic(), own_seconds()
+        begun, took = time.monotonic(), stopwatch()
         assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
         assert time.monotonic() - begun >= 0.6
-        assert own_seconds() - own < 2
+        assert took() < 2
         south.clear()
         process.load.paces["south"].record(time.monotonic(), is_late=False)
     assert not process.health.failing()
@@ -292,10 +292,10 @@ async def test_conversation_spills_when_its_provider_refuses_again_while_it_wait
 
 async def test_new_conversation_does_not_wait(gateway, north, south):
     north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
-    began = own_seconds()
+    took = stopwatch()
     replies = [outcome_of(await say(f"new-{number}"))[2] for number in range(8)]
     assert set(replies) == {"south"}
-    assert own_seconds() - began < 0.9
+    assert took() < 0.9
 
 
 async def test_one_request_tries_a_provider_when_several_come_as_its_cooldown_ends(

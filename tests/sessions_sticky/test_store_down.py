@@ -27,7 +27,7 @@ from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
-from tests.waiting import own_seconds
+from tests.waiting import stopwatch
 
 BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
@@ -70,11 +70,11 @@ def server(request, settings):
 
 
 def timed(call, *args, **kwargs):
-    started = own_seconds()
+    took = stopwatch()
     try:
         return call(*args, **kwargs)
     finally:
-        assert own_seconds() - started < BOUND_SECONDS
+        assert took() < BOUND_SECONDS
 
 
 @pytest.mark.parametrize("method", METHODS)
