@@ -155,7 +155,7 @@ def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
     `usual` is the longest answer of the same load on the same machine with a working store.
     """
     worst = max(reply.seconds for reply in replies)
-    assert worst < WORST_SECONDS + usual, (worst, usual)
+    assert worst < WORST_SECONDS + 3 * usual, (worst, usual)
     slow = sum(reply.seconds > SLOW_SECONDS + usual for reply in replies)
     at_first = 2 * RATE * SOCKET_TIMEOUT_SECONDS
     assert slow <= at_first + 2 * 2 * (lasted + 1), slow
