@@ -28,7 +28,7 @@ def test_doctor_prints_spaces_between_numbers_and_units(language, monkeypatch):
     with override(language):
         findings = [*judge({"used_memory": "1900000"}), *judge({"used_memory": "9", "maxmemory": "10"})]
         assert any("\xa0" in finding.message for finding in findings)
-        monkeypatch.setattr("sessions_sticky.cli.doctor.examine", lambda: findings)
+        monkeypatch.setattr("sessions_sticky.cli.queries.examine", lambda: findings)
         printed = run("doctor").out
     assert "\\x" not in printed
     assert "1.8 MB" in printed.replace(",", ".")
