@@ -21,8 +21,9 @@ from typing import Any
 from django.conf import settings
 
 from sentinel_project.gateway.errors import ApiError, too_many_connections
-from sentinel_project.http_exchange import CONTINUE, Exchange, addresses, asgi_scope, error_response
+from sentinel_project.http_exchange import CONTINUE, Exchange, error_response
 from sentinel_project.http_request import Incoming, Request
+from sentinel_project.http_scope import addresses
 from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SECONDS, Delivery, Timer
 
 MAX_WAITING_BYTES = 64 * 1024
@@ -115,7 +116,7 @@ class LimitedProtocol(asyncio.Protocol):
         """Start the next request: the response is complete."""
         exchange, self._exchange = self._exchange, None
         self._state.total_requests += 1
-        self._probing.cancel()
+        self._probing.pause()
         if exchange is None or exchange.is_persistent:
             self._advance()
         elif self._incoming.body is not None:
@@ -168,9 +169,9 @@ class LimitedProtocol(asyncio.Protocol):
             self.transport.write(error_response(too_many_connections(), self.default_headers))
             self.close()
             return
-        self._arrival.cancel()
+        self._arrival.pause()
         about = {**self._addresses, "root_path": self._config.root_path, "state": self._app_state.copy()}
-        self._exchange = Exchange(self, request, asgi_scope(request, about))
+        self._exchange = Exchange(self, request, about)
         if request.body.is_complete:
             self._exchange.feed(b"", is_last=True)
         task = self._loop.create_task(self._exchange.run(self._config.loaded_app))
@@ -185,7 +186,7 @@ class LimitedProtocol(asyncio.Protocol):
                 self._arrival.start(settings.SENTINEL_REQUEST_SECONDS)
             is_full = exchange is not None and exchange.unread > MAX_WAITING_BYTES
         elif exchange is not None:
-            self._arrival.cancel()
+            self._arrival.pause()
             if not exchange.is_persistent:
                 self._incoming.waiting = b""
             is_full = len(self._incoming.waiting) > MAX_WAITING_BYTES

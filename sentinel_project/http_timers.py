@@ -16,38 +16,56 @@ STUCK_SECONDS = 60
 
 
 class Timer:
-    """A time limit that can be reset."""
+    """A time limit that can be reset: its timer outlives `pause`, fires too early and is then set again."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
         self._handle: asyncio.TimerHandle | None = None
         self._seconds = 0.0
+        self._until: float | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether a limit is set."""
-        return self._handle is not None
+        return self._until is not None
 
     def start(self, seconds: float) -> None:
         """Call back in `seconds`, instead of any earlier limit."""
-        self.cancel()
         self._seconds = seconds
-        self._handle = self._loop.call_later(seconds, self._expire)
+        self._until = until = self._loop.time() + seconds
+        if self._handle is None or self._handle.when() > until:
+            self._set(until)
 
     def start_doubled(self) -> None:
         """Call back in twice the time of the last limit."""
         self.start(2 * self._seconds)
 
+    def pause(self) -> None:
+        """Do not call back, until the next start, which is cheap."""
+        self._until = None
+
     def cancel(self) -> None:
-        """Do not call back."""
+        """Do not call back, and drop the timer, which refers to the callback."""
+        self._until = None
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
+    def _set(self, until: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_at(until, self._expire)
+
     def _expire(self) -> None:
-        self._handle = None
-        self._callback()
+        self._handle, until = None, self._until
+        if until is None:
+            return
+        if self._loop.time() < until:
+            self._set(until)
+        else:
+            self._until = None
+            self._callback()
 
 
 class Delivery:

@@ -76,7 +76,7 @@ def history() -> str:
 
 def history_of(conversation_id: str) -> str:
     """Return the key of the history of one conversation."""
-    return prefixed(f"history:{{index}}:{conversation_id}")
+    return prefixed("history:{index}:") + conversation_id
 
 
 def trail(conversation_id: str) -> str:
@@ -101,7 +101,7 @@ def process(name: str) -> str:
 
 def owner(external_id: str) -> str:
     """Return the key of the index of an owner's sessions."""
-    return prefixed(f"{{index}}:owner:{external_id}")
+    return prefixed("{index}:owner:") + external_id
 
 
 @lru_cache(maxsize=1_000)

@@ -25,6 +25,7 @@ from sessions_sticky.session import (
     check_names,
     check_owner,
     check_session,
+    checked,
     readable,
 )
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
@@ -162,7 +163,7 @@ class Policy:
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
         check_target(provider)
-        moved = Session(session.id, provider, model, session.external_id, session.created_at)
+        moved = checked(Session(session.id, provider, model, session.external_id, session.created_at))
         expected = session.to_json()
         while True:
             request = self._store.replace(session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor)
@@ -242,9 +243,8 @@ class Policy:
 
 
 def _proposal(conversation_id: str, provider: str, model: str, owner: str) -> Session:
-    session = Session(conversation_id, provider, model, owner, int(time.time()))
-    session.to_json()  # refuse invalid values even if the store is unavailable
-    return session
+    # Checked here: invalid values are refused even if the store is unavailable.
+    return checked(Session(conversation_id, provider, model, owner, int(time.time())))
 
 
 def _log(event: str, conversation_id: str) -> None:

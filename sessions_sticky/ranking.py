@@ -34,13 +34,15 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float]) -> list[str]:
         scores = {name: -weight / _logarithm(conversation_id, name) for name, weight in weights.items() if weight > 0}
     except (TypeError, UnicodeEncodeError):
         keys.check(conversation_id)
+        if wrong := [name for name in weights if not isinstance(name, str)]:
+            raise ValueError(f"The name of a provider must be a string, not {wrong[0]!r}") from None
         raise
     return sorted(scores, key=lambda name: (-scores[name], name))
 
 
 @lru_cache(maxsize=10_000)  # every request of a conversation asks again
 def _logarithm(conversation_id: str, name: str) -> float:
-    digest = hashlib.sha256(f"{name}\0{conversation_id}".encode()).digest()
+    digest = hashlib.sha256("\0".join((name, conversation_id)).encode()).digest()  # the values of enum members
     # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and rounding is the same on all platforms.
     h = int.from_bytes(digest[:8], "big") >> 12
     return math.log((h + 0.5) / 2**52)

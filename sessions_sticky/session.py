@@ -59,6 +59,11 @@ class Session(msgspec.Struct, frozen=True):
             raise InvalidSession(f"Not a session: {exc}") from exc
 
 
+def checked(session: Session) -> Session:
+    """Return a session as it will be read: members of a `str` enum become plain text. Raises `InvalidSession`."""
+    return Session.from_json(session.to_json())
+
+
 def session_of(conversation_id: str, data: bytes) -> Session:
     """Decode the value stored for a conversation. Raises `InvalidSession`, also for another conversation's session."""
     session = Session.from_json(data)
@@ -78,7 +83,14 @@ def readable(conversation_id: str, raw: bytes | None) -> Session | None:
         return None
 
 
-_ENCODER = msgspec.json.Encoder()
+def _plain_text(value: object) -> str:
+    """Encode text of a subclass, such as Django's `SafeString`."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"objects of type {type(value).__name__} are not allowed")
+
+
+_ENCODER = msgspec.json.Encoder(enc_hook=_plain_text)
 _DECODER = msgspec.json.Decoder(Session)
 
 

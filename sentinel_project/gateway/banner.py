@@ -93,16 +93,17 @@ def _refused(statuses: list[ProviderStatus]) -> str:
     return text % ", ".join(sorted(refused)) if refused else ""
 
 
+def failing_since(status: ProviderStatus, since: datetime) -> str:
+    """Return since when a provider has been failing, and its last error."""
+    facts = {"since": f"{format_time(since)} UTC", "error": status.error or _("unknown error")}
+    return _("%(provider)s has been failing since %(since)s (%(error)s).") % {"provider": status.provider.name, **facts}
+
+
 def _line(status: ProviderStatus, turns: list[MinuteTurns]) -> str:
     """Return since when a provider has been failing, and which providers have served its conversations."""
     since = status.failing_since
     assert since is not None  # noqa: S101 - only of failing providers
-    facts = {
-        "provider": status.provider.name,
-        "since": f"{format_time(since)} UTC",
-        "error": status.error or _("unknown error"),
-    }
-    parts = [_("%(provider)s has been failing since %(since)s (%(error)s).") % facts]
+    parts = [failing_since(status, since)]
     own = [each for each in turns if each.bound_provider == status.provider.name]
     own = [each for each in own if each.began_at > since - timedelta(minutes=1)]
     served = Counter[str]()

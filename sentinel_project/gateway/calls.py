@@ -69,10 +69,13 @@ def api_path(scope: Any) -> str:
 
 
 def joined_headers(scope: Any) -> dict[str, str]:
-    """Return all headers: also those with an underscore in the name, which Django drops. Repeated ones are joined."""
+    """Return all headers: also those with an underscore in the name, which Django drops. Repeated ones are joined.
+
+    ASGI has their names in lower case.
+    """
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
         # What is not UTF-8 stays distinct, and is refused as an id: with "replace" two conversations could become one.
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode(errors="surrogateescape")
+        name, value = raw_name.decode("latin-1"), raw_value.decode(errors="surrogateescape")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,32 +17,23 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
-from sentinel_project.gateway import metrics
+from sentinel_project.gateway import background
 from sentinel_project.gateway.apis.base import ROOT
-from sentinel_project.gateway.auth import authenticate, keys
+from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call, api_path
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.endpoint import Endpoint, refuse
 from sentinel_project.gateway.errors import ApiError, too_large
-from sentinel_project.gateway.key_limits import quotas
-from sentinel_project.gateway.providers import reload as provider_file
-from sentinel_project.gateway.providers.controls import follow_forever
-from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
-from sentinel_project.gateway.providers.health_sync import share_forever
-from sentinel_project.gateway.providers.outages import record_forever
-from sentinel_project.gateway.routing import process
-from sentinel_project.gateway.routing.warmth import watch_forever
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
-from sentinel_project.gateway.upstream.probes import probe_forever
-from sentinel_project.http_exchange import CALL_ON_DISCONNECT
+from sentinel_project.http_exchange import EXCHANGE, Exchange
 from sessions_sticky.jobs.service import Jobs
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
 
 RECANCEL_SECONDS = 0.5
-"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose a cancellation (`cancel`)."""
+"""How soon the request of a client that has left is cancelled again: Python 3.11 may lose one (`background.cancel`)."""
 YOUNG_OBJECTS = 10_000
 """How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave
 of requests starts several, which takes 8 % of the time."""
@@ -80,27 +70,11 @@ class GatewayHandler(ASGIHandler):
         await super().send_response(response, send)
 
     async def _live(self, receive: Any, send: Any) -> None:
-        """Refresh API keys, providers and their health in the background."""
+        """Keep the tasks in the background running while the server does."""
         await receive()
         log_exposed_files()
         Jobs().watch()
-        health, providers = process.health, provider_file.providers
-        forever = [
-            keys.refresh_forever(),
-            quotas.exchange_forever(),
-            share_forever(health, providers),
-            probe_forever(health, providers),
-            export_forever(health, process.load, providers),
-            export_store_forever(),
-            follow_forever(lambda: [provider.name for provider in provider_file.configured()]),
-            record_forever(health),
-            provider_file.watch_forever(settings.SENTINEL_PROVIDERS_FILE, process.forget),
-            metrics.count_tasks_forever(),
-            recorder.flush_forever(),
-            watch_forever(process.warmth, health),
-            process.load.count_workers_forever(metrics.count_workers),
-        ]
-        background = [asyncio.create_task(each) for each in forever]
+        tasks = background.start()
         resolve("/healthz")  # imports all views, which takes 0.3 s
         # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
         gc.collect()
@@ -110,17 +84,23 @@ class GatewayHandler(ASGIHandler):
         await send({"type": "lifespan.startup.complete"})
         await receive()
         stopping.unlisten()
-        await cancel(background)
+        await background.cancel(tasks)
         await recorder.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:
         work = cast("asyncio.Task[Any]", asyncio.current_task())
         client = _Client(work)
+        exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
         stopping.begin_chat(work)
         try:
-            call = Call.of_scope(scope, await _read_body(scope, receive))
-            client.watch(scope, receive)
+            body = exchange.take_body() if exchange is not None else None
+            if body is None:
+                body = await _read_body(scope, receive)
+            elif len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                raise too_large()
+            call = Call.of_scope(scope, body)
+            client.watch(exchange, receive)
             endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
             if stopping.stop_requested:
@@ -140,14 +120,6 @@ class GatewayHandler(ASGIHandler):
             client.unwatch()
 
 
-async def cancel(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until all have ended: Python 3.11 loses a cancellation that comes as redis-py's `wait_for` ends."""
-    while tasks:
-        for task in tasks:
-            task.cancel()
-        _, tasks = await asyncio.wait(tasks, timeout=0.1)
-
-
 @lru_cache(maxsize=256)
 def _resolve_api(path: str) -> tuple[Endpoint, dict[str, Any]]:
     """Return the endpoint of a path, and what the path captures."""
@@ -165,12 +137,11 @@ class _Client:
         self._work = work
         self._waiting: asyncio.Task[None] | None = None
 
-    def watch(self, scope: Any, receive: Any) -> None:
-        """Watch for a disconnect after the body was read, by a callback of the server if possible."""
+    def watch(self, exchange: Exchange | None, receive: Any) -> None:
+        """Watch for a disconnect after the body was read, by a callback of our own server."""
         self.is_watched = True
-        call_on_disconnect = scope.get("extensions", {}).get(CALL_ON_DISCONNECT)
-        if call_on_disconnect is not None:
-            call_on_disconnect(self._leave)
+        if exchange is not None:
+            exchange.call_on_disconnect(self._leave)
         else:
             self._waiting = asyncio.create_task(self._wait(receive))
 

@@ -23,11 +23,14 @@ Workers on one machine write to files in PROMETHEUS_MULTIPROC_DIR, so any of the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -45,10 +48,49 @@ from sentinel_project.metrics_folder import is_alive, process_of
 
 # prometheus-client asks the system for the process's number at each count, which was 6 % of a request.
 _process = [os.getpid()]
+_File: Any = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
+_pending: deque[tuple[_Value, float]] = deque()
+MAX_PENDING = 10_000
+
+
+class _Value(_File):  # type: ignore[misc]
+    """A value in this process's file, to which `write_counts` adds; a write to the file takes 2 us."""
+
+    def inc(self, amount: float) -> None:
+        _pending.append((self, amount))
+        if len(_pending) >= MAX_PENDING:
+            write_counts()
+
+    def set(self, value: float, timestamp: float | None = None) -> None:
+        write_counts()
+        super().set(value, timestamp)
+
+    def get(self) -> float:
+        write_counts()
+        return float(super().get())
+
+
+def write_counts() -> None:
+    """Write what was counted since the last call to this process's file."""
+    sums: dict[_Value, float] = defaultdict(float)
+    with suppress(IndexError):  # another thread may take some
+        while _pending:
+            value, amount = _pending.popleft()
+            sums[value] += amount
+    for value, amount in sums.items():
+        _File.inc(value, amount)
+
+
+def _on_fork() -> None:
+    _process[0] = os.getpid()
+    _pending.clear()  # the parent writes them
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
+    os.register_at_fork(after_in_child=_on_fork)
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-    values.ValueClass = values.MultiProcessValue(lambda: _process[0])  # type: ignore[no-untyped-call]
+    values.ValueClass = _Value
+    atexit.register(write_counts)
 
 UPSTREAM_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Seconds: from a local model's first token to the longest answers."""
@@ -99,6 +141,8 @@ request_count = lru_cache(maxsize=1024)(requests.labels)
 upstream_time = lru_cache(maxsize=1024)(upstream_seconds.labels)
 
 COUNT_SECONDS = 1.0
+WRITE_SECONDS = 0.1
+"""How late the counts of the other workers may be."""
 
 
 async def count_tasks_forever() -> None:
@@ -106,6 +150,16 @@ async def count_tasks_forever() -> None:
     while True:
         tasks.set(len(asyncio.all_tasks()))
         await asyncio.sleep(COUNT_SECONDS)
+
+
+async def write_counts_forever() -> None:
+    """Write what was counted until cancelled."""
+    try:
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            write_counts()
+    finally:
+        write_counts()
 
 
 def count_workers() -> int:
@@ -133,6 +187,7 @@ def render() -> tuple[bytes, str]:
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not folder:
         return generate_latest(), CONTENT_TYPE_LATEST
+    write_counts()
     for pid in _workers(folder):
         if not is_alive(pid):
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -6,8 +6,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from sentinel_project.gateway.banner import banner
-from sentinel_project.gateway.provider_status import ProviderStatus, format_time, latest_health, status, statuses
+from sentinel_project.gateway.banner import banner, failing_since
+from sentinel_project.gateway.provider_status import ProviderStatus, latest_health, status, statuses
 from sentinel_project.gateway.providers.reload import providers
 from sessions_sticky.admin.registry import Panel
 
@@ -29,14 +29,10 @@ def note(provider: str, model: str) -> str:
     if found is None:
         text = gettext("%(provider)s is not configured for %(model)s: the conversation moves with its next chat.")
         return text % {"provider": provider, "model": model}
-    now = status(found, latest_health())
+    now = status(found, latest_health()[0])
     if now.cooling_models and model not in now.cooling_models:
         return ""
-    parts = []
-    if now.failing_since is not None:
-        facts = {"since": f"{format_time(now.failing_since)} UTC", "error": now.error or gettext("unknown error")}
-        text = gettext("%(provider)s has been failing since %(since)s (%(error)s).")
-        parts.append(text % {"provider": provider, **facts})
+    parts = [] if now.failing_since is None else [failing_since(now, now.failing_since)]
     if now.next_try_at is not None:
         text = gettext("%(provider)s is cooling down until %(until)s.")
         parts.append(text % {"provider": provider, "until": f"{now.next_try_at:%H:%M:%S} UTC"})

@@ -97,8 +97,8 @@ class ProviderStatus(NamedTuple):
 
 def statuses() -> list[ProviderStatus]:
     """Return the status of every provider; without figures if the store is unavailable."""
-    (health, is_shared), numbers, in_flight = _latest_health(), _figures(), metrics.in_flight()
-    current = configured()
+    health, is_shared = latest_health()
+    numbers, in_flight, current = _figures(), metrics.in_flight(), configured()
     settings_of = controls.latest(provider.name for provider in current)
     found = [
         each._replace(
@@ -132,12 +132,7 @@ def status(provider: Provider, health: Health) -> ProviderStatus:
     )
 
 
-def latest_health() -> Health:
-    """Return the newest states of the providers, from this process or the shared ones."""
-    return _latest_health()[0]
-
-
-def _latest_health() -> tuple[Health, bool]:
+def latest_health() -> tuple[Health, bool]:
     """Return the newest states of the providers, and whether those of other processes could be read."""
     known = Health(settings.SENTINEL_COOLDOWN_SECONDS, providers, process.health.now)
     known.states = {name: dict(slots) for name, slots in process.health.states.items()}

@@ -21,9 +21,12 @@ from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
 from sentinel_project.gateway.routing.plan import Plan
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
+from sessions_sticky.identity import Identity
 
 ID = "[A-Za-z0-9_][A-Za-z0-9_.:~-]{0,255}"
 """Characters that a URL keeps as they are, and not the dots that lead to another path."""
+
+NO_CONVERSATION = Identity(None, "none", False, None, None, False)
 
 
 class StoredObjects(Responses):
@@ -51,11 +54,12 @@ def _view(kind: str, *methods: str) -> Endpoint:
     async def view(call: Call, object_id: str = "") -> Reply:
         owner = await admit(call)
         request = _request(call)
-        call.log.note_request(objects.NO_CONVERSATION, model="", is_stream=request.is_stream)
+        call.log.note_request(NO_CONVERSATION, model="", is_stream=request.is_stream)
         references = [Reference(object_id, "path", not_found(kind, object_id))] if object_id else []
         placement = await objects.locate(references, owner)
         only = placement.providers if placement else None
-        plan = plan_any_model(objects.NO_CONVERSATION, ranking_id=object_id, owner=owner, api=STORED.name, only=only)
+        identity = NO_CONVERSATION._replace(ranking_id=object_id or None)
+        plan = plan_any_model(identity, owner=owner, api=STORED.name, only=only)
         if not object_id:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
         elif only is None and call.method == "GET":

@@ -1,11 +1,10 @@
-"""Extensions of the pages by a project, from its `admin.py`.
+"""Extensions of the pages by a project, from its `admin.py`:
 
-from sessions_sticky.admin.registry import Panel, register_panel
+    from sessions_sticky.admin.registry import Panel, register_panel
 
-register_panel(lambda request: Panel(_("Providers"), "my_project/providers.html", {"providers": ...}))
+    register_panel(lambda request: Panel("Providers", "my_project/providers.html", {"providers": ...}))
 
-`register_pages` adds whole pages, written as in `admin.base`. `register_provider_note` explains on a session's page why
-its provider serves no requests now.
+`sessions_sticky.admin.base` shows how to write a page for `register_pages`.
 """
 
 from __future__ import annotations

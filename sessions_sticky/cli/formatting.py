@@ -60,7 +60,7 @@ def describe_spill_over(spill_over: SpillOver) -> str:
 
 def describe_finding(finding: Finding) -> str:
     """Return a finding of the doctor and its hint as sentences."""
-    message = f"{finding.subject}: {finding.message}".rstrip(".")
+    message = f"{finding.subject}: {finding.message}".rstrip(".").replace("\xa0", " ")  # of numbers and their units
     if not finding.hint:
         return escape(message)
     stop = "" if message.endswith(("?", "!")) else "."

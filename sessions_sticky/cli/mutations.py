@@ -126,7 +126,7 @@ def _all(output: Output, verb: str, plan: Plan, which: str, *, dry_run: bool, ye
         output.confirm(f"{verb} {pluralize(number)} {which}?")
     if not dry_run:
         with reporting(output) as report:
-            number = jobs.run(plan, actor=_actor(), progress=report)
+            number = jobs.run(plan, actor=actor(), progress=report)
     output.print_json([{"dry_run": dry_run, _past(verb): number}])
     output.print(f"{_did(verb, number, dry_run=dry_run)} {which}")
 
@@ -139,10 +139,10 @@ def _print_cost(output: Output, cost: MoveCost | None) -> None:
 
 
 def _operator() -> SessionManager:
-    return sessions.acting_as(_actor())
+    return sessions.acting_as(actor())
 
 
-def _actor() -> str:
+def actor() -> str:
     """Return the user of the operating system as an actor; a container may have none."""
     try:
         return f"cli:{getpass.getuser()}"

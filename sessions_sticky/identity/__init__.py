@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple
 
 from sessions_sticky import keys
 from sessions_sticky.exceptions import InvalidConversationId
-from sessions_sticky.identity.apis import APIS, ContentApi
+from sessions_sticky.identity.apis import APIS
+from sessions_sticky.identity.apis import ContentApi as ContentApi
 from sessions_sticky.identity.content import Fingerprint, fingerprint
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, observed_text, read_sources
 

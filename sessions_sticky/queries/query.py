@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
 from inspect import getdoc
+from itertools import islice
 from typing import Any, ParamSpec, TypeVar, Unpack
 
 from asgiref.sync import sync_to_async
@@ -19,6 +20,8 @@ from sessions_sticky.session import Entry, check_names
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ASYNC_BATCH = 100
+"""How many sessions `async for` reads in one thread."""
 
 
 def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -45,8 +48,8 @@ def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 class SessionQuery:
     """The sessions that match all filters given; `sessions.all()` and `sessions.filter(...)` return one.
 
-    Lazy: each method accesses the store when it is called. Iterating yields every session that exists throughout and
-    does not move to another route exactly once, in no order.
+    Lazy: each method accesses the store when it is called. Iterating (also with `async for`) yields every session that
+    exists throughout and does not move to another route exactly once, in no order.
 
     The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on caches other than django-redis and if
     `INDEX` is False. None of them blocks Redis for more than some milliseconds at a time.
@@ -67,6 +70,13 @@ class SessionQuery:
 
     def __iter__(self) -> Iterator[Entry]:
         return self._reads().scan(self._filters)
+
+    async def __aiter__(self) -> AsyncIterator[Entry]:
+        entries = iter(self)
+        read = in_thread(lambda: list(islice(entries, ASYNC_BATCH)))
+        while batch := await read():
+            for entry in batch:
+                yield entry
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
         """Return the query with additional filters; None means no filter.

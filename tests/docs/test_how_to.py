@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import re
 import runpy
@@ -9,12 +10,14 @@ import shutil
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from django.core.management import call_command
 
 from sessions_sticky import SessionManager, SessionOwnerMismatch, Usage
 from sessions_sticky.connections.url import read_url
+from sessions_sticky.identity.apis import APIS
 from tests.docs.blocks import DOCS, Block, blocks
 from tests.docs.reader import Reader
 from tests.servers import Server, start_server
@@ -107,6 +110,13 @@ def test_admin_api_lets_operators_do_what_the_page_gives_them_and_no_more(reader
 
 
 @pytest.mark.slow
+def test_own_admin_site_has_the_pages_when_the_page_is_followed(reader: Reader) -> None:
+    reader.follow([block for block in named("how-to/authentication.md") if block.language != "console"])
+    reader.follow([Block("console", "", "", "$ uvicorn mysite.asgi:application\n")])
+    assert 'action="/support/login/' in reader.curl("localhost:8000/support/sessions_sticky/session/")
+
+
+@pytest.mark.slow
 def test_metrics_count_chats_when_the_page_is_followed(reader: Reader, tmp_path: Path) -> None:
     tmp_path.joinpath("numbers").mkdir()
     reader.environment["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path / "numbers")
@@ -162,7 +172,7 @@ def test_other_programs_and_the_manager_share_sessions_when_they_follow_the_page
 @pytest.fixture
 def identity_page(run_file: Callable[..., Any], settings: Any) -> dict[str, Any]:
     """The names of the page on conversation ids, in a project with the settings that it adds."""
-    names: dict[str, Any] = {"SECRET_KEY": settings.SECRET_KEY}
+    names: dict[str, Any] = {"SESSIONS_STICKY": {}}
     for block in blocks("how-to/conversation-id.md"):
         if block.path == "mysite/settings.py":
             exec(block.text, names)
@@ -201,6 +211,20 @@ def test_id_of_the_page_is_that_of_the_command(
     assert json.loads(capsys.readouterr().out)["session_id"] == found.session_id
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"key": "text"}, {"key": b"bytes"}, {"apis": APIS[:1]}], ids=["none", "text", "bytes", "apis"]
+)
+def test_id_of_the_page_is_that_of_the_command_with_every_setting(
+    options: dict[str, Any], identity_page: dict[str, Any], settings: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings.SESSIONS_STICKY = settings.SESSIONS_STICKY | {"IDENTITY": options}
+    found = identity_page["conversation_of"]({"X-Session-Id": "a"}, {"model": "gpt-5"}, "ada")
+    request = io.TextIOWrapper(io.BytesIO(b'{"headers": {"X-Session-Id": "a"}, "body": {"model": "gpt-5"}}'))
+    with patch("sys.stdin", request):
+        call_command("sessions", "identify", owner="ada", json=True)
+    assert json.loads(capsys.readouterr().out)["session_id"] == found.session_id
+
+
 def test_session_id_of_the_page_is_a_named_id_or_none_without_one(identity_page: dict[str, Any]) -> None:
     find = identity_page["conversation_of"]
     assert find({}, {"model": "gpt-5", "conversation_id": "c"}, "ada").session_id == "c"
@@ -227,27 +251,79 @@ def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..
     assert len(scoped("a", "x" * 256)) <= 256
 
 
-async def test_failover_spills_over_or_rebinds_as_the_page_says(
-    run_file: Callable[..., Any], session_cache: redis.Redis
+class APIConnectionError(Exception):
+    """As openai raises for refused connections and timeouts."""
+
+
+class APIStatusError(Exception):
+    """As openai raises for answers of 400 and more."""
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__(status_code)
+        self.status_code = status_code
+
+
+@pytest.fixture
+def failover(run_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of the page's file, and `failing`: what each provider raises instead of an answer."""
+    failing: dict[str, Exception] = {}
+
+    async def ask(provider: str, model: str, message: str) -> str:
+        if provider in failing:
+            raise failing[provider]
+        return provider
+
+    openai = SimpleNamespace(APIConnectionError=APIConnectionError, APIStatusError=APIStatusError)
+    monkeypatch.setitem(sys.modules, "openai", openai)
+    monkeypatch.setitem(sys.modules, "mysite", SimpleNamespace(__path__=[]))
+    clients = {"azure": None, "openai": None}
+    monkeypatch.setitem(sys.modules, "mysite.providers", SimpleNamespace(CLIENTS=clients, ask=ask))
+    return {**run_file("how-to/calling-providers.md", "mysite/failover.py"), "failing": failing}
+
+
+@pytest.mark.parametrize("error", [APIConnectionError(), *map(APIStatusError, (401, 403, 429, 500))], ids=repr)
+@pytest.mark.parametrize("ranking", [["azure", "openai"], ["openai", "azure"], ["openai"]], ids=" ".join)
+async def test_page_spills_over_and_keeps_the_binding_when_a_provider_fails(
+    error: Exception, ranking: list[str], failover: dict[str, Any], session_cache: redis.Redis
 ) -> None:
-    answer = run_file("how-to/calling-providers.md", "mysite/failover.py")["answer"]
-    manager = SessionManager()
-    session = await manager.acreate("trip-1", "azure", "gpt-4o", "ada")
-    assert await answer(session, ["azure", "openai"], refusing("azure", TimeoutError)) == "openai"
-    assert await answer(session, ["openai", "azure"], refusing("azure", TimeoutError)) == "openai"
-    assert await manager.aget("trip-1") == session
-    await manager.arebind(session, provider="mistral", model="gpt-4o", reason="concurrent")
-    assert await answer(session, ["openai"], refusing("azure", PermissionError)) == "mistral"
-    now = await manager.aget("trip-1")
-    assert await answer(now, ["openai"], refusing("mistral", PermissionError)) == "openai"
-    assert (await manager.aget("trip-1")).provider == "openai"
+    session = await SessionManager().acreate("trip-1", "azure", "gpt-4o", "ada")
+    failover["failing"]["azure"] = error
+    assert await failover["ask_in_turn"](session, ranking, "Hi") == "openai"
+    assert await SessionManager().aget("trip-1") == session
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_page_asks_no_other_provider_when_the_request_is_refused(
+    status: int, failover: dict[str, Any], session_cache: redis.Redis
+) -> None:
+    session = await SessionManager().acreate("trip-1", "azure", "gpt-4o", "ada")
+    failover["failing"]["azure"] = APIStatusError(status)
+    with pytest.raises(APIStatusError):
+        await failover["ask_in_turn"](session, ["azure", "openai"], "Hi")
+
+
+@pytest.mark.parametrize("ranking", [["azure", "openai"], ["azure"], []], ids=["two", "one", "none"])
+async def test_page_raises_the_last_error_when_no_provider_answers(
+    ranking: list[str], failover: dict[str, Any], session_cache: redis.Redis
+) -> None:
+    session = await SessionManager().acreate("trip-1", "azure", "gpt-4o", "ada")
+    failover["failing"] |= {"azure": APIConnectionError(), "openai": APIStatusError(500)}
+    with pytest.raises(APIStatusError if "openai" in ranking else APIConnectionError):
+        await failover["ask_in_turn"](session, ranking, "Hi")
+
+
+async def test_page_rebinds_when_the_provider_was_removed(failover: dict[str, Any], session_cache: redis.Redis) -> None:
+    session = await SessionManager().acreate("trip-1", "mistral", "gpt-4o", "ada")
+    assert await failover["ask_in_turn"](session, ["openai", "azure"], "Hi") == "openai"
+    assert (await SessionManager().aget("trip-1")).provider == "openai"
+    assert await failover["ask_in_turn"](session, ["azure", "openai"], "Hi") == "openai"  # rebound by another process
 
 
 class Completions:
     """The `chat.completions` of a client of openai; answers every message with the words."""
 
-    def __init__(self, *words: str) -> None:
-        self.words = words
+    def __init__(self, *words: str, details: Any = None) -> None:
+        self.words, self.details = words, details
         self.chat = SimpleNamespace(completions=self)
 
     async def create(self, *, model: str, messages: list[Any], stream: bool = False, **_: Any) -> Any:
@@ -259,15 +335,19 @@ class Completions:
     async def _chunks(self) -> AsyncIterator[Any]:
         for word in self.words:
             yield SimpleNamespace(choices=[SimpleNamespace(delta=SimpleNamespace(content=word))], usage=None)
-        details = SimpleNamespace(cached_tokens=1_024)
-        usage = SimpleNamespace(prompt_tokens=2_000, prompt_tokens_details=details, completion_tokens=2)
+        usage = SimpleNamespace(prompt_tokens=2_000, prompt_tokens_details=self.details, completion_tokens=2)
         yield SimpleNamespace(choices=[], usage=usage)
 
 
+@pytest.mark.parametrize(
+    ("details", "read"),
+    [(SimpleNamespace(cached_tokens=1_024), 1_024), (SimpleNamespace(cached_tokens=None), 0), (None, 0)],
+    ids=["cached", "without a number", "without details"],
+)
 async def test_calls_of_the_page_answer_and_record_the_turn(
-    run_file: Callable[..., Any], session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    details: Any, read: int, run_file: Callable[..., Any], session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    openai = SimpleNamespace(AsyncOpenAI=lambda **_: Completions("Hello", "you"))
+    openai = SimpleNamespace(AsyncOpenAI=lambda **_: Completions("Hello", "you", details=details))
     monkeypatch.setitem(sys.modules, "openai", openai)
     providers = run_file("how-to/calling-providers.md", "mysite/providers.py")
     assert await providers["ask"]("azure", "gpt-4o", "Hi") == "Hello you"
@@ -279,7 +359,7 @@ async def test_calls_of_the_page_answer_and_record_the_turn(
     trail = SessionManager().trail("trip-1")
     assert trail is not None
     (turn,) = trail.turns
-    assert (turn.provider, turn.usage) == ("azure", Usage(input=2_000, read=1_024, output=2))
+    assert (turn.provider, turn.usage) == ("azure", Usage(input=2_000, read=read, output=2))
 
 
 def test_environment_of_three_machines_has_settings_of_the_gateway() -> None:
@@ -292,17 +372,6 @@ def test_environment_of_three_machines_has_settings_of_the_gateway() -> None:
     redis, sentinel = (block.text for block in blocks("how-to/sentinel-and-cluster.md") if block.language == "ini")
     assert "requirepass long-password\n" in redis
     assert "sentinel auth-pass mymaster long-password\n" in sentinel
-
-
-def refusing(provider: str, error: type[OSError]) -> Callable[[str, str], Any]:
-    """A call to providers that fails for one of them, and otherwise returns the one that was asked."""
-
-    async def ask(asked: str, model: str) -> str:
-        if asked == provider:
-            raise error
-        return asked
-
-    return ask
 
 
 PAGES = [str(path.relative_to(DOCS)) for path in sorted(DOCS.rglob("*.md"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import logging
 import re
@@ -320,6 +321,15 @@ def test_command_shows_and_changes_providers(gateway: Settings):
     assert run("release", "north").splitlines()[1].split()[-3:] == ["1", "(0%)", "-"]
     process.health.states = {}
     assert run().splitlines()[1].split()[-3:] == ["1", "(50%)", "-"]
+
+
+def test_command_acts_when_the_system_knows_no_user(gateway: Settings, monkeypatch: pytest.MonkeyPatch):
+    def no_user() -> str:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", no_user)
+    run("hold", "north")
+    assert controls.latest(["north"])["north"][Control.HOLD].by == "cli"
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["drain"], 2), (["drain", "nrth"], 2), (["x", "north"], 1)])

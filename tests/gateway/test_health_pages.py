@@ -92,7 +92,7 @@ async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
     from tests.gateway.conftest import FixedKeys
 
     ring = FixedKeys()
-    monkeypatch.setattr("sentinel_project.gateway.handler.keys", ring)
+    monkeypatch.setattr("sentinel_project.gateway.background.keys", ring)
     monkeypatch.setattr(auth, "keys", ring)
     incoming, outgoing = asyncio.Queue(), asyncio.Queue()
     incoming.put_nowait({"type": "lifespan.startup"})

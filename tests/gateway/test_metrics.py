@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -184,3 +185,26 @@ def test_metrics_continue_when_a_process_was_killed_as_it_created_its_file(
         (tmp_path / f"{kind}_{os.getpid()}.db").touch()
     assert metrics.render()[0] == b""
     assert metrics.in_flight() == {}
+
+
+def test_counts_are_written_once_when_threads_count_and_the_process_forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_PENDING", 50)
+    value = metrics._Value("counter", "made_up_total", "made_up_total", (), (), "Made up.")
+
+    def count() -> None:
+        for _ in range(2_000):
+            value.inc(1)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    value.inc(0.5)
+    if (child := os.fork()) == 0:
+        os._exit(len(metrics._pending))
+    assert os.waitpid(child, 0)[1] == 0
+    assert value.get() == value._file.read_value(value._key)[0] == 8000.5
+    value.inc(1)
+    value.set(3)
+    assert value.get() == 3

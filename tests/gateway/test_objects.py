@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 
 import pytest
@@ -266,6 +267,32 @@ async def test_answer_does_not_wait_for_a_store_that_does_not_answer(accounts, m
     assert (await respond("hello")).status == 200
 
 
+@pytest.fixture
+def together(accounts, monkeypatch) -> threading.Barrier:
+    """The store answers only when it is asked for six objects at the same time; otherwise the barrier breaks."""
+    barrier = threading.Barrier(6, timeout=3)
+
+    def answer(*_: object) -> None:
+        barrier.wait()
+
+    monkeypatch.setattr(objects, "STORE_SECONDS", 10)
+    monkeypatch.setattr(objects, "_write", answer)
+    monkeypatch.setattr(objects, "_read", answer)
+    return barrier
+
+
+async def test_write_waits_for_all_objects_at_once(together):
+    await objects.write([f"resp_{number}" for number in range(6)], objects.StoredObject("north", "ann"))
+    assert not together.broken
+
+
+async def test_locate_waits_for_all_objects_at_once(together):
+    histories = [{"type": "compaction", "encrypted_content": str(number)} for number in range(6)]
+    references = API.references(Body.parse(json.dumps({"input": histories}).encode()))
+    assert await objects.locate(references, "ann") == objects.Placement(None, None)
+    assert not together.broken
+
+
 @pytest.mark.parametrize("value", ["text", 7, ["north"], {"provider": "north"}, {"provider": 3, "owner": "ann"}])
 async def test_value_of_another_program_counts_as_unknown(accounts, value):
     cache.set("sentinel:object:resp_x", value)
@@ -361,3 +388,10 @@ async def test_response_in_the_background_is_sent_once(accounts, gateway):
     finally:
         upstream.start()
     assert (answer.status, answer.json["status"]) == (200, "queued")  # it never reached the first
+
+
+@pytest.mark.parametrize("is_repeatable", [True, False])
+async def test_request_closes_its_connection_when_it_may_not_repeat(accounts, is_repeatable):
+    assert (await respond("x", headers=SESSION, background=not is_repeatable)).status == 200
+    (request,) = [request for upstream in accounts for request in upstream.requests]
+    assert dict(request.headers).get("Connection") == (None if is_repeatable else "close")

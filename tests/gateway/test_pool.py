@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ from sentinel_project.gateway.upstream.pool import (
     Pool,
     TlsError,
 )
-from sentinel_project.gateway.upstream.response import MAX_UNREAD_BYTES, Disconnected, Response
+from sentinel_project.gateway.upstream.response import MAX_UNREAD_BYTES, Disconnected, InvalidResponse, Response
 from tests.access import Certificates, make_certificates
 from tests.servers import free_port
 
@@ -174,6 +175,41 @@ async def test_request_is_sent_once_when_an_answer_has_begun(pool: Pool, peer: P
     with pytest.raises(Disconnected):
         await ask(pool, peer.origin)
     assert peer.connections == [2]
+
+
+@pytest.mark.parametrize("stray", [b"x", b"\0" * 40, b"HTTP", b"\r\n\r\n0\r\n\r\n", b"{}"])
+async def test_request_is_answered_when_stray_bytes_follow_the_last_response(
+    pool: Pool, peer: Peer, stray: bytes
+) -> None:
+    async def answer_behind_stray_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(stray + HELLO)
+
+    await ask(pool, peer.origin)
+    peer.answers = [answer_behind_stray_bytes]  # they arrive when the next request is on its way
+    assert await text(await ask(pool, peer.origin)) == b"hello"
+    assert peer.connections == [2, 1]
+    peer.writers[1].write(stray)  # or while there is none
+    await until(lambda: peer.ended == 2)
+    assert await text(await ask(pool, peer.origin)) == b"hello"
+    peer.answers = [HELLO + stray]  # or with the response
+    assert await text(await ask(pool, peer.origin)) == b"hello"
+    assert await text(await ask(pool, peer.origin)) == b"hello"
+
+
+async def test_request_is_sent_once_when_the_answer_is_refused(pool: Pool, peer: Peer) -> None:
+    await ask(pool, peer.origin)
+    peer.answers = [b"HTTP/1.1 200 OK\r\n" + 300 * b"a: b\r\n" + b"\r\n"]
+    with pytest.raises(InvalidResponse):
+        await ask(pool, peer.origin)
+    assert peer.connections == [2]
+
+
+async def test_connection_is_kept_alive_by_the_system(pool: Pool, peer: Peer) -> None:
+    await ask(pool, peer.origin)
+    (connection,) = pool._connections
+    opened = connection._transport.get_extra_info("socket")
+    assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
 
 
 async def test_request_is_sent_once_on_a_new_connection(pool: Pool, peer: Peer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -13,8 +14,8 @@ import aiohttp
 import pytest
 
 from sentinel_project.gateway.auth import key_hint
-from sentinel_project.gateway.request_log import RequestLog
-from tests.gateway.asgi import CHAT, chat
+from sentinel_project.gateway.request_log import RequestLog, Writer
+from tests.gateway.asgi import CHAT, chat, until
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Worker, Workers, providers_file, wait_until
@@ -238,3 +239,25 @@ def test_line_is_printable_ascii_when_a_client_sends_other_characters(
     assert line.isascii()
     assert line.isprintable()
     assert json.loads(line)[field] == f'a{hostile}"b'
+
+
+async def test_lines_share_a_record_while_a_server_runs(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("sentinel_project.requests")
+    logger.addHandler(caplog.handler)  # it does not propagate
+    writer = Writer()
+    try:
+        writer.put({"number": 0})
+        writing = asyncio.create_task(writer.write_forever())
+        await asyncio.sleep(0)
+        for number, text in ((1, "a"), (2, "ä\x7f"), (3, "")):
+            writer.put({"number": number, "text": text})
+        await until(lambda: len(caplog.records) == 2)
+        writer.put({"number": 4})
+        writing.cancel()
+        await asyncio.wait([writing])
+        writer.put({"number": 5})
+    finally:
+        logger.removeHandler(caplog.handler)
+    batches = [[json.loads(line)["number"] for line in each.message.split("\n")] for each in caplog.records]
+    assert batches == [[0], [1, 2, 3], [4], [5]]
+    assert all(each.message.isascii() and "\x7f" not in each.message for each in caplog.records)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from enum import Enum
 
 import pytest
+from django.utils.safestring import SafeString
 
 from sessions_sticky import (
     InvalidConversationId,
@@ -40,6 +42,29 @@ def test_resolve_creates_when_there_is_none(call):
     assert session == sample(created_at=session.created_at)
     assert before <= session.created_at <= time.time()
     assert call("get", "conv-123") == session
+
+
+class OfEnum(str, Enum):  # noqa: UP042  # formatted as its name, not its value
+    PROVIDER, MODEL, OWNER, OTHER = "openai", "gpt-4", "user-456", "azure"
+
+
+@pytest.mark.parametrize("kind", [OfEnum, SafeString])
+def test_resolve_returns_and_stores_plain_text_when_given_a_subclass(call, kind):
+    proposal = {"provider": kind("openai"), "model": kind("gpt-4"), "owner": kind("user-456")}
+    for outcome in (Outcome.CREATED, Outcome.HIT):
+        session = call("resolve", "conv-123", **proposal).session
+        assert session == sample(created_at=session.created_at), outcome
+        assert {type(text) for text in (session.provider, session.model, session.owner)} == {str}, outcome
+
+
+@on_redis
+@pytest.mark.parametrize("kind", [OfEnum, SafeString])
+def test_rebind_and_filters_take_text_of_a_subclass(call, manager, kind):
+    created = call("create", "conv-123", kind("openai"), kind("gpt-4"), kind("user-456"))
+    moved = call("rebind", created, provider=kind("azure"), model=kind("gpt-4"), reason="test")
+    assert (type(moved.provider), moved) == (str, call("get", "conv-123"))
+    wanted = {"provider": kind("azure"), "owner": kind("user-456")}
+    assert manager.filter(**wanted).count() == manager.filter(owner=kind("user-456")).count() == 1
 
 
 def test_resolve_hits_and_keeps_the_first_binding_when_another_is_proposed(call):

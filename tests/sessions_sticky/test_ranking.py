@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
+from enum import Enum
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,19 @@ def test_rendezvous_leaves_a_name_out_when_its_weight_is_0():
 def test_rendezvous_refuses_an_id_when_it_cannot_be_one(conversation_id):
     with pytest.raises(InvalidConversationId):
         rendezvous(conversation_id, {"a": 1, "b": 2})
+
+
+def test_rendezvous_ranks_members_of_an_enum_by_their_values():
+    provider = Enum("provider", {"FIRST": "a", "SECOND": "b", "THIRD": "c"}, type=str)
+    for conversation_id in IDS[:50]:
+        names = rendezvous(conversation_id, {"a": 1, "b": 1, "c": 1})
+        assert rendezvous(conversation_id, dict.fromkeys(provider, 1)) == [provider(name) for name in names]
+
+
+@pytest.mark.parametrize("name", [5, None, b"a"])
+def test_rendezvous_refuses_a_name_that_is_no_string(name):
+    with pytest.raises(ValueError, match=rf"The name of a provider must be a string, not {name!r}"):
+        rendezvous("conv-123", {"a": 1, name: 2})
 
 
 def test_rendezvous_refuses_a_name_without_utf8_form():

@@ -135,6 +135,12 @@ def drain(manager: SessionManager) -> int:
         return assert_type(manager.all().delete(), int)
 
 
+async def owners(manager: SessionManager) -> set[str]:
+    """Read all sessions."""
+    assert_type([entry async for entry in manager.all()], list[Entry])
+    return {entry.session.owner async for entry in manager.all()}
+
+
 def account(manager: SessionManager) -> None:
     """Record a turn and read what turns used."""
     usage = Usage(input=2_000, read=1_900, output=10)

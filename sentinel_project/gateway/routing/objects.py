@@ -33,8 +33,6 @@ STORE_SECONDS = 0.5
 REMEMBERED = 4096
 """How many objects a process remembers, in case the store loses them or is down; about 300 bytes each."""
 
-NO_CONVERSATION = Identity(None, "none", False, None, None, False)
-
 _remembered: OrderedDict[str, StoredObject] = OrderedDict()
 _writing: set[asyncio.Task[None]] = set()
 
@@ -70,8 +68,8 @@ async def locate(references: Sequence[Reference], owner: str) -> Placement | Non
         return None
     placed: frozenset[str] | None = None
     continues = None
-    for reference in references:
-        stored = await _read_reference(reference)
+    found = await asyncio.gather(*map(_read_reference, references))
+    for reference, stored in zip(references, found, strict=True):
         if stored is not None and not reference.is_account_wide and stored.owner != owner:
             raise reference.not_found
         if continues is None and reference.continues:
@@ -131,12 +129,15 @@ async def read(object_id: str) -> StoredObject | None:
 
 async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
     """Record the provider of objects; waits only briefly for the store."""
+    tasks = []
     for object_id in object_ids:
         _remember(object_id, stored)
         task = asyncio.create_task(_write_logged(object_id, stored))
         _writing.add(task)
         task.add_done_callback(_writing.discard)
-        await asyncio.wait([task], timeout=STORE_SECONDS)
+        tasks.append(task)
+    if tasks:
+        await asyncio.wait(tasks, timeout=STORE_SECONDS)
 
 
 async def keep_made(request: ApiRequest, plan: Plan, served: Served) -> Served:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from functools import partial
-from typing import Any
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.errors import ApiError
@@ -22,18 +21,13 @@ from sessions_sticky.identity import Identity
 @trace_resolve
 async def plan_request(identity: Identity, request: ApiRequest, owner: str, placement: Placement | None) -> Plan:
     """Return the providers for a request. `placement` is None when it refers to no upstream objects."""
-    if not request.model:
-        only = placement.providers if placement else None
-        plan = plan_any_model(
-            identity, ranking_id=identity.ranking_id or "", owner=owner, api=request.api.name, only=only
-        )
-        return without_failover(plan)
-    how: dict[str, Any] = {"model": request.model, "owner": owner, "api": request.api.name}
-    if placement is not None and placement.providers is not None:
-        return await plan_pinned(
-            identity._replace(binds=identity.binds and request.api.binds), only=placement.providers, **how
-        )
-    plan = await (plan_route if request.api.binds else plan_unbound)(identity, **how)
+    model, api, only = request.model, request.api.name, placement.providers if placement else None
+    if not model:
+        return without_failover(plan_any_model(identity, owner=owner, api=api, only=only))
+    if only is not None:
+        identity = identity._replace(binds=identity.binds and request.api.binds)
+        return await plan_pinned(identity, model=model, owner=owner, api=api, only=only)
+    plan = await (plan_route if request.api.binds else plan_unbound)(identity, model=model, owner=owner, api=api)
     return plan if placement is None else without_failover(plan)
 
 
@@ -43,19 +37,19 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
     The conversation's binding stays as it is; a new one is bound to the provider that is asked first. Raises `ApiError`
     as `plan_route` does.
     """
-    able = [provider for provider in providers_for(model, api) if provider.name in only]
-    if not able and providers_for(model, api):
+    serving = providers_for(model, api)
+    if not serving:
+        raise unknown_model(model)
+    able = [provider for provider in serving if provider.name in only]
+    if not able:
         message = f"The model {model!r} does not exist at the provider that has the stored objects of the request"
         raise ApiError(404, message, param="model", code="model_not_found")
-    if not able:
-        raise unknown_model(model)
-    make = partial(Plan, identity, owner, api, is_pinned=True)
     candidates = eligible(able, model)
     if not candidates:
         raise unavailable(model, able, is_pinned=True)
-    if identity.session_id is None or not identity.binds:
-        return make(model, candidates, None, "none")
-    bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
+    make, bound = partial(Plan, identity, owner, api, is_pinned=True), None
+    if identity.session_id is not None and identity.binds:
+        bound = await binding.resolve(identity, provider=candidates[0].name, model=model, owner=owner)
     if bound is None:
         return make(model, candidates, None, "none")
     session = bound.session
@@ -69,9 +63,7 @@ async def plan_pinned(identity: Identity, *, model: str, owner: str, api: str, o
     return make(model, candidates, session, bound.outcome, is_new=bound.is_new, spill_reason=spill_reason)
 
 
-def plan_any_model(
-    identity: Identity, *, ranking_id: str, owner: str, api: str, only: frozenset[str] | None = None
-) -> Plan:
+def plan_any_model(identity: Identity, *, owner: str, api: str, only: frozenset[str] | None = None) -> Plan:
     """Return the providers for a request without a model: those named in `only`, None for all that support the API.
 
     Raises `ApiError`: 404 when there are none, 503 when none can serve now.
@@ -81,7 +73,7 @@ def plan_any_model(
         raise ApiError(404, f"No provider supports the API {api!r}", code="unknown_url")
     well = {provider.name: provider for provider in able if not process.health.seconds_left(provider.name)}
     weights = {name: provider.weight if only is None else 1 for name, provider in well.items()}
-    ranking = [well[name] for name in rendezvous(ranking_id or uuid.uuid4().hex, weights)]
+    ranking = [well[name] for name in rendezvous(identity.ranking_id or uuid.uuid4().hex, weights)]
     if not ranking:
         raise unavailable("", able, is_pinned=True)
     return Plan(identity, owner, api, "", ranking, None, "none", is_pinned=only is not None)

@@ -81,9 +81,10 @@ def _without_frames(error: BaseException) -> BaseException:
 
 
 async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:
-    target, may_repeat = (request.path, request.query), request.api.may_repeat(request.body)
     sent = headers.to_provider(provider, request, hint)
-    response = await _send(provider, request.method, target, sent, body, may_repeat=may_repeat)
+    may_repeat = request.api.may_repeat(request.body)
+    path, query = request.path, request.query
+    response = await _send(provider, request.method, path, query, sent, body=body, may_repeat=may_repeat)
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -106,14 +107,14 @@ def _headers(provider: Provider, response: Response, default_type: str) -> dict[
 async def _send(
     provider: Provider,
     method: str,
-    target: tuple[str, str],
+    path: str,
+    query: str,
     sent_headers: dict[str, str],
-    body: bytes = b"",
     *,
+    body: bytes = b"",
     may_repeat: bool = True,
 ) -> Response:
     """Send a request for a path and query. A redirect is not followed: it would send the key and prompt elsewhere."""
-    path, query = target
     try:
         address = parse_address(provider.base_url or "")
     except ValueError as exc:
@@ -133,7 +134,7 @@ async def probe(provider: Provider) -> int:
     if provider.base_url is None:
         return 200
     async with asyncio.timeout(CONNECT_SECONDS):
-        response = await _send(provider, "GET", ("/models", ""), headers.of_provider(provider))
+        response = await _send(provider, "GET", "/models", "", headers.of_provider(provider))
         response.close()
         return response.status
 

@@ -38,7 +38,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, on_idle: Callable[[Connection], None]) -> None:
         self.has_answered = False
-        """Whether a byte has come since the request."""
+        """Whether a valid part of a response has come since the request."""
         self.idle_since = 0.0
         self._on_idle = on_idle
         self._transport: Any = None
@@ -129,13 +129,13 @@ class Connection(asyncio.Protocol):
         if response is None:
             self.close()
             return
-        self.has_answered = True
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._end(InvalidResponse(str(exc.__context__ or exc)))
         else:
+            self.has_answered = True
             if response.is_complete:
                 self._end()
             elif self._overhead > MAX_HEAD_BYTES:
@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Begin the response; drop the headers of an interim one (1xx)."""
         response, status = self._receiving(), self._parser.get_status_code()
+        self.has_answered = True  # also with a response that is refused below
         fields, self._fields = self._fields, []
         is_long = self._overhead > MAX_HEAD_BYTES and sum(map(len, chain.from_iterable(fields))) > MAX_HEAD_BYTES
         if is_long or len(fields) > MAX_HEADERS:

@@ -16,7 +16,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 
 from sentinel_project.gateway.providers.address import Origin
 from sentinel_project.gateway.upstream.connection import Connection
-from sentinel_project.gateway.upstream.response import Disconnected, HttpError, Response
+from sentinel_project.gateway.upstream.response import HttpError, Response
 
 CONNECT_SECONDS = 5.0
 """How long the lookup of a name, the connection and TLS's handshake may take together."""
@@ -26,6 +26,9 @@ LOOKUP_SECONDS = 10.0
 """How long the addresses of a name are used."""
 IDLE_SECONDS = 15.0
 """How long a connection is kept without a request."""
+KEEPALIVE = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 4}
+"""Options of sockets: a router forgets a connection without traffic, and a model may think for minutes. It also ends
+requests to a machine that is gone, after 70 s."""
 CLOSING_SECONDS = 2.0
 """How soon a kept connection breaks if the provider was closing it; a later break is a failure."""
 
@@ -72,15 +75,16 @@ class Pool:
     async def request(self, origin: Origin, head: bytes, body: bytes, *, may_repeat: bool) -> Response:
         """Send a request; return its response when the headers are there. Raises `HttpError`.
 
-        A request that `may_repeat` takes a kept connection. If that breaks before any answer, because the provider may
-        close it at any time, it is sent once more on a new one: a provider that stops closes all that are kept.
+        A request that `may_repeat` takes a kept connection. If that breaks before any answer, it is sent once more on a
+        new one: the provider may close a kept connection at any time, and one that stops closes all. Others send stray
+        bytes behind their former response.
         """
         kept = self._take(origin) if may_repeat else None
         if kept is not None:
             sent = self._loop.time()
             try:
                 return await kept.send(head, body)
-            except Disconnected:
+            except HttpError:
                 if kept.has_answered or self._loop.time() - sent > CLOSING_SECONDS:
                     raise
         connection = await self._connect(origin, partial(self._keep, origin) if may_repeat else Connection.close)
@@ -135,6 +139,7 @@ class Pool:
             async with asyncio.timeout(CONNECT_SECONDS):
                 addresses = await self._addresses(origin)
                 opened = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1)
+                _keep_alive(opened)
                 _, connection = await self._loop.create_connection(partial(Connection, on_idle), sock=opened, **tls)
         except TimeoutError as exc:
             raise ConnectTimeout from exc
@@ -169,6 +174,13 @@ class Pool:
             del self._lookups[origin]
         else:
             self._loop.call_later(LOOKUP_SECONDS, self._lookups.pop, origin, None)
+
+
+def _keep_alive(opened: socket.socket) -> None:
+    for name, value in KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # each system has some of them
+            level = socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP
+            opened.setsockopt(level, option, value)
 
 
 @cache

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sentinel_project.gateway import clock
-from sentinel_project.gateway.handler import cancel
+from sentinel_project.gateway.background import cancel
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health

@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from django.utils.translation import override
 
 from sessions_sticky import cache_config
-from sessions_sticky.queries.server_info import Finding, Level
+from sessions_sticky.queries.server_info import Finding, Level, judge
 from tests.servers import free_port, start_server
 from tests.sessions_sticky.cli.conftest import run
 
@@ -19,6 +20,18 @@ def test_doctor_prints_a_line_for_each_finding(manager):
     assert "WARNING  persistence: none: a restart loses all sessions" in found.out
     assert "remember. Set appendonly yes\n" in found.out
     assert sums == "0 errors, 1 warning"
+    assert "\\x" not in found.out
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_doctor_prints_spaces_between_numbers_and_units(language, monkeypatch):
+    with override(language):
+        findings = [*judge({"used_memory": "1900000"}), *judge({"used_memory": "9", "maxmemory": "10"})]
+        assert any("\xa0" in finding.message for finding in findings)
+        monkeypatch.setattr("sessions_sticky.cli.queries.examine", lambda: findings)
+        printed = run("doctor").out
+    assert "\\x" not in printed
+    assert "1.8 MB" in printed.replace(",", ".")
 
 
 def test_doctor_gives_its_findings_as_json(manager):

@@ -6,8 +6,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.core.cache.backends.locmem import LocMemCache
 
-from sessions_sticky import SessionNotSupported, sessions
+from sessions_sticky import SessionManager, SessionNotSupported, sessions
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.sessions_sticky.indexed import fill, ids, on_real, on_valkey
@@ -70,6 +71,18 @@ async def test_query_has_async_forms(manager):
     assert await manager.filter(provider="azure").adelete() == 1
     assert await manager.all().acount() == 0
     assert openai.acount.__doc__.startswith("Return the number of sessions")
+
+
+@on_valkey
+@pytest.mark.parametrize("number", [0, 1, 100, 101, 250])
+async def test_query_yields_each_session_once_to_async_for(manager, number):
+    fill(manager, number)
+    assert len({entry.session.id async for entry in manager.all()}) == number
+
+
+async def test_async_for_raises_like_the_methods():
+    with pytest.raises(SessionNotSupported):
+        _ = [entry async for entry in SessionManager(LocMemCache("not-redis", {})).all()]
 
 
 @on_real

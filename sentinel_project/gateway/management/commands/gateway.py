@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from getpass import getuser
 from json import dumps
 from typing import Any
 
@@ -13,6 +12,7 @@ from sentinel_project.gateway.provider_status import ProviderStatus, as_data, fo
 from sentinel_project.gateway.providers import actions
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sessions_sticky.cli.errors import UNREACHABLE, WRONG_USAGE
+from sessions_sticky.cli.mutations import actor
 from sessions_sticky.cli.output import Output, Table
 
 TITLES = ("provider", "state", "since (UTC)", "error", "req/min", "err/min", "p50 ms", "p95 ms", "weight", "flags")
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         if name is None:
             raise CommandError(f"{action} needs the name of a provider", returncode=WRONG_USAGE)
         try:
-            actions.act(name, action, by=f"cli:{getuser()}")
+            actions.act(name, action, by=actor())
         except UnknownProvider as exc:
             raise CommandError(str(exc), returncode=WRONG_USAGE) from exc
         except ControlsUnavailable as exc:

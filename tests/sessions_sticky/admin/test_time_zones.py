@@ -1,0 +1,54 @@
+"""Times on the pages are those of the current time zone, which the pages name, with and without USE_TZ."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from sessions_sticky import Turn, sessions
+from tests.sessions_sticky.admin.pages import BASE, page_of, wait_for_jobs
+
+if TYPE_CHECKING:
+    import redis
+    from django.test import Client
+    from pytest_django import Settings
+
+NAME = "Asia/Kolkata"
+
+
+@pytest.fixture(params=[True, False], ids=["USE_TZ", "without USE_TZ"])
+def pages(
+    request: pytest.FixtureRequest, ada: Client, session_cache: redis.Redis, settings: Settings
+) -> dict[str, str]:
+    """The pages of a moved conversation with a turn, by name, in a project in India."""
+    settings.USE_TZ, settings.TIME_ZONE = request.param, NAME
+    sessions.create("conv-1", "openai", "gpt-4", "ann")
+    sessions.record_turn(Turn(conversation_id="conv-1", at=1_700_000_000, provider="b", model="m", outcome="hit"))
+    move = {"all": "1", "provider": "openai", "confirmed": "1", "to-provider": "azure", "to-reason": "test"}
+    operation = ada.post(f"{BASE}move/", move)["Location"]
+    wait_for_jobs()
+    paths = {"list": BASE, "detail": page_of("conv-1"), "operation": operation, "progress": f"{operation}?fragment=1"}
+    paths |= {name: f"{BASE}{name}/" for name in ("events", "operations", "overview")}
+    return {name: ada.get(path).text for name, path in {**paths, "figures": f"{BASE}overview/?fragment=1"}.items()}
+
+
+def test_pages_show_times_of_the_zone_that_they_name(pages: dict[str, str]) -> None:
+    for name in ("list", "detail", "operations", "events"):
+        times = re.findall(r'<time datetime="([^"]+)"', pages[name])
+        assert times, name
+        assert [each for each in times if not each.endswith("+05:30")] == [], name
+    for name in ("list", "detail", "events", "overview", "figures"):
+        assert NAME in pages[name], name
+    now = datetime.now(ZoneInfo(NAME))
+    begun = now - timedelta(minutes=1)  # an hour may have ended since the pages were made
+    for name in ("overview", "figures"):  # their hours are those of UTC
+        hours = {f'<th scope="row">{each - timedelta(minutes=30):%Y-%m-%d %H}:30' for each in (now, begun)}
+        assert any(each in pages[name] for each in hours), name
+    for name in ("operation", "progress"):
+        assert any(re.search(rf"Finished: {each:%Y-%m-%d %H}:\d\d:\d\d IST", pages[name]) for each in (now, begun)), (
+            name
+        )
