@@ -23,7 +23,7 @@ from sentinel_project.gateway.upstream.probes import probe_forever
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 5.0
 
 
 def start() -> list[asyncio.Task[None]]:
