@@ -59,14 +59,15 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
     if provider.base_url is None:
         answer = echo.answer(provider.name, request, body)
         return Answer({"Content-Type": "text/event-stream" if request.is_stream else "application/json"}, answer)
-    alarm = Alarm(asyncio.get_running_loop())
+    pool = await _pool_of_loop()
+    alarm = pool.alarms.pop() if pool.alarms else Alarm(asyncio.get_running_loop())
     try:
         with alarm.at(until.answer):
             return await _ask(provider, request, body.encode(), hint, until.content)
     except (HttpError, TimeoutError) as exc:
         raise failure(provider, exc) from _without_frames(exc)
     finally:
-        alarm.close()
+        pool.alarms.append(alarm)
 
 
 def _without_frames(error: BaseException) -> BaseException:
