@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -41,11 +42,8 @@ def read(key: str, kind: type[T]) -> T | None:
 
 def read_many(keys: Collection[str], kind: type[T]) -> dict[str, T]:
     """Return the values of those keys that `read` returns one for."""
-    try:
-        if not cache().get_many(keys):
-            return {}
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pass  # one of them
+    with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):  # one of the values
+        keys = cache().get_many(keys)  # those that exist
     return {key: value for key in keys if (value := read(key, kind)) is not None}
 
 

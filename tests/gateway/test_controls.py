@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -17,6 +17,7 @@ from django.core.cache import cache
 from django.core.management import CommandError, call_command
 from django.test import Client
 
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.provider_status import statuses
 from sentinel_project.gateway.providers import actions, controls
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 PAGE = "/admin/sessions_sticky/session/providers/"
 CHANGE = f"{PAGE}change/"
 API = "/api/providers/"
+T = TypeVar("T")
 DOWN = Failure(Cools.PROVIDER, error="HTTP 503")
 
 
@@ -49,6 +51,22 @@ def _no_controls() -> Iterator[None]:
     controls.take_over({})
     yield
     controls.take_over({})
+
+
+def test_one_control_does_not_make_the_others_cost_a_request_each(
+    gateway: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls.set_control("north", Control.DRAIN, "ann")
+    asked: list[str] = []
+    read = shared_cache.read
+
+    def counted(key: str, kind: type[T]) -> T | None:
+        asked.append(key)
+        return read(key, kind)
+
+    monkeypatch.setattr(shared_cache, "read", counted)
+    assert set(controls.read(["north", *(f"other-{number}" for number in range(20))])) == {"north"}
+    assert len(asked) == 1
 
 
 async def test_drained_provider_takes_no_new_conversations_and_keeps_its_own(gateway: Settings, bound_to_north: str):
