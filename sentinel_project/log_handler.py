@@ -1,7 +1,7 @@
 """A handler of log lines that never waits for their reader.
 
-A pipe to a log collector that stalls holds 64 KiB. The next line would block the event loop, and with it every request
-of the worker, until the collector reads again.
+Once the pipe to a log collector that stalls is full, the next line would block the event loop, and with it every
+request of the worker, until the collector reads again.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
+
+PIPE_BYTES = 1024 * 1024
+"""Room of a pipe, which is 64 KiB otherwise: the lines of 0.1 s may be more, before their reader can run."""
 
 
 class LineHandler(logging.StreamHandler[Any]):
@@ -43,7 +47,7 @@ class LineHandler(logging.StreamHandler[Any]):
         if written < len(line):
             from sentinel_project.gateway import metrics  # loggers are configured first
 
-            metrics.log_lines_dropped.inc()
+            metrics.log_lines_dropped.inc(line.count(b"\n", written or 1))  # not the end of a line that was cut
 
     def close(self) -> None:
         """Close the handler's own descriptor."""
@@ -70,6 +74,7 @@ class _Unblocked(NamedTuple):
             kind = os.fstat(number).st_mode
             if stat.S_ISFIFO(kind):
                 own = os.open(f"/proc/self/fd/{number}", os.O_WRONLY | os.O_NONBLOCK)
+                _enlarge(own)
                 return cls(partial(os.write, own), partial(os.close, own))
             if stat.S_ISSOCK(kind):
                 peer = socket.socket(fileno=os.dup(number))
@@ -77,3 +82,12 @@ class _Unblocked(NamedTuple):
         except (AttributeError, OSError, ValueError):
             pass
         return None
+
+
+def _enlarge(pipe: int) -> None:
+    """Give a pipe more room; the system may limit that of all pipes of a user."""
+    import fcntl  # Windows has none
+
+    with suppress(OSError):
+        if fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) < PIPE_BYTES:
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from sentinel_project.gateway import metrics
-from sentinel_project.log_handler import LineHandler
+from sentinel_project.log_handler import PIPE_BYTES, LineHandler
 
-LINES = 3_000
+LINES = 30_000
 """Of more than 100 bytes: several times what a pipe or a socket holds."""
 
 
@@ -60,15 +60,16 @@ def read_waiting(reader: int) -> bytes:
     return got
 
 
+@pytest.mark.parametrize("count", [1, 300])
 @pytest.mark.parametrize("ends", [pipe, pair])
 def test_lines_are_dropped_and_counted_while_their_reader_stalls(
-    ends: Callable[[], tuple[int, int]], logger: Callable[[Any], logging.Logger]
+    ends: Callable[[], tuple[int, int]], count: int, logger: Callable[[Any], logging.Logger]
 ) -> None:
     reader, writer = ends()
     with open(reader, "rb"), open(writer, "w") as stream:
         lines, before = logger(stream), dropped()
-        for number in range(LINES):
-            lines.info("line %d %s", number, 100 * "x")
+        for number in range(0, LINES, count):
+            lines.info("\n".join([f"line {number} {100 * 'x'}"] * count))
         got = read_waiting(reader)
         assert dropped() - before == LINES - got.count(b"\n") > 0
         read_waiting(reader)
@@ -81,10 +82,19 @@ def test_next_line_begins_a_line_of_its_own_when_one_was_cut(logger: Callable[[A
     reader, writer = pipe()
     with open(reader, "rb"), open(writer, "w") as stream:
         lines = logger(stream)
-        lines.info("x" * 1_000_000)
+        lines.info("x" * (PIPE_BYTES + 1))
         assert set(read_waiting(reader)) == {ord("x")}
         lines.info("whole")
         assert read_waiting(reader) == b"\nwhole\n"
+
+
+def test_lines_of_a_busy_moment_have_room_before_their_reader_runs(logger: Callable[[Any], logging.Logger]) -> None:
+    reader, writer = pipe()
+    with open(reader, "rb"), open(writer, "w") as stream:
+        before = dropped()
+        logger(stream).info("\n".join(["x" * 300] * 3_000))
+        assert read_waiting(reader).count(b"\n") == 3_000
+        assert dropped() == before
 
 
 def test_lone_surrogates_are_escaped(logger: Callable[[Any], logging.Logger]) -> None:
