@@ -18,7 +18,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
 from sentinel_project.data_folder import log_exposed_files
-from sentinel_project.gateway import background
+from sentinel_project.gateway import background, metrics
 from sentinel_project.gateway.apis.base import ROOT
 from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call, api_path
@@ -87,6 +87,7 @@ class GatewayHandler(ASGIHandler):
         stopping.unlisten()
         await background.cancel(tasks)
         await recorder.stop()
+        metrics.write_counts()  # those of the last turns, too: uvicorn then ends a worker by the signal that stopped it
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve_api(self, scope: Any, receive: Any, send: Any) -> None:

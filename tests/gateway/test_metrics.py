@@ -131,6 +131,18 @@ async def test_counts_are_the_sum_of_all_workers_whichever_answers(ground: Groun
         assert total(samples, "sentinel_streams_in_flight") == 0
 
 
+async def test_turns_that_a_worker_records_as_it_stops_are_counted(
+    tmp_path: Path, store: Server, upstreams: UpstreamProcess
+) -> None:
+    with start_workers(tmp_path, store, upstreams) as workers:
+        stopping, other = workers.each
+        async with Clients(workers.urls, workers.key) as clients:
+            await clients.visit([f"last-{number}" for number in range(20)], 0)
+        workers.each.remove(stopping)
+        await asyncio.to_thread(stopping.__exit__)
+        assert total(other.metrics(), "sessions_sticky_turns_total") == 20
+
+
 async def test_labels_stay_few_when_providers_make_up_error_codes(ground: Ground) -> None:
     async with ground.clients() as clients:
         for number in range(30):
