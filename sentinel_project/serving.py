@@ -119,8 +119,23 @@ def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> Non
         ready()
 
 
+class _Exit(threading.Event):
+    """Whether to stop. A stop that waits behind a restart counts: uvicorn would first replace all other workers."""
+
+    def __init__(self, waiting: list[int]) -> None:
+        super().__init__()
+        self._waiting = waiting
+
+    def is_set(self) -> bool:
+        return super().is_set() or signal.SIGTERM in self._waiting or signal.SIGINT in self._waiting
+
+
 class _Workers(Multiprocess):
     """uvicorn's supervisor; a stop closes the listening socket, or connections would wait until they time out."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self.should_exit = _Exit(self.signal_queue)
 
     def restart_all(self) -> None:
         answer_seconds = self.config.timeout_worker_healthcheck

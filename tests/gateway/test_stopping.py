@@ -214,3 +214,16 @@ async def test_no_request_fails_when_all_workers_are_replaced(program: tuple[str
     tell("rolling restart", replies)
     assert not failed(replies)
     assert len(fleet.workers()) == 2
+
+
+async def test_stop_ends_a_restart_before_it_replaces_the_other_workers(start: Start) -> None:
+    fleet = start(2, RUN)
+    before = set(fleet.workers())
+    fleet.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: set(fleet.workers()) - before)
+    terminate(fleet)
+    replaced: set[int] = set()
+    while fleet.process.poll() is None:
+        replaced |= set(fleet.workers()) - before
+        await asyncio.sleep(0.05)
+    assert len(replaced) == 1
