@@ -30,7 +30,8 @@ MAX_WAITING_BYTES = 64 * 1024
 """Maximum unread part of a body, or of requests behind the current one; beyond it, reading pauses."""
 
 UNLIMITED_PATHS = ("/healthz", "/readyz", "/metrics")
-"""Served also when there are too many connections: an orchestrator would restart a busy worker, and cut its streams."""
+"""Served without a body also when there are too many connections: an orchestrator would restart a busy worker, and cut
+its streams."""
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class LimitedProtocol(asyncio.Protocol):
         # Connections keep the place that they once had: otherwise all would be refused as soon as one is too many.
         self._is_admitted = self._is_admitted or self._has_room()
         is_served = self._is_admitted and len(self._state.tasks) < self._max_connections
-        if not is_served and request.path not in UNLIMITED_PATHS:
+        if not is_served and not (request.path in UNLIMITED_PATHS and request.body.is_complete):
             logger.warning("Refused a request: SENTINEL_MAX_CONNECTIONS (%d) is reached", self._max_connections)
             self.transport.write(error_response(too_many_connections(), self.default_headers))
             self.close()
@@ -182,6 +183,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._arrival.pause()
         about = {**self._addresses, "root_path": self._config.root_path, "state": self._app_state.copy()}
         self._exchange = Exchange(self, request, about)
+        self._exchange.is_persistent &= is_served
         if request.body.is_complete:
             self._exchange.feed(b"", is_last=True)
         task = self._loop.create_task(self._exchange.run(self._config.loaded_app))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -189,6 +189,11 @@ def test_connection_is_served_when_it_was_one_too_many_and_has_room_now(connect:
 
 @pytest.mark.parametrize("path", healthchecks.PATHS)
 def test_health_and_metrics_are_served_when_there_are_too_many_connections(path: str, connect: Connect) -> None:
-    late = opened(connect, 2 * LIMIT)[-1]
-    assert is_served(late, f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode())
-    assert not is_served(late)
+    *kept, late = opened(connect, 2 * LIMIT)
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode()
+    for client, ends in ((kept[0], False), (late, True)):
+        assert is_served(client, head)
+        client.settimeout(SECONDS / 2)
+        with nullcontext() if ends else pytest.raises(TimeoutError):
+            assert client.recv(1) == b""  # further connections serve one request
+    assert not is_served(kept[-1], head + b"Content-Length: 100000000\r\n")
