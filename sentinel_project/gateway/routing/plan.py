@@ -200,12 +200,13 @@ def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
     Those that are slow, or have more than their share of the load of this process, go to the end.
     """
     by_name = {provider.name: provider for provider in able}
-    ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
+    names = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
+    ranking = [by_name[name] for name in names]
     overfull, now = process.load.overfull(able), process.health.now()
-    return sorted(
-        (by_name[name] for name in ranking),
-        key=lambda each: (process.load.paces[each.name].is_slow(now), each.name in overfull),
-    )
+    slow = {name for name in names if process.load.paces[name].is_slow(now)}
+    if overfull or slow:
+        ranking.sort(key=lambda each: (each.name in slow, each.name in overfull))
+    return ranking
 
 
 def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]) -> list[Provider]:
