@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import product
 
 import pytest
@@ -37,13 +38,14 @@ def user():
 
 @pytest.fixture
 def clients(session_cache, settings, monkeypatch, user):
-    """A browser and a client of the admin API, over a gateway that needs no network."""
+    """A browser, a client of the admin API and an event loop, over a gateway that needs no network."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())
     monkeypatch.setattr(process, "health", Health(30, providers))
     browser = Client()
     browser.force_login(user)
-    return browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}")
+    with asyncio.Runner() as loop:
+        yield browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}"), loop
 
 
 def fill(raw, clients):

@@ -29,8 +29,9 @@ from sentinel_project.gateway.providers.slots import PROVIDER, Failure
 from sentinel_project.gateway.routing import process
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.queries.doctor import examine
-from tests.gateway.asgi import outcome_of, say, until
+from tests.gateway.asgi import outcome_of, say
 from tests.servers import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

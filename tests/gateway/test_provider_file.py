@@ -19,11 +19,12 @@ from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
+from tests.gateway.live import provider_entry
 from tests.gateway.load import Clients, bindings, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.upstreams import Exchange, Upstream
-from tests.gateway.workers import wait_until
 from tests.servers import start_server
+from tests.waiting import until, wait_until
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -32,8 +33,7 @@ NAMES = ("north", "south", "east")
 
 
 def configuration(urls: dict[str, str], **weights: float) -> str:
-    entry = '[[provider]]\nname = "{}"\nbase_url = "{}"\nmodels = ["model-a", "model-b"]\nweight = {}\n'
-    return "".join(entry.format(name, url, weights.get(name, 1)) for name, url in urls.items())
+    return "".join(provider_entry(name, url, weight=weights.get(name, 1)) for name, url in urls.items())
 
 
 def replace(file: Path, text: str) -> None:
@@ -41,12 +41,6 @@ def replace(file: Path, text: str) -> None:
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
-
-
-async def until(condition, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - asks each time
-            await asyncio.sleep(0.01)
 
 
 def names() -> list[str]:
