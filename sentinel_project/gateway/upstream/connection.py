@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         except zlib.error as exc:
             raise InvalidResponse(f"a damaged compressed body ({exc})") from exc
         if inflater.unconsumed_tail or inflater.unused_data:
-            raise InvalidResponse(f"more than {MAX_INFLATED_BYTES} bytes in a compressed part, or bytes behind the body")
+            raise InvalidResponse(f"more than {MAX_INFLATED_BYTES} bytes in a compressed part, or any behind it")
         return inflated
 
     @property
