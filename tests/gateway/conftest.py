@@ -101,7 +101,6 @@ def gateway(
     monkeypatch.setattr(process, "health", Health(settings.SENTINEL_COOLDOWN_SECONDS, providers))  # all are well
     monkeypatch.setattr(process, "load", Load())
     monkeypatch.setattr(process, "warmth", Warmth())
-    recorder._ended.clear()
     recorder._queue.clear()  # of the turns of other tests
     settings.SENTINEL_PROVIDERS = (provider(north), provider(south))
     return settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.apis.base import ApiRequest
@@ -16,11 +15,8 @@ from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sentinel_project.gateway.upstream.usage import UsageReader, counts_tokens, stream_options
-from sessions_sticky import Attempt, Turn
+from sessions_sticky import Attempt, Turn, Usage
 from sessions_sticky.turns import REBOUND, SPILLED, UNANSWERED
-
-MAX_KEPT_BYTES = 64 * 1024
-"""The longest answer that waits, for about a second, until its usage is read."""
 
 
 class TurnObserver:
@@ -52,21 +48,21 @@ class TurnObserver:
         """Read whole events of a stream; return what of them goes to the client."""
         return self._reader.take(chunk) if self._is_recorded or self._slot is not None else chunk
 
-    def end(self, answer: bytes = b"") -> None:
-        """End the turn; `answer` is a plain one. Its usage is read later with others', unless it is needed now."""
+    def end(self, answer: bytes | None = None) -> None:
+        """End the turn; `answer` is a plain one."""
+        if answer is not None and (self._is_recorded or self._slot is not None):
+            self._reader.read(answer)
+        usage = self._reader.usage()
+        if self._slot is not None:
+            self._slot.add_usage(usage)
+        if not self._is_recorded:
+            return
         self._ended_at = clock.now()
         decision = self._plan.decision
-        returning = decision.returning if decision is not None and self._is_recorded else None
-        if answer and (self._slot is not None or returning is not None or len(answer) > MAX_KEPT_BYTES):
-            self._reader.read(answer)
-            answer = b""
-        if self._slot is not None:
-            self._slot.add_usage(self._reader.usage())
-        if returning is not None:
-            returning.end(self._provider.name, self._reader.usage())
-        if self._is_recorded:
-            is_read_next = decision is not None or self._outcome in (SPILLED, REBOUND)
-            recorder.put(partial(self._turn, answer), soon=is_read_next)
+        if decision is not None and decision.returning is not None:
+            decision.returning.end(self._provider.name, usage)
+        is_read_next = decision is not None or self._outcome in (SPILLED, REBOUND)
+        recorder.put(self._turn(usage), soon=is_read_next)
 
     def fail(self, error: BaseException) -> None:
         """End a turn without an answer."""
@@ -74,10 +70,8 @@ class TurnObserver:
         self._outcome = outcome_of(self._status)
         self.end()
 
-    def _turn(self, answer: bytes) -> Turn:
+    def _turn(self, usage: Usage | None) -> Turn:
         plan, provider = self._plan, self._provider
-        if answer:
-            self._reader.read(answer)
         return Turn(
             conversation_id=plan.identity.session_id,
             at=self._at,
@@ -92,7 +86,7 @@ class TurnObserver:
             status=self._status,
             attempts=tuple(self._attempts),
             first_byte_ms=self._first_byte_ms,
-            usage=self._reader.usage(),
+            usage=usage,
             cache_seconds=provider.cache_seconds,
             price=provider.prices.get(plan.model),
         )
@@ -102,16 +96,17 @@ def record_unrouted(request: ApiRequest, owner: str, status: int) -> None:
     """Record a request that failed because no provider can serve it; not one that is at fault itself."""
     outcome = outcome_of(status)
     if outcome == UNANSWERED and request.api.binds and settings.SENTINEL_TRAIL_TURNS > 0:
-        turn = Turn(
-            conversation_id=None,
-            at=clock.now(),
-            provider="",
-            model=request.model,
-            outcome=outcome,
-            owner=owner,
-            status=status,
+        recorder.put(
+            Turn(
+                conversation_id=None,
+                at=clock.now(),
+                provider="",
+                model=request.model,
+                outcome=outcome,
+                owner=owner,
+                status=status,
+            )
         )
-        recorder.put(lambda: turn)
 
 
 def _status_of(error: BaseException) -> int:

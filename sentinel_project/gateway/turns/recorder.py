@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
 
 from sentinel_project.gateway import metrics
 from sessions_sticky import InvalidSession, SessionError, SessionStoreUnavailable, Turn, sessions
@@ -20,8 +19,6 @@ logger = logging.getLogger(__name__)
 
 MAX_QUEUED = 10_000
 """Maximum number of queued turns; more means that the store is too slow."""
-MAX_ENDED = 100
-"""Maximum number of turns that wait to be made: they hold their answers."""
 BATCH = 50
 """One takes some milliseconds of Redis, in which chats wait."""
 FLUSH_SECONDS = 1.0
@@ -33,44 +30,35 @@ class Recorder:
     """The queue of one worker."""
 
     def __init__(self) -> None:
-        self._ended: deque[Callable[[], Turn]] = deque()
         self._queue: deque[Turn] = deque()
         self._wake: asyncio.Event | None = None
         self._is_failing = False
 
-    def put(self, make_turn: Callable[[], Turn], *, soon: bool = False) -> None:
-        """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others.
-
-        While turns are flushed, up to `MAX_ENDED` wait to be made together, which costs half.
-        """
-        if len(self._queue) + len(self._ended) >= MAX_QUEUED:
+    def put(self, turn: Turn, *, soon: bool = False) -> None:
+        """Queue a turn that has ended; drop it when the queue is full. `soon` flushes without waiting for others."""
+        if len(self._queue) >= MAX_QUEUED:
             metrics.turns_dropped.inc()
             return
-        self._ended.append(make_turn)
-        if self._wake is None or len(self._ended) >= MAX_ENDED:
-            self._make_turns()
+        self._queue.append(turn)
         if soon and self._wake is not None:
             self._wake.set()
 
     async def flush_forever(self) -> None:
         """Flush until cancelled."""
-        self._wake = wake = asyncio.Event()
-        try:
-            while True:
-                wake.clear()
-                await self.flush()
-                if self._is_failing:
-                    await asyncio.sleep(FLUSH_SECONDS)
-                    continue
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FLUSH_SECONDS):
-                        await wake.wait()
-        finally:
-            self._wake = None
+        self._wake = asyncio.Event()
+        while True:
+            self._wake.clear()
+            await self.flush()
+            if self._is_failing:
+                await asyncio.sleep(FLUSH_SECONDS)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._wake.wait()
 
     async def flush(self) -> None:
         """Record all turns that are queued."""
-        while self._make_turns():
+        while self._queue:
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             try:
                 await sessions.arecord_turns(batch)
@@ -88,12 +76,6 @@ class Recorder:
             except SessionError:
                 metrics.turns_dropped.inc(len(batch))
                 logger.exception("turns cannot be recorded")
-
-    def _make_turns(self) -> int:
-        """Make the turns that have ended; return how many are queued."""
-        while self._ended:
-            self._queue.append(self._ended.popleft()())
-        return len(self._queue)
 
     async def stop(self) -> None:
         """Record the remaining turns before the worker ends."""

@@ -13,7 +13,7 @@ import pytest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import observer, process
+from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
@@ -211,25 +211,6 @@ async def test_queued_turns_do_not_keep_their_requests(gateway, bound_to_north, 
     await say(bound_to_north)
     assert len(recorder._queue) == 3
     assert bodies() == before
-
-
-async def test_few_turns_hold_their_answers_while_turns_are_flushed(gateway, bound_to_north, north, monkeypatch):
-    monkeypatch.setattr(recording, "MAX_ENDED", 3)
-    monkeypatch.setattr(observer, "MAX_KEPT_BYTES", 1_000)
-    flushing = asyncio.create_task(recorder.flush_forever())
-    await asyncio.sleep(0)
-    usage = {"prompt_tokens": 7, "completion_tokens": 1}
-    for held, text in ((1, "short"), (2, "long" * 1_000), (0, "short")):
-        north.then(fails(200, {"choices": [{"index": 0, "message": {"content": text}}], "usage": usage}))
-        assert (await say(bound_to_north)).status == 200
-        assert len(recorder._ended) == held
-        assert held < 2 or not any(recorder._ended[1].args)  # a long one is read at once
-    assert len(recorder._queue) == 3
-    flushing.cancel()
-    await asyncio.wait([flushing])
-    await recorder.flush()
-    turns = (await sessions.atrail(bound_to_north)).turns
-    assert [each.usage for each in turns] == 3 * [Usage(7, 0, 0, 1)]
 
 
 async def test_turns_are_dropped_and_counted_when_the_queue_is_full(gateway, bound_to_north, monkeypatch):
