@@ -6,6 +6,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def _exposed(folder: Path) -> Iterator[str]:
     if os.name != "posix" or not stat.S_IMODE(folder.stat().st_mode) & OTHERS:
         return
     for entry in os.scandir(folder):
-        mode = entry.stat(follow_symlinks=False).st_mode
-        if stat.S_IMODE(mode) & OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            yield entry.name
+        with suppress(FileNotFoundError):  # SQLite's files come and go
+            mode = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_IMODE(mode) & OTHERS and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                yield entry.name

@@ -32,7 +32,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from sessions_sticky import keys
-from sessions_sticky.conf import Conf, conf, unknown_options
+from sessions_sticky.conf import DEFAULTS, Conf, conf, unknown_options
 from sessions_sticky.connections.cache_config import is_on_redis
 from sessions_sticky.session import Session
 
@@ -56,7 +56,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             wrong[str(exc)] = None
     messages: list[CheckMessage] = [Error(message, id="sessions_sticky.E001") for message in wrong]
     for key, resembles in unknown_options().items():
-        hint = f"Did you mean {resembles!r}?" if resembles else None
+        hint = f"Did you mean {resembles!r}?" if resembles else f"Allowed are {', '.join(DEFAULTS)}."
         messages.append(Error(f"Unknown key {key!r} in SESSIONS_STICKY", hint=hint, id="sessions_sticky.E002"))
     return messages
 

@@ -217,14 +217,18 @@ class Trail(msgspec.Struct, frozen=True):
     spill_overs: list[SpillOver] = []
 
 
-def check_turn(turn: Turn) -> None:
-    """Raise `InvalidSession` unless a turn can be stored, and `InvalidConversationId` for an invalid id."""
+def check_turn(turn: Turn) -> Turn:
+    """Return a turn with its parts as records: usage and attempts may be dicts and tuples, as from JSON.
+
+    Raises `InvalidSession` if it cannot be stored, and `InvalidConversationId` for an invalid id.
+    """
     try:
-        _DECODER.decode(_ENCODER.encode(turn))
+        checked = _DECODER.decode(_ENCODER.encode(turn))
     except (msgspec.MsgspecError, TypeError, UnicodeError) as exc:
         raise InvalidSession(f"Invalid turn: {exc}") from exc
     if turn.conversation_id is not None:
         keys.check(turn.conversation_id)
+    return checked
 
 
 _ENCODER = msgspec.json.Encoder()

@@ -55,6 +55,15 @@ def test_check_names_three_files_when_there_are_more(folder: Path) -> None:
     assert check_data_folder()[0].msg.endswith(": a0, a1, a2 and 2 more.")
 
 
+def test_check_ignores_files_that_are_gone_by_now(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "demo.json").chmod(0o644)
+    entries = list(os.scandir(folder))
+    monkeypatch.setattr(os, "scandir", lambda _: iter(entries))
+    for name in ("db.sqlite3", "secret_key", "link"):
+        (folder / name).unlink()
+    assert check_data_folder()[0].msg.endswith(": demo.json.")
+
+
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o770])
 def test_check_is_silent_when_others_cannot_enter_the_folder(folder: Path, mode: int) -> None:
     (folder / "db.sqlite3").chmod(0o644)

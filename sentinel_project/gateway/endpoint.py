@@ -23,8 +23,8 @@ from sentinel_project.gateway.replies import Reply, call_at_end
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
 from sentinel_project.gateway.routing.observer import TurnObserver, record_unrouted
-from sentinel_project.gateway.routing.pinned import plan_request
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.planner import plan_request
 from sentinel_project.gateway.routing.result import RouteResult
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.tracing import trace_request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
@@ -47,16 +47,23 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     keys = _keys([each.owner for each in shown]) if may_see_keys else {}
     rows = [
         OwnerRow(
-            *(each.owner, each.totals, in_hour.get(each.owner, TurnTotals())),
-            *(sessions.filter(owner=each.owner).count(), query_of(Filters(owner=each.owner))),
-            keys.get(each.owner, []),
+            name=each.owner,
+            day=each.totals,
+            hour=in_hour.get(each.owner, TurnTotals()),
+            sessions=sessions.filter(owner=each.owner).count(),
+            query=query_of(Filters(owner=each.owner)),
+            keys=keys.get(each.owner, []),
         )
         for each in shown
     ]
-    context: dict[str, Any] = {"title": _("Owners"), "rows": rows, "left_out": len(day) - len(shown)}
-    context["is_by_hour"] = is_by_hour
-    context["may_see_keys"] = may_see_keys
-    context["may_pause"] = request.user.has_perm("gateway.change_apikey")
+    context = {
+        "title": _("Owners"),
+        "rows": rows,
+        "left_out": len(day) - len(shown),
+        "is_by_hour": is_by_hour,
+        "may_see_keys": may_see_keys,
+        "may_pause": request.user.has_perm("gateway.change_apikey"),
+    }
     return admin.render(request, "admin/gateway/owner_list.html", context)
 
 

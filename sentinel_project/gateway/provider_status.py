@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from django.conf import settings
-
 from sentinel_project.gateway import metrics
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers import controls, health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control

@@ -18,8 +18,8 @@ from sentinel_project.gateway.key_limits import admit
 from sentinel_project.gateway.replies import Reply
 from sentinel_project.gateway.routing import objects
 from sentinel_project.gateway.routing.dispatch import Served, dispatch
-from sentinel_project.gateway.routing.pinned import plan_any_model, without_failover
 from sentinel_project.gateway.routing.plan import Plan
+from sentinel_project.gateway.routing.planner import plan_any_model, without_failover
 from sentinel_project.gateway.upstream.errors import UpstreamFailure
 from sessions_sticky.identity import Identity
 
@@ -62,7 +62,7 @@ def _view(kind: str, *methods: str) -> Endpoint:
         plan = plan_any_model(identity, owner=owner, api=STORED.name, only=only)
         if not object_id:
             served = await objects.keep_made(request, plan, await dispatch(plan, request))
-        elif only is None and call.method == "GET":
+        elif only is None and request.method == "GET":
             served = await _ask_in_turn(plan, request)
         else:
             served = await dispatch(without_failover(plan), request)
@@ -72,11 +72,11 @@ def _view(kind: str, *methods: str) -> Endpoint:
 
 
 def _request(call: Call) -> ApiRequest:
-    raw = call.body
+    raw, path = call.body, call.path.removeprefix(ROOT)
     body = Body.parse(raw) if raw else Body({}, raw)
-    is_stream = call.method == "GET" and call.parameter("stream") == "true"
-    path = call.path.removeprefix(ROOT)
-    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, call.method, path, call.slot)
+    method = "GET" if call.method == "HEAD" else call.method  # our server leaves the body out
+    is_stream = method == "GET" and call.parameter("stream") == "true"
+    return ApiRequest(STORED, body, "", is_stream, call.headers, call.query, method, path, call.slot)
 
 
 async def _ask_in_turn(plan: Plan, request: ApiRequest) -> Served:

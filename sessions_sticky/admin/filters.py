@@ -111,7 +111,7 @@ def count_of(filters: Filters) -> Count:
     """Count without reading many sessions, which an owner with a provider or model would require."""
     if filters.owner is not None and filters.has_route:
         of_owner = sessions.filter(owner=filters.owner).count()
-        of_route = sessions.filter(provider=filters.provider, model=filters.model).count()
+        of_route = sessions.all().filter(**Filters(filters.provider, filters.model).fields).count()
         if (at_most := min(of_owner, of_route)) > MAX_COUNTED:
             return Count(at_most, exact=False)
     return Count(sessions.all().filter(**filters.fields).count(), exact=True)

@@ -1,8 +1,8 @@
-"""Extensions of the pages by a project, from its `admin.py`:
+"""A project can add content to the pages, in its `admin.py`:
 
     from sessions_sticky.admin.registry import Panel, register_panel
 
-    register_panel(lambda request: Panel("Providers", "my_project/providers.html", {"providers": ...}))
+    register_panel(lambda request: Panel("Costs", "mysite/costs.html", {"costs": ...}))
 
 `sessions_sticky.admin.base` shows how to write a page for `register_pages`.
 """

@@ -35,8 +35,8 @@ def cache_config(url: str) -> dict[str, Any]:
     `redis+cluster://user:password@host1:6379,host2:6379`. Both with TLS as `rediss+...`; user and password are those of
     the servers that hold the sessions, Sentinels' own are `&sentinel_username=` and `&sentinel_password=`.
 
-    Raises `ValueError` for other schemes, a database that is not a number, and parameters unknown to redis-py. The
-    message omits the URL, which may contain a password.
+    Raises `ValueError` for other schemes and types, a database that is not a number, and parameters unknown to
+    redis-py. The message omits the URL, which may contain a password.
     """
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
@@ -66,6 +66,8 @@ def cache_config(url: str) -> dict[str, Any]:
 
 
 def _checked_scheme(url: str) -> str:
+    if not isinstance(url, str):  # a variable that is not set
+        raise ValueError(f"The Redis URL must be a string, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         scheme = parts.scheme

@@ -17,14 +17,14 @@ MAX_NAME_LENGTH, MAX_REASON_LENGTH = 256, 500
 class FilterFields(TypedDict, total=False):
     """The filters as keyword arguments."""
 
-    provider: str | None
-    model: str | None
-    owner: str | None
-    idle_for: timedelta | float | None
-    created_before: datetime | float | None
-    moved_from: str | None
-    moved_since: datetime | float | None
-    operation: str | None
+    provider: str
+    model: str
+    owner: str
+    idle_for: timedelta | float
+    created_before: datetime | float
+    moved_from: str
+    moved_since: datetime | float
+    operation: str
 
 
 class Filters(NamedTuple):
@@ -54,11 +54,10 @@ class Filters(NamedTuple):
         if unknown := fields.keys() - FilterFields.__annotations__.keys():
             allowed = ", ".join(FilterFields.__annotations__)
             raise TypeError(f"Unknown filters: {', '.join(sorted(unknown))}; allowed are {allowed}")
-        given = {name: value for name in self._fields if (value := fields.get(name)) is not None}
-        for name in given:
+        for name in fields:
             if (former := getattr(self, name)) is not None:
                 raise ValueError(f"The sessions are already filtered by {name}: {former!r}")
-        checked: dict[str, Any] = {name: _checked(name, value) for name, value in given.items()}
+        checked: dict[str, Any] = {name: _checked(name, value) for name, value in fields.items()}
         return self._replace(**checked)
 
     @property
@@ -131,7 +130,7 @@ def _checked(name: str, value: Any) -> str | float:
     if name in ("idle_for", "created_before", "moved_since"):
         return _seconds(name, value)
     if not isinstance(value, str):
-        raise ValueError(f"{name} must be a string or None, not {value!r}")
+        raise ValueError(f"{name} must be a string, not {value!r}")
     return value
 
 

@@ -55,12 +55,11 @@ class ManagerMethods:
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
         """Return the sessions that match: `sessions.filter(provider="azure").count()`; see `SessionQuery.filter`.
 
-        Raises `ValueError` without a filter: a variable that is None by mistake must not select all sessions.
+        Raises `ValueError` without a filter.
         """
-        query = self.all().filter(**fields)
-        if query.is_everything:
+        if not fields:
             raise ValueError(f"filter() needs one of {', '.join(FilterFields.__annotations__)}; all() is all sessions")
-        return query
+        return self.all().filter(**fields)
 
     def search(self, text: str, *, cursor: str | None = None, limit: int = 50) -> Page:
         """Return the session with this id, else the sessions of this owner, else those whose id contains the text.

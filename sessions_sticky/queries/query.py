@@ -52,7 +52,7 @@ class SessionQuery:
     exists throughout and does not move to another route exactly once, in no order.
 
     The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on caches other than django-redis and if
-    `INDEX` is False. None of them blocks Redis for more than some milliseconds at a time.
+    `INDEX` is False.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class SessionQuery:
                 yield entry
 
     def filter(self, **fields: Unpack[FilterFields]) -> SessionQuery:
-        """Return the query with additional filters; None means no filter.
+        """Return the query with additional filters.
 
         `provider`, `model` and `owner` match equal values. `idle_for`, a `timedelta` or seconds, matches sessions that
         were not used for at least that long, according to the idle time of this manager; sessions found by content
@@ -87,7 +87,8 @@ class SessionQuery:
 
         Three filters concern the move that led to the current binding, by the history: `moved_from` is the provider it
         came from, `moved_since` its earliest time, `operation` the key of the bulk operation that made it. Raises
-        `ValueError` for an invalid value, and for a filter that is already set.
+        `ValueError` for an invalid value (None, too: it must not select all sessions by mistake), and for a filter that
+        is already set.
         """
         return SessionQuery(self._reads, self._bulk, self._filters.narrowed(fields))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sentinel_project.gateway import tracing
-from sentinel_project.gateway.routing.pinned import plan_request
+from sentinel_project.gateway.routing.planner import plan_request
 from sentinel_project.gateway.upstream import client, headers
 from tests.servers import start_server
 

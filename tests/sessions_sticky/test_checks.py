@@ -78,7 +78,7 @@ def test_check_gives_E002_with_a_suggestion_when_a_key_is_unknown(settings):
     settings.SESSIONS_STICKY = {"ON_STORE_EROR": "raise", "COLOUR": "red"}
     assert [(message.id, message.hint) for message in messages()] == [
         ("sessions_sticky.E002", "Did you mean 'ON_STORE_ERROR'?"),
-        ("sessions_sticky.E002", None),
+        ("sessions_sticky.E002", f"Allowed are {', '.join(DEFAULTS)}."),
     ]
 
 

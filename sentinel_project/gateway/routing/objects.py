@@ -14,11 +14,11 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 import msgspec
-from django.conf import settings
 
 from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, ApiRequest, Reference
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing.dispatch import Served

@@ -66,6 +66,17 @@ async def test_input_items_are_listed(accounts, made):
     assert answer.json["data"][0]["content"][0]["text"] == "hello"
 
 
+@pytest.mark.parametrize(
+    "path", ["/{id}", "/{id}/input_items", f"/{new_id('resp')}"], ids=["response", "items", "unknown response"]
+)
+async def test_head_is_answered_like_get(accounts, made, path):
+    path = RESPONSES + path.format(id=made.json["id"])
+    wanted = await get(path)
+    async with asyncio.timeout(5):
+        answer = await get(path, "HEAD")
+    assert (answer.status, answer.headers["content-length"]) == (wanted.status, wanted.headers["content-length"])
+
+
 async def test_response_is_deleted_where_it_is(accounts, made):
     path = f"{RESPONSES}/{made.json['id']}"
     answer = await get(path, "DELETE")

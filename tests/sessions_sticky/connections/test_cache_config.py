@@ -34,6 +34,14 @@ def test_cache_config_names_the_schemes_but_no_password_when_the_scheme_is_unkno
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "kind"), [(None, "NoneType"), (b"redis://:hunter2@h", "bytes"), (["redis://h"], "list")]
+)
+def test_cache_config_refuses_what_is_no_string(url, kind):
+    with pytest.raises(ValueError, match=f"^The Redis URL must be a string, not {kind}$"):
+        cache_config(url)
+
+
 @pytest.mark.parametrize("scheme", ["redis://:hunter2@h", "rediss://h", "redis+sentinel://:hunter2@h:1,i:2"])
 @pytest.mark.parametrize("path", ["/abc", "/1/2", "/-1", "/0x1", "/hunter2", "/ 1", "/%61"])
 def test_cache_config_refuses_a_database_that_is_not_a_number(scheme, path):

@@ -97,8 +97,8 @@ def test_moves_are_not_supported_without_a_history(moved, settings):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"moved_from": 5}, "moved_from must be a string or None, not 5"),
-        ({"operation": b"x"}, "operation must be a string or None"),
+        ({"moved_from": 5}, "moved_from must be a string, not 5"),
+        ({"operation": b"x"}, "operation must be a string"),
         ({"moved_since": "1h"}, "moved_since must be a time or a number of seconds"),
         ({"moved_since": datetime(2026, 1, 1)}, "moved_since must have a time zone"),
     ],

@@ -1,4 +1,4 @@
-"""Plans of requests that refer to upstream objects, which only some providers can serve."""
+"""Make the plan of a request; and the plans of those that refer to upstream objects, which only some providers have."""
 
 from __future__ import annotations
 
