@@ -13,19 +13,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
 from sentinel_project import embedded
 from tests.programs import Program
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 OURS = ("SENTINEL_", "REDIS_", "DATABASE_", "DJANGO_", "DEBUG", "ALLOWED_HOSTS", "SESSION_", "SECRET_KEY")
@@ -50,14 +49,14 @@ def clean_environment(data: Path) -> dict[str, str]:
 class Gateway:
     """A started command and what it printed until it was ready; a demo as with `make run`, unless `demo` is False."""
 
-    def __init__(self, data: Path, *args: str, demo: bool = True, **environment: str) -> None:
+    def __init__(self, data: Path, *args: str, demo: bool = True, stdin: int | None = None, **environment: str) -> None:
         command = ["manage.py", "run", "--port", "0", *args]
         self.data = data
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         env = {**clean_environment(data), **environment}
         if demo:
             command.append("--demo")
-        self.process = Program(*command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors)
+        self.process = Program(*command, env=env, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=self._errors)
         self.printed = ""
         self.clients: list[str] = []
         """The lines that start Claude Code, Codex and OpenCode, where they were read."""
@@ -111,8 +110,10 @@ class Gateway:
 
 
 @contextmanager
-def started(data: Path, *args: str, demo: bool = True, **environment: str) -> Iterator[Gateway]:
-    gateway = Gateway(data, *args, demo=demo, **environment)
+def started(
+    data: Path, *args: str, demo: bool = True, stdin: int | None = None, **environment: str
+) -> Iterator[Gateway]:
+    gateway = Gateway(data, *args, demo=demo, stdin=stdin, **environment)
     try:
         gateway.wait_until_ready()
         yield gateway
@@ -154,13 +155,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(tmp_path: Path, prepared: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "data"))
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def store_answers(data: Path) -> bool:
@@ -241,10 +235,21 @@ def test_run_reports_that_the_password_was_changed(data: Path) -> None:
         assert "user admin (password changed)\n" in gateway.printed
 
 
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """A terminal, which stays open."""
+    ours, its = os.openpty()
+    yield its
+    os.close(its)
+    os.close(ours)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_run_ends_gateway_and_store_when_it_is_stopped(data: Path, workers: str, signum: signal.Signals) -> None:
-    with started(data, "--workers", workers) as gateway:
+def test_run_ends_gateway_and_store_when_it_is_stopped(
+    data: Path, workers: str, signum: signal.Signals, terminal: int
+) -> None:
+    with started(data, "--workers", workers, stdin=terminal) as gateway:
         assert gateway.ask()[0].endswith("Hello")
 
         assert "Traceback" not in gateway.stop(signum)

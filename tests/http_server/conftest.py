@@ -15,9 +15,11 @@ import uvicorn
 
 from sentinel_project import http_protocol, http_timers
 from sentinel_project.http_protocol import LimitedProtocol
-from tests.servers import wait_for
+from tests.waiting import wait_until
 
 SECONDS = 0.3
+LIMIT = 5
+"""Maximum number of connections."""
 BIG = 32 * 2**20
 
 Connect = Callable[[], socket.socket]
@@ -124,7 +126,7 @@ class SharedServer:
     def wait_until_idle(self) -> None:
         """Wait until the server has neither connections nor requests; the next test counts its own only."""
         state = self._server.server_state
-        wait_for(lambda: not state.connections and not state.tasks)
+        wait_until(lambda: not state.connections and not state.tasks)
 
     def stop(self) -> None:
         """Stop the server."""
@@ -143,7 +145,7 @@ def _server() -> Iterator[SharedServer]:
 @pytest.fixture
 def connect(_server: SharedServer, app: App, settings: Any) -> Iterator[Connect]:
     """Open connections to the server; they are closed in the end."""
-    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = 5, 2 * SECONDS
+    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = LIMIT, 2 * SECONDS
     _server.app = app
     opened: list[socket.socket] = []
 
