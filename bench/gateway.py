@@ -51,20 +51,15 @@ def main(folder: Path) -> None:
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: install it (Debian's package wrk)")
     with tempfile.TemporaryDirectory() as scratch, start_server(tcp=True) as store, upstream_served() as upstream:
-        environment = _environment(Path(scratch), store.url, upstream)
-        manage = [sys.executable, str(ROOT / "manage.py")]
-        subprocess.run([*manage, "migrate", "-v0"], env=environment, check=True)
-        made = subprocess.run(
-            [*manage, "createkey", "bench"], env=environment, check=True, capture_output=True, text=True
-        )
-        key = made.stdout.split()[-1]
+        environment = gateway_environment(Path(scratch), store.url, upstream)
+        key = make_key(environment)
         script = Path(scratch, "load.lua")
         script.write_text(LOAD.replace("KEY", key).replace("BODY", BODY))
         print(f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, {SECONDS} s each; requests/s (median latency)")
         print("workers  " + "".join(f"{count:>6} connections  " for count in CONNECTIONS))
         curves: dict[str, list[tuple[int, float]]] = {}
         for workers in WORKERS:
-            with _gateway(environment, workers) as url:
+            with gateway_served(environment, workers) as url:
                 row = [_load(url, script, count) for count in CONNECTIONS]
                 if workers == 1:
                     direct, through = asyncio.run(_first_bytes(f"{upstream}/chat/completions", url, key))
@@ -107,7 +102,16 @@ async def _first_bytes(upstream: str, gateway: str, key: str) -> tuple[float, fl
     return statistics.median(times[upstream]), statistics.median(times[gateway])
 
 
-def _environment(folder: Path, store: str, upstream: str) -> dict[str, str]:
+def make_key(environment: dict[str, str]) -> str:
+    """Create the database if there is none, and an API key in it."""
+    manage = [sys.executable, str(ROOT / "manage.py")]
+    subprocess.run([*manage, "migrate", "-v0"], env=environment, check=True)
+    made = subprocess.run([*manage, "createkey", "bench"], env=environment, check=True, capture_output=True, text=True)
+    return made.stdout.split()[-1]
+
+
+def gateway_environment(folder: Path, store: str, upstream: str) -> dict[str, str]:
+    """Return the variables of a gateway with two providers at one address."""
     providers = folder / "providers.toml"
     providers.write_text(
         "".join(
@@ -132,7 +136,8 @@ def upstream_served() -> Iterator[str]:
 
 
 @contextmanager
-def _gateway(environment: dict[str, str], workers: int) -> Iterator[str]:
+def gateway_served(environment: dict[str, str], workers: int) -> Iterator[str]:
+    """Serve the gateway; yield the URL of its chat completions."""
     protocol = ("--http", "sentinel_project.http_protocol:LimitedProtocol")  # as in production
     with _served("sentinel_project.asgi:application", workers, environment, *protocol) as url:
         yield f"{url}/v1/chat/completions"

@@ -29,6 +29,9 @@ from sentinel_project.http_timers import HEAD_SECONDS, LINGER_SECONDS, PROBE_SEC
 MAX_WAITING_BYTES = 64 * 1024
 """Maximum unread part of a body, or of requests behind the current one; beyond it, reading pauses."""
 
+UNLIMITED_PATHS = ("/healthz", "/readyz", "/metrics")
+"""Served also when there are too many connections: an orchestrator would restart a busy worker, and cut its streams."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -47,7 +50,7 @@ class LimitedProtocol(asyncio.Protocol):
         self._addresses: dict[str, Any] = {}
         self._incoming = Incoming()
         self._exchange: Exchange | None = None
-        self._has_eof = self._is_paused = self._is_ending = False
+        self._has_eof = self._is_paused = self._is_ending = self._is_admitted = False
         self._arrival = Timer(self._loop, self._on_late)
         self._delivery = Delivery(self._loop)
         self._probing = Timer(self._loop, self._probe)
@@ -62,6 +65,7 @@ class LimitedProtocol(asyncio.Protocol):
         """Begin to wait for the first request."""
         self.transport = transport
         self._state.connections.add(self)
+        self._is_admitted = self._has_room()
         self._addresses = addresses(transport)
         self._arrival.start(HEAD_SECONDS)
 
@@ -163,8 +167,14 @@ class LimitedProtocol(asyncio.Protocol):
             self._arrival.start(HEAD_SECONDS)
         return request is not None
 
+    def _has_room(self) -> bool:
+        return len(self._state.connections) <= self._max_connections
+
     def _begin(self, request: Request) -> None:
-        if max(len(self._state.connections), len(self._state.tasks)) >= self._max_connections:
+        # Connections keep the place that they once had: otherwise all would be refused as soon as one is too many.
+        self._is_admitted = self._is_admitted or self._has_room()
+        is_served = self._is_admitted and len(self._state.tasks) < self._max_connections
+        if not is_served and request.path not in UNLIMITED_PATHS:
             logger.warning("Refused a request: SENTINEL_MAX_CONNECTIONS (%d) is reached", self._max_connections)
             self.transport.write(error_response(too_many_connections(), self.default_headers))
             self.close()

@@ -21,8 +21,16 @@ def log_config(*, debug: bool) -> dict[str, Any]:
             "json": {"format": "%(message)s"},
         },
         "handlers": {
-            "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["request_id"]},
-            "requests": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"},
+            "console": {
+                "class": "sentinel_project.log_handler.LineHandler",
+                "formatter": "line",
+                "filters": ["request_id"],
+            },
+            "requests": {
+                "class": "sentinel_project.log_handler.LineHandler",
+                "formatter": "json",
+                "stream": "ext://sys.stdout",
+            },
         },
         "loggers": {
             "sentinel_project.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},

@@ -31,6 +31,8 @@ KEEP_ALIVE_SECONDS = 75
 """Longer than proxies keep connections (usually 60 s), so that no request meets a closing connection."""
 GRACE_SECONDS = 5
 """How long a stopping worker may run after the drain time, at which the gateway ends its chats."""
+START_SECONDS = 30
+"""How long a new worker may take to start before a restart is given up: under load uvicorn's 5 s are too short."""
 
 FILES_PER_CONNECTION = 2
 """Files per chat: the client's connection and the one to its provider."""
@@ -48,7 +50,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: int, ready: Callable[[], None]) -> bool:
-    """Serve until SIGINT, SIGTERM or SIGHUP; return whether it could. Calls `ready` once requests are answered."""
+    """Serve until SIGINT or SIGTERM; return whether it could. Calls `ready` once requests are answered.
+
+    SIGHUP replaces the workers if there are several and no terminal, whose end would send it; otherwise it stops, too.
+    """
     config = uvicorn.Config(
         "sentinel_project.asgi:application" if workers == 1 else f"{__name__}:worker",
         factory=workers > 1,
@@ -68,8 +73,8 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
         # uvicorn does the same a little later. A signal in between must not raise: anywhere, that can be swallowed.
         signal.signal(signal.SIGINT, server.handle_exit)
         signal.signal(signal.SIGTERM, server.handle_exit)
-    if hasattr(signal, "SIGHUP"):
-        # Not what uvicorn makes of it, a restart of its workers: they would outlive the terminal.
+    if hasattr(signal, "SIGHUP") and (workers == 1 or nohup or _has_terminal()):
+        # uvicorn would restart its workers, which would outlive the terminal.
         signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else lambda *_: signal.raise_signal(signal.SIGTERM))
     threading.Thread(target=_call_when_answering, args=[ready, *listener.getsockname()[:2]], daemon=True).start()
     if workers == 1:
@@ -77,6 +82,15 @@ def serve(listener: socket.socket, *, workers: int, debug: bool, drain_seconds: 
         return bool(server.started)
     server.run()
     return all(process.exitcode != STARTUP_FAILURE for process in server.processes)
+
+
+def _has_terminal() -> bool:
+    """Return whether this process belongs to a terminal; services and containers do not."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _raise_file_limit() -> None:
@@ -107,6 +121,14 @@ def _call_when_answering(ready: Callable[[], None], host: str, port: int) -> Non
 
 class _Workers(Multiprocess):
     """uvicorn's supervisor; a stop closes the listening socket, or connections would wait until they time out."""
+
+    def restart_all(self) -> None:
+        answer_seconds = self.config.timeout_worker_healthcheck
+        self.config.timeout_worker_healthcheck = START_SECONDS  # also how long a worker may not answer
+        try:
+            super().restart_all()
+        finally:
+            self.config.timeout_worker_healthcheck = answer_seconds
 
     def terminate_all(self) -> None:
         for listener in self.sockets:

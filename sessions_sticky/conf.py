@@ -11,8 +11,9 @@ from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar, cast
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.core.signals import setting_changed
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
@@ -217,16 +218,25 @@ conf = Conf()
 
 def is_target(provider: str) -> bool:
     """Return whether sessions may be created on a provider and moved to it: the project may say which it has."""
-    return conf.providers is None or provider in conf.providers
+    known = conf.providers
+    return known is None or provider in known
 
 
 def check_target(provider: str) -> None:
     """Raise `UnknownProvider` unless sessions may be created on a provider and moved to it."""
     known = conf.providers
-    if known is not None and not is_target(provider):
+    if known is not None and provider not in known:
         similar = similar_name(provider, known)
         hint = f" Did you mean {similar!r}?" if similar else ""
         raise UnknownProvider(f"Unknown provider {provider!r}: must be one of {', '.join(sorted(known))}.{hint}")
+
+
+async def acheck_target(provider: str) -> None:
+    """Async form of `check_target`, in a thread if `PROVIDERS` reads the database: event loops may not."""
+    try:
+        check_target(provider)
+    except SynchronousOnlyOperation:
+        await sync_to_async(check_target)(provider)
 
 
 def _forget(**kwargs: Any) -> None:

@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionProxy
 
 from sessions_sticky import metrics, stores
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import acheck_target, check_target, conf
 from sessions_sticky.connections.commands import Send, run, unsuspended
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries.manager_methods import ManagerMethods
@@ -52,8 +52,8 @@ class SessionManager(ManagerMethods):
     which a session expires, by default `SESSION_TTL_SECONDS`. Settings are read at each call; the first call opens the
     connection. Raises `ValueError` if `cache` has another type or `ttl_seconds` is not a whole number of at least 1.
 
-    The async form of a method (`aget` of `get`) takes the same arguments and raises the same errors. On Redis those for
-    single sessions run on the event loop, without a thread.
+    Every method that accesses the store has an async form (`aget` of `get`) with the same arguments and errors. On
+    Redis those for single sessions run on the event loop; all others run in a thread.
 
     Every method raises `InvalidConversationId` for an invalid id and, unless documented otherwise,
     `SessionStoreUnavailable` if the store does not answer within the cache's timeout.
@@ -237,16 +237,22 @@ class SessionManager(ManagerMethods):
     @property
     def _blocking(self) -> Policy:
         store, signal = self._store, partial(send_signal, manager=self)
-        return self._policy(store, unsuspended(store.send), unsuspended(signal))
+        return self._policy(store, unsuspended(store.send), unsuspended(signal), unsuspended(check_target))
 
     @property
     def _async(self) -> Policy:
         store = self._store
-        return self._policy(store, store.asend, partial(asend_signal, manager=self))
+        return self._policy(store, store.asend, partial(asend_signal, manager=self), acheck_target)
 
-    def _policy(self, store: Store, send: Send, signal: Callable[..., Awaitable[None]]) -> Policy:
+    def _policy(
+        self,
+        store: Store,
+        send: Send,
+        signal: Callable[..., Awaitable[None]],
+        check: Callable[[str], Awaitable[None]],
+    ) -> Policy:
         in_thread = partial(send_signal, manager=self)
-        return Policy(store, send, signal, in_thread, ttl_seconds=self.ttl_seconds, actor=self._actor)
+        return Policy(store, send, signal, in_thread, check, ttl_seconds=self.ttl_seconds, actor=self._actor)
 
 
 sessions = SessionManager()

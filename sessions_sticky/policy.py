@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from sessions_sticky import index_entries, keys, metrics
-from sessions_sticky.conf import check_target, conf
+from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
 from sessions_sticky.recording import record_move, record_turns
@@ -49,6 +49,7 @@ class Policy:
         send: Send,
         send_signal: Callable[..., Awaitable[None]],
         signal_in_thread: SendSignal,
+        check_target: Callable[[str], Awaitable[None]],
         *,
         ttl_seconds: int,
         actor: str,
@@ -60,6 +61,7 @@ class Policy:
         self._actor = actor
         self._seen = store.last_seen
         self._signal_in_thread = signal_in_thread
+        self._check_target = check_target
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -79,7 +81,7 @@ class Policy:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
-        check_target(provider)
+        await self._check_target(provider)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, owner)
         if replace:
@@ -162,7 +164,7 @@ class Policy:
         check_session(session)
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
-        check_target(provider)
+        await self._check_target(provider)
         moved = checked(Session(session.id, provider, model, session.external_id, session.created_at))
         expected = session.to_json()
         while True:

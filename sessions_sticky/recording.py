@@ -21,8 +21,7 @@ logger = logging.getLogger("sessions_sticky")
 
 async def record_turns(store: Store, send: Send, turns: Sequence[Turn], ttl_seconds: int) -> list[Recorded]:
     """Add turns to the trails, then the replies of the trails to the sums and metrics."""
-    for turn in turns:
-        check_turn(turn)
+    turns = [check_turn(turn) for turn in turns]
     recorded: list[Recorded] = [None] * len(turns)
     length = conf.trail_length if store.has_index else 0
     kept = {at: turn for at, turn in enumerate(turns) if turn.conversation_id is not None} if length else {}

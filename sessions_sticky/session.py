@@ -18,7 +18,7 @@ EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
 
 
-class Session(msgspec.Struct, frozen=True):
+class Session(msgspec.Struct, frozen=True, gc=False):
     """The binding of a conversation to a provider and a model, for an owner. Immutable.
 
     Fields are in wire order. `external_id` is the owner. `created_at` is in Unix seconds (int64). Values are checked

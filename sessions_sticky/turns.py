@@ -36,7 +36,7 @@ Seconds = Annotated[float, Meta(ge=0, le=LATEST)]
 Amount = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a turn. `input` counts the whole prompt: uncached, read from a prompt cache and written to it.
 
     `cached` is what the provider's cache holds after the turn: 0 for a provider without one, None if the other
@@ -58,7 +58,7 @@ class Usage(msgspec.Struct, frozen=True):
         return tokens if tokens >= MIN_CACHED_TOKENS else 0
 
 
-class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What a million tokens cost, in any currency. None: cached and written tokens cost what other input costs."""
 
     input: Amount
@@ -89,7 +89,7 @@ class Attempt(NamedTuple):
     code: str = ""
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One turn as `record_turn` takes it.
 
     `conversation_id` None: counted, but in no trail. `at` is when the request came and `ended_at` when its answer ended
@@ -217,14 +217,18 @@ class Trail(msgspec.Struct, frozen=True):
     spill_overs: list[SpillOver] = []
 
 
-def check_turn(turn: Turn) -> None:
-    """Raise `InvalidSession` unless a turn can be stored, and `InvalidConversationId` for an invalid id."""
+def check_turn(turn: Turn) -> Turn:
+    """Return a turn with its parts as records: usage and attempts may be dicts and tuples, as from JSON.
+
+    Raises `InvalidSession` if it cannot be stored, and `InvalidConversationId` for an invalid id.
+    """
     try:
-        _DECODER.decode(_ENCODER.encode(turn))
+        checked = _DECODER.decode(_ENCODER.encode(turn))
     except (msgspec.MsgspecError, TypeError, UnicodeError) as exc:
         raise InvalidSession(f"Invalid turn: {exc}") from exc
     if turn.conversation_id is not None:
         keys.check(turn.conversation_id)
+    return checked
 
 
 _ENCODER = msgspec.json.Encoder()

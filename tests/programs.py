@@ -49,8 +49,8 @@ context.set_forkserver_preload(
 class Program:
     """`python ARGUMENTS`, where these begin with `-c CODE`, `-m MODULE` or the path of a file; like a `Popen`.
 
-    A context manager that kills it. With `stdout=PIPE` one reads its output from `stdout`. With `stdin`, which is a
-    terminal then, it is in a session of its own. Of the variables for Python itself,
+    A context manager that kills it. With `stdout=PIPE` one reads its output from `stdout`. With `stdin` it
+    is in a session of its own, which has a terminal if `stdin` is one. Of the variables for Python itself,
     PYTHONIOENCODING, PYTHONPATH and PYTHONWARNINGS with one action have an effect.
     """
 
@@ -145,8 +145,9 @@ class _Start:
             descriptor = os.open(os.devnull, os.O_RDONLY) if file is None else file.detach()
             os.dup2(descriptor, number)
             os.close(descriptor)
-        if os.isatty(0):
+        if self._files[0] is not None:
             os.setsid()
+        if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes SIGINT here
         multiprocessing.set_start_method(None, force=True)  # the program may choose one
         signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore these

@@ -46,6 +46,17 @@ FIRING: dict[str, tuple[str, Series, Series]] = {
             "sessions_sticky_resolutions_total{outcome='hit',provider='a'}": "0+98x30",
         },
     ),
+    "SessionStoreRefuses": (
+        "4m",
+        {
+            "sessions_sticky_resolutions_total{outcome='degraded',provider='a'}": "0+60x30",
+            "sessions_sticky_resolutions_total{outcome='hit',provider='a'}": "0+40x30",
+        },
+        {
+            "sessions_sticky_resolutions_total{outcome='degraded',provider='a'}": "0+40x30",
+            "sessions_sticky_resolutions_total{outcome='hit',provider='a'}": "0+60x30",
+        },
+    ),
     "GatewayDown": ("2m", {"up{job='sentinel',instance='a'}": "0x10"}, {"up{job='another',instance='a'}": "0x10"}),
     # Without any chat the gauge is the only metric, and constant.
     "ProviderFailing": ("90s", {SINCE: "_ 50x10"}, {SINCE: "_ 70x10"}),

@@ -83,6 +83,23 @@ async def test_refusal_has_a_request_id_and_a_log_line_when_it_is_a_chats(caplog
     assert [(line["request_id"], line["status"]) for line in request_lines(caplog)] == 2 * [("from-outside", 413)]
 
 
+async def test_log_line_of_a_refusal_has_the_time_of_its_upload(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Client):
+        async def receive(self) -> dict[str, Any]:
+            await asyncio.sleep(0.02)
+            return await super().receive()
+
+    requests = logging.getLogger("sentinel_project.requests")
+    requests.addHandler(caplog.handler)  # it does not propagate
+    try:
+        client = await Slow(PATHS[0], 3 * [LIMIT // 2 * b"x"]).call()
+    finally:
+        requests.removeHandler(caplog.handler)
+    (line,) = request_lines(caplog)
+    assert (line["status"], line["request_id"]) == (413, client.headers[b"x-request-id"].decode())
+    assert line["latency_ms"] >= 50
+
+
 async def test_request_is_let_through_when_it_is_at_the_limit() -> None:
     client = await Client("/v1/chat/completions", 2 * [LIMIT // 2 * b"x"], declared(LIMIT)).call()
     assert client.status == 401

@@ -49,14 +49,14 @@ def clean_environment(data: Path) -> dict[str, str]:
 class Gateway:
     """A started command and what it printed until it was ready; a demo as with `make run`, unless `demo` is False."""
 
-    def __init__(self, data: Path, *args: str, demo: bool = True, **environment: str) -> None:
+    def __init__(self, data: Path, *args: str, demo: bool = True, stdin: int | None = None, **environment: str) -> None:
         command = ["manage.py", "run", "--port", "0", *args]
         self.data = data
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         env = {**clean_environment(data), **environment}
         if demo:
             command.append("--demo")
-        self.process = Program(*command, env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors)
+        self.process = Program(*command, env=env, cwd=ROOT, stdin=stdin, stdout=subprocess.PIPE, stderr=self._errors)
         self.printed = ""
         self.clients: list[str] = []
         """The lines that start Claude Code, Codex and OpenCode, where they were read."""
@@ -110,8 +110,10 @@ class Gateway:
 
 
 @contextmanager
-def started(data: Path, *args: str, demo: bool = True, **environment: str) -> Iterator[Gateway]:
-    gateway = Gateway(data, *args, demo=demo, **environment)
+def started(
+    data: Path, *args: str, demo: bool = True, stdin: int | None = None, **environment: str
+) -> Iterator[Gateway]:
+    gateway = Gateway(data, *args, demo=demo, stdin=stdin, **environment)
     try:
         gateway.wait_until_ready()
         yield gateway
@@ -233,10 +235,21 @@ def test_run_reports_that_the_password_was_changed(data: Path) -> None:
         assert "user admin (password changed)\n" in gateway.printed
 
 
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    """A terminal, which stays open."""
+    ours, its = os.openpty()
+    yield its
+    os.close(its)
+    os.close(ours)
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_run_ends_gateway_and_store_when_it_is_stopped(data: Path, workers: str, signum: signal.Signals) -> None:
-    with started(data, "--workers", workers) as gateway:
+def test_run_ends_gateway_and_store_when_it_is_stopped(
+    data: Path, workers: str, signum: signal.Signals, terminal: int
+) -> None:
+    with started(data, "--workers", workers, stdin=terminal) as gateway:
         assert gateway.ask()[0].endswith("Hello")
 
         assert "Traceback" not in gateway.stop(signum)

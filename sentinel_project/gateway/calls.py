@@ -29,10 +29,10 @@ class Call:
         self.slot: Slot | None = None
 
     @classmethod
-    def of_scope(cls, scope: Any, body: bytes) -> Call:
-        """Return the request of an ASGI scope."""
+    def of_scope(cls, scope: Any) -> Call:
+        """Return the request of an ASGI scope, without its body."""
         query = scope["query_string"].decode(errors="replace")
-        return cls(scope["method"], api_path(scope), query, joined_headers(scope), body)
+        return cls(scope["method"], api_path(scope), query, joined_headers(scope), b"")
 
     @classmethod
     def of_django(cls, request: HttpRequest, *, reads_body: bool = True) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
 
@@ -92,14 +93,15 @@ class GatewayHandler(ASGIHandler):
         work = cast("asyncio.Task[Any]", asyncio.current_task())
         client = _Client(work)
         exchange: Exchange | None = scope.get("extensions", {}).get(EXCHANGE)
+        call = Call.of_scope(scope)
         stopping.begin_chat(work)
         try:
             body = exchange.take_body() if exchange is not None else None
             if body is None:
-                body = await _read_body(scope, receive)
+                body = await _read_body(scope, receive, call.headers)
             elif len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
                 raise too_large()
-            call = Call.of_scope(scope, body)
+            call.raw_body = body
             client.watch(exchange, receive)
             endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
@@ -107,12 +109,12 @@ class GatewayHandler(ASGIHandler):
                 reply.headers["Connection"] = "close"
             await reply.send_to(send)
         except ApiError as exc:
-            await refuse(Call.of_scope(scope, b""), exc).send_to(send)
+            await refuse(call, exc).send_to(send)
         except _Left:
             pass
         except asyncio.CancelledError:
             if stopping.stop_requested and not client.is_watched:  # the request is incomplete
-                await refuse(Call.of_scope(scope, b""), stopping.error()).send_to(send)
+                await refuse(call, stopping.error()).send_to(send)
             elif not client.has_left:
                 raise  # the server is stopping
         finally:
@@ -189,7 +191,7 @@ class _LimitedBody:
         return {"type": "http.disconnect"} if self.is_over else message
 
 
-async def _read_body(scope: Any, receive: Any) -> bytes:
+async def _read_body(scope: Any, receive: Any, headers: Mapping[str, str]) -> bytes:
     """Return the whole body. Raises `ApiError`: 413 beyond the limit, 401 for a long body without a key."""
     body = _LimitedBody(scope, receive)
     chunks: list[bytes] = []
@@ -202,7 +204,7 @@ async def _read_body(scope: Any, receive: Any) -> bytes:
         size += len(chunks[-1])
         more = message.get("more_body", False)
         if more and not is_known and size > UNKNOWN_BYTES:
-            await authenticate({name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]})
+            await authenticate(headers)
             is_known = True
     if body.is_over:
         raise too_large()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from asgiref.sync import sync_to_async
@@ -61,7 +62,7 @@ async def readyz(request: HttpRequest) -> HttpResponseBase:
 
 async def prometheus(request: HttpRequest) -> HttpResponse:
     """Return the metrics."""
-    body, content_type = metrics.render()
+    body, content_type = await asyncio.to_thread(metrics.render)  # with many workers or labels it takes a while
     return HttpResponse(body, content_type=content_type)
 
 

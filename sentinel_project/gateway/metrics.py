@@ -15,6 +15,7 @@
 | `sentinel_provider_in_flight` (requests) | `provider` |
 | `sentinel_provider_weight` (0: it takes no new conversations) | `provider` |
 | `sentinel_provider_reloads_total` (changes of the providers' file) | `result`: `taken` or `refused` |
+| `sentinel_log_lines_dropped_total` (lines of the log whose reader, a pipe or a socket, did not keep up) | |
 | `sentinel_tasks` (asyncio tasks: a handful, and up to four for each request) | |
 
 Workers on one machine write to files in PROMETHEUS_MULTIPROC_DIR, so any of them answers for all.
@@ -27,7 +28,7 @@ import atexit
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from prometheus_client import (
     values,
 )
 
+from sentinel_project import locks
+from sentinel_project.gateway.counts_file import CountsFile, merge_ended
 from sentinel_project.metrics_folder import is_alive, process_of
 
 # prometheus-client asks the system for the process's number at each count, which was 6 % of a request.
@@ -89,6 +92,7 @@ def _on_fork() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_on_fork)
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    values.MmapedDict = CountsFile  # type: ignore[attr-defined]
     values.ValueClass = _Value
     atexit.register(write_counts)
 
@@ -134,6 +138,7 @@ provider_weight = Gauge(
 provider_reloads = Counter("sentinel_provider_reloads_total", "Changes of the providers' file.", ["result"])
 for result in ("taken", "refused"):
     provider_reloads.labels(result)  # 0 until there is one: an alert rule must see the first
+log_lines_dropped = Counter("sentinel_log_lines_dropped_total", "Log lines that were not written.")
 tasks = Gauge("sentinel_tasks", "Tasks on the event loops.", multiprocess_mode="livesum")
 
 # prometheus-client checks the labels at each look-up, which takes as long as the count.
@@ -193,7 +198,22 @@ def render() -> tuple[bytes, str]:
             multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(_Counts(folder))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    with _locked(Path(folder)):
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep the counts of ended workers as they are, merged if they are many; a full or read-only disk leaves them."""
+    try:
+        lock = locks.exclusive(folder / "lock")
+    except OSError:
+        yield
+        return
+    with lock:
+        with suppress(OSError):
+            merge_ended(folder, is_alive)
+        yield
 
 
 class _Counts:

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 
 CLIENT_DISCONNECTED = "the client left"

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.conf import settings
-
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.replies import Reply, call_at_end
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -39,16 +39,16 @@ class AsyncRedis:
         self._new_pool = new_pool
         self._loop_pipelines: dict[asyncio.AbstractEventLoop, _LoopPipeline] = {}
 
-    async def exchange(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
+    def exchange(self, commands: Sequence[Command[Any]]) -> Awaitable[Sequence[Any]]:
         """Send commands together and return their raw replies, including `ResponseError`s.
 
         Raises `redis.RedisError` or `OSError` if Redis did not answer all that is sent together within the cache's
         socket timeout. Cancelling the caller affects no other command.
         """
-        pipeline = self._loop_pipelines.get(asyncio.get_running_loop()) or await self._open()
-        return await pipeline.enqueue(commands)
+        pipeline = self._loop_pipelines.get(asyncio.get_running_loop())
+        return self._open(commands) if pipeline is None else pipeline.enqueue(commands)
 
-    async def _open(self) -> _LoopPipeline:
+    async def _open(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         loop = asyncio.get_running_loop()
         loops = list(self._loop_pipelines)  # other threads may add loops
         for other in [other for other in loops if other.is_closed()]:
@@ -57,7 +57,7 @@ class AsyncRedis:
         pipeline = self._loop_pipelines[loop] = _LoopPipeline(pool, loop)
         pipeline.lifetime = _close_with(loop, pool, weakref.ref(self))
         await anext(pipeline.lifetime)
-        return pipeline
+        return await pipeline.enqueue(commands)
 
 
 class _LoopPipeline:

@@ -82,7 +82,8 @@ def identify(
 
     `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is only decoded if
     needed; undecodable values count as absent. `api` is `chat`, `responses`, `messages` or a `ContentApi`; others have
-    no content to recognize. `key` is the secret of the HMACs: another key gives other conversations.
+    no content to recognize. `key` is the secret of the HMACs: another key gives other conversations. `scope` applies to
+    named ids (see `scoped`).
 
     Raises `InvalidNamedId` for an invalid named id. Observed ids never raise: blank ones are ignored, numbers become
     decimal text, invalid ones are hashed.

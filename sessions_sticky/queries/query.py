@@ -52,7 +52,7 @@ class SessionQuery:
     exists throughout and does not move to another route exactly once, in no order.
 
     The methods raise `SessionStoreUnavailable`, and `SessionNotSupported` on caches other than django-redis and if
-    `INDEX` is False. None of them blocks Redis for more than some milliseconds at a time.
+    `INDEX` is False.
     """
 
     def __init__(

@@ -32,7 +32,9 @@ Recorded = tuple[int, int] | None
 
 def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> ScriptCall[Recorded]:
     """Add a turn to a session's trail, if the session exists; see trail.lua."""
-    names = [turn.provider, turn.bound_provider, turn.model, turn.outcome, turn.source, turn.reason]
+    names = turn.provider, turn.bound_provider, turn.model, turn.outcome, turn.source, turn.reason
+    references, lines = _references(names)
+    fields, added = _encode(turn, references)
     usage, expires_at = turn.usage, turn.cache_expires_at
     return RECORD.call(
         [keys.trail(conversation_id), keys.session(conversation_id)],
@@ -40,8 +42,9 @@ def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> S
         *(("", "") if usage is None else (usage.read, usage.warm)),
         turn.price.discount if turn.price else 0,
         " ".join(map(str, turn.sums)),
-        _encode(turn, names),
-        *map(_name, names),
+        fields,
+        *lines,
+        *map(_name, added),
     )
 
 
@@ -66,34 +69,37 @@ def read_trail(elements: Sequence[bytes]) -> Trail:
     return Trail(turns, _read_totals(sums), found, next(iter(found), None), list(_read_spill_overs(caches, names)))
 
 
-def _encode(turn: Turn, names: list[str]) -> str:
-    """Return a turn with `$1` for the first of `names`; those of its attempts are added to them."""
+def _encode(turn: Turn, references: Sequence[str]) -> tuple[str, list[str]]:
+    """Return a turn with the references to its names, and the names of its attempts, to which it refers as the next."""
     usage = turn.usage
     tokens = ("",) * 4 if usage is None else map(_base36, (usage.input, usage.read, usage.written, usage.output))
     fields = [
         *(_base36(int(turn.at), 36**6), _base36(turn.status)),
         "" if turn.first_byte_ms is None else _base36(turn.first_byte_ms),
-        *_references(tuple(names)),
+        *references,
         *tokens,
         _base36(turn.saved),
     ]
     if not turn.attempts:
-        return " ".join([*fields, ""])
+        return " ".join([*fields, ""]), []
     room = MAX_TURN_BYTES - ADDED_BYTES - len(fields) - sum(map(_most_bytes, fields))
     attempts: list[str] = []
+    added: list[str] = []
     for attempt in reversed(turn.attempts):  # the last ones, as many as there is room for
-        text = f"${len(names) + 1}.{_base36(attempt.status)}.${len(names) + 2}"
+        number = len(references) + len(added)
+        text = f"${number + 1}.{_base36(attempt.status)}.${number + 2}"
         room -= _most_bytes(text) + 1
         if room < 0:
             break
         attempts.insert(0, text)
-        names += [attempt.provider, attempt.code]
-    return " ".join([*fields, ",".join(attempts)])
+        added += [attempt.provider, attempt.code]
+    return " ".join([*fields, ",".join(attempts)]), added
 
 
 @lru_cache(maxsize=1024)
-def _references(names: tuple[str, ...]) -> list[str]:
-    return [f"${at}" if name else "" for at, name in enumerate(names, 1)]
+def _references(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the references to names, `$1` for the first, and the names as lines of a header."""
+    return [f"${at}" if name else "" for at, name in enumerate(names, 1)], [_name(name) for name in names]
 
 
 def _most_bytes(field: str) -> int:

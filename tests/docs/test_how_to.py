@@ -246,7 +246,7 @@ async def test_route_of_the_page_is_kept_by_conversations_and_not_by_first_reque
 
 
 def test_scoped_ids_differ_when_tenants_imitate_each_other(run_file: Callable[..., Any]) -> None:
-    scoped = run_file("how-to/conversation-id.md", "mysite/scope.py")["scoped"]
+    scoped = run_file("how-to/conversation-id.md", "mysite/scope.py")["session_id_of"]
     assert len({scoped("a", "b:c"), scoped("a:b", "c"), scoped("a", "c"), scoped("b", "c")}) == 4
     assert len(scoped("a", "x" * 256)) <= 256
 

@@ -51,8 +51,8 @@ BY_STORE: dict[str, dict[str, Any]] = {
 }
 TRAIL = ("trail", "record_turn", "usage", "activity")
 """Methods of the trail. The state machine, whose model has no turns, is without them."""
-NO_TWIN = {"arecord_turns", "export_gauges"}
-"""What only the gateway calls: for many turns at once, and in a thread of its own."""
+NO_TWIN = {"arecord_turns", "export_gauges", "aexport_gauges"}
+"""What only tasks in the background call: for many turns at once, and for the metrics."""
 METHODS = (*BY_SESSION, *BY_STORE)
 EVERY_METHOD = (*METHODS, *TRAIL)
 CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_unchanged", "delete_all", "rebind_all", "reindex"}

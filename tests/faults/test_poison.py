@@ -14,9 +14,9 @@ from rest_framework.test import APIClient
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import ECHO
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from sessions_sticky import SessionManager

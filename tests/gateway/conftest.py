@@ -10,9 +10,9 @@ import pytest
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.models import digest
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.warmth import Warmth
 from sentinel_project.gateway.turns.recorder import recorder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -36,8 +37,8 @@ class Fleet:
         # Warnings are errors in what is run, but for the supervisor's own child: multiprocessing's tracker.
         command = [*program, "--port", str(self.port), "--workers", str(workers), *options]
         env = environment(folder, **{"PYTHONWARNINGS": "error", **variables})
-        with open(self.log, "wb") as log:
-            self.process = Program(*command, env=env, cwd=folder, stdout=log, stderr=log)
+        with open(self.log, "wb") as log, open(os.devnull) as null:  # a session of its own, as of a service
+            self.process = Program(*command, env=env, cwd=folder, stdin=null.fileno(), stdout=log, stderr=log)
         try:
             wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
             wait_until(lambda: len(self.workers()) == workers, START_SECONDS)

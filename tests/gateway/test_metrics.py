@@ -112,7 +112,7 @@ async def test_every_metric_exists_when_there_was_traffic(ground: Ground) -> Non
     samples = ground.workers.each[1].metrics()
     there = names(samples)
     assert documented() <= there | {name.removesuffix("_bucket") for name in there}
-    assert len(documented()) == 26
+    assert len(documented()) == 27
     assert asked_for() <= there
     assert total(samples, "sessions_sticky_rebinds_total", 'reason="first provider failed"') == 1
     assert total(samples, "sessions_sticky_store_errors_total", "ConnectionError") >= 1

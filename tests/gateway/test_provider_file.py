@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers import current
+from sentinel_project.gateway.providers.current import providers, watch_forever
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.file import load_providers
-from sentinel_project.gateway.providers.reload import providers, watch_forever
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
@@ -57,9 +57,9 @@ async def file(
     gateway: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: dict[str, str]
 ) -> AsyncIterator[Path]:
     """The file that the gateway was started with, watched."""
-    monkeypatch.setattr(provider_file, "_reloaded", [])
-    monkeypatch.setattr(provider_file, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(provider_file, "SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(current, "_reloaded", [])
+    monkeypatch.setattr(current, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(current, "SETTLE_SECONDS", 0.3)
     file = tmp_path / "providers.toml"
     file.write_text(configuration(urls))
     gateway.SENTINEL_PROVIDERS = load_providers(str(file))
@@ -75,7 +75,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
-    logger = logging.getLogger(provider_file.__name__)
+    logger = logging.getLogger(current.__name__)
     logger.addHandler(handler)
     yield lines
     logger.removeHandler(handler)

@@ -200,9 +200,10 @@ async def test_no_request_fails_when_workers_are_restarted_under_load(start: Sta
     assert {reply.outcome for reply in replies} == {"hit", "created"}
 
 
-async def test_no_request_fails_when_uvicorn_replaces_its_workers(start: Start) -> None:
+@pytest.mark.parametrize("program", [(*UVICORN, "--timeout-worker-healthcheck", "30"), RUN], ids=["uvicorn", "run"])
+async def test_no_request_fails_when_all_workers_are_replaced(program: tuple[str, ...], start: Start) -> None:
     """`kill -HUP` of the parent: one worker after the other, the new one before the old one goes."""
-    fleet = start(2, UVICORN)
+    fleet = start(2, program)
     before = fleet.workers()
     async with Clients([fleet.url], fleet.key) as clients:
         await clients.load(["conv-1"], seconds=0.5, rate=60)

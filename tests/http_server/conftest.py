@@ -18,6 +18,8 @@ from sentinel_project.http_protocol import LimitedProtocol
 from tests.waiting import wait_until
 
 SECONDS = 0.3
+LIMIT = 5
+"""Maximum number of connections."""
 BIG = 32 * 2**20
 
 Connect = Callable[[], socket.socket]
@@ -143,7 +145,7 @@ def _server() -> Iterator[SharedServer]:
 @pytest.fixture
 def connect(_server: SharedServer, app: App, settings: Any) -> Iterator[Connect]:
     """Open connections to the server; they are closed in the end."""
-    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = 5, 2 * SECONDS
+    settings.SENTINEL_MAX_CONNECTIONS, settings.SENTINEL_REQUEST_SECONDS = LIMIT, 2 * SECONDS
     _server.app = app
     opened: list[socket.socket] = []
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from sentinel_project.gateway import healthchecks
 from sentinel_project.http_request import MAX_HEAD_BYTES, MAX_HEADERS
-from tests.http_server.conftest import BIG, SECONDS, App, Connect, read, refused
+from tests.http_server.conftest import BIG, LIMIT, SECONDS, App, Connect, read, refused
 from tests.waiting import stopwatch
 
 POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -146,16 +147,48 @@ def test_answer_is_whole_when_the_client_reads_slowly(connect: Connect) -> None:
     assert got > BIG
 
 
+def opened(connect: Connect, count: int) -> list[socket.socket]:
+    """Return as many connections, which the server has accepted one after the other; they have sent nothing."""
+    clients = []
+    for _ in range(count):
+        clients.append(connect())
+        time.sleep(SECONDS / 50)
+    return clients
+
+
+def is_served(client: socket.socket, head: bytes = POST) -> bool:
+    client.sendall(head + b"\r\n")
+    status = client.recv(1000).split()[1]
+    assert status in (b"200", b"503")
+    return status == b"200"
+
+
 def test_request_is_refused_with_503_when_there_are_too_many_connections(connect: Connect) -> None:
-    kept = [connect() for _ in range(4)]
-    for client in kept:
-        client.sendall(POST + b"\r\n")
-        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    kept = opened(connect, LIMIT)
+    assert all(is_served(client) for client in kept)
     late = connect()
     late.sendall(POST + b"\r\n")
     assert read(late).startswith(b"HTTP/1.1 503")
     kept.pop().close()
     time.sleep(SECONDS / 5)
-    again = connect()
-    again.sendall(POST + b"\r\n")
-    assert again.recv(1000).startswith(b"HTTP/1.1 200")
+    assert is_served(connect())
+
+
+def test_first_connections_are_served_on_when_there_are_too_many(connect: Connect) -> None:
+    clients = opened(connect, 3 * LIMIT)
+    assert [is_served(client) for client in clients] == LIMIT * [True] + 2 * LIMIT * [False]
+    assert all(is_served(client) for client in clients[:LIMIT])
+
+
+def test_connection_is_served_when_it_was_one_too_many_and_has_room_now(connect: Connect) -> None:
+    *kept, late = opened(connect, LIMIT + 1)
+    kept[0].close()
+    time.sleep(SECONDS / 5)
+    assert is_served(late)
+
+
+@pytest.mark.parametrize("path", healthchecks.PATHS)
+def test_health_and_metrics_are_served_when_there_are_too_many_connections(path: str, connect: Connect) -> None:
+    late = opened(connect, 2 * LIMIT)[-1]
+    assert is_served(late, f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode())
+    assert not is_served(late)

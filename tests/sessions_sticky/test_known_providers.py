@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 
 from sentinel_project import settings as project
@@ -40,6 +41,22 @@ def test_rebind_refuses_an_unknown_provider(call, manager, known):
         call("rebind", session, **{**MOVE, "provider": "mistrol"})
     assert str(caught.value) == UNKNOWN
     assert call("rebind", session, **MOVE).provider == "mistral"
+
+
+def names_in_the_database():
+    return list(User.objects.values_list("username", flat=True))
+
+
+@on_valkey
+@pytest.mark.django_db(transaction=True)
+def test_providers_may_be_in_the_database(call, manager, settings):
+    settings.SESSIONS_STICKY = {"PROVIDERS": names_in_the_database}
+    User.objects.bulk_create(User(username=name) for name in KNOWN)
+    session = call("create", "conv-0", **PROPOSAL)
+    assert call("rebind", session, **MOVE).provider == "mistral"
+    for name, arguments in (("create", ("conv-1",)), ("rebind", (call("get", "conv-0"),))):
+        with pytest.raises(UnknownProvider):
+            call(name, *arguments, **{**(PROPOSAL if name == "create" else MOVE), "provider": "mistrol"})
 
 
 @pytest.mark.parametrize("replace", [False, True])
@@ -107,7 +124,7 @@ def test_providers_raises_when_the_setting_is_bad(settings, value):
 
 
 def test_gateway_knows_the_providers_of_its_file(settings):
-    settings.SESSIONS_STICKY = {"PROVIDERS": "sentinel_project.gateway.providers.reload.provider_names"}
+    settings.SESSIONS_STICKY = {"PROVIDERS": "sentinel_project.gateway.providers.current.provider_names"}
     assert conf.providers == {provider.name for provider in project.SENTINEL_PROVIDERS}
     settings.SESSIONS_STICKY = {"PROVIDERS": lambda: None}
     assert conf.providers is None

@@ -19,7 +19,7 @@ from redis.exceptions import NoScriptError
 
 import sessions_sticky
 from sessions_sticky import Outcome, SessionStoreUnavailable, cache_config, sessions
-from sessions_sticky.conf import conf
+from sessions_sticky.conf import acheck_target, conf
 from sessions_sticky.connections.async_client import AsyncRedis
 from sessions_sticky.connections.commands import Batch, Command, run
 from sessions_sticky.jobs.job import Job
@@ -61,7 +61,7 @@ def policy(*replies):
     async def send_signal(signal, **arguments):
         pass
 
-    return Policy(sessions._store, send, send_signal, Mock(), ttl_seconds=3_600, actor="gateway")
+    return Policy(sessions._store, send, send_signal, Mock(), acheck_target, ttl_seconds=3_600, actor="gateway")
 
 
 def test_inspect_returns_none_when_the_session_expires_between_its_steps(session_cache):

@@ -306,6 +306,15 @@ def test_record_turn_refuses_what_cannot_be_stored(call, fields):
         call("record_turn", turn(**fields))
 
 
+@on_redis
+def test_record_turn_takes_parts_as_they_are_read_from_json(call):
+    call("create", "conv-123", **PROPOSAL)
+    given = {"usage": {"input": 2_000, "read": 1_024}, "price": {"input": 2.0}, "attempts": [["azure", 503]]}
+    assert call("record_turn", turn(**given))
+    (recorded,) = call("trail", "conv-123").turns
+    assert (recorded.usage, recorded.attempts) == (Usage(2_000, 1_024), (Attempt("azure", 503),))
+
+
 def test_trail_refuses_an_invalid_id(call):
     for name, argument in (("trail", "a\nb"), ("record_turn", turn("a\nb"))):
         with pytest.raises(InvalidConversationId):

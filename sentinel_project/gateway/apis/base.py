@@ -196,12 +196,19 @@ def parse(api: Api, raw: bytes, headers: dict[str, str], query: str, slot: Slot 
     return ApiRequest(api, body, model, is_stream, headers, query, "POST", api.path, slot)
 
 
-def require_list(body: Body, name: str, allowed: str) -> None:
-    """Raise `ApiError` 400 unless a field is a JSON list with at least one item. The items are not decoded."""
-    raw = body.fields.get(name, b"null")
+def require_messages(body: Body) -> None:
+    """Raise `ApiError` 400 unless `messages` is a JSON list with at least one item. The items are not decoded."""
+    raw = body.fields.get("messages", b"null")
     if not _FILLED_LIST.match(raw):
         is_list = bytes(memoryview(raw)[:1]) == b"["
-        raise invalid_field(name, [] if is_list else body.get(name), allowed)
+        given = [] if is_list else body.get("messages")
+        raise invalid_field("messages", given, "a list of at least one message object")
+
+
+def require_input(body: Body, name: str) -> None:
+    """Raise `ApiError` 400 if the field for a model's input is missing or null."""
+    if bytes(body.fields.get(name, b"null")) == b"null":
+        raise invalid_field(name, None, "text, tokens, or a list of them")
 
 
 def invalid_field(param: str, value: Any, allowed: str) -> ApiError:

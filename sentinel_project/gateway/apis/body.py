@@ -15,8 +15,6 @@ from sentinel_project.gateway.errors import ApiError
 MAX_DECODED_BYTES = 64 * 1024
 """Maximum size of a value that `get` decodes; megabytes would block the event loop for seconds."""
 
-_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 class Body:
     """The top-level fields of a request's body, in the client's order.
@@ -36,7 +34,7 @@ class Body:
         """Read a body. Raises `ApiError` 400 when it is not UTF-8, not a JSON object, or names a field twice."""
         try:
             raw.isascii() or raw.decode()
-            fields = _decode(raw)
+            fields = json_text.decode_fields(raw)
         except msgspec.ValidationError as exc:
             raise ApiError(400, "The request body is not a JSON object", code="invalid_json") from exc
         except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events, json_text
-from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Stage, require_messages
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.upstream_objects import OPENAI_FILE, file_references
 from sessions_sticky.identity.apis import Prompt, chat_prompt
@@ -47,7 +47,7 @@ class ChatCompletions(Api):
 
     def check(self, body: Body) -> None:
         """Require messages."""
-        require_list(body, "messages", "a list of at least one message object")
+        require_messages(body)
 
     def prompt(self, body: Mapping[str, Any]) -> Prompt:
         """Read the messages."""

@@ -17,8 +17,11 @@ _TO_ITEM = re.compile(rb"[ \t\r\n,]*")
 T = TypeVar("T")
 D = TypeVar("D")
 _decode_key = msgspec.json.Decoder(str).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+MAX_COMMAS = 300_000
+"""Limit for lists that are decoded; a million tokens need less. A hostile list of 20 MB would take seconds."""
 
 
 def read(decode: Callable[[bytes | msgspec.Raw], T], text: bytes | msgspec.Raw, default: D) -> T | D:
@@ -62,7 +65,7 @@ def change_field(raw: bytes, name: str, change: Callable[[bytes], bytes | None])
     Returns anything else unchanged: other values, an object without the field, ambiguous text.
     """
     try:
-        where = locate(raw, _decode_fields(raw)).get(name)
+        where = locate(raw, decode_fields(raw)).get(name)
     except (RepeatedName, msgspec.MsgspecError, UnicodeError):
         return raw
     if where is None:
@@ -88,7 +91,7 @@ def change_items(raw: bytes, change: Callable[[bytes], bytes | None]) -> bytes:
 
 def _locate_items(raw: bytes) -> Iterator[slice]:
     at = 1
-    for item in _decode_items(raw):
+    for item in decode_items(raw):
         start = _TO_ITEM.match(raw, at).end()  # type: ignore[union-attr]  # it always matches
         at = start + len(item)
         yield slice(start, at)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from sentinel_project.gateway.apis import events, json_text
-from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_list
+from sentinel_project.gateway.apis.base import Api, Reference, Repair, Stage, require_messages
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.upstream_objects import ANTHROPIC_FILE, container_references, file_references
 from sentinel_project.gateway.errors import ApiError
@@ -43,8 +43,7 @@ answer to thinking of a provider that signs nothing."""
 _MARK = b'thinking"'
 """Every thinking block contains it, twice."""
 MAX_MARKS = 20_000
-MAX_COMMAS = 300_000
-"""Limits for messages that are repaired; a million tokens need less. Hostile lists of 20 MB would take a minute."""
+"""Maximum number of marks in messages that are repaired."""
 
 
 class _Event(msgspec.Struct):
@@ -73,7 +72,7 @@ class Messages(Api):
 
     def check(self, body: Body) -> None:
         """Require messages; `max_tokens` is left to the provider."""
-        require_list(body, "messages", "a list of at least one message object")
+        require_messages(body)
 
     def prompt(self, body: Mapping[str, Any]) -> Prompt:
         """Read the system prompt and the messages."""
@@ -114,7 +113,7 @@ class Messages(Api):
         if error.status != 400 or not _INVALID_THINKING.search(error.message):
             return None
         messages = bytes(body.fields["messages"])
-        if messages.count(_MARK) > MAX_MARKS or messages.count(b",") > MAX_COMMAS:
+        if messages.count(_MARK) > MAX_MARKS or messages.count(b",") > json_text.MAX_COMMAS:
             return None
         repaired = json_text.change_items(messages, _without_thinking)
         if repaired == messages or not repaired[1:-1].strip():

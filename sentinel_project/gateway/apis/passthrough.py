@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sentinel_project.gateway.apis.base import Api, Stage, invalid_field
+from sentinel_project.gateway.apis.base import Api, Stage, require_input
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.chat import ChatCompletions
 
@@ -16,8 +16,7 @@ class Completions(ChatCompletions):
 
     def check(self, body: Body) -> None:
         """Require a prompt."""
-        if bytes(body.fields.get("prompt", b"null")) == b"null":
-            raise invalid_field("prompt", None, "text, tokens, or a list of them")
+        require_input(body, "prompt")
 
 
 class Embeddings(Api):
@@ -31,8 +30,7 @@ class Embeddings(Api):
 
     def check(self, body: Body) -> None:
         """Require an input."""
-        if bytes(body.fields.get("input", b"null")) == b"null":
-            raise invalid_field("input", None, "text, tokens, or a list of them")
+        require_input(body, "input")
 
     def stage(self, event: bytes) -> Stage:
         """Return CONTENT: there are no streams."""

@@ -23,9 +23,8 @@ MAX_REFERENCES = 8
 """How many objects of one request are looked up; all are at the same provider, or no provider could answer."""
 MAX_SEARCHED = 1_000
 """How many mentions of objects are read to find `MAX_REFERENCES` of them."""
-MAX_COMMAS = 300_000
 MAX_ITEMS = 20_000
-"""Limits for an input that is read; a million tokens need less. A hostile list of 20 MB would take seconds."""
+"""Maximum number of items of an input that is read."""
 
 _COMPACTED = ("compaction", "compaction_summary")
 _MARKS = (b'"compaction', b'"item_reference"')
@@ -71,7 +70,6 @@ class _Answer(_Made):
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_head = msgspec.json.Decoder(Head).decode
-_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def references(body: Body) -> list[Reference]:
@@ -112,8 +110,8 @@ def made(body: Body, answer: bytes) -> list[str]:
 def items(body: Body) -> list[msgspec.Raw]:
     """Return the undecoded items of a request's input; none for text and for a list that is too long."""
     given = bytes(body.fields.get("input", b""))
-    is_read = given.startswith(b"[") and given.count(b",") <= MAX_COMMAS
-    found = json_text.read(_decode_items, given, []) if is_read else []
+    is_read = given.startswith(b"[") and given.count(b",") <= json_text.MAX_COMMAS
+    found = json_text.read(json_text.decode_items, given, []) if is_read else []
     return found if len(found) <= MAX_ITEMS else []
 
 

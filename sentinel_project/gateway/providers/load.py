@@ -100,7 +100,7 @@ class Pace:
 
     def is_slow(self, now: float) -> bool:
         """Return whether requests should go elsewhere."""
-        return self.is_late and now - self._tried_at < SLOW_TRY_SECONDS
+        return self._excesses >= SLOW_EXCESSES and now - self._tried_at < SLOW_TRY_SECONDS
 
 
 class Load:

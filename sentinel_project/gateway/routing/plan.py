@@ -11,7 +11,7 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.routing import binding, process, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.reasons import Spill
@@ -200,12 +200,13 @@ def _ranked(ranking_id: str, able: list[Provider]) -> list[Provider]:
     Those that are slow, or have more than their share of the load of this process, go to the end.
     """
     by_name = {provider.name: provider for provider in able}
-    ranking = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
+    names = rendezvous(ranking_id, {name: provider.weight for name, provider in by_name.items()})
+    ranking = [by_name[name] for name in names]
     overfull, now = process.load.overfull(able), process.health.now()
-    return sorted(
-        (by_name[name] for name in ranking),
-        key=lambda each: (process.load.paces[each.name].is_slow(now), each.name in overfull),
-    )
+    slow = {name for name in names if process.load.paces[name].is_slow(now)}
+    if overfull or slow:
+        ranking.sort(key=lambda each: (each.name in slow, each.name in overfull))
+    return ranking
 
 
 def _from_bound(bound: str | None, able: list[Provider], ranking: list[Provider]) -> list[Provider]:

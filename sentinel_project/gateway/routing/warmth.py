@@ -15,9 +15,8 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from django.conf import settings
-
 from sentinel_project.gateway import clock
+from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing.reasons import CACHE_EXPIRED, CAME_BACK_COLD

@@ -7,8 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
-import msgspec
-
+from sentinel_project.gateway.apis import json_text
 from sentinel_project.gateway.apis.base import Api, ApiRequest
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.providers.address import parse_address, quote_path
@@ -27,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 64 * 2**20
 """Maximum size of a plain answer; enough for some images in base64."""
-
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Until(NamedTuple):
@@ -62,14 +59,15 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
     if provider.base_url is None:
         answer = echo.answer(provider.name, request, body)
         return Answer({"Content-Type": "text/event-stream" if request.is_stream else "application/json"}, answer)
-    alarm = Alarm(asyncio.get_running_loop())
+    pool = await _pool_of_loop()
+    alarm = pool.alarms.pop() if pool.alarms else Alarm(asyncio.get_running_loop())
     try:
         with alarm.at(until.answer):
             return await _ask(provider, request, body.encode(), hint, until.content)
     except (HttpError, TimeoutError) as exc:
         raise failure(provider, exc) from _without_frames(exc)
     finally:
-        alarm.close()
+        pool.alarms.append(alarm)
 
 
 def _without_frames(error: BaseException) -> BaseException:
@@ -152,10 +150,9 @@ async def _read_body(provider: Provider, response: Response) -> bytes:
 
 def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:
     """Raise `UpstreamFailure` for a body that is not an answer of the API, or an error with the status of an answer."""
-    try:
-        fields = _decode_fields(answer)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise not_an_answer(provider) from None
+    fields = json_text.read(json_text.decode_fields, answer, None)
+    if fields is None:
+        raise not_an_answer(provider)
     if bytes(fields.get("error", b"null")) != b"null" and not api.may_have_error:
         raise stream_error(provider, api, answer)
     if api.answer_field and bytes(fields.get(api.answer_field, b"null")) == b"null":

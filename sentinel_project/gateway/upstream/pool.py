@@ -15,6 +15,7 @@ import aiodns
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from sentinel_project.gateway.providers.address import Origin
+from sentinel_project.gateway.upstream.alarm import Alarm
 from sentinel_project.gateway.upstream.connection import Connection
 from sentinel_project.gateway.upstream.response import HttpError, Response
 
@@ -65,6 +66,8 @@ class Pool:
     """The connections of an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.alarms: list[Alarm] = []
+        """Those that no request uses now: each keeps its timer for the next one."""
         self._loop = loop
         self._connections: WeakSet[Connection] = WeakSet()
         self._idle: dict[Origin, list[Connection]] = defaultdict(list)
@@ -98,6 +101,8 @@ class Pool:
             self._sweeper.cancel()
         if self._resolver is not None:
             await self._resolver.close()
+        for alarm in self.alarms:
+            alarm.close()
         await asyncio.sleep(0)  # the loop closes sockets in its next round
 
     def _take(self, origin: Origin) -> Connection | None:

@@ -31,8 +31,6 @@ PRELUDE_SECONDS = 2.0
 END_SECONDS = 1.0
 """How long a provider may take to end its response after the API's last event, for its connection to be kept."""
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 class Progress:
     """How far a stream has come. Its content, of which `on_content` is notified, has to begin by the loop's `deadline`.
@@ -190,7 +188,7 @@ class _Reader:
         self._buffer.rest.clear()
         error = _error(self.api, rest)
         # A whole object, also if its values cannot be decoded.
-        is_error = error is not None and json_text.read(_decode_fields, error, None) is not None
+        is_error = error is not None and json_text.read(json_text.decode_fields, error, None) is not None
         is_whole = is_error or _end(self.api, rest) is not None
         return rest + b"\n\n" if is_whole else None
 

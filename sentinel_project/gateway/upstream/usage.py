@@ -90,8 +90,10 @@ class UsageReader:
             read = _decode(answer)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return False
-        parts = [part for part in (read, read.response, read.message) if isinstance(part, _Part)]
-        found = next((usage for part in parts if (usage := part.usage or part.usageMetadata)), None)
+        found = read.usage or read.usageMetadata
+        for part in (read.response, read.message):
+            if found is None and isinstance(part, _Part):
+                found = part.usage or part.usageMetadata
         if found is None:
             return False
         numbers = msgspec.to_builtins(found)  # those that were reported
