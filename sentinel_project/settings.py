@@ -188,7 +188,7 @@ SENTINEL_OBJECT_TTL_SECONDS = environment.ttl_seconds("SENTINEL_OBJECT_TTL_SECON
 SENTINEL_LOG_HASHED_IDS = environment.boolean("SENTINEL_LOG_HASHED_IDS", default=False)
 SENTINEL_CONVERSATION_SCOPE = environment.choice("SENTINEL_CONVERSATION_SCOPE", ("shared", "owner"), default="shared")
 # For `manage.py sessions identify`, which prints what the gateway does.
-SESSIONS_STICKY["PROVIDERS"] = "sentinel_project.gateway.providers.reload.provider_names"
+SESSIONS_STICKY["PROVIDERS"] = "sentinel_project.gateway.providers.current.provider_names"
 SESSIONS_STICKY["IDENTITY"] = {
     "apis": APIS,
     "key": SENTINEL_ID_KEY,

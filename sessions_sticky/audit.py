@@ -38,19 +38,18 @@ class Flag(IntEnum):
 
 
 def record(
-    request: HttpRequest | Request, flag: Flag, object_id: str | None, message: str, *, object_repr: str | None = None
+    request: HttpRequest | Request, flag: Flag, object_id: str | None, message: str, *, object_repr: str = ""
 ) -> None:
     """Add a `LogEntry` of the request's user, if `django.contrib.admin` is installed.
 
-    `object_id` is a conversation id, the key of a job, or None for many sessions. A failure is logged, not raised: the
-    change is done.
+    `object_id` is a conversation id, the key of a job, or None for anything else; `object_repr` describes the object,
+    by default it is its id. A failure is logged, not raised: the change is done.
     """
     if not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import LogEntry  # models can only be imported if their app is installed
 
-    if object_repr is None:
-        object_repr = str(SessionModel._meta.verbose_name_plural) if object_id is None else object_id
+    object_repr = object_repr or object_id or ""
     try:
         # With ATOMIC_REQUESTS a failure must not roll back anything else.
         with transaction.atomic(router.db_for_write(LogEntry)):

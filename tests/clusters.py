@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import redis
 
 from tests.access import Access
-from tests.servers import VALKEY, Server, free_port, wait_for
+from tests.servers import VALKEY, Server, free_port
+from tests.waiting import wait_until
 
 PRIMARIES = 3
 SLOTS = 16_384
@@ -51,7 +52,7 @@ class Node(Server):
     def __init__(self, program: str, *options: str, access: Access, timeout_ms: int) -> None:
         self.bus_port = free_port()
         cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)]
-        cluster += ["--cluster-port", str(self.bus_port), "--repl-diskless-sync-delay", "0"]
+        cluster += ["--cluster-port", str(self.bus_port)]
         super().__init__(program, *cluster, *options, tcp=True, access=access)
 
     def cluster(self, *command: str | int) -> Any:
@@ -103,20 +104,20 @@ class Cluster:
         share = -(-SLOTS // PRIMARIES)
         for at, node in enumerate(self.nodes[:PRIMARIES]):
             node.cluster("ADDSLOTSRANGE", at * share, min((at + 1) * share, SLOTS) - 1)
-        wait_for(lambda: all(len([k for k in node.known() if k.is_well]) == len(self.nodes) for node in self.nodes))
+        wait_until(lambda: all(len([k for k in node.known() if k.is_well]) == len(self.nodes) for node in self.nodes))
         for primary, replica in zip(self.nodes, self.nodes[PRIMARIES:], strict=False):
             replica.cluster("REPLICATE", primary.cluster("MYID"))
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
         """Wait until every node sees all slots served and all nodes well, and each replica has its primary's data."""
-        wait_for(lambda: all(node.is_content(len(self.nodes)) for node in self.nodes))
-        wait_for(lambda: all(_is_linked(node) for node in self.nodes))
+        wait_until(lambda: all(node.is_content(len(self.nodes)) for node in self.nodes))
+        wait_until(lambda: all(_is_linked(node) for node in self.nodes))
 
     def wait_for_failover(self, former: Server) -> None:
         """Wait until all other nodes see all slots served without that node."""
         others = [node for node in self.nodes if node is not former]
-        wait_for(lambda: all(_serves_without(node, former.port) for node in others))
+        wait_until(lambda: all(_serves_without(node, former.port) for node in others))
 
     def primaries(self) -> list[Node]:
         """Return the nodes that have slots, as most nodes see it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -25,11 +24,12 @@ from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
+from tests.missing import skip_or_fail
 from tests.servers import FakeServer, program_version, start_server
 from tests.sessions_sticky.calls import method_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     import redis
@@ -51,9 +51,12 @@ SLOW_STORES = ("database", "fakeredis", "redis", "cluster", "sentinel")
 """Left to the whole suite: what runs on them also runs on locmem or Valkey, and the quick suite must stay quick."""
 SLOW_FIXTURES = {"live", "process", "terminal", "traced"}
 """These start processes of Python, half a second of a CPU each."""
-SLOW_FOLDERS = ("browser", "clients", "containers", "faults")
+MARKED_FOLDERS = ("clients", "containers")
+"""Folders whose tests have the mark of their name."""
+SLOW_FOLDERS = ("browser", "faults", *MARKED_FOLDERS)
 QUICK_CASES = 5
 """Of each parametrised test the quick part runs as many cases, spread over all."""
+QUICK = "not slow"
 SLOW_MODULE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 
 
@@ -91,8 +94,7 @@ def redis_program() -> str:
     program = shutil.which("redis-server")
     if program and program_version(program) >= (7,):
         return program
-    reason = "no redis-server 7 or newer on PATH"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    skip_or_fail("no redis-server 7 or newer on PATH")
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +104,7 @@ def postgres_programs() -> Path:
 
     if (folder := find_programs()) is not None:
         return folder
-    reason = "no PostgreSQL server installed"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    skip_or_fail("no PostgreSQL server installed")
 
 
 @pytest.fixture(scope="session")
@@ -226,16 +227,23 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Run three workers on two cores: a third of the time of a test is spent waiting."""
+    cores = yield
+    return cores * 3 // 2
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Do not import modules of which the quick suite runs nothing: imports took a tenth of its time."""
-    if config.option.markexpr != "not slow" or collection_path.suffix not in ("", ".py"):
-        return None
-    slow = (
-        collection_path.name in SLOW_FOLDERS
-        if collection_path.is_dir()
-        else SLOW_MODULE.search(collection_path.read_text())
-    )
-    return True if slow else None
+    """Do not import modules of which nothing is selected: imports took a tenth of the time of the quick suite."""
+    expression = config.option.markexpr
+    if collection_path.is_dir():
+        left_out = (
+            SLOW_FOLDERS if expression == QUICK else [each for each in MARKED_FOLDERS if f"not {each}" in expression]
+        )
+        return True if collection_path.name in left_out else None
+    is_module = expression == QUICK and collection_path.suffix == ".py"
+    return True if is_module and SLOW_MODULE.search(collection_path.read_text()) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

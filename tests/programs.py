@@ -150,7 +150,8 @@ class _Start:
         if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes SIGINT here
         multiprocessing.set_start_method(None, force=True)  # the program may choose one
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore these
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         encoding = self._env.get("PYTHONIOENCODING")
         sys.stdin = os.fdopen(0, encoding=encoding, closefd=False)
         sys.stdout = os.fdopen(1, "w", encoding=encoding, closefd=False)

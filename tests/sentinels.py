@@ -9,7 +9,8 @@ from typing import Any
 import redis
 
 from tests.access import Access
-from tests.servers import VALKEY, Server, wait_for
+from tests.servers import VALKEY, Server
+from tests.waiting import wait_until
 
 SERVICE = "mymaster"
 REPLICAS = 2
@@ -86,14 +87,16 @@ class Sentinels:
         self._access = access or Access()
         self._started = ExitStack()
         with ExitStack() as stack:
-            quick = ("--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb")
-            started = [Server(program, *quick, *options, tcp=True, access=self._access) for _ in range(1 + REPLICAS)]
+            started = [
+                Server(program, "--repl-backlog-size", "1mb", *options, tcp=True, access=self._access)
+                for _ in range(1 + REPLICAS)
+            ]
             self.servers = [stack.enter_context(each) for each in started]
             watchers = [Sentinel(program, access=self._access, password=watcher_password) for _ in range(WATCHERS)]
             self.watchers = [stack.enter_context(each) for each in watchers]
             for replica in self.servers[1:]:
                 self.follow(replica, self.servers[0])
-            wait_for(lambda: all(self._is_linked(each) for each in self.servers[1:]))
+            wait_until(lambda: all(self._is_linked(each) for each in self.servers[1:]))
             for watcher in self.watchers:
                 watcher.watch(self.servers[0].port, down_after_ms=down_after_ms, failover_timeout_ms=2_000)
             self.wait_until_ready()
@@ -106,7 +109,7 @@ class Sentinels:
 
     def wait_until_ready(self) -> None:
         """Wait until each Sentinel sees a healthy primary, all replicas and the other Sentinels."""
-        wait_for(lambda: all(_is_content(each.view()) for each in self.watchers))
+        wait_until(lambda: all(_is_content(each.view()) for each in self.watchers))
 
     @property
     def primary(self) -> Server:
@@ -126,9 +129,9 @@ class Sentinels:
 
     def wait_for_promotion(self, former: Server) -> Server:
         """Wait until another server is the primary, and takes writes; return it."""
-        wait_for(lambda: former.port not in self._reported_ports())
+        wait_until(lambda: former.port not in self._reported_ports())
         primary = self.primary
-        wait_for(lambda: _role(primary) == "master")
+        wait_until(lambda: _role(primary) == "master")
         return primary
 
     def cut_replicas(self) -> None:
@@ -141,7 +144,7 @@ class Sentinels:
             replica.stop()
         with primary.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-            wait_for(lambda: client.info("replication")["connected_slaves"] == 0)
+            wait_until(lambda: client.info("replication")["connected_slaves"] == 0)
 
     def resume_replicas(self) -> None:
         """Resume the replicas with their data from before the cut."""
@@ -157,7 +160,7 @@ class Sentinels:
         """Start a server that was killed, as an empty replica of the present primary; wait until it has its data."""
         server.start()
         self.follow(server, self.primary)
-        wait_for(lambda: self._is_linked(server))
+        wait_until(lambda: self._is_linked(server))
 
     def _reported_ports(self) -> list[int]:
         return [each.primary_port() for each in self.watchers if each.is_running]

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -50,7 +49,7 @@ class Server:
     def _arguments(self) -> list[str]:
         where = ["--port", str(self.port), "--unixsocket", str(self._socket), "--bind", "127.0.0.1"]
         kept = ["--dir", self.folder, "--save", "", "--appendonly", "no"]
-        return [*where, *kept, *self._access.server_options(self.port)]
+        return [*where, *kept, "--repl-diskless-sync-delay", "0", *self._access.server_options(self.port)]
 
     def start(self) -> None:
         """Start, and wait until it answers."""
@@ -132,15 +131,6 @@ class FakeServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> float:
-    """Wait until it holds; return how many seconds that took. Fails when it takes too long."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "in vain"
-        time.sleep(0.02)
-    return time.monotonic() - began
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.missing import skip_or_fail
 
 RULES = Path(__file__).resolve().parent.parent / "docs" / "alerts.yml"
 SINCE = "sentinel_provider_failing_since_seconds{provider='north'}"
@@ -148,8 +149,7 @@ FIRING: dict[str, tuple[str, Series, Series]] = {
 def promtool() -> str:
     program = shutil.which("promtool")
     if program is None:
-        reason = "no promtool on PATH (Debian's package prometheus)"
-        return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_or_fail("no promtool on PATH (Debian's package prometheus)")
     return program
 
 

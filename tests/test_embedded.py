@@ -8,9 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,15 +19,20 @@ from redis.connection import parse_url
 
 from sentinel_project import embedded
 from sessions_sticky import cache_config
+from tests.programs import Program
+from tests.waiting import wait_until
 
 HOLD = """
-import subprocess, sys
+import signal, subprocess, sys
 from pathlib import Path
 from sentinel_project import embedded
+
+from tests.programs import Program
+from tests.waiting import wait_until
 with embedded.running(Path(sys.argv[1])):
     worker = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
     print(worker.pid, flush=True)
-    sys.stdin.read()
+    signal.pause()
 """
 needs_sockets = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets here")
 pytestmark = needs_sockets
@@ -79,37 +83,20 @@ def alive(pid: int) -> bool:
     return True
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
 @contextmanager
-def holders(folder: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+def holders(folder: Path, count: int) -> Iterator[list[Program]]:
     """Start processes that keep the server of `folder`, all at once; each has a child, as a gateway has workers."""
-    command = [sys.executable, "-c", HOLD, str(folder)]
-    processes = [
-        subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)
-    ]
-    workers = [int(process.stdout.readline()) for process in processes if process.stdout]
-    try:
+    with ExitStack() as stack:
+        started = [Program("-c", HOLD, str(folder), env=os.environ, stdout=subprocess.PIPE) for _ in range(count)]
+        processes = [stack.enter_context(each) for each in started]
+        for process in processes:
+            assert process.stdout
+            stack.callback(os.kill, int(process.stdout.readline()), signal.SIGKILL)
         yield processes
-    finally:
-        for worker in workers:
-            os.kill(worker, signal.SIGKILL)
-        for process in processes:
-            if process.stdin:
-                process.stdin.close()
-        for process in processes:
-            process.wait()
-            if process.stdout:
-                process.stdout.close()
 
 
 @contextmanager
-def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(folder: Path) -> Iterator[Program]:
     with holders(folder, 1) as [process]:
         yield process
 

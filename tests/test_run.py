@@ -13,19 +13,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
 
 from sentinel_project import embedded
 from tests.programs import Program
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 OURS = ("SENTINEL_", "REDIS_", "DATABASE_", "DJANGO_", "DEBUG", "ALLOWED_HOSTS", "SESSION_", "SECRET_KEY")
@@ -156,13 +155,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(tmp_path: Path, prepared: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "data"))
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def store_answers(data: Path) -> bool:

@@ -11,7 +11,7 @@ from sentinel_project.gateway import metrics, request_log
 from sentinel_project.gateway.auth import keys
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.key_limits import quotas
-from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers import current
 from sentinel_project.gateway.providers.controls import follow_forever
 from sentinel_project.gateway.providers.gauges import export_forever, export_store_forever
 from sentinel_project.gateway.providers.health_sync import share_forever
@@ -23,12 +23,12 @@ from sentinel_project.gateway.upstream.probes import probe_forever
 
 logger = logging.getLogger(__name__)
 
-RESTART_SECONDS = 1.0
+RESTART_SECONDS = 5.0
 
 
 def start() -> list[asyncio.Task[None]]:
     """Start the tasks in the running event loop."""
-    health, providers = process.health, provider_file.providers
+    health, providers = process.health, current.providers
     forever: list[Callable[[], Awaitable[None]]] = [
         keys.refresh_forever,
         quotas.exchange_forever,
@@ -36,9 +36,9 @@ def start() -> list[asyncio.Task[None]]:
         partial(probe_forever, health, providers),
         partial(export_forever, health, process.load, providers),
         export_store_forever,
-        partial(follow_forever, lambda: [provider.name for provider in provider_file.configured()]),
+        partial(follow_forever, lambda: [provider.name for provider in current.configured()]),
         partial(record_forever, health),
-        partial(provider_file.watch_forever, settings.SENTINEL_PROVIDERS_FILE, process.forget),
+        partial(current.watch_forever, settings.SENTINEL_PROVIDERS_FILE, process.forget),
         metrics.count_tasks_forever,
         metrics.write_counts_forever,
         request_log.writer.write_forever,

@@ -80,8 +80,7 @@ class KeyList(ListAPIView[ApiKey]):
     def get_queryset(self) -> QuerySet[ApiKey]:
         """Filter by `?owner=`."""
         owner = self.request.query_params.get("owner")
-        found = super().get_queryset()
-        return found if owner is None else found.filter(owner=owner)
+        return ApiKey.objects.all() if owner is None else ApiKey.objects.of(owner)
 
 
 @extend_schema_view(

@@ -10,7 +10,7 @@ from sentinel_project.gateway.auth import authenticate
 from sentinel_project.gateway.calls import Call
 from sentinel_project.gateway.endpoint import endpoint
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.replies import Reply, json_reply
 from sentinel_project.gateway.routing.errors import unknown_model
 

@@ -74,7 +74,7 @@ def urls(admin: PageAdmin) -> list[URLPattern]:
 
 def _keys(owners: list[str]) -> dict[str, list[ApiKey]]:
     found: dict[str, list[ApiKey]] = defaultdict(list)
-    for key in ApiKey.objects.filter(owner__in=owners, revoked_at=None).order_by("-last_used_at", "-pk"):
+    for key in ApiKey.objects.of(*owners).filter(revoked_at=None).order_by("-last_used_at", "-pk"):
         if len(found[key.owner]) < MAX_KEYS:
             found[key.owner].append(key)
     return found

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from sentinel_project.gateway.banner import banner, failing_since
 from sentinel_project.gateway.provider_status import ProviderStatus, latest_health, status, statuses
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sessions_sticky.admin.registry import Panel
 
 

@@ -14,8 +14,8 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers import controls, health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control
+from sentinel_project.gateway.providers.current import configured, providers
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.routing import process
 from sessions_sticky import SessionNotSupported, SessionStoreUnavailable, sessions
 from sessions_sticky.queries.usage import RouteUsage, first_byte_ms

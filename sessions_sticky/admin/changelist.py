@@ -47,9 +47,9 @@ class Position(NamedTuple):
         """The page before this one; None on the first page, and if it is not known."""
         return Position(max(self.before - PAGE_SIZE, 0), self.cursors[:-1]) if len(self.cursors) > 1 else None
 
-    def following(self, cursor: str, shown: int) -> Position:
-        """Return the next page; `shown` is the number of sessions on this one."""
-        return Position(self.before + shown, (*self.cursors, cursor)[-MAX_CURSORS:])
+    def following(self, cursor: str | None, shown: int) -> Position | None:
+        """Return the page at the next cursor, if there is one; `shown` is the number of sessions on this page."""
+        return Position(self.before + shown, (*self.cursors, cursor)[-MAX_CURSORS:]) if cursor else None
 
 
 @page("view")
@@ -65,6 +65,7 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         messages.warning(request, _("That page does not exist. This is the first one."))
         return HttpResponseRedirect(admin.url("changelist") + query_of(filters))
     number = len(listed.entries)
+    previous, following = position.previous, position.following(listed.next_cursor, number)
     context = {
         "title": _("Sessions"),
         "rows": session_rows(listed.entries, admin.session_url),
@@ -74,11 +75,9 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         **names_in_use(filters),
         "first_number": position.before + 1,
         "last_number": position.before + number,
-        "first_query": _page_query(filters, Position()) if str(position) else None,
-        "previous_query": _page_query(filters, position.previous) if position.previous else None,
-        "next_query": (
-            _page_query(filters, position.following(listed.next_cursor, number)) if listed.next_cursor else None
-        ),
+        "first_query": query_of(filters) if str(position) else None,
+        "previous_query": query_of(filters, cursor=str(previous)) if previous else None,
+        "next_query": query_of(filters, cursor=str(following)) if following else None,
     }
     return admin.render(request, "list.html", context)
 
@@ -106,10 +105,6 @@ def find(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         "next_url": _search_url(admin, stripped, cursor=page.next_cursor) if page.next_cursor else None,
     }
     return admin.render(request, "search_results.html", context)
-
-
-def _page_query(filters: Filters, position: Position) -> str:
-    return query_of(filters, **({"cursor": str(position)} if str(position) else {}))
 
 
 def _search_url(admin: PageAdmin, text: str, **more: str) -> str:

@@ -91,8 +91,8 @@ def fields_of(filters: Filters) -> dict[str, str]:
 
 
 def query_of(filters: Filters, **more: str) -> str:
-    """Return them as the query of a URL with its question mark; an empty string without filters."""
-    fields = {**fields_of(filters), **more}
+    """Return filters and further fields that are not empty as the query of a URL; an empty string without any."""
+    fields = fields_of(filters) | {name: value for name, value in more.items() if value}
     return f"?{urlencode(fields, errors='replace')}" if fields else ""
 
 

@@ -78,8 +78,7 @@ class Chosen(NamedTuple):
     @property
     def query(self) -> str:
         """The query of the page of the selection."""
-        cursor = {"cursor": self.cursor} if self.cursor else {}
-        return query_of(self.filters, **cursor)
+        return query_of(self.filters, cursor=self.cursor)
 
     def plan(self, move: Move | None = None) -> Plan:
         """Return the plan of a job for all matches."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from sessions_sticky import keys
-from sessions_sticky.exceptions import InvalidConversationId
+from sessions_sticky.exceptions import InvalidConversationId, InvalidSession
 from sessions_sticky.identity.apis import APIS
 from sessions_sticky.identity.apis import ContentApi as ContentApi
 from sessions_sticky.identity.content import Fingerprint, fingerprint
@@ -80,14 +80,20 @@ def identify(
 ) -> Identity:
     """Return the conversation of a request: the first id of `named`, else the first of `sources`.
 
-    `headers` have lower-case names. The values of `body` are JSON values or `msgspec.Raw`, which is only decoded if
-    needed; undecodable values count as absent. `api` is `chat`, `responses`, `messages` or a `ContentApi`; others have
-    no content to recognize. `key` is the secret of the HMACs: another key gives other conversations. `scope` applies to
-    named ids (see `scoped`).
+    The names of `headers` may have any case. The values of `body` are JSON values or `msgspec.Raw`, which is only
+    decoded if needed; undecodable values count as absent. `api` is `chat`, `responses`, `messages` or a `ContentApi`;
+    others have no content to recognize. `key` is the secret of the HMACs: another key gives other conversations.
+    `scope` applies to named ids (see `scoped`).
 
-    Raises `InvalidNamedId` for an invalid named id. Observed ids never raise: blank ones are ignored, numbers become
-    decimal text, invalid ones are hashed.
+    Raises `InvalidNamedId` for an invalid named id, and `InvalidSession` for an owner or model that is not a string.
+    Observed ids never raise: blank ones are ignored, numbers become decimal text, invalid ones are hashed.
     """
+    for name, text in (("owner", owner), ("model", model)):
+        if not isinstance(text, str):
+            raise InvalidSession(f"{name} must be a string, not {text!r}")
+    names = "".join(headers)
+    if names != names.lower():
+        headers = {name.lower(): value for name, value in headers.items()}
     for source, value in read_sources(named, headers, body):
         return _named(source, value, owner, scope)
     for source, value in read_sources(sources, headers, body):

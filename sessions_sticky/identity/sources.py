@@ -6,10 +6,10 @@ A source is `header.NAME`, where `*` stands for any part of a header's name, `bo
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import translate
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -62,8 +62,6 @@ _MAX_ID_BYTES = 64 * 1024
 _SESSION_IN_USER_ID = re.compile(r"user_.*_session_([A-Za-z0-9-]+)")
 """Anthropic's `metadata.user_id`, as Claude Code sent it up to 2.1.77; later versions send JSON text."""
 
-_Reader = Callable[[Mapping[str, str], Mapping[str, Any]], Iterator[tuple[str, Any]]]
-
 
 def check_sources(sources: Sequence[str]) -> None:
     """Raise `ValueError` for an invalid source."""
@@ -83,12 +81,17 @@ def read_sources(
     Headers that match a wildcard come alphabetically; empty ones and JSON's null are absent. `content` has the value
     None. Raises `ValueError` like `check_sources`.
     """
-    for source, header, read in _plan(tuple(sources)):
-        if header:
-            if value := headers.get(header):
+    for source, place, path in _plan(tuple(sources)):
+        if place == "header":
+            if value := headers.get(path):
+                yield source, value
+        elif place == "wildcard":
+            yield from _matching(path, headers)
+        elif place == "body":
+            if (value := _value_in(body, path)) is not None:
                 yield source, value
         else:
-            yield from read(headers, body)
+            yield CONTENT, None
 
 
 def observed_text(value: Any) -> str | None:
@@ -118,46 +121,31 @@ def decode(value: Any) -> Any:
 
 
 @lru_cache(maxsize=32)
-def _plan(sources: tuple[str, ...]) -> list[tuple[str, str, _Reader]]:
-    """Return for each source its name, its header if it is exactly one, and else the function that reads it."""
+def _plan(sources: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Return for each source its name, its place (`header`, `wildcard`, `body` or `content`), and its path there."""
     check_sources(sources)
     plan = []
     for source in sources:
         place, _, path = source.partition(".")
         if place == "header":
-            name = path.lower()
-            plan.append((f"header.{name}", "" if "*" in name else name, _wildcard_reader(name)))
+            path = path.lower()
+            plan.append((f"header.{path}", "wildcard" if "*" in path else place, path))
         else:
-            plan.append((source, "", _body_reader(source, path.split(".")) if path else _content))
+            plan.append((source, place, path))
     return plan
 
 
-def _content(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield CONTENT, None
+def _matching(wildcard: str, headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(fnmatch.filter(headers, wildcard)):
+        if headers[name] and not _NOT_BY_WILDCARD.fullmatch(name):
+            yield f"header.{name}", headers[name]
 
 
-def _wildcard_reader(wildcard: str) -> _Reader:
-    matches = re.compile(translate(wildcard)).match
-
-    def read(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for name in sorted(filter(matches, headers)):
-            if headers[name] and not _NOT_BY_WILDCARD.fullmatch(name):
-                yield f"header.{name}", headers[name]
-
-    return read
-
-
-def _body_reader(source: str, names: Sequence[str]) -> _Reader:
-    extract = _session_in_user_id if source == "body.metadata.user_id" else decode
-
-    def read(headers: Mapping[str, str], body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        value: Any = body
-        for name in names:
-            value = _member(value, name)
-        if (value := extract(value)) is not None:
-            yield source, value
-
-    return read
+def _value_in(body: Mapping[str, Any], path: str) -> Any:
+    value: Any = body
+    for name in path.split("."):
+        value = _member(value, name)
+    return _session_in_user_id(value) if path == "metadata.user_id" else decode(value)
 
 
 def _member(value: Any, name: str) -> Any:

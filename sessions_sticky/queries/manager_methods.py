@@ -48,6 +48,8 @@ class ManagerMethods:
         """Set the Prometheus gauges of the sessions by provider and of the store's memory; call it every 15 s or so."""
         self._reads.export_gauges()
 
+    aexport_gauges = in_thread(export_gauges)
+
     def all(self) -> SessionQuery:
         """Return all sessions, to count, page through, iterate over, delete or rebind; see `SessionQuery`."""
         return SessionQuery(lambda: self._reads, lambda: self._bulk)

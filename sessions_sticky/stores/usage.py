@@ -20,7 +20,7 @@ import msgspec
 
 from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command, Script, ScriptCall
-from sessions_sticky.metrics import GATEWAY
+from sessions_sticky.metrics import FIRST_BYTE_BUCKETS, GATEWAY
 from sessions_sticky.turns import FAILED, REBOUND, Turn, TurnTotals
 
 INCREMENT = Script("increment")
@@ -30,8 +30,8 @@ MAX_MINUTES = HOURS_KEPT * 60
 OPERATOR = "operator"
 MAX_REASON_LENGTH = 200
 """Maximum number of characters of a reason in the activity; the history has all of it."""
-FIRST_BYTE_MS = (50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000)
-"""Upper bounds of the buckets of times to the first byte."""
+FIRST_BYTE_MS = [round(1_000 * seconds) for seconds in FIRST_BYTE_BUCKETS]
+"""Upper bounds of the buckets of times to the first byte; the stored measures have them in their names."""
 FIRST_BYTES = [(bound, f"first_byte {bound}") for bound in (*FIRST_BYTE_MS, 0)]
 """Each bound with its measure."""
 MEASURES = TurnTotals.__struct_fields__

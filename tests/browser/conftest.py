@@ -1,12 +1,11 @@
 """A real browser before a real server with a real Valkey.
 
-The fixtures of Playwright end with each module: while they live, Django takes their event loop for one of its own, and
+The fixtures of Playwright end with this folder: while they live, Django takes their event loop for one of its own, and
 asynchronous tests find it running.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from django.test import Client, override_settings
 from playwright.sync_api import sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
+from tests.missing import skip_or_fail
 from tests.sessions_sticky.admin.pages import wait_for_jobs
 
 if TYPE_CHECKING:
@@ -28,13 +28,12 @@ CSP = "tests.browser.strict_csp.strict_csp"
 TIMEOUT_MS = 20_000
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium; it may be missing, but not in CI."""
     program = shutil.which("chromium")
     if not program:
-        reason = "no chromium on PATH"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        skip_or_fail("no chromium on PATH")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
@@ -42,7 +41,7 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def live_server(django_db_setup: None) -> Iterator[LiveServer]:
     """pytest-django's server, with a strict Content-Security-Policy."""
     with override_settings(MIDDLEWARE=[CSP, *django_settings.MIDDLEWARE]):

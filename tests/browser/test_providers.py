@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import expect
 
 from sentinel_project.gateway.providers import controls, outages
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from tests.browser.test_accessibility import violations

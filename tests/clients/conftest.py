@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +12,7 @@ from tests.clients.clients import Client
 from tests.clients.gateway import Gateway
 from tests.clients.matrix import Kind
 from tests.clients.upstream import Upstream
+from tests.missing import skip_or_fail
 
 Connect = Callable[[Kind], Client]
 
@@ -58,8 +58,7 @@ def connect(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
         def start(kind: Kind, key: str = gateway.key, **options: str) -> Client:
             if not kind.program.exists():
-                reason = f"{kind.program.name} is not installed: run `make clients`"
-                (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+                skip_or_fail(f"{kind.program.name} is not installed: run `make clients`")
             folder = tmp_path_factory.mktemp(kind.name)
             return stack.enter_context(kind.start(folder, gateway.root, key, **options))
 

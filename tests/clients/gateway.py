@@ -12,9 +12,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.clients.upstream import MODELS, Upstream
+from tests.gateway.live import provider_entry
 from tests.gateway.proxy import Proxy
-from tests.gateway.workers import Workers, wait_until
+from tests.gateway.workers import Workers
 from tests.servers import start_server
+from tests.waiting import wait_until
 
 RECOVERY_SECONDS = 20.0
 APIS = ("chat", "responses", "messages", "completions", "embeddings")
@@ -108,10 +110,8 @@ def _providers_file(folder: Path, upstreams: tuple[Upstream, ...]) -> str:
     file = folder / "providers.toml"
     file.write_text(
         "".join(
-            f'[[provider]]\nname = "{upstream.name}"\nbase_url = "{upstream.url}"\n'
-            f'api_key_env = "KEY_OF_{upstream.name.upper()}"\n'
-            f"models = {json.dumps(MODELS)}\napis = {json.dumps(APIS)}\n"
-            for upstream in upstreams
+            provider_entry(each.name, each.url, MODELS, apis=APIS, api_key_env=f"KEY_OF_{each.name.upper()}")
+            for each in upstreams
         )
     )
     return str(file)

@@ -12,7 +12,7 @@ from tests.clients.conftest import Connect
 from tests.clients.gateway import Gateway
 from tests.clients.matrix import ALL, CARRYING, CLAUDE_CODE, CODEX, OPENCODE, STORED, Kind
 from tests.clients.upstream import Upstream
-from tests.gateway.workers import wait_until
+from tests.waiting import wait_until
 
 all_clients = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 carrying_clients = pytest.mark.parametrize("kind", CARRYING, ids=lambda kind: kind.name)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.missing import skip_or_fail
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROGRAMS = ("buildah", "debootstrap")
 BASE_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
@@ -64,8 +66,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The image of this checkout."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
-        reason = f"needs root, and {' and '.join(PROGRAMS)}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        skip_or_fail(f"needs root, and {' and '.join(PROGRAMS)}")
     folder = tmp_path_factory.mktemp("image")
     yield Image(folder)
     shutil.rmtree(folder, ignore_errors=True)

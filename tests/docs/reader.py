@@ -12,7 +12,8 @@ from pathlib import Path
 from tests import programs
 from tests.docs.blocks import DOCS, Block
 from tests.programs import Program
-from tests.servers import free_port, wait_for
+from tests.servers import free_port
+from tests.waiting import wait_until
 
 PROGRAMS = {
     "python": (),
@@ -67,7 +68,7 @@ class Reader:
         self._kill()  # SIGKILL: no chance to clean up
         command = (*PROGRAMS["uvicorn"], *arguments, "--port", str(self._port), "--log-level", "error")
         self._server = Program(*command, cwd=self._folder, env=self.environment)
-        wait_for(self._is_up)
+        wait_until(self._is_up)
         return ""
 
     def _is_up(self) -> bool:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REFERENCE = DOCS / "reference"
-BY_HAND = {"keys", "session_created", "session_deleted", "session_rebound"}
-"""Names whose module is shown, or that have a heading of their own."""
 
 
 def rows(page: str) -> Iterator[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +10,9 @@ from tests.faults.report import Report, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-FOLDER = Path(__file__).parent
+FOLDER = "tests/faults/"
 PROPERTY = "experiment"
 
 
@@ -43,12 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test in this folder; begin with the longest, which mostly waits, beside all the others."""
-    items.sort(key=lambda item: item.path.name != "test_soak.py")
-    for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker("slow")
-            item.add_marker("faults")
+    """Mark every test in this folder, and begin with them: they last longest, the soak above all, which waits."""
+    experiments = [item for item in items if item.nodeid.startswith(FOLDER)]  # paths take a second for all tests
+    for item in experiments:
+        item.add_marker("slow")
+        item.add_marker("faults")
+    experiments.sort(key=lambda item: item.path.name != "test_soak.py")
+    items[:] = [*experiments, *(item for item in items if not item.nodeid.startswith(FOLDER))]
 
 
 class _Writer:

@@ -11,6 +11,8 @@ from sessions_sticky import SessionError, SessionManager, Turn
 from tests.sessions_sticky.calls import OF_QUERIES, method_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sessions_sticky import Session
 
 BOUND = {"provider": "openai", "model": "gpt-4", "owner": "user-456"}
@@ -49,8 +51,8 @@ BY_STORE: dict[str, dict[str, Any]] = {
 }
 TRAIL = ("trail", "record_turn", "usage", "activity")
 """Methods of the trail. The state machine, whose model has no turns, is without them."""
-NO_TWIN = {"arecord_turns", "export_gauges"}
-"""What only the gateway calls: for many turns at once, and in a thread of its own."""
+NO_TWIN = {"arecord_turns", "export_gauges", "aexport_gauges"}
+"""What only tasks in the background call: for many turns at once, and for the metrics."""
 METHODS = (*BY_SESSION, *BY_STORE)
 EVERY_METHOD = (*METHODS, *TRAIL)
 CHANGING = {"create", "touch", "resolve", "rebind", "delete", "delete_unchanged", "delete_all", "rebind_all", "reindex"}
@@ -66,7 +68,9 @@ def unlisted() -> set[str]:
     return public ^ ({*EVERY_METHOD} | twins | NO_REQUEST | NO_TWIN)
 
 
-def invoke(manager: SessionManager, mode: str, method: str, session: Session) -> Any:
+def invoke(
+    manager: SessionManager, mode: str, method: str, session: Session, run: Callable[..., Any] = asyncio.run
+) -> Any:
     """Call a method, or its twin, on a session; return what it returns, or the error of the app that it raises."""
     keywords = {**BY_SESSION, **BY_STORE}.get(method, {})
     args: list[Any] = [session if method in ("rebind", "delete_unchanged") else session.id]
@@ -80,7 +84,7 @@ def invoke(manager: SessionManager, mode: str, method: str, session: Session) ->
             return list(manager.all())
         if mode == "sync":
             return method_of(manager, method)(*args, **keywords)
-        return asyncio.run(_await(method_of(manager, ASYNC_PREFIX + method)(*args, **keywords)))
+        return run(_await(method_of(manager, ASYNC_PREFIX + method)(*args, **keywords)))
     except SessionError as exc:
         return exc
 

@@ -22,6 +22,7 @@ from django.conf import settings
 from sessions_sticky import SessionConflict, SessionManager, SessionStoreUnavailable, cache_config
 from sessions_sticky.session import Outcome
 from tests.sessions_sticky.calls import method_of
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Event
@@ -33,6 +34,8 @@ PAUSE_SECONDS = 0.015
 KNOWN = {f"conv-{number}": f"p{number % 3}" for number in range(300)}
 """Conversations that all processes have seen, and the providers they are bound to."""
 START_SECONDS = 30.0
+SETTLED = 10
+"""Each way continues until so many good answers in a row; an operator asks for eight things in turn."""
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 Script = Generator[Call, Any, None]
@@ -72,15 +75,17 @@ class Report:
     undone: list[float] = field(default_factory=list)
     logged: Counter[str] = field(default_factory=Counter)
 
-    def note(self, at: float, method: str, answer: Any) -> None:
-        """Keep an answer, or the error that came instead."""
+    def note(self, at: float, method: str, answer: Any) -> bool:
+        """Keep an answer, or the error that came instead; return whether it is good."""
         what = str(getattr(answer, "outcome", "answered"))
         if isinstance(answer, SessionConflict):  # impossible: each conversation has one caller
             what = "conflict" if answer.current else "lost"
         elif isinstance(answer, Exception):
             what = "unavailable"
             self.logged[f"raised {answer}"] += 1
-        self.calls.append(CallResult(at, time.monotonic() - at, method, what))
+        result = CallResult(at, time.monotonic() - at, method, what)
+        self.calls.append(result)
+        return result.is_good
 
 
 def bind_known() -> None:
@@ -120,7 +125,7 @@ def _use(process: int) -> Report:
     _listen(report)
     elsewhere = {"provider": f"intruder-{process}", "model": "m", "owner": "o"}
     for conversation_id in KNOWN:
-        manager.resolve(conversation_id, **elsewhere)
+        wait_until(lambda id=conversation_id: manager.resolve(id, **elsewhere).outcome is Outcome.HIT)
     scripts = [make(f"{process}-{way}", elsewhere, report) for way in range(WAYS) for make in (_chat, _begin)]
     threads = [*scripts[::2], _operate(report)]
     tasks = [*scripts[1::2], _operate(report)]
@@ -187,26 +192,28 @@ def _compare(report: Report, seen: Any, written: Any) -> None:
 
 def _drive(manager: SessionManager, script: Script, report: Report) -> None:
     method, args, kwargs = next(script)
-    while not _stop.is_set():
+    good = 0
+    while good < SETTLED or not _stop.is_set():
         at, answer = time.monotonic(), None
         try:
             answer = method_of(manager, method)(*args, **kwargs)
         except (SessionStoreUnavailable, SessionConflict) as exc:
             answer = exc
-        report.note(at, method, answer)
+        good = good + 1 if report.note(at, method, answer) else 0
         method, args, kwargs = script.send(answer)
         time.sleep(PAUSE_SECONDS)
 
 
 async def _adrive(manager: SessionManager, script: Script, report: Report) -> None:
     method, args, kwargs = next(script)
-    while not _stop.is_set():
+    good = 0
+    while good < SETTLED or not _stop.is_set():
         at, answer = time.monotonic(), None
         try:
             answer = await method_of(manager, f"a{method}")(*args, **kwargs)
         except (SessionStoreUnavailable, SessionConflict) as exc:
             answer = exc
-        report.note(at, f"a{method}", answer)
+        good = good + 1 if report.note(at, f"a{method}", answer) else 0
         method, args, kwargs = script.send(answer)
         await asyncio.sleep(PAUSE_SECONDS)
 

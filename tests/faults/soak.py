@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import signal
@@ -16,6 +15,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.faults.balancer import Balancer, Slot
+from tests.gateway.live import provider_entry
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Worker, Workers
 from tests.servers import Server
@@ -180,9 +180,7 @@ class Soak:
         await asyncio.sleep(3)  # it is taken over after two; a worker that starts reads it at once
 
     def _entry(self, name: str, url: str) -> str:
-        weight = self._random.choice((0.5, 1, 3))
-        models = json.dumps(["model-a"])
-        return f'[[provider]]\nname = "{name}"\nbase_url = "{url}"\nmodels = {models}\nweight = {weight}\n'
+        return provider_entry(name, url, ["model-a"], weight=self._random.choice((0.5, 1, 3)))
 
     async def _stop_worker(self) -> None:
         slot = self._victim()

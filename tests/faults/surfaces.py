@@ -41,10 +41,11 @@ LOOKS = tuple(name for name in methods.EVERY_METHOD if name not in methods.CHANG
 
 
 class Eyes(NamedTuple):
-    """Who looks: a browser, a client of the admin API; the job and the walk that there are."""
+    """Who looks: a browser, a client of the admin API, an event loop; the job and the walk that there are."""
 
     browser: Client
     api: APIClient
+    loop: asyncio.Runner
     job: str
     cursor: str
 
@@ -52,7 +53,10 @@ class Eyes(NamedTuple):
 def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
     """Call all that only looks; yield its name and the error it gave, None when it gave none."""
     for method, mode in product(LOOKS, methods.MODES):
-        yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-1")))
+        yield (
+            f"{method}, {mode}",
+            _error(methods.invoke(SessionManager(), mode, method, bound("conv-1"), eyes.loop.run)),
+        )
     for filters, name in product(FILTERS, ("page", "count")):
         yield f"{name} {filters}", _error(_caught(method_of(SessionManager(), name), **filters))
     yield "next page", _error(_caught(SessionManager().all().page, cursor=eyes.cursor, limit=1))
@@ -61,7 +65,7 @@ def look(eyes: Eyes) -> Iterator[tuple[str, object]]:
     for path in (*API_PATHS, f"{API}operations/{eyes.job}/"):
         yield path, _failed(eyes.api.get(path))
     for path in ("/v1/models", f"/v1/responses/{OBJECT}", "/healthz", "/metrics"):
-        yield path, _failed(asyncio.run(ask(method="GET", path=path)))
+        yield path, _failed(eyes.loop.run(ask(method="GET", path=path)))
     shared = _caught(health_sync.read, ECHO, time.monotonic)
     yield "shared health", None if isinstance(shared, dict) and "echo-two" in shared else shared
     yield "doctor", _error(_caught(doctor.examine))
@@ -81,17 +85,20 @@ def pages(eyes: Eyes) -> list[str]:
 def change(eyes: Eyes) -> Iterator[tuple[str, object]]:
     """Call all that changes sessions, the poisoned and a healthy one."""
     for conversation_id in ("conv-1", "conv-2"):
-        answer = asyncio.run(ask(chat("echo-small", conversation_id=conversation_id)))
+        answer = eyes.loop.run(ask(chat("echo-small", conversation_id=conversation_id)))
         yield f"chat {conversation_id}", None if answer.status == 200 else answer.body
     request = {"model": "echo-small", "input": "hello", "previous_response_id": OBJECT}
-    answer = asyncio.run(ask(request, path="/v1/responses"))
+    answer = eyes.loop.run(ask(request, path="/v1/responses"))
     yield "response that continues another", None if answer.status == 400 else answer.body
     for mode in methods.MODES:
         for method in ("touch", "resolve", "create", "record_turn"):
-            yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, bound("conv-3")))
+            yield (
+                f"{method}, {mode}",
+                _error(methods.invoke(SessionManager(), mode, method, bound("conv-3"), eyes.loop.run)),
+            )
         session = SessionManager().create("conv-3", **BOUND, replace=True)
         for method in ("rebind", "delete"):
-            yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, session))
+            yield f"{method}, {mode}", _error(methods.invoke(SessionManager(), mode, method, session, eyes.loop.run))
     move = {"provider": "echo-two", "model": "echo-small", "reason": "poison"}
     for name, body in {"touch": None, "rebind": move}.items():
         path = f"{API}{name}/conv-2/"

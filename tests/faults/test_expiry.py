@@ -15,6 +15,7 @@ from tests.faults import methods
 from tests.faults.truth import check_expiries, check_sound
 from tests.faults.turns import process
 from tests.faults.victims import Victims
+from tests.waiting import wait_until
 
 on_real = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 TTL_SECONDS = 60
@@ -83,7 +84,4 @@ def test_session_keys_expire_within_the_idle_time_when_clients_are_killed(
 
 def wait_until_gone(raw, own: int) -> None:
     """Wait until the server has noticed: what it had got of the last request, it may still carry out."""
-    deadline = time.monotonic() + 5
-    while len(raw.client_list()) > own:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_until(lambda: len(raw.client_list()) <= own)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_project.gateway import auth
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import process
 from sessions_sticky import sessions
 from tests.faults.hostile import ANYTHING, NASTY, TEXT, assert_no_foreign_keys, examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import product
 
 import pytest
@@ -13,9 +14,9 @@ from rest_framework.test import APIClient
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import ECHO
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from sessions_sticky import SessionManager
@@ -37,13 +38,14 @@ def user():
 
 @pytest.fixture
 def clients(session_cache, settings, monkeypatch, user):
-    """A browser and a client of the admin API, over a gateway that needs no network."""
+    """A browser, a client of the admin API and an event loop, over a gateway that needs no network."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())
     monkeypatch.setattr(process, "health", Health(30, providers))
     browser = Client()
     browser.force_login(user)
-    return browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}")
+    with asyncio.Runner() as loop:
+        yield browser, APIClient(HTTP_AUTHORIZATION=f"Token {Token.objects.create(user=user).key}"), loop
 
 
 def fill(raw, clients):

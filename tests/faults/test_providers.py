@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from sessions_sticky import Session
-from tests.gateway.live import ROOT
+from tests.gateway.live import ROOT, provider_entry
 from tests.gateway.load import Clients, Reply, bindings, failed, moved
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Workers, total, wait_until
+from tests.gateway.workers import Workers, total
 from tests.servers import Server, start_server
+from tests.waiting import wait_until
 
 NAMES = ("north", "south", "east")
 SETUP = "2 workers, 3 providers, 1 Valkey; 150 conversations, 100 chats a second for 6 s"
@@ -60,12 +61,9 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
     for offset in offsets:
         offset.write_text("0")
     file = tmp_path / "providers.toml"
+    urls = {name: upstream.urls[name] for name, upstream in upstreams.items()}
     file.write_text(
-        "".join(
-            f'[[provider]]\nname = "{name}"\nbase_url = "{upstream.urls[name]}"\nmodels = ["model-a"]\n'
-            f"first_byte_seconds = 0.5\n"
-            for name, upstream in upstreams.items()
-        )
+        "".join(provider_entry(name, url, ["model-a"], first_byte_seconds=0.5) for name, url in urls.items())
     )
     variables = {"SENTINEL_PROVIDERS": str(file), "PYTHONPATH": f"{hook}:{ROOT}"}
     with (

@@ -20,7 +20,8 @@ from tests.gateway.faulty import CONVERSATIONS, NAMES, RATE, Ground, bind, degra
 from tests.gateway.load import failed, moved
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.sentinels import Sentinels
-from tests.servers import VALKEY, Server, wait_for
+from tests.servers import VALKEY, Server
+from tests.waiting import wait_until
 
 Experiment = Callable[..., None]
 SETUP = "primary, 2 replicas, 3 Sentinels ({program}; silent for 1 s is down)"
@@ -149,7 +150,7 @@ def test_no_write_is_acknowledged_and_lost_when_the_primary_wants_a_replica(
         answers = [manager.resolve(each, **PROPOSAL) for each in LATE]
         assert {outcome for _, outcome in answers} == {Outcome.DEGRADED}
         stored, usable_seconds = fail_over(sentinels, manager, former)
-        wait_for(lambda: manager.resolve("before", **OTHER).outcome is Outcome.HIT)
+        wait_until(lambda: manager.resolve("before", **OTHER).outcome is Outcome.HIT)
         after = [manager.resolve(each, **OTHER) for each in LATE]
         assert stored == 0
         assert {session.provider for session, _ in after} == {OTHER["provider"]}  # proposals are not restored
@@ -173,7 +174,7 @@ def cut_off(sentinels: Sentinels, manager: SessionManager) -> Server:
     manager.resolve("before", **PROPOSAL)
     for replica in sentinels.replicas:
         with replica.client() as client:
-            wait_for(partial(client.exists, keys.session("before")))
+            wait_until(partial(client.exists, keys.session("before")))
     sentinels.cut_replicas()
     return sentinels.primary
 
@@ -188,7 +189,7 @@ def fail_over(sentinels: Sentinels, manager: SessionManager, former: Server) -> 
     sentinels.resume_replicas()
     with sentinels.wait_for_promotion(former).client() as client:
         stored = client.exists(*map(keys.session, LATE))
-    wait_for(lambda: manager.resolve("before", **OTHER).outcome is Outcome.HIT)
+    wait_until(lambda: manager.resolve("before", **OTHER).outcome is Outcome.HIT)
     return stored, time.monotonic() - began
 
 

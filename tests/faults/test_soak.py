@@ -17,9 +17,11 @@ import pytest
 
 from tests.faults.balancer import Slot
 from tests.faults.soak import NAMES, RATE, Soak, sample
+from tests.gateway.live import provider_entry
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Worker, Workers, wait_until
+from tests.gateway.workers import Worker, Workers
 from tests.servers import start_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 
@@ -44,8 +46,7 @@ def soak(tmp_path: Path) -> Iterator[Soak]:
     with ExitStack() as stack:
         upstreams = {name: stack.enter_context(UpstreamProcess(name)) for name in NAMES}
         file = tmp_path / "providers.toml"
-        entry = '[[provider]]\nname = "{0}"\nbase_url = "{1}"\nmodels = ["model-a"]\n'
-        file.write_text("".join(entry.format(name, each.urls[name]) for name, each in upstreams.items()))
+        file.write_text("".join(provider_entry(name, each.urls[name], ["model-a"]) for name, each in upstreams.items()))
         store = stack.enter_context(start_server(tcp=True))
         variables = {"REDIS_URL": store.url, "SENTINEL_PROVIDERS": str(file), "SENTINEL_COOLDOWN_SECONDS": "1"}
         variables["SENTINEL_DRAIN_SECONDS"] = "20"

@@ -12,7 +12,7 @@ import pytest
 from sessions_sticky import Outcome, SessionConflict, SessionStoreUnavailable, cache_config
 from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from sessions_sticky.stores import redis as redis_store
-from tests.conftest import REAL_STORES
+from tests.conftest import REAL_STORES, patient_config
 from tests.faults import methods
 from tests.faults.truth import check_sound, stored
 from tests.faults.turns import process
@@ -193,7 +193,11 @@ def changed_answers(method, left):
 
 
 @pytest.mark.parametrize("cuts", [1, 10**9], ids=["one", "all"])
-def test_every_method_gives_a_typed_or_true_answer_when_any_reply_is_cut(server, proxy, experiment, cuts):
+def test_every_method_gives_a_typed_or_true_answer_when_any_reply_is_cut(
+    server, proxy, settings, monkeypatch, experiment, cuts
+):
+    settings.CACHES = {"default": patient_config(proxy.url)}
+    monkeypatch.setattr(redis_store, "OPERATOR_REPLY_SECONDS", 10)
     asked = refused = 0
     for method, mode in CALLS:
         for spared in range(50):

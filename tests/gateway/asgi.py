@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -148,10 +148,3 @@ def outcome_of(call: Call) -> tuple[int, str, str]:
 def request_lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     """Return the lines of requests in the captured log."""
     return [json.loads(each.message) for each in caplog.records if each.name == "sentinel_project.requests"]
-
-
-async def until(condition: Callable[[], object], seconds: float = 1.0) -> None:
-    """Wait until something is true that a thread or another task makes so."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - made so by a thread
-            await asyncio.sleep(0.01)

@@ -10,15 +10,15 @@ import pytest
 from sentinel_project.gateway import auth
 from sentinel_project.gateway.models import digest
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.warmth import Warmth
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import sessions
 from tests.gateway.asgi import OWNERS
-from tests.gateway.live import LiveGateway
+from tests.gateway.live import MODELS, LiveGateway, provider_entry
 from tests.gateway.responses import account, two_accounts
 from tests.gateway.upstreams import Upstream
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from tests.clients.upstream import Upstream as Account
 
-MODELS = ("model-a", "model-b")
 NORTH_KEY = "the-key-of-north"
 
 
@@ -144,9 +143,8 @@ def _live(
     file = folder / "providers.toml"
     file.write_text(
         "".join(
-            f'[[provider]]\nname = "{upstream.name}"\nbase_url = "{upstream.url}"\napi_key_env = "UPSTREAM_KEY"\n'
-            f'models = ["model-a", "model-b", "only-{upstream.name}"]\n'
-            for upstream in (_north, _south)
+            provider_entry(each.name, each.url, (*MODELS, f"only-{each.name}"), api_key_env="UPSTREAM_KEY")
+            for each in (_north, _south)
         )
     )
     # A database of its own: other tests empty theirs.

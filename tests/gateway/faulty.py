@@ -14,8 +14,9 @@ from sessions_sticky import rendezvous
 from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Workers, providers_file, wait_until
+from tests.gateway.workers import Workers, providers_file
 from tests.servers import Server
+from tests.waiting import wait_until
 
 TTL_MS = 86_400_000
 CONVERSATIONS = 100
@@ -154,7 +155,7 @@ def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
     `usual` is the longest answer of the same load on the same machine with a working store.
     """
     worst = max(reply.seconds for reply in replies)
-    assert worst < WORST_SECONDS + usual, (worst, usual)
+    assert worst < WORST_SECONDS + 3 * usual, (worst, usual)
     slow = sum(reply.seconds > SLOW_SECONDS + usual for reply in replies)
     at_first = 2 * RATE * SOCKET_TIMEOUT_SECONDS
     assert slow <= at_first + 2 * 2 * (lasted + 1), slow
@@ -168,4 +169,4 @@ def degraded(replies: list[Reply]) -> int:
 def replicate(replica: redis.Redis, port: int) -> None:
     """Make a server the replica of another, and wait until it is."""
     replica.replicaof("127.0.0.1", port)
-    wait_until(lambda: replica.info("replication").get("master_link_status") == "up", 15)
+    wait_until(lambda: replica.info("replication").get("master_link_status") == "up")

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 
 from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
-from tests.gateway.workers import START_SECONDS, wait_until
+from tests.gateway.workers import START_SECONDS
 from tests.programs import ROOT, Program
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 UVICORN = (
     "-m",

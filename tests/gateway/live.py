@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tests import programs
 from tests.programs import ROOT, Program
 from tests.servers import free_port
 
 START_SECONDS = 20.0
+MODELS = ("model-a", "model-b")
 PROTOCOL = ("--http", "sentinel_project.http_protocol:LimitedProtocol")
 """As docs/production.md starts it."""
 PREPARE = """
@@ -40,6 +44,12 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
         "SECRET_KEY": "only-for-the-tests-" + 40 * "x",
         **variables,
     }
+
+
+def provider_entry(name: str, url: str, models: Sequence[str] = MODELS, **fields: Any) -> str:
+    """Return a provider's table in the gateway's configuration."""
+    entry = {"name": name, "base_url": url, "models": models, **fields}
+    return "[[provider]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entry.items())
 
 
 def manage(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

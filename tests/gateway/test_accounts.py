@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from sentinel_project.gateway.providers import reload
+from sentinel_project.gateway.providers import current
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
@@ -24,7 +24,7 @@ IDS = [f"conv-{number}" for number in range(12)]
 
 @pytest.fixture(autouse=True)
 def _no_cooldowns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "health", Health(0, reload.providers))
+    monkeypatch.setattr(process, "health", Health(0, current.providers))
 
 
 def providers(north: Upstream, south: Upstream, *, account: str) -> tuple[Provider, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from sentinel_project.gateway.models import ApiKey
 from tests.gateway.test_keys import user_with
@@ -58,9 +61,11 @@ def test_command_pauses_resumes_and_revokes(key: ApiKey):
     assert states == ["paused", "live", "paused", "revoked"]
 
 
-@pytest.mark.parametrize("which", [("--owner", "ben"), ("--key", "sk-sentinel-none")])
+@pytest.mark.parametrize(
+    "which", [("--owner", "ben"), ("--owner", "\udcff"), ("--key", "sk-sentinel-none"), ("--key", "\udcff")]
+)
 def test_command_changes_nothing_when_no_key_is_found(key: ApiKey, which):
-    with pytest.raises(CommandError, match=f"No working API key has the .*{which[1]}"):
+    with pytest.raises(CommandError, match=re.escape(f" {which[1]!r}")):
         call_command("apikeys", "pause", *which)
     assert ApiKey.objects.get().state == "live"
 
@@ -100,6 +105,14 @@ def test_api_lists_keys_of_an_owner_without_their_digests(key: ApiKey):
     (listed,) = answer.json()["results"]
     assert (listed["id"], listed["key"], listed["owner"], listed["state"]) == (key.pk, key.hint, "ann", "live")
     assert key.digest not in answer.content.decode()
+
+
+@pytest.mark.parametrize("owner", ["\x00", "ann\x00", "\x7f", "x" * 257, ""])
+def test_queries_send_no_owner_that_a_database_refuses(key: ApiKey, owner):
+    with CaptureQueriesContext(connection) as queries:
+        assert not ApiKey.objects.of(owner).exists()
+        assert user_with("view_apikey").get(API, {"owner": owner}).json()["results"] == []
+    assert not [query for query in queries if "apikey" in query["sql"] and "owner" in query["sql"]]
 
 
 def test_api_limits_pauses_and_resumes_a_key(key: ApiKey):

@@ -11,9 +11,9 @@ from sentinel_project.gateway import background
 from sentinel_project.gateway.background import cancel, keep_running
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.upstream import client, probes
-from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("lost", [0, 1, 3])

@@ -16,9 +16,10 @@ from sentinel_project.gateway.routing import attempts, process
 from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.upstream import relay
 from sessions_sticky import SessionConflict, sessions
-from tests.gateway.asgi import CHAT, MESSAGES, Call, outcome_of, until
+from tests.gateway.asgi import CHAT, MESSAGES, Call, outcome_of
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Behaviour, Exchange, answers, breaks_off, stalls, stalls_after
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 import openai
 import pytest
-from langchain_openai import ChatOpenAI
 
 from tests.gateway.asgi import MESSAGES
 from tests.gateway.live import LiveGateway
 from tests.gateway.upstreams import Held, Upstream, breaks_off, fails
+
+if TYPE_CHECKING:
+    from langchain_openai import ChatOpenAI
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +159,8 @@ def test_sdk_raises_api_error_when_the_stream_breaks(client, north: Upstream):
 
 
 def langchain(live: LiveGateway, model: str, conversation_id: str) -> ChatOpenAI:
+    from langchain_openai import ChatOpenAI  # which takes a second
+
     return ChatOpenAI(
         model=model, base_url=f"{live.url}/v1", api_key=live.key, extra_body={"conversation_id": conversation_id}
     )

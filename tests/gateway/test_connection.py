@@ -425,6 +425,7 @@ TOKENS = [
 ]
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(st.sampled_from(TOKENS), st.binary(max_size=5)), max_size=12), st.integers(1, 40))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_request_ends_whatever_the_server_sends(tokens: list[bytes], size: int) -> None:
@@ -449,6 +450,7 @@ def test_request_ends_whatever_the_server_sends(tokens: list[bytes], size: int) 
     asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_fuzz_knows_all_kinds_of_outcomes() -> None:
     """The tokens make whole responses, broken ones and invalid ones."""
     kinds: set[Any] = set()

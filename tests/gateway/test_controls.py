@@ -21,16 +21,17 @@ from sentinel_project.gateway.provider_status import statuses
 from sentinel_project.gateway.providers import actions, controls
 from sentinel_project.gateway.providers.actions import Action, ControlsUnavailable, UnknownProvider
 from sentinel_project.gateway.providers.controls import Control, follow_forever
+from sentinel_project.gateway.providers.current import configured, providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.health_sync import share_forever
-from sentinel_project.gateway.providers.reload import configured, providers
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure
 from sentinel_project.gateway.routing import process
 from sessions_sticky import cache_config, sessions
 from sessions_sticky.queries.doctor import examine
-from tests.gateway.asgi import outcome_of, say, until
+from tests.gateway.asgi import outcome_of, say
 from tests.servers import free_port
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

@@ -10,9 +10,11 @@ import pytest
 
 from sessions_sticky import Session, rendezvous, sessions
 from tests.conftest import patient_config
+from tests.gateway.live import MODELS
 from tests.gateway.load import Clients
-from tests.gateway.workers import MODELS, Workers, wait_until
+from tests.gateway.workers import Workers
 from tests.servers import Server, start_server
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -76,7 +76,7 @@ async def test_chat_waits_on_no_thread_when_the_client_leaves(only_north: Upstre
     serving = call.start()
     await call.next()
     call.leave()
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, 5)
 
 
 @pytest.mark.usefixtures("no_threads")

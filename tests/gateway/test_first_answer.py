@@ -12,9 +12,10 @@ import pytest
 from sentinel_project.gateway.routing import result
 from sentinel_project.gateway.upstream import relay
 from sessions_sticky import sessions
-from tests.gateway.asgi import Call, chat, outcome_of, say, until
+from tests.gateway.asgi import Call, chat, outcome_of, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import WAIT_SECONDS, breaks_off, fails, stalls, streams_and_stalls
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

@@ -18,7 +18,7 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Load
 from sentinel_project.gateway.providers.slots import Failure
 from sessions_sticky import SessionStoreUnavailable, sessions
-from tests.gateway.asgi import until
+from tests.waiting import until
 
 GAUGED = Provider(name="gauged", base_url="https://gauged.invalid/v1", api_key=None, models=("m",), weight=3)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sentinel_project.gateway import endpoint, handler
-from tests.gateway.asgi import Call, chat, until
+from tests.gateway.asgi import Call, chat
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -103,7 +103,7 @@ async def test_lifespan_starts_and_stops_when_the_server_does(monkeypatch):
             await asyncio.sleep(0.001)
     incoming.put_nowait({"type": "lifespan.shutdown"})
     assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
-    await asyncio.wait_for(living, 1)
+    await asyncio.wait_for(living, 5)
     await asyncio.sleep(0)
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 

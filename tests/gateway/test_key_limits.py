@@ -21,12 +21,13 @@ from sentinel_project.gateway.auth import KeyLimits, KeyRefused
 from sentinel_project.gateway.key_limits import Quotas
 from sentinel_project.gateway.key_quota import IN_FLIGHT, Slot
 from sessions_sticky import Usage
-from tests.gateway.asgi import KEY, OTHER_KEY, Call, ask, chat, until
+from tests.gateway.asgi import KEY, OTHER_KEY, Call, ask, chat
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.upstreams import Held, stalls
 from tests.gateway.workers import Workers, providers_file
 from tests.servers import start_server
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

@@ -16,9 +16,10 @@ from sentinel_project.gateway.providers.load import SLOW_EXCESSES, SLOW_TRY_SECO
 from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import rendezvous
-from tests.gateway.asgi import ask, chat, outcome_of, say, until
+from tests.gateway.asgi import ask, chat, outcome_of, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, fails
+from tests.waiting import stopwatch, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,7 @@ async def test_new_conversation_skips_a_provider_with_more_than_its_share(
     tasks = []
     for each in ids[:12]:
         tasks.append(asyncio.create_task(say(each)))
-        await until(lambda: len(north.exchanges) + len(south.exchanges) == len(tasks), 5)
+        await until(lambda: len(north.exchanges) + len(south.exchanges) == len(tasks))
     later.release.set()
     answered = await asyncio.gather(*tasks)
     assert {call.headers["x-session-outcome"] for call in answered} == {"created"}
@@ -147,7 +148,7 @@ async def test_provider_gets_no_more_requests_than_its_limit_allows(
     process.load.workers = workers
     north.then(*[later] * 9)
     tasks = [asyncio.create_task(say(bound_to_north)) for _ in range(9)]
-    await until(lambda: sum(task.done() for task in tasks) == 9 - most, 5)
+    await until(lambda: sum(task.done() for task in tasks) == 9 - most)
     assert len(north.exchanges) == most
     later.release.set()
     outcomes = sorted(outcome_of(call)[:2] for call in await asyncio.gather(*tasks))
@@ -192,7 +193,7 @@ async def test_content_session_is_spread_when_more_than_four_of_its_requests_are
     tasks = []
     for _ in range(12):
         tasks.append(asyncio.create_task(ask(chat(messages=messages))))
-        await until(lambda: len(north.exchanges) + len(south.exchanges) == 1 + len(tasks), 5)
+        await until(lambda: len(north.exchanges) + len(south.exchanges) == 1 + len(tasks))
     later.release.set()
     calls = await asyncio.gather(*tasks)
     answered = [outcome_of(call) for call in calls]
@@ -235,9 +236,10 @@ async def test_stream_spills_once_when_its_provider_begins_late(
     for _ in range(SLOW_EXCESSES):
         north.then(begins_late)
         south.then(begins_late)
-        begun = time.monotonic()
+        begun, took = time.monotonic(), stopwatch()
         assert outcome_of(await say(bound_to_north, stream=True)) == (200, "spilled", "south")
-        assert 0.6 < time.monotonic() - begun < 2
+        assert time.monotonic() - begun >= 0.6
+        assert took() < 2
         south.clear()
         process.load.paces["south"].record(time.monotonic(), is_late=False)
     assert not process.health.failing()
@@ -290,10 +292,10 @@ async def test_conversation_spills_when_its_provider_refuses_again_while_it_wait
 
 async def test_new_conversation_does_not_wait(gateway, north, south):
     north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
-    began = time.monotonic()
+    took = stopwatch()
     replies = [outcome_of(await say(f"new-{number}"))[2] for number in range(8)]
     assert set(replies) == {"south"}
-    assert time.monotonic() - began < 0.9
+    assert took() < 0.9
 
 
 async def test_one_request_tries_a_provider_when_several_come_as_its_cooldown_ends(

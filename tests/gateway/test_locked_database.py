@@ -17,6 +17,7 @@ import pytest
 
 from sentinel_project.gateway.models import digest
 from tests.gateway.live import LiveGateway, manage
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -79,10 +80,7 @@ def test_unknown_key_gets_retry_after_when_the_database_is_unreadable(gateway: L
         status, _, body = get(gateway, "/readyz")
         assert (status, body["database"]) == (503, "unavailable")
     with locked(gateway.folder, "ALTER TABLE hidden RENAME TO gateway_apikey"):
-        deadline = time.monotonic() + 10
-        while get(gateway, "/v1/models", new)[0] != 200:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: get(gateway, "/v1/models", new)[0] == 200)
         assert get(gateway, "/readyz")[2]["database"] == "ok"
 
 

@@ -123,18 +123,18 @@ def test_mask_treats_the_key_as_text_when_it_has_special_characters(secret: str)
 
 def test_mask_body_costs_little_when_there_is_nothing_to_hide() -> None:
     body = json.dumps({"content": "sk- proj / lorem ipsum \\ & % " * 40_000}).encode()
-    started = time.perf_counter()
+    started = time.thread_time()
     assert mask_body(body, (SECRET,)) is body
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["sk-proj/Gx2", "\\", "%25", "&amp;", "s", "\\u0000"])
 def test_mask_body_takes_linear_time_when_a_text_nearly_holds_the_key(part: str) -> None:
     body = (part * 2**18 + "\\u0000").encode()
-    started = time.perf_counter()
+    started = time.thread_time()
     assert mask_body(body, (SECRET,)) == body
-    assert time.perf_counter() - started < 3
+    assert time.thread_time() - started < 3
 
 
 @spelled

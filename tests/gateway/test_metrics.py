@@ -21,8 +21,9 @@ from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import ROOT
 from tests.gateway.load import Clients, failed
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Workers, names, providers_file, total, wait_until
+from tests.gateway.workers import Workers, names, providers_file, total
 from tests.servers import Server, start_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

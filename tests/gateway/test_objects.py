@@ -11,8 +11,8 @@ from django.core.cache import cache
 
 from sentinel_project.gateway.apis.body import Body
 from sentinel_project.gateway.apis.responses import RESPONSES as API
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.routing import objects, process
 from sentinel_project.gateway.routing.reasons import Spill
 from sessions_sticky import sessions

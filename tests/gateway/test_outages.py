@@ -18,8 +18,8 @@ from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.outages import KEPT, Outage, read, record_forever
 from sentinel_project.gateway.providers.slots import Failure
 from sessions_sticky import SessionStoreUnavailable, Turn, cache_config, sessions
-from tests.gateway.asgi import until
 from tests.servers import free_port
+from tests.waiting import until
 
 DOWN = Failure(Cools.PROVIDER, error="HTTP 503")
 NORTH = Provider(name="north", base_url="https://north.invalid/v1", api_key=None, models=("a",), weight=1)
@@ -45,7 +45,7 @@ async def record(*healths: Health) -> None:
         health.answered("north", "a", health.now())
     before = len(await asyncio.to_thread(read, "north"))
     await asyncio.sleep(0.1)
-    await until(lambda: len(read("north")) > before, 3)
+    await until(lambda: len(read("north")) > before)
     await asyncio.sleep(0.1)
     for task in tasks:
         task.cancel()
@@ -103,7 +103,7 @@ async def test_worker_continues_when_an_outage_cannot_be_recorded(settings: Sett
     settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{free_port()}/0")}
     health.failed("north", "a", DOWN)
     health.answered("north", "a", health.now())
-    await until(lambda: "outage of provider 'north' not recorded" in caplog.text, 3)
+    await until(lambda: "outage of provider 'north' not recorded" in caplog.text)
     assert not task.done()
     task.cancel()
 

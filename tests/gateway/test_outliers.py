@@ -12,8 +12,9 @@ from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from sessions_sticky import sessions
-from tests.gateway.asgi import Call, chat, outcome_of, say, until
+from tests.gateway.asgi import Call, chat, outcome_of, say
 from tests.gateway.upstreams import WAIT_SECONDS, Exchange, answers, breaks_off, fails, stalls
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

@@ -27,6 +27,7 @@ from sentinel_project.gateway.upstream.pool import (
 from sentinel_project.gateway.upstream.response import MAX_UNREAD_BYTES, Disconnected, InvalidResponse, Response
 from tests.access import Certificates, make_certificates
 from tests.servers import free_port
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the:pytest.PytestDeprecationWarning")
 """The hook that pytest-asyncio has instead is for all tests of a run, not for a module."""
@@ -81,12 +82,6 @@ async def served(tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
             if not writer.transport.is_closing():  # Python 3.11 fails where a close has waited for unsent bytes
                 writer.transport.abort()
         await until(lambda: peer.ended == len(peer.connections))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(params=[asyncio.DefaultEventLoopPolicy(), uvloop.EventLoopPolicy()], ids=["asyncio", "uvloop"])

@@ -17,8 +17,8 @@ from tests import programs
 from tests.gateway.live import ROOT, LiveGateway, environment, manage
 from tests.postgres import Postgres
 from tests.programs import Program
-from tests.servers import wait_for
 from tests.upgrade.test_upgrade import WRITTEN
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def test_key_works_at_both_gateways_and_at_neither_once_revoked(
     assert chat(two, key) == (200, provider)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DELETE FROM gateway_apikey WHERE owner = 'eve'")
-    wait_for(lambda: chat(one, key)[0] == chat(two, key)[0] == 401, seconds=60)
+    wait_until(lambda: chat(one, key)[0] == chat(two, key)[0] == 401, seconds=60)
 
 
 def test_known_keys_work_and_others_get_503_while_the_server_is_down(
@@ -104,7 +104,7 @@ def test_known_keys_work_and_others_get_503_while_the_server_is_down(
         assert chat(one, unknown)[0] == 503
     finally:
         postgres.start()
-    wait_for(lambda: chat(one, unknown)[0] == 401)
+    wait_until(lambda: chat(one, unknown)[0] == 401)
 
 
 def test_admin_log_names_the_user_who_makes_a_key_on_a_page(
@@ -158,7 +158,7 @@ def test_run_migrates_once_when_four_start_on_an_empty_database(
             processes.append(Program(*command, env=env, cwd=tmp_path / name, stdout=log, stderr=log))
     logs = [tmp_path / name / "log" for name in ("a", "b", "c", "d")]
     try:
-        wait_for(
+        wait_until(
             lambda: all(
                 "Serving on" in log.read_text() or p.poll() is not None for p, log in zip(processes, logs, strict=True)
             ),

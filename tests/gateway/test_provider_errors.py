@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +156,13 @@ def test_load_providers_accepts_a_base_url_with_any_other_path(tmp_path, base):
     file.write_text(SOUTH.replace("https://south/v1", f"https://south{base}"))
     (provider,) = load_providers(str(file))
     assert provider.base_url == f"https://south{base}".rstrip("/")
+
+
+def test_load_providers_reads_files_of_editors_on_windows(tmp_path, refused):
+    file = tmp_path / "providers.toml"
+    file.write_bytes(codecs.BOM_UTF8 + (NORTH + SOUTH).replace("\n", "\r\n").encode())
+    assert [provider.name for provider in load_providers(str(file))] == ["north", "south"]
+    assert refused(file.read_bytes() + b"weight = -1\r\n").startswith(", line 12: ")
 
 
 def test_load_providers_refuses_weights_that_are_all_0(refused, tmp_path):

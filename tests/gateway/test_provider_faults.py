@@ -15,8 +15,9 @@ from sentinel_project.gateway.providers.slots import model_slot
 from sessions_sticky import Session
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Workers, providers_file, total, wait_until
+from tests.gateway.workers import Workers, providers_file, total
 from tests.servers import Server, start_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sentinel_project.gateway.providers import reload as provider_file
+from sentinel_project.gateway.providers import current
+from sentinel_project.gateway.providers.current import providers, watch_forever
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.file import load_providers
-from sentinel_project.gateway.providers.reload import providers, watch_forever
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.routing import process
 from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.fleet import UVICORN, Fleet
+from tests.gateway.live import provider_entry
 from tests.gateway.load import Clients, bindings, failed, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.upstreams import Exchange, Upstream
-from tests.gateway.workers import wait_until
 from tests.servers import start_server
+from tests.waiting import until, wait_until
 
 if TYPE_CHECKING:
     from pytest_django import Settings
@@ -32,8 +33,7 @@ NAMES = ("north", "south", "east")
 
 
 def configuration(urls: dict[str, str], **weights: float) -> str:
-    entry = '[[provider]]\nname = "{}"\nbase_url = "{}"\nmodels = ["model-a", "model-b"]\nweight = {}\n'
-    return "".join(entry.format(name, url, weights.get(name, 1)) for name, url in urls.items())
+    return "".join(provider_entry(name, url, weight=weights.get(name, 1)) for name, url in urls.items())
 
 
 def replace(file: Path, text: str) -> None:
@@ -41,12 +41,6 @@ def replace(file: Path, text: str) -> None:
     new = file.with_suffix(".new")
     new.write_text(text)
     new.rename(file)
-
-
-async def until(condition, seconds: float = 5) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - asks each time
-            await asyncio.sleep(0.01)
 
 
 def names() -> list[str]:
@@ -63,9 +57,9 @@ async def file(
     gateway: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, urls: dict[str, str]
 ) -> AsyncIterator[Path]:
     """The file that the gateway was started with, watched."""
-    monkeypatch.setattr(provider_file, "_reloaded", [])
-    monkeypatch.setattr(provider_file, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(provider_file, "SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr(current, "_reloaded", [])
+    monkeypatch.setattr(current, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(current, "SETTLE_SECONDS", 0.3)
     file = tmp_path / "providers.toml"
     file.write_text(configuration(urls))
     gateway.SENTINEL_PROVIDERS = load_providers(str(file))
@@ -81,7 +75,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(f"{record.levelname} {record.getMessage()}")
-    logger = logging.getLogger(provider_file.__name__)
+    logger = logging.getLogger(current.__name__)
     logger.addHandler(handler)
     yield lines
     logger.removeHandler(handler)

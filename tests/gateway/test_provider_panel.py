@@ -18,9 +18,9 @@ from sentinel_project.gateway.provider_findings import check_providers
 from sentinel_project.gateway.provider_status import State, latest_health, status, statuses
 from sentinel_project.gateway.providers import actions, controls, health_sync
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import (
     ACCOUNT,
     CACHE,
@@ -295,7 +295,7 @@ def test_recent_forgets_older_minutes():
 
 @pytest.mark.django_db
 def test_move_all_offers_the_configured_providers(session_cache, health: Health, admin_client: Client, settings):
-    names = "sentinel_project.gateway.providers.reload.provider_names"
+    names = "sentinel_project.gateway.providers.current.provider_names"
     settings.SESSIONS_STICKY = {**settings.SESSIONS_STICKY, "PROVIDERS": names}
     page = admin_client.get("/admin/sessions_sticky/session/move-all/").text
     assert '<option value="north">' in page

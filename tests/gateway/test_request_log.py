@@ -15,11 +15,12 @@ import pytest
 
 from sentinel_project.gateway.auth import key_hint
 from sentinel_project.gateway.request_log import RequestLog, Writer
-from tests.gateway.asgi import CHAT, chat, until
+from tests.gateway.asgi import CHAT, chat
 from tests.gateway.live import environment, manage
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import Worker, Workers, providers_file, wait_until
+from tests.gateway.workers import Worker, Workers, providers_file
 from tests.servers import Server, start_server
+from tests.waiting import until, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def lines_of(ground: Ground, request_id: str) -> list[dict[str, Any]]:
 
 async def line_of(ground: Ground, request_id: str) -> dict[str, Any]:
     """Return the line of a request, the only one."""
-    await asyncio.to_thread(wait_until, lambda: lines_of(ground, request_id), 3)
+    await asyncio.to_thread(wait_until, lambda: lines_of(ground, request_id))
     (line,) = lines_of(ground, request_id)
     return line
 

@@ -26,10 +26,10 @@ from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_sl
 from sentinel_project.gateway.upstream import probes
 from sentinel_project.gateway.upstream.probes import probe_forever
 from sessions_sticky import cache_config
-from tests.gateway.asgi import until
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails
 from tests.servers import free_port, start_server
+from tests.waiting import until
 
 if TYPE_CHECKING:
     import redis

@@ -13,9 +13,10 @@ from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing.reasons import LOST, Spill
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import SessionStoreUnavailable, sessions
-from tests.gateway.asgi import Call, request_lines, say, until
+from tests.gateway.asgi import Call, request_lines, say
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Exchange, answers, fails
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pytest_django import Settings

@@ -23,8 +23,8 @@ from tests.gateway.faulty import (
 from tests.gateway.load import bindings, failed, moved
 from tests.gateway.proxy import Proxy
 from tests.gateway.upstream_process import UpstreamProcess
-from tests.gateway.workers import wait_until
 from tests.servers import VALKEY, Server, free_port, start_server
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -15,6 +15,7 @@ from tests.gateway.asgi import Call, ask, chat
 from tests.gateway.conftest import NORTH_KEY, provider
 from tests.gateway.upstreams import Exchange, Upstream, answers, breaks_off, fails, says, stalls, streams_and_stalls
 from tests.servers import free_port
+from tests.waiting import stopwatch
 
 ERROR = {"message": "Slow down", "type": "rate_limit_error", "param": "messages", "code": "rate_limit_exceeded"}
 streaming = pytest.mark.parametrize("stream", [False, True])
@@ -281,11 +282,11 @@ async def test_upstream_request_ends_within_a_second_when_the_client_leaves(only
         assert b'"first"' in await call.next()
     exchange = await asyncio.to_thread(only_north.wait_for_request)
     call.leave()
-    left = time.monotonic()
+    took = stopwatch()
     assert await asyncio.to_thread(exchange.ended.wait, 5)
-    assert time.monotonic() - left < 1
+    assert took() < 1
     assert exchange.left_early
-    await asyncio.wait_for(serving, 1)
+    await asyncio.wait_for(serving, 5)
     if not stream:
         assert call.outgoing.empty()
 
@@ -304,10 +305,10 @@ async def test_upstream_request_ends_within_a_second_when_a_stalled_client_leave
     serving = call.start()
     await asyncio.wait_for(full.wait(), 5)
     call.leave()
-    left = time.monotonic()
+    took = stopwatch()
     assert await asyncio.to_thread(only_north.exchanges[0].ended.wait, 5)
-    assert time.monotonic() - left < 1
-    await asyncio.wait_for(serving, 1)
+    assert took() < 1
+    await asyncio.wait_for(serving, 5)
 
 
 async def test_request_is_dropped_when_the_client_leaves_before_its_body_is_there(only_north: Upstream):
@@ -315,7 +316,7 @@ async def test_request_is_dropped_when_the_client_leaves_before_its_body_is_ther
     call._incoming.get_nowait(), call._incoming.get_nowait()
     call._incoming.put_nowait({"type": "http.request", "body": b'{"model":', "more_body": True})
     call.leave()
-    await asyncio.wait_for(call.answer(), 1)
+    await asyncio.wait_for(call.answer(), 5)
     assert call.status == 0
     assert not only_north.exchanges
 
@@ -327,4 +328,4 @@ async def test_serving_is_cancelled_when_the_server_stops(only_north: Upstream):
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await serving
-    assert await asyncio.to_thread(exchange.ended.wait, 1)
+    assert await asyncio.to_thread(exchange.ended.wait, 5)

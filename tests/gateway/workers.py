@@ -8,28 +8,22 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
+from tests.gateway.live import PROTOCOL, database, environment, provider_entry, wait_until_healthy
 from tests.programs import Program
 from tests.servers import free_port
 
 START_SECONDS = 30.0
-MODELS = ("model-a", "model-b")
 
 
 def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None = None) -> str:
     """Write the configuration of some upstreams; return its path."""
-    key = f'api_key_env = "{key_env}"\n' if key_env else ""
-    models = json.dumps(MODELS)
+    key = {"api_key_env": key_env} if key_env else {}
     file = folder / f"{'-'.join(urls)}.toml"
-    file.write_text(
-        "".join(
-            f'[[provider]]\nname = "{name}"\nbase_url = "{url}"\nmodels = {models}\n{key}' for name, url in urls.items()
-        )
-    )
+    file.write_text("".join(provider_entry(name, url, **key) for name, url in urls.items()))
     return str(file)
 
 
@@ -136,15 +130,6 @@ class Workers:
             worker.process.send_signal(signal.SIGTERM)
         for worker in self.each:
             worker.__exit__()
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 5.0) -> float:
-    """Wait until it holds; return how many seconds that took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "in vain"
-        time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def total(samples: Mapping[str, float], name: str, *parts: str) -> float:

@@ -15,7 +15,7 @@ import uvicorn
 
 from sentinel_project import http_protocol, http_timers
 from sentinel_project.http_protocol import LimitedProtocol
-from tests.servers import wait_for
+from tests.waiting import wait_until
 
 SECONDS = 0.3
 LIMIT = 5
@@ -126,7 +126,7 @@ class SharedServer:
     def wait_until_idle(self) -> None:
         """Wait until the server has neither connections nor requests; the next test counts its own only."""
         state = self._server.server_state
-        wait_for(lambda: not state.connections and not state.tasks)
+        wait_until(lambda: not state.connections and not state.tasks)
 
     def stop(self) -> None:
         """Stop the server."""

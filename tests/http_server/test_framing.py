@@ -28,6 +28,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sentinel_project import http_protocol
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.http_body import MAX_OVERHEAD_BYTES, ChunkedBody
 from tests.http_server.conftest import SECONDS, App, Connect, read, refused, statuses
@@ -52,6 +53,14 @@ SPLITS: dict[str, Split] = {
     "head with a part, rest": lambda head, body: [head + body[:9], body[9:] + LAST],
     "single bytes": lambda head, body: [b"%c" % byte for byte in head + body + LAST],
 }
+
+
+@pytest.fixture(autouse=True)
+def patient(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request take its time: a busy machine may stop while the test sends it byte by byte."""
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 10)
+
+
 offers = pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
 framings = pytest.mark.parametrize(
     ("framing", "encoded"), [(LENGTH, BODY), (CHUNKED, CHUNKS)], ids=["length", "chunks"]

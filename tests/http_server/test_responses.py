@@ -9,7 +9,7 @@ import pytest
 
 from sentinel_project.http_exchange import Exchange
 from tests.http_server.conftest import SECONDS, App, Connect, read, refused
-from tests.servers import wait_for
+from tests.waiting import wait_until
 
 
 def get(connect: Connect, path: str, version: str = "1.1", method: str = "GET") -> tuple[bytes, bytes]:
@@ -78,6 +78,6 @@ def test_exchange_is_freed_at_once_when_its_response_is_complete(connect: Connec
     gc.disable()
     try:
         get(connect, path)
-        wait_for(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()), 2)
+        wait_until(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()))
     finally:
         gc.enable()

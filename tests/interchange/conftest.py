@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.interchange import PROGRAM
+from tests.missing import skip_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +30,7 @@ def node() -> str:
         output = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout if path else ""
         if (version := re.match(r"v(\d+)", output)) and int(version[1]) >= LEAST_NODE:
             return str(path)
-    reason = f"no Node {LEAST_NODE} or newer on PATH"
-    return pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    skip_or_fail(f"no Node {LEAST_NODE} or newer on PATH")
 
 
 def _node_of_the_wheel() -> str | None:

@@ -109,17 +109,17 @@ def test_move_is_done_when_it_cannot_be_counted(manager, monkeypatch, caplog):
 
 
 @on_redis
-def test_gauges_have_sessions_by_provider_and_memory(manager, raw, settings):
+def test_gauges_have_sessions_by_provider_and_memory(call, manager, raw, settings):
     settings.SESSIONS_STICKY = {"METRICS": True}
     manager.create("conv-1", **PROPOSAL)
     manager.create("conv-2", **{**PROPOSAL, "provider": "gauged"})
-    manager.export_gauges()
+    call("export_gauges")
     exported = generate_latest().decode()
     assert 'sessions_sticky_sessions{provider="gauged"} 1.0' in exported
     assert 'sessions_sticky_sessions{provider="openai"} 1.0' in exported
     assert "sessions_sticky_store_memory_ratio 0.0" in exported
     manager.delete("conv-2")
-    manager.export_gauges()
+    call("export_gauges")
     assert 'sessions_sticky_sessions{provider="gauged"} 0.0' in generate_latest().decode()
 
 

@@ -17,21 +17,17 @@ from tests.sessions_sticky.indexed import (
     walk,
     write_raw,
 )
+from tests.waiting import wait_until
 
 # Ghosts: entries whose session is gone, or elsewhere.
 
 GHOSTS = {
     "deleted": lambda raw, key: raw.delete(key),
-    "expired": lambda raw, key: raw.pexpire(key, 1) and wait_until_gone(raw, key),
+    "expired": lambda raw, key: raw.pexpire(key, 1) and wait_until(lambda: not raw.exists(key)),
     "no session": lambda raw, key: raw.set(key, "junk"),
     "another id": lambda raw, key: raw.set(key, sample("conv-9").to_json()),
     "another type": lambda raw, key: raw.delete(key) and raw.rpush(key, "x"),
 }
-
-
-def wait_until_gone(raw, key):
-    while raw.exists(key):
-        pass
 
 
 @on_real

@@ -124,7 +124,7 @@ def test_providers_raises_when_the_setting_is_bad(settings, value):
 
 
 def test_gateway_knows_the_providers_of_its_file(settings):
-    settings.SESSIONS_STICKY = {"PROVIDERS": "sentinel_project.gateway.providers.reload.provider_names"}
+    settings.SESSIONS_STICKY = {"PROVIDERS": "sentinel_project.gateway.providers.current.provider_names"}
     assert conf.providers == {provider.name for provider in project.SENTINEL_PROVIDERS}
     settings.SESSIONS_STICKY = {"PROVIDERS": lambda: None}
     assert conf.providers is None

@@ -17,11 +17,12 @@ from sessions_sticky.restoration import BATCH_SIZE, RECENT_SECONDS
 from sessions_sticky.signals import session_created
 from sessions_sticky.stores import local_cache
 from tests.conftest import patient_config
-from tests.servers import start_server, wait_for
+from tests.servers import start_server
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL
 from tests.sessions_sticky.indexed import on_valkey
 from tests.sessions_sticky.marks import on_portable, on_redis
 from tests.sessions_sticky.state_world import restore_at_once
+from tests.waiting import wait_until
 
 IDS = [f"conv-{number}" for number in range(BATCH_SIZE + 5)]
 
@@ -63,7 +64,10 @@ def test_process_restores_all_it_saw_when_the_store_loses_everything(call, manag
     assert manager.history(IDS[0])[-1].reason == "lost by the store"
 
 
-@pytest.mark.parametrize("way", ["restarted empty", "restarted with old data", "replaced by an old replica"])
+@pytest.mark.parametrize(
+    "way",
+    ["restarted empty", "restarted with old data", pytest.param("replaced by an old replica", marks=pytest.mark.slow)],
+)
 def test_process_restores_what_is_lost_when_the_store_is_restarted(settings, way):
     with start_server(tcp=True) as server, start_server(tcp=True) as replica:
         settings.CACHES = {"default": patient_config(server.url)}
@@ -75,7 +79,7 @@ def test_process_restores_what_is_lost_when_the_store_is_restarted(settings, way
         elif way == "replaced by an old replica":
             with replica.client() as client:
                 client.replicaof("127.0.0.1", server.port)
-                wait_for(lambda: client.exists(keys.session("before")))
+                wait_until(lambda: client.exists(keys.session("before")))
                 client.replicaof("NO", "ONE")
                 client.save()
         bound = [manager.resolve(each, **PROPOSAL).session for each in IDS]
@@ -192,13 +196,13 @@ def test_next_loss_is_restored_after_the_restoration_that_it_met(manager, flush,
     for _ in range(5):
         flush()
         manager.resolve("new", **OTHER)
-    wait_for(lambda: started)
+    wait_until(lambda: started)
     go_on.set()
-    wait_for(lambda: not manager._store.loss_detector.is_restoring)
+    wait_until(lambda: not manager._store.loss_detector.is_restoring)
     assert started == [4]
     flush()
     manager.resolve("new", **OTHER)
-    wait_for(lambda: len(started) == 2 and not manager._store.loss_detector.is_restoring)
+    wait_until(lambda: len(started) == 2 and not manager._store.loss_detector.is_restoring)
     assert manager.get(IDS[0]).provider == PROPOSAL["provider"]
 
 

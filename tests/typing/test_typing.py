@@ -13,6 +13,7 @@ import pytest
 import sessions_sticky
 from sessions_sticky import testing
 from tests.docs.blocks import DOCS
+from tests.missing import skip_or_fail
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +31,7 @@ def imported_by_the_example(module):
 
 def check(command):
     if find_spec(command[0]) is None:
-        reason = f"{command[0]} is not installed"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+        skip_or_fail(f"{command[0]} is not installed")
     environment = {**os.environ, "MYPYPATH": str(FOLDER.parents[1])}
     ran = subprocess.run(
         [sys.executable, "-m", *command],

@@ -7,8 +7,8 @@ import logging
 
 from sentinel_project.gateway.providers import controls, health_sync
 from sentinel_project.gateway.providers.controls import Control
+from sentinel_project.gateway.providers.current import configured, providers
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import configured, providers
 
 logger = logging.getLogger(__name__)
 

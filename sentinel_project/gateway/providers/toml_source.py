@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Collection
@@ -42,6 +43,7 @@ class Place(NamedTuple):
 
 def parse(path: str, data: bytes) -> list[Place]:
     """Return the entries of a file. Raises `ValueError` when it is not TOML, or has other tables or none."""
+    data = data.removeprefix(codecs.BOM_UTF8)  # editors on Windows write one
     try:
         text = data.decode()
         document = tomllib.loads(text)

@@ -12,10 +12,10 @@ from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
 from sentinel_project.gateway.providers.config import Provider
+from sentinel_project.gateway.providers.current import configured
 from sentinel_project.gateway.providers.failures import Fault
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.load import Gate
-from sentinel_project.gateway.providers.reload import configured
 from sentinel_project.gateway.providers.slots import Failure
 from sentinel_project.gateway.replies import call_at_end
 from sentinel_project.gateway.routing import process

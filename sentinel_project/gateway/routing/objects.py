@@ -20,7 +20,7 @@ from sentinel_project.gateway.apis import events
 from sentinel_project.gateway.apis.base import Api, ApiRequest, Reference
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.routing.dispatch import Served
 from sentinel_project.gateway.routing.plan import Plan
 from sessions_sticky import InvalidConversationId, keys

@@ -11,7 +11,7 @@ from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.providers import controls
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.controls import Control
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.routing import binding, process, reasons
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.reasons import Spill

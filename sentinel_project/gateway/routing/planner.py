@@ -7,7 +7,7 @@ from functools import partial
 
 from sentinel_project.gateway.apis.base import ApiRequest
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.providers.reload import providers
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.routing import binding, process
 from sentinel_project.gateway.routing.errors import unavailable, unknown_model
 from sentinel_project.gateway.routing.objects import Placement

@@ -320,6 +320,6 @@ async def test_reasoning_in_a_hostile_number_of_items_is_not_removed(alone):
 )
 def test_references_of_a_hostile_input_take_less_than_a_second(given):
     body = Body.parse(b'{"model":"m","input":[%b]}' % given)
-    started = time.perf_counter()
+    started = time.thread_time()
     API.references(body)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

@@ -178,6 +178,7 @@ HOSTILE = {
 """Made by their tests: each worker imports this module, and they take half a second and 80 MB."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_repair_takes_no_time_when_the_messages_are_hostile(kind):
     body = Body.parse(asked(USER, HOSTILE[kind]()))

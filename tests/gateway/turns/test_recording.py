@@ -17,8 +17,9 @@ from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.turns import recorder as recording
 from sentinel_project.gateway.turns.recorder import recorder
 from sessions_sticky import Attempt, Price, SessionManager, SessionStoreUnavailable, TurnTotals, Usage, sessions
-from tests.gateway.asgi import Call, ask, chat, outcome_of, request_lines, say, until
+from tests.gateway.asgi import Call, ask, chat, outcome_of, request_lines, say
 from tests.gateway.upstreams import breaks_off, fails
+from tests.waiting import until
 
 TEXT = "a long text " * 1_000
 MODEL = "gpt-5.2"

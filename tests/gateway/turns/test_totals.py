@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.clients.upstream import Upstream
-from tests.gateway.live import environment, manage
+from tests.gateway.live import environment, manage, provider_entry
 from tests.gateway.workers import Workers
 from tests.servers import start_server
 
@@ -36,8 +36,13 @@ def variables(tmp_path, upstreams) -> Iterator[dict[str, str]]:
     file, keys = tmp_path / "providers.toml", {f"KEY_OF_{each.name.upper()}": each.api_key for each in upstreams}
     file.write_text(
         "".join(
-            f'[[provider]]\nname = "{each.name}"\nbase_url = "{each.url}"\nmodels = {json.dumps([*PATHS.values()])}\n'
-            f'apis = ["chat", "responses", "messages"]\napi_key_env = "{variable}"\n'
+            provider_entry(
+                each.name,
+                each.url,
+                list(PATHS.values()),
+                apis=["chat", "responses", "messages"],
+                api_key_env=variable,
+            )
             for each, variable in zip(upstreams, keys, strict=True)
         )
     )

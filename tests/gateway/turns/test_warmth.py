@@ -12,9 +12,9 @@ import pytest
 from sentinel_project.gateway import clock
 from sentinel_project.gateway.background import cancel
 from sentinel_project.gateway.providers import health_sync
+from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.reload import providers
 from sentinel_project.gateway.providers.slots import Failure, SlotState
 from sentinel_project.gateway.routing import process
 from sentinel_project.gateway.routing import warmth as rules

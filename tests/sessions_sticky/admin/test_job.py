@@ -29,8 +29,8 @@ from tests.sessions_sticky.jobs.calls import (
     no_threads,
     quick_ticks,
     start,
-    until,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_page_does_not_change_an_orphaned_operation_but_resume_does(ada: Client,
     assert ada.get(page_of(key)).status_code == 200
     assert no_threads()
     assert ada.post(f"{page_of(key)}resume/").status_code == 302
-    until(lambda: jobs.get(key).state == "done")  # type: ignore[union-attr]
+    wait_until(lambda: jobs.get(key).state == "done")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

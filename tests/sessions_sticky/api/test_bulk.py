@@ -19,8 +19,8 @@ from tests.sessions_sticky.jobs.calls import (
     no_threads,
     quick_ticks,  # noqa: F401
     threads,
-    until,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -135,7 +135,7 @@ def test_delete_answers_202_with_its_place_when_it_takes_longer(
         assert entries() == [
             ("user", DELETION, True, f"Started, {BATCH_SIZE + 1} sessions expected: delete all sessions")
         ]
-    shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
+    shown = wait_until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
     assert (shown["state"], shown["done"], shown["expected"]) == ("done", BATCH_SIZE + 1, BATCH_SIZE + 1)
 
 
@@ -167,7 +167,7 @@ def test_operation_is_stopped_and_resumed(
     resumed = api.post(f"{url}resume/")
     assert resumed.status_code == 202
     assert (resumed.json()["state"], resumed.headers["Location"]) == ("running", url)
-    shown = until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
+    shown = wait_until(lambda: (shown := api.get(url).json())["state"] != "running" and shown)
     assert (shown["state"], shown["done"], shown["expected"]) == ("done", number, number)
     again = api.post(f"{url}resume/")
     assert (again.status_code, again.json()) == (200, shown)

@@ -4,8 +4,9 @@ import pickle
 
 import msgspec
 import pytest
+from django.test import RequestFactory
 
-from sessions_sticky import InvalidConversationId, keys
+from sessions_sticky import InvalidConversationId, InvalidSession, keys
 from sessions_sticky.identity import InvalidNamedId, identify, scoped
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, check_sources, observed_text, read_sources
 from tests.sessions_sticky.identity.requests import CHAT, KEY, identity, raw
@@ -102,6 +103,25 @@ def test_identify_prefers_a_named_id_to_all_observed_ones():
 @pytest.mark.parametrize("form", [dict, raw])
 def test_identify_returns_none_without_an_id(headers, body, form):
     assert identity(headers, form(body)) == (None, "none", False, None, None, False)
+
+
+@pytest.mark.parametrize("kind", [dict, lambda headers: RequestFactory().get("/", headers=headers).headers])
+@pytest.mark.parametrize("name", ["X-Session-Id", "x-session-id", "X-DYNAMO-SESSION-ID", "X-Claude-Code-Session-Id"])
+def test_identify_reads_names_of_headers_in_any_case(name, kind):
+    found = identity(kind({"Accept": "*/*", name: "abc"}))
+    assert (found.client_id, found.source) == ("abc", f"header.{name.lower()}")
+
+
+def test_identify_reads_the_header_of_a_subagent_in_any_case():
+    headers = {"X-Claude-Code-Session-Id": "a", "X-Claude-Code-Agent-Id": "b"}
+    assert identity(headers) == identity({name.lower(): value for name, value in headers.items()})
+
+
+@pytest.mark.parametrize("value", [None, 5, b"text"])
+@pytest.mark.parametrize("field", ["owner", "model"])
+def test_identify_refuses_an_owner_or_a_model_that_is_no_string(field, value):
+    with pytest.raises(InvalidSession, match=f"^{field} must be a string, not {value!r}$"):
+        identity({"x-session-id": "abc"}, **{field: value})
 
 
 def test_identify_skips_a_blank_value_for_the_next_source():

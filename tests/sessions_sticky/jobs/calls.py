@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,10 @@ from sessions_sticky.jobs.service import Jobs, Worker
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
 from tests.sessions_sticky.calls import sample
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 OPENAI = Filters(provider="openai")
 DELETE = Plan(OPENAI)
@@ -38,7 +38,7 @@ def quick_ticks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(runner, "TICK_SECONDS", 0)  # a look at the record before every request
     monkeypatch.setattr(runner, "RETRY_SECONDS", 0.05)
     yield
-    until(no_threads)
+    wait_until(no_threads)
 
 
 def threads() -> list[str]:
@@ -48,14 +48,6 @@ def threads() -> list[str]:
 
 def _worker_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("job ")]
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return value
 
 
 def fill(number: int, prefix: str = "conv", **fields: Any) -> None:
@@ -78,7 +70,7 @@ def finished(key: str) -> Job:
             Worker(sessions).wake(job)
         return job
 
-    job: Job = until(lambda: (job := adopt()) and job.state != "running" and job)
+    job: Job = wait_until(lambda: (job := adopt()) and job.state != "running" and job)
     return job
 
 

@@ -14,7 +14,8 @@ from sessions_sticky.jobs.runner import JobRunner
 from sessions_sticky.queries import index_reader
 from sessions_sticky.queries.bulk import Move
 from sessions_sticky.queries.filters import Filters
-from tests.sessions_sticky.jobs.calls import DELETE, MOVE_ALL, jobs, quick_ticks, until  # noqa: F401
+from tests.sessions_sticky.jobs.calls import DELETE, MOVE_ALL, jobs, quick_ticks  # noqa: F401
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -33,7 +34,7 @@ def where() -> dict[str, str]:
 
 def finished(plan: Plan) -> Job:
     key = jobs.start(plan, actor="ann").key
-    until(lambda: jobs.get(key).state != "running")  # type: ignore[union-attr]
+    wait_until(lambda: jobs.get(key).state != "running")  # type: ignore[union-attr]
     job = jobs.get(key)
     assert job is not None
     return job
@@ -127,7 +128,7 @@ def test_run_stops_the_job_when_it_is_interrupted() -> None:
     (job,) = jobs.recent()
     assert job.state == "stopped"
     assert jobs.resume(job.key) is not None
-    until(lambda: jobs.get(job.key).state == "done")  # type: ignore[union-attr]
+    wait_until(lambda: jobs.get(job.key).state == "done")  # type: ignore[union-attr]
     assert where() == {"a": "mistral"}
 
 
@@ -168,7 +169,7 @@ def test_job_of_a_command_that_was_killed_is_stopped_and_not_taken_over() -> Non
     assert found is not None
     assert (found.state, found.detail) == ("stopped", "Its command has ended.")
     jobs._worker.wake()
-    until(lambda: jobs._worker._thread is None)
+    wait_until(lambda: jobs._worker._thread is None)
     assert where() == {"a": "openai"}
     assert records.lease(job.key, "token", 10)
     assert jobs.get(job.key).state == "running"  # type: ignore[union-attr]

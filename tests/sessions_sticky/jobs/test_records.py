@@ -20,8 +20,8 @@ from tests.sessions_sticky.jobs.calls import (
     no_threads,
     quick_ticks,  # noqa: F401
     start,
-    until,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import redis
@@ -38,7 +38,7 @@ def test_job_is_kept_for_a_day_after_its_last_change(session_cache: redis.Redis)
         for name in names:
             assert session_cache.expire(name, 50)
     finished(key)
-    until(no_threads)
+    wait_until(no_threads)
     assert sorted(session_cache.keys("sentinel:job*")) == sorted(name.encode() for name in names)
     for name in names:
         assert KEPT_SECONDS - 60 <= session_cache.ttl(name) <= KEPT_SECONDS

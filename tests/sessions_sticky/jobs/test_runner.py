@@ -35,8 +35,8 @@ from tests.sessions_sticky.jobs.calls import (
     quick_ticks,  # noqa: F401
     start,
     threads,
-    until,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def test_job_is_adopted_when_its_worker_was_killed(session_cache: redis.Redis, v
     fill(20_000)
     with worker(valkey_url, 0.5, "start") as process:
         key = line(process)
-        until(lambda: int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0) >= 5_000)
+        wait_until(lambda: int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0) >= 5_000)
         process.kill()
         process.wait()
         done = int(session_cache.get(f"sentinel:job:{{index}}:{key}:done") or 0)
@@ -110,9 +110,9 @@ def test_worker_keeps_its_lease_while_it_counts(slow_count: list[bool]) -> None:
 @pytest.mark.slow
 def test_job_changes_nothing_when_it_is_stopped_while_it_counts(slow_count: list[bool]) -> None:
     job = start(OLD)
-    until(lambda: len(slow_count) > 2)
+    wait_until(lambda: len(slow_count) > 2)
     jobs.stop(job.key)
-    until(no_threads)
+    wait_until(no_threads)
     assert (finished(job.key).state, finished(job.key).done) == ("stopped", 0)
 
 
@@ -127,10 +127,10 @@ def test_log_has_the_total_when_a_job_was_continued(
         with gate(1) as held:
             assert held.reached.wait(SECONDS)
         jobs.stop(job.key, within_seconds=0)
-    until(no_threads)
+    wait_until(no_threads)
     jobs.resume(job.key)
     finished(job.key)
-    until(no_threads)
+    wait_until(no_threads)
     assert f"job {job.key} done: changed 1200 sessions in all, for alice" in caplog.messages
 
 
@@ -154,7 +154,7 @@ def test_one_adopts_a_job_when_two_processes_watch(session_cache: redis.Redis, v
         assert [line(one), line(two)] == ["ready", "ready"]
         session_cache.set("go", 1)
         assert sorted((line(one), line(two))) == ["0", "1"]
-        job = until(lambda: (found := jobs.get(key)) and found.state == "done" and found)
+        job = wait_until(lambda: (found := jobs.get(key)) and found.state == "done" and found)
     assert job.done == 10_000
     assert not threads()
 
@@ -177,16 +177,16 @@ def test_resume_adopts_a_job_whose_worker_is_gone(session_cache: redis.Redis) ->
     resumed = jobs.resume(key)
     assert resumed is not None
     assert not resumed.changed
-    assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+    assert wait_until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
 
 
 def test_process_that_watches_adopts_a_job(session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
     fill(2)
     with watching() as watcher:
-        until(watcher.is_alive)
+        wait_until(watcher.is_alive)
         key = abandoned()
-        assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+        assert wait_until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
 
 
 @contextmanager
@@ -223,7 +223,7 @@ def test_worker_continues_when_the_store_is_down(
     monkeypatch.setattr(Records, "recent", fail)
     with watching():
         key = abandoned()
-        assert until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+        assert wait_until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
 
 
 def test_one_job_runs_at_a_time_and_the_others_wait(session_cache: redis.Redis) -> None:
@@ -240,7 +240,7 @@ def test_one_job_runs_at_a_time_and_the_others_wait(session_cache: redis.Redis) 
         assert (waiting.state, waiting.done) == ("running", 0)
         held.open.set()
         for key, number in ((first, 4), (second, 2)):
-            assert until(lambda key=key: (job := jobs.get(key)) and job.state == "done" and job).done == number
+            assert wait_until(lambda key=key: (job := jobs.get(key)) and job.state == "done" and job).done == number
 
 
 @pytest.mark.django_db
@@ -263,16 +263,17 @@ def test_numbers_are_right_when_a_worker_continues_after_its_lease_was_lost(
     with gate(1) as held:
         key = start(DELETE).key
         held.reached.wait(SECONDS)
-        until(lambda: not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner"))
+        wait_until(lambda: not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner"))
         monkeypatch.setattr(runner, "LEASE_SECONDS", 10)
         job = finished(key)
         assert (job.state, job.done) == ("done", number)
         held.open.set()
-        until(no_threads)
+        wait_until(no_threads)
         assert len(held.announced) == len(set(held.announced)) == number
     assert finished(key) == job
 
 
+@pytest.mark.slow
 def test_worker_gives_way_when_another_has_the_lease(session_cache: redis.Redis) -> None:
     fill(3 * BATCH_SIZE)
     with gate(1) as held:
@@ -280,7 +281,7 @@ def test_worker_gives_way_when_another_has_the_lease(session_cache: redis.Redis)
         held.reached.wait(SECONDS)
         session_cache.set(f"sentinel:job:{{index}}:{key}:runner", "another", px=60_000)
         held.open.set()
-        until(no_threads)
+        wait_until(no_threads)
     assert sessions.all().count() == 2 * BATCH_SIZE
     assert session_cache.get(f"sentinel:job:{{index}}:{key}:runner") == b"another"
     job = jobs.get(key)
@@ -302,7 +303,7 @@ def test_lease_is_kept_while_a_batch_is_announced_slowly(
 
     session_deleted.connect(receive)
     key = start(DELETE).key
-    until(lambda: begun)
+    wait_until(lambda: begun)
     while threads():
         jobs.get(key)
         assert len(threads()) <= 1
@@ -334,8 +335,8 @@ def test_job_continues_when_the_store_stalls_half_way(server: Any, monkeypatch: 
         with pytest.raises(SessionStoreUnavailable):
             jobs.get(key)
         server.cont()
-        until(lambda: listed_state(server) == b'"done"')  # without a read
-        job = until(lambda: seen(key))
+        wait_until(lambda: listed_state(server) == b'"done"')  # without a read
+        job = wait_until(lambda: seen(key))
     assert (job.done, job.expected) == (number, number)
     assert sessions.filter(provider="mistral").count() == number
 
@@ -389,11 +390,11 @@ def test_job_is_left_as_it_is_when_the_store_stays_away(
         held.reached.wait(SECONDS)
         server.stop()
         held.open.set()
-        until(no_threads)
+        wait_until(no_threads)
         assert f"job {key} suspended" in caplog.text
         server.cont()
-        until(lambda: listed_state(server) == b'"running"')
-        job = until(lambda: resumed(key) and seen(key))
+        wait_until(lambda: listed_state(server) == b'"running"')
+        job = wait_until(lambda: resumed(key) and seen(key))
     assert (job.state, job.done, job.detail) == ("done", 2 * BATCH_SIZE, "")
 
 
@@ -412,8 +413,8 @@ def test_job_is_gone_when_the_store_has_lost_it(server: Any) -> None:
         held.reached.wait(SECONDS)
         server.restart()
         held.open.set()
-        until(no_threads)
-    assert until(lambda: found(key)) == [None, None, None, []]
+        wait_until(no_threads)
+    assert wait_until(lambda: found(key)) == [None, None, None, []]
     with server.client() as client:
         assert not client.keys("sentinel:job*")
 
@@ -475,5 +476,5 @@ def test_thread_closes_its_database_connections(session_cache: redis.Redis, monk
 
     monkeypatch.setattr(runner, "connections", Connections())
     key = start(DELETE).key
-    until(no_threads)
+    wait_until(no_threads)
     assert closed == [f"job {key}"]

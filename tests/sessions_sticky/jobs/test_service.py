@@ -34,8 +34,8 @@ from tests.sessions_sticky.jobs.calls import (
     quick_ticks,  # noqa: F401
     start,
     threads,
-    until,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,7 +177,7 @@ def test_stop_ends_after_whole_batches_and_resume_does_the_rest(session_cache: r
         assert stopped.changed
         assert (stopped.job.state, stopped.job.done) == ("stopped", 2 * BATCH_SIZE)
         held.open.set()
-        until(no_threads)
+        wait_until(no_threads)
         assert len(held.announced) == len(set(held.announced)) == 2 * BATCH_SIZE
     job = jobs.get(key)
     assert job is not None
@@ -205,7 +205,7 @@ def test_stop_returns_the_final_number_when_the_worker_notices_in_time(session_c
         assert not session_cache.exists(f"sentinel:job:{{index}}:{key}:runner")
         assert stopped.job.state == "stopped"
         assert stopped.job.done == 10 * BATCH_SIZE - sessions.all().count()
-    until(no_threads)
+    wait_until(no_threads)
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_expected_recounts_what_is_left_when_resumed(session_cache: redis.Redis)
         held.reached.wait(SECONDS)
         jobs.stop(key, within_seconds=0)
         held.open.set()
-        until(no_threads)
+        wait_until(no_threads)
     fill(10, "new")
     with gate(1) as held:
         jobs.resume(key)

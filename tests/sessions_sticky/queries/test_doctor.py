@@ -12,6 +12,7 @@ from sessions_sticky.stores import rights
 from tests.conftest import REAL_STORES, patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import PROPOSAL, sample
+from tests.waiting import wait_until
 
 real_stores = pytest.mark.parametrize("store_name", REAL_STORES, indirect=True)
 on_valkey = pytest.mark.parametrize("store_name", ["valkey"], indirect=True)
@@ -216,10 +217,7 @@ def test_findings_distinguish_a_replica_from_its_primary(examine, settings):
         with start_server(VALKEY, "--replicaof", "127.0.0.1", str(port)) as replica:
             settings.CACHES = {"default": patient_config(replica.url)}
             assert examine()["role"].level is Level.ERROR
-            deadline = time.monotonic() + 20
-            while client.info("replication")["connected_slaves"] != 1:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            wait_until(lambda: client.info("replication")["connected_slaves"] == 1)
             settings.CACHES = {"default": patient_config(primary.url)}
             assert "1 replicas" in examine()["role"].message
             client.config_set("min-replicas-to-write", 1)

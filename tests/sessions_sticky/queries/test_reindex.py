@@ -209,6 +209,7 @@ def test_reindex_skips_sessions_that_have_changed(manager, raw, monkeypatch, mom
     check(raw, made)
 
 
+@pytest.mark.slow
 @on_real
 def test_reindex_leaves_no_drift_while_threads_write(manager, raw, store_name):
     for number in range(200):

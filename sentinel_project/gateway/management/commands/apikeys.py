@@ -44,18 +44,21 @@ class Command(BaseCommand):
         """Run a subcommand."""
         try:
             if command == "list":
-                found = ApiKey.objects.order_by("owner", "pk")
-                self._print(found if owner is None else found.filter(owner=owner), options["format"])
+                found = ApiKey.objects.all() if owner is None else ApiKey.objects.of(owner)
+                self._print(found.order_by("owner", "pk"), options["format"])
             else:
                 self._change(command, owner, options)
         except DatabaseError as exc:
             raise CommandError(f"The database cannot be used: {str(exc).strip()}") from exc
 
     def _change(self, command: str, owner: str | None, options: dict[str, Any]) -> None:
-        which = {"hint": f"{options['key'].removesuffix('...')}..."} if owner is None else {"owner": owner}
-        chosen = ApiKey.objects.filter(revoked_at=None, **which)
+        live = ApiKey.objects.filter(revoked_at=None)
+        if owner is None:
+            prefix = options["key"].removesuffix("...").encode("ascii", "replace").decode()
+            chosen, name = live.filter(hint=f"{prefix}..."), f"prefix {options['key']!r}"
+        else:
+            chosen, name = live.of(owner), f"owner {owner!r}"
         number = chosen.count()
-        name = f"prefix {options['key']!r}" if owner is None else f"owner {owner!r}"
         if not number:
             raise CommandError(f"No working API key has the {name}")
         if owner is None and number > 1:

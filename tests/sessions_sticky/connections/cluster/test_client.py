@@ -16,8 +16,9 @@ from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from tests.access import Access
 from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
-from tests.servers import VALKEY, free_port, wait_for
+from tests.servers import VALKEY, free_port
 from tests.sessions_sticky.calls import PROPOSAL
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 IDS = [f"conv-{i}" for i in range(60)]
@@ -209,7 +210,7 @@ def test_cluster_is_found_when_only_one_of_the_servers_of_the_url_is_back(monkey
             with pytest.raises(SessionStoreUnavailable):
                 get()
         node.start()
-        wait_for(lambda: "cluster_state:ok" in node.cluster("INFO"))
+        wait_until(lambda: "cluster_state:ok" in node.cluster("INFO"))
         assert get() is None
         hang_up(manager._store)
 

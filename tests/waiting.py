@@ -1,0 +1,55 @@
+"""Waits and durations on a machine that may be busy."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+SECONDS = 30.0
+"""How long to wait for what must happen; give another number only where the time itself is tested."""
+THREADS = Path("/proc/self/task")
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
+    """Return the first true value of the condition; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+        time.sleep(0.01)
+    return value
+
+
+async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
+    """Do the same while tasks of this loop run."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain"
+        await asyncio.sleep(0.01)
+    return value
+
+
+def stopwatch() -> Callable[[], float]:
+    """Return a function that returns the seconds since now, without the waits of this process for a CPU.
+
+    Linux counts them for each thread.
+    """
+    began, waited_before = time.monotonic(), _waited()
+
+    def seconds() -> float:
+        waited = sum(waits - waited_before.get(thread, 0) for thread, waits in _waited().items())
+        return time.monotonic() - began - waited / 1e9
+
+    return seconds
+
+
+def _waited() -> dict[str, int]:
+    """Return how many nanoseconds each thread has waited for a CPU."""
+    waited = {}
+    for thread in THREADS.glob("*/schedstat"):
+        with suppress(OSError):  # it has ended
+            waited[thread.parent.name] = int(thread.read_text().split()[1])
+    return waited
