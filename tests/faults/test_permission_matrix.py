@@ -73,6 +73,7 @@ class Ground:
 
     def __init__(self, store: redis.Redis) -> None:
         self._store = store
+        self._client = Client(enforce_csrf_checks=True)  # each new one loads the middleware
         store.set("sentinel:session:conv-1", VALUE, ex=100)
         sessions.reindex()
         job = Jobs().start(Plan(Filters(provider="missing")), actor="operator")
@@ -121,7 +122,8 @@ class Ground:
 
     def call(self, route: Route, cell: Cell) -> Any:
         """Make the call of a cell."""
-        client, headers = Client(enforce_csrf_checks=True), {}
+        client, headers = self._client, {}
+        client.cookies.clear()
         if cell.way == BY_TOKEN:
             headers["Authorization"] = f"Token {self._tokens[cell.who]}"
         elif cell.who:
