@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 # Without bytecode each worker of the tests, and each process that they start, would compile the project and its tests.
 unexport PYTHONDONTWRITEBYTECODE
-# Three workers on two cores (tests/conftest.py). One keeps what modules share, and takes tests from another when it has none left.
+# Three workers on two cores (tests/selection.py). One keeps what modules share, and takes tests from another when it has none left.
 PARALLEL := -n auto --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin

@@ -6,13 +6,11 @@ a thread on other caches. queries/manager_methods.py has the methods for many se
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from functools import partial, wraps
-from typing import ParamSpec, Self, TypeVar
+from functools import partial
+from typing import Self
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.connection import ConnectionProxy
@@ -20,29 +18,14 @@ from django.utils.connection import ConnectionProxy
 from sessions_sticky import metrics, stores
 from sessions_sticky.conf import acheck_target, check_target, conf
 from sessions_sticky.connections.commands import Send, run, unsuspended
+from sessions_sticky.deprecated import former_owner
 from sessions_sticky.policy import Policy
 from sessions_sticky.queries.manager_methods import ManagerMethods
-from sessions_sticky.session import FORMER_OWNER, Entry, Resolution, Session
+from sessions_sticky.session import Entry, Resolution, Session
 from sessions_sticky.setting_values import check_ttl_seconds
 from sessions_sticky.signals import asend_signal, send_signal
 from sessions_sticky.stores.base import Store
 from sessions_sticky.turns import Trail, Turn
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def former_owner(method: Callable[P, T]) -> Callable[P, T]:
-    """Let a method accept `external_id`, the former name of its argument `owner`; the next version removes it."""
-
-    @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if "external_id" in kwargs and "owner" not in kwargs:  # both: a TypeError, as for any unknown argument
-            warnings.warn(FORMER_OWNER, DeprecationWarning, stacklevel=2)
-            kwargs["owner"] = kwargs.pop("external_id")
-        return method(*args, **kwargs)
-
-    return markcoroutinefunction(call) if iscoroutinefunction(method) else call
 
 
 class SessionManager(ManagerMethods):

@@ -12,7 +12,6 @@ from sessions_sticky.exceptions import InvalidSession, SessionError
 
 logger = logging.getLogger("sessions_sticky")
 
-FORMER_OWNER = "The argument external_id is deprecated: it is owner now"
 EARLIEST, LATEST = -62_135_510_400, 253_370_764_800
 """2 January 1 and 1 January 9999 in Unix seconds: other times have no datetime in some time zone."""
 _INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)

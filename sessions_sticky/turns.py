@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Meta
 
 from sessions_sticky import keys
+from sessions_sticky.deprecated import FORMER_OWNER
 from sessions_sticky.exceptions import InvalidSession
-from sessions_sticky.session import FORMER_OWNER, LATEST
+from sessions_sticky.session import LATEST
 
 DEFAULT_CACHE_SECONDS = 300
 """How long most providers keep a prompt cache after its last use."""

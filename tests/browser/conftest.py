@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.conf import settings as django_settings
-from django.contrib.auth.models import Permission, User
 from django.test import Client, override_settings
 from playwright.sync_api import sync_playwright
 from pytest_django.live_server_helper import LiveServer
 
 from tests.missing import skip_or_fail
+from tests.sessions_sticky import users
 from tests.sessions_sticky.admin.pages import wait_for_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from django.contrib.auth.models import User
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 CSP = "tests.browser.strict_csp.strict_csp"
@@ -53,16 +54,7 @@ def live_server(django_db_setup: None) -> Iterator[LiveServer]:
 @pytest.fixture
 def make_operator(transactional_db: None) -> Callable[..., User]:
     """Make a user of the admin with permissions on sessions; without any, one who may do everything."""
-
-    def make(*actions: str, name: str = "ada") -> User:
-        user = User.objects.create_user(name, is_staff=True, is_superuser=not actions)
-        wanted = [f"{action}_session" for action in actions]
-        user.user_permissions.set(
-            Permission.objects.filter(codename__in=wanted, content_type__app_label="sessions_sticky")
-        )
-        return user
-
-    return make
+    return lambda *actions, name="ada": users.make_user(name, *actions, is_staff=True, is_superuser=not actions)
 
 
 class Watched:

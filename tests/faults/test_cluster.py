@@ -15,18 +15,11 @@ from tests.clusters import Cluster, Node
 from tests.conftest import patient_config
 from tests.faults.outage import Outage
 from tests.faults.pressure import KNOWN, bind_known, pressure
-from tests.servers import VALKEY
 
 Experiment = Callable[..., None]
 Fault = Callable[[Cluster], None]
 SETUP = "3 primaries with a replica each ({program}; silent for 1 s is down); {chats}"
 CHATS = "2 processes, each with 6 chats and 2 operators, half of them async"
-
-
-@pytest.fixture(params=["valkey", "redis"])
-def program(request: pytest.FixtureRequest) -> str:
-    """The program that the nodes run."""
-    return VALKEY if request.param == "valkey" else str(request.getfixturevalue("redis_program"))
 
 
 @pytest.fixture

@@ -9,20 +9,15 @@ from sessions_sticky import Outcome, SessionStoreUnavailable
 from sessions_sticky.policy import RESTORED
 from sessions_sticky.queries import doctor
 from sessions_sticky.queries.server_info import Level
-from tests.conftest import REAL_STORES, patient_config
+from tests.conftest import patient_config
 from tests.faults.truth import check_expiries, stored
 from tests.faults.turns import process
-from tests.servers import VALKEY, start_server
+from tests.servers import start_server
 
 LIMIT_BYTES = 8_000_000
 BATCH, MAX_SESSIONS = 20, 20_000
 BOUND = {"provider": "openai", "model": "m" * 2_000, "owner": "user-456"}
 OTHER = {**BOUND, "provider": "anthropic"}
-
-
-@pytest.fixture(params=REAL_STORES)
-def program(request):
-    return VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.gateway.faulty import CONVERSATIONS, NAMES, RATE, Ground, bind, degra
 from tests.gateway.load import failed, moved
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.sentinels import Sentinels
-from tests.servers import VALKEY, Server
+from tests.servers import Server
 from tests.waiting import wait_until
 
 Experiment = Callable[..., None]
@@ -29,12 +29,6 @@ PROPOSAL = {"provider": "p", "model": "m", "owner": "o"}
 OTHER = {"provider": "other", "model": "n", "owner": "o"}
 LATE = [f"late-{number}" for number in range(100)]
 CHATS = "2 processes, each with 6 chats and 2 operators, half of them async"
-
-
-@pytest.fixture(params=["valkey", "redis"])
-def program(request: pytest.FixtureRequest) -> str:
-    """The program that is server and Sentinel."""
-    return VALKEY if request.param == "valkey" else str(request.getfixturevalue("redis_program"))
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def server(request):
 
 @pytest.fixture
 def proxy(server, settings):
-    with CuttingProxy(int(server.url.rpartition(":")[2].partition("/")[0])) as proxy:
+    with CuttingProxy(server.port) as proxy:
         settings.CACHES = {"default": cache_config(proxy.url)}
         yield proxy
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import itertools
+import zlib
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from sentinel_project.gateway.upstream.connection import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
+    MAX_INFLATED_BYTES,
     MAX_WRITE_BYTES,
     Connection,
     request_head,
@@ -109,6 +112,9 @@ WHOLE = {
     "after interim responses": INTERIM + HEAD + b"Content-Length: 5\r\n\r\nhello",
     "lines that end in a line feed": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
     "spaces behind framing": HEAD + b"Transfer-Encoding: chunked \r\n\r\n5  \r\nhello\r\n0  \r\n\r\n",
+    "compressed by gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"hello"),
+    "compressed by zlib": HEAD + b"content-encoding: Deflate\r\nContent-Length: 13\r\n\r\n" + zlib.compress(b"hello"),
+    "compressed, empty": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 0\r\n\r\n",
     "kept by HTTP/1.0": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
 }
 
@@ -116,7 +122,7 @@ WHOLE = {
 @pytest.mark.parametrize("name", WHOLE)
 async def test_response_is_the_same_wherever_its_bytes_are_split(name: str) -> None:
     data = WHOLE[name]
-    expected = (204, b"") if name == "no content" else (200, b"" if name == "empty" else b"hello")
+    expected = (204, b"") if name == "no content" else (200, b"" if "empty" in name else b"hello")
     for at in range(1, len(data)):
         line = Line()
         for _ in range(2):  # also on a connection that is used again
@@ -125,6 +131,27 @@ async def test_response_is_the_same_wherever_its_bytes_are_split(name: str) -> N
     line = Line()
     assert await outcome(line, *(bytes([byte]) for byte in data)) == expected
     assert line.is_kept
+
+
+async def test_compressed_response_arrives_in_parts() -> None:
+    line, compressor = Line(), zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+    task = await line.send()
+    line.connection.data_received(HEAD + b"Content-Encoding: gzip\r\n\r\n")
+    response = await task
+    for part in (b"data: 1\n\n", b"data: 2\n\n"):
+        line.connection.data_received(compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        assert await response.read() == part
+    line.connection.data_received(compressor.flush())
+    line.lose()
+    assert await read_all(response) == b""
+
+
+async def test_compressed_response_is_refused_when_it_expands_to_much_at_once() -> None:
+    line, body = Line(), gzip.compress((MAX_INFLATED_BYTES + 1) * b"x")
+    head = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with pytest.raises(InvalidResponse, match="more than"):
+        await outcome(line, head + body)
+    assert line.transport.is_aborted
 
 
 async def test_response_has_no_header_of_interim_responses_or_trailers() -> None:
@@ -165,6 +192,7 @@ async def test_response_without_length_ends_with_its_connection(version: bytes) 
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", None),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n", None),
         (HEAD + b"\r\nhello", ConnectionResetError("reset")),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello")[:-1], None),
     ],
 )
 async def test_response_fails_when_its_connection_breaks(sent: bytes, exc: Exception | None) -> None:
@@ -224,7 +252,12 @@ INVALID = {
     "two codings": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
     "a coding behind another": HEAD + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
     "chunked not last": HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n",
-    "compressed": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\n",
+    "compressed otherwise": HEAD + b"Content-Encoding: br\r\nContent-Length: 5\r\n\r\n",
+    "compressed, damaged": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+    "compressed, cut off": HEAD
+    + b"Content-Encoding: gzip\r\nContent-Length: 15\r\n\r\n"
+    + gzip.compress(b"hello")[:15],
+    "compressed twice": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 50\r\n\r\n" + 2 * gzip.compress(b"hello"),
     "a chunk without size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk of another size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n",
     "a huge chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffffff\r\n",

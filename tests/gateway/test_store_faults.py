@@ -182,15 +182,11 @@ def behind_proxy(
     with (
         start_server(tcp=True) as store,
         start_server(tcp=True) as other,
-        Proxy(port_of(store)) as proxy,
+        Proxy(store.port) as proxy,
         start_workers(tmp_path_factory.mktemp("workers"), proxy.url, upstreams) as workers,
     ):
         before = bind(workers, [f"conv-{number}" for number in range(CONVERSATIONS)])
         yield Ground(workers, store, before), proxy, other
-
-
-def port_of(server: Server) -> int:
-    return int(server.url.rpartition(":")[2].partition("/")[0])
 
 
 async def test_conversations_stay_when_the_network_is_slow(behind_proxy: tuple[Ground, Proxy, Server]) -> None:
@@ -225,7 +221,7 @@ async def test_conversations_stay_when_a_failover_loses_acknowledged_writes(
     ground, proxy, other = behind_proxy
     late_ids = [f"late-{number}" for number in range(100)]
     with other.client() as replica:
-        replicate(replica, port_of(ground.store))
+        replicate(replica, ground.store.port)
         wait_until(lambda: replica.dbsize() >= CONVERSATIONS)
         replica.replicaof("NO", "ONE")  # the link is cut: what comes now is lost
     async with ground.clients() as clients:
@@ -233,7 +229,7 @@ async def test_conversations_stay_when_a_failover_loses_acknowledged_writes(
         late = bindings(await clients.visit(late_ids))
         assert late == begun
         everything = {**ground.before, **late}
-        proxy.switch(port_of(other))
+        proxy.switch(other.port)
         ground.store.kill()
         replies = await clients.load(list(everything), seconds=2, model="model-a")
         replies += await clients.visit(everything)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import time
 
@@ -329,3 +330,13 @@ async def test_serving_is_cancelled_when_the_server_stops(only_north: Upstream):
     with pytest.raises(asyncio.CancelledError):
         await serving
     assert await asyncio.to_thread(exchange.ended.wait, 5)
+
+
+async def test_chat_is_answered_when_the_provider_compresses_unasked(only_north: Upstream):
+    completion = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "compressed"}}]}
+    body = gzip.compress(json.dumps(completion).encode())
+    only_north.then(lambda exchange: exchange.send(200, body, Content_Encoding="gzip"))
+    answer = await ask(chat())
+    assert answer.status == 200
+    assert "content-encoding" not in answer.headers
+    assert answer.json == completion

@@ -9,19 +9,18 @@ import pytest
 from sessions_sticky import Outcome, sessions
 from sessions_sticky.stores import local_cache
 from tests.conftest import patient_config
-from tests.servers import VALKEY, start_server
+from tests.servers import start_server
 from tests.sessions_sticky.calls import MOVE, PROPOSAL, method_of
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def counted(request, settings, monkeypatch):
+@pytest.fixture
+def counted(program, settings, monkeypatch):
     """Run a coroutine function or a function; return its result and the round trips it took.
 
     The tests have a separate server. The server counts what it reads: a command, or a pipeline,
     of this size is one read.
     """
     monkeypatch.setattr(local_cache, "CHECK_SECONDS", 60)  # the warm-up checks for a loss
-    program = VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
     with start_server(program) as server, server.client() as client:
         settings.CACHES = {"default": patient_config(server.url)}
 

@@ -49,7 +49,7 @@ def test_portable_cache_does_what_the_model_does(manager, monkeypatch):
 @pytest.mark.parametrize("kind", REAL_STORES)
 def test_redis_does_what_the_model_does(kind, request, monkeypatch, settings):
     program = request.getfixturevalue("redis_program") if kind == "redis" else VALKEY
-    with start_server(program, tcp=True) as server, server.client() as raw, Proxy(port_of(server.url)) as proxy:
+    with start_server(program, tcp=True) as server, server.client() as raw, Proxy(server.port) as proxy:
         settings.CACHES = {"default": patient_config(proxy.url)}
         with closing(Redis(monkeypatch, raw, proxy, free_port())) as world:
             run(RedisMachine, world)
@@ -63,7 +63,3 @@ def test_fakeredis_does_what_the_model_does(monkeypatch, settings):
         settings.CACHES = {"default": patient_config(server.url)}
         with closing(Redis(monkeypatch, raw)) as world:
             run(RedisMachine, world, examples=3)
-
-
-def port_of(url):
-    return int(url.rpartition(":")[2].partition("/")[0])

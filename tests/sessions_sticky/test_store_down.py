@@ -60,11 +60,10 @@ def down(dead_url, settings):
     settings.CACHES = {"default": cache_config(dead_url)}
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def server(request, settings):
+@pytest.fixture
+def server(program, settings):
     """A server that the test may kill, as the default cache."""
-    program = VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
-    with start_server(program, tcp=request.param == "redis") as server:
+    with start_server(program, tcp=program != VALKEY) as server:
         settings.CACHES = {"default": cache_config(server.url)}
         yield server
 

@@ -7,6 +7,7 @@ request that was sent whole, with no byte behind it. What a server can make grow
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Mapping
 from itertools import chain
 from typing import Any
@@ -21,7 +22,10 @@ MAX_HEADERS = 256
 MAX_WRITE_BYTES = 256 * 1024
 """How much of a request is written at once; the rest follows as the server reads."""
 
-COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
+COMPRESSIONS = {"gzip": True, "x-gzip": True, "deflate": True, "compress": False, "br": False, "zstd": False}
+"""Codings that some servers use although none is asked for, and whether zlib reads them."""
+MAX_INFLATED_BYTES = 16 * 2**20
+"""Maximum size of one received part of a compressed body: a few kilobytes could otherwise fill the memory."""
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
@@ -49,7 +53,8 @@ class Connection(asyncio.Protocol):
         self._unsent = memoryview(b"")
         self._overhead = 0
         self._fields: list[tuple[bytes, bytes]] = []
-        self._is_until_close = self._can_reuse = False
+        self._is_until_close = self._can_reuse = self._is_compressed = False
+        self._inflater: Any = None
         self._is_reading_paused = self._is_writing_paused = False
 
     @property
@@ -64,7 +69,8 @@ class Connection(asyncio.Protocol):
             raise Disconnected("closed before the request")
         response = self._response = Response(self)
         self._overhead, self._fields = 0, []
-        self.has_answered = self._is_until_close = self._can_reuse = False
+        self.has_answered = self._is_until_close = self._can_reuse = self._is_compressed = False
+        self._inflater = None
         first = MAX_WRITE_BYTES if len(body) > MAX_WRITE_BYTES else len(body)
         self._transport.write(head + body[:first])
         if first < len(body):
@@ -149,7 +155,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the response: in order only if it lasts until the connection is closed."""
         if self._response is not None:
-            if exc is None and self._is_until_close:
+            if exc is None and self._is_until_close and self._is_whole:
                 self._response.is_complete = True
             self._end(Disconnected(str(exc or "closed before the end of the response")))
 
@@ -181,21 +187,41 @@ class Connection(asyncio.Protocol):
             raise InvalidResponse("another version than HTTP/1.0 and HTTP/1.1")
         if response.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
             raise InvalidResponse("another transfer coding than chunked")
-        if response.headers.get("content-encoding", "").lower() in COMPRESSIONS:
-            raise InvalidResponse("compressed, which was not asked for")
+        coding = response.headers.get("content-encoding", "").lower()
+        self._is_compressed = coding in COMPRESSIONS
+        if self._is_compressed and not COMPRESSIONS[coding]:
+            raise InvalidResponse(f"compressed as {coding}, which was not asked for")
         self._is_until_close = not response.headers.keys() & {"content-length", "transfer-encoding"}
 
     def on_body(self, data: bytes) -> None:
         """Pass on a part of the body."""
         self._overhead = 0
-        self._receiving().feed(data)
+        if data := self._inflate(data) if self._is_compressed else data:
+            self._receiving().feed(data)
 
     def on_message_complete(self) -> None:
         """Complete the response, unless it is an interim one."""
         response = self._receiving()
+        if not self._is_whole:
+            raise InvalidResponse("a compressed body that ends too early")
         if response.status:
             response.is_complete = True
             self._can_reuse = self._parser.should_keep_alive()
+
+    def _inflate(self, data: bytes) -> bytes:
+        self._inflater = inflater = self._inflater or zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip's header or zlib's
+        try:
+            inflated: bytes = inflater.decompress(data, MAX_INFLATED_BYTES)
+        except zlib.error as exc:
+            raise InvalidResponse(f"a damaged compressed body ({exc})") from exc
+        if inflater.unconsumed_tail or inflater.unused_data:
+            raise InvalidResponse(f"more than {MAX_INFLATED_BYTES} bytes in a compressed part, or any behind it")
+        return inflated
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether a compressed body has ended, if any of it has come."""
+        return self._inflater is None or bool(self._inflater.eof)
 
     def _receiving(self) -> Response:
         if self._response is None or self._response.is_complete:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from sessions_sticky import sessions
+from tests.sessions_sticky import users
 from tests.sessions_sticky.admin.pages import wait_for_jobs
 from tests.sessions_sticky.indexed import fill
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import redis
+    from django.contrib.auth.models import User
 
     from sessions_sticky import Session
 
@@ -30,16 +31,7 @@ def jobs_have_ended() -> Iterator[None]:
 @pytest.fixture
 def make_user(db: None) -> Callable[..., User]:
     """Make a user, staff by default, with permissions on sessions (`"view"`, `"change"`, `"delete"`)."""
-
-    def make(*actions: str, name: str = "ada", **flags: Any) -> User:
-        user = User.objects.create_user(name, **{"is_staff": True, **flags})
-        wanted = [f"{action}_session" for action in actions]
-        user.user_permissions.set(
-            Permission.objects.filter(codename__in=wanted, content_type__app_label="sessions_sticky")
-        )
-        return user
-
-    return make
+    return lambda *actions, name="ada", **flags: users.make_user(name, *actions, **{"is_staff": True, **flags})
 
 
 @pytest.fixture

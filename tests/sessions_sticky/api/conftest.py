@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from django.contrib.auth.models import Permission, User
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from sessions_sticky.api.base import AdminView
+from tests.sessions_sticky import users
 from tests.sessions_sticky.api.calls import Anyone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import redis
+    from django.contrib.auth.models import User
 
 
 @pytest.fixture
 def make_user(db: None) -> Callable[..., User]:
     """Make a user who has the given permissions on sessions (`"view"`, `"add"`, `"change"`, `"delete"`)."""
-
-    def make(*actions: str, name: str = "user", **flags: Any) -> User:
-        user = User.objects.create_user(name, **flags)
-        for action in actions:
-            user.user_permissions.add(
-                Permission.objects.get(codename=f"{action}_session", content_type__app_label="sessions_sticky")
-            )
-        return user
-
-    return make
+    return lambda *actions, name="user", **flags: users.make_user(name, *actions, **flags)
 
 
 @pytest.fixture

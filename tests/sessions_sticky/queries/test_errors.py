@@ -119,11 +119,6 @@ def test_chats_continue_when_the_breaker_of_operators_is_open(ask, settings, mon
         assert ask("resolve", session.id, **PROPOSAL).outcome is Outcome.HIT
 
 
-@pytest.fixture(params=["valkey", "redis"])
-def program(request):
-    return VALKEY if request.param == "valkey" else request.getfixturevalue("redis_program")
-
-
 def test_chats_and_reads_continue_when_the_store_is_read_only(ask, settings, program):
     """A replica, or a master that has lost its own: it reads."""
     with start_server(program) as server, server.client() as client:
