@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from sessions_sticky import index_entries, keys, metrics
 from sessions_sticky.conf import conf
@@ -40,28 +41,17 @@ MAX_UNREADABLE = 5
 """Unreadable values that are replaced before a bind gives up. More than this means the store is corrupting data."""
 
 
+@dataclass(slots=True)
 class Policy:
     """The policy on one store with one idle time; `actor` is the author of changes in the history."""
 
-    def __init__(
-        self,
-        store: Store,
-        send: Send,
-        send_signal: Callable[..., Awaitable[None]],
-        signal_in_thread: SendSignal,
-        check_target: Callable[[str], Awaitable[None]],
-        *,
-        ttl_seconds: int,
-        actor: str,
-    ) -> None:
-        self._store = store
-        self._send = send
-        self._send_signal = send_signal
-        self._ttl_seconds = ttl_seconds
-        self._actor = actor
-        self._seen = store.last_seen
-        self._signal_in_thread = signal_in_thread
-        self._check_target = check_target
+    store: Store
+    send: Send
+    send_signal: Callable[..., Awaitable[None]]
+    signal_in_thread: SendSignal
+    check_target: Callable[[str], Awaitable[None]]
+    ttl_seconds: int
+    actor: str
 
     async def get(self, conversation_id: str) -> Session | None:
         """Read the session."""
@@ -72,7 +62,7 @@ class Policy:
         session = await self.get(conversation_id)
         if session is None:
             return None
-        left_ms = await self._send(self._store.expiry(keys.session(conversation_id)))
+        left_ms = await self.send(self.store.expiry(keys.session(conversation_id)))
         return None if left_ms == NO_KEY else Entry.of(session, left_ms)
 
     async def create(
@@ -81,30 +71,30 @@ class Policy:
         """Store a session, unless there is one that must not be replaced."""
         keys.check(conversation_id)
         check_names(provider=provider, model=model)
-        await self._check_target(provider)
+        await self.check_target(provider)
         asked_at = time.monotonic()
         session = _proposal(conversation_id, provider, model, owner)
         if replace:
-            raw = await self._send(self._store.put(session, self._ttl_seconds, actor=self._actor))
+            raw = await self.send(self.store.put(session, self.ttl_seconds, actor=self.actor))
             if former := readable(conversation_id, raw):
-                await index_entries.replace(self._store, self._send, self._ttl_seconds, former, session)
-            index_entries.mark(self._store, session)
+                await index_entries.replace(self.store, self.send, self.ttl_seconds, former, session)
+            index_entries.mark(self.store, session)
         else:
             bound, is_new = await self._bind(session, None, "")
             if not is_new:
                 raise SessionConflict(conversation_id, bound)
-        self._seen.remember(session, asked_at, self._ttl_seconds, conf.last_seen_size)
+        self.store.last_seen.remember(session, asked_at, self.ttl_seconds, conf.last_seen_size)
         _log("created", conversation_id)
-        await self._send_signal(session_created, session=session, actor=self._actor)
+        await self.send_signal(session_created, session=session, actor=self.actor)
         return session
 
     async def touch(self, conversation_id: str) -> bool:
         """Reset the idle time."""
         keys.check(conversation_id)
-        raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), self._ttl_seconds))
+        raw = await self.send(self.store.read_and_touch(keys.session(conversation_id), self.ttl_seconds))
         session = readable(conversation_id, raw)
         if session is not None:
-            await index_entries.refresh_when_due(self._store, self._send, self._ttl_seconds, session, raw=raw)
+            await index_entries.refresh_when_due(self.store, self.send, self.ttl_seconds, session, raw=raw)
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
@@ -113,11 +103,11 @@ class Policy:
         keys.check(conversation_id)
         check_names(provider=provider, model=model)  # also on a hit, so that invalid calls fail at once
         check_owner(owner)
-        asked_at, ttl = time.monotonic(), self._ttl_seconds
-        remembered = self._seen.recall(conversation_id, asked_at)
+        asked_at, ttl = time.monotonic(), self.ttl_seconds
+        remembered = self.store.last_seen.recall(conversation_id, asked_at)
         proposal, is_restored = None, False
         try:
-            raw = await self._send(self._store.read_and_touch(keys.session(conversation_id), ttl))
+            raw = await self.send(self.store.read_and_touch(keys.session(conversation_id), ttl))
             bound, outcome = readable(conversation_id, raw), Outcome.HIT
             if bound is None:
                 _log("miss", conversation_id)
@@ -127,26 +117,26 @@ class Policy:
                 bound, is_new = await self._bind(proposal, raw, reason)
                 outcome = Outcome.CREATED if is_new else Outcome.HIT
                 is_restored = is_new and reason == RESTORED
-            self._seen.remember(bound, asked_at, ttl, conf.last_seen_size)
+            self.store.last_seen.remember(bound, asked_at, ttl, conf.last_seen_size)
         except SessionStoreUnavailable as exc:
             if conf.on_store_error == "raise":
                 raise
-            self._store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
+            self.store.outages.log(exc, "degraded %r: %s", conversation_id, exc, conversation_id=conversation_id)
             bound, outcome = proposal or remembered, Outcome.DEGRADED
             if bound is None:
-                bound = self._seen.recall_proposal(conversation_id, owner, asked_at)
+                bound = self.store.last_seen.recall_proposal(conversation_id, owner, asked_at)
                 bound = bound or _proposal(conversation_id, provider, model, owner)
             # What is only proposed answers until the store is back, and is never restored: another owner may be bound.
-            self._seen.remember(bound, asked_at, ttl, conf.last_seen_size, is_stored=bound is remembered)
+            self.store.last_seen.remember(bound, asked_at, ttl, conf.last_seen_size, is_stored=bound is remembered)
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
-            await self._send_signal(session_created, session=bound, actor=self._actor)
+            await self.send_signal(session_created, session=bound, actor=self.actor)
         elif outcome is Outcome.HIT:
-            await index_entries.refresh_when_due(self._store, self._send, ttl, bound, raw=raw, before=remembered)
+            await index_entries.refresh_when_due(self.store, self.send, ttl, bound, raw=raw, before=remembered)
         if is_restored:
             metrics.restored()
         if outcome is not Outcome.DEGRADED:
-            await restore_when_lost(self._store, self._send, self._signal_in_thread, asked_at, is_missing=is_restored)
+            await restore_when_lost(self.store, self.send, self.signal_in_thread, asked_at, is_missing=is_restored)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)
@@ -156,7 +146,7 @@ class Policy:
         """Return a remembered session that the store has lost (restart, failover); None if it was deleted."""
         if remembered is None:
             return None
-        marker = await self._send(self._store.read(keys.deleted(remembered.id)))
+        marker = await self.send(self.store.read(keys.deleted(remembered.id)))
         return remembered if remembered.created_at > restorable_from(marker) else None
 
     async def rebind(self, session: Session, provider: str, model: str, reason: str) -> Session:
@@ -164,27 +154,27 @@ class Policy:
         check_session(session)
         keys.check(session.id)
         check_names(provider=provider, model=model, reason=reason)
-        await self._check_target(provider)
+        await self.check_target(provider)
         moved = checked(Session(session.id, provider, model, session.external_id, session.created_at))
         expected = session.to_json()
         while True:
-            request = self._store.replace(session, expected, moved, self._ttl_seconds, reason=reason, actor=self._actor)
-            done, found = await self._send(request)
+            request = self.store.replace(session, expected, moved, self.ttl_seconds, reason=reason, actor=self.actor)
+            done, found = await self.send(request)
             if done:
                 break
             current = readable(session.id, found)
             if found is None or current != session:
                 raise SessionConflict(session.id, current)
             expected = found  # the same binding in another encoding
-        self._seen.correct(moved)  # not a use: keep the remaining idle time
-        await record_move(self._store, self._send, session, moved, reason=reason, actor=self._actor)
-        await self._send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self._actor)
+        self.store.last_seen.correct(moved)  # not a use: keep the remaining idle time
+        await record_move(self.store, self.send, session, moved, reason=reason, actor=self.actor)
+        await self.send_signal(session_rebound, session=moved, previous=session, reason=reason, actor=self.actor)
         return moved
 
     async def get_raw(self, conversation_id: str) -> bytes | None:
         """Read the stored value."""
         keys.check(conversation_id)
-        return await self._send(self._store.read(keys.session(conversation_id)))
+        return await self.send(self.store.read(keys.session(conversation_id)))
 
     async def delete(self, conversation_id: str) -> bool:
         """Delete the session, and mark it for other processes that remember it."""
@@ -193,8 +183,8 @@ class Policy:
         while raw is not None and not done:
             done, raw = await self._remove(conversation_id, readable(conversation_id, raw), raw)
         if not done:
-            await self._send(self._store.mark_deleted(conversation_id, self._ttl_seconds))
-            self._seen.forget(conversation_id)
+            await self.send(self.store.mark_deleted(conversation_id, self.ttl_seconds))
+            self.store.last_seen.forget(conversation_id)
         _log("deleted" if done else "miss", conversation_id)
         return bool(done)
 
@@ -212,31 +202,29 @@ class Policy:
     async def trail(self, conversation_id: str) -> Trail:
         """Read the last turns."""
         keys.check(conversation_id)
-        found = await self._send(read_command(conversation_id)) if self._store.has_index else None
+        found = await self.send(read_command(conversation_id)) if self.store.has_index else None
         return read_trail(found or [])  # a key of another type is empty
 
     async def record_turns(self, turns: Sequence[Turn]) -> list[Recorded]:
         """Add turns to their trails, to the sums and to the metrics; see recording.py."""
-        return await record_turns(self._store, self._send, turns, self._ttl_seconds)
+        return await record_turns(self.store, self.send, turns, self.ttl_seconds)
 
     async def _remove(self, conversation_id: str, session: Session | None, raw: bytes) -> Replaced:
         """Remove the value `raw` unless it has changed; if it was removed, forget the session and send the signal."""
-        request = self._store.remove(conversation_id, session, raw, self._ttl_seconds, actor=self._actor)
-        done, found = await self._send(request)
+        request = self.store.remove(conversation_id, session, raw, self.ttl_seconds, actor=self.actor)
+        done, found = await self.send(request)
         if done:
-            self._seen.forget(conversation_id)
-            await self._send_signal(
-                session_deleted, conversation_id=conversation_id, session=session, actor=self._actor
-            )
+            self.store.last_seen.forget(conversation_id)
+            await self.send_signal(session_deleted, conversation_id=conversation_id, session=session, actor=self.actor)
         return done, found
 
     async def _bind(self, proposal: Session, unreadable: bytes | None, reason: str) -> tuple[Session, bool]:
         """Store the proposal unless there is a session by now; return the stored session, and whether it is new."""
         for _ in range(MAX_UNREADABLE):
-            request = self._store.bind(proposal, unreadable, self._ttl_seconds, reason=reason, actor=self._actor)
-            found = await self._send(request)
+            request = self.store.bind(proposal, unreadable, self.ttl_seconds, reason=reason, actor=self.actor)
+            found = await self.send(request)
             if found is None:
-                index_entries.mark(self._store, proposal)
+                index_entries.mark(self.store, proposal)
                 return proposal, True
             if winner := readable(proposal.id, found):
                 return winner, False

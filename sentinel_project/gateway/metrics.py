@@ -193,9 +193,6 @@ def render() -> tuple[bytes, str]:
     if not folder:
         return generate_latest(), CONTENT_TYPE_LATEST
     write_counts()
-    for pid in _workers(folder):
-        if not is_alive(pid):
-            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(_Counts(folder))
     with _locked(Path(folder)):
@@ -204,7 +201,10 @@ def render() -> tuple[bytes, str]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep the counts of ended workers as they are, merged if they are many; a full or read-only disk leaves them."""
+    """Remove the gauges of ended workers, merge their counts if they are many, and keep the rest as it is.
+
+    On a full or read-only disk all files stay.
+    """
     try:
         lock = locks.exclusive(folder / "lock")
     except OSError:
@@ -212,6 +212,9 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     with lock:
         with suppress(OSError):
+            for pid in _workers(str(folder)):
+                if not is_alive(pid):
+                    multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
             merge_ended(folder, is_alive)
         yield
 

@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sessions_sticky import metrics
@@ -81,45 +82,40 @@ class Recorded(NamedTuple):
     operation: str = ""
 
 
+@dataclass
 class Bulk:
     """Bulk changes in one store; `actor` is their author in the history."""
 
-    def __init__(
-        self,
-        store: Store,
-        ttl_seconds: int,
-        actor: str,
-        send_signal: Callable[..., object],
-        recorded: Recorded = Recorded(),  # noqa: B008  # immutable
-    ) -> None:
-        self._store = store
-        self._ttl_seconds = ttl_seconds
-        self._actor = actor
-        self._send_signal = send_signal
-        self._recorded = recorded
-        self._reader = IndexReader(store, ttl_seconds)
+    store: Store
+    ttl_seconds: int
+    actor: str
+    send_signal: Callable[..., object]
+    recorded: Recorded = Recorded()  # noqa: RUF009  # immutable
+
+    def __post_init__(self) -> None:
+        self._reader = IndexReader(self.store, self.ttl_seconds)
 
     def delete_all(self, filters: Filters, progress: Progress | None, expected: int | None = None) -> int:
         """Delete what matches the filters; `expected` None: count first, for `progress`."""
         number = self._change_all(filters, None, progress, expected)
-        logger.info("deleted %d sessions %s, by %s", number, _described(filters), self._actor)
+        logger.info("deleted %d sessions %s, by %s", number, _described(filters), self.actor)
         return number
 
     def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, expected: int | None = None) -> int:
         """Move what matches the filters; `expected` None: count first, for `progress`."""
         move.check()
-        if move.is_back and not self._recorded.operation:  # without one, a second pass would move sessions again
-            self._recorded = self._recorded._replace(operation=secrets.token_hex(16))
+        if move.is_back and not self.recorded.operation:  # without one, a second pass would move sessions again
+            self.recorded = self.recorded._replace(operation=secrets.token_hex(16))
         number = self._change_all(filters, move, progress, expected)
         target = "back" if move.is_back else f"to {move.provider!r}"
         model = "" if move.model is None else f", model {move.model!r}"
         which = _described(filters)
-        logger.info("moved %d sessions %s %s%s, by %s: %s", number, which, target, model, self._actor, move.reason)
+        logger.info("moved %d sessions %s %s%s, by %s: %s", number, which, target, model, self.actor, move.reason)
         return number
 
     def _change_all(self, filters: Filters, move: Move | None, progress: Progress | None, expected: int | None) -> int:
         if expected is None:
-            expected = Reads(self._store, self._ttl_seconds).count(filters)
+            expected = Reads(self.store, self.ttl_seconds).count(filters)
         done, began_at, newest = 0, int(time.time()), None
         coldest = move is not None  # a first pass moves those whose prompt caches have expired
         try:
@@ -142,61 +138,61 @@ class Bulk:
     def _is_wanted(self, row: Row, move: Move | None, newest: int | None) -> bool:
         if newest is not None and row.session.created_at > newest:
             return False
-        if row.move is not None and row.move.operation == self._recorded.operation != "":
+        if row.move is not None and row.move.operation == self.recorded.operation != "":
             return False  # moved by an earlier pass
         return move is None or move.of(row.session, row.move) != row.session
 
     def _is_cold(self, row: Row) -> bool:
-        return self._ttl_seconds - row.left_ms / 1000 >= COLD_SECONDS
+        return self.ttl_seconds - row.left_ms / 1000 >= COLD_SECONDS
 
     def _record(self, filters: Filters, move: Move | None, number: int) -> None:
         """Add what was done, all of it or until it was stopped, to the recent events as one."""
         if not (number and conf.history_length):
             return
         provider, model = filters.provider, filters.model
-        fields: dict[str, Any] = {"actor": self._actor, "sessions": number, "operation": self._recorded.operation}
+        fields: dict[str, Any] = {"actor": self.actor, "sessions": number, "operation": self.recorded.operation}
         if move is None:
             event = bulk_event("deleted", reason="", provider=provider or "", model=model or "", **fields)
         else:
             fields |= {"from_provider": provider, "from_model": model, "reason": move.reason}
             event = bulk_event("rebound", provider=move.provider or "", model=move.model or model or "", **fields)
         try:
-            self._store.send(event)
+            self.store.send(event)
         except SessionStoreUnavailable as exc:
             logger.warning("bulk operation is not among the recent events: %s", exc)
 
     def _change(self, rows: list[Row], move: Move | None) -> int:
         if not rows:
             return 0
-        replies = self._store.send(Batch([self._request(row, move) for row in rows]))
+        replies = self.store.send(Batch([self._request(row, move) for row in rows]))
         changed = [row for row, (done, _) in zip(rows, replies, strict=True) if done]
         if move is None:
             for row in changed:
                 session = row.session
-                self._store.last_seen.forget(session.id)
-                self._send_signal(session_deleted, conversation_id=session.id, session=session, actor=self._actor)
+                self.store.last_seen.forget(session.id)
+                self.send_signal(session_deleted, conversation_id=session.id, session=session, actor=self.actor)
             return len(changed)
         moves = [(row.session, move.of(row.session, row.move)) for row in changed]
         self._count(move, Counter((before.provider, after.provider) for before, after in moves))
         for before, after in moves:
-            self._store.last_seen.correct(after)
-            self._send_signal(session_rebound, session=after, previous=before, reason=move.reason, actor=self._actor)
+            self.store.last_seen.correct(after)
+            self.send_signal(session_rebound, session=after, previous=before, reason=move.reason, actor=self.actor)
         return len(changed)
 
     def _count(self, move: Move, numbers: Counter[tuple[str, str]]) -> None:
         for providers, number in numbers.items():
-            metrics.rebound(move.reason, self._actor, *providers, number)
+            metrics.rebound(move.reason, self.actor, *providers, number)
         try:
-            self._store.send(add_commands(move_sums(move.reason, self._actor, numbers)))
+            self.store.send(add_commands(move_sums(move.reason, self.actor, numbers)))
         except SessionStoreUnavailable as exc:
             logger.warning("moves not counted: %s", exc)
 
     def _request(self, row: Row, move: Move | None) -> Any:
-        session, raw, ttl = row.session, row.raw, self._ttl_seconds
-        recorded: dict[str, Any] = {"actor": self._actor, "is_bulk": True, **self._recorded._asdict()}
+        session, raw, ttl = row.session, row.raw, self.ttl_seconds
+        recorded: dict[str, Any] = {"actor": self.actor, "is_bulk": True, **self.recorded._asdict()}
         if move is None:
-            return self._store.remove(session.id, session, raw, ttl, **recorded)
-        return self._store.replace(session, raw, move.of(session, row.move), ttl, reason=move.reason, **recorded)
+            return self.store.remove(session.id, session, raw, ttl, **recorded)
+        return self.store.replace(session, raw, move.of(session, row.move), ttl, reason=move.reason, **recorded)
 
 
 def _described(filters: Filters) -> str:

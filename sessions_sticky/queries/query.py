@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from functools import wraps
 from inspect import getdoc
 from itertools import islice
@@ -45,6 +46,7 @@ def in_thread(method: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     return call
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class SessionQuery:
     """The sessions that match all filters given; `sessions.all()` and `sessions.filter(...)` return one.
 
@@ -55,15 +57,9 @@ class SessionQuery:
     `INDEX` is False.
     """
 
-    def __init__(
-        self,
-        reads: Callable[[], Reads],
-        bulk: Callable[[], Bulk],
-        filters: Filters = Filters(),  # noqa: B008  # immutable
-    ) -> None:
-        self._reads = reads
-        self._bulk = bulk
-        self._filters = filters
+    _reads: Callable[[], Reads]
+    _bulk: Callable[[], Bulk]
+    _filters: Filters = Filters()  # noqa: RUF009  # immutable
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._filters}>"

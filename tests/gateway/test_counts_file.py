@@ -13,9 +13,12 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from sentinel_project.gateway import metrics
 from sentinel_project.gateway.counts_file import INITIAL_BYTES, MAX_ENDED, CountsFile, merge_ended
 from tests.programs import ROOT
 
+NO_PROCESS = 2**22 + 1
+"""More than Linux numbers processes."""
 KEYS = [f"key {number} {'x' * (number % 50)}" for number in range(3_000)]
 """More than three files of the initial size can hold."""
 
@@ -115,6 +118,22 @@ def test_files_of_ended_processes_stay_when_the_merged_one_has_no_space(
         merge_ended(tmp_path, lambda _: False)
     assert counted(tmp_path) == before
     assert len(list(tmp_path.glob("*.db"))) == 2 * MAX_ENDED + 2
+
+
+def _read_only(*_: object) -> None:
+    raise OSError(30, "Read-only file system")
+
+
+@pytest.mark.parametrize("name", ["sentinel_project.locks.exclusive", "os.remove"])
+def test_metrics_are_rendered_when_the_disk_is_read_only(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_counts_of(tmp_path, range(NO_PROCESS, NO_PROCESS + MAX_ENDED + 1))
+    CountsFile(str(tmp_path / f"gauge_livesum_{NO_PROCESS}.db")).close()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(name, _read_only)
+    assert b'made_up_total{of="all"} 33.0' in metrics.render()[0]
+    monkeypatch.undo()
 
 
 def written(counts: MmapedDict) -> dict[str, float]:
