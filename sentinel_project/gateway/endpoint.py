@@ -30,7 +30,6 @@ from sentinel_project.gateway.shutdown import stopping
 from sentinel_project.gateway.tracing import trace_request
 from sessions_sticky import Outcome, SessionError, SessionStoreUnavailable
 from sessions_sticky.identity import Identity, InvalidNamedId, identify
-from sessions_sticky.turns import REBOUND
 
 logger = logging.getLogger(__name__)
 
@@ -200,8 +199,6 @@ def _session_headers(plan: Plan, provider: str, result: RouteResult) -> dict[str
         headers["X-Session-Expires-In"] = str(plan.manager.ttl_seconds)
     if result.reason is not None:
         headers["X-Session-Reason"] = result.reason
-        if result.outcome == REBOUND:
-            headers["X-Session-Rebind-Reason"] = result.reason  # its name in 0.1
     return headers
 
 

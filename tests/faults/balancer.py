@@ -82,7 +82,7 @@ class Balancer:
         body = chat(conversation_id=conversation_id, **fields)
         async with slot.http.post(f"{slot.worker.url}{CHAT}", json=body) as answer:
             session_headers = [
-                answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Rebind-Reason")
+                answer.headers.get(f"X-Session-{name}", "") for name in ("Outcome", "Provider", "Reason")
             ]
             return Reply(answer.status, *session_headers, await answer.text())
 

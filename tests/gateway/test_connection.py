@@ -112,7 +112,9 @@ WHOLE = {
     "after interim responses": INTERIM + HEAD + b"Content-Length: 5\r\n\r\nhello",
     "lines that end in a line feed": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
     "spaces behind framing": HEAD + b"Transfer-Encoding: chunked \r\n\r\n5  \r\nhello\r\n0  \r\n\r\n",
-    "compressed by gzip": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 25\r\n\r\n" + gzip.compress(b"hello", mtime=0),
+    "compressed by gzip": HEAD
+    + b"Content-Encoding: gzip\r\nContent-Length: 25\r\n\r\n"
+    + gzip.compress(b"hello", mtime=0),
     "compressed by zlib": HEAD + b"content-encoding: Deflate\r\nContent-Length: 13\r\n\r\n" + zlib.compress(b"hello"),
     "compressed, empty": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 0\r\n\r\n",
     "kept by HTTP/1.0": b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
@@ -257,7 +259,9 @@ INVALID = {
     "compressed, cut off": HEAD
     + b"Content-Encoding: gzip\r\nContent-Length: 15\r\n\r\n"
     + gzip.compress(b"hello", mtime=0)[:15],
-    "compressed twice": HEAD + b"Content-Encoding: gzip\r\nContent-Length: 50\r\n\r\n" + 2 * gzip.compress(b"hello", mtime=0),
+    "compressed twice": HEAD
+    + b"Content-Encoding: gzip\r\nContent-Length: 50\r\n\r\n"
+    + 2 * gzip.compress(b"hello", mtime=0),
     "a chunk without size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "a chunk of another size": HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n",
     "a huge chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffffff\r\n",

@@ -147,7 +147,7 @@ async def test_rebinds_when_its_provider_is_lost(bound_to_north: str, monkeypatc
     monkeypatch.setattr(process.health, "is_cooling", lambda name, model: name == "north")
     answered = await say(bound_to_north)
     assert outcome_of(answered) == (200, "rebound", "south")
-    reason = answered.headers["x-session-rebind-reason"]
+    reason = answered.headers["x-session-reason"]
     assert "90 s" in reason
     assert await last_move(bound_to_north) == ("north", "south", reason, "gateway")
 

@@ -43,7 +43,7 @@ async def test_conversation_is_bound_to_the_provider_that_answers_first(
     north.then(FAILURES[failure])
     answered = await say("new", stream=stream)
     assert outcome_of(answered) == (200, "rebound", "south")
-    assert answered.headers["x-session-rebind-reason"] == "first provider failed"
+    assert answered.headers["x-session-reason"] == "first provider failed"
     north.clear()
     assert outcome_of(await say("new", stream=stream)) == (200, "hit", "south")
     event = (await sessions.ahistory("new"))[-1]

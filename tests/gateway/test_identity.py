@@ -160,30 +160,6 @@ async def test_request_is_of_no_conversation_when_content_is_not_a_source(gatewa
     assert session_cache.dbsize() == 0
 
 
-@pytest.mark.parametrize("scope", ["shared", "owner"])
-async def test_observed_session_continues_where_version_0_1_bound_it(session_cache, gateway, scope):
-    gateway.SENTINEL_CONVERSATION_SCOPE = scope
-    other = rendezvous(expected({"x-session-id": "ses-1"}).ranking_id, {"north": 1, "south": 1})[1]
-    both = gateway.SENTINEL_PROVIDERS
-    gateway.SENTINEL_PINNING_SOURCES = ["header.x-session-id"]  # as 0.1 bound it
-    gateway.SENTINEL_PROVIDERS = tuple(each for each in both if each.name == other)
-    await ask(chat(), headers=[("x-session-id", "ses-1")])
-    gateway.SENTINEL_PINNING_SOURCES, gateway.SENTINEL_PROVIDERS = ["body.conversation_id"], both
-    answer = await ask(chat(), headers=[("x-session-id", "ses-1")])
-    assert answer.headers["x-session-provider"] == other
-    assert expected({"x-session-id": "ses-1"}).session_id in bound(session_cache)
-
-
-@pytest.mark.parametrize("different", [{"model": "model-b"}, {"external_id": "ben"}])
-async def test_observed_session_is_new_when_version_0_1_bound_another_model_or_owner(session_cache, different):
-    identity = expected({"x-session-id": "ses-1"})
-    first, other = rendezvous(identity.ranking_id, {"north": 1, "south": 1})
-    legacy = {"id": "ses-1", "provider": other, "model": "model-a", "external_id": "ann", "created_at": 1}
-    session_cache.set(f"{PREFIX}ses-1", json.dumps(legacy | different))
-    answer = await ask(chat(), headers=[("x-session-id", "ses-1")])
-    assert (answer.status, answer.headers["x-session-provider"]) == (200, first)
-
-
 async def test_observed_session_of_another_owner_is_served_unbound(session_cache, caplog):
     session_id = expected({"x-session-id": "ses-1"}).session_id
     written = {"id": session_id, "provider": "north", "model": "model-a", "external_id": "eve", "created_at": 1}

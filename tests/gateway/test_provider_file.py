@@ -170,7 +170,7 @@ async def test_only_conversations_of_a_provider_that_goes_are_moved_and_with_the
         assert headers["x-session-provider"] == "south"
         assert headers["x-session-outcome"] == ("hit" if before[each] == "south" else "rebound")
         if before[each] == "north":
-            assert headers["x-session-rebind-reason"] == "provider not configured for the model"
+            assert headers["x-session-reason"] == "provider not configured for the model"
 
 
 ENDPOINTS = {

@@ -44,7 +44,7 @@ async def test_chat_is_rebound_when_its_provider_no_longer_serves_the_model(gate
     created, event = await sessions.ahistory("conv-1")
     assert created.kind == "created"
     assert (event.kind, event.from_provider, event.provider) == ("rebound", "north", "south")
-    assert event.reason == answer.headers["x-session-rebind-reason"]
+    assert event.reason == answer.headers["x-session-reason"]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ async def test_chat_is_rebound_to_the_model_asked_for_when_its_own_is_not_config
     assert (await ask(chat("model-a", conversation_id="conv-1"))).status == 404
     answer = await ask(chat("model-b", conversation_id="conv-1"))
     assert (answer.said, answer.headers["x-session-outcome"]) == ("north as model-b", "rebound")
-    assert answer.headers["x-session-rebind-reason"] == "model not configured"
+    assert answer.headers["x-session-reason"] == "model not configured"
     assert stored(session_cache, "conv-1")["model"] == "model-b"
     assert (await ask(chat("model-b", conversation_id="conv-1"))).headers["x-session-outcome"] == "hit"
 

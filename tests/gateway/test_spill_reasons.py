@@ -39,7 +39,6 @@ async def test_reason_is_in_header_log_and_trail(
     north.then(fails(429))
     calls = [await say(bound_to_north) for _ in range(2)]
     assert [reason_of(call) for call in calls] == [("spilled", Spill.FAILED), ("spilled", Spill.COOLING)]
-    assert not any("x-session-rebind-reason" in call.headers for call in calls)
     assert [line["reason"] for line in request_lines(caplog)] == [Spill.FAILED, Spill.COOLING]
     await recorder.flush()
     assert [turn.reason for turn in (await sessions.atrail(bound_to_north)).turns] == [Spill.FAILED, Spill.COOLING]
@@ -49,12 +48,11 @@ async def test_hit_has_no_reason(bound_to_north: str) -> None:
     assert "x-session-reason" not in (await say(bound_to_north)).headers
 
 
-async def test_rebind_has_its_reason_under_both_names(bound_to_north: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rebind_has_its_reason(bound_to_north: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process.health, "is_lost", lambda name: name == "north")
     monkeypatch.setattr(process.health, "is_cooling", lambda name, model: name == "north")
     call = await say(bound_to_north)
     assert reason_of(call) == ("rebound", LOST)
-    assert call.headers["x-session-rebind-reason"] == LOST
 
 
 @pytest.mark.slow

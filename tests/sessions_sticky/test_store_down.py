@@ -4,6 +4,7 @@ import asyncio
 import re
 import socketserver
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import ClassVar
@@ -27,7 +28,7 @@ from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import patient_config
 from tests.servers import VALKEY, free_port, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
-from tests.waiting import stopwatch
+from tests.waiting import stopwatch, wait_until
 
 BOUND_SECONDS = 3 * SOCKET_TIMEOUT_SECONDS
 """Connecting, asking, and the pauses of a busy machine."""
@@ -179,16 +180,22 @@ def test_every_method_works_again_within_the_retry_time_when_the_store_is_back(
     with pytest.raises(SessionStoreUnavailable):
         call("get", "conv-123")
     getattr(server, repair)()
-    deadline = time.monotonic() + breaker.RETRY_SECONDS + BOUND_SECONDS
+    took = stopwatch()
     while call("resolve", "conv-123", **PROPOSAL).outcome is Outcome.DEGRADED:
-        assert time.monotonic() < deadline
+        assert took() < breaker.RETRY_SECONDS + BOUND_SECONDS
         time.sleep(0.02)
-    session = call("create", "conv-123", **PROPOSAL, replace=True)
-    assert call("get", "conv-123") == session
-    assert call("touch", "conv-123")
-    assert call("delete", "conv-123")
-    with pytest.raises(SessionConflict):
-        call("rebind", session, **MOVE)
+
+    def works():
+        with suppress(SessionStoreUnavailable):  # a busy machine was too slow once more
+            session = call("create", "conv-123", **PROPOSAL, replace=True)
+            assert call("get", "conv-123") == session
+            assert call("touch", "conv-123")
+            assert call("delete", "conv-123")
+            with pytest.raises(SessionConflict):
+                call("rebind", session, **MOVE)
+            return True
+
+    wait_until(works)
 
 
 class SilentlyFailing(LocMemCache):

@@ -5,24 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from functools import lru_cache
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple
 
 from sentinel_project.gateway.conf import settings
 from sentinel_project.gateway.errors import ApiError
-from sentinel_project.gateway.routing.reasons import TAKEN_OVER
 from sessions_sticky import (
-    InvalidConversationId,
     Outcome,
     Session,
-    SessionConflict,
     SessionManager,
-    SessionNotSupported,
     SessionOwnerMismatch,
     SessionStoreUnavailable,
-    UnknownProvider,
     sessions,
 )
-from sessions_sticky.identity import Identity, scoped
+from sessions_sticky.identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +62,6 @@ async def resolve(identity: Identity, *, provider: str, model: str, owner: str) 
         headers = {"x-should-retry": "false"}
         message, code = "The conversation belongs to another owner", "conversation_owner_mismatch"
         raise ApiError(403, message, code=code, headers=headers) from exc
-    if outcome is Outcome.CREATED and not identity.pins_model and identity.client_id is not None:
-        session = await _take_over(session, identity.client_id)
     return Bound(session, str(outcome), outcome is Outcome.CREATED and session.created_at >= began)
 
 
@@ -90,28 +83,3 @@ async def hold(identity: Identity, *, provider: str, model: str, owner: str) -> 
         await manager.aresolve(str(identity.session_id), provider=provider, model=model, owner=owner)
     except (SessionOwnerMismatch, SessionStoreUnavailable) as exc:
         logger.info("conversation %r was not bound to %r: %s", identity.session_id, provider, exc)
-
-
-async def _take_over(session: Session, client_id: str) -> Session:
-    """Move a new binding to the provider that version 0.1 bound the client's id to, for the same owner and model.
-
-    0.1 used the client's id, or the owner's scoped one, as the session's id. To be removed in 0.3.
-    """
-    scope = cast("Literal['shared', 'owner']", settings.SENTINEL_CONVERSATION_SCOPE)
-    legacy_id = scoped(scope, session.external_id, client_id)
-    try:
-        legacy = await sessions.aget(legacy_id)
-        if legacy is None or (legacy.external_id, legacy.model) != (session.external_id, session.model):
-            return session
-        if legacy.provider == session.provider:
-            return session
-        return await sessions.arebind(session, provider=legacy.provider, model=session.model, reason=TAKEN_OVER)
-    except (
-        InvalidConversationId,
-        SessionConflict,
-        SessionNotSupported,
-        SessionStoreUnavailable,
-        UnknownProvider,
-    ) as exc:
-        logger.info("conversation %r keeps provider %r: %s", session.id, session.provider, exc)
-        return session

@@ -13,7 +13,6 @@ PROVIDER_GONE = "provider not configured for the model"
 LOST = "provider unreachable for 90 s"
 CACHE_EXPIRED = "prompt cache expired"
 CAME_BACK_COLD = "provider came back cold"
-TAKEN_OVER = "bound by version 0.1"
 
 
 class Spill(enum.StrEnum):
