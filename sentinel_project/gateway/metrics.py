@@ -168,12 +168,10 @@ async def write_counts_forever() -> None:
 
 
 def count_workers() -> int:
-    """Return the number of live workers of this machine."""
-    return sum(is_alive(pid) for pid in _workers(os.environ.get("PROMETHEUS_MULTIPROC_DIR", "")))
-
-
-def _workers(folder: str) -> set[int]:
-    return {process_of(file) for file in Path(folder).glob("gauge_livesum_*.db")} if folder else set()
+    """Return the number of live workers of this machine: their parent and commands have no requests in flight."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    files = Path(folder).glob("gauge_livesum_*.db") if folder else ()
+    return sum(is_alive(process_of(file)) and b"sentinel_provider_in_flight" in file.read_bytes() for file in files)
 
 
 def in_flight() -> dict[str, int]:
@@ -212,7 +210,7 @@ def _locked(folder: Path) -> Iterator[None]:
         return
     with lock:
         with suppress(OSError):
-            for pid in _workers(str(folder)):
+            for pid in {process_of(file) for file in folder.glob("gauge_livesum_*.db")}:
                 if not is_alive(pid):
                     multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
             merge_ended(folder, is_alive)

@@ -18,6 +18,7 @@ import sessions_sticky.metrics
 from sentinel_project.gateway import metrics
 from sessions_sticky import rendezvous
 from tests.gateway.asgi import CHAT, chat
+from tests.gateway.fleet import RUN, Fleet
 from tests.gateway.live import ROOT
 from tests.gateway.load import Clients, failed
 from tests.gateway.upstream_process import UpstreamProcess
@@ -141,6 +142,17 @@ async def test_turns_that_a_worker_records_as_it_stops_are_counted(
         workers.each.remove(stopping)
         await asyncio.to_thread(stopping.__exit__)
         assert total(other.metrics(), "sessions_sticky_turns_total") == 20
+
+
+def test_parent_of_the_workers_is_not_counted_as_one(
+    tmp_path: Path, store: Server, upstreams: UpstreamProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, variables = tmp_path / "metrics", {"SENTINEL_PROVIDERS": providers_file(tmp_path, upstreams.urls)}
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(folder))
+    with Fleet(tmp_path, 2, program=RUN, REDIS_URL=store.url, **variables) as fleet:
+        fleet_files = [folder / f"gauge_livemostrecent_{pid}.db" for pid in fleet.workers()]
+        wait_until(lambda: all(file.exists() for file in fleet_files))  # both export the state of providers
+        assert metrics.count_workers() == 2
 
 
 async def test_labels_stay_few_when_providers_make_up_error_codes(ground: Ground) -> None:
