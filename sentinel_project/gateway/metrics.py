@@ -168,10 +168,14 @@ async def write_counts_forever() -> None:
 
 
 def count_workers() -> int:
-    """Return the number of live workers of this machine: their parent and commands have no requests in flight."""
+    """Return the number of live workers of this machine, and of processes whose counts had no space on the disk.
+
+    Their parent, and commands, have no requests in flight.
+    """
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     files = Path(folder).glob("gauge_livesum_*.db") if folder else ()
-    return sum(is_alive(process_of(file)) and b"sentinel_provider_in_flight" in file.read_bytes() for file in files)
+    alive = [file for file in files if is_alive(process_of(file))]
+    return sum(not counts or b"sentinel_provider_in_flight" in counts for counts in map(Path.read_bytes, alive))
 
 
 def in_flight() -> dict[str, int]:

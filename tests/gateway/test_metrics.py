@@ -144,7 +144,7 @@ async def test_turns_that_a_worker_records_as_it_stops_are_counted(
         assert total(other.metrics(), "sessions_sticky_turns_total") == 20
 
 
-def test_parent_of_the_workers_is_not_counted_as_one(
+def test_workers_are_counted_without_their_parent_and_on_a_full_disk(
     tmp_path: Path, store: Server, upstreams: UpstreamProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, variables = tmp_path / "metrics", {"SENTINEL_PROVIDERS": providers_file(tmp_path, upstreams.urls)}
@@ -153,6 +153,8 @@ def test_parent_of_the_workers_is_not_counted_as_one(
         fleet_files = [folder / f"gauge_livemostrecent_{pid}.db" for pid in fleet.workers()]
         wait_until(lambda: all(file.exists() for file in fleet_files))  # both export the state of providers
         assert metrics.count_workers() == 2
+        (folder / f"gauge_livesum_{os.getpid()}.db").touch()
+        assert metrics.count_workers() == 3
 
 
 async def test_labels_stay_few_when_providers_make_up_error_codes(ground: Ground) -> None:
