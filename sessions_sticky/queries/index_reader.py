@@ -187,7 +187,7 @@ class IndexReader:
 
     def left_ms(self, row: Row) -> int:
         """Return the idle time left; the full one if another program left the session without an expiry."""
-        return row.left_ms if row.left_ms > 0 else self._ttl_seconds * 1000
+        return row.left_ms if row.left_ms >= 0 else self._ttl_seconds * 1000
 
     def _lags(self, row: Row, score: bytes | str | None, now: float, *, both_ways: bool = False) -> bool:
         """Return whether a score is missing, or lags behind its session by more than the refresh interval."""

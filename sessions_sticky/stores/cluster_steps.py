@@ -80,7 +80,7 @@ def _change(call: SessionChange[Any]) -> Steps:
         on_index = call.on_index("", "")
     elif kind == "replace":
         (left_ms,) = yield [Command(("PTTL", names.session))]
-        on_index = call.on_index(left_ms if isinstance(left_ms, int) and left_ms > 0 else ttl * 1000, "keep")
+        on_index = call.on_index(left_ms if isinstance(left_ms, int) and left_ms >= 0 else ttl * 1000, "keep")
     else:
         on_index = call.on_index(ttl * 1000, "")
     recorded, *_ = yield [on_index] if kind == "replace" else [on_index, Command(("DEL", names.trail))]

@@ -7,6 +7,7 @@ asynchronous tests find it running.
 from __future__ import annotations
 
 import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from pytest_django.live_server_helper import LiveServer
 from tests.missing import skip_or_fail
 from tests.sessions_sticky import users
 from tests.sessions_sticky.admin.pages import wait_for_jobs
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,8 +32,8 @@ TIMEOUT_MS = 20_000
 
 
 @pytest.fixture(scope="package")
-def chromium() -> Iterator[Browser]:
-    """Debian's Chromium; it may be missing, but not in CI."""
+def chromium(live_server: LiveServer) -> Iterator[Browser]:
+    """Debian's Chromium; it may be missing, but not in CI. It ends before the server, to which it keeps connections."""
     program = shutil.which("chromium")
     if not program:
         skip_or_fail("no chromium on PATH")
@@ -48,6 +50,8 @@ def live_server(django_db_setup: None) -> Iterator[LiveServer]:
     with override_settings(MIDDLEWARE=[CSP, *django_settings.MIDDLEWARE]):
         server = LiveServer("localhost")
     yield server
+    # Threads of connections close those to the database, which they may only while the server runs.
+    wait_until(lambda: not any("process_request_thread" in each.name for each in threading.enumerate()))
     server.stop()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from sentinel_project.gateway.metrics import COUNT_SECONDS
 from tests.faults.balancer import Slot
 from tests.faults.soak import NAMES, RATE, Soak, sample
 from tests.gateway.live import provider_entry
@@ -125,6 +126,7 @@ def leftovers(soak: Soak) -> dict[str, int]:
         assert time.monotonic() - began < IDLE_SECONDS, more
         time.sleep(0.5)
     wait_until(lambda: all(each.stats(name)["active"] == 0 for name, each in soak.upstreams.items()))
+    time.sleep(1.5 * COUNT_SECONDS)  # for the number of tasks after the visit
     samples = fresh.metrics()
     assert samples["sentinel_streams_in_flight"] == 0
     assert clients <= 2 * MAX_STORE_CONNECTIONS

@@ -10,9 +10,9 @@ if current ~= expected then
 end
 local full_ms = TTL * 1000
 local left_ms = redis.call('PTTL', SESSION)
-if left_ms < 1 or left_ms > full_ms then
+if left_ms < 0 or left_ms > full_ms then
   left_ms = full_ms
 end
-redis.call('SET', SESSION, session, 'PX', left_ms)
+redis.call('SET', SESSION, session, 'PX', math.max(left_ms, 1)) -- 0 in its last millisecond
 record(left_ms, true)
 return {1, current}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
+from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.stores import index
 from sessions_sticky.stores.local_cache import LastSeen
 from tests.sessions_sticky.calls import PROPOSAL, method_of, sample
@@ -63,6 +64,15 @@ def test_creation_counters_expire(manager, raw):
     fill(manager, 1)
     counters = {key: raw.ttl(key) for key in raw.scan_iter("sentinel:created:*")}
     assert sorted(ttl // 3600 for ttl in counters.values()) in ([1, 25], [2, 26])
+
+
+@pytest.mark.slow
+@on_real
+def test_count_is_right_when_a_session_was_read_in_its_last_millisecond(manager):
+    session = SessionManager(ttl_seconds=1).create("brief", **PROPOSAL)
+    reader = IndexReader(manager._store, manager.ttl_seconds)
+    manager._store.send(reader.refresh(Row(session, session.to_json(), left_ms=0)))
+    wait_until(lambda: manager.all().count() == 0, seconds=10)
 
 
 @pytest.mark.slow
