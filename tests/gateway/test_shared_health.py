@@ -17,11 +17,12 @@ import msgspec
 import pytest
 from asgiref.sync import sync_to_async
 
+from sentinel_project.gateway import shared_cache
 from sentinel_project.gateway.providers import health_sync
 from sentinel_project.gateway.providers.config import Provider
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
-from sentinel_project.gateway.providers.health_sync import share_forever
+from sentinel_project.gateway.providers.health_sync import States, share_forever
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_slot
 from sentinel_project.gateway.upstream import probes
 from sentinel_project.gateway.upstream.probes import probe_forever
@@ -166,6 +167,26 @@ async def test_junk_is_passed_over_when_another_program_wrote_it(
 ) -> None:
     session_cache.set(health_sync.key(north_alone[0]), junk, ex=60)
     await other_worker_knows(north_alone)
+
+
+def test_record_has_its_own_age_when_it_is_written_between_the_reads(
+    session_cache: redis.Redis, north_alone: list[Provider], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_cache.set(health_sync.key(north_alone[0]), "{}", ex=60)
+    one, read = worker(), shared_cache.read
+    one.failed("north", MODEL, DOWN)
+    written = one.states["north"]
+
+    def read_late(place: str, kind: type[States]) -> States | None:
+        monkeypatch.setattr(shared_cache, "read", read)
+        health_sync.write(north_alone[0], written, one.now())
+        return read(place, kind)
+
+    monkeypatch.setattr(shared_cache, "read", read_late)
+    found = health_sync.read(north_alone, one.now)["north"]
+    assert {slot: state.cooling_until for slot, state in found.items()} == {
+        slot: pytest.approx(state.cooling_until, abs=1) for slot, state in written.items()
+    }
 
 
 SLOT = {"id": "x", "failures": 1, "cooling_until": 1, "is_stated": False, **dict.fromkeys(health_sync.PAST, -1)}

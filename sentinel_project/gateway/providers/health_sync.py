@@ -92,9 +92,13 @@ def merge(health: Health, stored: dict[str, States]) -> None:
 
 def _stored(place: str, clock: Callable[[], float]) -> States:
     """Decode a record; return nothing for invalid values of other programs."""
-    asked = clock()
-    left = shared_cache.cache().pttl(place)  # before the value, as the clock: a late read looks older
-    stored = shared_cache.read(place, States) if left else None
+    cache = shared_cache.cache()
+    while True:
+        asked = clock()
+        left = cache.pttl(place)  # before the value, as the clock: a late read looks older
+        stored = shared_cache.read(place, States) if left else None
+        if stored is None or (cache.pttl(place) or 0) <= left:
+            break  # else it was written in between, and is younger than `left` says
     if stored is None or not all(_is_possible(state) for state in stored.values()):
         return {}
     written = asked - max(0.0, KEEP_SECONDS - left / 1000)

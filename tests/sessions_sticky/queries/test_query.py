@@ -79,6 +79,11 @@ async def test_query_yields_each_session_once_to_async_for(manager, number):
     assert len({entry.session.id async for entry in manager.all()}) == number
 
 
+def test_is_everything_is_true_only_without_a_filter(manager):
+    assert manager.all().is_everything
+    assert not manager.filter(owner="").is_everything
+
+
 async def test_async_for_raises_like_the_methods():
     with pytest.raises(SessionNotSupported):
         _ = [entry async for entry in SessionManager(LocMemCache("not-redis", {})).all()]
