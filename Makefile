@@ -5,6 +5,8 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 # Three workers on two cores (tests/selection.py). One keeps what modules share, and takes tests from another when it has none left.
 PARALLEL := -n auto --dist worksteal
+# Alone, experiments with time limits get a core for each worker; `auto` is half as many workers again.
+EXPERIMENTS := -n $(shell getconf _NPROCESSORS_ONLN) --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/requirements-installed
@@ -36,13 +38,13 @@ test: $(READY) clean-test-data
 # which run nothing of the app that other tests do not, are not measured. Of one part: make test ARGS="--cov tests/docs"
 coverage: $(READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) --cov --ignore tests/browser --ignore tests/faults $(ARGS)
-	$(BIN)/python -m pytest $(PARALLEL) $(ARGS) tests/browser tests/faults
+	$(BIN)/python -m pytest $(EXPERIMENTS) $(ARGS) tests/browser tests/faults
 
 quick: $(READY) clean-test-data
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" $(ARGS)
 
 faults: $(READY) clean-test-data
-	SOAK_SECONDS=180 $(BIN)/python -m pytest $(PARALLEL) --faults-report docs/faults.md $(ARGS) tests/faults
+	SOAK_SECONDS=180 $(BIN)/python -m pytest $(EXPERIMENTS) --faults-report docs/faults.md $(ARGS) tests/faults
 
 # Real clients against the gateway; they have a .venv of their own, with the Node programs in it.
 clients: $(READY) $(CLIENTS_READY) clean-test-data

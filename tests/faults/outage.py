@@ -50,16 +50,13 @@ class Outage:
         assert not self.moved, self.moved[:5]
         conflicts = [call for call in self.calls if call.what == "conflict"]
         assert not conflicts, (conflicts, self.logged)
-        assert self.ways_answered() == self.ways_answered(since=self._began + self.seconds)
+        last = {call.method: call for call in sorted(self.calls, key=lambda call: call.at)}
+        assert all(call.is_good for call in last.values()), last
         early, late = self._began - GRACE_SECONDS, self._began + self.seconds + GRACE_SECONDS
         assert all(early <= call.at <= late for call in self.lost), self.lost
         assert all(early <= at <= late for at in self.undone), self.undone
         assert max(call.seconds for call in self.chats) < WORST_SECONDS, sorted(self.chats, key=_seconds)[-3:]
         assert not [line for line in self.logged if any(word in line for word in INTERNAL_ERRORS)], self.logged
-
-    def ways_answered(self, since: float = 0.0) -> set[str]:
-        """Return the methods that gave a good answer."""
-        return {call.method for call in self.calls if call.at >= since and call.is_good}
 
     def during(self, *outcomes: str) -> int:
         """Count the chats with these outcomes from when it must have been noticed until shortly before it was over."""
