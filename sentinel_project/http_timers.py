@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from sentinel_project.lazy_timer import LazyTimer
+
 HEAD_SECONDS = 10
 """How long a request's headers may take to arrive, also the first ones; nginx's default is 60."""
 LINGER_SECONDS = 2
@@ -15,15 +17,13 @@ STUCK_SECONDS = 60
 """How long a client may leave its answer unread; nginx's `send_timeout` is the same."""
 
 
-class Timer:
-    """A time limit that can be reset: its timer outlives `pause`, fires too early and is then set again."""
+class Timer(LazyTimer):
+    """A time limit that can be reset."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._callback = callback
-        self._handle: asyncio.TimerHandle | None = None
         self._seconds = 0.0
-        self._until: float | None = None
 
     @property
     def is_running(self) -> bool:
@@ -33,39 +33,15 @@ class Timer:
     def start(self, seconds: float) -> None:
         """Call back in `seconds`, instead of any earlier limit."""
         self._seconds = seconds
-        self._until = until = self._loop.time() + seconds
-        if self._handle is None or self._handle.when() > until:
-            self._set(until)
+        self.start_at(self._loop.time() + seconds)
 
     def start_doubled(self) -> None:
         """Call back in twice the time of the last limit."""
         self.start(2 * self._seconds)
 
-    def pause(self) -> None:
-        """Do not call back, until the next start, which is cheap."""
-        self._until = None
-
-    def cancel(self) -> None:
-        """Do not call back, and drop the timer, which refers to the callback."""
-        self._until = None
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _set(self, until: float) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._handle = self._loop.call_at(until, self._expire)
-
-    def _expire(self) -> None:
-        self._handle, until = None, self._until
-        if until is None:
-            return
-        if self._loop.time() < until:
-            self._set(until)
-        else:
-            self._until = None
-            self._callback()
+    def expire(self) -> None:
+        """Call back."""
+        self._callback()
 
 
 class Delivery:

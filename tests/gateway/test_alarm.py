@@ -43,7 +43,7 @@ async def test_alarm_rings_for_no_one_between_blocks() -> None:
     await asyncio.sleep(0.05)
     with alarm.at(loop.time() + 5):
         await asyncio.sleep(0.01)
-    alarm.close()
+    alarm.cancel()
 
 
 async def test_alarm_lets_a_cancellation_of_the_task_pass() -> None:

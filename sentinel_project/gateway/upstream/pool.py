@@ -102,7 +102,7 @@ class Pool:
         if self._resolver is not None:
             await self._resolver.close()
         for alarm in self.alarms:
-            alarm.close()
+            alarm.cancel()
         await asyncio.sleep(0)  # the loop closes sockets in its next round
 
     def _take(self, origin: Origin) -> Connection | None:

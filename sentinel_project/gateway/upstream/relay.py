@@ -137,7 +137,7 @@ async def _relay(reader: _Reader, whole: bytes) -> AsyncGenerator[bytes]:
             _record_failure(reader, failed)
             yield api.error_event(failed, last)
     finally:
-        reader.alarm.close()
+        reader.alarm.cancel()
         if end is not None:
             response.discard(END_SECONDS)
         else:
