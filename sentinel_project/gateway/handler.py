@@ -28,7 +28,7 @@ from sentinel_project.gateway.errors import ApiError, too_large
 from sentinel_project.gateway.shutdown import CLIENT_DISCONNECTED, stopping
 from sentinel_project.gateway.turns.recorder import recorder
 from sentinel_project.http_exchange import EXCHANGE, Exchange
-from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.jobs.service import jobs
 
 UNKNOWN_BYTES = 64 * 1024
 """How much of a body is read before authentication, so that clients without a key cannot fill the memory."""
@@ -74,7 +74,7 @@ class GatewayHandler(ASGIHandler):
         """Keep the tasks in the background running while the server does."""
         await receive()
         log_exposed_files()
-        Jobs().watch()
+        jobs.watch()
         tasks = background.start()
         resolve("/healthz")  # imports all views, which takes 0.3 s
         # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
@@ -97,12 +97,7 @@ class GatewayHandler(ASGIHandler):
         call = Call.of_scope(scope)
         stopping.begin_chat(work)
         try:
-            body = exchange.take_body() if exchange is not None else None
-            if body is None:
-                body = await _read_body(scope, receive, call.headers)
-            elif len(body) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
-                raise too_large()
-            call.raw_body = body
+            call.raw_body = await _read_body(exchange, scope, receive, call.headers)
             client.watch(exchange, receive)
             endpoint, captured = _resolve_api(call.path)
             reply = await endpoint.answer(call, **captured)
@@ -192,8 +187,13 @@ class _LimitedBody:
         return {"type": "http.disconnect"} if self.is_over else message
 
 
-async def _read_body(scope: Any, receive: Any, headers: Mapping[str, str]) -> bytes:
+async def _read_body(exchange: Exchange | None, scope: Any, receive: Any, headers: Mapping[str, str]) -> bytes:
     """Return the whole body. Raises `ApiError`: 413 beyond the limit, 401 for a long body without a key."""
+    whole = exchange.take_body() if exchange is not None else None
+    if whole is not None:
+        if len(whole) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            raise too_large()
+        return whole
     body = _LimitedBody(scope, receive)
     chunks: list[bytes] = []
     size, more, is_known = 0, not body.is_over, False
