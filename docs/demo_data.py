@@ -22,7 +22,7 @@ from sentinel_project.gateway.providers.health import Health  # noqa: E402
 from sentinel_project.gateway.providers.slots import Failure  # noqa: E402
 from sessions_sticky import Turn, Usage, keys, sessions  # noqa: E402
 from sessions_sticky.jobs.job import Plan  # noqa: E402
-from sessions_sticky.jobs.service import Jobs  # noqa: E402
+from sessions_sticky.jobs.service import jobs  # noqa: E402
 from sessions_sticky.queries.bulk import Move  # noqa: E402
 from sessions_sticky.queries.filters import Filters  # noqa: E402
 
@@ -73,7 +73,6 @@ def _move() -> None:
             sessions.rebind(session, provider="openai", model=session.model, reason=reason)
         field = json.dumps([str(minute), "moves", reason, "gateway", "azure-eu", "openai"], separators=(",", ":"))
         client.hincrby(keys.usage("activity", minute // 60), field, number)
-    jobs = Jobs()
     plan = Plan(Filters("google"), Move("mistral", "mistral-large", "contract ended"))
     jobs.wait(jobs.start(plan, actor="ann"), 10)
 

@@ -8,7 +8,7 @@ responses and refusals keep their order, and a lost connection ends at most one 
 The contract with uvicorn: it creates a protocol for each connection with `config`, `server_state`, `app_state` and
 `_loop`, and calls `shutdown` when it stops; then it waits until `connections` and `tasks` of the state are empty. The
 protocol maintains these two and `total_requests`, and reads the state's `default_headers` and four settings.
-tests/test_uvicorn_contract.py fails when a release of uvicorn changes this.
+tests/http_server/test_uvicorn_contract.py fails when a release of uvicorn changes this.
 """
 
 from __future__ import annotations

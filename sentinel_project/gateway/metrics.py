@@ -158,12 +158,9 @@ async def count_tasks_forever() -> None:
 
 
 async def write_counts_forever() -> None:
-    """Write what was counted until cancelled."""
-    try:
-        while True:
-            await asyncio.sleep(WRITE_SECONDS)
-            write_counts()
-    finally:
+    """Write what was counted until cancelled; `handler` writes the rest."""
+    while True:
+        await asyncio.sleep(WRITE_SECONDS)
         write_counts()
 
 
