@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from sentinel_project.gateway.providers.config import ECHO
-from tests.gateway.asgi import CHAT, KEY, MESSAGES, ask, chat
+from sentinel_project.http_exchange import EXCHANGE, Exchange
+from tests.gateway.asgi import CHAT, KEY, MESSAGES, Call, ask, chat
 from tests.gateway.conftest import provider
 
 pytestmark = pytest.mark.usefixtures("gateway")
@@ -200,6 +203,16 @@ async def test_chat_is_refused_when_the_body_is_over_the_limit(gateway, north, s
     assert str(LIMIT) in answer.error["message"]
     assert not north.exchanges + south.exchanges
     assert answer.unread == max(0, len(pieces) - 3)  # it does not read what it will not use
+
+
+@pytest.mark.parametrize(("length", "status"), [(LIMIT, 200), (LIMIT + 1, 413)])
+async def test_limit_applies_to_a_body_that_has_arrived_whole_at_our_own_server(gateway, length, status):
+    gateway.DATA_UPLOAD_MAX_MEMORY_SIZE = LIMIT
+    exchange = Exchange(Mock(), SimpleNamespace(is_persistent=True, expects_continue=False), {})
+    exchange.feed(padded(length), is_last=True)
+    call = Call(pieces=[])
+    call._scope["extensions"] = {EXCHANGE: exchange}
+    assert (await call.answer()).status == status
 
 
 @pytest.mark.parametrize("key", [None, "sk-sentinel-unknown"])
