@@ -144,6 +144,7 @@ async def test_answer_is_sent_with_nosniff(gateway, north: Upstream, status, how
         ("beta=true", {}, "beta=true"),
         ("include[]=a&include%5B%5D=b+c%26d", {}, "include%5B%5D=a&include%5B%5D=b+c%26d"),
         ("stream=true&starting_after=5&limit=2&order=asc&after=x", {}, None),
+        ("stream=true&starting_after=5&include_obfuscation=false", {}, None),
         ("beta=&key=secret&api-version=2020&Beta=x&BETA", {}, "beta="),
         ("beta=true", {"api-version": "2026-01-01"}, "beta=true&api-version=2026-01-01"),
         ("beta=true&limit=3&beta=x", {"beta": "false"}, "limit=3&beta=false"),

@@ -20,6 +20,8 @@ from tests.gateway.asgi import OTHER_KEY, ask
 from tests.gateway.responses import MODEL, RESPONSES, account, events, respond, responses_only, said
 
 SESSION = [("Session-Id", "0199-codex")]
+ITEM = {"role": "user", "content": "hello"}
+SEALED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "of an unknown account"}
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +184,9 @@ async def test_unknown_response_is_asked_of_one_provider_only(accounts):
         {"previous_response_id": "resp_unknown"},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
         {"input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "hello"}]},
+        {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}, {"role": "user", "content": "hello"}]},
+        {"input": [{"type": "reasoning", "id": "rs_1", "content": [], "encrypted_content": None}, ITEM]},
+        {"input": [SEALED, {"type": "reasoning", "id": "rs_2", "summary": []}, ITEM]},
         {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1", "vs_2"]}]},
         {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
         {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]},
@@ -213,6 +218,7 @@ def _given(fields: dict) -> dict:
     [
         {"input": [{"role": "user", "content": 'a text with "file_id": "file-1"'}]},
         {"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
+        {"input": [SEALED, ITEM]},
     ],
 )
 async def test_request_without_objects_is_answered_by_another_provider(accounts, fields):
@@ -225,6 +231,18 @@ async def test_request_without_objects_is_answered_by_another_provider(accounts,
         upstream.start()
     assert answer.status == 200
     assert answer.headers["x-session-provider"] != bound
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"type": "reasoning", "id": "rs_1", "content": [{"type": "reasoning_text", "text": "of an open model"}]},
+        {"type": "reasoning", "summary": []},
+        {"type": "message", "id": "msg_1", "role": "assistant", "content": [], "phase": "reasoning"},
+    ],
+)
+def test_item_with_its_own_content_refers_to_nothing(item):
+    assert API.references(Body.parse(json.dumps({"input": [item, ITEM]}).encode())) == []
 
 
 async def test_unavailable_store_is_not_reported_as_a_missing_response(accounts, monkeypatch):

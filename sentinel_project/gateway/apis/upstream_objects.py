@@ -28,7 +28,9 @@ MAX_ITEMS = 20_000
 
 _COMPACTED = ("compaction", "compaction_summary")
 _MARKS = (b'"compaction', b'"item_reference"')
-"""Every item that refers to another contains one of these."""
+"""Every item that refers to another contains one of these, or is reasoning."""
+_REASONING = b'"reasoning"'
+_ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"')
 _VALUE = rb'"\s*:\s*(?:"([^"\\]{1,256})"|\[([^\[\]{}\\]{1,4096})\])'
 _IDS = {
     "File": re.compile(rb'"file_ids?' + _VALUE),
@@ -50,6 +52,13 @@ class Head(msgspec.Struct):
     type: str | None = None
     id: str | None = None
     encrypted_content: str | None = None
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_stored_reasoning(self) -> bool:
+        """Whether it is reasoning of which only the id is sent: other items carry theirs, encrypted or as text."""
+        has_own = self.encrypted_content or bytes(self.content) not in (b"null", b"[]")
+        return self.type == "reasoning" and bool(self.id) and not has_own
 
 
 class _Made(msgspec.Struct):
@@ -140,12 +149,13 @@ def _continued(body: Body) -> Iterator[Reference]:
 def _referred(body: Body) -> Iterator[Reference]:
     """Yield the compacted histories, stored items, files, containers and vector stores."""
     given = bytes(body.fields.get("input", b""))
-    if any(mark in given for mark in _MARKS):
+    has_bare_reasoning = given.count(_REASONING) > len(_ENCRYPTED.findall(given))
+    if has_bare_reasoning or any(mark in given for mark in _MARKS):
         for item in map(head, items(body)):
             if item.type in _COMPACTED:
                 unknown = not_found("Item", str(item.id))
                 yield Reference(_compacted_id(item), "body.input", unknown, is_account_wide=True)
-            elif item.type == "item_reference":
+            elif item.type == "item_reference" or item.is_stored_reasoning:
                 yield _refer("Item", str(item.id), "input")
     for field, value in (("input", given), ("tools", bytes(body.fields.get("tools", b"")))):
         for kind, pattern in _IDS.items():

@@ -22,7 +22,9 @@ TO_PROVIDER = frozenset(
 FOR_ONE_ATTEMPT = frozenset({"idempotency-key"})
 """Headers for the first attempt only."""
 TO_PROVIDER_PREFIXES = ("x-stainless-",)
-QUERY_TO_PROVIDER = frozenset({"beta", "include[]", "stream", "starting_after", "limit", "order", "after"})
+QUERY_TO_PROVIDER = frozenset(
+    {"beta", "include[]", "include_obfuscation", "stream", "starting_after", "limit", "order", "after"}
+)
 TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 DEFAULTS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "sessions_sticky"}

@@ -36,6 +36,7 @@ class _Usage(msgspec.Struct, omit_defaults=True):
     promptTokenCount: int | None = None
     completion_tokens: int | None = None
     output_tokens: int | None = None
+    total_tokens: int | None = None
     candidatesTokenCount: int | None = None
     thoughtsTokenCount: int | None = None
     prompt_tokens_details: _Details | None = None
@@ -120,6 +121,7 @@ class UsageReader:
         if self._api.input_is_uncached:
             cached = (read or 0) + (written or 0)
             return Usage(total + cached, read or 0, written or 0, output, cached)
+        output = max(output, numbers.get("total_tokens", 0) - total)  # xAI and Gemini count reasoning in the total only
         total = max(total, (read or 0) + (written or 0))
         return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
 

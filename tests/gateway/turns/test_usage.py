@@ -44,6 +44,9 @@ def event(value: object, name: str = "") -> bytes:
             {"prompt_tokens": 2_000, "prompt_tokens_details": {"cached_tokens": 500, "cache_write_tokens": 90}},
             Usage(2_000, 500, 90),
         ),
+        (CHAT, {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 553}, Usage(20, output=533, cached=0)),
+        (CHAT, {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 171}, Usage(20, output=151, cached=0)),
+        (CHAT, {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 20}, Usage(20, output=151, cached=0)),
         (
             RESPONSES,
             {"input_tokens": 3_000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 2_944}},
