@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from django_redis.pool import ConnectionFactory
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
@@ -163,6 +164,12 @@ async def _reply(connection: AbstractConnection) -> Any:
         if isinstance(exc, ReadOnlyError):  # as in standalone.py
             connection.mark_for_reconnect()
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later
+
+
+def has_async_form(factory: Any) -> bool:
+    """Return whether `new_pool` knows the servers of a django-redis factory."""
+    makes_pools_itself = type(factory).get_connection_pool is not ConnectionFactory.get_connection_pool
+    return not makes_pools_itself or isinstance(factory, sentinel.SentinelConnectionFactory)
 
 
 def new_pool(factory: Any, url: str) -> ConnectionPool:

@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
+from django_redis.pool import ConnectionFactory
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.connections.breaker import RETRY_SECONDS
@@ -300,3 +301,21 @@ async def test_async_client_uses_tls_when_the_url_requires_it(server, settings):
     settings.CACHES = {"default": cache_config("rediss://127.0.0.1:1/0")}
     with pytest.raises(SessionStoreUnavailable):
         await sessions.aget("conv-123")
+
+
+class ElsewhereFactory(ConnectionFactory):
+    """A connection factory that finds the server itself, like django-redis's own for Sentinel."""
+
+    url = ""
+
+    def get_connection_pool(self, params):
+        return super().get_connection_pool({**params, "url": self.url})
+
+
+async def test_async_methods_use_the_servers_of_a_connection_factory_of_the_project(server, settings, monkeypatch):
+    monkeypatch.setattr(ElsewhereFactory, "url", server.url)
+    entry = patient_config("redis://mymaster/0")
+    entry["OPTIONS"]["CONNECTION_FACTORY"] = f"{__name__}.{ElsewhereFactory.__name__}"
+    settings.CACHES = {"default": entry}
+    outcomes = [(await sessions.aresolve("conv-123", **PROPOSAL)).outcome for _ in range(2)]
+    assert outcomes == [Outcome.CREATED, Outcome.HIT]
