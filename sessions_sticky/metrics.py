@@ -23,10 +23,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache, partial
-from threading import Lock
 from typing import TYPE_CHECKING
 
 from sessions_sticky.conf import conf
+from sessions_sticky.locks import fork_safe_lock
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -72,7 +72,7 @@ class _Metrics:
         self.memory_ratio = gauge("store_memory_ratio", "Used part of the store's maxmemory.")
 
 
-_registering = Lock()
+_registering = fork_safe_lock()
 _register = cache(_Metrics)
 
 
