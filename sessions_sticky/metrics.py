@@ -23,10 +23,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache, partial
-from threading import Lock
 from typing import Any
 
 from sessions_sticky.conf import conf
+from sessions_sticky.locks import fork_safe_lock
 
 RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Buckets in seconds, from a local Redis (75 us) to a timeout (250 ms)."""
@@ -69,7 +69,7 @@ class _Metrics:
         self.memory_ratio = gauge("store_memory_ratio", "Used part of the store's maxmemory.")
 
 
-_registering = Lock()
+_registering = fork_safe_lock()
 _register = cache(_Metrics)
 
 

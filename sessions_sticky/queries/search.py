@@ -35,8 +35,8 @@ class SearchCursor(NamedTuple):
     def read(cls, encoded: str, text: str) -> SearchCursor | None:
         """Parse the result of `str` for this text; return None for other input."""
         try:
-            cursor = _DECODER.decode(base64.urlsafe_b64decode(encoded.encode()))
-        except (ValueError, msgspec.MsgspecError):
+            cursor = _DECODER.decode(base64.urlsafe_b64decode(encoded))
+        except (ValueError, TypeError, msgspec.MsgspecError):
             return None
         is_valid = cursor.text == text and cursor.scan.isascii() and cursor.scan.isdigit() and len(cursor.scan) <= 20
         return cursor if is_valid else None
