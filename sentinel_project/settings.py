@@ -215,7 +215,7 @@ SENTINEL_QUEUE_SECONDS = environment.number("SENTINEL_QUEUE_SECONDS", default=1,
 SENTINEL_DRAIN_SECONDS = environment.number("SENTINEL_DRAIN_SECONDS", default=30, least=0, most=86_400)
 SENTINEL_COOLDOWN_SECONDS = environment.number("SENTINEL_COOLDOWN_SECONDS", default=30, least=0, most=300)
 DATA_UPLOAD_MAX_MEMORY_SIZE = environment.number(
-    "SENTINEL_MAX_BODY_BYTES", default=20 * 2**20, least=1024, most=2**31 - 1
+    "SENTINEL_MAX_BODY_BYTES", default=32 * 2**20, least=1024, most=2**31 - 1
 )
 SENTINEL_MAX_CONNECTIONS = environment.number("SENTINEL_MAX_CONNECTIONS", default=4096, least=1, most=2**20)
 SENTINEL_REQUEST_SECONDS = environment.number("SENTINEL_REQUEST_SECONDS", default=120, least=1, most=86_400)

@@ -21,7 +21,7 @@ decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 MAX_COMMAS = 300_000
-"""Limit for lists that are decoded; a million tokens need less. A hostile list of 20 MB would take seconds."""
+"""Limit for lists that are decoded; a million tokens need less. A hostile list of 32 MB would take seconds."""
 
 
 def read(decode: Callable[[bytes | msgspec.Raw], T], text: bytes | msgspec.Raw, default: D) -> T | D:
