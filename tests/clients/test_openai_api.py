@@ -124,6 +124,23 @@ def test_compacted_history_waits_for_the_account_that_can_read_it(
     assert ask(client, input=items).output_text == response.output_text
 
 
+def test_stored_reasoning_waits_for_the_account_that_has_it(
+    client: openai.OpenAI, gateway: Gateway, upstreams: dict[str, Upstream]
+) -> None:
+    response = ask(client, reasoning={"effort": "low"})
+    items = [item.model_dump(exclude_none=True) for item in response.output]
+    assert (items[0]["type"], items[0].get("encrypted_content")) == ("reasoning", None)
+    question = [{"role": "user", "content": "hello"}, *items, {"role": "user", "content": "and now?"}]
+    owner = owner_of(response.output_text, upstreams)
+    owner.kill()
+    gateway.switch()
+    with pytest.raises(openai.InternalServerError) as caught:
+        ask(client, input=question)
+    assert caught.value.status_code == 503
+    gateway.restore()
+    assert ask(client, input=question).output_text == response.output_text
+
+
 def test_unknown_response_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="'resp_unknown' not found"):
         client.responses.retrieve("resp_unknown")

@@ -79,6 +79,7 @@ TO_CLIENT = {
     "openai-processing-ms": "12",
     "openai-version": "2020-10-01",
     "openai-model": "gpt-5.2",
+    "x-reasoning-included": "true",
 }
 NOT_TO_CLIENT = {
     "set-cookie": "__cf_bm=secret",

@@ -174,6 +174,7 @@ NAMES = [
     "X-Request-Id",
     "X-RateLimit-Reset",
     "OpenAI-Model",
+    "X-Reasoning-Included",
     "Set-Cookie",
     "Content-Type",
 ]

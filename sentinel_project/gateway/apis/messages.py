@@ -35,10 +35,13 @@ _EVENT_STAGES = {
     "message_stop": Stage.END,
 }
 _INVALID_THINKING = re.compile(
-    r"invalid `?(signature|data)`? in `?(redacted_)?thinking`? block|thinking\.signature: field required", re.IGNORECASE
+    r"invalid `?(signature|data)`? in `?(redacted_)?thinking`? block|thinking\.signature: field required"
+    r"|encrypted.content\b.{0,500}could not be verified",
+    re.IGNORECASE | re.DOTALL,
 )
-"""How providers refuse thinking that another account signed, with and without the backticks; the last is Anthropic's
-answer to thinking of a provider that signs nothing."""
+"""How providers refuse thinking that another account signed, with and without the backticks. The second is Anthropic's
+answer to thinking of a provider that signs nothing, the third that of providers whose signatures are OpenAI's encrypted
+reasoning: https://github.com/Wei-Shaw/sub2api/issues/1820."""
 
 _MARK = b'thinking"'
 """Every thinking block contains it, twice."""

@@ -24,6 +24,13 @@ _FAILED = frozenset({"error", "response.failed"})
 _ADDED = frozenset(
     {"response.output_item.added", "response.content_part.added", "response.reasoning_summary_part.added"}
 )
+_UNREADABLE = re.compile(
+    r"encrypted.content\b.{0,500}(could not be verified|could not be decrypted|not issued to)"
+    r"|item with id '?rs_\w{1,500}'? not found",
+    re.IGNORECASE | re.DOTALL,
+)
+"""How providers refuse reasoning of another account without OpenAI's code. Azure looks for its id, even if it is
+encrypted: https://github.com/earendil-works/pi/pull/5524."""
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,15})\b')
 
 
@@ -119,8 +126,8 @@ class Responses(Api):
         return events.encode({**event, "error": {"type": error.type, **flat, **fields}}, "error")
 
     def repair(self, body: Body, error: ApiError) -> Repair | None:
-        """Remove the reasoning items when the provider cannot decrypt one."""
-        if error.code != "invalid_encrypted_content":
+        """Remove the reasoning items when the provider cannot decrypt or find one."""
+        if error.code != "invalid_encrypted_content" and not _UNREADABLE.search(error.message):
             return None
         reasoning = [_is_reasoning(item) for item in upstream_objects.items(body)]
         if not any(reasoning) or all(reasoning):

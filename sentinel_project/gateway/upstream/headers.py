@@ -25,7 +25,10 @@ TO_PROVIDER_PREFIXES = ("x-stainless-",)
 QUERY_TO_PROVIDER = frozenset(
     {"beta", "include[]", "include_obfuscation", "stream", "starting_after", "limit", "order", "after"}
 )
-TO_CLIENT = frozenset({"x-should-retry", "openai-processing-ms", "openai-version", "openai-model"})
+TO_CLIENT = frozenset(
+    {"x-should-retry", "openai-processing-ms", "openai-version", "openai-model", "x-reasoning-included"}
+)
+"""The last tells Codex that the usage counts past reasoning. Otherwise it adds an estimate, and compacts earlier."""
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 DEFAULTS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "sessions_sticky"}
 """Headers that a client or an operator may set otherwise."""

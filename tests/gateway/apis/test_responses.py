@@ -249,6 +249,39 @@ async def test_repair_removes_reasoning_only_and_keeps_all_other_bytes(accounts,
     assert south.used()[-1].body == b'{"model":"gpt-5.2","input":[%b,%b,%b],"store":false,"x":1.0e2}' % kept
 
 
+def repaired(message: str, code: str | None) -> list | None:
+    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    body = Body.parse(json.dumps({"input": [reasoning, {"role": "user", "content": "hello"}]}).encode())
+    repair = API.repair(body, ApiError(400, message, code=code))
+    return None if repair is None else json.loads(bytes(repair.body.fields["input"]))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("", "invalid_encrypted_content"),
+        ("The encrypted content for item rs_1 could not be verified.", "InvalidEncryptedContent"),
+        ("The encrypted content gAAA...c90= could not be verified. Reason: it is of another account", None),
+        ("Upstream request failed: reasoning `encrypted_content` was not issued to this caller", None),
+        ("Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.", None),
+    ],
+)
+def test_repair_knows_every_wording_of_unreadable_reasoning(message, code):
+    assert repaired(message, code) == [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Item with id 'msg_1' not found.",
+        "Item 'fc_1' of type 'function_call' was provided without its required 'reasoning' item: 'rs_1'.",
+        "Unsupported value: 'reasoning.encrypted_content'",
+    ],
+)
+def test_repair_changes_nothing_when_the_error_is_about_something_else(message):
+    assert repaired(message, None) is None
+
+
 @pytest.mark.parametrize("given", ["text", [{"role": "user", "content": "hello"}]])
 async def test_nothing_is_repaired_when_there_is_no_reasoning(alone, given):
     alone.script.append(UpstreamError(400, "cannot be verified", code="invalid_encrypted_content"))

@@ -144,6 +144,7 @@ def test_repair_removes_a_message_when_nothing_is_left_of_it(only):
         "Provider says: ***.***.content.0: Invalid `signature` in `thinking` block (request id: 2026)",
         "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to another conversation.",
         "messages.1.content.0.thinking.signature: Field required",
+        "The encrypted content vxIy...KwWQ could not be verified. Reason: Encrypted content could not be decrypted.",
     ],
 )
 def test_repair_knows_every_wording_of_an_invalid_signature(message):
