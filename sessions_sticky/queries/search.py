@@ -15,6 +15,7 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
 from sessions_sticky.queries.pages import Page
 from sessions_sticky.queries.reads import Reads
+from sessions_sticky.session import plain_text
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -60,6 +61,7 @@ class Search:
         """Return the next matching sessions."""
         if not isinstance(text, str) or not text:
             raise ValueError(f"text must be a non-empty string, not {text!r}")
+        text = plain_text(text)
         owned = Filters(owner=text)
         if not owned.is_encodable:
             return Page([], None)
