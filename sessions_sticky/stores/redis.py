@@ -47,7 +47,8 @@ class RedisStore:
 
     @property
     def operators(self) -> RedisStore:
-        return self if self._is_for_operators else self._patient  # no cycle, whose connections only the collector closes
+        # Not an attribute of itself: only the garbage collector would close its connections.
+        return self if self._is_for_operators else self._patient
 
     @cached_property
     def _patient(self) -> RedisStore:

@@ -25,6 +25,12 @@ MINUTE = 1_700_000_040
 """The beginning of one, in Unix seconds."""
 
 
+@pytest.fixture(autouse=True)
+def in_one_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test runs into the next minute, hour or day."""
+    monkeypatch.setattr("sessions_sticky.api.throttling.time.time", lambda: MINUTE + 10)
+
+
 class SecondToBegin:
     """A cache in which another worker is always first."""
 
