@@ -37,6 +37,7 @@ context.set_forkserver_preload(
         "environ",
         "redis.asyncio",
         "tests.conftest",
+        "tests.faults.pressure",
         "tests.faults.racer",
         "tests.faults.rebinder",
         "uvicorn.lifespan.on",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +20,7 @@ from django.conf import settings
 
 from sessions_sticky import SessionConflict, SessionManager, SessionStoreUnavailable, cache_config
 from sessions_sticky.session import Outcome
+from tests.programs import context
 from tests.sessions_sticky.calls import method_of
 from tests.waiting import wait_until
 
@@ -98,7 +98,6 @@ def bind_known() -> None:
 @contextmanager
 def pressure(url: str) -> Iterator[Callable[[], list[Report]]]:
     """Use the store at `url`, where `bind_known` has been, until the function that this gives is called."""
-    context = multiprocessing.get_context("spawn")
     ready, stop = [context.Event() for _ in range(PROCESSES)], context.Event()
     with ProcessPoolExecutor(PROCESSES, context, _prepare, (url, ready, stop)) as pool:
         try:
