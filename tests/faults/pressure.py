@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROCESSES = 2
 WAYS = 3
 """Threads, and as many tasks, that chat in each process; there is an operator of each kind besides."""
-PAUSE_SECONDS = 0.015
+PAUSE_SECONDS = 0.03
 KNOWN = {f"conv-{number}": f"p{number % 3}" for number in range(300)}
 """Conversations that all processes have seen, and the providers they are bound to."""
 START_SECONDS = 30.0
