@@ -45,7 +45,10 @@ SHARDED_STORES = (*REAL_STORES, "cluster")
 REDIS_STORES = ("fakeredis", *SHARDED_STORES, "sentinel")
 # A transaction around the test would hide the rows from the threads that async methods hop to. By mark, not by
 # `getfixturevalue`: pytest-django makes the test database only when it sees at collection that a test wants one.
-PORTABLE_STORES = ("locmem", pytest.param("database", marks=pytest.mark.django_db(transaction=True)))
+# The app has no table, so that nothing is emptied after the test: to empty all tables, and then to write the
+# permissions of all apps again, takes twice as long as the test. `manager` empties the table of the cache.
+ON_DATABASE = pytest.mark.django_db(transaction=True, available_apps=["sessions_sticky"])
+PORTABLE_STORES = ("locmem", pytest.param("database", marks=ON_DATABASE))
 STORES = (*PORTABLE_STORES, *REDIS_STORES)
 COMPARING_STORES = REDIS_STORES
 """Stores with compare-and-set, and thus with `rebind`."""

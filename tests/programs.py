@@ -32,16 +32,23 @@ context.set_forkserver_preload(
         "aiohttp.web",
         "django.core.handlers.asgi",
         "django.core.management",
+        "django.core.servers.basehttp",
         "django.db.backends.sqlite3.base",
         "django.forms",
         "environ",
+        "httptools",
+        "psycopg",  # REST framework loads it, and requests
         "redis.asyncio",
+        "requests",
         "tests.conftest",
+        "tests.faults.pressure",
         "tests.faults.racer",
         "tests.faults.rebinder",
+        "unittest.mock",
         "uvicorn.lifespan.on",
         "uvicorn.loops.auto",
         "uvicorn.main",
+        "yaml",
     ]
 )
 

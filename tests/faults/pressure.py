@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -21,6 +20,7 @@ from django.conf import settings
 
 from sessions_sticky import SessionConflict, SessionManager, SessionStoreUnavailable, cache_config
 from sessions_sticky.session import Outcome
+from tests.programs import context
 from tests.sessions_sticky.calls import method_of
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PROCESSES = 2
 WAYS = 3
 """Threads, and as many tasks, that chat in each process; there is an operator of each kind besides."""
-PAUSE_SECONDS = 0.015
+PAUSE_SECONDS = 0.03
 KNOWN = {f"conv-{number}": f"p{number % 3}" for number in range(300)}
 """Conversations that all processes have seen, and the providers they are bound to."""
 START_SECONDS = 30.0
@@ -98,7 +98,6 @@ def bind_known() -> None:
 @contextmanager
 def pressure(url: str) -> Iterator[Callable[[], list[Report]]]:
     """Use the store at `url`, where `bind_known` has been, until the function that this gives is called."""
-    context = multiprocessing.get_context("spawn")
     ready, stop = [context.Event() for _ in range(PROCESSES)], context.Event()
     with ProcessPoolExecutor(PROCESSES, context, _prepare, (url, ready, stop)) as pool:
         try:

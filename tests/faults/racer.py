@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from django.conf import settings
 
 from sessions_sticky import SessionManager
 from tests.conftest import patient_config
+from tests.programs import context
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -47,8 +47,6 @@ def run(url: str, *, processes: int, rounds: int) -> list[tuple[tuple[str, str],
 
     The conversation of a round is `race-{number}`.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # importing it takes a process half a second
     initargs = (context.Barrier(processes * THREADS), url)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:
         racers = [answers for each in pool.map(race, range(processes), [rounds] * processes) for answers in each]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from django.conf import settings
 
 from sessions_sticky import Session, SessionConflict, SessionManager
 from tests.conftest import patient_config
+from tests.programs import context
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Barrier
@@ -49,8 +49,6 @@ def rebind(process: int, rounds: int) -> list[Round]:
 
 def run(url: str, *, processes: int, rounds: int) -> list[tuple[Round, ...]]:
     """Let processes rebind on the store at `url`; return the result of each process for each round."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # importing it takes a process half a second
     initargs = (context.Barrier(processes), url)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=prepare, initargs=initargs) as pool:
         return list(zip(*pool.map(rebind, range(processes), [rounds] * processes), strict=True))

@@ -91,7 +91,8 @@ class Ground:
             "{group}": str(Group.objects.create(name="name-of-a-group").pk),
             "{type}": str(ContentType.objects.get_for_model(Group).pk),
         }
-        users = {name: _user(name, role) for name, role in ROLES.items()}
+        permissions = list(Permission.objects.select_related("content_type"))
+        users = {name: _user(name, role, permissions) for name, role in ROLES.items()}
         self._cookies = {name: _cookies(user) for name, user in users.items()}
         self._tokens = {name: Token.objects.create(user=user).key for name, user in users.items()}
         self._dumps = self._dumped()
@@ -142,10 +143,10 @@ class Ground:
         return text
 
 
-def _user(name: str, role: Role) -> User:
+def _user(name: str, role: Role, permissions: list[Permission]) -> User:
     user = User.objects.create(username=name, **role.flags)
     given = []
-    for permission in Permission.objects.select_related("content_type"):
+    for permission in permissions:
         action, _, model = permission.codename.partition("_")
         if action in role.actions and role.covers(model if permission.content_type.app_label != "sessions" else ""):
             given.append(permission)

@@ -175,32 +175,23 @@ def test_figures_show_rate_and_time_left_on_the_second_read(ada: Client, session
         assert re.search(r"\d+ sessions a second, about 1\d s left", again.text)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "mark",
-    [
-        "",
-        "x",
-        "1_2",
-        "1_2_3_4",
-        "nan_nan_nan",
-        "9_99999999999_1",
-        "1_inf_0",
-        "0_nan_nan",
-        "0_1_nan",
-        "500_1_1e-320",
-        "9" * 99,
-    ],
+NONSENSE = (
+    *("", "x", "1_2", "1_2_3_4", "nan_nan_nan", "9_99999999999_1"),
+    *("1_inf_0", "0_nan_nan", "0_1_nan", "500_1_1e-320", "9" * 99),
 )
-def test_figures_are_shown_when_the_mark_is_nonsense(ada: Client, session_cache: redis.Redis, mark: str) -> None:
+"""Marks in the address of the page that it did not write."""
+
+
+def test_figures_are_shown_when_the_mark_is_nonsense(ada: Client, session_cache: redis.Redis) -> None:
     fill(600)
     with gate(1) as held:
         job = start(MOVE_ALL)
         assert held.reached.wait(30)
-        page = ada.get(page_of(job.key), {"fragment": "1", "mark": mark})
-    assert page.status_code == 200
-    assert "Running:" in page.text
-    assert "nan" not in mark_of(page)
+        for mark in NONSENSE:
+            page = ada.get(page_of(job.key), {"fragment": "1", "mark": mark})
+            assert page.status_code == 200, mark
+            assert "Running:" in page.text, mark
+            assert "nan" not in mark_of(page), mark
 
 
 @pytest.mark.parametrize("what", ["", "stop/", "resume/"])

@@ -18,7 +18,7 @@ from sessions_sticky.cli.output import Output
 from sessions_sticky.cli.progress import reporting
 from tests.sessions_sticky.cli.conftest import Full
 
-MANY = 24_000
+MANY = 9_000
 
 
 @pytest.fixture

@@ -149,10 +149,10 @@ def test_reindex_changes_nothing_when_nothing_is_wrong(call, manager, raw):
         assert after.get(f"cmdstat_{command}", {}).get("calls") == info.get(f"cmdstat_{command}", {}).get("calls")
 
 
-@pytest.mark.slow
 @on_real
-def test_reindex_reports_its_progress(call, manager, raw):
-    fill(manager, 1_200)
+def test_reindex_reports_its_progress(call, manager, raw, monkeypatch):
+    monkeypatch.setattr(reindex, "BATCH_SIZE", 20)
+    fill(manager, 50)
     reported = []
     call("reindex", lambda *progress: reported.append(progress))
     done = [each for each, _ in reported]
