@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from contextlib import suppress
@@ -25,6 +26,8 @@ MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
 _STATUS = re.compile(r"[45][0-9]{2}")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TRY_AGAIN = re.compile(r"try again in (?:(\d{1,2})m)?(\d{1,6}(?:\.\d{1,6})?) ?(ms|s)", re.IGNORECASE)
+"""The wait in OpenAI's words, which an error within a stream has instead of a header: "Please try again in 1m2.5s."."""
 
 
 class UpstreamFailure(ApiError):
@@ -139,6 +142,9 @@ def stream_error(provider: Provider, api: Api, text: bytes) -> UpstreamFailure:
     own["provider_body"] = answer if api.is_error_shape(answer) else None
     failed = _answered(provider, status, message, failures.BROKEN if is_of_request else failure_class, fields, **own)
     failed.is_alive, failed.is_of_request = True, is_of_request
+    if status == 429 and (found := _TRY_AGAIN.search(message)):
+        seconds = 60 * int(found[1] or 0) + float(found[2]) / (1000 if found[3].lower() == "ms" else 1)
+        failed.retry_after, failed.headers["retry-after"] = seconds or None, str(math.ceil(seconds))
     return failed
 
 
