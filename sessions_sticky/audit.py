@@ -37,6 +37,11 @@ class Flag(IntEnum):
     DELETION = 3
 
 
+def actor(request: HttpRequest | Request) -> str:
+    """Return the name of the request's user, as the author of changes: `USERNAME_FIELD` may be a UUID or a number."""
+    return str(request.user.get_username())
+
+
 def record(
     request: HttpRequest | Request, flag: Flag, object_id: str | None, message: str, *, object_repr: str = ""
 ) -> None:

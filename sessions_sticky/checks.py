@@ -6,6 +6,7 @@
 | sessions_sticky.E002 | `SESSIONS_STICKY` has an unknown key |
 | sessions_sticky.E003 | the django-redis cache changes keys or values, so other programs cannot read the sessions |
 | sessions_sticky.E004 | the cache stores nothing |
+| sessions_sticky.E005 | the django-redis cache spreads keys over several servers (`ShardClient`), or decodes replies |
 | sessions_sticky.W001 | no socket timeout: a stalled Redis would stall every chat |
 | sessions_sticky.W002 | another alias with the same LOCATION may impose its own timeouts (django-redis #685) |
 | sessions_sticky.W003 | the cache is local to one process (`check --deploy` only) |
@@ -107,6 +108,8 @@ def _encoded(cache: RedisCache, sample: Session) -> Any:
 
 
 def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
+    from django_redis.client import ShardClient
+
     sample = Session("conv-123", "openai", "gpt-4", "user-456", 1_700_000_000)
     key = keys.session(sample.id)
     written = str(cache.client.make_key(key))
@@ -117,7 +120,13 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
         message = "The session cache does not write values as compact JSON."
         yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E003")
     options = cache._params.get("OPTIONS", {})
-    if not {"SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"} <= options.keys():
+    if isinstance(cache.client, ShardClient):
+        message = "The session cache spreads keys over several servers (ShardClient), which sessions cannot use."
+        yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E005")
+    if options.get("CONNECTION_POOL_KWARGS", {}).get("decode_responses"):
+        message = "The session cache decodes replies (decode_responses), but sessions are read as bytes."
+        yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E005")
+    if not (options.get("SOCKET_TIMEOUT") and options.get("SOCKET_CONNECT_TIMEOUT")):
         message = "The session cache has no SOCKET_TIMEOUT or no SOCKET_CONNECT_TIMEOUT: a stalled Redis stalls chats."
         yield Warning(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.W001")
     ignored = {name: cache._params.get(name) for name in ("KEY_PREFIX", "VERSION")}

@@ -69,7 +69,12 @@ class SessionManager(ManagerMethods):
         return f"<{type(self).__name__} on {cache}, idle time {ttl_seconds} s>"
 
     def acting_as(self, actor: str) -> Self:
-        """Return a manager that records `actor` as the author of changes instead of `gateway`."""
+        """Return a manager that records `actor` as the author of changes instead of `gateway`.
+
+        Raises `ValueError` for an actor that is not a string, such as a user object.
+        """
+        if not isinstance(actor, str):
+            raise ValueError(f"actor must be a string, not {actor!r}")
         manager = copy(self)
         manager._actor = actor
         return manager

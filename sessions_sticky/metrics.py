@@ -23,13 +23,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache, partial
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sessions_sticky.conf import conf
-
-if TYPE_CHECKING:
-    from prometheus_client import Counter, Histogram
+from sessions_sticky.locks import fork_safe_lock
 
 RESOLVE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Buckets in seconds, from a local Redis (75 us) to a timeout (250 ms)."""
@@ -72,7 +69,7 @@ class _Metrics:
         self.memory_ratio = gauge("store_memory_ratio", "Used part of the store's maxmemory.")
 
 
-_registering = Lock()
+_registering = fork_safe_lock()
 _register = cache(_Metrics)
 
 
@@ -85,7 +82,7 @@ def _metrics() -> _Metrics:
 def resolved(outcome: str, provider: str, asked_at: float) -> None:
     """Count a resolution that began at `asked_at`, in `time.monotonic()` seconds."""
     if conf.metrics:
-        _resolutions(outcome, provider).inc()
+        _child(_metrics().resolutions, outcome, _bounded("provider", provider)).inc()
         _metrics().resolve_seconds.observe(time.monotonic() - asked_at)
 
 
@@ -112,18 +109,19 @@ def used(routes: Mapping[tuple[str, ...], int], first_bytes: Iterable[tuple[str,
     for (provider, model, outcome, measure), number in routes.items():
         route = _bounded("provider", provider), _bounded("model", model)
         if measure == "turns":
-            turns.labels(*route, _bounded("outcome", outcome)).inc(number)
+            _child(turns, *route, _bounded("outcome", outcome)).inc(number)
             for kind in TOKEN_KINDS:  # 0 until there are some: a rate must see the first
-                tokens.labels(*route, kind)
-            money.labels(*route, "saved")
+                _child(tokens, *route, kind)
+            _child(money, *route, "saved")
         elif measure in TOKEN_KINDS:
-            tokens.labels(*route, measure).inc(number)
+            _child(tokens, *route, measure).inc(number)
         elif measure == "saved":  # a counter cannot decrease, but writing to a cache may cost more than it saves
-            money.labels(*route, "saved" if number > 0 else "overspent").inc(abs(number) / MILLION)
+            _child(money, *route, "saved" if number > 0 else "overspent").inc(abs(number) / MILLION)
         elif measure == "lost_money":
-            money.labels(*route, "lost").inc(number / MILLION)
+            _child(money, *route, "lost").inc(number / MILLION)
     for provider, model, milliseconds in first_bytes:
-        _first_byte_seconds(provider, model).observe(milliseconds / 1000)
+        route = _bounded("provider", provider), _bounded("model", model)
+        _child(_metrics().first_byte_seconds, *route).observe(milliseconds / 1000)
 
 
 def store_failed(error: str) -> None:
@@ -149,15 +147,10 @@ def store_measured(numbers: Mapping[str, int], memory_ratio: float) -> None:
     _metrics().memory_ratio.set(memory_ratio)
 
 
-# prometheus-client checks the labels at each look-up, which takes as long as the count.
 @lru_cache(maxsize=1024)
-def _resolutions(outcome: str, provider: str) -> Counter:
-    return _metrics().resolutions.labels(outcome, _bounded("provider", provider))
-
-
-@lru_cache(maxsize=1024)
-def _first_byte_seconds(provider: str, model: str) -> Histogram:
-    return _metrics().first_byte_seconds.labels(_bounded("provider", provider), _bounded("model", model))
+def _child(metric: Any, *labels: str) -> Any:
+    """Return a metric's child; prometheus-client checks the labels at each look-up, which takes as long as a count."""
+    return metric.labels(*labels)
 
 
 _exported: set[str] = set()

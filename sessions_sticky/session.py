@@ -82,14 +82,17 @@ def readable(conversation_id: str, raw: bytes | None) -> Session | None:
         return None
 
 
-def _plain_text(value: object) -> str:
-    """Encode text of a subclass, such as Django's `SafeString`."""
+def plain_text(value: object) -> str:
+    """Return text of a subclass, such as Django's `SafeString` or a `str` enum, as a `str`; else raise `TypeError`.
+
+    The text of an enum is its value, while `format` of a member may be its name.
+    """
     if isinstance(value, str):
         return str.__str__(value)
     raise TypeError(f"objects of type {type(value).__name__} are not allowed")
 
 
-_ENCODER = msgspec.json.Encoder(enc_hook=_plain_text)
+_ENCODER = msgspec.json.Encoder(enc_hook=plain_text)
 _DECODER = msgspec.json.Decoder(Session)
 
 

@@ -12,7 +12,7 @@ from msgspec import Meta
 from sessions_sticky import keys
 from sessions_sticky.deprecated import FORMER_OWNER
 from sessions_sticky.exceptions import InvalidSession
-from sessions_sticky.session import LATEST
+from sessions_sticky.session import LATEST, plain_text
 
 DEFAULT_CACHE_SECONDS = 300
 """How long most providers keep a prompt cache after its last use."""
@@ -232,5 +232,5 @@ def check_turn(turn: Turn) -> Turn:
     return checked
 
 
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = msgspec.json.Encoder(enc_hook=plain_text)
 _DECODER = msgspec.json.Decoder(Turn)

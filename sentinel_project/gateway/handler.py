@@ -8,7 +8,6 @@ Django's test client and WSGI use the normal path.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, cast
@@ -17,6 +16,7 @@ from asgiref.sync import AsyncToSync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.urls import resolve
 
+from sentinel_project import memory
 from sentinel_project.data_folder import log_exposed_files
 from sentinel_project.gateway import background, metrics
 from sentinel_project.gateway.apis.base import ROOT
@@ -35,9 +35,6 @@ UNKNOWN_BYTES = 64 * 1024
 
 RECANCEL_SECONDS = 0.5
 """How soon the request of a client that has left is cancelled again: Python 3.11 may lose one (`background.cancel`)."""
-YOUNG_OBJECTS = 10_000
-"""How many new objects start a garbage collection: more than the requests in flight make. With Python's 700 each wave
-of requests starts several, which takes 8 % of the time."""
 
 
 class GatewayHandler(ASGIHandler):
@@ -77,10 +74,7 @@ class GatewayHandler(ASGIHandler):
         jobs.watch()
         tasks = background.start()
         resolve("/healthz")  # imports all views, which takes 0.3 s
-        # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS)
+        memory.tune()
         stopping.listen()
         await send({"type": "lifespan.startup.complete"})
         await receive()

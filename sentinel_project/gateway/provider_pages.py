@@ -67,7 +67,7 @@ def change(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     back = admin.back(request, admin.url("providers"))
     if request.method == "POST":
         try:
-            actions.act(name, action, by=request.user.get_username())
+            actions.act(name, action, by=audit.actor(request))
         except ControlsUnavailable:
             messages.error(request, _("The session store is unavailable: nothing was changed."))
         else:

@@ -90,7 +90,7 @@ class ProviderDetail(APIView):
         given.is_valid(raise_exception=True)
         action = Action(given.validated_data["action"])
         try:
-            actions.act(name, action, by=request.user.get_username())
+            actions.act(name, action, by=audit.actor(request))
         except UnknownProvider as exc:
             raise NotFound(str(exc)) from exc
         except ControlsUnavailable as exc:

@@ -29,6 +29,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.timezone import get_current_timezone_name
 from django.utils.translation import gettext as _
 
+from sessions_sticky import audit
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.registry import Needed, Section
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
@@ -93,11 +94,11 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
 
     def manager(self, request: HttpRequest) -> SessionManager:
         """Return the manager that records the user as the author of changes."""
-        return sessions.acting_as(request.user.get_username())
+        return sessions.acting_as(audit.actor(request))
 
-    def allows(self, request: HttpRequest, action: str) -> bool:
-        """Return whether the user may `view`, `change` or `delete` sessions; as in the API, none implies another."""
-        return bool(request.user.has_perm(f"sessions_sticky.{action}_session"))
+    def allows(self, request: HttpRequest, action: Needed) -> bool:
+        """Return whether the user may `view`, `change` or `delete` sessions, by `has_view_permission` and so on."""
+        return bool(getattr(self, f"has_{action}_permission")(request))
 
     def _sections(self, request: HttpRequest, parent: str) -> list[dict[str, Any]]:
         """Return the menu; `current` is "page" for the entry of this page, otherwise "true" for that of its parent."""

@@ -62,7 +62,7 @@ class Mark(NamedTuple):
 
 def start(admin: PageAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
     """Start an operation and redirect to its page."""
-    job = jobs.start(plan, actor=request.user.get_username())
+    job = jobs.start(plan, actor=audit.actor(request))
     audit.record_start(request, job)
     return HttpResponseRedirect(admin.back(request, admin.url("operation", job.key)))
 

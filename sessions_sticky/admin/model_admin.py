@@ -93,8 +93,8 @@ class SessionAdmin(PageAdmin):
         return False
 
     def has_view_permission(self, request: HttpRequest, obj: Session | None = None) -> bool:
-        """Return whether the user may view sessions."""
-        return self.allows(request, "view")
+        """Return whether the user may view sessions; as in the API, no other permission implies it."""
+        return bool(request.user.has_perm("sessions_sticky.view_session"))
 
     def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
         """Return the permissions for Django admin's lists of models; none for users who may not view."""

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
+from sessions_sticky import audit
 from sessions_sticky.api.permissions import SessionPermission
 from sessions_sticky.api.problems import problem_handler
 from sessions_sticky.api.throttling import SessionThrottle
@@ -90,7 +91,7 @@ class AdminView(APIView):
     @property
     def manager(self) -> SessionManager:
         """The manager that records the user as the author of changes."""
-        return sessions.acting_as(self.request.user.get_username())
+        return sessions.acting_as(audit.actor(self.request))
 
     def finalize_response(self, request: Request, response: Response, *args: Any, **kwargs: Any) -> Response:
         """Forbid caching: responses contain sessions and their owners."""

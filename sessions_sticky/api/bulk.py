@@ -42,7 +42,7 @@ class BulkView(AdminView):
         serializer.is_valid(raise_exception=True)
         if serializer.validated_data["dry_run"]:
             return Response({"count": jobs.count(serializer.plan())})
-        job = jobs.start(serializer.plan(), actor=request.user.get_username())
+        job = jobs.start(serializer.plan(), actor=audit.actor(request))
         audit.record_start(request, job)
         return _answer(request, job)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 
@@ -9,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import SimpleRateThrottle
 from rest_framework.views import APIView
 
-from sessions_sticky import keys
+from sessions_sticky import audit, keys
 from sessions_sticky.conf import conf
 
 logger = logging.getLogger("sessions_sticky")
@@ -30,8 +31,14 @@ class SessionThrottle(SimpleRateThrottle):
         return conf.api_throttle_rate
 
     def get_cache_key(self, request: Request, view: APIView) -> str:
-        """Return the key of a user's counter; permissions were checked before, so there is a user."""
-        return keys.prefixed(f"throttle:{request.user.pk}")
+        """Return the key of a user's counter; permissions were checked before, so there is a user.
+
+        Users without a row in the database have a name, but may have no primary key.
+        """
+        user: object = request.user.pk
+        if user is None:
+            user = hashlib.sha256(audit.actor(request).encode(errors="replace")).hexdigest()
+        return keys.prefixed(f"throttle:{user}")
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         """Count the call; return whether the user is within the rate."""

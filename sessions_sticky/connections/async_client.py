@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any
 
+from django_redis.pool import ConnectionFactory
 from hiredis import pack_command
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
@@ -24,8 +25,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from sessions_sticky.connections import sentinel
 from sessions_sticky.connections.commands import Command
 
-MAX_PIPELINES = 4
-"""Pipelines in flight on one loop, each on its own connection; further commands form the next one."""
+MAX_PIPELINES = 2
+"""Pipelines in flight on one loop, each on its own connection; further commands form the next one.
+
+With more of them they are shorter, which takes more of the CPU: 4 % of a request of the gateway with 4."""
+KEEP_SECONDS = 1.0
+"""How long a pipeline's connection serves the next ones before it returns to the pool. redis-py's pool takes as long as
+the pipeline, to check the connection and to authenticate it again."""
 
 
 _Waiting = tuple[Sequence[Command[Any]], asyncio.Future[Sequence[Any]]]
@@ -70,6 +76,8 @@ class _LoopPipeline:
         self._loop = loop
         self._queue: list[_Waiting] = []
         self._pipelines: set[asyncio.Task[None]] = set()
+        self._kept: list[tuple[AbstractConnection, float]] = []
+        """Idle connections, and until when they are kept."""
 
     def enqueue(self, commands: Sequence[Command[Any]]) -> asyncio.Future[Sequence[Any]]:
         """Queue commands for the next pipeline; return the future of their replies."""
@@ -111,7 +119,7 @@ class _LoopPipeline:
     async def _send(self, commands: Sequence[Command[Any]]) -> Sequence[Any]:
         """Send in one write and read the replies; a `ResponseError` is a reply. Retries like redis-py's pipeline."""
         packed = b"".join(pack_command(command.args) for command in commands)
-        connection = await self._pool.get_connection()
+        connection, keep_until = await self._take()
         seconds = connection.socket_timeout
 
         async def exchange() -> list[Any]:
@@ -132,12 +140,20 @@ class _LoopPipeline:
 
         try:
             replies: list[Any] = await connection.retry.call_with_retry(exchange, disconnect)
-            return replies
         except BaseException:  # cancelled: the connection has unread replies
             await connection.disconnect(nowait=True)
-            raise
-        finally:
             await self._pool.release(connection)
+            raise
+        self._kept.append((connection, keep_until))
+        return replies
+
+    async def _take(self) -> tuple[AbstractConnection, float]:
+        while self._kept:
+            connection, keep_until = self._kept.pop()
+            if self._loop.time() < keep_until and not connection.should_reconnect():
+                return connection, keep_until
+            await self._pool.release(connection)
+        return await self._pool.get_connection(), self._loop.time() + KEEP_SECONDS
 
 
 async def _close_with(
@@ -163,13 +179,18 @@ async def _reply(connection: AbstractConnection) -> Any:
         return exc.with_traceback(None)  # redis-py's frame in it holds the error, and so all that is added later
 
 
+def has_async_form(factory: Any) -> bool:
+    """Return whether `new_pool` knows the servers of a django-redis factory."""
+    makes_pools_itself = type(factory).get_connection_pool is not ConnectionFactory.get_connection_pool
+    return not makes_pools_itself or isinstance(factory, sentinel.SentinelConnectionFactory)
+
+
 def new_pool(factory: Any, url: str) -> ConnectionPool:
     """Return an asynchronous connection pool like those of a django-redis factory, for a server or for Sentinels."""
     params = {**factory.make_connection_params(url), **getattr(factory, "pool_cls_kwargs", {})}
     for name in ("parser_class", "max_connections", "timeout"):  # of the blocking pool; MAX_PIPELINES is the bound here
         params.pop(name, None)
-    if "retry" in params:
-        params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+    params["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))  # the server may have closed a kept connection
     if "connection_class" in params:
         params["connection_class"] = _async_connection_class(params["connection_class"])
     is_sentinel = isinstance(factory, sentinel.SentinelConnectionFactory)

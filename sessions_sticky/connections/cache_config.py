@@ -22,6 +22,7 @@ FACTORIES = {
     "redis+cluster": "sessions_sticky.connections.cluster.connection_factory.ClusterConnectionFactory",
     "rediss+cluster": "sessions_sticky.connections.cluster.connection_factory.ClusterConnectionFactory",
 }
+DEFAULT_FACTORY = "django_redis.pool.ConnectionFactory"
 SCHEMES = ("redis", "rediss", "unix", *FACTORIES)
 SOCKET_TIMEOUT_SECONDS = 0.25
 """How long a chat waits for Redis: far more than a healthy reply (75-140 us), but not noticeable."""
@@ -43,7 +44,7 @@ def cache_config(url: str) -> dict[str, Any]:
     from redis.retry import Retry
 
     scheme = _checked_scheme(url)
-    options = {
+    options: dict[str, Any] = {
         "SERIALIZER": f"{__name__}.JSONSerializer",
         "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
@@ -52,13 +53,12 @@ def cache_config(url: str) -> dict[str, Any]:
         # server may announce maintenance: redis-py then waits 10 s for each answer.
         "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
     }
-    location: str | list[str] = url
-    if scheme in FACTORIES:
-        options["CONNECTION_FACTORY"] = FACTORIES[scheme]
-        location = [url]  # django-redis would split it at its commas
+    # The project's DJANGO_REDIS_CONNECTION_FACTORY and DJANGO_REDIS_CLOSE_CONNECTION must not apply: the one may be for
+    # Sentinel, the other one closes connections that other threads use.
+    options |= {"CONNECTION_FACTORY": FACTORIES.get(scheme, DEFAULT_FACTORY), "CLOSE_CONNECTION": False}
     return {
         "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": location,
+        "LOCATION": [url] if scheme in FACTORIES else url,  # django-redis would split it at its commas
         "KEY_FUNCTION": f"{__name__}.verbatim_key",
         "REVERSE_KEY_FUNCTION": f"{__name__}.verbatim_reverse_key",
         "OPTIONS": options,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django_redis.cache import RedisCache
 from hiredis import pack_command
 from redis import Connection, ConnectionPool
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from sessions_sticky.connections.async_client import AsyncRedis, new_pool
+from sessions_sticky.connections.async_client import AsyncRedis, has_async_form, new_pool
 from sessions_sticky.connections.breaker import Breaker
 from sessions_sticky.connections.commands import (
     AllPrimaries,
@@ -45,7 +46,8 @@ class RedisServer:
             if reply_seconds is None
             else factory.get_connection_pool(params_with_timeout(factory, url, reply_seconds))
         )
-        self._async_client = AsyncRedis(lambda: new_pool(factory, url))
+        # Another connection factory, such as django-redis's own for Sentinel, has only blocking connections.
+        self._async_client = AsyncRedis(lambda: new_pool(factory, url)) if has_async_form(factory) else None
         self._breaker = Breaker(measured=reply_seconds is None)
         self._loaded: set[Script] = set()
 
@@ -55,6 +57,8 @@ class RedisServer:
 
     def asend(self, request: RedisRequest) -> Awaitable[Any]:
         """Send without blocking the event loop."""
+        if self._async_client is None:
+            return sync_to_async(self.send, thread_sensitive=False)(request)
         return self._send(request, self._async_client.exchange)
 
     async def _send(self, request: RedisRequest, exchange: Exchange) -> Any:

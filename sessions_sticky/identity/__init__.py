@@ -24,6 +24,7 @@ from sessions_sticky.identity.apis import APIS
 from sessions_sticky.identity.apis import ContentApi as ContentApi
 from sessions_sticky.identity.content import Fingerprint, fingerprint
 from sessions_sticky.identity.sources import CONTENT, DEFAULT_NAMED, DEFAULT_SOURCES, observed_text, read_sources
+from sessions_sticky.session import plain_text
 
 CONTENT_PREFIX = "content:"
 """The prefix of a fingerprint in a session id. A client's id with this prefix is hashed."""
@@ -91,6 +92,7 @@ def identify(
     for name, text in (("owner", owner), ("model", model)):
         if not isinstance(text, str):
             raise InvalidSession(f"{name} must be a string, not {text!r}")
+    owner, model = plain_text(owner), plain_text(model)
     names = "".join(headers)
     if names != names.lower():
         headers = {name.lower(): value for name, value in headers.items()}
@@ -113,6 +115,7 @@ def continued(ranking_id: str, *, source: str, model: str) -> Identity:
     For requests that refer to an object of an earlier answer, such as a stored response, instead of sending an id.
     `source` is where they refer to it.
     """
+    ranking_id, model = plain_text(ranking_id), plain_text(model)
     if not OBSERVED_FORM.match(ranking_id):
         return Identity(ranking_id, source, True, ranking_id, ranking_id, True)
     digits, _, name = ranking_id.partition(":")
@@ -125,6 +128,7 @@ def scoped(scope: Literal["shared", "owner"], owner: str, conversation_id: str) 
     `shared` is the id itself: another owner who uses it is refused. `owner` prepends a hash of the owner, so that
     equal ids of two owners are two sessions; an id that would be too long is hashed.
     """
+    conversation_id = plain_text(conversation_id)
     if scope == "shared":
         return conversation_id
     prefix = _sha256(owner)[:32]
@@ -137,6 +141,7 @@ def _named(source: str, value: Any, owner: str, scope: Literal["shared", "owner"
         keys.check(value)
     except InvalidConversationId as exc:
         raise InvalidNamedId(source, str(exc)) from exc
+    value = plain_text(value)
     if OBSERVED_FORM.match(value):
         raise InvalidNamedId(
             source,

@@ -15,6 +15,8 @@ from typing import Any
 
 import msgspec
 
+from sessions_sticky.session import plain_text
+
 CONTENT = "content"
 
 DEFAULT_NAMED = ("body.conversation_id",)
@@ -97,7 +99,7 @@ def read_sources(
 def observed_text(value: Any) -> str | None:
     """Return the text of an id; None for blank text and for what is neither text nor a number."""
     if isinstance(value, str):
-        return value if value.strip() else None
+        return plain_text(value) if value.strip() else None
     if isinstance(value, float):
         return str(value) if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, int):

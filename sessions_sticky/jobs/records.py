@@ -16,6 +16,7 @@ from sessions_sticky import keys
 from sessions_sticky.connections.commands import Batch, Command, Script
 from sessions_sticky.jobs.job import KEY, Job, State
 from sessions_sticky.queries.index_reader import check_index
+from sessions_sticky.session import plain_text
 from sessions_sticky.stores.base import Store
 
 logger = logging.getLogger("sessions_sticky")
@@ -110,5 +111,5 @@ def _found(key: str, raw: bytes | None, done: bytes | None, leases: int) -> Foun
     return Found(job, raw, bool(leases))
 
 
-_ENCODER = msgspec.json.Encoder()
+_ENCODER = msgspec.json.Encoder(enc_hook=plain_text)
 _DECODER = msgspec.json.Decoder(Job)

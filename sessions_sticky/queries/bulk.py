@@ -21,7 +21,7 @@ from sessions_sticky.exceptions import InvalidSession, SessionStoreUnavailable
 from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Progress, Row
 from sessions_sticky.queries.reads import Reads
-from sessions_sticky.session import Session, check_names
+from sessions_sticky.session import Session, check_names, plain_text
 from sessions_sticky.signals import session_deleted, session_rebound
 from sessions_sticky.stores.base import Store
 from sessions_sticky.stores.history import Event, bulk_event
@@ -61,6 +61,12 @@ class Move(NamedTuple):
         provider = session.provider if provider is None else provider
         model = session.model if model is None else model
         return Session(session.id, provider, model, session.external_id, session.created_at)
+
+    def plain(self) -> Move:
+        """Return the move in plain text; see `plain_text`."""
+        provider = None if self.provider is None else plain_text(self.provider)
+        model = None if self.model is None else plain_text(self.model)
+        return Move(provider, model, plain_text(self.reason))
 
     def check(self) -> None:
         """Raise `InvalidSession` for a blank name or reason, and for values that cannot be stored."""
@@ -104,6 +110,7 @@ class Bulk:
     def rebind_all(self, filters: Filters, move: Move, progress: Progress | None, expected: int | None = None) -> int:
         """Move what matches the filters; `expected` None: count first, for `progress`."""
         move.check()
+        move = move.plain()
         if move.is_back and not self.recorded.operation:  # without one, a second pass would move sessions again
             self.recorded = self.recorded._replace(operation=secrets.token_hex(16))
         number = self._change_all(filters, move, progress, expected)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypedDict
 
 from sessions_sticky.identity.stored import read_session_id
-from sessions_sticky.session import Session
+from sessions_sticky.session import Session, plain_text
 from sessions_sticky.stores.history import Event
 
 MAX_NAME_LENGTH, MAX_REASON_LENGTH = 256, 500
@@ -131,7 +131,7 @@ def _checked(name: str, value: Any) -> str | float:
         return _seconds(name, value)
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string, not {value!r}")
-    return value
+    return plain_text(value)
 
 
 def _seconds(name: str, value: Any) -> float:

@@ -81,8 +81,8 @@ class Cursor(NamedTuple):
     def read(cls, text: str, filters: tuple[str | None, str | None, str | None]) -> Cursor:
         """Parse the result of `str`; raise `InvalidCursor` for other text and for a cursor of other filters."""
         try:
-            cursor = _DECODER.decode(base64.urlsafe_b64decode(text.encode()))
-        except (ValueError, msgspec.MsgspecError) as exc:
+            cursor = _DECODER.decode(base64.urlsafe_b64decode(text))
+        except (ValueError, TypeError, msgspec.MsgspecError) as exc:
             raise InvalidCursor("The cursor was not issued by an earlier page") from exc
         if not _SCORE.fullmatch(cursor.score):
             raise InvalidCursor("The cursor was not issued by an earlier page")

@@ -32,7 +32,7 @@ from sessions_sticky.stores.usage import read_hashes
 MAX_STEPS = 20
 """Maximum number of steps of a page; if few of many sessions match, the page is short."""
 
-_POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_POSITION = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 
 
 class Reads:
@@ -142,10 +142,15 @@ def history(store: Store, conversation_id: str) -> list[Event]:
 def recent(store: Store, after: str | None, limit: int) -> list[Event]:
     """Return the events after a position, or the last ones."""
     _check_history(store)
-    if after is not None and not (_POSITION.fullmatch(after) and all(int(part) < 2**64 for part in after.split("-"))):
+    if after is not None and not _is_position(after):
         raise ValueError(f"after must be the position of an event, not {after!r}")
     events = read_recent(store.send(recent_events(after, limit)))
     return events if after is not None else events[::-1]
+
+
+def _is_position(after: object) -> bool:
+    found = _POSITION.fullmatch(after) if isinstance(after, str) else None
+    return found is not None and all(int(part) < 2**64 for part in found.groups())
 
 
 def _check_history(store: Store) -> None:

@@ -15,6 +15,7 @@ from sessions_sticky.queries.filters import Filters
 from sessions_sticky.queries.index_reader import IndexReader, Row, read_entries
 from sessions_sticky.queries.pages import Page
 from sessions_sticky.queries.reads import Reads
+from sessions_sticky.session import plain_text
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import Store
 
@@ -35,8 +36,8 @@ class SearchCursor(NamedTuple):
     def read(cls, encoded: str, text: str) -> SearchCursor | None:
         """Parse the result of `str` for this text; return None for other input."""
         try:
-            cursor = _DECODER.decode(base64.urlsafe_b64decode(encoded.encode()))
-        except (ValueError, msgspec.MsgspecError):
+            cursor = _DECODER.decode(base64.urlsafe_b64decode(encoded))
+        except (ValueError, TypeError, msgspec.MsgspecError):
             return None
         is_valid = cursor.text == text and cursor.scan.isascii() and cursor.scan.isdigit() and len(cursor.scan) <= 20
         return cursor if is_valid else None
@@ -60,6 +61,7 @@ class Search:
         """Return the next matching sessions."""
         if not isinstance(text, str) or not text:
             raise ValueError(f"text must be a non-empty string, not {text!r}")
+        text = plain_text(text)
         owned = Filters(owner=text)
         if not owned.is_encodable:
             return Page([], None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from threading import RLock
 from typing import Any
 
 from django.core.cache import caches
@@ -13,10 +12,11 @@ from django.core.signals import setting_changed
 
 from sessions_sticky.conf import conf
 from sessions_sticky.connections.cache_config import is_on_redis
+from sessions_sticky.locks import fork_safe_lock
 from sessions_sticky.stores.base import Store
 
 _stores: dict[tuple[str, str], Store] = {}
-_lock = RLock()
+_lock = fork_safe_lock()
 
 
 def for_cache(cache: BaseCache) -> Store:

@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from collections import OrderedDict
-from threading import Lock, Thread
+from threading import Thread
 from typing import NamedTuple
 from uuid import uuid4
 
 from sessions_sticky import keys
 from sessions_sticky.exceptions import SessionStoreUnavailable
+from sessions_sticky.locks import fork_safe_lock
 from sessions_sticky.session import Session
 
 logger = logging.getLogger("sessions_sticky")
@@ -19,6 +20,10 @@ logger = logging.getLogger("sessions_sticky")
 WARN_SECONDS = 1.0
 CHECK_SECONDS = 1.0
 """How often a process that resolves checks whether the store has lost something."""
+
+
+_lock = fork_safe_lock()
+"""Protects the entries of all `LastSeen`s."""
 
 
 class Seen(NamedTuple):
@@ -39,14 +44,13 @@ class LastSeen:
 
     def __init__(self) -> None:
         self._entries: OrderedDict[str, Seen] = OrderedDict()
-        self._lock = Lock()
 
     def remember(self, session: Session, asked_at: float, ttl: int, size: int, *, is_stored: bool = True) -> None:
         """Store a session that expires after `ttl` seconds; drop the least recently seen beyond `size`.
 
         A session that is not `is_stored` was only proposed while the store was down.
         """
-        with self._lock:
+        with _lock:
             self._entries[session.id] = Seen(session, asked_at, asked_at + ttl, is_stored)
             self._entries.move_to_end(session.id)
             while len(self._entries) > size:
@@ -54,7 +58,7 @@ class LastSeen:
 
     def correct(self, session: Session) -> None:
         """Replace the remembered session of the conversation, if there is one."""
-        with self._lock:
+        with _lock:
             if entry := self._entries.get(session.id):
                 self._entries[session.id] = entry._replace(session=session)
 
@@ -72,12 +76,12 @@ class LastSeen:
 
     def stored_since(self, then: float) -> list[Seen]:
         """Return the sessions that the store had and that were seen since `then`, latest first."""
-        with self._lock:
+        with _lock:
             return [entry for entry in reversed(self._entries.values()) if entry.is_stored and entry.at >= then]
 
     def forget(self, conversation_id: str) -> None:
         """Forget the session of a conversation, if there is one."""
-        with self._lock:
+        with _lock:
             self._entries.pop(conversation_id, None)
 
 

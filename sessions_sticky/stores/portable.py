@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -111,8 +110,9 @@ class PortableStore:
 
     def _mark_deleted(self, conversation_id: str, created_at: int, ttl: int) -> None:
         cache, name = self._get_cache(), cache_key(keys.deleted(conversation_id))
-        latest = restorable_from(cache.get(name))
-        cache.set(name, b"%d" % (max(latest, created_at) if math.isfinite(latest) else created_at), ttl)
+        is_later = restorable_from(cache.get(name)) >= created_at
+        if not (is_later and cache.touch(name, ttl)):
+            cache.set(name, b"%d" % created_at, ttl)
 
     def expiry(self, key: str) -> Call[int | None]:
         return Call(lambda: None)

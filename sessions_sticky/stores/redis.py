@@ -43,12 +43,16 @@ class RedisStore:
         self.refresh_tracker = index.RefreshTracker()
         self._cache = cache
         self._servers = self._connect(None)
+        self._is_for_operators = False
+
+    @property
+    def operators(self) -> RedisStore:
+        return self if self._is_for_operators else self._patient  # no cycle, whose connections only the collector closes
 
     @cached_property
-    def operators(self) -> RedisStore:
+    def _patient(self) -> RedisStore:
         store = copy(self)
-        store._servers = self._connect(OPERATOR_REPLY_SECONDS)
-        store.operators = store
+        store._servers, store._is_for_operators = self._connect(OPERATOR_REPLY_SECONDS), True
         return store
 
     def _connect(self, reply_seconds: float | None) -> RedisCluster | RedisServer:

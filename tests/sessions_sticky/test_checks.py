@@ -103,9 +103,22 @@ def test_check_gives_E004_when_the_cache_keeps_nothing(settings):
     assert ids(deploy=True) == ["E004"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"CLIENT_CLASS": "django_redis.client.ShardClient"},
+        {"CONNECTION_POOL_KWARGS": {"decode_responses": True}},
+    ],
+)
+def test_check_gives_E005_when_sessions_cannot_use_the_client(settings, options):
+    settings.CACHES = {"default": entry(OPTIONS=options)}
+    assert ids() == ["E005"]
+
+
 @pytest.mark.parametrize("option", ["SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"])
-def test_check_gives_W001_when_a_timeout_is_missing(settings, option):
-    settings.CACHES = {"default": entry(OPTIONS={option: None})}
+@pytest.mark.parametrize("value", [None, 0])
+def test_check_gives_W001_when_a_timeout_is_missing(settings, option, value):
+    settings.CACHES = {"default": entry(OPTIONS={option: value})}
     assert ids() == ["W001"]
 
 

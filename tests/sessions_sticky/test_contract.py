@@ -16,6 +16,7 @@ from sessions_sticky import (
     SessionManager,
     SessionNotSupported,
     SessionOwnerMismatch,
+    Turn,
 )
 from tests.conftest import PORTABLE_STORES, REDIS_STORES
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
@@ -65,6 +66,27 @@ def test_rebind_and_filters_take_text_of_a_subclass(call, manager, kind):
     assert (type(moved.provider), moved) == (str, call("get", "conv-123"))
     wanted = {"provider": kind("azure"), "owner": kind("user-456")}
     assert manager.filter(**wanted).count() == manager.filter(owner=kind("user-456")).count() == 1
+
+
+@on_redis
+@pytest.mark.parametrize("kind", [OfEnum, SafeString])
+def test_methods_for_many_sessions_take_text_of_a_subclass(call, manager, kind):
+    for number in range(3):
+        manager.create(f"conv-{number}", "openai", "gpt-4", "user-456")
+    mine = manager.filter(owner=kind("user-456"))
+    cursor = mine.page(limit=1).next_cursor
+    assert len(mine.page(limit=5, cursor=cursor).entries) == 2
+    cursor = manager.search(kind("user-456"), limit=1).next_cursor
+    assert len(manager.search("user-456", cursor=cursor).entries) == 2
+    moved = mine.filter(provider=kind("openai")).rebind(to_provider=kind("azure"), reason=kind("user-456"))
+    (event,) = manager.recent(limit=1)
+    assert (moved, event.sessions, event.from_provider, event.provider) == (3, 3, "openai", "azure")
+    turn = Turn(
+        conversation_id="conv-1", at=1.7e9, provider=kind("azure"), model=kind("gpt-4"), outcome="hit", owner=""
+    )
+    assert call("record_turn", turn)
+    assert [each.provider for each in manager.trail("conv-1").turns] == ["azure"]
+    assert mine.filter(provider=kind("azure")).delete() == 3
 
 
 def test_resolve_hits_and_keeps_the_first_binding_when_another_is_proposed(call):

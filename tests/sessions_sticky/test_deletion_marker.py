@@ -109,14 +109,25 @@ def test_marker_of_another_program_is_for_all_bindings(call, raw, lose, written)
 
 
 @on_real
-def test_marker_of_another_type_is_for_all_bindings_and_a_deletion_replaces_it(call, raw, lose):
+def test_marker_of_another_type_is_for_all_bindings(call, raw, lose):
     call("resolve", "conv-123", **PROPOSAL)
     raw.rpush(keys.deleted("conv-123"), "x")
     lose("conv-123")
+    assert call("resolve", "conv-123", **OTHER).session.provider == OTHER["provider"]
+
+
+@pytest.mark.parametrize("delete", ["delete", "delete_unchanged"])
+def test_deletion_does_not_narrow_the_marker_of_another_program(call, manager, clock, delete):
+    deleted = call("resolve", "conv-123", **PROPOSAL).session
+    cache.set(keys.deleted("conv-123"), 1, 60)
+    cache.delete(keys.session("conv-123"))
+    clock(-20)  # of another machine
     session = call("resolve", "conv-123", **OTHER).session
-    assert session.provider == OTHER["provider"]
-    call("delete", "conv-123")
-    assert raw.get(keys.deleted("conv-123")) == b"%d" % session.created_at
+    call(delete, session if delete == "delete_unchanged" else "conv-123")
+    manager._store.last_seen.remember(deleted, time.monotonic(), 60, 10)  # as a process that has not seen the marker
+    assert call("resolve", "conv-123", **THIRD).session.provider == THIRD["provider"]
+    inspected = cache.ttl(keys.deleted("conv-123")) if hasattr(cache, "ttl") else manager.ttl_seconds
+    assert 60 < inspected <= manager.ttl_seconds
 
 
 @pytest.mark.parametrize("store_name", [*PORTABLE_STORES, "valkey"], indirect=True)

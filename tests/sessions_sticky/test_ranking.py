@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter
+from decimal import Decimal
 from enum import Enum
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -72,6 +75,17 @@ def test_rendezvous_leaves_a_name_out_when_its_weight_is_0():
     assert rendezvous("conv-123", {"a": 0}) == rendezvous("conv-123", {}) == []
 
 
+def test_rendezvous_ranks_equal_weights_alike_whatever_their_type():
+    for conversation_id in IDS[:50]:
+        ranking = rendezvous(conversation_id, {"a": 0.5, "b": 2, "c": 0.0})
+        assert rendezvous(conversation_id, {"a": Fraction(1, 2), "b": Decimal("2.0"), "c": Decimal(0)}) == ranking
+
+
+def test_rendezvous_refuses_a_weight_that_no_float_holds():
+    with pytest.raises(ValueError, match="The weight of provider 'a' must be a finite number of at least 0, not 1000"):
+        rendezvous("conv-123", {"a": 10**400, "b": 1})
+
+
 @pytest.mark.parametrize("conversation_id", ["conv\ud800", "\udfff" * 300, ["conv"], {"id": "conv"}])
 def test_rendezvous_refuses_an_id_when_it_cannot_be_one(conversation_id):
     with pytest.raises(InvalidConversationId):
@@ -102,9 +116,15 @@ def test_rendezvous_refuses_weights_that_are_no_mapping(weights):
         rendezvous("conv-123", weights)
 
 
-@pytest.mark.parametrize("weight", [-1, -0.001, math.inf, -math.inf, math.nan, "2", None, True, b"2", 2j])
+@pytest.mark.parametrize(
+    "weight",
+    [
+        *(-1, -0.001, math.inf, -math.inf, math.nan, "2", None, True, b"2", 2j),
+        *(Decimal("NaN"), Decimal("sNaN"), Decimal(-1)),
+    ],
+    ids=repr,
+)
 def test_rendezvous_names_provider_and_value_when_a_weight_is_invalid(weight):
-    with pytest.raises(
-        ValueError, match=rf"The weight of provider 'b' must be a finite number of at least 0, not {weight!r}"
-    ):
+    expected = f"The weight of provider 'b' must be a finite number of at least 0, not {weight!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         rendezvous("conv-123", {"a": 1, "b": weight})

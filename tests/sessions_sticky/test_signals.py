@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from django.dispatch import Signal
 
-from sessions_sticky import Session, SessionConflict, SessionManager, keys
+from sessions_sticky import Session, SessionConflict, SessionManager, keys, sessions
 from sessions_sticky.signals import session_created, session_deleted, session_rebound
 from tests.sessions_sticky.calls import MOVE, OTHER, PROPOSAL
 from tests.sessions_sticky.indexed import fill, on_real, on_valkey
@@ -85,6 +85,12 @@ def test_signals_name_the_actor(manager, heard):
     assert [kwargs["actor"] for _, kwargs in heard] == ["ada"] * 3
     manager.create("conv-123", **PROPOSAL)
     assert heard[-1][1]["actor"] == "gateway"
+
+
+@pytest.mark.parametrize("actor", [None, 5, b"ada", Session("ada", "p", "m", "o", 1)])
+def test_acting_as_refuses_an_actor_that_is_not_a_string(actor):
+    with pytest.raises(ValueError, match="actor must be a string, not"):
+        sessions.acting_as(actor)
 
 
 @on_real

@@ -32,6 +32,7 @@ class Recorder:
     def __init__(self) -> None:
         self._queue: deque[Turn] = deque()
         self._wake: asyncio.Event | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._is_failing = False
 
     def put(self, turn: Turn, *, soon: bool = False) -> None:
@@ -57,9 +58,26 @@ class Recorder:
                     await self._wake.wait()
 
     async def flush(self) -> None:
-        """Record all turns that are queued."""
-        while self._queue:
-            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+        """Record the turns that are queued now, or await the flush that is running.
+
+        A cancelled caller does not end it: a batch that is half recorded would be missing from the sums.
+        """
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+        await asyncio.shield(self._flushing)
+
+    async def stop(self) -> None:
+        """Record the remaining turns before the worker ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.flush()  # it may have begun before the last turns were queued
+                await self.flush()
+
+    async def _flush(self) -> None:
+        left = len(self._queue)  # later ones wait: under load batches would be small
+        while left > 0:
+            batch = [self._queue.popleft() for _ in range(min(BATCH, left))]
+            left -= len(batch)
             try:
                 await sessions.arecord_turns(batch)
                 self._is_failing = False
@@ -72,16 +90,12 @@ class Recorder:
                     return
                 metrics.turns_dropped.inc(len(batch))
             except InvalidSession:  # raised before anything is sent
-                self._queue.extendleft(reversed([turn for turn in batch if _is_valid(turn)]))
+                valid = [turn for turn in batch if _is_valid(turn)]
+                self._queue.extendleft(reversed(valid))
+                left += len(valid)
             except SessionError:
                 metrics.turns_dropped.inc(len(batch))
                 logger.exception("turns cannot be recorded")
-
-    async def stop(self) -> None:
-        """Record the remaining turns before the worker ends."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self.flush()
 
 
 def _is_valid(turn: Turn) -> bool:

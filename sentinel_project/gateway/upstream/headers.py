@@ -28,7 +28,7 @@ QUERY_TO_PROVIDER = frozenset(
 TO_CLIENT = frozenset(
     {"x-should-retry", "openai-processing-ms", "openai-version", "openai-model", "x-reasoning-included"}
 )
-"""Of the last Codex reads that the usage counts past reasoning; otherwise it adds an estimate, and compacts earlier."""
+"""The last is for Codex: the usage counts past reasoning. Otherwise Codex adds an estimate, and compacts earlier."""
 TO_CLIENT_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 DEFAULTS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "sessions_sticky"}
 """Headers that a client or an operator may set otherwise."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from threading import Lock
 from typing import Any, ClassVar
 
 from django_redis.pool import ConnectionFactory
@@ -12,6 +11,7 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from sessions_sticky.connections.url import Servers, read_url
+from sessions_sticky.locks import fork_safe_lock
 
 
 class ClusterConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignore[misc]
@@ -22,7 +22,7 @@ class ClusterConnectionFactory(ConnectionFactory[Any, Any, Any]):  # type: ignor
     """
 
     _clients: ClassVar[dict[str, RedisCluster]] = {}
-    _connecting = Lock()
+    _connecting = fork_safe_lock()
 
     def connect(self, url: str) -> RedisCluster:
         """Return the client; raises `RedisClusterException` when no server answers."""

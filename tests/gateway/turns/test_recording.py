@@ -300,6 +300,25 @@ async def test_chats_do_not_wait_for_a_store_that_is_slow_to_record(gateway, bou
     await asyncio.wait([flushing])
 
 
+async def test_turns_are_recorded_when_the_worker_stops_as_it_records_them(gateway, bound_to_north, monkeypatch):
+    entered, record = asyncio.Event(), SessionManager.arecord_turns
+
+    async def record_slowly(manager, turns):
+        entered.set()
+        await asyncio.sleep(0.05)
+        await record(manager, turns)
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", record_slowly)
+    assert (await say(bound_to_north)).status == 200
+    flushing = asyncio.create_task(recorder.flush_forever())
+    await asyncio.wait_for(entered.wait(), 5)
+    assert (await say(bound_to_north)).status == 200
+    flushing.cancel()
+    await asyncio.wait([flushing])
+    await recorder.stop()
+    assert len((await sessions.atrail(bound_to_north)).turns) == 2
+
+
 async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, gateway, bound_to_north):
     await say(bound_to_north)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.test import Client
 
 from sessions_sticky import SessionManager, keys, sessions
@@ -106,6 +108,24 @@ def test_page_answers_according_to_permissions(
         assert response.status_code == 403
     assert "user-456" not in response.text
     assert_untouched(bound)
+
+
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.status < 400])
+def test_page_answers_403_when_a_subclass_denies_its_permission(
+    ada: Client, bound: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    call = CALLS[name]
+    monkeypatch.setattr(SessionAdmin, f"has_{call.permission}_permission", lambda *args: False, raising=False)
+    assert call.by(ada).status_code == 403
+    assert_untouched(bound)
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_page_acts_for_a_user_whose_name_is_not_text(
+    ada: Client, bound: redis.Redis, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(User, "get_username", lambda user: UUID(int=user.pk))
+    assert CALLS[name].by(ada).status_code == CALLS[name].status
 
 
 @pytest.mark.parametrize("name", OTHER_FORMS)

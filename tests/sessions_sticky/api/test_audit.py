@@ -38,6 +38,14 @@ def test_change_is_recorded_with_the_user_when_it_was_made(
     assert row.content_type == ContentType.objects.get(app_label="sessions_sticky", model="session")
 
 
+def test_change_names_a_user_whose_name_is_not_text(
+    bound: bytes, api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(User, "get_username", lambda user: 4711)
+    assert CALLS["rebind"].by(api).status_code == 200
+    assert sessions.history("conv-1")[-1].actor == "4711"
+
+
 @pytest.mark.parametrize("name", [*CHANGES, "retrieve", "list", "stats", "history", "put"])
 def test_nothing_is_recorded_when_nothing_was_changed(api: APIClient, session_cache: redis.Redis, name: str) -> None:
     if name == "create":

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.cache import cache
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.test import APIClient
 
 from sessions_sticky import cache_config
+from sessions_sticky.api.base import AdminView
 from sessions_sticky.api.throttling import SessionThrottle
 from tests.servers import free_port
 from tests.sessions_sticky.api.calls import BASE, CALLS
@@ -15,7 +19,6 @@ if TYPE_CHECKING:
 
     import redis
     from django.contrib.auth.models import User
-    from rest_framework.test import APIClient
 
 
 MINUTE = 1_700_000_040
@@ -31,6 +34,15 @@ class SecondToBegin:
     def add(self, key: str, value: int, timeout: int) -> bool:
         cache.add(key, 1, timeout)
         return bool(cache.add(key, value, timeout))
+
+
+class Named(BaseAuthentication):
+    """Accepts the header X-User, without a row in the database."""
+
+    def authenticate(self, request: Any) -> tuple[Any, None]:
+        name = request.headers["X-User"]
+        may = {"get_username": lambda: name, "has_perm": lambda permission: True}
+        return SimpleNamespace(is_authenticated=True, pk=None, **may), None
 
 
 def test_call_answers_429_when_one_user_is_over_the_rate(
@@ -55,6 +67,15 @@ def test_call_answers_429_when_one_user_is_over_the_rate(
     key = f"sentinel:throttle:{user.pk}:{MINUTE // 60}"
     assert session_cache.get(key) == b"3"
     assert 0 < session_cache.pttl(key) <= 60_000
+
+
+def test_users_without_a_primary_key_have_a_rate_each(
+    session_cache: redis.Redis, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "1/hour"}
+    monkeypatch.setattr(AdminView, "authentication_classes", (Named,))
+    statuses = [APIClient().get(f"{BASE}stats/", HTTP_X_USER=name).status_code for name in ("ann", "bob", "ann")]
+    assert statuses == [200, 200, 429]
 
 
 def test_period_begins_again_when_the_last_one_is_over(

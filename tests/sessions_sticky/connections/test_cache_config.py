@@ -4,8 +4,10 @@ import json
 
 import pytest
 from django.core.cache import caches
+from django.core.management import call_command
+from django.core.signals import request_finished
 
-from sessions_sticky import cache_config, keys, sessions
+from sessions_sticky import Outcome, cache_config, keys, sessions
 from sessions_sticky.connections.cache_config import verbatim_reverse_key
 from tests.sessions_sticky.calls import PROPOSAL, sample
 
@@ -106,3 +108,18 @@ def test_cache_keys_are_the_redis_keys(session_cache):
     assert session_cache.keys("sentinel:session:*") == [b"sentinel:session:conv-123"]
     assert caches["default"].keys("sentinel:session:*") == ["sentinel:session:conv-123"]
     assert verbatim_reverse_key("a:1:b") == "a:1:b"
+
+
+def test_cache_config_is_independent_of_the_connection_factory_of_the_project(valkey_url, settings):
+    settings.DJANGO_REDIS_CONNECTION_FACTORY = "django_redis.pool.SentinelConnectionFactory"
+    settings.CACHES = {"default": cache_config(valkey_url)}
+    call_command("check")
+    assert sessions.resolve("conv-123", **PROPOSAL).outcome is not Outcome.DEGRADED
+
+
+def test_end_of_a_request_closes_no_connection_when_the_project_closes_its_own(valkey_url, settings):
+    settings.DJANGO_REDIS_CLOSE_CONNECTION = True
+    settings.CACHES = {"default": cache_config(valkey_url)}
+    connection = caches["default"].client.get_client().connection_pool.get_connection()
+    request_finished.send(sender=None)
+    assert connection._sock is not None

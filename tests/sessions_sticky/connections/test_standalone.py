@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from unittest.mock import Mock
 
 import pytest
-from django.core.cache import cache
-from redis import Connection, ConnectionPool
+from django.core.cache import cache, caches
+from redis import Connection, ConnectionPool, Redis
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from sessions_sticky import cache_config
+from sessions_sticky import SessionManager, cache_config
 from sessions_sticky.connections import standalone
 from sessions_sticky.connections.commands import Batch, Command
 from sessions_sticky.connections.standalone import RedisServer
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -60,3 +62,14 @@ def test_next_caller_gets_none_of_the_replies_when_a_batch_was_given_up(valkey_u
             server.send(Batch([Command(("ECHO", b"theirs"))]))
     server._breaker.record()  # otherwise the breaker rejects the call
     assert server.send(Batch([Command(("ECHO", b"mine"))])) == [b"mine"]
+
+
+def test_connections_of_operators_close_at_once_when_a_manager_is_dropped(
+    session_cache: Redis, request: pytest.FixtureRequest
+) -> None:
+    gc.collect()
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    before = {each["id"] for each in session_cache.client_list()}
+    SessionManager(caches["default"]).stats()
+    wait_until(lambda: {each["id"] for each in session_cache.client_list()} == before)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import pickle
+from enum import Enum
 
 import msgspec
 import pytest
 from django.test import RequestFactory
 
 from sessions_sticky import InvalidConversationId, InvalidSession, keys
-from sessions_sticky.identity import InvalidNamedId, identify, scoped
+from sessions_sticky.identity import InvalidNamedId, continued, identify, scoped
 from sessions_sticky.identity.sources import DEFAULT_NAMED, DEFAULT_SOURCES, check_sources, observed_text, read_sources
 from tests.sessions_sticky.identity.requests import CHAT, KEY, identity, raw
 
@@ -313,3 +314,23 @@ def test_identify_reads_excluded_headers_that_are_configured_by_name():
         sources=["header.x-posthog-session-id"],
     )  # fmt: skip
     assert found.client_id == "v"
+
+
+class Named(str, Enum):  # noqa: UP042  # formatted as its name, not its value
+    OWNER, MODEL, ID = "acme", "gpt-4", "conv-1"
+
+
+@pytest.mark.parametrize("scope", ["shared", "owner"])
+@pytest.mark.parametrize(
+    "request_", [({"x-session-id": "conv-1"}, {}), ({}, {"conversation_id": "conv-1"}), ({}, CHAT)]
+)
+def test_identify_makes_the_same_ids_of_members_of_an_enum_as_of_their_values(request_, scope):
+    of_members = identify(*of_enum(request_), owner=Named.OWNER, model=Named.MODEL, api="chat", key=KEY, scope=scope)
+    assert of_members == identify(*request_, owner="acme", model="gpt-4", api="chat", key=KEY, scope=scope)
+    assert {type(text) for text in of_members if isinstance(text, str)} == {str}
+    continuing = [continued(each, source="s", model="gpt-4") for each in ("conv-1", "0123456789ab:conv-1")]
+    assert [continued(each, source="s", model=Named.MODEL) for each in ("conv-1", "0123456789ab:conv-1")] == continuing
+
+
+def of_enum(request_):
+    return [{name: Named.ID if value == "conv-1" else value for name, value in part.items()} for part in request_]

@@ -6,7 +6,7 @@ import base64
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sessions_sticky import InvalidCursor
@@ -38,6 +38,7 @@ def test_cursor_is_refused_for_other_filters(filters, others):
 
 
 @given(st.text() | st.binary().map(lambda data: base64.urlsafe_b64encode(data).decode()))
+@example(5)
 def test_garbage_is_refused_and_nothing_else_happens(text):
     with pytest.raises(InvalidCursor):
         Cursor.read(text, NO_FILTERS)

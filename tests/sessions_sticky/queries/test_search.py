@@ -121,6 +121,7 @@ def test_search_refuses_a_text_that_is_empty_or_no_string(call, raw, text):
     [
         "x",
         "é",
+        5,
         str(search.SearchCursor("other text")),
         str(search.SearchCursor("conv", "-1")),
         str(search.SearchCursor("conv", "9" * 21)),

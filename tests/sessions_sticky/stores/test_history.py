@@ -246,7 +246,7 @@ def test_recent_continues_without_gaps_and_repeats(call, manager):
 
 @on_valkey
 @pytest.mark.parametrize(
-    "after", ["", "-", "+", "$", "junk", "1", "1-", "-1", "1-1-1", "(1-1", "1-1\n", f"{2**64}-0", "٣-1"]
+    "after", ["", "-", "+", "$", "junk", "1", "1-", "-1", "1-1-1", "(1-1", "1-1\n", f"{2**64}-0", "٣-1", 5]
 )
 def test_recent_refuses_an_invalid_position(call, manager, after):
     fill(manager, 1)
