@@ -89,13 +89,15 @@ class Gateway:
 
     def _is_well(self) -> bool:
         for worker in self._workers.each:
-            samples = worker.metrics()
-            if any(samples[f'sentinel_provider_cooling{{provider="{each.name}"}}'] for each in self._upstreams):
-                return False
             try:
+                samples = worker.metrics()
                 urllib.request.urlopen(f"{worker.url}/readyz", timeout=5).close()
             except urllib.error.HTTPError as error:  # 503 until the store answers
                 error.close()
+                return False
+            except OSError:  # a machine so busy that it took too long
+                return False
+            if any(samples[f'sentinel_provider_cooling{{provider="{each.name}"}}'] for each in self._upstreams):
                 return False
         return True
 

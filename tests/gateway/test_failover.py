@@ -113,6 +113,9 @@ async def test_spills_over_when_an_object_with_status_200_is_no_answer(
         (fails(429, {"error": {"code": "rate_limit_exceeded"}}), "HTTP 429 rate_limit_exceeded"),
         (fails(429, {"error": {"code": "the user's own <b>words</b>"}}), "HTTP 429"),
         (fails(401), "HTTP 401 upstream_refused"),
+        (fails(429, {"error": {"code": "insufficient_quota", "type": "x"}}), "HTTP 429 insufficient_quota"),
+        (fails(402, {"type": "error", "error": {"type": "billing_error"}}), "HTTP 402 billing_error"),
+        (fails(403, {"error": {"code": "the user's own <b>words</b> and api key", "message": "api key"}}), "HTTP 403"),
     ],
 )
 async def test_last_error_names_status_and_code_but_no_text_of_the_provider(

@@ -285,3 +285,20 @@ async def test_plain_text_error_is_passed_on_without_the_gateways_key(bound_to_n
     message = (await say(bound_to_north)).error["message"]
     assert message.startswith("bad request with ***")
     assert len(message) == 1000
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "seconds", "header"),
+    [
+        ("rate_limit_exceeded", "Limit 30000, Used 29000. Please try again in 1.2s. Visit our site.", 1.2, "2"),
+        ("rate_limit_exceeded", "Please try again in 20ms.", 0.02, "1"),
+        ("rate_limit_exceeded", "Please try again in 1m2.5s.", 62.5, "63"),
+        ("rate_limit_exceeded", "Please try again in 0s.", None, "0"),
+        ("rate_limit_exceeded", "Please try again in a while.", None, None),
+        ("server_is_overloaded", "Please try again in 3s.", None, None),
+    ],
+)
+def test_stream_error_has_the_wait_that_a_rate_limit_states(north: Upstream, code, message, seconds, header):
+    fields = {"code": code, "message": message}
+    failed = errors.stream_error(provider(north), CHAT, json.dumps({"error": fields}).encode())
+    assert (failed.retry_after, failed.headers.get("retry-after")) == (seconds, header)

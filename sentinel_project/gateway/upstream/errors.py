@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from contextlib import suppress
@@ -25,6 +26,8 @@ MAX_ERROR_BYTES = 64 * 1024
 MAX_PLAIN_TEXT = 1000
 _STATUS = re.compile(r"[45][0-9]{2}")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TRY_AGAIN = re.compile(r"try again in (?:(\d{1,2})m)?(\d{1,6}(?:\.\d{1,6})?) ?(ms|s)", re.IGNORECASE)
+"""The wait in OpenAI's words, which an error within a stream has instead of a header: "Please try again in 1m2.5s."."""
 
 
 class UpstreamFailure(ApiError):
@@ -41,6 +44,8 @@ class UpstreamFailure(ApiError):
     retry_after: float | None = None
     is_alive: bool = False
     is_of_request: bool = False
+    provider_code: str | None = None
+    """The provider's own code for an error about the gateway's account; `code` is the gateway's. None without one."""
 
     @property
     def is_timeout(self) -> bool:
@@ -57,8 +62,9 @@ class UpstreamFailure(ApiError):
         """What operators see: the status and the error's code, or the reason; never the provider's own text."""
         if not self.reason.isdecimal():
             return self.logged
-        is_name = self.code is not None and _CODE.fullmatch(self.code) is not None
-        return f"HTTP {self.reason} {self.code}" if is_name else f"HTTP {self.reason}"
+        code = self.provider_code or self.code
+        is_name = code is not None and _CODE.fullmatch(code) is not None
+        return f"HTTP {self.reason} {code}" if is_name else f"HTTP {self.reason}"
 
     @property
     def logged(self) -> str:
@@ -85,7 +91,7 @@ async def rejection(provider: Provider, api: Api, response: Response) -> ApiErro
     failure_class = failures.classify(status, _codes(fields or answer), words or "")
     if not failure_class.is_failover:
         return ApiError(status, message, headers=headers, **own)
-    failed = _answered(provider, status, message, failure_class, headers=headers, **own)
+    failed = _answered(provider, status, message, failure_class, fields or answer, headers=headers, **own)
     failed.is_alive = 400 <= status < 500
     failed.retry_after = _retry_after(headers)
     return failed
@@ -134,20 +140,24 @@ def stream_error(provider: Provider, api: Api, text: bytes) -> UpstreamFailure:
     is_of_request = not failure_class.is_failover
     own: dict[str, Any] = {"type": "upstream_error", "code": _text(fields.get("code")) or "upstream_error"}
     own["provider_body"] = answer if api.is_error_shape(answer) else None
-    failed = _answered(provider, status, message, failures.BROKEN if is_of_request else failure_class, **own)
+    failed = _answered(provider, status, message, failures.BROKEN if is_of_request else failure_class, fields, **own)
     failed.is_alive, failed.is_of_request = True, is_of_request
+    if status == 429 and (found := _TRY_AGAIN.search(message)):
+        seconds = 60 * int(found[1] or 0) + float(found[2]) / (1000 if found[3].lower() == "ms" else 1)
+        failed.retry_after, failed.headers["retry-after"] = seconds or None, str(math.ceil(seconds))
     return failed
 
 
 def _answered(
-    provider: Provider, status: int, message: str, failure_class: FailureClass, **own: Any
+    provider: Provider, status: int, message: str, failure_class: FailureClass, fields: dict[str, Any], **own: Any
 ) -> UpstreamFailure:
-    """Return the failure for an error with a status; 502 for one about the gateway's account."""
+    """Return the failure for an error with a status and the provider's `fields`; 502 for the gateway's account."""
     if failure_class.fault is Fault.ACCOUNT:
         message = f"Provider {provider.name!r} refused the gateway's credentials ({status})"
         # A retry of the SDK would send the same refused key.
         headers = {**own.get("headers", {}), "x-should-retry": "false"}
         failed = UpstreamFailure(502, message, type="upstream_error", code="upstream_refused", headers=headers)
+        failed.provider_code = _text(fields.get("code")) or _text(fields.get("type"))  # Anthropic has types only
     else:
         failed = UpstreamFailure(status if 400 <= status < 600 else 502, message, **own)
     failed.reason = str(status)
