@@ -14,6 +14,6 @@ def fork_safe_lock() -> AbstractContextManager[bool]:
     as the process.
     """
     lock = RLock()
-    if hasattr(os, "register_at_fork"):  # not on Windows
-        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    register = getattr(os, "register_at_fork", dict)  # Windows has no fork
+    register(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock

@@ -221,6 +221,7 @@ class Trail(msgspec.Struct, frozen=True):
 def check_turn(turn: Turn) -> Turn:
     """Return a turn with its parts as records: usage and attempts may be dicts and tuples, as from JSON.
 
+    Prices may be `Decimal`, as from a database.
     Raises `InvalidSession` if it cannot be stored, and `InvalidConversationId` for an invalid id.
     """
     try:
@@ -232,5 +233,5 @@ def check_turn(turn: Turn) -> Turn:
     return checked
 
 
-_ENCODER = msgspec.json.Encoder(enc_hook=plain_text)
+_ENCODER = msgspec.json.Encoder(enc_hook=plain_text, decimal_format="number")
 _DECODER = msgspec.json.Decoder(Turn)

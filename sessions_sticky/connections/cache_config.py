@@ -104,6 +104,8 @@ def _check_parameters(parts: SplitResult) -> None:
             similar = similar_name(name, known)
             hint = f" {name!r}; did you mean {similar!r}?" if similar else ""
             raise ValueError(f"Invalid Redis URL: unknown parameter{hint}")
+        if name == "decode_responses":
+            raise ValueError("Invalid Redis URL: decode_responses is not possible, because sessions are read as bytes")
     try:
         connection.parse_url(f"redis://localhost?{parts.query}")
     except ValueError as exc:

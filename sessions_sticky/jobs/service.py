@@ -66,6 +66,8 @@ class Worker:
                 return
             except SessionError as exc:
                 logger.debug("jobs not watched: %s", exc)
+            except Exception:  # an unexpected error must not end the watch
+                logger.exception("jobs not watched")
             time.sleep(WATCH_SECONDS)
 
     def _run(self) -> None:
@@ -83,6 +85,8 @@ class Worker:
                     pass
             except SessionError as exc:
                 logger.warning("jobs wait: %s", exc)
+            except Exception:  # later jobs must not wait for the next process that watches
+                logger.exception("jobs wait")
 
     def _waiting(self) -> list[JobRunner]:
         """Return the jobs without a worker, the first begun first."""

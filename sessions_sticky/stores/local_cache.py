@@ -94,7 +94,7 @@ class LossDetector:
 
     def __init__(self) -> None:
         self.restorer: Thread | None = None
-        self._name = uuid4().hex
+        self._name, self._pid = uuid4().hex, os.getpid()
         self._number = 0
         self._stored = -1
         self._due_at = 0.0
@@ -122,6 +122,8 @@ class LossDetector:
 
     def next_number(self) -> tuple[int, int]:
         """Return the number to write, and the last one that the store has confirmed; -1 for none."""
+        if self._pid != os.getpid():  # forked: its key is new, nothing is lost
+            self._pid, self._stored = os.getpid(), -1
         self._number += 1
         return self._number, self._stored
 

@@ -232,11 +232,14 @@ def test_key_of_the_process_may_be_overwritten_or_missing(call, manager, raw, ju
 
 
 @on_valkey
-def test_forked_process_has_a_key_of_its_own(manager, raw, monkeypatch):
+def test_forked_process_has_a_key_of_its_own_and_has_lost_nothing(manager, raw, monkeypatch):
     manager.resolve(IDS[0], **PROPOSAL)
+    raw.delete(keys.session(IDS[0]))  # by another program, without a marker
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    manager.resolve(IDS[0], **PROPOSAL)
+    manager.resolve(IDS[1], **PROPOSAL)
     assert len(raw.keys(keys.process("*"))) == 2
+    assert manager._store.loss_detector.restorer is None
+    assert manager.get(IDS[0]) is None
 
 
 @on_valkey

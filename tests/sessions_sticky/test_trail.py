@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
@@ -304,6 +305,14 @@ def test_no_trail_is_kept_when_its_length_is_zero(call, settings):
 def test_record_turn_refuses_what_cannot_be_stored(call, fields):
     with pytest.raises(InvalidSession, match="Invalid turn"):
         call("record_turn", turn(**fields))
+
+
+@on_redis
+def test_record_turn_takes_prices_of_a_decimal_field(call):
+    call("create", "conv-123", **PROPOSAL)
+    price = Price(input=Decimal("2.50"), cached_input=Decimal("0.5"))
+    assert call("record_turn", turn(usage=Usage(input=4_000, read=2_048), price=price))
+    assert call("trail", "conv-123").totals.saved == 2_048 * 2
 
 
 @on_redis

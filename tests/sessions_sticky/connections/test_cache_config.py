@@ -59,6 +59,7 @@ def test_cache_config_refuses_a_database_that_is_not_a_number(scheme, path):
         ("db=1&max_conections=3", "unknown parameter 'max_conections'; did you mean 'max_connections'?"),
         ("hunter2@host=", "unknown parameter"),
         ("self=1", "unknown parameter"),
+        ("decode_responses=1", "decode_responses is not possible, because sessions are read as bytes"),
         ("socket_timeout=soon", "Invalid value for 'socket_timeout' in connection URL."),
         ("db=first", "Invalid value for 'db' in connection URL."),
     ],

@@ -205,9 +205,10 @@ def watching() -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
+@pytest.mark.parametrize("error", [SessionStoreUnavailable, RuntimeError])
 @pytest.mark.parametrize("failing", ["watch", "run"])
-def test_worker_continues_when_the_store_is_down(
-    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str
+def test_worker_continues_after_an_error(
+    session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
     fill(2)
@@ -217,7 +218,7 @@ def test_worker_continues_when_the_store_is_down(
         left[0] -= 1
         if -2 < left[0] < 1 and left[1]:
             left[1] -= 1
-            raise SessionStoreUnavailable("a hiccup")
+            raise error("a hiccup")
         return recent(records)
 
     monkeypatch.setattr(Records, "recent", fail)
