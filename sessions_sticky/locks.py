@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from threading import RLock
 
 
@@ -14,6 +14,6 @@ def fork_safe_lock() -> AbstractContextManager[bool]:
     as the process.
     """
     lock = RLock()
-    register = getattr(os, "register_at_fork", dict)  # Windows has no fork
-    register(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    with suppress(AttributeError):  # Windows has no fork
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
