@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -19,7 +20,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from sessions_sticky.connections import sentinel
@@ -152,7 +153,8 @@ class _LoopPipeline:
             connection, keep_until = self._kept.pop()
             if self._loop.time() < keep_until and not connection.should_reconnect():
                 return connection, keep_until
-            await self._pool.release(connection)
+            with suppress(RedisError, OSError):  # from closing it or authenticating again; the pool checks it next
+                await self._pool.release(connection)
         return await self._pool.get_connection(), self._loop.time() + KEEP_SECONDS
 
 

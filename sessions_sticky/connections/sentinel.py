@@ -136,7 +136,14 @@ class _AsyncSSLConnection(_AsyncConnects, async_sentinel.SentinelManagedSSLConne
 
 
 class _AsyncPool(async_sentinel.SentinelConnectionPool):
-    """Also close the connections to the Sentinels."""
+    """Leave a replaced primary with all connections, and also close those to the Sentinels."""
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        # False: the primary was replaced. async_client.py keeps idle connections, which are in use for redis-py.
+        for connection in self._in_use_connections:
+            if connection.is_connected:
+                connection.mark_for_reconnect()
+        await super().disconnect(inuse_connections)
 
     async def aclose(self) -> None:
         await super().aclose()

@@ -16,6 +16,8 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.core.cache import caches
 from django_redis.pool import ConnectionFactory
+from redis.asyncio import ConnectionPool
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.connections import async_client
@@ -130,6 +132,19 @@ async def test_connection_to_a_server_that_has_become_a_replica_is_replaced(own,
     await asyncio.sleep(RETRY_SECONDS)
     assert (await resolve("conv-2")).outcome is Outcome.CREATED
     assert {each["id"] for each in own.client_list()} - clients
+
+
+async def test_command_is_sent_when_a_kept_connection_cannot_be_authenticated_again(own, monkeypatch):
+    monkeypatch.setattr(async_client, "KEEP_SECONDS", 0.0)
+    await resolve()
+    release = ConnectionPool.release
+
+    async def fail(pool, connection):
+        await release(pool, connection)
+        raise RedisConnectionError("Connection closed by server.")
+
+    monkeypatch.setattr(ConnectionPool, "release", fail)
+    assert (await resolve()).outcome is Outcome.HIT
 
 
 @pytest.mark.slow

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from django.core.cache import cache, caches
 
 from sessions_sticky import SessionStoreUnavailable
 from sessions_sticky.connections import async_client, sentinel
+from sessions_sticky.connections.async_client import AsyncRedis
+from sessions_sticky.connections.commands import Command
+from tests.servers import start_server
 from tests.sessions_sticky.calls import PROPOSAL
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("store_name", ["sentinel"], indirect=True)]
@@ -62,3 +67,28 @@ async def test_open_connection_stays_where_it_is(manager, tell):
     await twin.release(other)
     await twin.aclose()
     assert asked == []
+
+
+async def test_kept_connections_leave_a_replaced_primary_when_one_of_them_reconnects(manager, tell):
+    client = caches["default"].client
+    twin = AsyncRedis(lambda: async_client.new_pool(client.connection_factory, client._server[0]))
+
+    async def ask(*args):
+        return (await twin.exchange([Command(args)]))[0]
+
+    async def ask_on_both(*args):
+        first = asyncio.create_task(ask(*args))
+        for _ in range(2):  # its pipeline is sent
+            await asyncio.sleep(0)
+        return [await ask(*args), await first]
+
+    primary = []
+    with start_server(tcp=True) as replacing:
+        tell(lambda number, found: primary[0] if primary else found)
+        await ask("PING")
+        first, second = await ask_on_both("CLIENT", "ID")
+        assert first != second
+        client.get_client().client_kill_filter(_id=await ask("CLIENT", "ID"))
+        primary.append(("127.0.0.1", replacing.port))
+        await ask("PING")
+        assert await ask_on_both("CONFIG", "GET", "port") == [[b"port", b"%d" % replacing.port]] * 2
