@@ -118,12 +118,15 @@ class UsageReader:
         written = _first(numbers, "cache_creation_input_tokens", "cache_write_tokens", "cache_creation_tokens")
         output = _first(numbers, "completion_tokens", "output_tokens", "candidatesTokenCount") or 0
         output += numbers.get("thoughtsTokenCount", 0)
+        cached = (read or 0) + (written or 0)
         if self._api.input_is_uncached:
-            cached = (read or 0) + (written or 0)
             return Usage(total + cached, read or 0, written or 0, output, cached)
-        output = max(output, numbers.get("total_tokens", 0) - total)  # xAI and Gemini count reasoning in the total only
-        total = max(total, (read or 0) + (written or 0))
-        return Usage(total, read or 0, written or 0, output, 0 if read is None else None)
+        only_in_total = max(0, numbers.get("total_tokens", 0) - total - output)
+        if only_in_total == cached:  # of a gateway to Anthropic's API, whose input leaves out cached tokens
+            total += only_in_total
+        else:  # reasoning, of xAI and Gemini
+            output += only_in_total
+        return Usage(max(total, cached), read or 0, written or 0, output, 0 if read is None else None)
 
 
 def counts_tokens(request: ApiRequest) -> bool:

@@ -48,6 +48,16 @@ def event(value: object, name: str = "") -> bytes:
         (CHAT, {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 171}, Usage(20, output=151, cached=0)),
         (CHAT, {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 20}, Usage(20, output=151, cached=0)),
         (
+            CHAT,
+            {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 1_715, "cache_read_input_tokens": 1_700},
+            Usage(1_710, 1_700, output=5),
+        ),
+        (
+            CHAT,
+            {"prompt_tokens": 900, "completion_tokens": 5, "total_tokens": 1_005, "cached_tokens": 768},
+            Usage(900, 768, output=105),
+        ),
+        (
             RESPONSES,
             {"input_tokens": 3_000, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 2_944}},
             Usage(3_000, 2_944, output=5),
