@@ -12,7 +12,7 @@ import logging
 from collections import deque
 
 from sentinel_project.gateway import metrics
-from sessions_sticky import InvalidSession, SessionError, SessionStoreUnavailable, Turn, sessions
+from sessions_sticky import InvalidSession, SessionStoreUnavailable, Turn, sessions
 from sessions_sticky.turns import check_turn
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Recorder:
                 valid = [turn for turn in batch if _is_valid(turn)]
                 self._queue.extendleft(reversed(valid))
                 left += len(valid)
-            except SessionError:
+            except Exception:  # also one that is not expected: the next batch must not wait for a restart, or be lost
                 metrics.turns_dropped.inc(len(batch))
                 logger.exception("turns cannot be recorded")
 

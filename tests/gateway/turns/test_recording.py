@@ -242,6 +242,24 @@ async def test_turns_are_dropped_and_counted_when_the_store_fails(gateway, bound
     assert len((await sessions.atrail(bound_to_north)).turns) == 1
 
 
+async def test_other_turns_are_recorded_when_one_batch_fails_unexpectedly(gateway, bound_to_north, monkeypatch):
+    before, record = recording.metrics.turns_dropped._value.get(), SessionManager.arecord_turns
+    errors = [RuntimeError("a defect")]
+
+    async def fail_once(manager, turns):
+        if errors:
+            raise errors.pop()
+        await record(manager, turns)
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", fail_once)
+    monkeypatch.setattr(recording, "BATCH", 1)
+    for _ in range(2):
+        assert (await say(bound_to_north)).status == 200
+    await recorder.stop()
+    assert len((await sessions.atrail(bound_to_north)).turns) == 1
+    assert recording.metrics.turns_dropped._value.get() == before + 1
+
+
 async def test_turns_are_recorded_beside_one_that_cannot_be(gateway, bound_to_north, caplog):
     before = recording.metrics.turns_dropped._value.get()
     for _ in range(3):
