@@ -7,6 +7,7 @@ import sqlite3
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,9 @@ def load(client: redis.Redis) -> None:
             client.pexpire(key, entry["ttl_ms"])
 
 
-@pytest.fixture(scope="module")
-def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+@contextmanager
+def upgraded(folder: Path) -> Iterator[dict[str, str]]:
     """The environment of a gateway whose data is from 0.1.0, after `migrate`."""
-    folder = tmp_path_factory.mktemp("upgraded")
     with sqlite3.connect(folder / "db.sqlite3") as database:
         database.executescript("\n".join(WRITTEN["sqlite"]))
     database.close()
@@ -83,6 +83,13 @@ def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         migrated = manage("migrate", "-v0", env=made)
         assert migrated.returncode == 0, migrated.stderr
         yield made
+
+
+@pytest.fixture(scope="module")
+def env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """An upgraded gateway for tests that only look."""
+    with upgraded(tmp_path_factory.mktemp("upgraded")) as env:
+        yield env
 
 
 def printed(env: dict[str, str], *arguments: str) -> list[Any]:
@@ -125,9 +132,8 @@ def test_pages_permissions_operations_and_log_of_0_1_are_there(env):
     assert any("by the API" in message for message in found["log"])
 
 
-def test_conversations_of_0_1_go_on_with_their_keys_and_providers(env, tmp_path):
-    worker = Worker(tmp_path, env)
-    with worker:
+def test_conversations_of_0_1_go_on_with_their_keys_and_providers(tmp_path):
+    with upgraded(tmp_path) as env, Worker(tmp_path, env) as worker:
         worker.wait()
         for id_ in ("conv-0", "conv-1", "conv-2"):
             assert ask(worker, conversation_id=id_) == ("hit", BOUND[id_]["provider"])

@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.core.cache import caches
+from django.core.cache import caches, close_caches
 from django.core.management import call_command
-from django.core.signals import request_finished
 
 from sessions_sticky import Outcome, cache_config, keys, sessions
 from sessions_sticky.connections.cache_config import verbatim_reverse_key
@@ -122,5 +121,5 @@ def test_end_of_a_request_closes_no_connection_when_the_project_closes_its_own(v
     settings.DJANGO_REDIS_CLOSE_CONNECTION = True
     settings.CACHES = {"default": cache_config(valkey_url)}
     connection = caches["default"].client.get_client().connection_pool.get_connection()
-    request_finished.send(sender=None)
+    close_caches()  # as `request_finished` does
     assert connection._sock is not None

@@ -460,7 +460,7 @@ def test_job_fails_in_words_and_may_be_resumed_when_there_is_a_bug(
         job = finished(start(DELETE).key)
     assert (job.state, job.detail, job.done) == ("failed", detail, 0)
     assert str(error) in caplog.text
-    assert not session_cache.exists(f"sentinel:job:{{index}}:{job.key}:runner")
+    wait_until(lambda: not session_cache.exists(f"sentinel:job:{{index}}:{job.key}:runner"))
     resumed = jobs.resume(job.key)
     assert resumed is not None
     assert resumed.changed

@@ -64,11 +64,11 @@ def test_batch_raises_unavailable_but_runs_on_the_other_servers_when_one_is_down
     manager = SessionManager()
     manager.resolve(IDS[0], **PROPOSAL)
     gone = cluster.owner(keys.session(IDS[0]))
+    written = [id for id in IDS[1:] if cluster.owner(keys.session(id)) is not gone]
     gone.kill()
     batch = Batch([Command(("SET", keys.session(id), b"{}", "EX", 60)) for id in IDS])
     with pytest.raises(SessionStoreUnavailable):
         manager._store.send(batch)
-    written = [id for id in IDS[1:] if cluster.owner(keys.session(id)) is not gone]
     assert all(manager._store.send(Command(("GET", keys.session(id)))) == b"{}" for id in written)
 
 
