@@ -186,6 +186,7 @@ async def test_unknown_response_is_asked_of_one_provider_only(accounts):
         {"input": [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": "hello"}]},
         {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}, {"role": "user", "content": "hello"}]},
         {"input": [{"type": "reasoning", "id": "rs_1", "content": [], "encrypted_content": None}, ITEM]},
+        {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": ""}, ITEM]},
         {"input": [SEALED, {"type": "reasoning", "id": "rs_2", "summary": []}, ITEM]},
         {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1", "vs_2"]}]},
         {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},

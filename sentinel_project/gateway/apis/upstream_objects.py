@@ -28,9 +28,9 @@ MAX_ITEMS = 20_000
 
 _COMPACTED = ("compaction", "compaction_summary")
 _MARKS = (b'"compaction', b'"item_reference"')
-"""Every item that refers to another contains one of these, or is reasoning."""
+"""Every item that refers to another contains one of these, or is reasoning that is not encrypted."""
 _REASONING = b'"reasoning"'
-_ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"')
+_ENCRYPTED = re.compile(rb'"encrypted_content"\s*:\s*"[^"]')
 _VALUE = rb'"\s*:\s*(?:"([^"\\]{1,256})"|\[([^\[\]{}\\]{1,4096})\])'
 _IDS = {
     "File": re.compile(rb'"file_ids?' + _VALUE),
@@ -149,7 +149,8 @@ def _continued(body: Body) -> Iterator[Reference]:
 def _referred(body: Body) -> Iterator[Reference]:
     """Yield the compacted histories, stored items, files, containers and vector stores."""
     given = bytes(body.fields.get("input", b""))
-    has_bare_reasoning = given.count(_REASONING) > len(_ENCRYPTED.findall(given))
+    reasoning = given.count(_REASONING)
+    has_bare_reasoning = reasoning > 0 and reasoning > len(_ENCRYPTED.findall(given))
     if has_bare_reasoning or any(mark in given for mark in _MARKS):
         for item in map(head, items(body)):
             if item.type in _COMPACTED:
