@@ -115,6 +115,11 @@ def test_check_gives_E005_when_sessions_cannot_use_the_client(settings, options)
     assert ids() == ["E005"]
 
 
+def test_check_gives_E005_when_the_location_decodes_replies(settings):
+    settings.CACHES = {"default": entry(LOCATION="redis://127.0.0.1:1/0?decode_responses=1")}
+    assert ids() == ["E005"]
+
+
 @pytest.mark.parametrize("option", ["SOCKET_TIMEOUT", "SOCKET_CONNECT_TIMEOUT"])
 @pytest.mark.parametrize("value", [None, 0])
 def test_check_gives_W001_when_a_timeout_is_missing(settings, option, value):
