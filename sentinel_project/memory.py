@@ -12,7 +12,7 @@ of requests starts several, which takes 8 % of the time."""
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt(3)."""
 KEPT_BYTES = 32 * 2**20
-"""How much free memory a worker keeps at the end of its heap. With glibc's 128 KiB it is returned to the system after
+"""How much free memory a worker keeps at the end of its heap. By default glibc returns it to the system after
 each large body, and the next one takes a page fault for each 4 KiB: 10 to 14 % of the CPU time of a request of 110 KB.
 What is free between allocations in use is never returned, whatever the threshold."""
 LARGE_BYTES = 2**20
