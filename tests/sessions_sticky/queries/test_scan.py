@@ -36,6 +36,8 @@ class World:
     """Ten sessions of provider p and owner o, a scan of them, and changes between its batches."""
 
     def __init__(self, manager: SessionManager, raw, filters: dict[str, str]) -> None:
+        if (restorer := manager._store.loss_detector.restorer) is not None:
+            restorer.join()  # of the world before: it would bring sessions back
         raw.flushdb()
         manager._store.last_seen = LastSeen()
         self.manager, self.brief, self.met = manager, SessionManager(ttl_seconds=3_600), []
