@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import pytest
@@ -114,6 +115,26 @@ def test_marker_of_another_type_is_for_all_bindings(call, raw, lose):
     raw.rpush(keys.deleted("conv-123"), "x")
     lose("conv-123")
     assert call("resolve", "conv-123", **OTHER).session.provider == OTHER["provider"]
+
+
+@on_real
+@pytest.mark.parametrize("written", [b"1", b"1.5", b"1e9", b"0x10", b"nan", b"-5", b"x"])
+def test_deletion_keeps_a_marker_that_is_for_all_bindings(call, raw, written):
+    assert restorable_from(written) == math.inf
+    call("resolve", "conv-123", **PROPOSAL)
+    raw.set(keys.deleted("conv-123"), written)
+    call("delete", "conv-123")
+    assert raw.get(keys.deleted("conv-123")) == written
+
+
+@on_real
+@pytest.mark.parametrize("written", [b"5", b"+5", b" 5\n"])
+def test_deletion_replaces_a_marker_of_an_earlier_binding(call, raw, written):
+    assert restorable_from(written) == 5
+    session = call("resolve", "conv-123", **PROPOSAL).session
+    raw.set(keys.deleted("conv-123"), written)
+    call("delete", "conv-123")
+    assert raw.get(keys.deleted("conv-123")) == b"%d" % session.created_at
 
 
 @pytest.mark.parametrize("delete", ["delete", "delete_unchanged"])
