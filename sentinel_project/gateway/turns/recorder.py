@@ -67,11 +67,13 @@ class Recorder:
         await asyncio.shield(self._flushing)
 
     async def stop(self) -> None:
-        """Record the remaining turns before the worker ends."""
+        """Record the remaining turns before the worker ends; count those that the store does not take in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 await self.flush()  # it may have begun before the last turns were queued
                 await self.flush()
+        metrics.turns_dropped.inc(len(self._queue))
+        self._queue.clear()
 
     async def _flush(self) -> None:
         left = len(self._queue)  # later ones wait: under load batches would be small

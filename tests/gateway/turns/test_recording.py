@@ -346,3 +346,16 @@ async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, 
     monkeypatch.setattr(SessionManager, "arecord_turns", hang)
     monkeypatch.setattr(recording, "STOP_SECONDS", 0.05)
     await asyncio.wait_for(recorder.stop(), 5)
+
+
+async def test_waiting_turns_are_counted_as_dropped_when_the_worker_stops(
+    monkeypatch, gateway, bound_to_north
+):
+    async def fail(manager, turns):
+        raise SessionStoreUnavailable("circuit breaker is open")
+
+    monkeypatch.setattr(SessionManager, "arecord_turns", fail)
+    before = recording.metrics.turns_dropped._value.get()
+    await say(bound_to_north)
+    await recorder.stop()
+    assert recording.metrics.turns_dropped._value.get() == before + 1
