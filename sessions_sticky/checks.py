@@ -123,7 +123,7 @@ def _check_redis(cache: RedisCache) -> Iterator[CheckMessage]:
     if isinstance(cache.client, ShardClient):
         message = "The session cache spreads keys over several servers (ShardClient), which sessions cannot use."
         yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E005")
-    is_in_url = any("decode_responses=" in url for url in _addresses(cache._server))  # any value: redis-py keeps the text
+    is_in_url = any("decode_responses=" in url for url in _addresses(cache._server))  # true for each value
     if is_in_url or options.get("CONNECTION_POOL_KWARGS", {}).get("decode_responses"):
         message = "The session cache decodes replies (decode_responses), but sessions are read as bytes."
         yield Error(message, hint=USE_CACHE_CONFIG, id="sessions_sticky.E005")
