@@ -348,9 +348,7 @@ async def test_recorder_gives_up_when_it_stops_and_the_store_hangs(monkeypatch, 
     await asyncio.wait_for(recorder.stop(), 5)
 
 
-async def test_waiting_turns_are_counted_as_dropped_when_the_worker_stops(
-    monkeypatch, gateway, bound_to_north
-):
+async def test_waiting_turns_are_counted_as_dropped_when_the_worker_stops(monkeypatch, gateway, bound_to_north):
     async def fail(manager, turns):
         raise SessionStoreUnavailable("circuit breaker is open")
 
