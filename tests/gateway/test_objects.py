@@ -246,6 +246,14 @@ def test_item_with_its_own_content_refers_to_nothing(item):
     assert API.references(Body.parse(json.dumps({"input": [item, ITEM]}).encode())) == []
 
 
+def test_reasoning_refers_to_nothing_when_no_provider_stores_it():
+    item = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "thought"}]}
+    body = {"input": [item, ITEM], "store": False}
+    assert API.references(Body.parse(json.dumps(body).encode())) == []
+    (reference,) = API.references(Body.parse(json.dumps({**body, "store": True}).encode()))
+    assert reference.id == "rs_1"
+
+
 async def test_unavailable_store_is_not_reported_as_a_missing_response(accounts, monkeypatch):
     first = await respond("hello")
 

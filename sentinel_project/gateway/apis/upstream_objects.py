@@ -109,7 +109,7 @@ def made(body: Body, answer: bytes) -> list[str]:
         return []
     read = json_text.read(_decode_answer, events.data(answer) or answer, _Answer())
     response = read.response or read
-    is_stored = bytes(body.fields.get("store", b"null")) != b"false" if response.store is None else response.store
+    is_stored = _asks_to_store(body) if response.store is None else response.store
     kept = ("conversation", "response") if is_stored else ("conversation",)
     stored = [response.id] if response.id and response.object in kept else []
     heads = [head(raw) for raw in (read.item, *response.output)]
@@ -149,20 +149,24 @@ def _continued(body: Body) -> Iterator[Reference]:
 def _referred(body: Body) -> Iterator[Reference]:
     """Yield the compacted histories, stored items, files, containers and vector stores."""
     given = bytes(body.fields.get("input", b""))
-    reasoning = given.count(_REASONING)
+    reasoning = given.count(_REASONING) if _asks_to_store(body) else 0  # what is not stored is at no provider
     has_bare_reasoning = reasoning > 0 and reasoning > len(_ENCRYPTED.findall(given))
     if has_bare_reasoning or any(mark in given for mark in _MARKS):
         for item in map(head, items(body)):
             if item.type in _COMPACTED:
                 unknown = not_found("Item", str(item.id))
                 yield Reference(_compacted_id(item), "body.input", unknown, is_account_wide=True)
-            elif item.type == "item_reference" or item.is_stored_reasoning:
+            elif item.type == "item_reference" or (has_bare_reasoning and item.is_stored_reasoning):
                 yield _refer("Item", str(item.id), "input")
     for field, value in (("input", given), ("tools", bytes(body.fields.get("tools", b"")))):
         for kind, pattern in _IDS.items():
             for match in pattern.finditer(value):
                 for raw in [match[1]] if match[1] else _STRING.findall(match[2]):
                     yield _refer(kind, raw.decode(), field)
+
+
+def _asks_to_store(body: Body) -> bool:
+    return bytes(body.fields.get("store", b"null")) != b"false"
 
 
 def _refer(kind: str, object_id: str, field: str) -> Reference:
