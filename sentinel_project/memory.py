@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 
 YOUNG_OBJECTS = 10_000
@@ -20,12 +21,13 @@ LARGE_BYTES = 2**20
 
 
 def tune() -> None:
-    """Tune the collection of garbage and the allocator of C; call it when all modules are loaded."""
+    """Tune garbage collection, and the allocator of C unless the environment does; all modules must be loaded."""
     # Exclude loaded objects from garbage collection, which avoids the longest pauses (40 ms).
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)
-    # Other C libraries, such as musl and that of macOS, have no such function.
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+    if sys.platform == "linux" and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:  # another C library, such as musl, has none
+            mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+            mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
