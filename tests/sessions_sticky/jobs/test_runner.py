@@ -206,25 +206,24 @@ def watching() -> Iterator[threading.Thread]:
 
 
 @pytest.mark.parametrize("error", [SessionStoreUnavailable, RuntimeError])
-@pytest.mark.parametrize("failing", ["watch", "run"])
+@pytest.mark.parametrize("failing", ["watch of jobs", "job worker"])
 def test_worker_continues_after_an_error(
     session_cache: redis.Redis, monkeypatch: pytest.MonkeyPatch, failing: str, error: type[Exception]
 ) -> None:
     monkeypatch.setattr(service, "WATCH_SECONDS", 0.01)
     fill(2)
-    recent, left = Records.recent, [0 if failing == "watch" else 1, 2]
+    recent, hiccups = Records.recent, [error("a hiccup"), error("another one")]
 
     def fail(records: Records) -> Any:
-        left[0] -= 1
-        if -2 < left[0] < 1 and left[1]:
-            left[1] -= 1
-            raise error("a hiccup")
+        if threading.current_thread().name == failing and hiccups:
+            raise hiccups.pop()
         return recent(records)
 
     monkeypatch.setattr(Records, "recent", fail)
     with watching():
         key = abandoned()
         assert wait_until(lambda: (job := jobs.get(key)) and job.state == "done" and job).done == 2
+    assert not hiccups
 
 
 def test_one_job_runs_at_a_time_and_the_others_wait(session_cache: redis.Redis) -> None:
