@@ -47,11 +47,12 @@ def chromium(live_server: LiveServer) -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def live_server(django_db_setup: None) -> Iterator[LiveServer]:
     """pytest-django's server, with a strict Content-Security-Policy."""
+    others = set(threading.enumerate())  # also those of the server of fakeredis, which lives as long as the worker
     with override_settings(MIDDLEWARE=[CSP, *django_settings.MIDDLEWARE]):
         server = LiveServer("localhost")
     yield server
     # Threads of connections close those to the database, which they may only while the server runs.
-    wait_until(lambda: not any("process_request_thread" in each.name for each in threading.enumerate()))
+    wait_until(lambda: not any("process_request_thread" in each.name for each in {*threading.enumerate()} - others))
     server.stop()
 
 
