@@ -142,6 +142,8 @@ class _LoopPipeline:
         try:
             replies: list[Any] = await connection.retry.call_with_retry(exchange, disconnect)
         except BaseException:  # cancelled: the connection has unread replies
+            for kept, _ in self._kept:  # the server may have been replaced, which a new connection finds out
+                kept.mark_for_reconnect()
             await connection.disconnect(nowait=True)
             await self._pool.release(connection)
             raise

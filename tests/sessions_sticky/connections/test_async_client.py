@@ -147,6 +147,24 @@ async def test_command_is_sent_when_a_kept_connection_cannot_be_authenticated_ag
     assert (await resolve()).outcome is Outcome.HIT
 
 
+async def test_all_connections_are_replaced_when_one_gets_no_answer(own, server, settings, monkeypatch):
+    monkeypatch.setattr(async_client, "KEEP_SECONDS", 60.0)
+    settings.CACHES = {"default": cache_config(server.url)}  # with its short timeouts
+    await sessions.aget("conv-123")
+    (pipeline,) = sessions._store._servers._async_client._loop_pipelines.values()
+    pipeline._kept += [await pipeline._take() for _ in range(2)]  # as after two pipelines at the same time
+    await sessions.aget("conv-123")  # a connection of the pool connects when it is used
+    clients = {each["id"] for each in own.client_list()} - {str(own.client_id())}
+    server.stop()
+    with pytest.raises(SessionStoreUnavailable):
+        await sessions.aget("conv-123")
+    server.cont()
+    await asyncio.sleep(RETRY_SECONDS)
+    for conversation_id in IDS[:3]:
+        await sessions.aget(conversation_id)
+    assert not clients & {each["id"] for each in own.client_list()}
+
+
 @pytest.mark.slow
 async def test_many_at_once_share_a_few_connections_and_get_each_their_own_answer(own):
     for expected in (Outcome.CREATED, Outcome.HIT):
