@@ -44,7 +44,11 @@ def cache_config(url: str) -> dict[str, Any]:
     from redis.retry import Retry
 
     scheme = _checked_scheme(url)
-    options: dict[str, Any] = {
+    options = {
+        # The project's DJANGO_REDIS_CONNECTION_FACTORY and DJANGO_REDIS_CLOSE_CONNECTION must not apply: the one may be
+        # for Sentinel, the other one closes connections that other threads use.
+        "CONNECTION_FACTORY": FACTORIES.get(scheme, DEFAULT_FACTORY),
+        "CLOSE_CONNECTION": False,
         "SERIALIZER": f"{__name__}.JSONSerializer",
         "SOCKET_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
         "SOCKET_CONNECT_TIMEOUT": SOCKET_TIMEOUT_SECONDS,
@@ -53,9 +57,6 @@ def cache_config(url: str) -> dict[str, Any]:
         # server may announce maintenance: redis-py then waits 10 s for each answer.
         "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
     }
-    # The project's DJANGO_REDIS_CONNECTION_FACTORY and DJANGO_REDIS_CLOSE_CONNECTION must not apply: the one may be for
-    # Sentinel, the other one closes connections that other threads use.
-    options |= {"CONNECTION_FACTORY": FACTORIES.get(scheme, DEFAULT_FACTORY), "CLOSE_CONNECTION": False}
     return {
         "BACKEND": "django_redis.cache.RedisCache",
         "LOCATION": [url] if scheme in FACTORIES else url,  # django-redis would split it at its commas
