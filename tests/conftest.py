@@ -16,7 +16,7 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.core.signals import request_started
 
-from sessions_sticky import SessionManager, cache_config
+from sessions_sticky import SessionManager, cache_config, metrics
 from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.stores.portable import cache_key
@@ -75,6 +75,12 @@ def no_watch() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Jobs, "watch", lambda self: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_labels_seen() -> None:
+    """Forget the labels of earlier tests: a process exports a limited number of them."""
+    metrics._seen.clear()
 
 
 @pytest.fixture(scope="session")

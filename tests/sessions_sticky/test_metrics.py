@@ -43,12 +43,6 @@ def run(*, on: bool) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def no_labels_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the labels of other tests in this process, because the number of distinct labels is limited."""
-    monkeypatch.setattr(metrics, "_seen", {})
-
-
 @pytest.mark.slow
 def test_prometheus_client_is_not_imported_when_metrics_are_off():
     assert run(on=False) == "False\n"
@@ -65,7 +59,6 @@ def test_resolutions_are_counted_and_timed_when_metrics_are_on():
     assert "conv-123" not in exported
 
 
-@pytest.mark.usefixtures("no_labels_seen")
 def test_labels_become_other_when_there_are_too_many() -> None:
     values = [f"provider-{number}" for number in range(metrics.MAX_LABELS + 50)]
     exported = [metrics._bounded("provider", value) for value in values]
@@ -74,7 +67,6 @@ def test_labels_become_other_when_there_are_too_many() -> None:
     assert metrics._bounded("reason", "another label") == "another label"
 
 
-@pytest.mark.usefixtures("no_labels_seen")
 @pytest.mark.parametrize(
     ("actor", "label"), [("gateway", "prompt cache expired"), ("ada", "operator"), ("cli", "operator")]
 )
@@ -98,7 +90,7 @@ def test_rebinds_are_counted_without_an_operators_words(
     assert "OPS-4711" not in generate_latest().decode()
 
 
-def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_seen):
+def test_turns_tokens_and_money_are_counted(session_cache, settings):
     settings.SESSIONS_STICKY = {"METRICS": True}
     sessions.create("conv-123", **PROPOSAL)
     price = Price(input=2.0, cached_input=1.0, cache_write=4.0)
@@ -118,7 +110,7 @@ def test_turns_tokens_and_money_are_counted(session_cache, settings, no_labels_s
     assert 'sessions_sticky_first_byte_seconds_bucket{le="0.1",model="m",provider="warm"} 2.0' in exported
 
 
-def test_metrics_count_no_turn_that_was_not_recorded(session_cache, settings, no_labels_seen):
+def test_metrics_count_no_turn_that_was_not_recorded(session_cache, settings):
     settings.SESSIONS_STICKY = {"METRICS": True}
     for conversation_id in ("conv-123", None):
         turn = Turn(conversation_id=conversation_id, at=1, provider="lone", model="m", outcome="hit")
