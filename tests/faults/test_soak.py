@@ -35,8 +35,8 @@ MAX_KIB_A_REQUEST = 0.5
 NOISE_KIB = 4096
 """By so much the memory of an idle worker of the same age differs from run to run: arenas, and threads' stacks."""
 
-MAX_STORE_CONNECTIONS = 8
-"""Of a worker: four for pipelines, one for a command that comes alone, three for the blocking clients (of the shared
+MAX_STORE_CONNECTIONS = 6
+"""Of a worker: two for pipelines, one for a command that comes alone, three for the blocking clients (of the shared
 health, of the operators' controls, of the gauges)."""
 
 logger = logging.getLogger(__name__)
