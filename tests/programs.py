@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import gc
 import multiprocessing
 import os
 import runpy
@@ -156,6 +157,7 @@ class _Start:
             os.setsid()
         if os.isatty(0):
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes SIGINT here
+        gc.freeze()  # otherwise a collection copies the memory that it shares with the process it was forked from
         multiprocessing.set_start_method(None, force=True)  # the program may choose one
         signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore these
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
