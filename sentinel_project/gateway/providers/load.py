@@ -31,8 +31,7 @@ class Gate:
 
     async def enter(self, owner: str, limit: Limit, *, wait_seconds: float = 0, max_queued: float = inf) -> bool:
         """Admit a request, perhaps after waiting; return False if there is no room. Call `leave` after True."""
-        if self.in_flight < limit() and not self._queued:
-            self.in_flight += 1
+        if self.enter_at_once(limit()):
             return True
         if wait_seconds <= 0 or self._queued >= max_queued:
             return False
@@ -49,6 +48,13 @@ class Gate:
             if not admitted.done():
                 self._remove(owner, admitted)
         return admitted.done()
+
+    def enter_at_once(self, limit: float) -> bool:
+        """Admit a request if there is room and none waits; return whether it is admitted."""
+        if self._queued or self.in_flight >= limit:
+            return False
+        self.in_flight += 1
+        return True
 
     def leave(self) -> None:
         """Record the end of a request, and admit the next."""
