@@ -149,13 +149,16 @@ class Load:
 
         After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        in_flight = {each.name: self.gates[each.name].in_flight for each in providers}
-        total = sum(in_flight.values())
+        total = sum([self.gates[each.name].in_flight for each in providers])
         if total < MIN_BOUND:
             return set()
-        weights = sum(each.weight for each in providers) or 1
-        bounds = {each.name: ceil(BOUND_FACTOR * each.weight / weights * (total + 1)) for each in providers}
-        return {name for name, count in in_flight.items() if count + 1 > max(MIN_BOUND, bounds[name])}
+        weights = sum([each.weight for each in providers]) or 1
+        found = set()
+        for each in providers:
+            bound = ceil(BOUND_FACTOR * each.weight / weights * (total + 1))
+            if self.gates[each.name].in_flight + 1 > max(MIN_BOUND, bound):
+                found.add(each.name)
+        return found
 
     def is_bucket(self, session_id: str) -> bool:
         """Return whether a content session has too many requests in flight for a single conversation."""

@@ -153,11 +153,11 @@ class Attempts:
         seconds = self._health.now() - attempt.begun
         is_stream = "no" if isinstance(answer.body, bytes) else "yes"
         metrics.upstream_time(attempt.provider.name, is_stream).observe(seconds)
-        progress, on_answer = answer.progress, partial(self._record_answer, attempt.provider, attempt.begun)
+        progress = answer.progress
         if progress is None or progress.has_content:
-            on_answer()
+            self._record_answer(attempt.provider, attempt.begun)
         else:
-            progress.on_content = on_answer
+            progress.on_content = partial(self._record_answer, attempt.provider, attempt.begun)
         call_at_end(answer.body, partial(self._record_end, attempt.provider, progress, attempt.gate))
         return seconds
 
