@@ -24,7 +24,6 @@ EXCHANGE = "sentinel.exchange"
 FRAMING = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 """Headers that concern how the server frames the body."""
 HEADER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+: [^\x00-\x08\x0a-\x1f\x7f]*\r\n")
-HEADERS = re.compile(rb"(?:%b)*" % HEADER.pattern)
 
 
 class Connection(Protocol):
@@ -79,7 +78,8 @@ class Exchange:
     async def run(self, app: Any) -> None:
         """Call the application. The exchange always ends with a response or a closed connection."""
         # Not an attribute: an exchange that refers to itself waits for the garbage collector.
-        scope = {**asgi_scope(self.request, self._about), "extensions": {EXCHANGE: self}}
+        scope = asgi_scope(self.request, self._about)
+        scope["extensions"] = {EXCHANGE: self}
         try:
             await app(scope, self.receive, self.send)
             if not self._is_over:
@@ -152,7 +152,7 @@ class Exchange:
         for cased, value in (*self._connection.default_headers, *headers):
             name = cased.lower()
             if name not in FRAMING or self._frame(name, value):
-                lines.append(b"%b: %b\r\n" % (name, value))
+                lines.append(header_line(name, value))
         if self.request.method == "HEAD" or status in (204, 304):
             self._is_bodiless, self._left = True, 0
         elif self._left is None and self.request.version == "1.1":
@@ -163,12 +163,8 @@ class Exchange:
             self.is_persistent = False  # the client may or may not send the body
         if not self.is_persistent:
             lines.append(b"connection: close\r\n")
-        fields = b"".join(lines)
-        if not HEADERS.fullmatch(fields) or fields.count(b"\n") != len(lines):
-            wrong = next(line for line in lines if not HEADER.fullmatch(line))
-            raise ValueError(f"A response header has a forbidden character: {wrong!r}")
         self._log_access(status)
-        self._head = b"%b%b\r\n" % (status_line(status), fields)
+        self._head = b"".join([status_line(status), *lines, b"\r\n"])
 
     def _frame(self, name: bytes, value: bytes) -> bool:
         """Take a header that concerns the framing; return whether it is sent."""
@@ -209,6 +205,15 @@ class Exchange:
             request, client = self.request, "%s:%s" % (self._about["client"] or ("", ""))
             target = request.target.decode("ascii")
             access_logger.info('%s - "%s %s HTTP/%s" %d', client, request.method, target, request.version, status)
+
+
+@functools.lru_cache(maxsize=128)  # most headers are those of other responses
+def header_line(name: bytes, value: bytes) -> bytes:
+    """Return a header of a response. Raises `ValueError` for a character that would end or damage it."""
+    line = b"%b: %b\r\n" % (name, value)
+    if not HEADER.fullmatch(line):
+        raise ValueError(f"A response header has a forbidden character: {line!r}")
+    return line
 
 
 @functools.cache

@@ -24,18 +24,22 @@ async def replace(store: Store, send: Send, ttl_seconds: int, former: Session, s
         await _refresh(store, send, ttl_seconds, session, raw=session.to_json(), before=former)
 
 
-async def refresh_when_due(
+def is_due(store: Store, session: Session) -> bool:
+    """Return whether to `refresh` a session that was used: this process has not done so in the last minute."""
+    is_kept = store.has_index and (conf.index or conf.history_length)  # its history must live as long
+    return bool(is_kept) and store.refresh_tracker.needs_refresh(session.id, time.monotonic())
+
+
+async def refresh(
     store: Store, send: Send, ttl_seconds: int, session: Session, *, raw: bytes | None, before: Session | None = None
 ) -> None:
-    """Update the entries of a session that was used, unless this process has done so in the last minute.
+    """Update the entries of a session that was used.
 
     `raw` differs from `session` if another process has just bound and indexed it. The entries of `before`, an
     earlier session of the conversation, are removed.
     """
-    is_kept = store.has_index and (conf.index or conf.history_length)  # its history must live as long
-    if is_kept and store.refresh_tracker.needs_refresh(session.id, time.monotonic()):
-        mark(store, session)
-        await _refresh(store, send, ttl_seconds, session, raw=raw or b"", before=before)
+    mark(store, session)
+    await _refresh(store, send, ttl_seconds, session, raw=raw or b"", before=before)
 
 
 async def _refresh(

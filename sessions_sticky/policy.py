@@ -16,7 +16,7 @@ from sessions_sticky.conf import conf
 from sessions_sticky.connections.commands import Send
 from sessions_sticky.exceptions import SessionOwnerMismatch, SessionStoreUnavailable
 from sessions_sticky.recording import record_move, record_turns
-from sessions_sticky.restoration import SendSignal, restore_when_lost
+from sessions_sticky.restoration import SendSignal, is_check_due, restore_when_lost
 from sessions_sticky.session import (
     Entry,
     Outcome,
@@ -93,8 +93,8 @@ class Policy:
         keys.check(conversation_id)
         raw = await self.send(self.store.read_and_touch(keys.session(conversation_id), self.ttl_seconds))
         session = readable(conversation_id, raw)
-        if session is not None:
-            await index_entries.refresh_when_due(self.store, self.send, self.ttl_seconds, session, raw=raw)
+        if session is not None and index_entries.is_due(self.store, session):
+            await index_entries.refresh(self.store, self.send, self.ttl_seconds, session, raw=raw)
         _log("touched" if session else "miss", conversation_id)
         return session is not None
 
@@ -131,12 +131,12 @@ class Policy:
         metrics.resolved(outcome, bound.provider, asked_at)
         if outcome is Outcome.CREATED:
             await self.send_signal(session_created, session=bound, actor=self.actor)
-        elif outcome is Outcome.HIT:
-            await index_entries.refresh_when_due(self.store, self.send, ttl, bound, raw=raw, before=remembered)
+        elif outcome is Outcome.HIT and index_entries.is_due(self.store, bound):
+            await index_entries.refresh(self.store, self.send, ttl, bound, raw=raw, before=remembered)
         if is_restored:
             metrics.restored()
-        if outcome is not Outcome.DEGRADED:
-            await restore_when_lost(self.store, self.send, self.signal_in_thread, asked_at, is_missing=is_restored)
+        if outcome is not Outcome.DEGRADED and is_check_due(self.store, asked_at, is_missing=is_restored):
+            await restore_when_lost(self.store, self.send, self.signal_in_thread)
         if bound.external_id != owner:
             raise SessionOwnerMismatch(conversation_id)
         _log(outcome, conversation_id)

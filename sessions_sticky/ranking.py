@@ -28,15 +28,14 @@ def rendezvous(conversation_id: str, weights: Mapping[str, float | Decimal]) -> 
     """
     if not isinstance(weights, Mapping):
         raise ValueError(f"weights must be a mapping of provider names to numbers, not {weights!r}")
-    shares = {name: _share(name, weight) for name, weight in weights.items()}
+    shares = tuple([(name, _share(name, weight)) for name, weight in weights.items()])
     try:
-        scores = {name: -share / _logarithm(conversation_id, name) for name, share in shares.items() if share > 0}
+        return list(_order(conversation_id, shares))
     except (TypeError, UnicodeEncodeError):
         keys.check(conversation_id)
         if wrong := [name for name in weights if not isinstance(name, str)]:
             raise ValueError(f"The name of a provider must be a string, not {wrong[0]!r}") from None
         raise
-    return sorted(scores, key=lambda name: (-scores[name], name))
 
 
 def _share(name: str, weight: object) -> float:
@@ -52,6 +51,11 @@ def _share(name: str, weight: object) -> float:
 
 
 @lru_cache(maxsize=10_000)  # every request of a conversation asks again
+def _order(conversation_id: str, shares: tuple[tuple[str, float], ...]) -> list[str]:
+    scores = {name: -share / _logarithm(conversation_id, name) for name, share in shares if share > 0}
+    return sorted(scores, key=lambda name: (-scores[name], name))
+
+
 def _logarithm(conversation_id: str, name: str) -> float:
     digest = hashlib.sha256("\0".join((name, conversation_id)).encode()).digest()  # the values of enum members
     # 52 bits and a half fit a double exactly: the quotient is never 0 or 1, and rounding is the same on all platforms.

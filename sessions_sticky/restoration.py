@@ -32,16 +32,20 @@ PAUSE_SECONDS = 0.02
 SendSignal = Callable[..., None]
 
 
-async def restore_when_lost(store: Store, send: Send, send_signal: SendSignal, now: float, *, is_missing: bool) -> None:
-    """Check once a second, or when a session `is_missing`, whether Redis lost writes; if so, start a thread.
+def is_check_due(store: Store, now: float, *, is_missing: bool) -> bool:
+    """Return whether to check for lost writes now: once a second, or when a session `is_missing`.
 
-    The thread sends signals with `send_signal`. Does nothing for other caches.
+    False for caches other than Redis, and while a thread restores.
     """
     detector = store.loss_detector
     if is_missing:
         detector.hurry()
-    if not store.has_index or detector.is_restoring or not detector.is_due(now):
-        return
+    return store.has_index and not detector.is_restoring and detector.is_due(now)
+
+
+async def restore_when_lost(store: Store, send: Send, send_signal: SendSignal) -> None:
+    """Check whether Redis lost writes; if so, start a thread, which sends signals with `send_signal`."""
+    detector = store.loss_detector
     written, expected = detector.next_number()
     mark = Command[bytes | None](("SET", detector.key, written, "EX", RECENT_SECONDS, "GET"))
     try:

@@ -92,7 +92,8 @@ def serve(api: Api) -> Endpoint:
         owner = await admit(call)
         request = parse(api, call.body, call.headers, call.query, call.slot)
         identity = _identify(request, owner)
-        placement = await objects.locate(api.references(request.body), owner)
+        references = api.references(request.body)
+        placement = await objects.locate(references, owner) if references else None
         if placement is not None:
             identity = objects.identity_of(placement, identity, owner=owner, model=request.model, api=api)
         call.log.note_request(identity, model=request.model, is_stream=request.is_stream)
@@ -102,7 +103,9 @@ def serve(api: Api) -> Endpoint:
             record_unrouted(request, owner, exc.status)
             raise
         try:
-            served = await objects.keep_made(request, plan, await dispatch(plan, request))
+            served = await dispatch(plan, request)
+            if api.makes_objects:
+                served = await objects.keep_made(request, plan, served)
         except ApiError as exc:
             first, result = plan.candidates[0].name, RouteResult(outcome_of(exc.status))
             exc.headers |= _session_headers(plan, first, result)

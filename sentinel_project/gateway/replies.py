@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ class Reply(NamedTuple):
         headers = {**self.headers, "X-Content-Type-Options": "nosniff"}
         if isinstance(self.body, bytes):
             headers["Content-Length"] = str(len(self.body))
-        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        lines = [_encoded(name, value) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": lines})
         if isinstance(self.body, bytes):
             await send({"type": "http.response.body", "body": self.body})
@@ -38,6 +39,11 @@ class Reply(NamedTuple):
         """Return the reply for Django's own handlers."""
         response = HttpResponse if isinstance(self.body, bytes) else StreamingHttpResponse
         return response(self.body, status=self.status, headers=self.headers)
+
+
+@lru_cache(maxsize=128)  # most headers are those of other replies
+def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
 
 def json_reply(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:

@@ -33,18 +33,17 @@ Recorded = tuple[int, int] | None
 def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> ScriptCall[Recorded]:
     """Add a turn to a session's trail, if the session exists; see trail.lua."""
     names = turn.provider, turn.bound_provider, turn.model, turn.outcome, turn.source, turn.reason
-    references, lines = _references(names)
+    references, name_lines = _references(names)
     fields, added = _encode(turn, references)
     usage, expires_at = turn.usage, turn.cache_expires_at
+    tokens = "\n" if usage is None else f"{usage.read}\n{usage.warm}"
+    discount = turn.price.discount if turn.price else 0
+    sums = " ".join(map(str, turn.sums))
+    expiry = "" if expires_at is None else expires_at
+    text = f"{length}\n{int(turn.at)}\n{expiry}\n{tokens}\n{discount}\n{sums}\n{fields}\n{name_lines}"
     return RECORD.call(
         [keys.trail(conversation_id), keys.session(conversation_id)],
-        *(ttl * 1000, length, int(turn.at), "" if expires_at is None else expires_at),
-        *(("", "") if usage is None else (usage.read, usage.warm)),
-        turn.price.discount if turn.price else 0,
-        " ".join(map(str, turn.sums)),
-        fields,
-        *lines,
-        *map(_name, added),
+        *(ttl * 1000, "\n".join([text, *map(_name, added)])),
     )
 
 
@@ -97,9 +96,9 @@ def _encode(turn: Turn, references: Sequence[str]) -> tuple[str, list[str]]:
 
 
 @lru_cache(maxsize=1024)
-def _references(names: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def _references(names: tuple[str, ...]) -> tuple[list[str], str]:
     """Return the references to names, `$1` for the first, and the names as lines of a header."""
-    return [f"${at}" if name else "" for at, name in enumerate(names, 1)], [_name(name) for name in names]
+    return [f"${at}" if name else "" for at, name in enumerate(names, 1)], "\n".join(map(_name, names))
 
 
 def _most_bytes(field: str) -> int:

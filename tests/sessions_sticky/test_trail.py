@@ -239,6 +239,18 @@ def test_turn_takes_at_most_80_bytes(call, raw):
 
 
 @on_redis
+def test_trail_keeps_names_apart_when_they_have_line_breaks(call):
+    call("create", "conv-123", **PROPOSAL)
+    texts = {name: f"{name}\n$1\t" for name in NAMED} | {"reason": ""}
+    call("record_turn", turn(**texts, attempts=(Attempt("a\nb", 503, "c\nd"),)))
+    (recorded,) = call("trail", "conv-123").turns
+    assert {name: getattr(recorded, name) for name in NAMED} == {
+        name: text.replace("\n", "?").replace("\t", "?") for name, text in texts.items()
+    }
+    assert recorded.attempts == (Attempt("a?b", 503, "c?d"),)
+
+
+@on_redis
 def test_trail_keeps_the_last_attempts(call):
     call("create", "conv-123", **PROPOSAL)
     attempts = (Attempt("openai", 503), Attempt("openai", 504, "upstream_timeout"), Attempt("eu", 429, "rate_limit"))

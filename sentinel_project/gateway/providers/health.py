@@ -58,7 +58,7 @@ class Health:
 
     def is_cooling(self, name: str, model: str) -> bool:
         """Return whether the provider cools down for a model."""
-        return self.seconds_left(name, model) > 0
+        return name in self.states and self.seconds_left(name, model) > 0
 
     def seconds_left(self, name: str, model: str | None = None) -> float:
         """Return how long a provider cools down, for one model or (None) for all; 0 when it does not."""

@@ -31,8 +31,7 @@ class Gate:
 
     async def enter(self, owner: str, limit: Limit, *, wait_seconds: float = 0, max_queued: float = inf) -> bool:
         """Admit a request, perhaps after waiting; return False if there is no room. Call `leave` after True."""
-        if self.in_flight < limit() and not self._queued:
-            self.in_flight += 1
+        if self.enter_at_once(limit()):
             return True
         if wait_seconds <= 0 or self._queued >= max_queued:
             return False
@@ -49,6 +48,13 @@ class Gate:
             if not admitted.done():
                 self._remove(owner, admitted)
         return admitted.done()
+
+    def enter_at_once(self, limit: float) -> bool:
+        """Admit a request if there is room and none waits; return whether it is admitted."""
+        if self._queued or self.in_flight >= limit:
+            return False
+        self.in_flight += 1
+        return True
 
     def leave(self) -> None:
         """Record the end of a request, and admit the next."""
@@ -143,13 +149,16 @@ class Load:
 
         After the bounded loads of consistent hashing: with one more request it may be a quarter above its share.
         """
-        in_flight = {each.name: self.gates[each.name].in_flight for each in providers}
-        total = sum(in_flight.values())
+        total = sum([self.gates[each.name].in_flight for each in providers])
         if total < MIN_BOUND:
             return set()
-        weights = sum(each.weight for each in providers) or 1
-        bounds = {each.name: ceil(BOUND_FACTOR * each.weight / weights * (total + 1)) for each in providers}
-        return {name for name, count in in_flight.items() if count + 1 > max(MIN_BOUND, bounds[name])}
+        weights = sum([each.weight for each in providers]) or 1
+        found = set()
+        for each in providers:
+            bound = ceil(BOUND_FACTOR * each.weight / weights * (total + 1))
+            if self.gates[each.name].in_flight + 1 > max(MIN_BOUND, bound):
+                found.add(each.name)
+        return found
 
     def is_bucket(self, session_id: str) -> bool:
         """Return whether a content session has too many requests in flight for a single conversation."""

@@ -77,16 +77,23 @@ class Attempts:
         if self._plan.is_own(provider):
             self.spill_reason = Spill.FULL
 
-    async def begin(self, provider: Provider, gate: Gate) -> Attempt | None:
-        """Begin an attempt at a provider whose gate was entered; if none is left, leave it and return None."""
-        has_begun = False
+    @property
+    def has_begun(self) -> bool:
+        """Whether a provider has been asked: further attempts need `may_repeat`."""
+        return self._made > 0
+
+    async def may_repeat(self, gate: Gate) -> bool:
+        """Take a further attempt from the budget; if none is left, leave the gate that was entered for it."""
+        is_taken = False
         try:
-            has_begun = not self._made or await self._may_repeat()
+            is_taken = await self._may_repeat()
         finally:
-            if not has_begun:
+            if not is_taken:
                 gate.leave()
-        if not has_begun:
-            return None
+        return is_taken
+
+    def begin(self, provider: Provider, gate: Gate) -> Attempt:
+        """Begin an attempt at a provider whose gate was entered."""
         self._made += 1
         begun = self._health.begin(provider.name, self._plan.model)
         process.load.paces[provider.name].begin(begun)
@@ -146,11 +153,11 @@ class Attempts:
         seconds = self._health.now() - attempt.begun
         is_stream = "no" if isinstance(answer.body, bytes) else "yes"
         metrics.upstream_time(attempt.provider.name, is_stream).observe(seconds)
-        progress, on_answer = answer.progress, partial(self._record_answer, attempt.provider, attempt.begun)
+        progress = answer.progress
         if progress is None or progress.has_content:
-            on_answer()
+            self._record_answer(attempt.provider, attempt.begun)
         else:
-            progress.on_content = on_answer
+            progress.on_content = partial(self._record_answer, attempt.provider, attempt.begun)
         call_at_end(answer.body, partial(self._record_end, attempt.provider, progress, attempt.gate))
         return seconds
 

@@ -98,12 +98,14 @@ async def _first_answer(plan: Plan, request: ApiRequest, turn: TurnObserver) -> 
     attempts = Attempts(plan, request)
     for provider in plan.candidates:
         gate = process.load.gates[provider.name]
-        if not await _enter(gate, provider, plan):
+        is_cooling = process.health.is_cooling(provider.name, plan.model)
+        is_in = not is_cooling and gate.enter_at_once(process.load.room(provider))
+        if not is_in and not await _enter(gate, provider, plan):
             attempts.add_full(provider)
             continue
-        attempt = await attempts.begin(provider, gate)
-        if attempt is None:
+        if attempts.has_begun and not await attempts.may_repeat(gate):
             break
+        attempt = attempts.begin(provider, gate)
         try:
             hint = affinity_hint(plan.identity) if provider.affinity_header else None
             answer, repaired = await _ask(provider, request, _body_for(provider, request, plan), hint, attempt.until)

@@ -59,13 +59,11 @@ class Placement(NamedTuple):
     """The object whose conversation the request continues."""
 
 
-async def locate(references: Sequence[Reference], owner: str) -> Placement | None:
-    """Return where the objects are; None for a request that refers to none.
+async def locate(references: Sequence[Reference], owner: str) -> Placement:
+    """Return where the objects of a request are.
 
     Raises the reference's `not_found` for an object of another owner, and `ApiError` 503 while the store cannot say.
     """
-    if not references:
-        return None
     placed: frozenset[str] | None = None
     continues = None
     found = await asyncio.gather(*map(_read_reference, references))
@@ -142,8 +140,6 @@ async def write(object_ids: Iterable[str], stored: StoredObject) -> None:
 
 async def keep_made(request: ApiRequest, plan: Plan, served: Served) -> Served:
     """Record the objects that an answer creates, before their bytes are sent to the client."""
-    if not request.api.makes_objects:
-        return served
     conversation = None if plan.identity.source == "content" else plan.identity.ranking_id
     stored = StoredObject(served.provider.name, plan.owner, conversation)
     body = served.answer.body

@@ -114,7 +114,7 @@ async def plan_route(identity: Identity, *, model: str, owner: str, api: str) ->
         able = eligible(serving, model)
         ranking = _ranked(session.id, able)
     own = [each for each in serving if each.name == session.provider]
-    waited_for = [each for each in own if is_ready_soon(each, model)]
+    waited_for = [each for each in own if each not in able and is_ready_soon(each, model)]
     candidates = _from_bound(session.provider, able + waited_for, ranking) or fail_open(model, api, session.provider)
     decision = None
     # A conversation whose provider does not support the API spills over. It never moves for that.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import NamedTuple
 
 from sentinel_project.gateway.apis import json_text
@@ -63,7 +63,7 @@ async def call(provider: Provider, request: ApiRequest, body: Body, hint: str | 
     alarm = pool.alarms.pop() if pool.alarms else Alarm(asyncio.get_running_loop())
     try:
         with alarm.at(until.answer):
-            return await _ask(provider, request, body.encode(), hint, until.content)
+            return await _ask(pool, provider, request, body.encode(), hint, content_until=until.content)
     except (HttpError, TimeoutError) as exc:
         raise failure(provider, exc) from _without_frames(exc)
     finally:
@@ -78,11 +78,19 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
-async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str | None, content_until: float) -> Answer:
-    sent = headers.to_provider(provider, request, hint)
-    may_repeat = request.api.may_repeat(request.body)
-    path, query = request.path, request.query
-    response = await _send(provider, request.method, path, query, sent, body=body, may_repeat=may_repeat)
+async def _ask(
+    pool: Pool, provider: Provider, request: ApiRequest, body: bytes, hint: str | None, *, content_until: float
+) -> Answer:
+    response = await _send(
+        pool,
+        provider,
+        request.method,
+        request.path,
+        request.query,
+        sent_headers=headers.to_provider(provider, request, hint),
+        body=body,
+        may_repeat=request.api.may_repeat(request.body),
+    )
     try:
         if response.status != 200:
             raise await rejection(provider, request.api, response)
@@ -99,19 +107,22 @@ async def _ask(provider: Provider, request: ApiRequest, body: bytes, hint: str |
 
 
 def _headers(provider: Provider, response: Response, default_type: str) -> dict[str, str]:
-    return {**headers.to_client(provider, response), "Content-Type": headers.media_type(response, default_type)}
+    sent = headers.to_client(provider, response)
+    sent["Content-Type"] = headers.media_type(response, default_type)
+    return sent
 
 
-async def _send(
+def _send(
+    pool: Pool,
     provider: Provider,
     method: str,
     path: str,
     query: str,
-    sent_headers: dict[str, str],
     *,
+    sent_headers: dict[str, str],
     body: bytes = b"",
     may_repeat: bool = True,
-) -> Response:
+) -> Awaitable[Response]:
     """Send a request for a path and query. A redirect is not followed: it would send the key and prompt elsewhere."""
     try:
         address = parse_address(provider.base_url or "")
@@ -123,8 +134,7 @@ async def _send(
     if not may_repeat:
         sent["Connection"] = "close"
     line = f"{address.path}{quote_path(path)}{headers.query_to_provider(provider, query)}"
-    pool = await _pool_of_loop()
-    return await pool.request(address.origin, request_head(method, line, sent), body, may_repeat=may_repeat)
+    return pool.request(address.origin, request_head(method, line, sent), body, may_repeat=may_repeat)
 
 
 async def probe(provider: Provider) -> int:
@@ -132,20 +142,23 @@ async def probe(provider: Provider) -> int:
     if provider.base_url is None:
         return 200
     async with asyncio.timeout(CONNECT_SECONDS):
-        response = await _send(provider, "GET", "/models", "", headers.of_provider(provider))
+        pool, sent = await _pool_of_loop(), headers.of_provider(provider)
+        response = await _send(pool, provider, "GET", "/models", "", sent_headers=sent)
         response.close()
         return response.status
 
 
 async def _read_body(provider: Provider, response: Response) -> bytes:
-    body = bytearray()
-    while chunk := await response.read():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise too_long(provider, MAX_ANSWER_BYTES)
-    if not body:
+    chunks = [await response.read()]
+    size = len(chunks[0])
+    while size <= MAX_ANSWER_BYTES and not response.is_complete:
+        chunks.append(await response.read())
+        size += len(chunks[-1])
+    if size > MAX_ANSWER_BYTES:
+        raise too_long(provider, MAX_ANSWER_BYTES)
+    if not size:
         raise Disconnected("no body")  # without a length a truncated answer looks complete
-    return bytes(body)
+    return b"".join(chunks)
 
 
 def _check_answer(provider: Provider, api: Api, answer: bytes) -> None:

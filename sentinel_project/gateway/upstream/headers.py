@@ -48,7 +48,7 @@ def to_provider(provider: Provider, request: ApiRequest, hint: str | None) -> di
     `hint` goes into the header that the provider takes for cache affinity, unless the client has set it.
     """
     given = request.headers
-    hop_by_hop = {name.strip().lower() for name in given.get("connection", "").split(",")}
+    hop_by_hop = [name.strip().lower() for name in given["connection"].split(",")] if "connection" in given else ()
     allowed = _forwarded(tuple(given), provider.forward_headers, provider.affinity_header)
     sent = {name: given[name] for name in allowed if name not in hop_by_hop and _is_printable(given[name])}
     if provider.affinity_header is not None and hint is not None:

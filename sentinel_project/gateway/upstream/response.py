@@ -68,12 +68,12 @@ class Response:
             self._connection.pause_reading(False)
             self._give_up = asyncio.get_running_loop().call_later(seconds, self.close)
 
-    async def wait(self) -> None:
-        """Wait for more of the response; raises `HttpError` if none will come."""
+    def wait(self) -> asyncio.Future[None]:
+        """Return what to await for more of the response; raises `HttpError` if none will come."""
         if self._error is not None:
             raise self._error
         self._waiter = asyncio.get_running_loop().create_future()
-        await self._waiter
+        return self._waiter
 
     def wake(self) -> None:
         """End the wait; the connection calls it when something has arrived, and at the end."""

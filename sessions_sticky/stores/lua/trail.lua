@@ -5,11 +5,16 @@
 -- ("name-bound-first-last-turns-reason ...", oldest first); then the names that the turns refer to by number.
 -- Returns {expected, lost}: tokens that were expected from the cache, and lost by a move; nil when there is no session.
 local TRAIL, SESSION = KEYS[1], KEYS[2]                  -- without SESSION, TTL_MS is what it has left
-local TTL_MS, LENGTH = tonumber(ARGV[1]), tonumber(ARGV[2])
-local AT, EXPIRES_AT = tonumber(ARGV[3]), ARGV[4]        -- Unix seconds; '' for a turn that left nothing in a cache
-local READ, WARM = tonumber(ARGV[5]), tonumber(ARGV[6])  -- tokens read, and left in the cache; nil when not known
-local DISCOUNT, SUMS = tonumber(ARGV[7]), ARGV[8]        -- money that a token read saves; what to add to the first sums
-local TURN, NAMES = ARGV[9], {unpack(ARGV, 10)}          -- $1 in TURN is the first of NAMES, which is the provider
+local TTL_MS = tonumber(ARGV[1])
+local LINES = {} -- as one argument: a client takes as long for each of them as this script for a line
+for line in (ARGV[2] .. '\n'):gmatch('(.-)\n') do
+  table.insert(LINES, line)
+end
+local LENGTH, AT = tonumber(LINES[1]), tonumber(LINES[2])
+local EXPIRES_AT = LINES[3]                                -- Unix seconds; '' for a turn that left nothing in a cache
+local READ, WARM = tonumber(LINES[4]), tonumber(LINES[5])  -- tokens read, and left in the cache; nil when not known
+local DISCOUNT, SUMS = tonumber(LINES[6]), LINES[7]        -- money that a token read saves; to add to the first sums
+local TURN, NAMES = LINES[8], {unpack(LINES, 9)}           -- $1 in TURN is the first of NAMES, which is the provider
 local MAX_NAMES, MAX_SPILL_OVERS = 60, 5
 local MAX_NUMBER = 60466175 -- five digits of base 36
 local MAX_DIGITS = 15 -- of numbers in the header: a double holds them exactly
