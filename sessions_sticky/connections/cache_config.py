@@ -39,6 +39,7 @@ def cache_config(url: str) -> dict[str, Any]:
     Raises `ValueError` for other schemes and types, a database that is not a number, and parameters unknown to
     redis-py. The message omits the URL, which may contain a password.
     """
+    from redis import DriverInfo
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.retry import Retry
@@ -55,7 +56,12 @@ def cache_config(url: str) -> dict[str, Any]:
         # One retry heals the pooled connections that a restart of Redis has cut. A timeout is not retried:
         # redis-py's default (3 times, with pauses) would turn 250 ms into many seconds. So would RESP3, in which a
         # server may announce maintenance: redis-py then waits 10 s for each answer.
-        "CONNECTION_POOL_KWARGS": {"retry": Retry(NoBackoff(), 1, (RedisConnectionError,)), "protocol": 2},
+        # Without `driver_info` redis-py reads its own version from the files of its package for each new connection.
+        "CONNECTION_POOL_KWARGS": {
+            "retry": Retry(NoBackoff(), 1, (RedisConnectionError,)),
+            "protocol": 2,
+            "driver_info": DriverInfo(),
+        },
     }
     return {
         "BACKEND": "django_redis.cache.RedisCache",

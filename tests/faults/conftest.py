@@ -5,15 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from django.template import Template, engines
+from django.views.csrf import CSRF_FAILURE_TEMPLATE_NAME, builtin_template_path
 
 from tests.faults.report import Report, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FOLDER = "tests/faults/"
 PROPERTY = "experiment"
+BLOCKS = ("title", "extrastyle", "extrahead", "bodyclass", "breadcrumbs", "messages", "coltype", "content", "sidebar")
+"""What our templates may fill in a page of Django's admin."""
 
 
 @pytest.fixture
@@ -28,6 +32,22 @@ def experiment(request: pytest.FixtureRequest) -> Callable[..., None]:
         request.node.user_properties.append((PROPERTY, row.as_dict()))  # which pytest-xdist carries to its controller
 
     return add
+
+
+@pytest.fixture(scope="module")
+def bare_pages() -> Iterator[None]:
+    """Render only the blocks of admin pages: Django's frame around them takes as long as most of our pages.
+
+    Compile Django's page for a missing CSRF token once: Django does so for each.
+    """
+    engine = engines["django"].engine
+    bare = "".join(f"{{% block {name} %}}{{% endblock %}}" for name in BLOCKS)
+    forged = builtin_template_path("csrf_403.html").read_text(encoding="utf-8")
+    pages = {"admin/base.html": bare, CSRF_FAILURE_TEMPLATE_NAME: forged}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, source in pages.items():
+            patch.setitem(engine.template_loaders[0].get_template_cache, name, Template(source, engine=engine))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

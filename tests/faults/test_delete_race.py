@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions_sticky import Outcome, Session, SessionConflict
+from sessions_sticky.stores.redis import RedisStore
 from tests.conftest import REAL_STORES
 from tests.faults.truth import check_chain, check_sound
 from tests.faults.turns import Caller, every_order, process, take_turns
@@ -29,6 +30,19 @@ OTHERS = {
 """What may meet a delete. The proposals differ from the session, so that one that comes back is recognised."""
 BINDS = ("resolve", "create")
 CROWD = ("touch", "resolve", "rebind")
+
+
+@pytest.fixture(autouse=True)
+def shared_connections(monkeypatch):
+    """Let the managers of all orders, of which each stands for a process, use the same connections: they take turns."""
+    connect, servers = RedisStore._connect, {}
+
+    def connect_once(store, reply_seconds):
+        if reply_seconds not in servers:
+            servers[reply_seconds] = connect(store, reply_seconds)
+        return servers[reply_seconds]
+
+    monkeypatch.setattr(RedisStore, "_connect", connect_once)
 
 
 class Race:

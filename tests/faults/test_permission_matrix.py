@@ -9,8 +9,9 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.cache import cache
 from django.db import connection, transaction
-from django.test import Client
+from django.test import Client, override_settings
 from django.urls import URLPattern, get_resolver
 from rest_framework.authtoken.models import Token
 
@@ -19,6 +20,7 @@ from sessions_sticky import sessions
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.queries.filters import Filters
+from tests.conftest import patient_config
 from tests.faults.permission_roles import BY_TOKEN, ROLES, WITH_CSRF, Cell, Role, cells
 from tests.faults.permission_table import KINDS, METHODS, ROUTES, SAFE, Route
 from tests.sessions_sticky.admin.pages import binding, wait_for_jobs
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     import redis
-    from pytest_django import Settings
+    from pytest_django import DjangoDbBlocker
 
 VALUE = b'{"id":"conv-1","provider":"openai","model":"gpt-4","external_id":"user-456","created_at":1700000000}'
 SECRETS = ("user-456", "owner-of-a-key", "sk-sentinel-", "name-of-a-group", "name-of-a-user")
@@ -36,6 +38,16 @@ TABLES = {
     User: "id, username, password, is_superuser, is_staff, email",
 }
 CSRF = "c" * 32
+DUMP = """
+local keys, found = redis.call('KEYS', '*'), {}
+table.sort(keys)
+for _, key in ipairs(keys) do
+  found[#found + 1] = {key, redis.call('DUMP', key)}
+end
+return {redis.call('PTTL', KEYS[1]), found}
+"""
+"""What a session has left, and the bytes of all keys, in one round trip: this is asked after thousands of calls."""
+IDLE_MS = 100_000
 
 
 def patterns(entries: Iterable[Any], prefix: str = "") -> Iterator[str]:
@@ -73,8 +85,9 @@ class Ground:
 
     def __init__(self, store: redis.Redis) -> None:
         self._store = store
+        self._dump = store.register_script(DUMP)
         self._client = Client(enforce_csrf_checks=True)  # each new one loads the middleware
-        store.set("sentinel:session:conv-1", VALUE, ex=100)
+        store.set("sentinel:session:conv-1", VALUE, px=IDLE_MS)
         sessions.reindex()
         job = Jobs().start(Plan(Filters(provider="missing")), actor="operator")
         wait_for_jobs()
@@ -95,31 +108,37 @@ class Ground:
         users = {name: _user(name, role, permissions) for name, role in ROLES.items()}
         self._cookies = {name: _cookies(user) for name, user in users.items()}
         self._tokens = {name: Token.objects.create(user=user).key for name, user in users.items()}
-        self._dumps = self._dumped()
+        self._changes, self._tables = -1, []
+        _, self._dumps = self._dumped()
 
-    def _dumped(self) -> dict[bytes, bytes]:
-        found = list(self._store.scan_iter(count=1000))
-        pipeline = self._store.pipeline(transaction=False)
-        for key in found:
-            pipeline.dump(key)
-        return dict(zip(found, pipeline.execute(), strict=True))
+    def _dumped(self) -> tuple[bool, list[list[bytes]]]:
+        left, found = self._dump(["sentinel:session:conv-1"])
+        return left <= IDLE_MS, found
+
+    def _rows(self) -> list[list[tuple[Any, ...]]]:
+        """Return the tables, which are read again only after SQLite has changed a row."""
+        changes = connection.connection.total_changes
+        if changes != self._changes:
+            self._changes, self._tables = changes, []
+            with connection.cursor() as cursor:
+                for model, columns in TABLES.items():
+                    cursor.execute(f"SELECT {columns} FROM {model._meta.db_table} ORDER BY 1")
+                    self._tables.append(cursor.fetchall())
+        return self._tables
 
     def restore(self) -> None:
-        """Put the store back as it was."""
+        """Put the store back as it was, after a call that changed it or that failed the test."""
         wait_for_jobs()
-        self._store.flushdb()
-        for key, dump in self._dumps.items():
-            self._store.restore(key, 100_000, dump)
+        self._changes = -1
+        with self._store.pipeline(transaction=False) as pipeline:
+            pipeline.flushdb()
+            for key, dump in self._dumps:
+                pipeline.restore(key, IDLE_MS, dump)
+            pipeline.execute()
 
     def state(self) -> Any:
         """Everything that a refused call must leave alone."""
-        ttl = self._store.pttl("sentinel:session:conv-1") <= 100_000
-        tables = []
-        with connection.cursor() as cursor:  # by SQL, for this is asked after thousands of calls
-            for model, columns in TABLES.items():
-                cursor.execute(f"SELECT {columns} FROM {model._meta.db_table} ORDER BY 1")
-                tables.append(cursor.fetchall())
-        return self._dumped(), ttl, tables
+        return self._dumped(), self._rows()
 
     def call(self, route: Route, cell: Cell) -> Any:
         """Make the call of a cell."""
@@ -188,15 +207,28 @@ def is_change(cell: Cell, status: int | str) -> bool:
     return cell.method not in SAFE and (status in (200, 201, 204, 302) or (cell.method, status) == ("DELETE", 404))
 
 
-@pytest.fixture
-def ground(db: None, session_cache: redis.Redis, settings: Settings) -> Ground:
-    settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": None}
-    return Ground(session_cache)
+@pytest.fixture(scope="module")
+def ground(
+    django_db_setup: None, django_db_blocker: DjangoDbBlocker, valkey_url: str, bare_pages: None
+) -> Iterator[Ground]:
+    """One for all routes, for each call is undone: to make the users and their logins takes a tenth of the time."""
+    caches = {"default": patient_config(valkey_url)}
+    with (
+        override_settings(CACHES=caches, SESSIONS_STICKY={"API_THROTTLE_RATE": None}),
+        django_db_blocker.unblock(),
+        transaction.atomic(),
+    ):
+        store = cache.client.get_client()
+        store.flushdb()
+        yield Ground(store)
+        transaction.set_rollback(True)
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("pattern", [pattern for pattern, route in ROUTES.items() if route.door != "key"])
 def test_route_answers_as_in_the_table_for_every_caller(ground: Ground, pattern: str) -> None:
     route, wrong = ROUTES[pattern], []
+    ground.restore()
     before = ground.state()
     for cell in cells(route):
         with transaction.atomic():

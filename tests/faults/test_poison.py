@@ -37,7 +37,7 @@ def user():
 
 
 @pytest.fixture
-def clients(session_cache, settings, monkeypatch, user):
+def clients(session_cache, settings, monkeypatch, user, bare_pages):
     """A browser, a client of the admin API and an event loop, over a gateway that needs no network."""
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from django.core.cache import caches
+from greenlet import greenlet
 
 from sessions_sticky import SessionError, SessionManager
 from tests.sessions_sticky.calls import method_of
 
 Choose = Callable[[int], int]
 """Chooses which of several callers may continue."""
-WAIT_SECONDS = 10.0
 
 
 def process() -> SessionManager:
@@ -24,34 +22,29 @@ def process() -> SessionManager:
 
 
 class Caller:
-    """One call of a method, in a thread, which waits for permission before each of its requests."""
+    """One call of a method, in a greenlet, which pauses before each of its requests."""
 
     def __init__(self, manager: SessionManager, method: str, *args: Any, **kwargs: Any) -> None:
         self.result: Any = None
         self._call = lambda: method_of(manager, method)(*args, **kwargs)
         self._sends = {store: store.send for store in (manager._store.operators, manager._store)}
-        self._permits: SimpleQueue[bool] = SimpleQueue()
-        self._waits: SimpleQueue[bool] = SimpleQueue()
-        self._thread = Thread(target=self._run, daemon=True)
+        self._greenlet = greenlet(self._run)
 
     def begin(self) -> bool:
         """Run until the first request; tell whether there is one."""
         for store, send in self._sends.items():
             store.send = partial(self._wait_and_send, send)
-        self._thread.start()
-        return self._waits.get(timeout=WAIT_SECONDS)
+        return self._greenlet.switch()
 
     def go_on(self) -> bool:
         """Send a request and run until the next; tell whether there is one."""
-        self._permits.put(True)
-        return self._waits.get(timeout=WAIT_SECONDS)
+        return self._greenlet.switch()
 
     def _wait_and_send(self, send: Callable[[Any], Any], request: Any) -> Any:
-        self._waits.put(True)
-        self._permits.get(timeout=WAIT_SECONDS)
+        self._greenlet.parent.switch(True)
         return send(request)
 
-    def _run(self) -> None:
+    def _run(self) -> bool:
         try:
             self.result = self._call()
         except SessionError as exc:
@@ -59,7 +52,7 @@ class Caller:
         finally:
             for store, send in self._sends.items():
                 store.send = send
-            self._waits.put(False)
+        return False
 
 
 def take_turns(callers: list[Caller], choose: Choose) -> int:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from unittest.mock import Mock
 
 import pytest
 from django.core.cache import caches, close_caches
@@ -123,3 +124,9 @@ def test_end_of_a_request_closes_no_connection_when_the_project_closes_its_own(v
     connection = caches["default"].client.get_client().connection_pool.get_connection()
     close_caches()  # as `request_finished` does
     assert connection._sock is not None
+
+
+@pytest.mark.parametrize("store_name", ["valkey", "cluster"], indirect=True)
+def test_new_connection_reads_no_package_metadata(call, monkeypatch):
+    monkeypatch.setattr("redis.utils.get_lib_version", Mock(side_effect=AssertionError))
+    assert call("stats").sessions == 0
