@@ -25,16 +25,38 @@ pytestmark = pytest.mark.slow
 
 PAGE = f"{BASE}overview/"
 NEVER_RELOADED = "window.neverReloaded === true"
+COUNT_REQUESTS = """() => {
+    const original = window.fetch
+    window.requests = 0
+    window.fetch = (...args) => { window.requests += 1; return original(...args) }
+}"""
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refresh the recent parts and all parts in turn, several times a second."""
     monkeypatch.setattr(overview, "REFRESH_SECONDS", 0.2)
+    monkeypatch.setattr(overview, "WHOLE_EVERY", 2)
 
 
 def open_overview(page: Page) -> None:
     page.goto(PAGE)
     page.evaluate("window.neverReloaded = true")
+
+
+def open_with_stopped_clock(page: Page) -> None:
+    """Open the overview with timers that run only in `requests_in_a_minute`, so that no request is under way."""
+    page.clock.install(time=0)
+    page.clock.pause_at(1_000)
+    open_overview(page)
+    page.evaluate(COUNT_REQUESTS)
+
+
+def requests_in_a_minute(page: Page) -> int:
+    """Let the timers of a minute run; return how many requests they sent."""
+    before = page.evaluate("window.requests")
+    page.clock.run_for(60_000)
+    return int(page.evaluate("window.requests") - before)
 
 
 def total(page: Page) -> Any:
@@ -66,28 +88,22 @@ def test_keyboard_focus_stays_when_figures_change(page: Page) -> None:
 
 def test_figures_rest_when_paused(page: Page) -> None:
     fill(sessions, 1)
-    open_overview(page)
+    open_with_stopped_clock(page)
     page.get_by_role("button", name="Pause refreshing").click()
-    page.wait_for_timeout(300)  # an answer that was under way
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
     fill(sessions, 3)
-    page.wait_for_timeout(800)
-    assert asked == []
+    assert requests_in_a_minute(page) == 0
+    page.clock.resume()
     page.get_by_role("button", name="Refresh again").click()
     expect(total(page)).to_have_text("3")
 
 
 def test_figures_rest_when_the_tab_is_hidden(page: Page) -> None:
-    open_overview(page)
+    open_with_stopped_clock(page)
     hide = "Object.defineProperty(document, 'hidden', {get: () => %s, configurable: true})"
     page.evaluate(hide % "true")
-    page.wait_for_timeout(500)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.wait_for_timeout(800)
-    assert asked == []
+    assert requests_in_a_minute(page) == 0
     fill(sessions, 3)
+    page.clock.resume()
     page.evaluate(hide % "false")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
     expect(total(page)).to_have_text("3")
@@ -109,7 +125,8 @@ def test_page_reports_an_unavailable_store_and_recovers(browse: Callable[..., An
         fill(sessions, 2)
         expect(page.get_by_role("status")).to_contain_text("The session store is available again.")
         expect(total(page)).to_have_text("2")
-    assert page.evaluate(NEVER_RELOADED)
+        assert page.evaluate(NEVER_RELOADED)
+        page.close()  # it would complain once the server ends
     assert {text for text in watched.complaints if "503" not in text} == set()
     watched.complaints.clear()
 
@@ -129,7 +146,8 @@ def test_page_recovers_by_itself_when_it_was_opened_while_the_store_was_down(
         settings.CACHES = {"default": patient_config(server.url)}
         fill(sessions, 2)
         expect(total(page)).to_have_text("2")
-    assert page.evaluate(NEVER_RELOADED)
+        assert page.evaluate(NEVER_RELOADED)
+        page.close()
     watched.complaints.clear()
 
 

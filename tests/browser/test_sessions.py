@@ -183,8 +183,11 @@ def test_detail_shows_what_happens_when_a_session_is_kept_alive_moved_and_releas
 
 
 def test_time_left_runs_out_when_the_session_expires(page: Page, session_cache: redis.Redis) -> None:
-    write_raw(session_cache, "conv-1", 3)
+    write_raw(session_cache, "conv-1", 100)
+    page.clock.install()
     page.goto(page_of("conv-1"))
+    expect(page.locator("[data-sticky-left] span")).to_have_text(re.compile(r"^1 min \d+ s$"))
+    page.clock.fast_forward(100_000)
     expect(page.locator("[data-sticky-left] span")).to_have_text("expired")
 
 
