@@ -3,9 +3,9 @@ PYTHON ?= python3
 ARGS ?=
 # Without bytecode each worker of the tests, and each process that they start, would compile the project and its tests.
 unexport PYTHONDONTWRITEBYTECODE
-# Three workers on two cores (tests/selection.py). One keeps what modules share, and takes tests from another when it has none left.
+# Four workers on two cores (tests/selection.py). One keeps what modules share, and takes tests from another when it has none left.
 PARALLEL := -n auto --dist worksteal
-# Alone, experiments with time limits get a core for each worker; `auto` is half as many workers again.
+# Alone, experiments with time limits get a core for each worker; `auto` is twice as many.
 EXPERIMENTS := -n $(shell getconf _NPROCESSORS_ONLN) --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin

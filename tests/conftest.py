@@ -9,7 +9,6 @@ from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis.utils
 from _pytest import runner
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import redis
     from pytest_django import Settings
 
 REAL_STORES = ("valkey", "redis")
@@ -66,12 +66,6 @@ def any_provider() -> None:
 def quick_passwords() -> None:
     """Hash passwords in microseconds: Django's default takes a quarter of a second for each user with a password."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_connections() -> None:
-    """Look up redis-py's version once: it reads the metadata of its package for each connection, which takes 0.4 ms."""
-    redis.utils.get_lib_version = cached(redis.utils.get_lib_version)
 
 
 @pytest.fixture(scope="session", autouse=True)
