@@ -171,7 +171,13 @@ async def _close_with(
     finally:
         if (dropped_from := client()) is not None:
             dropped_from._loop_pipelines.pop(loop, None)
-        await pool.aclose()
+        try:
+            await pool.aclose()
+        except (asyncio.CancelledError, GeneratorExit):
+            # The loop ends while a dropped client closes: it cancels the task, and CPython throws GeneratorExit in here
+            # when that had not begun. The other connections are still open.
+            await pool.aclose()
+            raise
 
 
 async def _reply(connection: AbstractConnection) -> Any:

@@ -8,9 +8,11 @@ import socketserver
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -348,6 +350,17 @@ async def test_connections_close_at_once_when_a_manager_is_dropped_before_its_lo
     for _ in range(20):
         await asyncio.sleep(0)
     wait_until(lambda: connections(own) == 1)
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
+async def test_all_connections_close_when_the_loop_ends_while_a_dropped_client_closes(error):
+    pool = Mock(aclose=AsyncMock(side_effect=[error, None]))
+    client = async_client.AsyncRedis(lambda: pool)
+    lifetime = async_client._close_with(asyncio.get_running_loop(), pool, weakref.ref(client))
+    await anext(lifetime)
+    with suppress(asyncio.CancelledError):
+        await lifetime.aclose()
+    assert pool.aclose.await_count == 2
 
 
 async def test_async_client_uses_tls_when_the_url_requires_it(server, settings):
