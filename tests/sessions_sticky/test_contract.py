@@ -242,7 +242,7 @@ def test_rebind_raises_and_changes_nothing_when_the_cache_cannot(call):
 
 @pytest.mark.parametrize("conversation_id", HOSTILE_IDS, ids=range(len(HOSTILE_IDS)))
 @pytest.mark.slow
-def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation_id):
+def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation_id, recwarn):
     neighbour = call("create", "neighbour", **PROPOSAL)
     session = call("resolve", conversation_id, **PROPOSAL).session
     assert session.id == conversation_id
@@ -253,6 +253,7 @@ def test_every_method_works_whatever_is_in_the_id(call, store_name, conversation
     assert call("delete", conversation_id)
     assert call("get", conversation_id) is None
     assert call("get", "neighbour") == neighbour
+    assert not recwarn.list
 
 
 def test_similar_ids_are_distinguished(call):
