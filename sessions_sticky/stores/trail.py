@@ -43,7 +43,8 @@ def record_command(turn: Turn, conversation_id: str, ttl: int, length: int) -> S
     text = f"{length}\n{int(turn.at)}\n{expiry}\n{tokens}\n{discount}\n{sums}\n{fields}\n{name_lines}"
     return RECORD.call(
         [keys.trail(conversation_id), keys.session(conversation_id)],
-        *(ttl * 1000, "\n".join([text, *map(_name, added)])),
+        ttl * 1000,
+        "\n".join([text, *map(_name, added)]),
     )
 
 

@@ -98,9 +98,7 @@ async def _first_answer(plan: Plan, request: ApiRequest, turn: TurnObserver) -> 
     attempts = Attempts(plan, request)
     for provider in plan.candidates:
         gate = process.load.gates[provider.name]
-        is_cooling = process.health.is_cooling(provider.name, plan.model)
-        is_in = not is_cooling and gate.enter_at_once(process.load.room(provider))
-        if not is_in and not await _enter(gate, provider, plan):
+        if not _enter_at_once(gate, provider, plan) and not await _enter(gate, provider, plan):
             attempts.add_full(provider)
             continue
         if attempts.has_begun and not await attempts.may_repeat(gate):
@@ -128,6 +126,11 @@ async def _first_answer(plan: Plan, request: ApiRequest, turn: TurnObserver) -> 
         # It comes back, and no other can serve.
         raise unavailable(plan.model, plan.candidates, is_pinned=True) from attempts.first
     raise attempts.first
+
+
+def _enter_at_once(gate: Gate, provider: Provider, plan: Plan) -> bool:
+    """Enter the gate of a provider that does not cool down and has room: most requests need not wait."""
+    return not process.health.is_cooling(provider.name, plan.model) and gate.enter_at_once(process.load.room(provider))
 
 
 async def _enter(gate: Gate, provider: Provider, plan: Plan) -> bool:
