@@ -18,7 +18,7 @@ import tempfile
 import termios
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
@@ -104,7 +104,8 @@ class Program:
     def send_signal(self, signum: int) -> None:
         """Send a signal, unless it has ended."""
         if self._process.exitcode is None:
-            os.kill(self.pid, signum)
+            with suppress(ProcessLookupError):  # the fork server has waited for it, and tells the exit code next
+                os.kill(self.pid, signum)
 
     def terminate(self) -> None:
         """Ask it to end."""
