@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,7 +48,7 @@ end
 return {redis.call('PTTL', KEYS[1]), found}
 """
 """What a session has left, and the bytes of all keys, in one round trip: this is asked after thousands of calls."""
-IDLE_MS = 100_000
+IDLE_MS = 3_600_000
 
 
 def patterns(entries: Iterable[Any], prefix: str = "") -> Iterator[str]:
@@ -87,7 +88,8 @@ class Ground:
         self._store = store
         self._dump = store.register_script(DUMP)
         self._client = Client(enforce_csrf_checks=True)  # each new one loads the middleware
-        store.set("sentinel:session:conv-1", VALUE, px=IDLE_MS)
+        self._expires_at = int(time.time() * 1_000) + IDLE_MS
+        store.set("sentinel:session:conv-1", VALUE, pxat=self._expires_at)
         sessions.reindex()
         job = Jobs().start(Plan(Filters(provider="missing")), actor="operator")
         wait_for_jobs()
@@ -127,13 +129,16 @@ class Ground:
         return self._tables
 
     def restore(self) -> None:
-        """Put the store back as it was, after a call that changed it or that failed the test."""
+        """Put the store back as it was, after a call that changed it or that failed the test.
+
+        Also when it expires: lists correct the index of sessions that expire a minute later than it says.
+        """
         wait_for_jobs()
         self._changes = -1
         with self._store.pipeline(transaction=False) as pipeline:
             pipeline.flushdb()
             for key, dump in self._dumps:
-                pipeline.restore(key, IDLE_MS, dump)
+                pipeline.restore(key, self._expires_at, dump, absttl=True)
             pipeline.execute()
 
     def state(self) -> Any:

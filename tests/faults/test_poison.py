@@ -18,7 +18,7 @@ from sentinel_project.gateway.providers.current import providers
 from sentinel_project.gateway.providers.failures import Cools
 from sentinel_project.gateway.providers.health import Health
 from sentinel_project.gateway.providers.slots import Failure
-from sentinel_project.gateway.routing import process
+from sentinel_project.gateway.routing import objects, process
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
@@ -42,6 +42,7 @@ def clients(session_cache, settings, monkeypatch, user, bare_pages):
     settings.SESSIONS_STICKY = {"API_THROTTLE_RATE": "100000/min", "ON_STORE_ERROR": "raise"}
     monkeypatch.setattr(auth, "keys", FixedKeys())
     monkeypatch.setattr(process, "health", Health(30, providers))
+    monkeypatch.setattr(objects, "STORE_SECONDS", 10)  # a busy machine may take its time
     browser = Client()
     browser.force_login(user)
     with asyncio.Runner() as loop:

@@ -278,11 +278,15 @@ async def test_conversation_spills_when_its_provider_asks_for_longer(bound_to_no
 
 
 @pytest.mark.slow
-async def test_conversation_spills_when_its_provider_refuses_again_while_it_waits(bound_to_north, north, south):
+async def test_conversation_spills_when_its_provider_refuses_again_while_it_waits(
+    bound_to_north, north, south, monkeypatch
+):
+    waits = asyncio.Event()
+    monkeypatch.setattr("random.uniform", lambda low, high: waits.set() or high)  # draws how long it waits
     north.then(fails(429, REFUSES, **{"retry-after-ms": "900"}))
     await say(bound_to_north)
     waiting = asyncio.create_task(say(bound_to_north))
-    await asyncio.sleep(0.05)
+    await waits.wait()
     process.health.failed("north", "model-a", Failure(Cools.MODEL, 5))
     reply = await waiting
     assert outcome_of(reply) == (200, "spilled", "south")
