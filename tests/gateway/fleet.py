@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
-from tests.gateway.workers import START_SECONDS
 from tests.programs import ROOT, Program
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 UVICORN = (
     "-m",
@@ -40,8 +39,8 @@ class Fleet:
         with open(self.log, "wb") as log, open(os.devnull) as null:  # a session of its own, as of a service
             self.process = Program(*command, env=env, cwd=folder, stdin=null.fileno(), stdout=log, stderr=log)
         try:
-            wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
-            wait_until(lambda: len(self.workers()) == workers, START_SECONDS)
+            wait_until_healthy(self.url, self.process, self.log)
+            wait_until(lambda: len(self.workers()) == workers)
         except BaseException:
             self.__exit__()
             raise
@@ -58,7 +57,7 @@ class Fleet:
     def __exit__(self, *exc_info: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(15)
+            self.process.wait(SECONDS)
         finally:
             self.process.kill()
             self.process.wait()
