@@ -29,7 +29,7 @@ class Fleet:
     def __init__(self, folder: Path, workers: int, *options: str, program: tuple[str, ...], **variables: str) -> None:
         content, self.key, _ = database()
         (folder / "db.sqlite3").write_bytes(content)
-        self._workers = workers
+        self._workers, self._folder = workers, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
@@ -40,16 +40,20 @@ class Fleet:
             self.process = Program(*command, env=env, cwd=folder, stdin=null.fileno(), stdout=log, stderr=log)
         try:
             wait_until_healthy(self.url, self.process, self.log)
-            wait_until(lambda: len(self.workers()) == workers)
+            wait_until(lambda: len(self.serving()) == workers)
         except BaseException:
             self.__exit__()
             raise
 
     def workers(self) -> list[int]:
-        """Return the process ids of those that serve, oldest first."""
+        """Return the process ids of those that serve or start, oldest first."""
         if self._workers == 1:
             return [self.process.pid]
         return [pid for pid in _children(self.process.pid) if "spawn_main" in _command(pid)]
+
+    def serving(self) -> list[int]:
+        """Return those of them that have started: they export the state of providers."""
+        return [pid for pid in self.workers() if (self._folder / f"metrics/gauge_livemostrecent_{pid}.db").exists()]
 
     def __enter__(self) -> Fleet:
         return self
