@@ -199,6 +199,10 @@ def call(request: pytest.FixtureRequest, manager: SessionManager, store_name: st
     return lambda name, *args, **kwargs: asyncio.run(method_of(manager, f"a{name}")(*args, **kwargs))
 
 
+STALL_SECONDS = 1.0
+"""Timeout for tests that stall a store which has answered before; a chat's 0.25 s a busy machine may take for that."""
+
+
 def patient_config(url: str, seconds: float = 10) -> dict[str, Any]:
     """Return `cache_config(url)` for tests that are not about timeouts: a busy machine may take its time."""
     config = _cache_config(url)
