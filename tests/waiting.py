@@ -32,9 +32,9 @@ async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
     return value
 
 
-def stopwatch() -> Callable[[], float]:
-    """Return a function that returns the seconds since now, without the waits of this process for a CPU."""
-    began, waited = time.monotonic(), waits()
+def stopwatch(*processes: int) -> Callable[[], float]:
+    """Return a function that returns the seconds since now, without the waits of this process and others for a CPU."""
+    began, waited = time.monotonic(), waits(*processes)
     return lambda: time.monotonic() - began - waited()
 
 
