@@ -9,6 +9,7 @@ from contextvars import copy_context
 from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from _pytest import runner
 from asgiref.sync import async_to_sync
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
     import redis
     from pytest_django import Settings
+
+# No test asserts how long an example takes. For a longer search: `pytest --hypothesis-profile long --timeout 0 FILE`.
+PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("default", PATIENT)
+hypothesis.settings.register_profile("long", PATIENT, max_examples=500)
 
 REAL_STORES = ("valkey", "redis")
 SHARDED_STORES = (*REAL_STORES, "cluster")
