@@ -20,6 +20,8 @@ from sessions_sticky.stores.local_cache import Seen
 
 logger = logging.getLogger("sessions_sticky")
 
+RESTORER = "restore sessions"
+"""Name of the thread."""
 RECENT_SECONDS = 3600
 """Sessions last seen earlier wait for their next turn: others may have moved or deleted them since.
 
@@ -54,7 +56,7 @@ async def restore_when_lost(store: Store, send: Send, send_signal: SendSignal) -
         store.outages.log(exc, "not checked whether sessions are lost: %s", exc)
         return
     if detector.has_lost(written, expected, found):
-        detector.restorer = Thread(target=restore, args=(store, send_signal), name="restore sessions", daemon=True)
+        detector.restorer = Thread(target=restore, args=(store, send_signal), name=RESTORER, daemon=True)
         try:
             detector.restorer.start()
         except RuntimeError as exc:  # the process has too many threads, or ends

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from contextvars import copy_context
 from functools import cache as cached
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from _pytest import runner
 from asgiref.sync import async_to_sync
@@ -16,9 +18,10 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.core.signals import request_started
 
-from sessions_sticky import SessionManager, cache_config, metrics
+from sessions_sticky import SessionManager, cache_config, metrics, stores
 from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
+from sessions_sticky.restoration import RESTORER
 from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
 from tests.missing import skip_or_fail
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
 
     import redis
     from pytest_django import Settings
+
+# No test asserts how long an example takes. For a longer search: `pytest --hypothesis-profile long --timeout 0 FILE`.
+PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("default", PATIENT)
+hypothesis.settings.register_profile("long", PATIENT, max_examples=500)
 
 REAL_STORES = ("valkey", "redis")
 SHARDED_STORES = (*REAL_STORES, "cluster")
@@ -197,10 +205,14 @@ def call(request: pytest.FixtureRequest, manager: SessionManager, store_name: st
     return lambda name, *args, **kwargs: asyncio.run(method_of(manager, f"a{name}")(*args, **kwargs))
 
 
-def patient_config(url: str) -> dict[str, Any]:
+STALL_SECONDS = 1.0
+"""Timeout for tests that stall a store which has answered before; a chat's 0.25 s a busy machine may take for that."""
+
+
+def patient_config(url: str, seconds: float = 10) -> dict[str, Any]:
     """Return `cache_config(url)` for tests that are not about timeouts: a busy machine may take its time."""
     config = _cache_config(url)
-    return {**config, "OPTIONS": {**config["OPTIONS"], "SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}}
+    return {**config, "OPTIONS": {**config["OPTIONS"], "SOCKET_TIMEOUT": seconds, "SOCKET_CONNECT_TIMEOUT": seconds}}
 
 
 _cache_config = cached(cache_config)  # which checks each parameter; most tests use one of five URLs
@@ -210,8 +222,19 @@ def use_redis(url: str, settings: Settings) -> redis.Redis:
     """Make the server at `url`, one that the tests started, the empty default cache; return its client."""
     settings.CACHES = {"default": patient_config(url)}
     client: redis.Redis = cache.client.get_client()
-    client.flushdb()
+    begin_empty(client)
     return client
+
+
+def begin_empty(client: redis.Redis) -> None:
+    """Empty a store, and let this process remember nothing of it: what it misses it would restore, in a thread."""
+    for thread in threading.enumerate():
+        if thread.name == RESTORER:
+            thread.join()
+    client.flushdb()
+    for store in stores._stores.values():
+        store.last_seen.__init__()
+        store.loss_detector.__init__()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 import psycopg
 
 from tests.servers import free_port
-
-START_SECONDS = 30.0
+from tests.waiting import SECONDS
 
 
 def find_programs() -> Path | None:
@@ -55,7 +54,7 @@ class Postgres:
             self._process = subprocess.Popen(
                 self._command("postgres", *options), cwd=self.folder, user=self._user, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         while True:
             try:
                 psycopg.connect(self.url).close()

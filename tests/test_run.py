@@ -24,7 +24,7 @@ import redis
 
 from sentinel_project import embedded
 from tests.programs import Program
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 ROOT = Path(__file__).parent.parent
 OURS = ("SENTINEL_", "REDIS_", "DATABASE_", "DJANGO_", "DEBUG", "ALLOWED_HOSTS", "SESSION_", "SECRET_KEY")
@@ -93,7 +93,7 @@ class Gateway:
     def stop(self, signum: int = signal.SIGTERM) -> str:
         """Return what it wrote to standard error."""
         self.process.send_signal(signum)
-        self.process.wait(20)
+        self.process.wait(SECONDS)
         return self.errors()
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ def failure(data: Path, *args: str, **environment: str) -> str:
     """Return what a command that must not start writes to standard error."""
     gateway = Gateway(data, *args, **environment)
     try:
-        assert gateway.process.wait(20) == 1
+        assert gateway.process.wait(SECONDS) == 1
         printed, errors = gateway.process.stdout.read(), gateway.errors()
     finally:
         gateway.close()

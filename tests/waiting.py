@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-SECONDS = 30.0
+SECONDS = 60.0
 """How long to wait for what must happen; give another number only where the time itself is tested."""
 THREADS = Path("/proc/self/task")
 
@@ -32,24 +32,26 @@ async def until(condition: Callable[[], Any], seconds: float = SECONDS) -> Any:
     return value
 
 
-def stopwatch() -> Callable[[], float]:
-    """Return a function that returns the seconds since now, without the waits of this process for a CPU.
+def stopwatch(*processes: int) -> Callable[[], float]:
+    """Return a function that returns the seconds since now, without the waits of this process and others for a CPU."""
+    began, waited = time.monotonic(), waits(*processes)
+    return lambda: time.monotonic() - began - waited()
 
-    Linux counts them for each thread.
+
+def waits(*processes: int) -> Callable[[], float]:
+    """Return a function that returns for how long this process, and others, have waited for a CPU since now.
+
+    Linux counts the seconds for each thread.
     """
-    began, waited_before = time.monotonic(), _waited()
-
-    def seconds() -> float:
-        waited = sum(waits - waited_before.get(thread, 0) for thread, waits in _waited().items())
-        return time.monotonic() - began - waited / 1e9
-
-    return seconds
+    folders = [THREADS, *(Path(f"/proc/{process}/task") for process in processes)]
+    before = _waited(folders)
+    return lambda: sum(waited - before.get(thread, 0) for thread, waited in _waited(folders).items()) / 1e9
 
 
-def _waited() -> dict[str, int]:
+def _waited(folders: Sequence[Path]) -> dict[str, int]:
     """Return how many nanoseconds each thread has waited for a CPU."""
     waited = {}
-    for thread in THREADS.glob("*/schedstat"):
+    for thread in (each for folder in folders for each in folder.glob("*/schedstat")):
         with suppress(OSError):  # it has ended
             waited[thread.parent.name] = int(thread.read_text().split()[1])
     return waited

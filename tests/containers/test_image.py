@@ -46,7 +46,7 @@ def test_image_serves_a_chat_and_stops_on_sigterm(image: Image, variables: dict[
         process = subprocess.Popen(image.command(*program, "--port", str(port), **variables), stdout=out, stderr=out)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, process, log, 60)
+        wait_until_healthy(url, process, log)
         createkey = image.command(*image.config["Entrypoint"], "createkey", "ann", **variables)
         key = subprocess.run(createkey, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}

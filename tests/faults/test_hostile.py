@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sessions_sticky import Session, SessionError, SessionManager, keys, sessions
-from tests.conftest import REAL_STORES
+from tests.conftest import REAL_STORES, begin_empty
 from tests.faults.hostile import ANYTHING, CANARY, MARK, NASTY, TEXT, assert_no_foreign_keys, examples
 from tests.sessions_sticky.admin.pages import BASE as PAGES
 from tests.sessions_sticky.admin.pages import wait_for_jobs
@@ -70,7 +70,7 @@ def test_manager_affects_one_session_when_ids_and_names_are_hostile(
     def try_out(conversation_id: str, provider: str, model: str, owner: str) -> None:
         if CANARY in (conversation_id, provider, model, owner):
             return
-        raw.flushdb()
+        begin_empty(raw)
         raw.set(keys.session(CANARY), BYSTANDER.to_json(), ex=1_000)
         manager.reindex()
         names = {"provider": provider, "model": model, "owner": owner}

@@ -22,6 +22,7 @@ from sentinel_project.gateway.routing import objects, process
 from sessions_sticky import SessionManager
 from sessions_sticky.jobs.job import Plan
 from sessions_sticky.queries.filters import Filters
+from tests.conftest import begin_empty
 from tests.faults import poisons
 from tests.faults.surfaces import Eyes, change, look, session_ids
 from tests.faults.truth import stored
@@ -51,10 +52,12 @@ def clients(session_cache, settings, monkeypatch, user, bare_pages):
 
 def fill(raw, clients):
     """Make three sessions, a job that is done, a walk that has begun and a provider that cools down."""
-    raw.flushdb()
+    begin_empty(raw)
     manager = SessionManager()
     for number in range(3):
         manager.create(f"conv-{number}", **poisons.BOUND)
+    manager.resolve("conv-0", **poisons.BOUND)  # writes the number by which a loss is noticed,
+    manager._store.loss_detector.hurry()  # and which the next one reads
     cursor = manager.all().page(limit=1).next_cursor
     health = Health(30, providers)
     health.failed("echo-two", "echo-small", Failure(Cools.MODEL))  # of others the doctor makes an error

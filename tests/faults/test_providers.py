@@ -16,7 +16,7 @@ from tests.gateway.load import Clients, Reply, bindings, failed, moved
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Workers, total
 from tests.servers import Server, start_server
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, stopwatch, wait_until
 
 NAMES = ("north", "south", "east")
 SETUP = "2 workers, 3 providers, 1 Valkey; 150 conversations, 100 chats a second for 6 s"
@@ -155,7 +155,7 @@ async def test_cooldown_ends_in_time_when_the_clock_of_a_worker_steps(ground: Gr
     north = ground.upstreams["north"]
     async with ground.clients() as clients:
         north.behave("north", status=429, headers={"Retry-After": "3"})
-        begun = time.monotonic()
+        begun, took = time.monotonic(), stopwatch(*(worker.process.pid for worker in ground.workers.each))
         assert (await clients.ask(one, 0)).outcome == "spilled"
         north.behave("north")
         ground.offsets[0].write_text(str(step))
@@ -165,12 +165,12 @@ async def test_cooldown_ends_in_time_when_the_clock_of_a_worker_steps(ground: Gr
         assert north.stats("north")["requests"] == asked
         back = []
         for worker in (0, 1):
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(SECONDS):
                 while (await clients.ask(one, worker)).outcome != "hit":  # noqa: ASYNC110 - asks each time
                     await asyncio.sleep(0.02)
             back.append(time.monotonic() - begun)
+            assert took() < 4.5
     assert min(back) > 2.9
-    assert max(back) < 4.5
     experiment(
         16,
         "Clock step",
@@ -194,7 +194,7 @@ async def test_conversations_come_back_when_an_account_is_out_of_credit_for_a_wh
         total(worker.metrics(), "sentinel_upstream_failures_total", "north") for worker in ground.workers.each[:1]
     )
     assert 1 <= refused <= 40
-    wait_until(lambda: total(ground.workers.each[0].metrics(), "sentinel_provider_cooling", "north") >= 1, 2)
+    wait_until(lambda: total(ground.workers.each[0].metrics(), "sentinel_provider_cooling", "north") >= 1)
     experiment(
         17,
         "Account out of credit",

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from sentinel_project.gateway.metrics import COUNT_SECONDS
+from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.faults.balancer import Slot
 from tests.faults.soak import NAMES, RATE, Soak, sample
 from tests.gateway.live import provider_entry
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Worker, Workers
-from tests.servers import start_server
+from tests.servers import start_server, with_timeout
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
@@ -49,7 +50,11 @@ def soak(tmp_path: Path) -> Iterator[Soak]:
         file = tmp_path / "providers.toml"
         file.write_text("".join(provider_entry(name, each.urls[name], ["model-a"]) for name, each in upstreams.items()))
         store = stack.enter_context(start_server(tcp=True))
-        variables = {"REDIS_URL": store.url, "SENTINEL_PROVIDERS": str(file), "SENTINEL_COOLDOWN_SECONDS": "1"}
+        variables = {
+            "REDIS_URL": with_timeout(store.url, SOCKET_TIMEOUT_SECONDS),
+            "SENTINEL_PROVIDERS": str(file),
+            "SENTINEL_COOLDOWN_SECONDS": "1",
+        }
         variables["SENTINEL_DRAIN_SECONDS"] = "20"
         workers = stack.enter_context(Workers(tmp_path, 2, grace_seconds=25, **variables))
         yield Soak(workers, store, upstreams, file, Random(SEED))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,8 @@ from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.gateway.load import Clients, Reply, bindings, failed, moved, tell
 from tests.gateway.upstream_process import UpstreamProcess
 from tests.gateway.workers import Workers, providers_file
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.servers import Server, with_timeout
+from tests.waiting import SECONDS, wait_until, waits
 
 TTL_MS = 86_400_000
 CONVERSATIONS = 100
@@ -63,12 +64,12 @@ class Ground(NamedTuple):
 
 
 def start_workers(folder: Path, store_url: str, upstreams: UpstreamProcess, **variables: str) -> Workers:
-    """Return two workers over one store; no provider cools down after it lacked a model."""
+    """Return two workers over one store, with their usual timeout; no provider cools down after it lacked a model."""
     variables = {
         "SENTINEL_PROVIDERS": providers_file(folder, upstreams.urls),
         "SENTINEL_COOLDOWN_SECONDS": "0",
     } | variables
-    return Workers(folder, 2, REDIS_URL=store_url, **variables)
+    return Workers(folder, 2, REDIS_URL=with_timeout(store_url, SOCKET_TIMEOUT_SECONDS), **variables)
 
 
 def bind(workers: Workers, ids: list[str]) -> Bindings:
@@ -78,10 +79,11 @@ def bind(workers: Workers, ids: list[str]) -> Bindings:
         async with Clients(workers.urls, workers.key) as clients:
             begun = bindings(await begin_rebound(clients, ids[::10]))
             begun |= bindings(await begin_rebound(clients, ids[5::10], model="model-b"))
-            begun |= bindings(await clients.visit([each for each in ids[::2] if each not in begun], 0))
-            begun |= bindings(await clients.visit([each for each in ids if each not in begun], 1, model="model-b"))
-            seen = bindings(await clients.visit(ids))
-            assert seen == begun
+            others = [each for number, each in enumerate(ids) if number % 5]
+            firsts = await clients.visit(others[::2], 0) + await clients.visit(others[1::2], 1, model="model-b")
+            begun |= bindings(reply for reply in firsts if reply.outcome != "degraded")
+            seen = bindings((await visit_stored(clients, dict.fromkeys([*begun, *others])))[-1])
+            assert begun.items() <= seen.items()
             return seen
 
     return asyncio.run(main())
@@ -91,10 +93,29 @@ async def begin_rebound(clients: Clients, ids: Iterable[str], **fields: Any) -> 
     """Begin conversations whose first provider fails, so that they are rebound to the second."""
     replies = []
     for each in ids:  # one after the other: the load must not change the ranking
-        first = rendezvous(each, dict.fromkeys(NAMES, 1))[0]
-        replies.append(await clients.ask(each, test={"refuse": [first]}, **fields))
+        replies.append(await _begin_rebound(clients, each, fields))
     assert {reply.outcome for reply in replies} == {"rebound"}
     return replies
+
+
+async def _begin_rebound(clients: Clients, conversation_id: str, fields: dict[str, Any]) -> Reply:
+    first = rendezvous(conversation_id, dict.fromkeys(NAMES, 1))[0]
+    reply = await clients.ask(conversation_id, test={"refuse": [first]}, **fields)
+    if reply.outcome == "degraded":  # on a busy machine; it may be bound or not, so take another one
+        return await _begin_rebound(clients, f"{conversation_id}-again", fields)
+    return reply
+
+
+async def visit_stored(clients: Clients, ids: Iterable[str]) -> list[list[Reply]]:
+    """Visit conversations until the store has answered in time for all, as it may not on a busy machine.
+
+    Return the replies of each visit.
+    """
+    rounds = [await clients.visit(ids)]
+    async with asyncio.timeout(SECONDS):
+        while any(reply.outcome == "degraded" for reply in rounds[-1]):
+            rounds.append(await clients.visit(ids))
+    return rounds
 
 
 async def suffer(
@@ -118,22 +139,19 @@ async def suffer(
     fresh = [f"{title}-{number}" for number in range(5)]
     async with ground.clients() as clients:
         usual = max(reply.seconds for reply in await clients.load(list(ground.before), seconds=1, rate=RATE))
-        begun = time.monotonic()
+        begun, waited = time.monotonic(), waits(*(each.process.pid for each in ground.workers.each))
         await asyncio.to_thread(begin)
         try:
             running = clients.load(list(ground.before), seconds=seconds, rate=RATE, model="model-a")
             replies, crowded = await asyncio.gather(running, clients.visit(crowd))
             new = [await clients.ask(each, worker) for each in fresh for worker in (0, 1)]
         finally:
-            lasted = time.monotonic() - begun
+            lasted, pauses = time.monotonic() - begun, waited()
             await asyncio.to_thread(end)
-        after = last = await clients.visit(ground.before)
-        async with asyncio.timeout(10):
-            while any(reply.outcome == "degraded" for reply in last):  # not yet back, or a busy machine timed out again
-                last = await clients.visit(ground.before)
-                after = [*after, *last]
-        after_new = await clients.visit(fresh)
-        bindings(await clients.visit(crowd))
+        rounds = await visit_stored(clients, ground.before)
+        after, last = [*chain(*rounds)], rounds[-1]
+        after_new = [*chain(*await visit_stored(clients, fresh))]
+        bindings((await visit_stored(clients, crowd))[-1])
     tell(f"{title} for {lasted:.1f} s", replies)
     assert not failed([*replies, *crowded, *new, *after, *after_new])
     assert not moved([*replies, *after], ground.before)
@@ -142,7 +160,7 @@ async def suffer(
     assert not odd, (len(odd), odd[:3])
     assert ground.stored() == stored  # each byte, `created_at` too
     assert all(0 < left <= TTL_MS for left in ground.expiries())
-    _check_latency(replies, lasted, usual)
+    _check_latency(replies, lasted, usual + pauses)
     counts = ground.store_errors()
     new_errors = {each for each, value in counts.items() if value > count_before.get(each, 0)}
     assert error is None or any(error in each for each in new_errors), new_errors
@@ -152,7 +170,8 @@ async def suffer(
 def _check_latency(replies: list[Reply], lasted: float, usual: float) -> None:
     """Waiting is bounded; after a first wait of all, only one request of each worker does it in a second.
 
-    `usual` is the longest answer of the same load on the same machine with a working store.
+    `usual` is the longest answer of the same load on the same machine with a working store, and all pauses of the
+    machine since.
     """
     worst = max(reply.seconds for reply in replies)
     assert worst < WORST_SECONDS + 3 * usual, (worst, usual)

@@ -7,10 +7,9 @@ import signal
 from pathlib import Path
 
 from tests.gateway.live import PROTOCOL, database, environment, wait_until_healthy
-from tests.gateway.workers import START_SECONDS
 from tests.programs import ROOT, Program
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 UVICORN = (
     "-m",
@@ -30,7 +29,7 @@ class Fleet:
     def __init__(self, folder: Path, workers: int, *options: str, program: tuple[str, ...], **variables: str) -> None:
         content, self.key, _ = database()
         (folder / "db.sqlite3").write_bytes(content)
-        self._workers = workers
+        self._workers, self._folder = workers, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
@@ -40,17 +39,21 @@ class Fleet:
         with open(self.log, "wb") as log, open(os.devnull) as null:  # a session of its own, as of a service
             self.process = Program(*command, env=env, cwd=folder, stdin=null.fileno(), stdout=log, stderr=log)
         try:
-            wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
-            wait_until(lambda: len(self.workers()) == workers, START_SECONDS)
+            wait_until_healthy(self.url, self.process, self.log)
+            wait_until(lambda: len(self.serving()) == workers)
         except BaseException:
             self.__exit__()
             raise
 
     def workers(self) -> list[int]:
-        """Return the process ids of those that serve, oldest first."""
+        """Return the process ids of those that serve or start, oldest first."""
         if self._workers == 1:
             return [self.process.pid]
         return [pid for pid in _children(self.process.pid) if "spawn_main" in _command(pid)]
+
+    def serving(self) -> list[int]:
+        """Return those of them that have started: they export the state of providers."""
+        return [pid for pid in self.workers() if (self._folder / f"metrics/gauge_livemostrecent_{pid}.db").exists()]
 
     def __enter__(self) -> Fleet:
         return self
@@ -58,7 +61,7 @@ class Fleet:
     def __exit__(self, *exc_info: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(15)
+            self.process.wait(SECONDS)
         finally:
             self.process.kill()
             self.process.wait()

@@ -16,9 +16,9 @@ from typing import Any
 
 from tests import programs
 from tests.programs import ROOT, Program
-from tests.servers import free_port
+from tests.servers import free_port, with_timeout
+from tests.waiting import SECONDS
 
-START_SECONDS = 20.0
 MODELS = ("model-a", "model-b")
 PROTOCOL = ("--http", "sentinel_project.http_protocol:LimitedProtocol")
 """As docs/production.md starts it."""
@@ -35,7 +35,9 @@ call_command("createkey", "ben")
 
 
 def environment(folder: Path, **variables: str) -> dict[str, str]:
-    """Return an environment with nothing of this one but where programs are."""
+    """Return an environment with nothing of this one but where programs are; the store may take its time."""
+    if url := variables.get("REDIS_URL"):
+        variables["REDIS_URL"] = with_timeout(url)
     return {
         "PATH": os.environ.get("PATH", ""),
         "PYTHONPATH": str(ROOT),
@@ -74,9 +76,9 @@ def database() -> tuple[bytes, str, str]:
         return Path(folder, "db.sqlite3").read_bytes(), *keys
 
 
-def wait_until_healthy(url: str, process: Program, log: Path, seconds: float, *, path: str = "/healthz") -> None:
+def wait_until_healthy(url: str, process: Program, log: Path, *, path: str = "/healthz") -> None:
     """Wait until a server answers; fail with its log when it ends or takes too long."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     while True:
         try:
             urllib.request.urlopen(f"{url}{path}", timeout=5).close()
@@ -104,7 +106,7 @@ class LiveGateway:
             self.process = Program(
                 *uvicorn, "--timeout-graceful-shutdown", "1", env=env, cwd=folder, stdout=log, stderr=log
             )
-        wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
+        wait_until_healthy(self.url, self.process, self.log)
 
     def create_key(self, owner: str) -> str:
         """Return a new key."""
@@ -122,6 +124,6 @@ class LiveGateway:
     def __exit__(self, *exc_info: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(SECONDS)
         finally:
             self.process.kill()

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from tests.gateway.asgi import CHAT, chat
+from tests.waiting import SECONDS
 
 logger = logging.getLogger(__name__)
 
-LIMIT_SECONDS = 20.0
 IN_FLIGHT = 32
 
 
@@ -47,7 +47,7 @@ class Clients:
     async def __aenter__(self) -> Clients:
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
-            timeout=aiohttp.ClientTimeout(total=LIMIT_SECONDS),
+            timeout=aiohttp.ClientTimeout(total=SECONDS),
             headers=self._headers,
         )
         return self

@@ -13,7 +13,7 @@ from tests.conftest import patient_config
 from tests.gateway.live import MODELS
 from tests.gateway.load import Clients
 from tests.gateway.workers import Workers
-from tests.servers import Server, start_server
+from tests.servers import Server, start_server, with_timeout
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-TTL_SECONDS = 2
+TTL_SECONDS = 4
+STORE_SECONDS = 1
 ECHOES = {"echo-one": 1.0, "echo-two": 1.0, "echo-three": 1.0}
 MODEL, OTHER_MODEL = "echo-small", "echo-large"
 assert MODEL not in MODELS
@@ -46,7 +47,7 @@ class Ground(NamedTuple):
 def _ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     folder = tmp_path_factory.mktemp("workers")
     with start_server() as store:
-        variables = {"REDIS_URL": store.url, "SESSION_TTL_SECONDS": str(TTL_SECONDS)}
+        variables = {"REDIS_URL": with_timeout(store.url, STORE_SECONDS), "SESSION_TTL_SECONDS": str(TTL_SECONDS)}
         with Workers(folder, 2, **variables) as workers:
             yield Ground(workers, store)
 

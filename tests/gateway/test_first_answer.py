@@ -85,7 +85,7 @@ async def test_conversation_stays_bound_when_its_first_stream_breaks_after_its_c
     gateway: Settings, only_north: Upstream
 ) -> None:
     only_north.then(streams_and_stalls)
-    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.1
+    gateway.SENTINEL_IDLE_TIMEOUT_SECONDS = 0.5
     assert (await say("new", stream=True)).status == 200
     assert (await sessions.aget("new")).provider == "north"
 
@@ -102,7 +102,7 @@ def queues(prelude: bytes, *rest: bytes) -> Behaviour:
     def behave(exchange: Exchange) -> None:
         exchange.begin()
         exchange.chunk(prelude)
-        time.sleep(0.3)
+        time.sleep(0.8)
         for part in rest:
             exchange.chunk(part)
         exchange.cut()

@@ -515,18 +515,25 @@ async def test_workers_enforce_limits_and_pauses_together_within_seconds(workers
         await within_seconds(lambda: statuses(http, workers, 4), {200: 4})
         apikeys(workers, "limit", "--requests-per-minute", "20")
         await asyncio.sleep(3)
-        if real_time.time() % 60 > 50:  # the test must end within a minute
-            await asyncio.sleep(61 - real_time.time() % 60)
-        found = Counter[int]()
-        for _ in range(4):
-            found += await statuses(http, workers, 8)
-            await asyncio.sleep(1.2)
+        began = -1
+        while began != minute():  # limits are of a minute: on a slow machine again, from the start of the next
+            if began != -1 or real_time.time() % 60 > 50:
+                await asyncio.sleep(61 - real_time.time() % 60)
+            began, found = minute(), Counter[int]()
+            for _ in range(4):
+                found += await statuses(http, workers, 8)
+                await asyncio.sleep(1.2)
+            last = await statuses(http, workers, 4)
         assert found.keys() == {200, 429}
         assert found[200] <= 20 + 4  # what the other worker can have left of its share when a burst comes
-        assert await statuses(http, workers, 4) == {429: 4}
+        assert last == {429: 4}
 
 
-async def within_seconds(get: Any, expected: Any, seconds: float = 5) -> None:
+def minute() -> int:
+    return int(real_time.time() // 60)
+
+
+async def within_seconds(get: Any, expected: Any, seconds: float = 20) -> None:
     deadline = real_time.monotonic() + seconds
     while (found := await get()) != expected:
         assert real_time.monotonic() < deadline, found

@@ -13,7 +13,7 @@ import pytest
 from tests.gateway.asgi import chat
 from tests.gateway.live import LiveGateway, provider_entry
 from tests.gateway.upstreams import Upstream, breaks_off, fails, stalls, streams_and_stalls
-from tests.waiting import stopwatch
+from tests.waiting import SECONDS, stopwatch
 
 CHAT = "/v1/chat/completions"
 CONTENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
@@ -141,4 +141,4 @@ def test_stopping_is_quick_when_a_stream_runs(tmp_path, valkey_url, north: Upstr
         next(answer.iter_raw())
         live.process.terminate()
         assert live.process.wait(5) is not None
-    assert north.exchanges[0].ended.wait(1)
+    assert north.exchanges[0].ended.wait(SECONDS)

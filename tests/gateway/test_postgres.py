@@ -18,7 +18,7 @@ from tests.gateway.live import ROOT, LiveGateway, environment, manage
 from tests.postgres import Postgres
 from tests.programs import Program
 from tests.upgrade.test_upgrade import WRITTEN
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -161,13 +161,12 @@ def test_run_migrates_once_when_four_start_on_an_empty_database(
         wait_until(
             lambda: all(
                 "Serving on" in log.read_text() or p.poll() is not None for p, log in zip(processes, logs, strict=True)
-            ),
-            seconds=60,
+            )
         )
         assert [process.poll() for process in processes] == [None] * 4, [log.read_text() for log in logs]
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(20)
+            process.wait(SECONDS)
     assert sum("migrations applied" in log.read_text() for log in logs) == 1

@@ -26,7 +26,7 @@ from sentinel_project.gateway.providers.health_sync import States, share_forever
 from sentinel_project.gateway.providers.slots import PROVIDER, Failure, model_slot
 from sentinel_project.gateway.upstream import probes
 from sentinel_project.gateway.upstream.probes import probe_forever
-from sessions_sticky import cache_config
+from tests.conftest import patient_config
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails
 from tests.servers import free_port, start_server
@@ -233,7 +233,7 @@ async def test_both_slots_are_known_when_two_workers_write_one_record(
     async with sharing(north_alone, one, other):
         one.failed("north", "model-a", LIMITED)
         other.failed("north", "model-b", LIMITED)
-        await until(lambda: all(len(each.states["north"]) == 2 for each in (one, other)), 3)
+        await until(lambda: all(len(each.states["north"]) == 2 for each in (one, other)))
     assert set(one.states["north"]) == {model_slot("model-a"), model_slot("model-b")}
 
 
@@ -242,7 +242,7 @@ async def test_workers_agree_again_when_the_cache_is_back(
     settings: Settings, north_alone: list[Provider], caplog: pytest.LogCaptureFixture
 ) -> None:
     with start_server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         one, other = worker(), worker()
         async with sharing(north_alone, one, other):
             server.kill()
@@ -252,7 +252,7 @@ async def test_workers_agree_again_when_the_cache_is_back(
             assert cools(one)
             assert not cools(other)
             server.start()
-            await until(lambda: cools(other), 2)
+            await until(lambda: cools(other))
         assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
 
 

@@ -187,7 +187,7 @@ async def test_no_request_fails_when_workers_are_restarted_under_load(start: Sta
             await asyncio.to_thread(wait_until, lambda gone=pid: gone not in fleet.workers() and two())
 
     def two() -> bool:
-        return len(fleet.workers()) == 2
+        return len(fleet.serving()) == 2
 
     async with Clients([fleet.url], fleet.key) as clients:
         restarting = asyncio.create_task(restart())

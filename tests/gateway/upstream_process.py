@@ -17,8 +17,7 @@ from aiohttp import web
 
 from tests.programs import ROOT, Program
 from tests.servers import free_port
-
-START_SECONDS = 20.0
+from tests.waiting import SECONDS
 
 
 class UpstreamProcess:
@@ -34,7 +33,7 @@ class UpstreamProcess:
         """Start, and wait until it answers. It is healthy and its counts are 0."""
         addresses = [f"{name}:{port}" for name, port in self._ports.items()]
         self._process = Program("-m", "tests.gateway.upstream_process", *addresses, env=os.environ, cwd=ROOT)
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + SECONDS
         for name in self._ports:
             while True:
                 try:
@@ -61,7 +60,7 @@ class UpstreamProcess:
         return dict(self._call(name, "stats"))
 
     def _call(self, name: str, path: str, data: bytes | None = None) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/{path}", data, timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[name]}/{path}", data, SECONDS) as answer:
             return json.load(answer)
 
     def __enter__(self) -> UpstreamProcess:

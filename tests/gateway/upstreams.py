@@ -16,7 +16,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 """How long anything here waits before it gives up; only reached when a test fails."""
 
 

@@ -9,14 +9,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tests.gateway.live import PROTOCOL, database, environment, provider_entry, wait_until_healthy
 from tests.programs import Program
 from tests.servers import free_port
-
-START_SECONDS = 30.0
+from tests.waiting import SECONDS
 
 
 def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None = None) -> str:
@@ -28,10 +28,11 @@ def providers_file(folder: Path, urls: Mapping[str, str], *, key_env: str | None
 
 
 class Worker:
-    """One process; a context manager that ends it."""
+    """One process; a context manager that ends it. `group` are all that count together, itself included."""
 
     def __init__(self, folder: Path, env: dict[str, str], *, grace_seconds: int = 1) -> None:
         port = free_port()
+        self.group = [self]
         self.url = f"http://127.0.0.1:{port}"
         self.log = folder / f"log-{port}"
         command = [
@@ -50,15 +51,27 @@ class Worker:
 
     def wait(self) -> None:
         """Wait until it answers."""
-        wait_until_healthy(self.url, self.process, self.log, START_SECONDS)
+        wait_until_healthy(self.url, self.process, self.log)
 
     def metrics(self) -> dict[str, float]:
         """Return the samples of /metrics, by name with labels in alphabetical order, also the other workers' last."""
         time.sleep(0.2)  # they write them every 0.1 s
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+        for each in self.group:
+            with suppress(OSError):  # one that ends writes them as it does
+                each.finish_due()
+        lines = self.get("/metrics").splitlines()
         samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
+
+    def finish_due(self) -> None:
+        """Wait until its event loop has done what was due before this call, however busy the machine is."""
+        for _ in range(2):  # what is due begins before the first answer
+            self.get("/healthz")
+
+    def get(self, path: str) -> str:
+        """Return the body of a page."""
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=SECONDS) as answer:
+            return str(answer.read().decode())
 
     def status(self, field: str) -> int:
         """Return a number from /proc/PID/status: `Threads`, `VmRSS` in KiB."""
@@ -82,7 +95,7 @@ class Worker:
     def __exit__(self, *exc_info: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(10)
+            self.process.wait(SECONDS)
         finally:
             self.kill()
 
@@ -96,7 +109,8 @@ class Workers:
         self.folder = folder
         self._variables = variables
         (folder / "db.sqlite3").write_bytes(content)
-        self.each: list[Worker] = [self._start() for _ in range(count)]
+        self.each: list[Worker] = []
+        self.each += [self._start() for _ in range(count)]
         for worker in self.each:
             worker.wait()
 
@@ -120,7 +134,9 @@ class Workers:
 
     def _start(self, **variables: str) -> Worker:
         env = environment(self.folder, **{**self._variables, **variables})
-        return Worker(self.folder, env, grace_seconds=self._grace_seconds)
+        worker = Worker(self.folder, env, grace_seconds=self._grace_seconds)
+        worker.group = self.each
+        return worker
 
     def __enter__(self) -> Workers:
         return self

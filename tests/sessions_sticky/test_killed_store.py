@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from asgiref.sync import async_to_sync
 
-from sessions_sticky import Outcome, SessionManager, cache_config
+from sessions_sticky import Outcome, SessionManager
 from sessions_sticky.stores.history import RESTORED
+from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.calls import PROPOSAL
 from tests.waiting import stopwatch, wait_until
@@ -22,7 +23,7 @@ def test_moved_conversation_stays_where_it_is_through_a_kill(settings, mode):
         return call("conv-1", **PROPOSAL)
 
     with start_server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         manager = SessionManager()
         moved = manager.rebind(manager.create("conv-1", **PROPOSAL), provider="mistral", model="large", reason="quota")
         assert manager.resolve("conv-1", **PROPOSAL) == (moved, Outcome.HIT)

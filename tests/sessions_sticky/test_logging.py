@@ -10,9 +10,8 @@ from sessions_sticky import (
     SessionError,
     SessionManager,
     SessionOwnerMismatch,
-    cache_config,
 )
-from tests.conftest import REDIS_STORES
+from tests.conftest import REDIS_STORES, patient_config
 from tests.servers import VALKEY, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, PROPOSAL, arguments, sample
 from tests.sessions_sticky.test_exports import run_python
@@ -99,7 +98,7 @@ def test_owner_is_in_no_record_or_error_when_the_server_repeats_the_arguments(se
     renamed = [part for name in ("SET", "EVALSHA", "EVAL") for part in ("--rename-command", name, "")]
     settings.SESSIONS_STICKY = {"ON_STORE_ERROR": policy}
     with start_server(VALKEY, *renamed) as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         manager, raised = SessionManager(), []
         for method in METHODS:
             args, kwargs = arguments(method, sample("c", owner=OWNER))

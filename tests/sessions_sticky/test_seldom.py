@@ -32,6 +32,7 @@ from sessions_sticky.queries.doctor import SAMPLE_STEPS, _sampled
 from sessions_sticky.stores import index
 from sessions_sticky.stores.base import NO_KEY
 from sessions_sticky.stores.redis import _checked
+from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 from tests.sessions_sticky.jobs.calls import MOVE_ALL
@@ -43,7 +44,7 @@ ROOT = Path(sessions_sticky.__file__).parents[1]
 def server(settings):
     """A separate server, as the default cache."""
     with start_server() as started:
-        settings.CACHES = {"default": cache_config(started.url)}
+        settings.CACHES = {"default": patient_config(started.url)}
         yield started
 
 

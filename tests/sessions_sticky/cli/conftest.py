@@ -93,7 +93,7 @@ def process(manager: object, environment: Callable[[str], dict[str, str]]) -> Ca
 
     def start(*args: str, url: str = "", settings: str = SETTINGS) -> Run:
         env = {**environment(url or store_url()), "DJANGO_SETTINGS_MODULE": settings}
-        done = programs.run(*COMMAND, *args, env=env, timeout=30)
+        done = programs.run(*COMMAND, *args, env=env)
         return Run(done.returncode, done.stdout, done.stderr)
 
     return start

@@ -11,8 +11,7 @@ import termios
 import time
 
 from tests.programs import Program
-
-WAIT_SECONDS = 30.0
+from tests.waiting import SECONDS
 
 
 class Terminal:
@@ -28,7 +27,7 @@ class Terminal:
 
     def wait_for(self, text: str, *, after: int = 0) -> None:
         """Read until `text` has appeared after a place in what was read."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + SECONDS
         while text not in self.text[after:]:
             assert time.monotonic() < deadline, f"no {text!r} in {self.text!r}"
             assert self._read(), f"ended without {text!r}: {self.text!r}"
@@ -39,10 +38,10 @@ class Terminal:
 
     def finish(self) -> int:
         """Read to the end; return the exit code."""
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + SECONDS
         while self._read():
             assert time.monotonic() < deadline, f"does not end: {self.text!r}"
-        return self.process.wait(WAIT_SECONDS)
+        return self.process.wait(SECONDS)
 
     def _read(self) -> bool:
         """Read what there is; False once the process has closed the terminal."""

@@ -24,7 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, cache_config, sessions
 from sessions_sticky.connections import async_client
 from sessions_sticky.connections.breaker import RETRY_SECONDS
-from tests.conftest import patient_config
+from tests.conftest import STALL_SECONDS, patient_config
 from tests.servers import VALKEY, start_server
 from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
 from tests.waiting import stopwatch, wait_until
@@ -151,7 +151,7 @@ async def test_command_is_sent_when_a_kept_connection_cannot_be_authenticated_ag
 
 async def test_all_connections_are_replaced_when_one_gets_no_answer(own, server, settings, monkeypatch):
     monkeypatch.setattr(async_client, "KEEP_SECONDS", 60.0)
-    settings.CACHES = {"default": cache_config(server.url)}  # with its short timeouts
+    settings.CACHES = {"default": patient_config(server.url, STALL_SECONDS)}
     await sessions.aget("conv-123")
     (pipeline,) = sessions._store._servers._async_client._loop_pipelines.values()
     pipeline._kept += [await pipeline._take() for _ in range(2)]  # as after two pipelines at the same time
@@ -212,7 +212,7 @@ async def test_others_get_the_error_when_one_caller_is_cancelled(own, server):
 
 @pytest.mark.slow
 async def test_answers_are_not_mixed_up_when_the_store_answers_too_late(server, settings):
-    settings.CACHES = {"default": cache_config(server.url)}  # with its short timeouts
+    settings.CACHES = {"default": patient_config(server.url, STALL_SECONDS)}
     await asyncio.gather(*map(resolve, IDS[:20]))
     server.stop()
     late = await asyncio.gather(*map(sessions.aget, IDS[:10]), return_exceptions=True)
@@ -301,7 +301,7 @@ def test_loops_in_many_threads_do_not_disturb_each_other(own, request):
 @pytest.mark.parametrize("place", ["url", "options"])
 async def test_async_connection_has_the_password_of_the_cache(settings, place):
     with start_server(VALKEY, "--requirepass", "hunter2") as server:
-        config = cache_config(server.url)
+        config = patient_config(server.url)
         if place == "options":
             config["OPTIONS"]["PASSWORD"] = "hunter2"
         else:

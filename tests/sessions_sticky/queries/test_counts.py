@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sessions_sticky import Session, SessionConflict, SessionManager, keys
 from sessions_sticky.queries.index_reader import IndexReader, Row
 from sessions_sticky.stores import index
-from sessions_sticky.stores.local_cache import LastSeen
+from tests.conftest import begin_empty
 from tests.sessions_sticky.calls import PROPOSAL, method_of, sample
 from tests.sessions_sticky.indexed import (
     check,
@@ -169,10 +169,9 @@ class Counts(RuleBasedStateMachine):
     def begin(self) -> None:
         from django.core.cache import cache
 
-        cache.client.get_client().flushdb()
         self.raw = cache.client.get_client()
+        begin_empty(self.raw)
         self.managers = [SessionManager(), SessionManager(ttl_seconds=3_600)]
-        self.managers[0]._store.last_seen = LastSeen()  # or it would make the sessions of the last example again
         self.model: dict[str, Session] = {}
         self.created: Counter[tuple[str, str]] = Counter()
         self.minute = time.time() // 60

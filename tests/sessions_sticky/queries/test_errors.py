@@ -83,7 +83,7 @@ def test_operators_methods_raise_in_time_when_the_store_is_down(ask, settings, f
         refuse_all(ask)
         return
     with start_server(VALKEY, tcp=failure == "killed") as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url, 0.5)}
         fill(sessions, 2)
         server.kill() if failure == "killed" else server.stop()
         refuse_all(ask)
@@ -108,7 +108,7 @@ def test_operators_wait_longer_than_chats_for_a_reply(ask, settings):
 
 def test_chats_continue_when_the_breaker_of_operators_is_open(ask, settings, monkeypatch):
     with start_server(VALKEY) as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         (session,) = fill(sessions, 1)
         servers = sessions._store.operators._servers
         monkeypatch.setattr(servers, "_exchange", AsyncMock(side_effect=TimeoutError))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sessions_sticky import SessionConflict, SessionManager, keys
 from sessions_sticky.queries import index_reader
-from sessions_sticky.stores.local_cache import LastSeen
+from tests.conftest import begin_empty
 from tests.sessions_sticky.calls import method_of
 from tests.sessions_sticky.indexed import fill, forget_refreshes, on_real
 
@@ -36,10 +36,7 @@ class World:
     """Ten sessions of provider p and owner o, a scan of them, and changes between its batches."""
 
     def __init__(self, manager: SessionManager, raw, filters: dict[str, str]) -> None:
-        if (restorer := manager._store.loss_detector.restorer) is not None:
-            restorer.join()  # of the world before: it would bring sessions back
-        raw.flushdb()
-        manager._store.last_seen = LastSeen()
+        begin_empty(raw)
         self.manager, self.brief, self.met = manager, SessionManager(ttl_seconds=3_600), []
         self.lived = {f"s{n}" for n in range(SESSIONS)}
         for n in range(SESSIONS):

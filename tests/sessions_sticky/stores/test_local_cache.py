@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from sessions_sticky import Outcome, SessionManager, cache_config, sessions
+from sessions_sticky import Outcome, SessionManager, sessions
 from sessions_sticky.stores.local_cache import LastSeen
 from sessions_sticky.testing import advance_time, valkey
+from tests.conftest import patient_config
 from tests.servers import start_server
 from tests.sessions_sticky.calls import OTHER, PROPOSAL, sample
 
@@ -64,7 +65,7 @@ def test_size_is_kept_when_threads_remember_together():
 
 def test_conversation_beyond_the_size_uses_the_proposal_when_the_store_is_down(settings):
     with start_server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         settings.SESSIONS_STICKY = {"LAST_SEEN_SIZE": 1}
         manager = SessionManager()
         for each in ("conv-1", "conv-2"):
@@ -77,7 +78,7 @@ def test_conversation_beyond_the_size_uses_the_proposal_when_the_store_is_down(s
 
 def test_rebound_session_is_the_one_remembered_when_the_store_goes_down(settings):
     with start_server() as server:
-        settings.CACHES = {"default": cache_config(server.url)}
+        settings.CACHES = {"default": patient_config(server.url)}
         manager = SessionManager()
         bound = manager.resolve("conv-1", **PROPOSAL).session
         moved = manager.rebind(bound, provider="mistral", model="large", reason="a test")

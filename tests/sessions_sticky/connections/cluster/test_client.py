@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
 
 import pytest
 from django.core.cache import cache, caches
@@ -14,11 +13,11 @@ from sessions_sticky.connections import breaker
 from sessions_sticky.connections.cluster import slot_map
 from sessions_sticky.connections.commands import AllPrimaries, Batch, Command
 from tests.access import Access
-from tests.clusters import Cluster, Node
-from tests.conftest import patient_config
+from tests.clusters import CALM_MS, Cluster, Node
+from tests.conftest import STALL_SECONDS, patient_config
 from tests.servers import VALKEY, free_port
 from tests.sessions_sticky.calls import PROPOSAL
-from tests.waiting import wait_until
+from tests.waiting import stopwatch, wait_until
 
 pytestmark = pytest.mark.slow
 IDS = [f"conv-{i}" for i in range(60)]
@@ -26,9 +25,9 @@ IDS = [f"conv-{i}" for i in range(60)]
 
 @pytest.fixture
 def cluster(settings) -> Iterator[Cluster]:
-    """A separate cluster for faults, which is not given time to recover."""
-    with Cluster() as servers:
-        settings.CACHES = {"default": cache_config(servers.url)}
+    """A separate cluster for faults, which does not recover."""
+    with Cluster(timeout_ms=CALM_MS) as servers:
+        settings.CACHES = {"default": patient_config(servers.url, STALL_SECONDS)}
         yield servers
 
 
@@ -45,19 +44,19 @@ def test_resolve_answers_all_when_many_threads_call_at_once_at_the_start(cluster
     assert Outcome.DEGRADED not in {outcome for _, outcome in found}
 
 
-def test_only_the_sessions_of_a_stalled_server_wait_and_only_one_of_them(cluster: Cluster):
+def test_only_the_sessions_of_a_stalled_server_wait_and_only_one_of_them(cluster: Cluster, monkeypatch):
+    monkeypatch.setattr(breaker, "RETRY_SECONDS", 60)  # or a slow machine asks once more
     manager = SessionManager()
     for id in IDS:
         manager.resolve(id, **PROPOSAL)
     stalled = cluster.owner(keys.session(IDS[0]))
     theirs = {id for id in IDS if cluster.owner(keys.session(id)) is stalled}
     stalled.stop()
-    began = perf_counter()
+    took = stopwatch()
     outcomes = {id: manager.resolve(id, **PROPOSAL).outcome for id in IDS}
-    took_seconds = perf_counter() - began
     assert {id for id, outcome in outcomes.items() if outcome is Outcome.DEGRADED} == theirs
     assert len(theirs) > 5
-    assert took_seconds < 1
+    assert took() < 2 * STALL_SECONDS
 
 
 def test_batch_raises_unavailable_but_runs_on_the_other_servers_when_one_is_down(cluster: Cluster):
@@ -224,7 +223,7 @@ def test_sessions_are_found_after_a_failover_with_few_chats(monkeypatch, setting
     for module, seconds in (slot_map, "REFRESH_SECONDS"), (breaker, "RETRY_SECONDS"):
         monkeypatch.setattr(module, seconds, 0.0)  # as if as long went by before each chat
     with Cluster(VALKEY, "--enable-debug-command", "yes") as cluster, asyncio.Runner() as loop:
-        settings.CACHES = {"default": cache_config(cluster.url)}
+        settings.CACHES = {"default": patient_config(cluster.url, STALL_SECONDS)}
         manager = SessionManager()
 
         def resolve():
