@@ -104,7 +104,7 @@ class Program:
     def send_signal(self, signum: int) -> None:
         """Send a signal, unless it has ended."""
         if self._process.exitcode is None:
-            with suppress(ProcessLookupError):  # the fork server has waited for it, and tells the exit code next
+            with suppress(ProcessLookupError):  # the fork server has waited for it, and reports the exit code next
                 os.kill(self.pid, signum)
 
     def terminate(self) -> None:

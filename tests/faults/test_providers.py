@@ -129,8 +129,9 @@ async def test_streams_go_elsewhere_when_a_provider_is_slow(ground: Ground, expe
     replies = await under_load(ground, slow_down, stream=True)
     assert not failed(replies)
     assert ground.moved_for_good() == 0
-    late = [reply for reply in replies if reply.seconds > 0.5]
     norths = [reply for reply in replies if ground.before[reply.conversation_id][0] == "north"]
+    others = sorted(reply.seconds for reply in replies if ground.before[reply.conversation_id][0] != "north")
+    late = [reply for reply in norths if reply.seconds > 0.5 + others[len(others) * 9 // 10]]  # not by a busy machine
     assert len(spilled(replies)) > 60
     assert len(late) < len(norths) / 3
     experiment(
