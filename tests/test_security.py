@@ -57,6 +57,17 @@ def test_cookies_are_http_only_after_a_login(client: Client, db: None) -> None:
     assert client.cookies["csrftoken"]["samesite"] == "Lax"
 
 
+@pytest.mark.parametrize("is_logged_in", [True, False])
+def test_form_without_a_csrf_token_is_refused_with_advice(admin_user: User, is_logged_in: bool) -> None:
+    client = Client(enforce_csrf_checks=True, headers={"accept-language": "de"})
+    if is_logged_in:
+        client.force_login(admin_user)
+    refused = client.post("/admin/sessions_sticky/session/move/")
+    assert refused.status_code == 403
+    assert "laden Sie die Seite neu" in refused.text
+    assert 'href="/admin/"' in refused.text
+
+
 @pytest.mark.parametrize("password", ["short-one-1", "password1234", "administrator-root"])
 def test_password_is_refused_when_it_is_weak(db: None, password: str) -> None:
     from django.contrib.auth.password_validation import validate_password

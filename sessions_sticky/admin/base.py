@@ -74,17 +74,23 @@ class PageAdmin(ModelAdmin):  # type: ignore[type-arg]
         *,
         status: int = 200,
         section: str = "changelist",
+        fragment: str = "",
     ) -> TemplateResponse:
         """Render a template with the context of Django admin and the user's permissions.
 
         `template` is a name in this app's folder, or with a slash a complete one. `section` is the name of the menu's
-        section that the page belongs to; a page with an entry of its own needs none.
+        section that the page belongs to; a page with an entry of its own needs none. With `?fragment` the template
+        `fragment` is rendered, if given: a part of the page, without the context of its frame.
         """
+        frame: dict[str, Any] = {}
+        if fragment and "fragment" in request.GET:
+            template = fragment
+        else:
+            frame = {**self.admin_site.each_context(request), "sections": self._sections(request, section)}
         name = template if "/" in template else f"{TEMPLATES}{template}"
         shared = {
-            **self.admin_site.each_context(request),
+            **frame,
             "opts": self.opts,
-            "sections": self._sections(request, section),
             "timezone": get_current_timezone_name(),
             "may_change": self.allows(request, "change"),
             "may_delete": self.allows(request, "delete"),

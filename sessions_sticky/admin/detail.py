@@ -15,7 +15,7 @@ from sessions_sticky import audit, keys
 from sessions_sticky.admin import registry
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import names_in_use
-from sessions_sticky.admin.formatting import OUTCOMES, duration_formats, session_rows
+from sessions_sticky.admin.formatting import DURATIONS, OUTCOMES, session_rows
 from sessions_sticky.admin.forms import MoveForm
 from sessions_sticky.conf import conf
 from sessions_sticky.exceptions import InvalidConversationId, SessionNotSupported
@@ -62,7 +62,7 @@ def show(admin: PageAdmin, request: HttpRequest, conversation_id: str) -> HttpRe
         **_turns(conversation_id, entry.session if entry else None),
         "provider_notes": registry.provider_notes(entry.session.provider, entry.session.model) if entry else [],
         "ttl_seconds": sessions.ttl_seconds,
-        "formats": duration_formats(),
+        "formats": DURATIONS,
         "form": MoveForm(),
         **names_in_use(),
         "quoted_id": quote(conversation_id),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import NamedTuple
 
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import Promise
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin.base import PageAdmin, page
 from sessions_sticky.admin.filters import conditions_in, names_in_use
@@ -17,6 +20,21 @@ from sessions_sticky.stores.history import Event, EventFilter, Kind
 
 MAX_SHOWN = 100
 """Maximum number of events on the page."""
+MAX_ID_LENGTH = 60
+KINDS: dict[Kind, str | Promise] = {
+    "created": gettext_lazy("Bound"),
+    "rebound": gettext_lazy("Moved"),
+    "deleted": gettext_lazy("Deleted"),
+}
+
+
+class EventRow(NamedTuple):
+    """An event on the page; `name` is the beginning of its conversation id, empty for an operation."""
+
+    event: Event
+    kind: str | Promise
+    name: str
+    url: str
 
 
 @page("view")
@@ -33,13 +51,13 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     found = [event for event in reversed(read) if wanted.match(event)]
     context = {
         "title": _("Events"),
-        "rows": [(event, _url(admin, event)) for event in found[:MAX_SHOWN]],
+        "rows": [_row(admin, event) for event in found[:MAX_SHOWN]],
         "left_out": max(0, len(found) - MAX_SHOWN),
         "more": len(read) == MAX_PAGE,
         "wanted": wanted,
         "since": query.get("moved_since", ""),
         "error": error,
-        "kinds": get_args(Kind),
+        "kinds": KINDS,
         **names_in_use(),
     }
     return admin.render(request, "events.html", context)
@@ -49,6 +67,13 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
 def operations(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """List the operations of the last day, including those of commands."""
     return admin.render(request, "operations.html", {"title": _("Operations"), "operations": recent_operations()})
+
+
+def _row(admin: PageAdmin, event: Event) -> EventRow:
+    name = event.conversation_id
+    if len(name) > MAX_ID_LENGTH:
+        name = Truncator(name).chars(MAX_ID_LENGTH)
+    return EventRow(event, KINDS[event.kind], name, _url(admin, event))
 
 
 def _url(admin: PageAdmin, event: Event) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import pgettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.manager import sessions
@@ -30,6 +30,13 @@ OUTCOMES: dict[str, str | Promise] = {
     "left": pgettext_lazy("outcome", "left"),
 }
 """Translated outcomes of the gateway's turns; others are shown unchanged."""
+DURATIONS: dict[str, str | Promise] = {
+    "days": gettext_lazy("%(days)d d %(hours)d h"),
+    "hours": gettext_lazy("%(hours)d h %(minutes)d min"),
+    "minutes": gettext_lazy("%(minutes)d min %(seconds)d s"),
+    "seconds": gettext_lazy("%(seconds)d s"),
+}
+"""Translated texts for durations, by their largest unit."""
 
 
 class SessionRow(NamedTuple):
@@ -84,22 +91,12 @@ def moment(unix_seconds: float) -> datetime | None:
 def duration(seconds: int) -> str:
     """Return a duration in at most two units, as admin.js does."""
     if seconds >= DAY:
-        return duration_formats()["days"] % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
+        return str(DURATIONS["days"]) % {"days": seconds // DAY, "hours": seconds % DAY // HOUR}
     if seconds >= HOUR:
-        return duration_formats()["hours"] % {"hours": seconds // HOUR, "minutes": seconds % HOUR // MINUTE}
+        return str(DURATIONS["hours"]) % {"hours": seconds // HOUR, "minutes": seconds % HOUR // MINUTE}
     if seconds >= MINUTE:
-        return duration_formats()["minutes"] % {"minutes": seconds // MINUTE, "seconds": seconds % MINUTE}
-    return duration_formats()["seconds"] % {"seconds": seconds}
-
-
-def duration_formats() -> dict[str, str]:
-    """Return the texts for durations by their largest unit."""
-    return {
-        "days": _("%(days)d d %(hours)d h"),
-        "hours": _("%(hours)d h %(minutes)d min"),
-        "minutes": _("%(minutes)d min %(seconds)d s"),
-        "seconds": _("%(seconds)d s"),
-    }
+        return str(DURATIONS["minutes"]) % {"minutes": seconds // MINUTE, "seconds": seconds % MINUTE}
+    return str(DURATIONS["seconds"]) % {"seconds": seconds}
 
 
 def ago(seconds: int) -> str:

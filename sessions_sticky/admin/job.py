@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from django.core.exceptions import PermissionDenied
@@ -71,14 +72,14 @@ def start(admin: PageAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
 def show(admin: PageAdmin, request: HttpRequest, key: str) -> HttpResponse:
     """Show the progress. With `?fragment` return only the figures."""
     job = jobs.get(key)
-    template = "operation_state.html" if "fragment" in request.GET else "operation.html"
+    render = partial(admin.render, request, "operation.html", fragment="operation_state.html", section="operations")
     if job is None:
-        return admin.render(request, template, {"title": _("No such operation")}, status=404, section="operations")
+        return render({"title": _("No such operation")}, status=404)
     may_act = admin.allows(request, PERMISSION[job.kind])
     context = {**job_context(job), **_speed(job, request.GET.get("mark", "")), "may_act": may_act}
     if may_act and (undo := job.undo):
         context["undo"] = fields_of(undo.filters)
-    return admin.render(request, template, context, section="operations")
+    return render(context)
 
 
 @page("view", "POST", instead="../")

@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.http import HttpRequest, HttpResponse
@@ -20,7 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from sessions_sticky.admin import charts, registry
 from sessions_sticky.admin.base import PageAdmin, page
-from sessions_sticky.admin.charts import Columns
+from sessions_sticky.admin.charts import Chart, Column
 from sessions_sticky.admin.filters import query_of
 from sessions_sticky.admin.formatting import OUTCOMES
 from sessions_sticky.exceptions import SessionNotSupported, SessionStoreUnavailable
@@ -42,6 +43,7 @@ WHOLE_EVERY = 12
 """Number of refreshes of which one is of the whole page."""
 MINUTES = 60
 MINUTES_PER_LABEL = 15
+HOURS_PER_LABEL = 6
 
 
 BADGES: dict[Level, str | Promise] = {
@@ -82,12 +84,11 @@ class RouteRow(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """The turns of the last hour; `unanswered` is drawn on the same scale as `chart`."""
+    """The turns of the last hour; those that no provider answered are red in the chart."""
 
     turns: int
     outcomes: list[tuple[str | Promise, int]]
-    chart: Columns
-    unanswered: Columns
+    chart: Chart
 
 
 class Moves(NamedTuple):
@@ -101,7 +102,7 @@ class Moves(NamedTuple):
 @page("view")
 def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
     """Show the overview; with `?fragment` return only its parts, with `?fragment=recent` those that change quickly."""
-    template = "overview_figures.html" if "fragment" in request.GET else "overview.html"
+    render = partial(admin.render, request, "overview.html", fragment="overview_figures.html")
     is_whole = request.GET.get("fragment") != "recent"
     panels = [make(request) for make in registry.panels]
     context = {
@@ -116,8 +117,8 @@ def show(admin: PageAdmin, request: HttpRequest) -> HttpResponse:
         figures = {**_recent(), **(_figures() if is_whole else {})}
     except SessionStoreUnavailable as exc:
         logger.warning("admin: %s", exc)
-        return admin.render(request, template, {**context, "down": True}, status=503)
-    return admin.render(request, template, {**context, **figures})
+        return render({**context, "down": True}, status=503)
+    return render({**context, **figures})
 
 
 def _recent() -> dict[str, Any]:
@@ -139,11 +140,12 @@ def _traffic(turns: list[MinuteTurns]) -> Traffic:
             outcomes[each.outcome] += each.turns
         if each.outcome == UNANSWERED:
             unanswered[each.began_at] += each.turns
-    chart = charts.columns([(minute, by_minute[minute]) for minute in minutes])
-    labelled = [each._replace(labelled=each.began_at.minute % MINUTES_PER_LABEL == 0) for each in chart.columns]
-    failed = charts.columns([(minute, unanswered[minute]) for minute in minutes], most=chart.most)
+    columns = [
+        Column(minute, by_minute[minute], minute.minute % MINUTES_PER_LABEL == 0, unanswered[minute])
+        for minute in minutes
+    ]
     named = [(OUTCOMES.get(outcome, outcome), number) for outcome, number in outcomes.most_common()]
-    return Traffic(outcomes.total(), named, chart._replace(columns=labelled), failed)
+    return Traffic(outcomes.total(), named, Chart(columns))
 
 
 def _moves(moves: list[MinuteMoves]) -> Moves:
@@ -163,7 +165,9 @@ def _figures() -> dict[str, Any]:
         "created_last_day": sum(hour.created for hour in hours),
         "routes": route_rows(stats),
         "more_routes": max(0, len(stats.routes) - MAX_ROUTES),
-        "chart": charts.columns([(hour.began_at, hour.created) for hour in hours]),
+        "chart": Chart(
+            [Column(each.began_at, each.created, place % HOURS_PER_LABEL == 2) for place, each in enumerate(hours)]
+        ),
         "findings": findings,
         "errors": [finding for finding in findings if finding["level"] == Level.ERROR],
     }

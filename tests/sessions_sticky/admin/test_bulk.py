@@ -259,7 +259,7 @@ def test_page_of_a_conversation_is_no_operation_without_an_index(ada: Client, mo
 
 def test_events_are_listed_newest_first(ada: Client, moved: Any) -> None:
     rows = ada.get(EVENTS).context["rows"]
-    assert [(event.kind, event.conversation_id) for event, _ in rows][:2] == [("rebound", "one"), ("created", "three")]
+    assert [(event.kind, event.conversation_id) for event, *_ in rows][:2] == [("rebound", "one"), ("created", "three")]
     assert "&lt;planned&gt;" in ada.get(EVENTS).text
 
 
@@ -302,8 +302,8 @@ def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis
     ada.post(f"{BASE}move-all/", MOVE_ALL)
     wait_for_jobs()
     (job,) = jobs.recent()
-    event, url = ada.get(EVENTS).context["rows"][0]
+    event, *_, url = ada.get(EVENTS).context["rows"][0]
     assert (event.sessions, url) == (3, f"{OPERATIONS}{job.key}/")
     moved.xadd(keys.history(), {"id": "", "event": '{"kind":"deleted","sessions":5,"operation":"../x"}'})
-    event, url = ada.get(EVENTS).context["rows"][0]
+    event, *_, url = ada.get(EVENTS).context["rows"][0]
     assert (event.sessions, url) == (5, "")

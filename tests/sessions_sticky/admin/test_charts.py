@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
 
 import pytest
+from django.utils import timezone, translation
 
-from sessions_sticky.admin.charts import HEIGHT, WIDTH, columns, percent
+from sessions_sticky.admin.charts import HEIGHT, WIDTH, Chart, Column, percent
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+def elements(chart: Chart, name: str) -> list[ElementTree.Element]:
+    return ElementTree.fromstring(f"<svg>{chart.drawing}</svg>").findall(name)
+
+
+def hours(*numbers: int, red: int = 0) -> Chart:
+    return Chart([Column(NOON + timedelta(hours=hour), each, hour == 1, red) for hour, each in enumerate(numbers)])
 
 
 @pytest.mark.parametrize(
@@ -18,17 +28,36 @@ def test_percent_is_the_part_of_the_largest_and_never_hides_what_there_is(number
     assert percent(number, most) == width
 
 
-def test_columns_stand_on_the_ground_side_by_side_when_drawn() -> None:
-    drawn = columns([(NOON + timedelta(hours=hour), hour) for hour in range(24)])
-    assert drawn.most == 23
-    lefts = [float(column.x) for column in drawn.columns]
-    assert lefts == sorted(lefts)
-    assert all(float(column.y) + float(column.height) == pytest.approx(HEIGHT, abs=0.2) for column in drawn.columns)
-    assert float(drawn.columns[-1].x) + float(drawn.columns[-1].width) <= WIDTH
-    assert float(drawn.columns[-1].height) == HEIGHT
-    assert float(drawn.columns[0].height) == 0
-    assert [column.began_at.hour for column in drawn.columns if column.labelled] == [14, 20, 2, 8]
+def test_chart_draws_columns_that_stand_on_the_ground_side_by_side() -> None:
+    chart = hours(*range(24))
+    assert chart.most == 23
+    assert chart.view_box.split()[2] == str(WIDTH)
+    columns = [
+        {name: float(column.get(name, "")) for name in ("x", "y", "width", "height")}
+        for column in elements(chart, "rect")
+    ]
+    assert len(columns) == 23  # there is none for 0
+    assert [each for each in columns if each["y"] + each["height"] != pytest.approx(HEIGHT, abs=0.2)] == []
+    ends = [each["x"] + each["width"] for each in columns]
+    assert [end for end, following in zip(ends, columns[1:], strict=False) if end >= following["x"]] == []
+    assert ends[-1] <= WIDTH
+    assert columns[-1]["height"] == HEIGHT
 
 
-def test_columns_are_flat_when_nothing_was_created() -> None:
-    assert {column.height for column in columns([(NOON, 0)] * 24).columns} == {"0.0"}
+def test_chart_says_the_number_and_the_local_time_of_each_column() -> None:
+    chart = hours(1, 2_500, 0)
+    with timezone.override("Asia/Kolkata"), translation.override("de"):
+        assert [each.findtext("title") for each in elements(chart, "rect")] == ["17:30: 1", "18:30: 2.500"]
+        assert [each.text for each in elements(chart, "text")] == ["2.500", "18:30"]
+
+
+def test_chart_draws_the_red_part_over_its_column_on_the_same_scale() -> None:
+    whole, red = elements(hours(4, red=1), "rect")
+    assert (whole.get("class"), red.get("class")) == ("sticky-fill", "sticky-bad")
+    assert (whole.get("x"), whole.get("height"), red.get("height")) == (red.get("x"), "160.0", "40.0")
+
+
+def test_chart_is_empty_when_there_is_nothing() -> None:
+    assert elements(hours(0, 0), "rect") == []
+    assert Chart([]).most == 0
+    assert elements(Chart([]), "rect") == []

@@ -71,7 +71,7 @@ def test_overview_shows_the_traffic_of_the_last_hour(ada: Client, session_cache:
         word for word in ("Treffer", "ausgewichen", "unbeantwortet") if f"</strong> {word}</span>" not in german
     ] == []
     assert sum(column.number for column in traffic.chart.columns) == 4
-    assert sum(column.number for column in traffic.unanswered.columns) == 1
+    assert sum(column.red for column in traffic.chart.columns) == 1
     assert [column.began_at.minute % 15 for column in traffic.chart.columns if column.labelled] == 4 * [0]
 
 
@@ -138,6 +138,7 @@ def test_figures_are_a_part_of_the_page_when_requested_separately(ada: Client, s
     fill(sessions, 1)
     figures = ada.get(FIGURES)
     assert "<html" not in figures.text
+    assert "available_apps" not in figures.context  # nor is anything computed for the frame
     assert 'data-part="routes"' in figures.text
     assert 'data-part="routes"' in ada.get(PAGE).text
 

@@ -47,7 +47,7 @@ def test_pages_show_times_of_the_zone_that_they_name(pages: dict[str, str]) -> N
     for name in ("list", "detail", "events", "overview", "figures"):
         assert NAME in pages[name], name
     for name in ("overview", "figures"):
-        assert f'<th scope="row">{hour:%Y-%m-%d %H:%M}</th>' in pages[name], name
+        assert f">{hour:%Y-%m-%d %H:%M}</time></th>" in pages[name], name
     for name in ("operation", "progress"):
         finished = re.findall(r"Finished: (.+) IST", pages[name])
         assert [datetime.fromisoformat(f"{each}+05:30") - created < timedelta(minutes=1) for each in finished] == [True]
