@@ -87,6 +87,7 @@ def no_labels_seen() -> None:
 def valkey_url() -> Iterator[str]:
     """A real Valkey from the wheel, on a unix socket."""
     with start_server() as server:
+        server.calm()
         yield server.url
 
 
@@ -119,6 +120,7 @@ def postgres_programs() -> Path:
 def redis_url(redis_program: str) -> Iterator[str]:
     """A real Redis, on a loopback port."""
     with start_server(redis_program, tcp=True) as server:
+        server.calm()
         yield server.url
 
 
@@ -126,6 +128,8 @@ def redis_url(redis_program: str) -> Iterator[str]:
 def sentinel_url() -> Iterator[str]:
     """A real Valkey with two replicas, watched by three Sentinels."""
     with sentinels.Sentinels(down_after_ms=sentinels.CALM_MS) as servers:
+        for each in (*servers.servers, *servers.watchers):
+            each.calm()
         yield servers.url
 
 
@@ -133,6 +137,8 @@ def sentinel_url() -> Iterator[str]:
 def cluster_url() -> Iterator[str]:
     """A real Valkey Cluster: three primaries, each with a replica."""
     with clusters.Cluster(timeout_ms=clusters.CALM_MS) as servers:
+        for node in servers.nodes:
+            node.calm()
         yield servers.url
 
 
