@@ -227,4 +227,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     Django leaves the language of the last request in it, and each change of `CACHES` adds a variable, all of which
     each `async_to_sync` copies twice.
     """
-    return copy_context().run(runner.pytest_runtest_protocol, item, nextitem)
+    is_worker = hasattr(item.config, "workerinput") and item.config.option.durations is None
+    return copy_context().run(_run_in_worker if is_worker else runner.pytest_runtest_protocol, item, nextitem)
+
+
+def _run_in_worker(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Send the controller of the workers one message of a test that passes, not five: each takes 0.2 ms."""
+    for report in runner.runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
