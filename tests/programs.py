@@ -41,6 +41,7 @@ context.set_forkserver_preload(
         "psycopg",  # REST framework loads it, and requests
         "redis.asyncio",
         "requests",
+        "tests.bytecode",
         "tests.conftest",
         "tests.faults.pressure",
         "tests.faults.racer",

@@ -56,8 +56,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_module and SLOW_MODULE.search(collection_path.read_text()) else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what is on `SLOW_STORES` or has `SLOW_FIXTURES`, and of each test all but `QUICK_CASES` cases."""
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    """Mark as slow what is on `SLOW_STORES` or has `SLOW_FIXTURES`, and of each test all but `QUICK_CASES` cases.
+
+    Only if the expression asks: to look for marks takes half a second of each worker.
+    """
+    if "slow" not in config.option.markexpr:
+        return
     quick = defaultdict(list)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("slow") is None:

@@ -135,7 +135,7 @@ def accounts(_accounts: tuple[Account, Account], gateway: Settings) -> tuple[Acc
     return _accounts
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _live(
     valkey_url: str, tmp_path_factory: pytest.TempPathFactory, _north: Upstream, _south: Upstream
 ) -> Iterator[LiveGateway]:
@@ -147,7 +147,7 @@ def _live(
             for each in (_north, _south)
         )
     )
-    # A database of its own: other tests empty theirs.
+    # A database of its own: other tests empty theirs. Not kept for the tests of other folders: it takes 1 % of a core.
     store = valkey_url.replace("db=0", "db=1")
     variables = {"REDIS_URL": store, "SENTINEL_PROVIDERS": str(file), "UPSTREAM_KEY": NORTH_KEY}
     with LiveGateway(folder, **variables, SENTINEL_MAX_BODY_BYTES="100000") as live:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.servers import serve
+
 WAIT_SECONDS = 30.0
 """How long anything here waits before it gives up; only reached when a test fails."""
 
@@ -201,8 +203,7 @@ class Upstream:
         self.script: deque[Behaviour] = deque()
         self._server = _Server(("127.0.0.1", 0), type("Bound", (Exchange,), {"upstream": self}))
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
+        self._end = serve(self._server)
 
     def then(self, *behaviours: Behaviour) -> None:
         """Answer the next requests so, one each; after those as usual."""
@@ -230,9 +231,7 @@ class Upstream:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._end()
 
 
 class _Server(ThreadingHTTPServer):

@@ -6,7 +6,6 @@ import socketserver
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar
 
 import pytest
@@ -26,7 +25,7 @@ from sessions_sticky import (
 from sessions_sticky.connections import breaker
 from sessions_sticky.connections.cache_config import SOCKET_TIMEOUT_SECONDS
 from tests.conftest import STALL_SECONDS, patient_config
-from tests.servers import VALKEY, free_port, start_server
+from tests.servers import VALKEY, free_port, serve, start_server
 from tests.sessions_sticky.calls import METHODS, MOVE, OTHER, PROPOSAL, arguments, sample
 from tests.waiting import stopwatch, wait_until
 
@@ -273,10 +272,10 @@ def test_timeouts_stay_when_the_server_announces_maintenance(settings, monkeypat
     monkeypatch.setattr(breaker, "RETRY_SECONDS", 0.0)
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Maintained) as server, asyncio.Runner() as loop:
         server.daemon_threads = True
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        end = serve(server)
         settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{server.server_address[1]}/0")}
         for get in sessions.get, lambda id: loop.run(sessions.aget(id)):
             assert get("conv-123") is None
             with pytest.raises(SessionStoreUnavailable, match="Timeout"):
                 timed(get, "conv-123")
-        server.shutdown()
+        end()

@@ -6,7 +6,6 @@ import gc
 import os
 import socketserver
 import sys
-import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from sessions_sticky import Outcome, SessionManager, SessionStoreUnavailable, ca
 from sessions_sticky.connections import async_client
 from sessions_sticky.connections.breaker import RETRY_SECONDS
 from tests.conftest import STALL_SECONDS, patient_config
-from tests.servers import VALKEY, start_server
+from tests.servers import VALKEY, serve, start_server
 from tests.sessions_sticky.calls import MOVE, PROPOSAL, sample
 from tests.waiting import stopwatch, wait_until
 
@@ -238,7 +237,7 @@ class TricklingRedis(socketserver.BaseRequestHandler):
 async def test_all_callers_get_the_error_in_time_when_replies_trickle(settings):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), TricklingRedis) as listener:
         listener.daemon_threads = True
-        threading.Thread(target=listener.serve_forever, args=(0.01,)).start()
+        end = serve(listener)
         try:
             settings.CACHES = {"default": cache_config(f"redis://127.0.0.1:{listener.server_address[1]}")}
             assert await sessions.aget(IDS[0]) is None
@@ -247,7 +246,7 @@ async def test_all_callers_get_the_error_in_time_when_replies_trickle(settings):
             assert took() < 0.6
             assert {type(answer) for answer in answers[1:]} == {SessionStoreUnavailable}
         finally:
-            listener.shutdown()
+            end()
 
 
 async def test_session_is_not_missing_when_tcp_gives_up_and_the_cache_has_no_timeout(server, settings, monkeypatch):
