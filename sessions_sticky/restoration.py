@@ -82,13 +82,17 @@ def restore(store: Store, send_signal: SendSignal) -> None:
 def _restore(store: Store, send_signal: SendSignal, seen: Sequence[Seen]) -> int:
     """Bind the missing ones of some sessions for the idle time that they had left; return their number."""
     send = store.operators.send
-    names = [name for each in seen for name in (keys.session(each.session.id), keys.deleted(each.session.id))]
-    found = send(Batch([Command(("GET", name)) for name in names]))
+    found = send(Batch([Command(("GET", keys.session(each.session.id))) for each in seen]))
+    missing = [each for each, raw in zip(seen, found, strict=True) if raw is None]
+    if not missing:
+        return 0
+    # Afterwards: on a Cluster they are on other servers, and a deletion writes its marker before it removes the session.
+    markers = send(Batch([Command(("GET", keys.deleted(each.session.id))) for each in missing]))
     now = time.monotonic()
     lost = [
         (session, int(expires_at - now))
-        for (session, _, expires_at, _), raw, marker in zip(seen, found[::2], found[1::2], strict=True)
-        if raw is None and session.created_at > restorable_from(marker) and expires_at - now >= 1
+        for (session, _, expires_at, _), marker in zip(missing, markers, strict=True)
+        if session.created_at > restorable_from(marker) and expires_at - now >= 1
     ]
     actor = metrics.GATEWAY
     binds: list[Any] = [store.bind(session, None, left, reason=RESTORED, actor=actor) for session, left in lost]

@@ -13,6 +13,7 @@ from django.core.cache import caches
 from prometheus_client import REGISTRY
 
 from sessions_sticky import Outcome, Session, SessionManager, SessionStoreUnavailable, keys, restoration
+from sessions_sticky.connections.commands import Batch
 from sessions_sticky.restoration import BATCH_SIZE, RECENT_SECONDS
 from sessions_sticky.signals import session_created
 from sessions_sticky.stores import local_cache
@@ -213,6 +214,34 @@ def test_resolve_answers_when_no_thread_can_be_started(call, manager, flush, mon
     flush()
     assert call("resolve", IDS[0], **OTHER).session.provider == PROPOSAL["provider"]
     assert "lost sessions wait for their next turns: full" in caplog.text
+
+
+@on_valkey
+@pytest.mark.parametrize("reads", [0, 1, 2])
+def test_session_that_is_deleted_while_lost_ones_are_read_stays_deleted(manager, flush, monkeypatch, reads):
+    """On a Cluster the commands of a batch are run by several servers, in any order."""
+    for each in IDS[:2]:
+        manager.resolve(each, **PROPOSAL)
+    operators, left = manager._store.operators, [reads]
+    send = operators.send
+
+    def send_slowly(request):
+        if not isinstance(request, Batch) or left[0] < 0:
+            return send(request)
+        replies = []
+        for command in reversed(request.commands):
+            left[0] -= 1
+            if left[0] == -1:
+                SessionManager(caches["default"]).delete(IDS[0])
+            replies.insert(0, send(command))
+        return replies
+
+    flush()
+    SessionManager(caches["default"]).create(IDS[0], **PROPOSAL)
+    monkeypatch.setattr(operators, "send", send_slowly)
+    manager.resolve("new", **OTHER)
+    assert (left[0] < 0, manager.get(IDS[0])) == (True, None)
+    assert manager.get(IDS[1]) is not None
 
 
 @on_redis
