@@ -59,7 +59,7 @@ class Sentinel(Server):
             client.execute_command("SENTINEL", "DEBUG", "publish-period", 2_000, "info-period", 10_000)
 
     def calm(self) -> None:
-        """Ping and tell seldom, too: nothing fails."""
+        """Ping and publish rarely, too: no server fails."""
         with self.client() as client:
             client.execute_command("SENTINEL", "DEBUG", "ping-period", CALM_MS // 6, "publish-period", CALM_MS // 6)
 
