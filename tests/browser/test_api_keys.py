@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
 from sentinel_project.gateway.models import ApiKey
-from tests.browser.test_accessibility import violations
+from tests.browser.test_accessibility import violations_on_all_screens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.slow
@@ -72,10 +70,8 @@ def test_key_is_revoked_after_a_question(page: Page) -> None:
     expect(page.get_by_role("link", name="Revoke")).to_have_count(0)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_of_ours_have_no_violations_for_axe(browse: Callable[..., Any], scheme: str) -> None:
-    page = browse(color_scheme=scheme).page
+def test_pages_of_ours_have_no_violations_for_axe(page: Page) -> None:
     make(page)
-    assert violations(page) == []
+    assert violations_on_all_screens(page) == []
     page.goto(f"{LIST}{ApiKey.objects.get().pk}/revoke/")
-    assert violations(page) == []
+    assert violations_on_all_screens(page) == []
