@@ -86,7 +86,7 @@ def _restore(store: Store, send_signal: SendSignal, seen: Sequence[Seen]) -> int
     missing = [each for each, raw in zip(seen, found, strict=True) if raw is None]
     if not missing:
         return 0
-    # Afterwards: on a Cluster they are on other servers, and a deletion writes its marker before it removes the session.
+    # Afterwards: on a Cluster they are elsewhere, and a deletion writes its marker before it removes the session.
     markers = send(Batch([Command(("GET", keys.deleted(each.session.id))) for each in missing]))
     now = time.monotonic()
     lost = [
