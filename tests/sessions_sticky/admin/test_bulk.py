@@ -298,6 +298,13 @@ def test_events_are_cut_off(ada: Client, moved: Any, monkeypatch: pytest.MonkeyP
     assert "No recent event matches" in ada.get(EVENTS, {"provider": "unknown"}).text
 
 
+def test_event_shows_the_beginning_of_a_long_id(ada: Client, session_cache: redis.Redis) -> None:
+    sessions.create("a" * 100, "openai", "gpt-4", "user-456")
+    (row,) = ada.get(EVENTS).context["rows"]
+    assert row.name == "a" * 59 + "…"
+    assert row.url.endswith(f"{'a' * 100}/change/")
+
+
 def test_bulk_operation_is_one_event_with_a_link(ada: Client, moved: redis.Redis) -> None:
     ada.post(f"{BASE}move-all/", MOVE_ALL)
     wait_for_jobs()
