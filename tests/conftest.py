@@ -22,6 +22,7 @@ from sessions_sticky import SessionManager, cache_config, metrics, stores
 from sessions_sticky.apps import WATCH_JOBS
 from sessions_sticky.jobs.service import Jobs
 from sessions_sticky.restoration import RESTORER
+from sessions_sticky.stores.local_cache import LastSeen, LossDetector
 from sessions_sticky.stores.portable import cache_key
 from tests import clusters, sentinels
 from tests.missing import skip_or_fail
@@ -239,8 +240,7 @@ def begin_empty(client: redis.Redis) -> None:
             thread.join()
     client.flushdb()
     for store in stores._stores.values():
-        store.last_seen.__init__()
-        store.loss_detector.__init__()
+        store.last_seen, store.loss_detector = LastSeen(), LossDetector()
 
 
 @pytest.hookimpl(tryfirst=True)

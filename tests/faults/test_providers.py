@@ -195,7 +195,9 @@ async def test_conversations_come_back_when_an_account_is_out_of_credit_for_a_wh
         total(worker.metrics(), "sentinel_upstream_failures_total", "north") for worker in ground.workers.each[:1]
     )
     assert 1 <= refused <= 40
+    took = stopwatch(*(worker.process.pid for worker in ground.workers.each))
     wait_until(lambda: total(ground.workers.each[0].metrics(), "sentinel_provider_cooling", "north") >= 1)
+    assert took() < 2
     experiment(
         17,
         "Account out of credit",

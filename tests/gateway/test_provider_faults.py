@@ -166,7 +166,9 @@ async def test_recovery_is_known_within_a_second_when_one_worker_sees_it(ground:
     ground.upstreams["north"].behave("north", status=503, headers={"Retry-After": "30"})
     async with ground.clients() as clients:
         await clients.ask(ids[0], 0)
+        took = ground.stopwatch()
         wait_until(lambda: total(ground.workers.each[0].metrics(), "sentinel_provider_cooling", "north") == 1)
+        assert took() < 2
         ground.upstreams["north"].behave("north", status=503)
         await asyncio.sleep(1)  # both know
         assert [(await clients.ask(ids[0], worker)).outcome for worker in range(2)] == ["spilled", "spilled"]

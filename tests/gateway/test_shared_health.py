@@ -30,7 +30,7 @@ from tests.conftest import patient_config
 from tests.gateway.conftest import provider
 from tests.gateway.upstreams import Upstream, fails
 from tests.servers import free_port, start_server
-from tests.waiting import until
+from tests.waiting import stopwatch, until
 
 if TYPE_CHECKING:
     import redis
@@ -233,7 +233,9 @@ async def test_both_slots_are_known_when_two_workers_write_one_record(
     async with sharing(north_alone, one, other):
         one.failed("north", "model-a", LIMITED)
         other.failed("north", "model-b", LIMITED)
+        took = stopwatch()
         await until(lambda: all(len(each.states["north"]) == 2 for each in (one, other)))
+        assert took() < 3
     assert set(one.states["north"]) == {model_slot("model-a"), model_slot("model-b")}
 
 
@@ -252,7 +254,9 @@ async def test_workers_agree_again_when_the_cache_is_back(
             assert cools(one)
             assert not cools(other)
             server.start()
+            took = stopwatch()
             await until(lambda: cools(other))
+            assert took() < 2
         assert len(caplog.records) == 2  # one warning of each worker, however long it lasts
 
 
